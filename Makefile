@@ -1,0 +1,44 @@
+# Each target makes its own environment; nothing has to be installed first but Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.dev
+DEMO_STAMP := $(VENV)/.demo
+
+.PHONY: demo test test-long lint format bench clean
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_STAMP): $(VENV)/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(STAMP): $(VENV)/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(DEMO_STAMP)
+
+demo: $(DEMO_STAMP)  ## kill an engine, an agent and a whole service for real, and watch the work finish
+	$(BIN)/python -m mlld_sdk demo
+
+test: $(STAMP)  ## everything that takes minutes at most; real mlld and Erlang are used when they are there
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(STAMP)  ## the long chaos runs
+	$(BIN)/python -m pytest -m long --timeout 3600
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Supervised mlld agents: actors that own their engine processes, supervisors that restart them, work that resumes."""
