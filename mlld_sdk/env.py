@@ -4,10 +4,10 @@ Nothing in the library reads a clock or rolls a die by itself; it asks the `Env`
 whose clock stands still until they move it.
 """
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +22,4 @@ class Env:
 
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time  # noqa: TID251 - the one place that names the wall clock
-    random: random.Random = field(default_factory=random.Random)
+    random: Random = field(default_factory=Random)

@@ -1,0 +1,235 @@
+"""The bus: events go in at one place and come out at every handler that is attached, none of which can be felt.
+
+Emitting costs an append per handler. Each handler has a thread of its own and a bounded backlog, so a handler that
+raises is detached and reported, one that is slow loses the oldest of its backlog and is told how much, and one that
+blocks for ever holds up nobody but itself.
+"""
+
+import contextlib
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Collection, Iterator
+
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Event, Sink, name_of
+
+BACKLOG = 10_000
+"""Events kept for a handler that does not keep up; beyond it the oldest are dropped and counted."""
+
+
+class HandlerDetached(Event, frozen=True, tag="telemetry.handler_detached"):
+    """A handler raised and was detached.
+
+    Attributes:
+        handler: The id it was attached under.
+        error: Its traceback.
+        event: Name of the event it could not handle.
+    """
+
+    handler: str
+    error: str
+    event: str
+
+
+class Lagged(Event, frozen=True, tag="telemetry.lagged"):
+    """A handler was too slow and missed events. Only that handler receives this.
+
+    Attributes:
+        missed: How many events it did not get since the last one it got.
+    """
+
+    missed: int
+
+
+class AlreadyAttached(ConfigurationError):
+    """A handler is attached under this id; detach it first or choose another id."""
+
+    default_code = "HANDLER_ALREADY_ATTACHED"
+
+
+class _Handler:
+    """One attached function, its backlog and its thread."""
+
+    def __init__(self, bus: "Bus", key: str, call: Sink, names: frozenset[str] | None, backlog: int) -> None:
+        self.key = key
+        self.names = names
+        self._bus = bus
+        self._call = call
+        self._limit = backlog
+        self._backlog: deque[Event] = deque()
+        self._missed = 0
+        self._counting = threading.Lock()
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._idle = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
+        self._thread.start()
+
+    def offer(self, event: Event) -> None:
+        if self.names is not None and name_of(event) not in self.names:
+            return
+        if len(self._backlog) >= self._limit:
+            with self._counting, contextlib.suppress(IndexError):
+                self._backlog.popleft()
+                self._missed += 1
+        self._backlog.append(event)
+        if self._idle:
+            self._signal()
+
+    def close(self, timeout: float) -> None:
+        """Let the thread finish its backlog, for `timeout` seconds at most."""
+        self._closed = True
+        self._signal()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _signal(self) -> None:
+        with contextlib.suppress(RuntimeError):  # released already: the wake-up is pending
+            self._wake.release()
+
+    def _run(self) -> None:
+        while True:
+            event = self._next()
+            if event is None:
+                return
+            try:
+                self._call(event)
+            except BaseException:  # noqa: BLE001 - whatever a handler does must not reach the emitter
+                self._bus._handler_failed(self, event, traceback.format_exc())
+                return
+
+    def _next(self) -> Event | None:
+        while True:
+            if self._missed:
+                with self._counting:
+                    missed, self._missed = self._missed, 0
+                return Lagged(at=self._bus.env.wall(), missed=missed)
+            try:
+                return self._backlog.popleft()
+            except IndexError:
+                pass
+            if self._closed:
+                return None
+            # Announce the nap before the last look, so that whoever appends after that look wakes us.
+            self._idle = True
+            if not self._backlog and not self._closed:
+                self._wake.acquire()
+            self._idle = False
+
+
+class Bus:
+    """Takes every event once and hands it to each attached handler.
+
+    Handlers run on threads of their own, in the order events were emitted. `emit` is a `Sink`: it never blocks and
+    never raises.
+    """
+
+    def __init__(self, env: Env | None = None) -> None:
+        self.env = env or Env()
+        self._lock = threading.Lock()
+        self._handlers: tuple[_Handler, ...] = ()
+        self._inline: tuple[tuple[str, Sink], ...] = ()
+
+    def emit(self, event: Event) -> None:
+        """Hand one event to everybody who listens. Costs nothing worth counting when nobody does."""
+        for key, call in self._inline:
+            try:
+                call(event)
+            except Exception:  # noqa: BLE001 - a view that fails is detached, the emitter never learns of it
+                self._inline_failed(key, event, traceback.format_exc())
+        for handler in self._handlers:
+            handler.offer(event)
+
+    __call__ = emit
+
+    def attach(
+        self, key: str, handler: Sink, *, events: Collection[type[Event] | str] | None = None, backlog: int = BACKLOG
+    ) -> None:
+        """Call `handler` with every event from now on, on a thread of its own.
+
+        Args:
+            key: Names the handler, for `detach` and for the report should it fail.
+            handler: Called with one event at a time. If it raises it is detached and `HandlerDetached` is emitted.
+            events: Classes or names of the events it wants; all of them by default.
+            backlog: How many events may wait for it; beyond that the oldest are dropped and it receives `Lagged`.
+
+        Raises:
+            AlreadyAttached: If `key` is taken.
+        """
+        if backlog < 1:
+            raise ConfigurationError(f"backlog must be at least 1, got {backlog}")
+        names = None if events is None else frozenset(_event_name(event) for event in events) | {"telemetry.lagged"}
+        with self._lock:
+            self._refuse_if_taken(key)
+            self._handlers += (_Handler(self, key, handler, names, backlog),)
+
+    def attach_inline(self, key: str, handler: Sink) -> None:
+        """Call `handler` in the thread that emits: for views that only count or keep, and never wait.
+
+        Raises:
+            AlreadyAttached: If `key` is taken.
+        """
+        with self._lock:
+            self._refuse_if_taken(key)
+            self._inline += ((key, handler),)
+
+    def detach(self, key: str, timeout: float = 5.0) -> bool:
+        """Take a handler off after it has seen what was emitted before, and say whether there was one.
+
+        Args:
+            key: The id it was attached under.
+            timeout: How long it may take to finish its backlog.
+        """
+        with self._lock:
+            handler = next((each for each in self._handlers if each.key == key), None)
+            inline = any(each == key for each, _ in self._inline)
+            self._handlers = tuple(each for each in self._handlers if each is not handler)
+            self._inline = tuple(each for each in self._inline if each[0] != key)
+        if handler is not None:
+            handler.close(timeout)
+        return inline or handler is not None
+
+    def handlers(self) -> list[str]:
+        """List the ids of the attached handlers."""
+        return [*(key for key, _ in self._inline), *(handler.key for handler in self._handlers)]
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Detach everybody; each handler finishes its backlog first, all of them within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        for key in self.handlers():
+            self.detach(key, max(0.0, deadline - time.monotonic()))
+
+    @contextlib.contextmanager
+    def recording(self, key: str = "recording") -> Iterator[list[Event]]:
+        """Collect what is emitted inside the block, in order, without a thread."""
+        seen: list[Event] = []
+        self.attach_inline(key, seen.append)
+        try:
+            yield seen
+        finally:
+            self.detach(key)
+
+    def _refuse_if_taken(self, key: str) -> None:
+        if key in self.handlers():
+            raise AlreadyAttached(f"a handler is already attached as {key!r}", hint="detach it or choose another id")
+
+    def _handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
+        with self._lock:
+            self._handlers = tuple(each for each in self._handlers if each is not handler)
+        self._report(handler.key, event, error)
+
+    def _inline_failed(self, key: str, event: Event, error: str) -> None:
+        with self._lock:
+            self._inline = tuple(each for each in self._inline if each[0] != key)
+        self._report(key, event, error)
+
+    def _report(self, key: str, event: Event, error: str) -> None:
+        self.emit(HandlerDetached(at=self.env.wall(), handler=key, error=error, event=name_of(event)))
+
+
+def _event_name(event: type[Event] | str) -> str:
+    return event if isinstance(event, str) else str(event.__struct_config__.tag)
