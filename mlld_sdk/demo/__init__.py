@@ -1,0 +1,1 @@
+"""Demonstrations: each breaks something for real and shows it heal."""
