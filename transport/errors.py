@@ -1,0 +1,216 @@
+"""What can go wrong between a program and an engine process.
+
+```
+ConfigurationError
+├── CommandNotFound           COMMAND_NOT_FOUND          no such program on PATH
+├── CommandNotExecutable      COMMAND_NOT_EXECUTABLE     it is there, but the system will not run it
+├── WorkingDirectoryMissing   WORKING_DIRECTORY_MISSING  the engine's directory does not exist
+├── UnserialisableParams      UNSERIALISABLE             a request cannot be said in JSON; the message names the field
+└── ForkedProcess             FORKED                     the engine belongs to the process this one was forked from
+InfrastructureError
+├── SpawnRefused              SPAWN_REFUSED              the system has no process, memory or descriptor left
+├── EngineDied                TRANSPORT_ERROR            the engine is gone and took the request with it
+│   └── EngineDiedAtStart     TRANSPORT_ERROR            it went before it said a word
+├── EngineClosed              TRANSPORT_ERROR            this side closed or killed the engine
+├── EngineSilent              ENGINE_SILENT              started, and does not answer
+├── EngineBabbling            ENGINE_BABBLING            what it writes is not the protocol
+├── EngineOverloaded          BACKPRESSURE               the engine does not read, or too much is in flight
+├── EngineAborted             ABORTED                    the engine gave the request up although nobody asked it to
+└── CallTimeout               TIMEOUT                    the deadline passed
+TaskError
+└── ScriptError               the engine's own code      the engine answered with an error
+MlldError
+└── CallCancelled             ABORTED                    somebody cancelled the call
+```
+
+`TRANSPORT_ERROR`, `TIMEOUT` and `ABORTED` are the names mlld's own clients use for these, whatever class says more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+
+__all__ = [
+    "CallCancelled",
+    "CallTimeout",
+    "CommandNotExecutable",
+    "CommandNotFound",
+    "EngineAborted",
+    "EngineBabbling",
+    "EngineClosed",
+    "EngineDied",
+    "EngineDiedAtStart",
+    "EngineExit",
+    "EngineOverloaded",
+    "EngineSilent",
+    "ForkedProcess",
+    "ScriptError",
+    "SpawnRefused",
+    "UnserialisableParams",
+    "WorkingDirectoryMissing",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineExit:
+    """How an engine process ended.
+
+    Attributes:
+        code: Exit status, or `None` when a signal ended it.
+        signal: Number of the signal that ended it, or `None`.
+        expected: This side asked for the end: `close`, `kill`, a cancel or a deadline.
+        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 nobody here sent, or node's
+            heap limit. A suspicion, not a proof.
+        doubtful: The status is that of a wrapper, which says 0 even when the engine behind it was killed.
+    """
+
+    code: int | None
+    signal: int | None = None
+    expected: bool = False
+    out_of_memory: bool = False
+    doubtful: bool = False
+
+    @property
+    def returncode(self) -> int | None:
+        """The status as `subprocess` counts it: negative for a signal."""
+        return self.code if self.signal is None else -self.signal
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+
+class CommandNotFound(ConfigurationError):
+    """The engine's program is not on PATH. Install it, name it by its full path, or use the embedded engine."""
+
+    default_code = "COMMAND_NOT_FOUND"
+
+
+class CommandNotExecutable(ConfigurationError):
+    """The engine's program exists and the system refuses to run it. Check its permissions and its first line."""
+
+    default_code = "COMMAND_NOT_EXECUTABLE"
+
+
+class WorkingDirectoryMissing(ConfigurationError):
+    """The directory the engine is to run in does not exist. Create it before starting the engine."""
+
+    default_code = "WORKING_DIRECTORY_MISSING"
+
+
+class UnserialisableParams(ConfigurationError):
+    """A request holds something JSON has no word for (NaN, an object, a cycle).
+
+    Attributes:
+        field: Where: `payload.items[3].price`.
+    """
+
+    default_code = "UNSERIALISABLE"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}", hint="pass text, numbers, booleans, None, lists and dicts with text keys")
+        self.field = field
+
+
+class ForkedProcess(ConfigurationError):
+    """The engine was started before this process was forked off; its pipes belong to the parent. Start one here."""
+
+    default_code = "FORKED"
+
+
+class SpawnRefused(InfrastructureError):
+    """The system could not start a process now: too many processes or descriptors, or no memory."""
+
+    default_code = "SPAWN_REFUSED"
+
+
+class EngineDied(InfrastructureError):
+    """The engine ended while a request was in flight; whether the script's effects happened is not known.
+
+    Attributes:
+        exit: How it ended, or `None` when only its output ended and the process was still to be reaped.
+        stderr_tail: The last words it wrote to stderr, bounded.
+    """
+
+    default_code = "TRANSPORT_ERROR"
+
+    def __init__(
+        self, message: str, *, how: EngineExit | None = None, stderr_tail: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(message, returncode=how.returncode if how else None, hint=hint)
+        self.exit = how
+        self.stderr_tail = stderr_tail
+
+
+class EngineDiedAtStart(EngineDied):
+    """The engine ended before it had said anything in the protocol: a wrong program, a broken installation."""
+
+
+class EngineClosed(InfrastructureError):
+    """The engine was closed or killed from this side; start another."""
+
+    default_code = "TRANSPORT_ERROR"
+
+
+class EngineSilent(InfrastructureError):
+    """The process runs and does not answer: it hangs, or it is no engine."""
+
+    default_code = "ENGINE_SILENT"
+
+
+class EngineBabbling(InfrastructureError):
+    """The process writes what is not the protocol: no answer among the noise, or a line beyond every limit."""
+
+    default_code = "ENGINE_BABBLING"
+
+
+class EngineOverloaded(InfrastructureError):
+    """The request was refused at once: the engine does not read its pipe, or too many requests are in flight."""
+
+    default_code = "BACKPRESSURE"
+
+
+class EngineAborted(InfrastructureError):
+    """The engine gave the request up by itself, as it does when somebody else signals it."""
+
+    default_code = "ABORTED"
+
+
+class CallTimeout(InfrastructureError):
+    """The deadline of a call passed. On an exclusive engine the process is dead by the time this is raised."""
+
+    default_code = "TIMEOUT"
+
+
+class CallCancelled(MlldError):
+    """The call was cancelled. On an exclusive engine the process is dead by the time this is raised."""
+
+    default_code = "ABORTED"
+
+
+class ScriptError(TaskError):
+    """The engine answered with an error.
+
+    Attributes:
+        name: Name of the engine's exception, if it said one.
+        file_path: The script, if the engine said one.
+        stack: The engine's stack trace, if it sent one.
+        engine_code: The code as the engine sent it; `code` is normalised.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        name: str | None = None,
+        file_path: str | None = None,
+        stack: str | None = None,
+        engine_code: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.name = name
+        self.file_path = file_path
+        self.stack = stack
+        self.engine_code = engine_code
