@@ -1,0 +1,108 @@
+"""The arithmetic of demand: how many events a consumer still wants, and who gets the next ones. Pure data.
+
+A producer may only emit what somebody has asked for. `Window` is the consumer's half: when to ask again, and for how
+many. `Ledger` is the producer's half: who asked for how many. The three ways to deal events out are functions from a
+ledger and a batch to the shares.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Generic, Literal, TypeVar
+
+S = TypeVar("S", bound=Hashable)
+E = TypeVar("E")
+
+Dealing = Literal["demand", "broadcast", "partition"]
+
+
+class Window:
+    """How much one consumer has asked of one producer.
+
+    It asks for `most` at once and asks again as soon as no more than `least` are outstanding, so the producer can work
+    ahead while the consumer works through what it has, and never further than `most`.
+    """
+
+    def __init__(self, most: int, least: int) -> None:
+        self.most = most
+        self.least = least
+        self.outstanding = 0
+        self._done = 0
+
+    def first(self) -> int:
+        """Say how many to ask for at the beginning."""
+        self.outstanding = self.most
+        return self.most
+
+    def handled(self, count: int) -> int:
+        """Note that `count` events were worked through; say how many to ask for now (perhaps none)."""
+        self.outstanding -= count
+        self._done += count
+        if self._done < self.most - self.least:
+            return 0
+        ask, self._done = self._done, 0
+        self.outstanding += ask
+        return ask
+
+
+class Ledger(Generic[S]):
+    """Who has asked for how many events and has not got them yet, in the order of subscribing."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[S, int] = {}
+
+    def join(self, subscriber: S) -> None:
+        """Note a subscriber that has not asked for anything yet."""
+        self.wanted.setdefault(subscriber, 0)
+
+    def leave(self, subscriber: S) -> int:
+        """Forget a subscriber; say how much it had asked for and will not get."""
+        return self.wanted.pop(subscriber, 0)
+
+    def ask(self, subscriber: S, count: int) -> None:
+        """Note that a subscriber wants `count` more."""
+        self.wanted[subscriber] += count
+
+    def serve(self, shares: Mapping[S, Sequence[object]]) -> None:
+        """Note that these shares were handed out."""
+        for subscriber, share in shares.items():
+            self.wanted[subscriber] -= len(share)
+
+
+def open_demand(wanted: Mapping[S, int], dealing: Dealing) -> int:
+    """Say how many events a producer may emit now without anything having to be kept.
+
+    Dealt by demand: as many as all want together. Broadcast: as many as the least eager wants, for each gets every
+    event. Partitioned: as many as the least eager wants too, for nobody knows which partition the next events are for.
+    """
+    if not wanted:
+        return 0
+    return sum(wanted.values()) if dealing == "demand" else min(wanted.values())
+
+
+def deal_by_demand(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:
+    """Give each event to one subscriber, in batches, the most eager first."""
+    shares: dict[S, list[E]] = {}
+    given = 0
+    for subscriber, count in sorted(wanted.items(), key=lambda item: -item[1]):
+        if given == len(events):
+            break
+        share = list(events[given : given + count])
+        if share:
+            shares[subscriber] = share
+            given += len(share)
+    return shares
+
+
+def deal_to_all(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:
+    """Give every event to every subscriber."""
+    return {subscriber: list(events) for subscriber in wanted} if events else {}
+
+
+def deal_by_partition(
+    partitions: Mapping[S, Hashable], events: Sequence[E], partition_of: Callable[[E], Hashable]
+) -> dict[S, list[E]]:
+    """Give each event to the subscriber of its partition; an event of no partition is a mistake of the producer."""
+    owners = {partition: subscriber for subscriber, partition in partitions.items()}
+    shares: dict[S, list[E]] = {}
+    for event in events:
+        shares.setdefault(owners[partition_of(event)], []).append(event)
+    return shares

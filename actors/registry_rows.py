@@ -1,0 +1,98 @@
+"""The two indexes of a registry: who holds a key, and which keys an owner holds. Plain data, no locks, no actors.
+
+Every change touches the rows it names and nothing else: adding, removing and updating cost the same whether the owner
+holds one key or a hundred thousand.
+"""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+Keys = Literal["unique", "duplicate"]
+Owner = TypeVar("Owner", bound=Hashable)
+
+
+def strict(key: Hashable) -> Hashable:
+    """Make a key that equals another only when types agree too, also inside tuples.
+
+    Python holds `1 == 1.0 == True`; a registry in which `True` answers for `1` hides mistakes. Strings, the usual
+    keys, stand for themselves; a subclass of `str`, such as a string enum, is a different key from its plain twin.
+    """
+    kind = type(key)
+    if kind is str:
+        return key
+    if kind is tuple:
+        return (tuple, *(strict(part) for part in key))  # type: ignore[attr-defined]  # it is a tuple, by the test above
+    return (kind, key)
+
+
+@dataclass(slots=True, eq=False)
+class Row(Generic[Owner]):
+    """One registration."""
+
+    key: Hashable
+    owner: Owner
+    value: object
+
+
+class Rows(Generic[Owner]):
+    """All registrations of one registry.
+
+    Rows of one key come in the order in which they were added.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[Hashable, dict[int, Row[Owner]]] = {}
+        self._by_owner: dict[Owner, dict[Hashable, dict[int, Row[Owner]]]] = {}
+        self._count = 0
+
+    def add(self, key: Hashable, owner: Owner, value: object) -> Row[Owner]:
+        """Add a row, whoever else holds the key."""
+        row = Row(key, owner, value)
+        exact = strict(key)
+        self._by_key.setdefault(exact, {})[id(row)] = row
+        self._by_owner.setdefault(owner, {}).setdefault(exact, {})[id(row)] = row
+        self._count += 1
+        return row
+
+    def holder(self, key: Hashable) -> Row[Owner] | None:
+        """Find the first row of a key."""
+        rows = self._by_key.get(strict(key))
+        return next(iter(rows.values())) if rows else None
+
+    def under(self, key: Hashable) -> list[Row[Owner]]:
+        """List the rows of a key."""
+        return list(self._by_key.get(strict(key), {}).values())
+
+    def owned(self, owner: Owner, key: Hashable) -> list[Row[Owner]]:
+        """List the owner's rows of a key."""
+        return list(self._by_owner.get(owner, {}).get(strict(key), {}).values())
+
+    def of(self, owner: Owner) -> list[Row[Owner]]:
+        """List every row of an owner."""
+        return [row for rows in self._by_owner.get(owner, {}).values() for row in rows.values()]
+
+    def holds_any(self, owner: Owner) -> bool:
+        """Say whether the owner has a row left."""
+        return owner in self._by_owner
+
+    def drop(self, row: Row[Owner]) -> None:
+        """Remove one row."""
+        exact = strict(row.key)
+        rows = self._by_key[exact]
+        del rows[id(row)]
+        if not rows:
+            del self._by_key[exact]
+        owned = self._by_owner[row.owner]
+        del owned[exact][id(row)]
+        if not owned[exact]:
+            del owned[exact]
+            if not owned:
+                del self._by_owner[row.owner]
+        self._count -= 1
+
+    def __iter__(self) -> Iterator[Row[Owner]]:
+        return iter([row for rows in self._by_key.values() for row in rows.values()])
+
+    def __len__(self) -> int:
+        return self._count
