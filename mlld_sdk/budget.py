@@ -1,0 +1,213 @@
+"""How many engines may live at once in a runtime, and who gets the next one.
+
+An engine of the real mlld weighs well over a hundred megabytes before it has done anything, so engines are admitted:
+up to a number, while memory lasts, first come first served. When nothing is left, the engine that has been idle the
+longest is put to sleep for whoever waits. Ten thousand agents can be declared on a machine that runs twenty engines.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
+
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError, InfrastructureError
+
+MEMORY_LOOK = 0.5
+"""Seconds between two looks at the free memory, while somebody waits for memory."""
+
+
+class EngineBudgetExhausted(InfrastructureError):
+    """No engine could be admitted before the deadline; those that live are all busy, or memory is short."""
+
+    default_code = "ENGINE_BUDGET_EXHAUSTED"
+
+
+class Permit:
+    """The right to have one live engine. Releasing it twice is harmless."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: "EngineBudget") -> None:
+        self._budget: EngineBudget | None = budget
+
+    def release(self) -> None:
+        """Give the right back; whoever waits longest gets it."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget._released(self)
+
+
+class _Waiter:
+    __slots__ = ("granted", "permit")
+
+    def __init__(self) -> None:
+        self.granted = threading.Event()
+        self.permit: Permit | None = None
+
+
+class EngineBudget:
+    """Admits engines, first come first served, up to a number and while memory lasts.
+
+    Args:
+        max_live: Engines that may live at once; `None` for no limit of number.
+        min_free_memory: Bytes that must be free before another engine is admitted. The first engine always is.
+        stagger: Seconds between two admissions, so that many cold starts do not compete.
+        free_memory: Tells how many bytes are free; `None` when it cannot be known, which counts as enough.
+        env: Clocks.
+    """
+
+    def __init__(
+        self,
+        max_live: int | None = None,
+        *,
+        min_free_memory: int = 0,
+        stagger: float = 0.0,
+        free_memory: Callable[[], int | None] | None = None,
+        env: Env | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("max_live", 1 if max_live is None else max_live, 1),
+            ("min_free_memory", min_free_memory, 0),
+            ("stagger", stagger, 0),
+        ):
+            if value < least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+        self.max_live = max_live
+        self.min_free_memory = min_free_memory
+        self.stagger = stagger
+        self._free_memory = free_memory or available_memory
+        self._env = env or Env()
+        self._lock = threading.Lock()
+        self._live: set[Permit] = set()
+        self._idle: OrderedDict[Permit, Callable[[], bool]] = OrderedDict()
+        self._waiters: deque[_Waiter] = deque()
+        self._next_start = 0.0
+
+    @property
+    def live(self) -> int:
+        """How many engines are admitted now."""
+        return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """How many starts wait for admission."""
+        return len(self._waiters)
+
+    def try_acquire(self) -> Permit | None:
+        """Admit an engine now, unless somebody waits or there is no room; never puts another engine to sleep."""
+        with self._lock:
+            return None if self._waiters or not self._has_room() else self._admit()
+
+    def acquire(self, timeout: float) -> Permit:
+        """Wait until an engine may be started.
+
+        Raises:
+            EngineBudgetExhausted: If that takes longer than `timeout` seconds.
+        """
+        permit = self.try_acquire()
+        if permit is not None:
+            return permit
+        deadline = self._env.now() + timeout
+        waiter = _Waiter()
+        with self._lock:
+            self._waiters.append(waiter)
+        self._put_one_to_sleep()
+        while True:
+            # Memory and stagger change without anybody telling us, so a wait for them is cut into looks.
+            left = deadline - self._env.now()
+            if waiter.granted.wait(max(0.0, min(left, MEMORY_LOOK))):
+                assert waiter.permit is not None
+                return waiter.permit
+            self._grant()
+            if left <= 0 and not self._still_granted(waiter):
+                raise EngineBudgetExhausted(
+                    f"no engine could be started within {timeout:g} s: {self._why()}",
+                    hint="raise max_live or the timeout, or add memory",
+                )
+
+    def rest(self, permit: Permit, reclaim: Callable[[], bool]) -> bool:
+        """Say that an engine is idle now, and learn whether it may stay.
+
+        Args:
+            permit: The engine's.
+            reclaim: Puts the engine to sleep, releasing its permit, and says whether it still could.
+
+        Returns:
+            `False` when somebody waits for an engine: put this one to sleep at once.
+        """
+        with self._lock:
+            if self._waiters:
+                return False
+            self._idle[permit] = reclaim
+            return True
+
+    def wake(self, permit: Permit) -> None:
+        """Say that an idle engine has work again."""
+        with self._lock:
+            self._idle.pop(permit, None)
+
+    def _has_room(self) -> bool:
+        if self.max_live is not None and len(self._live) >= self.max_live:
+            return False
+        if self._env.now() < self._next_start:
+            return False
+        return not self._live or not self._memory_is_short()
+
+    def _memory_is_short(self) -> bool:
+        free = self._free_memory() if self.min_free_memory else None
+        return free is not None and free < self.min_free_memory
+
+    def _admit(self) -> Permit:
+        permit = Permit(self)
+        self._live.add(permit)
+        if self.stagger:
+            self._next_start = self._env.now() + self.stagger
+        return permit
+
+    def _grant(self) -> None:
+        with self._lock:
+            while self._waiters and self._has_room():
+                waiter = self._waiters.popleft()
+                waiter.permit = self._admit()
+                waiter.granted.set()
+
+    def _still_granted(self, waiter: _Waiter) -> bool:
+        """Leave the queue; a permit that was granted in the last moment is kept."""
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            return waiter.granted.is_set()
+
+    def _put_one_to_sleep(self) -> None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return
+                _, reclaim = self._idle.popitem(last=False)
+            if reclaim():
+                return
+
+    def _released(self, permit: Permit) -> None:
+        with self._lock:
+            self._live.discard(permit)
+            self._idle.pop(permit, None)
+        self._grant()
+
+    def _why(self) -> str:
+        if self.max_live is not None and len(self._live) >= self.max_live:
+            return f"all {self.max_live} engines of the budget are busy"
+        if self._memory_is_short():
+            return f"less than {self.min_free_memory >> 20} MiB of memory are free"
+        return "starts are staggered"
+
+
+def available_memory() -> int | None:
+    """Tell how many bytes the system could still hand out, or `None` where it does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
