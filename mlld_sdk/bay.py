@@ -29,20 +29,20 @@ class Leasable(Protocol):
         """Whether the process runs and answers."""
         ...
 
-    def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the process is gone; at once if it is already."""
+    def add_exit_callback(self, function: Callable[[Self], None]) -> None:
+        """Call `function` once when the process is gone; at once if it is already."""
         ...
 
     def close(self, timeout: float) -> object:
-        """End it: politely, then by force."""
+        """End it, politely and then by force, and wait until it is gone."""
         ...
 
-    def kill(self) -> object:
-        """End it and all its children now."""
+    def kill(self) -> None:
+        """End it and all its children now, without waiting."""
         ...
 
-    def rss(self) -> int | None:
-        """Tell its resident memory in bytes, if that can be known."""
+    def rss(self) -> int:
+        """Tell its resident memory in bytes."""
         ...
 
 
@@ -338,7 +338,7 @@ class EngineBay(Generic[E]):
         with self._lock:
             self._started += 1
         berth = _Berth(engine, permit)
-        engine.on_exit(lambda: self._gone(berth))
+        engine.add_exit_callback(lambda _: self._gone(berth))
         return berth
 
     def _top_up(self, wanted: int | None = None) -> None:
@@ -392,7 +392,7 @@ class EngineBay(Generic[E]):
         limits = self._recycle
         if limits.max_leases is not None and berth.leases >= limits.max_leases:
             return True
-        return limits.max_rss is not None and (berth.engine.rss() or 0) > limits.max_rss
+        return limits.max_rss is not None and berth.engine.rss() > limits.max_rss
 
     def _end_turn(self) -> None:
         """Pass the turn to whoever waits longest, with leave to start an engine."""
@@ -411,18 +411,17 @@ class EngineBay(Generic[E]):
         return True
 
     def _retire(self, berth: _Berth[E], *, politely: bool) -> None:
+        """End an engine. Its exit notice does the bookkeeping, so a permit is free only when the process is gone."""
         if politely:
             berth.engine.close(STOP_TIMEOUT)
         else:
             berth.engine.kill()
-        self._gone(berth)
 
     def _gone(self, berth: _Berth[E]) -> None:
-        """Forget an engine whose process has ended. Comes from its exit notice, from retiring, or from both."""
+        """Forget an engine whose process has ended."""
         with self._lock:
             if berth in self._idle:
                 self._idle.remove(berth)
-            if not berth.gone:
-                self._retired += 1
+            self._retired += 1
             berth.gone = True
         berth.permit.release()

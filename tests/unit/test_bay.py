@@ -18,10 +18,10 @@ class FakeEngine:
         self.alive = True
         self.ended = ""
         self.size = 0
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[FakeEngine], None]] = []
 
-    def on_exit(self, callback: Callable[[], None]) -> None:
-        self._callbacks.append(callback)
+    def add_exit_callback(self, function: "Callable[[FakeEngine], None]") -> None:
+        self._callbacks.append(function)
 
     def close(self, timeout: float) -> None:
         self._end("closed")
@@ -36,7 +36,7 @@ class FakeEngine:
         if self.alive:
             self.alive, self.ended = False, how
             for callback in self._callbacks:
-                callback()
+                callback(self)
 
 
 class Yard:
