@@ -1,0 +1,142 @@
+"""Why an actor ended, as a value.
+
+`Normal` and `Shutdown` are the *normal family*: nobody did anything wrong. Everything else is abnormal. A reason never
+holds an exception or a traceback object, only text, so it can be kept, compared, sent and stored.
+"""
+
+import traceback
+from typing import Any, ClassVar
+
+import msgspec
+
+TRACE_LIMIT = 8_000
+"""A crash keeps at most this many characters of its traceback: the end, where the cause is."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """The base of all exit reasons. Other layers may add their own; abnormal unless they say otherwise."""
+
+    is_normal_family: ClassVar[bool] = False
+    """Whether this is an ordinary end: no crash report, no restart of a transient child."""
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether an exception caused it."""
+        return False
+
+
+class Normal(Reason, frozen=True, tag="normal"):
+    """The actor was done."""
+
+    is_normal_family: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return "normal"
+
+
+class Shutdown(Reason, frozen=True, tag="shutdown"):
+    """The actor was asked to end by whoever is responsible for it.
+
+    Attributes:
+        detail: More about it, any plain value.
+    """
+
+    detail: Any = None
+    is_normal_family: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return "shutdown" if self.detail is None else f"shutdown: {self.detail}"
+
+
+class Crash(Reason, frozen=True, tag="crash"):
+    """An exception nobody expected.
+
+    Attributes:
+        error: Name of the exception's type.
+        message: What the exception said.
+        trace: The formatted traceback, its last `TRACE_LIMIT` characters.
+    """
+
+    error: str
+    message: str = ""
+    trace: str = ""
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether an exception caused it."""
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.error}: {self.message}" if self.message else self.error
+
+
+class Killed(Reason, frozen=True, tag="killed"):
+    """The actor was killed: no hook of it ran.
+
+    Attributes:
+        detail: Why somebody thought it had to be.
+    """
+
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"killed: {self.detail}" if self.detail else "killed"
+
+
+class NoProc(Reason, frozen=True, tag="noproc"):
+    """There was nobody: the actor had ended before, or the name is unknown."""
+
+    def __str__(self) -> str:
+        return "no such actor"
+
+
+class Other(Reason, frozen=True, tag="other"):
+    """Any other value somebody gave as a reason.
+
+    Attributes:
+        value: That value.
+    """
+
+    value: Any
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+NORMAL = Normal()
+SHUTDOWN = Shutdown()
+KILLED = Killed()
+NOPROC = NoProc()
+
+
+def as_reason(value: object) -> Reason:
+    """Turn what a user gave as a reason into one: exceptions become crashes, unknown values are wrapped."""
+    if isinstance(value, Reason):
+        return value
+    if isinstance(value, BaseException):
+        return crash(value)
+    return _WORDS.get(value, Other(value)) if isinstance(value, str) else Other(value)
+
+
+_WORDS: dict[str, Reason] = {"normal": NORMAL, "shutdown": SHUTDOWN, "killed": KILLED, "noproc": NOPROC}
+
+
+def crash(error: BaseException) -> Crash:
+    """Write an exception down: type, message and formatted trace, with no reference to any frame."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return Crash(name, _text_of(error), _trace_of(error))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)[:1_000]
+    except Exception as second:  # noqa: BLE001 - a broken __str__ must not hide the crash it describes
+        return f"<its text could not be made: {type(second).__name__}>"
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
+    except Exception as second:  # noqa: BLE001 - see above
+        return f"<its trace could not be made: {type(second).__name__}>"
