@@ -1,0 +1,36 @@
+"""The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises."""
+
+from mlld_sdk.journal.journal import DeadLetter, Journal, JournalStatus, Outcome
+from mlld_sdk.journal.lease import Lease
+from mlld_sdk.journal.options import Limits, Retention, StepPolicy
+from mlld_sdk.journal.positions import Positions
+from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecord, RunRecord, StepRecord
+from mlld_sdk.journal.rules import Failed, Fresh, Replay
+from mlld_sdk.journal.store import Problem, Store, StoreStatus
+from mlld_sdk.journal.values import Fingerprint, Values
+
+__all__ = [
+    "DeadLetter",
+    "Death",
+    "ErrorRecord",
+    "EventRecord",
+    "Failed",
+    "Fingerprint",
+    "Fresh",
+    "Journal",
+    "JournalStatus",
+    "Lease",
+    "Limits",
+    "Outcome",
+    "OwnerRecord",
+    "Positions",
+    "Problem",
+    "Replay",
+    "Retention",
+    "RunRecord",
+    "StepPolicy",
+    "StepRecord",
+    "Store",
+    "StoreStatus",
+    "Values",
+]

@@ -1,0 +1,328 @@
+"""What the journal can refuse and what can break under it.
+
+```
+InfrastructureError
+└── JournalError                  the store could not do it; nothing is known about the task
+    ├── JournalClosed             the journal was closed
+    ├── JournalBusy               the write did not get its turn in time; it was not written
+    ├── JournalUncertain          the write was under way when its time was up; it may be there or not
+    ├── JournalLocked             another process holds the file
+    ├── JournalFull               the disk (or the page limit) is full; nothing was written
+    ├── JournalReadOnly           the file or its folder cannot be written
+    ├── JournalUnreadable         the disk reports an input or output error
+    ├── JournalGone               the file was deleted or replaced while it was open
+    ├── JournalCorrupt            the file or one record in it is damaged
+    │   └── RecordUnknown         a record was written by a newer version, or its type is not registered
+    ├── LeaseHeld                 somebody else owns the run
+    ├── LeaseLost                 this owner no longer owns the run: its word does not count any more
+    └── WaitTimeout               the run did not end in the time given
+ConfigurationError
+├── NotAJournal                   the path names something else
+└── JournalTooNew                 the file was written by a newer version of the library
+TaskError
+└── JournalRefusal                the journal works and says no; asking again gives the same answer
+    ├── RunNotFound
+    ├── RunEnded                  the run has its outcome already
+    ├── RunParked                 the run is a dead letter; somebody has to look at it
+    ├── RunNotParked              only a run that stopped can be retried
+    ├── IdempotencyConflict       the same key or id came with another input
+    ├── StepMismatch              the code asks for something else than what is recorded at this position
+    ├── StepInterrupted           a step was in flight when its owner died, and nobody said it may run twice
+    ├── StepExhausted             a step was interrupted or failed as often as its policy allows
+    ├── StepNotOpen               a step is finished that was not begun, or begun twice
+    ├── ValueNotStorable          a value cannot be written so that it comes back the same
+    └── LimitExceeded             a value, a run or a stream is larger than the stated limits
+```
+"""
+
+from typing import ClassVar
+
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, TaskError
+
+
+class JournalError(InfrastructureError):
+    """The store could not do what it was asked; the message names the file."""
+
+    default_code: ClassVar[str] = "JOURNAL_ERROR"
+
+
+class JournalClosed(JournalError):
+    """The journal was closed; open it again."""
+
+    default_code = "JOURNAL_CLOSED"
+
+
+class JournalBusy(JournalError):
+    """A write did not get its turn before its deadline and was withdrawn: it is certain that it was not written."""
+
+    default_code = "JOURNAL_BUSY"
+
+
+class JournalUncertain(JournalError):
+    """A write was being committed when its deadline passed: read before you assume either way."""
+
+    default_code = "JOURNAL_UNCERTAIN"
+
+
+class JournalLocked(JournalError):
+    """Another process held the file for longer than the deadline allows; nothing was written."""
+
+    default_code = "JOURNAL_LOCKED"
+
+
+class JournalFull(JournalError):
+    """There is no room for the write; nothing of it was written, and what was there before is intact."""
+
+    default_code = "JOURNAL_FULL"
+
+
+class JournalReadOnly(JournalError):
+    """The file or the folder it lies in cannot be written by this user."""
+
+    default_code = "JOURNAL_READ_ONLY"
+
+
+class JournalUnreadable(JournalError):
+    """The operating system reports an input or output error for the file."""
+
+    default_code = "JOURNAL_UNREADABLE"
+
+
+class JournalGone(JournalError):
+    """The file was deleted or replaced while it was open; what is written now would be lost."""
+
+    default_code = "JOURNAL_GONE"
+
+
+class JournalCorrupt(JournalError):
+    """The file is damaged. What cannot be decoded is an error, never an empty value."""
+
+    default_code = "JOURNAL_CORRUPT"
+
+
+class RecordUnknown(JournalCorrupt):
+    """A record is intact and yet not understood: a newer version wrote it, or its type is not registered here."""
+
+    default_code = "JOURNAL_RECORD_UNKNOWN"
+
+
+class LeaseHeld(JournalError):
+    """Somebody else owns the run.
+
+    Attributes:
+        owner: Who owns it.
+        retry_after: Seconds until the lease runs out unless it is renewed.
+    """
+
+    default_code = "LEASE_HELD"
+
+    def __init__(self, run_id: str, owner: str, retry_after: float) -> None:
+        super().__init__(
+            f"run {run_id} is owned by {owner}",
+            hint=f"its lease runs out in {retry_after:.1f} s unless it is renewed; wait for the outcome instead",
+        )
+        self.run_id = run_id
+        self.owner = owner
+        self.retry_after = retry_after
+
+
+class LeaseLost(JournalError):
+    """This owner's lease was taken over, released or ended with the run; nothing it says is written any more.
+
+    Attributes:
+        run_id: The run.
+        owner: Who lost it.
+        epoch: The epoch that no longer counts.
+        state: What the run is now (`cancelled`, `running` under another owner, ...), `None` if it is gone.
+    """
+
+    default_code = "LEASE_LOST"
+
+    def __init__(self, run_id: str, owner: str, epoch: int, now: str, state: str | None) -> None:
+        super().__init__(
+            f"{owner} (epoch {epoch}) no longer owns run {run_id}: {now}",
+            hint="stop working on it; whoever owns it next goes on from what was finished",
+        )
+        self.run_id = run_id
+        self.owner = owner
+        self.epoch = epoch
+        self.state = state
+
+
+class WaitTimeout(JournalError):
+    """The run did not end in the time given; it goes on, and may be waited for again."""
+
+    default_code = "TIMEOUT"
+
+
+class NotAJournal(ConfigurationError):
+    """The path names a folder, or a file that is something else than a journal. It was left as it is."""
+
+    default_code = "NOT_A_JOURNAL"
+
+
+class JournalTooNew(ConfigurationError):
+    """A newer version of the library has written the file; this one would lose what it does not know."""
+
+    default_code = "JOURNAL_TOO_NEW"
+
+
+class JournalRefusal(TaskError):
+    """The journal works and says no; the same call gets the same answer."""
+
+    default_code: ClassVar[str] = "JOURNAL_REFUSAL"
+
+
+class RunNotFound(JournalRefusal):
+    """No run has this id: it never existed, or retention has pruned it."""
+
+    default_code = "RUN_NOT_FOUND"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run {run_id}", hint="finished runs are pruned by retention; check the id and the file")
+        self.run_id = run_id
+
+
+class RunEnded(JournalRefusal):
+    """The run has its outcome; it cannot be claimed or ended a second time."""
+
+    default_code = "RUN_ENDED"
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(f"run {run_id} is {state}", hint="read its outcome, or submit a new run")
+        self.run_id = run_id
+        self.state = state
+
+
+class RunParked(JournalRefusal):
+    """The run is a dead letter: it stopped its owners too often, or its owner gave it up."""
+
+    default_code = "RUN_PARKED"
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id} is parked: {reason}", hint="see why among the dead letters, then retry the run")
+        self.run_id = run_id
+        self.reason = reason
+
+
+class RunNotParked(JournalRefusal):
+    """Only a run that is parked, failed or cancelled can be retried."""
+
+    default_code = "RUN_NOT_PARKED"
+
+    def __init__(self, run_id: str, state: str) -> None:
+        super().__init__(f"run {run_id} is {state}, there is nothing to retry", hint="wait for it, or submit a new run")
+        self.run_id = run_id
+        self.state = state
+
+
+class IdempotencyConflict(JournalRefusal):
+    """The same idempotency key (or run id) was used before with another input or kind."""
+
+    default_code = "IDEMPOTENCY_CONFLICT"
+
+
+class StepMismatch(JournalRefusal):
+    """The code asks for something else than what this run has recorded at this position.
+
+    Attributes:
+        run_id: The run.
+        position: Where in it.
+        recorded: What was asked when the step was recorded.
+        asked: What is asked now.
+    """
+
+    default_code = "STEP_MISMATCH"
+
+    def __init__(self, run_id: str, position: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"run {run_id} has recorded {recorded} at step {position}, and now asks for {asked}",
+            hint="the code or its input changed under an unfinished run: run it with the old code, "
+            "cancel it and submit a new one, or make the step ask for the same again",
+        )
+        self.run_id = run_id
+        self.position = position
+        self.recorded = recorded
+        self.asked = asked
+
+
+class StepInterrupted(JournalRefusal):
+    """A step was in flight when its owner died; whether its effect happened is unknown, so it is not repeated unasked.
+
+    Attributes:
+        run_id: The run.
+        position: Where in it.
+        name: The step's name.
+        attempts: How often it was begun.
+    """
+
+    default_code = "STEP_INTERRUPTED"
+
+    def __init__(self, run_id: str, position: str, name: str, attempts: int) -> None:
+        super().__init__(
+            f"step {position} ({name}) of run {run_id} was in flight when its owner died",
+            hint="declare it idempotent if it may run twice, record its result by hand with resolve_step, "
+            "or retry the run with rerun_interrupted=True",
+        )
+        self.run_id = run_id
+        self.position = position
+        self.name = name
+        self.attempts = attempts
+
+
+class StepExhausted(JournalRefusal):
+    """A step was interrupted or failed as often as its policy allows."""
+
+    default_code = "STEP_EXHAUSTED"
+
+    def __init__(self, run_id: str, position: str, name: str, attempts: int, last: str) -> None:
+        super().__init__(
+            f"step {position} ({name}) of run {run_id} was begun {attempts} times and never finished; last: {last}",
+            hint="park the run and look at it; retrying the run starts the count again",
+        )
+        self.run_id = run_id
+        self.position = position
+        self.name = name
+        self.attempts = attempts
+
+
+class StepNotOpen(JournalRefusal):
+    """A step was finished that was not begun by this owner, or a position was used twice: a mistake in the program."""
+
+    default_code = "STEP_NOT_OPEN"
+
+
+class ValueNotStorable(JournalRefusal):
+    """A value cannot be written so that it comes back the same.
+
+    Attributes:
+        field: Where in the value, as a path: `result.items[3].when`.
+    """
+
+    default_code = "VALUE_NOT_STORABLE"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(
+            f"{field} cannot be stored: {why}",
+            hint="use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct",
+        )
+        self.field = field
+
+
+class LimitExceeded(JournalRefusal):
+    """A value, a run or a stream is larger than the stated limit.
+
+    Attributes:
+        limit: Name of the limit.
+        allowed: Its value.
+    """
+
+    default_code = "JOURNAL_LIMIT_EXCEEDED"
+
+    def __init__(self, what: str, limit: str, allowed: int) -> None:
+        super().__init__(
+            f"{what}: the limit {limit} is {allowed}",
+            hint=f"keep the large part in a file and record its path, or open the journal with a larger {limit}",
+        )
+        self.limit = limit
+        self.allowed = allowed

@@ -1,0 +1,145 @@
+"""What happens in the journal, as events: each is told once, after it has become durable."""
+
+from mlld_sdk.events import Event
+
+
+class RunEvent(Event, frozen=True, kw_only=True):
+    """Base of what happens to a run.
+
+    Attributes:
+        run_id: The run.
+        kind: Whose work it is.
+    """
+
+    run_id: str
+    kind: str
+
+
+class RunSubmitted(RunEvent, frozen=True, kw_only=True, tag="run.submitted"):
+    """A run was written down for the first time."""
+
+    key: str | None = None
+
+
+class RunClaimed(RunEvent, frozen=True, kw_only=True, tag="run.claimed"):
+    """An owner took a run. `attempt` counts owners; from 2 on the run is resumed."""
+
+    owner: str
+    epoch: int
+    attempt: int
+
+
+class OwnerDied(RunEvent, frozen=True, kw_only=True, tag="run.owner_died"):
+    """The owner of a run ended without a word; its steps in flight are interrupted."""
+
+    owner: str
+    reason: str
+    in_flight: tuple[str, ...] = ()
+
+
+class RunReleased(RunEvent, frozen=True, kw_only=True, tag="run.released"):
+    """An owner gave a run back, to be claimed again."""
+
+    owner: str
+
+
+class RunFinished(RunEvent, frozen=True, kw_only=True, tag="run.finished"):
+    """A run ended with a result."""
+
+
+class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
+    """A run ended with an error."""
+
+    code: str
+    message: str
+
+
+class RunCancelled(RunEvent, frozen=True, kw_only=True, tag="run.cancelled"):
+    """A run was cancelled; whoever owned it owns it no longer."""
+
+    reason: str
+
+
+class RunParked(RunEvent, frozen=True, kw_only=True, tag="run.parked"):
+    """A run became a dead letter: nobody works on it until somebody retries it."""
+
+    code: str
+    reason: str
+
+
+class RunRetried(RunEvent, frozen=True, kw_only=True, tag="run.retried"):
+    """A run that had stopped was put back into the queue."""
+
+
+class StepEvent(Event, frozen=True, kw_only=True):
+    """Base of what happens to a step.
+
+    Attributes:
+        run_id: The run.
+        position: Where in it.
+        name: What the step is called.
+    """
+
+    run_id: str
+    position: str
+    name: str
+
+
+class StepStarted(StepEvent, frozen=True, kw_only=True, tag="step.started"):
+    """A step is about to act; `attempt` counts from 1."""
+
+    attempt: int
+
+
+class StepFinished(StepEvent, frozen=True, kw_only=True, tag="step.finished"):
+    """A step's result is recorded."""
+
+    attempt: int
+
+
+class StepFailed(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
+    """A step's failure is recorded. `final`: it is the step's answer; otherwise it may be tried again."""
+
+    attempt: int
+    code: str
+    message: str
+    final: bool
+
+
+class StepResolved(StepEvent, frozen=True, kw_only=True, tag="step.resolved"):
+    """Somebody recorded a step's result by hand."""
+
+
+class JournalDegraded(Event, frozen=True, kw_only=True, tag="journal.degraded"):
+    """Writes fail; each caller is told by an error of its own, this is told once."""
+
+    path: str
+    code: str
+    reason: str
+
+
+class JournalRecovered(Event, frozen=True, kw_only=True, tag="journal.recovered"):
+    """Writes work again."""
+
+    path: str
+
+
+class JournalPruned(Event, frozen=True, kw_only=True, tag="journal.pruned"):
+    """Retention removed ended runs."""
+
+    runs: int
+
+
+class JournalMigrated(Event, frozen=True, kw_only=True, tag="journal.migrated"):
+    """A file of an older version was brought up to date when it was opened."""
+
+    path: str
+    before: int
+    after: int
+
+
+class ListenerFailed(Event, frozen=True, kw_only=True, tag="journal.listener_failed"):
+    """A callback waiting for an outcome raised; nothing else was affected."""
+
+    run_id: str
+    error: str

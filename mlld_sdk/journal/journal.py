@@ -1,0 +1,679 @@
+"""The journal: runs that survive whoever works on them."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Sink, discard
+from mlld_sdk.journal import crashpoints, writes
+from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
+from mlld_sdk.journal.events import ListenerFailed
+from mlld_sdk.journal.lease import Lease
+from mlld_sdk.journal.options import Durability, Limits, Retention
+from mlld_sdk.journal.records import (
+    ENDED,
+    Death,
+    ErrorRecord,
+    EventRecord,
+    OutcomeRecord,
+    OutcomeState,
+    OwnerRecord,
+    RunRecord,
+    RunState,
+    StepRecord,
+    shorten,
+)
+from mlld_sdk.journal.store import Notes, Problem, Reader, RunQuery, Store, StoreStatus, Tx
+from mlld_sdk.journal.values import Fingerprint, Values, digest_of
+
+T = TypeVar("T")
+
+DEFAULT_TTL = 30.0
+_PRUNE_EVERY = 1000
+"""Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run came to rest.
+
+    Attributes:
+        run_id: The run.
+        state: finished, failed, cancelled, or parked (which a retry may still change).
+        at: Wall-clock seconds.
+        value: Its result, if it finished.
+        error: Why not, otherwise.
+    """
+
+    run_id: str
+    state: OutcomeState
+    at: float
+    value: Any = None
+    error: ErrorRecord | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parked run and why.
+
+    Attributes:
+        run: The run.
+        error: Why it is parked.
+        deaths: Owners that died on it without progress, oldest first.
+        steps: Its steps that did not finish.
+    """
+
+    run: RunRecord
+    error: ErrorRecord
+    deaths: tuple[Death, ...]
+    steps: tuple[StepRecord, ...]
+
+
+class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the journal is doing.
+
+    Attributes:
+        store: How its store is doing.
+        runs: Number of runs by state.
+        leases: Runs owned through this journal.
+        waiting: Callbacks that wait for outcomes here.
+    """
+
+    store: StoreStatus
+    runs: dict[str, int]
+    leases: int
+    waiting: int
+
+
+class Journal:
+    """Runs, their steps and their outcomes, written before they are acted upon.
+
+    Thread-safe. Every call that writes returns when the write is durable. Every call blocks at most
+    `limits.write_timeout`, except `wait`, which is told how long.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        env: Env | None = None,
+        sink: Sink = discard,
+        limits: Limits | None = None,
+        retention: Retention | None = None,
+        values: Values | None = None,
+        poll_interval: float = 0.1,
+    ) -> None:
+        """Attach to a store; most users call `Journal.open`."""
+        if poll_interval <= 0:
+            raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
+        self.env = env or Env()
+        self.limits = limits or Limits()
+        self.values = values or Values()
+        self.poll_interval = poll_interval
+        self._retention = retention
+        self._sink = sink
+        self._store = store
+        self._lock = threading.Lock()
+        self._leases: dict[tuple[str, int], Lease] = {}
+        self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
+        self._ended_since_prune = _PRUNE_EVERY
+        self.session = store.join(self)
+        store.wake()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        env: Env | None = None,
+        sink: Sink = discard,
+        durability: Durability = "full",
+        limits: Limits | None = None,
+        retention: Retention | None = Retention(),
+        values: Values | None = None,
+        poll_interval: float = 0.1,
+    ) -> "Journal":
+        """Open a journal file, made if it is not there, or one in memory.
+
+        Args:
+            path: The file, on a local disk. `None` keeps everything in memory, for tests.
+            env: Clocks and randomness.
+            sink: Takes the journal's events; must not block.
+            durability: `full` survives a power cut, `normal` every crash of the program.
+            limits: How large things may become.
+            retention: Which ended runs to keep; `None` keeps all.
+            values: Registered types of user values.
+            poll_interval: Seconds between two looks for what other processes committed, while somebody waits.
+
+        Raises:
+            NotAJournal: The path is something else.
+            JournalTooNew: A newer version of the library wrote the file.
+            JournalError: It cannot be opened: locked, read-only, full, damaged.
+        """
+        from mlld_sdk.journal.memory import MemoryStore
+        from mlld_sdk.journal.sqlite import SqliteStore
+
+        env = env or Env()
+        limits = limits or Limits()
+        store: Store
+        if path is None:
+            store = MemoryStore(env)
+        else:
+            store = SqliteStore(Path(path), env=env, sink=sink, durability=durability, limits=limits)
+        return cls(
+            store,
+            env=env,
+            sink=sink,
+            limits=limits,
+            retention=retention,
+            values=values,
+            poll_interval=poll_interval,
+        )
+
+    def close(self) -> None:
+        """Give back what is still owned here, write what is queued and close. Closing twice is closing once."""
+        with self._lock:
+            leases = list(self._leases.values())
+        for lease in leases:
+            try:
+                lease.release()
+            except (JournalError, JournalRefusal):
+                self.forget(lease)  # its run will be taken over when the session is seen to be dead
+        self._store.leave(self.session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        kind: str,
+        input: Any = None,  # noqa: A002 - the word of the domain
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        priority: int = 0,
+    ) -> RunRecord:
+        """Write down a piece of work; it is durable when this returns.
+
+        Args:
+            kind: Who can work on it: an agent's path.
+            input: What to do; anything `Values` can store.
+            run_id: Name of the run; made up if not given. The same id with the same input is the same run.
+            key: Idempotency key, unique within the kind: the same key with the same input is the same run,
+                whatever became of it, as long as retention keeps it.
+            deadline: Seconds from now within which it must have been finished or at least claimed again.
+            priority: Higher goes first.
+
+        Raises:
+            IdempotencyConflict: The key or the id was used with another input.
+            ValueNotStorable: The input cannot be stored.
+        """
+        for name, text in (("kind", kind), ("run_id", run_id), ("key", key)):
+            if text is not None and not 0 < len(text) <= 500:
+                raise ConfigurationError(f"{name} has {len(text)} characters, allowed are 1 to 500")
+        raw = self.values.encode(input, "the input", self.limits.value_bytes)
+        wall = self.env.wall()
+        run = RunRecord(
+            id=run_id or f"run-{int(wall * 1000):011x}-{self.env.random.getrandbits(40):010x}",
+            kind=kind,
+            state="pending",
+            created=wall,
+            updated=wall,
+            queued=wall,
+            digest=digest_of(self.values.canonical(raw)),
+            key=key,
+            deadline=None if deadline is None else wall + seconds(deadline),
+            priority=priority,
+        )
+        return self.write("submit", lambda tx: writes.submit(tx, run, raw))
+
+    def claim(
+        self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True
+    ) -> Lease:
+        """Take a run, by compare-and-set.
+
+        Args:
+            run_id: The run.
+            owner: Who takes it, for people: an agent's path and incarnation.
+            ttl: Seconds after which others may take it over unless the lease is renewed.
+            auto_renew: Renew it as long as this journal is open. Without, the owner has to call `renew`.
+
+        Raises:
+            RunNotFound, RunEnded, RunParked: There is nothing to claim. Claiming may itself park a run that took down
+                too many owners, or fail one whose deadline has passed.
+            LeaseHeld: Somebody else owns it.
+        """
+        record = self._owner(owner, ttl)
+        now, wall = self.env.now(), self.env.wall()
+        run = self.write(
+            "claim", lambda tx: writes.claim(tx, run_id, record, now, wall, self._store.alive, self.limits)
+        )
+        return self._lease(run, record.ttl, auto_renew)
+
+    def claim_unfinished(
+        self,
+        kind: str | None,
+        owner: str,
+        *,
+        limit: int = 16,
+        ttl: float | timedelta = DEFAULT_TTL,
+        auto_renew: bool = True,
+    ) -> list[Lease]:
+        """Take up to `limit` runs that nobody works on: higher priority first, then who has waited longest.
+
+        Runs of owners whose process is dead or whose lease ran out are among them. A run that came back goes to the end
+        of the queue, so one that keeps failing cannot starve the others.
+        """
+        record = self._owner(owner, ttl)
+        now, wall = self.env.now(), self.env.wall()
+        runs = self.write(
+            "claim_unfinished",
+            lambda tx: writes.claim_unfinished(
+                tx, kind, record, limit, now, wall, self._store.alive, self.limits
+            ),
+        )
+        return [self._lease(run, record.ttl, auto_renew) for run in runs]
+
+    def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
+        """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
+        wall = self.env.wall()
+        run = self.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, wall))
+        self._lose(run, f"it was cancelled: {reason}")
+        return run
+
+    def retry(self, run_id: str, *, rerun_interrupted: bool = False) -> RunRecord:
+        """Put a parked, failed or cancelled run back into the queue. What it finished stays finished.
+
+        Args:
+            run_id: The run.
+            rerun_interrupted: Also let steps run again that were interrupted, though their policy says no.
+        """
+        wall = self.env.wall()
+        return self.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, wall))
+
+    def resolve_step(self, run_id: str, position: str, value: Any = None) -> StepRecord:
+        """Record by hand what an interrupted step gave; for a run nobody owns, usually a parked one."""
+        raw = self.values.encode(value, f"the result of step {position}", self.limits.value_bytes)
+        wall = self.env.wall()
+        return self.write("resolve_step", lambda tx: writes.resolve_step(tx, run_id, position, raw, wall))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> RunRecord:
+        """Find a run."""
+        return self._store.read(lambda reader: writes.found(reader, run_id))
+
+    def find(self, kind: str, key: str) -> RunRecord | None:
+        """Find a run by its idempotency key."""
+        return self._store.read(lambda reader: reader.run_by_key(kind, key))
+
+    def runs(
+        self,
+        *,
+        kind: str | None = None,
+        states: Iterable[RunState] = (),
+        after: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """List runs, oldest submission first; `after` the last id of a page gives the next page."""
+        query = RunQuery(kind=kind, states=tuple(states), after=after, limit=limit)
+        return self._store.read(lambda reader: reader.runs(query))
+
+    def steps(self, run_id: str) -> list[StepRecord]:
+        """List a run's steps in the order of their positions."""
+        return self._store.read(lambda reader: reader.steps(run_id))
+
+    def step(self, run_id: str, position: str) -> StepRecord | None:
+        """Find one step."""
+        return self._store.read(lambda reader: reader.step(run_id, position))
+
+    def step_result(self, step: StepRecord) -> Any:
+        """Read what a finished step gave."""
+        return None if step.result is None else self.values.decode(step.result, f"step {step.position}")
+
+    def input(self, run_id: str) -> Any:
+        """Read what a run was asked to do."""
+        record = self._store.read(lambda reader: reader.input(run_id))
+        if record is None:
+            raise RunNotFound(run_id)
+        return self.values.decode(record.value, f"the input of run {run_id}")
+
+    def outcome(self, run_id: str) -> Outcome | None:
+        """Say how a run came to rest, or `None` while it has not."""
+        record = self._store.read(lambda reader: _rest(reader, run_id))
+        return None if record is None else self._outcome(record)
+
+    def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
+        """List parked runs with the reasons, oldest submission first."""
+
+        def work(reader: Reader) -> list[DeadLetter]:
+            runs = reader.runs(RunQuery(kind=kind, states=("parked",), limit=limit))
+            return [
+                DeadLetter(
+                    run=run,
+                    error=run.parked or ErrorRecord(code="RUN_PARKED", message="no reason recorded"),
+                    deaths=run.deaths,
+                    steps=tuple(reader.steps(run.id, ("started", "interrupted", "failed"))),
+                )
+                for run in runs
+            ]
+
+        return self._store.read(work)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def on_outcome(self, run_id: str, callback: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Call back once when a run comes to rest, at once if it has; returns how to withdraw.
+
+        The run may be worked on by any process that has the file open. The callback runs on the thread that notices,
+        which may be the journal's writer: it must not block and must not call the journal. One that raises is
+        reported as an event and otherwise ignored.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        self.run(run_id)
+        with self._lock:
+            self._waiting.setdefault(run_id, []).append(callback)
+
+        def withdraw() -> None:
+            with self._lock:
+                callbacks = self._waiting.get(run_id, [])
+                if callback in callbacks:
+                    callbacks.remove(callback)
+                if not callbacks:
+                    self._waiting.pop(run_id, None)
+
+        self._store.wake()
+        self._settle(run_id)  # it may have ended while we registered
+        return withdraw
+
+    def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
+        """Wait until a run comes to rest, whichever process works on it.
+
+        Args:
+            run_id: The run.
+            timeout: Seconds to wait; `None` waits as long as it takes.
+
+        Raises:
+            WaitTimeout: It has not come to rest in time.
+            RunNotFound: There is no such run.
+        """
+        done = threading.Event()
+        found: list[Outcome] = []
+
+        def callback(outcome: Outcome) -> None:
+            found.append(outcome)
+            done.set()
+
+        withdraw = self.on_outcome(run_id, callback)
+        try:
+            if not done.wait(None if timeout is None else seconds(timeout)):
+                raise WaitTimeout(
+                    f"run {run_id} did not end within {seconds(timeout or 0):g} s",
+                    hint="it goes on; wait again, or cancel it",
+                )
+        finally:
+            withdraw()
+        return found[0]
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def append_event(self, name: str, data: Any = None, *, run_id: str = "") -> EventRecord:
+        """Add an event to the common stream, whose oldest go, or as a receipt to a run, which can be full."""
+        return self.note(None, name, data, run_id)
+
+    def events(self, *, run_id: str = "", after: int = 0, limit: int = 100) -> list[EventRecord]:
+        """List events of the common stream or of a run, from the number behind `after`."""
+        return self._store.read(lambda reader: reader.events(run_id, after, limit))
+
+    # -- keeping ------------------------------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        older_than: float | timedelta | None = None,
+        kind: str | None = None,
+    ) -> int:
+        """Forget ended runs beyond the newest `keep_last` of each kind and ended longer ago than `older_than`.
+
+        Runs that have not ended, parked ones among them, stay. Works in small transactions, so other writers go on.
+        Returns how many runs are gone.
+        """
+        age = None if older_than is None else seconds(older_than)
+        retention = Retention(keep_last=keep_last, older_than=age)
+        total = 0
+        while True:
+            wall = self.env.wall()
+            gone = self.write("prune", lambda tx: writes.prune(tx, kind, retention, wall))
+            if not gone:
+                return total
+            total += gone
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the journal into a new file while work goes on. The copy appears under its name when it is whole."""
+        if crashpoints.armed:
+            crashpoints.reach("backup.before")
+        self._store.backup(Path(target))
+        if crashpoints.armed:
+            crashpoints.reach("backup.after")
+
+    def verify(self) -> list[Problem]:
+        """Look at every page and every record and list what is damaged; empty when all is well."""
+        return self._store.verify()
+
+    def status(self) -> JournalStatus:
+        """Say how the journal is doing."""
+        with self._lock:
+            leases, waiting = len(self._leases), sum(map(len, self._waiting.values()))
+        try:
+            counts = self._store.read(lambda reader: reader.counts())
+        except JournalError:
+            counts = {}  # the store's own status says what is wrong
+        return JournalStatus(store=self._store.status(), runs=counts, leases=leases, waiting=waiting)
+
+    def fingerprint(self, *parts: Any) -> Fingerprint:
+        """Digest what a step asks for; leave out what changes without mattering: times, random ids, stack traces."""
+        return self.values.fingerprint(*parts)
+
+    # -- for leases ---------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, work: Callable[[Tx], T | JournalRefusal]) -> T:
+        """Run a transaction by the name of its crash points; raise what it returns as a refusal."""
+        if crashpoints.armed:
+            crashpoints.reach(f"{name}.before")
+        result = self._store.write(work, self.limits.write_timeout)
+        if crashpoints.armed:
+            crashpoints.reach(f"{name}.after")
+        if isinstance(result, JournalRefusal):
+            raise result
+        return result
+
+    def end_run(self, lease: Lease, state: OutcomeState, value: msgspec.Raw | None, error: ErrorRecord | None) -> Outcome:
+        """End a run for its owner."""
+        holder = writes.Holder(lease.run_id, lease.run.kind, lease.owner, lease.epoch)
+        record = OutcomeRecord(run_id=lease.run_id, state=state, at=self.env.wall(), value=value, error=error)
+        name = "finish_run" if state == "finished" else "fail_run"
+        try:
+            ended = self.write(name, lambda tx: writes.end_run(tx, holder, record))
+        except LeaseLost as lost:
+            lease.lose(lost)
+            raise
+        lease.end()
+        return self._outcome(ended)
+
+    def note(self, holder: writes.Holder | None, name: str, data: Any, run_id: str = "") -> EventRecord:
+        """Write an event, for an owner or for nobody in particular."""
+        raw = None if data is None else self.values.encode(data, f"the event {name}", self.limits.value_bytes)
+        record = EventRecord(
+            n=0, at=self.env.wall(), name=name, run_id=holder.run_id if holder else run_id, data=raw
+        )
+        return self.write("append_event", lambda tx: writes.append_event(tx, holder, record, self.limits))
+
+    def recorded_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
+        """Give what a run has recorded, packed."""
+        return self._store.read(lambda reader: reader.packed_steps(run_id, max_bytes))
+
+    def error_record(self, error: BaseException | ErrorRecord) -> ErrorRecord:
+        """Make an error storable, within the limits."""
+        limit = self.limits.error_chars
+        if isinstance(error, BaseException):
+            return ErrorRecord.of(error, limit)
+        return msgspec.structs.replace(
+            error, message=shorten(error.message, limit), traceback=shorten(error.traceback, limit)
+        )
+
+    def forget(self, lease: Lease) -> None:
+        """Stop renewing a lease."""
+        with self._lock:
+            self._leases.pop((lease.run_id, lease.epoch), None)
+
+    def call(self, run_id: str, callback: Callable[[], None]) -> None:
+        """Call a user's callback so that nothing it raises is felt."""
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - it is told as an event
+            self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=f"{type(error).__name__}: {error}"))
+
+    # -- for the store ------------------------------------------------------------------------------------------------
+
+    def committed(self, notes: Notes) -> None:
+        """Tell events, and wake whoever waits for a run that came to rest."""
+        for event in notes.events:
+            self._sink(event)
+        for record in notes.settled:
+            self._ended_since_prune += 1
+            if record.run_id in self._waiting:
+                self._wake(record.run_id, self._outcome_or_error(record))
+
+    def changed_elsewhere(self) -> None:
+        """Look at every run that is waited for."""
+        with self._lock:
+            waiting = list(self._waiting)
+        if waiting:
+            for run_id in self._store.read(lambda reader: reader.settled(waiting)):
+                self._settle(run_id)
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Give the renewals and the retention that are due."""
+        now, wall = self.env.now(), self.env.wall()
+        with self._lock:
+            due = [
+                lease
+                for lease in self._leases.values()
+                if lease.auto_renew and lease.until - now < lease.ttl * 2 / 3
+            ]
+        work: list[Callable[[Tx], object]] = [self._renewal(lease, now) for lease in due]
+        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
+            retention = self._retention
+            self._ended_since_prune = 0
+
+            def prune(tx: Tx) -> None:
+                if writes.prune(tx, None, retention, wall):
+                    self._ended_since_prune = _PRUNE_EVERY  # there may be more
+
+            work.append(prune)
+        return work
+
+    def pace(self) -> float | None:
+        """Say when to look again."""
+        with self._lock:
+            if self._waiting:
+                return self.poll_interval
+            shortest = min((lease.ttl for lease in self._leases.values() if lease.auto_renew), default=None)
+        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
+            return 0.0
+        return None if shortest is None else min(shortest / 6, 5.0)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _owner(self, owner: str, ttl: float | timedelta) -> OwnerRecord:
+        span = seconds(ttl)
+        if not 0 < span <= 86_400:
+            raise ConfigurationError(f"ttl is {span} s, allowed is more than 0 and at most a day")
+        return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
+
+    def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> Lease:
+        lease = Lease(self, run, ttl, auto_renew)
+        self._lose(run, f"{lease.owner} took it over")
+        with self._lock:
+            self._leases[run.id, run.epoch] = lease
+        self._store.wake()
+        return lease
+
+    def _lose(self, run: RunRecord, why: str) -> None:
+        """Tell older leases of the same run, held in this process, that they are over."""
+        with self._lock:
+            stale = [lease for (run_id, _), lease in self._leases.items() if run_id == run.id]
+        for lease in stale:
+            lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
+
+    def _renewal(self, lease: Lease, now: float) -> Callable[[Tx], object]:
+        holder = writes.Holder(lease.run_id, lease.run.kind, lease.owner, lease.epoch)
+
+        def work(tx: Tx) -> None:
+            try:
+                writes.renew(tx, holder, now + lease.ttl, lease.ttl)
+            except LeaseLost as lost:
+                lease.lose(lost)
+            else:
+                lease.until = now + lease.ttl
+
+        return work
+
+    def _outcome(self, record: OutcomeRecord) -> Outcome:
+        where = f"the outcome of run {record.run_id}"
+        value = None if record.value is None else self.values.decode(record.value, where)
+        return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
+
+    def _outcome_or_error(self, record: OutcomeRecord) -> Outcome:
+        """Give the outcome even if its value cannot be read here: whoever waits must be told something."""
+        try:
+            return self._outcome(record)
+        except JournalError as error:
+            return Outcome(run_id=record.run_id, state="failed", at=record.at, error=self.error_record(error))
+
+    def _settle(self, run_id: str) -> None:
+        try:
+            record = self._store.read(lambda reader: _rest(reader, run_id))
+        except RunNotFound as gone:
+            error = self.error_record(gone)
+            self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self.env.wall(), error=error))
+            return
+        if record is not None:
+            self._wake(run_id, self._outcome_or_error(record))
+
+    def _wake(self, run_id: str, outcome: Outcome) -> None:
+        with self._lock:
+            callbacks = self._waiting.pop(run_id, [])
+        for callback in callbacks:
+            self.call(run_id, lambda callback=callback: callback(outcome))
+
+
+def seconds(span: float | timedelta) -> float:
+    """Take a duration as seconds."""
+    return span.total_seconds() if isinstance(span, timedelta) else float(span)
+
+
+def _rest(reader: Reader, run_id: str) -> OutcomeRecord | None:
+    run = writes.found(reader, run_id)
+    if run.state == "parked":
+        return writes.parked_outcome(run)
+    if run.state not in ENDED:
+        return None
+    return reader.outcome(run_id)

@@ -1,0 +1,306 @@
+"""Owning a run: the only way to write steps and outcomes, and only as long as nobody else has taken over."""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlld_sdk.journal import rules, writes
+from mlld_sdk.journal.errors import LeaseLost, LimitExceeded, StepNotOpen
+from mlld_sdk.journal.options import StepPolicy
+from mlld_sdk.journal.positions import checked
+from mlld_sdk.journal.records import ErrorRecord, EventRecord, RunRecord, StepRecord, unpack
+from mlld_sdk.journal.rules import Failed, Fresh, Replay
+from mlld_sdk.journal.values import Fingerprint
+
+if TYPE_CHECKING:
+    from mlld_sdk.journal.journal import Journal, Outcome
+
+_DEFAULT = StepPolicy()
+
+
+class Lease:
+    """Ownership of one run under one epoch. Threads may share it; each works on positions of its own.
+
+    Every write is refused with `LeaseLost` once the run has another owner or has ended (J-32).
+
+    Attributes:
+        run: The run as it was claimed.
+        run_id: Its id.
+        owner: Whose lease this is.
+        epoch: The epoch that fences its writes.
+    """
+
+    def __init__(self, journal: "Journal", run: RunRecord, ttl: float, auto_renew: bool) -> None:
+        """Leases are made by `Journal.claim` and `Journal.claim_unfinished`."""
+        assert run.owner is not None
+        self.run = run
+        self.run_id = run.id
+        self.owner = run.owner.name
+        self.epoch = run.epoch
+        self.ttl = ttl
+        self.until = run.owner.until
+        self.auto_renew = auto_renew
+        self._journal = journal
+        self._holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
+        self._lock = threading.Lock()
+        self._lost: LeaseLost | None = None
+        self._on_lost: list[Callable[[LeaseLost], None]] = []
+        self._over = False
+        self._recorded: dict[str, bytes] | None = {} if run.attempt == 1 else None
+        self._recorded_all = True
+        self._steps = 0
+        self._open: dict[str, StepRecord] = {}
+        self._failed: dict[str, StepRecord] = {}
+        self._used: set[str] = set()
+
+    @property
+    def attempt(self) -> int:
+        """Which owner of the run this is, from 1; from 2 on there may be steps to replay."""
+        return self.run.attempt
+
+    @property
+    def input(self) -> Any:
+        """What the run was asked to do."""
+        return self._journal.input(self.run_id)
+
+    @property
+    def lost(self) -> LeaseLost | None:
+        """Why this lease does not count any more, or `None` as far as is known here."""
+        return self._lost
+
+    @property
+    def over(self) -> bool:
+        """Whether the lease was given up, lost or ended with its run."""
+        return self._over
+
+    def on_lost(self, callback: Callable[[LeaseLost], None]) -> None:
+        """Call back once if the run is taken away (cancelled, taken over), at once if it has been.
+
+        Runs on the thread that notices, which may be the journal's writer: it must not block.
+        """
+        with self._lock:
+            if self._lost is None:
+                self._on_lost.append(callback)
+                return
+        callback(self._lost)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def begin_step(
+        self, position: str, name: str, fingerprint: Fingerprint | str, policy: StepPolicy = _DEFAULT
+    ) -> Fresh | Replay | Failed:
+        """Ask what to do at a position; when it returns `Fresh`, that the step is about to act is durable.
+
+        Args:
+            position: Where in the run, as `Positions` counts it.
+            name: What the step is called.
+            fingerprint: What it asks for; `Journal.fingerprint` makes one. A plain text stands for itself.
+            policy: What to do if the step was interrupted.
+
+        Returns:
+            `Fresh(attempt)`: act, then call `finish_step` or `fail_step`. `Replay(value)`: do not act, go on with the
+            value. `Failed(error)`: the step has failed for good before.
+
+        Raises:
+            StepMismatch: Something else is recorded at this position.
+            StepInterrupted: The step was in flight when an owner died, and its policy is to fail.
+            StepExhausted: It was begun as often as its policy allows.
+            StepNotOpen: The position is in use already, or was used by another step of this owner.
+            LeaseLost: The run is owned by somebody else, or has ended.
+        """
+        if self._lost is not None:
+            raise self._lost
+        asked = fingerprint if isinstance(fingerprint, Fingerprint) else Fingerprint(fingerprint, fingerprint[:200])
+        known = self._take(checked(position))
+        try:
+            decision = rules.begin(known, self.run_id, position, name, asked.digest, asked.asked, policy)
+            if isinstance(decision, StepRecord):
+                return self._replay(decision)
+            step = StepRecord(
+                run_id=self.run_id,
+                position=position,
+                name=name,
+                fingerprint=asked.digest,
+                asked=asked.asked,
+                policy=policy,
+                state="started",
+                attempts=decision.attempt,
+                deaths=known.deaths if known else 0,
+                started=self._journal.env.wall(),
+            )
+            self._write("begin_step", lambda tx: writes.begin_step(tx, self._holder, step))
+        except BaseException:
+            self._put_back(position, known)
+            raise
+        self._open[position] = step
+        return decision
+
+    def finish_step(self, position: str, value: Any = None) -> Any:
+        """Record what a step gave; returns it as a replay would give it. Hand on what this returns.
+
+        If it raises, nothing is recorded and the step stays open: call it again, `fail_step`, or give the run up.
+
+        Raises:
+            ValueNotStorable: The value would not come back the same; the message names the field.
+            LimitExceeded: It is too long.
+            StepNotOpen: The step was not begun here.
+            LeaseLost: The run is owned by somebody else, or has ended.
+        """
+        step = self._opened(position)
+        raw, back = self._journal.values.encode_both(
+            value, f"the result of step {position} ({step.name})", self._journal.limits.value_bytes
+        )
+        wall = self._journal.env.wall()
+        done = msgspec.structs.replace(step, state="finished", result=raw, ended=wall)
+        self._write("finish_step", lambda tx: writes.end_step(tx, self._holder, done, wall))
+        self._open.pop(position, None)
+        return back
+
+    def fail_step(self, position: str, error: BaseException | ErrorRecord, *, final: bool = True) -> ErrorRecord:
+        """Record that a step failed.
+
+        Args:
+            position: The step, begun before.
+            error: Why.
+            final: Whether this is the step's answer, given again at every replay. If not, the step may be begun
+                again, now or by another owner, within its policy's attempts.
+        """
+        step = self._opened(position)
+        record = self._journal.error_record(error)
+        wall = self._journal.env.wall()
+        failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=wall)
+        self._write("fail_step", lambda tx: writes.end_step(tx, self._holder, failed, wall))
+        with self._lock:
+            del self._open[position]
+            if not final:
+                self._failed[position] = failed
+                self._used.discard(position)
+        return record
+
+    def note(self, name: str, data: Any = None) -> EventRecord:
+        """Add a receipt to the run: progress, a decision, a cost. Bounded by `events_per_run`."""
+        return self._journal.note(self._holder, name, data)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish_run(self, value: Any = None) -> "Outcome":
+        """End the run with a result. Whoever waits for it is woken; said twice, it is said once."""
+        raw = self._journal.values.encode(
+            value, f"the result of run {self.run_id}", self._journal.limits.value_bytes
+        )
+        return self._journal.end_run(self, "finished", raw, None)
+
+    def fail_run(self, error: BaseException | ErrorRecord) -> "Outcome":
+        """End the run with an error."""
+        return self._journal.end_run(self, "failed", None, self._journal.error_record(error))
+
+    def park_run(self, error: BaseException | ErrorRecord | str) -> RunRecord:
+        """Make the run a dead letter: nobody works on it until somebody retries it."""
+        record = ErrorRecord(code="RUN_PARKED", message=error) if isinstance(error, str) else error
+        record = self._journal.error_record(record)
+        wall = self._journal.env.wall()
+        run: RunRecord = self._write("park_run", lambda tx: writes.park_run(tx, self._holder, record, wall))
+        self.end()
+        return run
+
+    def release(self) -> None:
+        """Give the run back in good order, to be claimed again; steps in flight count as interrupted."""
+        wall = self._journal.env.wall()
+        self._write("release", lambda tx: writes.release(tx, self._holder, wall))
+        self.end()
+
+    def abandon(self, reason: str) -> RunRecord:
+        """Say that the owner died, so that nobody has to wait for the lease to run out.
+
+        Counts as a death: a run that keeps taking its owners down is parked. Returns the run, pending or parked.
+        """
+        wall = self._journal.env.wall()
+        limits = self._journal.limits
+        run: RunRecord = self._write("abandon", lambda tx: writes.abandon(tx, self._holder, reason, wall, limits))
+        self.end()
+        return run
+
+    def renew(self, ttl: float | None = None) -> None:
+        """Prolong the lease from now by `ttl`, or by what it was claimed with."""
+        ttl = self.ttl if ttl is None else ttl
+        until = self._journal.env.now() + ttl
+        self._write("renew", lambda tx: writes.renew(tx, self._holder, until, ttl))
+        self.ttl, self.until = ttl, until
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def lose(self, error: LeaseLost) -> None:
+        """Take note that the lease does not count any more, and tell whoever asked to know. The journal calls this."""
+        with self._lock:
+            if self._over:
+                return
+            self._lost = error
+            callbacks, self._on_lost = self._on_lost, []
+        self.end()
+        for callback in callbacks:
+            self._journal.call(self.run_id, lambda callback=callback: callback(error))
+
+    def end(self) -> None:
+        """Take note that the lease was given up, or ended with its run. The journal calls this."""
+        self._over = True
+        self._journal.forget(self)
+
+    def _write(self, name: str, work: Any) -> Any:
+        try:
+            return self._journal.write(name, work)
+        except LeaseLost as error:
+            self.lose(error)
+            raise
+
+    def _replay(self, step: StepRecord) -> Replay | Failed:
+        if step.state == "failed":
+            assert step.error is not None
+            return Failed(error=step.error)
+        assert step.result is not None
+        where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
+        return Replay(value=self._journal.values.decode(step.result, where))
+
+    def _take(self, position: str) -> StepRecord | None:
+        """Reserve a position and give what is recorded there."""
+        with self._lock:
+            if self._recorded is None:
+                limit = self._journal.limits.replay_bytes
+                self._recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
+                self._steps = len(self._recorded)
+            if position in self._used:
+                raise StepNotOpen(
+                    f"step {position} of run {self.run_id} was begun before by this owner",
+                    hint="every step needs a position of its own; take it from Positions, a branch of it for each thread",
+                )
+            self._used.add(position)
+            failed = self._failed.pop(position, None)
+            if failed is not None:
+                return failed
+            packed = self._recorded.pop(position, None)
+            recorded_all = self._recorded_all
+            if packed is None and recorded_all:
+                self._steps += 1
+                if self._steps > self._journal.limits.steps_per_run:
+                    self._used.discard(position)
+                    allowed = self._journal.limits.steps_per_run
+                    raise LimitExceeded(f"run {self.run_id} has {allowed} steps", "steps_per_run", allowed)
+        where = f"step {position} of run {self.run_id}"
+        if packed is not None:
+            return unpack(StepRecord, packed, where)
+        return None if recorded_all else self._journal.step(self.run_id, position)
+
+    def _put_back(self, position: str, known: StepRecord | None) -> None:
+        with self._lock:
+            self._used.discard(position)
+            if known is not None:
+                self._failed[position] = known
+
+    def _opened(self, position: str) -> StepRecord:
+        step = self._open.get(position)
+        if step is None:
+            raise StepNotOpen(
+                f"step {position} of run {self.run_id} is not open here", hint="begin_step must have returned Fresh for it"
+            )
+        return step

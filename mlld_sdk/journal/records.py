@@ -1,0 +1,255 @@
+"""What the journal keeps, as typed, versioned, checksummed records."""
+
+import traceback
+import zlib
+from typing import Literal, TypeVar
+
+import msgspec
+
+from mlld_sdk.errors import MlldError
+from mlld_sdk.journal.errors import JournalCorrupt, RecordUnknown
+from mlld_sdk.journal.options import StepPolicy
+
+RunState = Literal["pending", "running", "finished", "failed", "cancelled", "parked"]
+StepState = Literal["started", "finished", "failed", "interrupted"]
+OutcomeState = Literal["finished", "failed", "cancelled", "parked"]
+
+ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
+"""States a run stays in unless somebody retries it."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of everything stored: immutable, named fields."""
+
+
+class ErrorRecord(_Record):
+    """An error as data: no class is imported to read it back.
+
+    Attributes:
+        code: Stable name of the kind of failure.
+        message: What happened, one line.
+        hint: What to do about it.
+        type: Name of the exception's class, for people.
+        traceback: Formatted and bounded, for people.
+    """
+
+    code: str
+    message: str
+    hint: str | None = None
+    type: str = ""
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, limit: int = 16_000) -> "ErrorRecord":
+        """Describe an exception in at most `limit` characters each for message and traceback."""
+        text = "".join(traceback.format_exception(error))
+        known = error if isinstance(error, MlldError) else None
+        return cls(
+            code=known.code if known else "EXCEPTION",
+            message=shorten(known.message if known else str(error), limit),
+            hint=known.hint if known else None,
+            type=type(error).__name__,
+            traceback=shorten(text, limit),
+        )
+
+
+class OwnerRecord(_Record):
+    """Who owns a run and until when.
+
+    Attributes:
+        name: Who, for people: an agent's path and incarnation.
+        session: The open journal that claimed it; a session ends with its process.
+        until: Monotonic seconds at which the lease runs out. Only means something while the session lives.
+        ttl: Seconds each renewal adds.
+    """
+
+    name: str
+    session: str
+    until: float
+    ttl: float
+
+
+class Death(_Record):
+    """An owner that ended without a word, and what it was doing.
+
+    Attributes:
+        at: Wall-clock seconds when it was noticed.
+        owner: Who.
+        reason: In words.
+        in_flight: Positions of steps begun and not finished (the first hundred).
+    """
+
+    at: float
+    owner: str
+    reason: str
+    in_flight: tuple[str, ...] = ()
+
+
+class RunRecord(_Record):
+    """A piece of work that outlives whoever works on it.
+
+    Attributes:
+        id: Name of the run.
+        kind: Who can work on it: an agent's path.
+        state: pending, running, finished, failed, cancelled or parked.
+        created: Wall-clock seconds of its submission.
+        updated: Wall-clock seconds of the last change of this record.
+        queued: Wall-clock seconds since when it waits for an owner; decides whose turn it is.
+        digest: Digest of the input, to tell a repeated submission from another one.
+        key: Idempotency key, unique within the kind.
+        deadline: Wall-clock seconds after which it fails instead of being claimed.
+        priority: Higher goes first.
+        attempt: How often it was claimed.
+        epoch: Grows with each change of owner; a write with an older one is refused.
+        owner: Who owns it now.
+        deaths: Owners that died on it since it last made progress.
+        progress: Finished steps when the last of them died.
+        parked: Why it is parked.
+    """
+
+    id: str
+    kind: str
+    state: RunState
+    created: float
+    updated: float
+    queued: float
+    digest: str
+    key: str | None = None
+    deadline: float | None = None
+    priority: int = 0
+    attempt: int = 0
+    epoch: int = 0
+    owner: OwnerRecord | None = None
+    deaths: tuple[Death, ...] = ()
+    progress: int = 0
+    parked: ErrorRecord | None = None
+
+
+class StepRecord(_Record):
+    """One step of a run.
+
+    Attributes:
+        run_id: The run.
+        position: Where in it: `3`, or `3.1.2` within branches.
+        name: What it is called.
+        fingerprint: Digest of what was asked.
+        asked: The same for people, shortened.
+        policy: What to do if it is interrupted.
+        state: started, finished, failed or interrupted.
+        attempts: How often it was begun.
+        deaths: How many owners died while it was in flight.
+        started: Wall-clock seconds when it was last begun.
+        ended: Wall-clock seconds of its end.
+        result: What it gave, encoded.
+        error: Why it failed or was interrupted.
+        final: For a failed step: whether the failure is its answer, or it may be tried again.
+    """
+
+    run_id: str
+    position: str
+    name: str
+    fingerprint: str
+    asked: str
+    policy: StepPolicy
+    state: StepState
+    attempts: int
+    started: float
+    deaths: int = 0
+    ended: float | None = None
+    result: msgspec.Raw | None = None
+    error: ErrorRecord | None = None
+    final: bool = False
+
+
+class InputRecord(_Record):
+    """What a run was asked to do."""
+
+    run_id: str
+    value: msgspec.Raw
+
+
+class OutcomeRecord(_Record):
+    """How a run ended."""
+
+    run_id: str
+    state: OutcomeState
+    at: float
+    value: msgspec.Raw | None = None
+    error: ErrorRecord | None = None
+
+
+class EventRecord(_Record):
+    """One line of a stream: a receipt of a run, or an event of the common stream.
+
+    Attributes:
+        n: Its number in the stream, from 1, without gaps at the end (the oldest may be gone).
+        at: Wall-clock seconds.
+        name: What happened.
+        run_id: The run it belongs to, or empty for the common stream.
+        data: What is to be said about it, encoded.
+    """
+
+    n: int
+    at: float
+    name: str
+    run_id: str = ""
+    data: msgspec.Raw | None = None
+
+
+Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
+R = TypeVar("R", RunRecord, StepRecord, InputRecord, OutcomeRecord, EventRecord)
+
+MAGIC = b"J"
+VERSIONS: dict[type, int] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}
+"""Version written for each type. A reader refuses what is newer than what it knows."""
+
+_HEADER = 6  # magic, version, crc32 of version and payload
+_encode = msgspec.json.Encoder().encode
+_decoders = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
+
+
+def pack(record: Stored) -> bytes:
+    """Write a record as bytes: magic, version, checksum, JSON."""
+    body = bytes((VERSIONS[type(record)],)) + _encode(record)
+    return MAGIC + body[:1] + zlib.crc32(body).to_bytes(4, "big") + body[1:]
+
+
+def unpack(kind: type[R], data: bytes, where: str) -> R:
+    """Read a record back.
+
+    Args:
+        kind: Which type it must be.
+        data: What `pack` wrote.
+        where: Name of the place, for the error.
+
+    Raises:
+        JournalCorrupt: The bytes are damaged.
+        RecordUnknown: The bytes are intact, and newer than this version of the library.
+    """
+    if not isinstance(data, bytes) or len(data) < _HEADER or data[:1] != MAGIC:
+        raise JournalCorrupt(f"{where} is not a record", hint="restore a backup; verify() lists all that is damaged")
+    payload = data[_HEADER:]
+    if zlib.crc32(payload, zlib.crc32(data[1:2])) != int.from_bytes(data[2:_HEADER], "big"):
+        raise JournalCorrupt(
+            f"{where} fails its checksum", hint="restore a backup; verify() lists all that is damaged"
+        )
+    if data[1] > VERSIONS[kind]:
+        raise RecordUnknown(
+            f"{where} has version {data[1]}, this library knows up to {VERSIONS[kind]}",
+            hint="a newer version of the library wrote it; use that one",
+        )
+    try:
+        record: R = _decoders[kind].decode(payload)
+    except msgspec.MsgspecError as error:
+        raise RecordUnknown(
+            f"{where} cannot be read as {kind.__name__}: {error}", hint="another version of the library wrote it"
+        ) from error
+    return record
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut a text to `limit` characters, keeping both ends and saying how much is missing."""
+    if len(text) <= limit:
+        return text
+    half = max(limit // 2 - 20, 1)
+    return f"{text[:half]} ...[{len(text) - 2 * half} characters left out]... {text[-half:]}"

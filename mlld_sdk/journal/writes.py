@@ -1,0 +1,353 @@
+"""Everything the journal writes, as functions of one transaction.
+
+Each decides before it writes. A refusal raised before anything was written leaves no trace; a refusal that is itself
+a change (a run parked because it was claimed once too often) is *returned*, so that it is committed, and raised then.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from mlld_sdk.journal import events, rules
+from mlld_sdk.journal.errors import (
+    IdempotencyConflict,
+    JournalRefusal,
+    LeaseHeld,
+    LimitExceeded,
+    RunEnded,
+    RunNotFound,
+    RunNotParked,
+    RunParked,
+    StepNotOpen,
+)
+from mlld_sdk.journal.options import Limits, Retention
+from mlld_sdk.journal.records import (
+    ENDED,
+    ErrorRecord,
+    EventRecord,
+    InputRecord,
+    OutcomeRecord,
+    OutcomeState,
+    OwnerRecord,
+    RunRecord,
+    StepRecord,
+)
+from mlld_sdk.journal.store import Reader, Tx
+
+_PRUNED_AT_ONCE = 200
+
+
+class Holder(NamedTuple):
+    """The owner of a run, as its writes name it."""
+
+    run_id: str
+    kind: str
+    owner: str
+    epoch: int
+
+
+def found(reader: Reader, run_id: str) -> RunRecord:
+    """Find a run or say that it is not there."""
+    run = reader.run(run_id)
+    if run is None:
+        raise RunNotFound(run_id)
+    return run
+
+
+def fenced(tx: Tx, holder: Holder) -> None:
+    """Refuse a holder whose epoch has passed."""
+    rules.still_owner(holder.run_id, holder.owner, holder.epoch, tx.fence(holder.run_id))
+
+
+def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
+    """Write a run down, or find the one that was submitted before under the same key or id."""
+    known = tx.run_by_key(run.kind, run.key) if run.key is not None else None
+    what = f"key {run.key!r} of {run.kind}"
+    if known is None:
+        known, what = tx.run(run.id), f"run id {run.id}"
+    if known is not None:
+        if (known.kind, known.digest) != (run.kind, run.digest):
+            raise IdempotencyConflict(
+                f"{what} was used before with another input (run {known.id})", hint="use another key for other work"
+            )
+        return known
+    tx.put_run(run)
+    tx.put_input(InputRecord(run_id=run.id, value=value))
+    tx.notes.events.append(events.RunSubmitted(at=run.created, run_id=run.id, kind=run.kind, key=run.key))
+    return run
+
+
+def claim(
+    tx: Tx, run_id: str, owner: OwnerRecord, now: float, wall: float, alive: Callable[[str], bool], limits: Limits
+) -> RunRecord | JournalRefusal:
+    """Take a run for an owner; an owner that died on it is counted first, which may park the run instead."""
+    run = found(tx, run_id)
+    owner_alive = run.owner is not None and alive(run.owner.session)
+    if rules.may_claim(run, now, owner_alive):
+        assert run.owner is not None
+        run = died(tx, run, "its lease ran out" if owner_alive else "its process ended", wall, limits)
+        if run.state == "parked":
+            return RunParked(run_id, run.parked.message if run.parked else "")
+    if run.deadline is not None and wall >= run.deadline:
+        return _overdue(tx, run, wall)
+    run = rules.claimed(run, owner, wall)
+    tx.put_run(run)
+    tx.notes.events.append(
+        events.RunClaimed(at=wall, run_id=run_id, kind=run.kind, owner=owner.name, epoch=run.epoch, attempt=run.attempt)
+    )
+    return run
+
+
+def claim_unfinished(
+    tx: Tx,
+    kind: str | None,
+    owner: OwnerRecord,
+    limit: int,
+    now: float,
+    wall: float,
+    alive: Callable[[str], bool],
+    limits: Limits,
+) -> list[RunRecord]:
+    """Take up to `limit` runs that nobody works on, those whose turn it is first."""
+    for run in tx.overdue(kind, wall, limit):
+        _overdue(tx, run, wall)
+    dead = [session for session in tx.sessions() if not alive(session)]
+    granted: list[RunRecord] = []
+    for run in tx.claimable(kind, now, dead, limit):
+        grant = claim(tx, run.id, owner, now, wall, alive, limits)
+        if isinstance(grant, RunRecord):
+            granted.append(grant)
+    return granted
+
+
+def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> RunRecord:
+    """Count the death of a run's owner; returns the run as it is then, pending or parked."""
+    in_flight = tx.steps(run.id, ("started",))
+    progress = tx.finished_steps(run.id)
+    changed, steps = rules.after_death(run, in_flight, progress, reason, wall, limits.max_deaths)
+    for step in steps:
+        tx.put_step(step)
+    tx.put_run(changed)
+    death = changed.deaths[-1]
+    tx.notes.events.append(
+        events.OwnerDied(
+            at=wall, run_id=run.id, kind=run.kind, owner=death.owner, reason=reason, in_flight=death.in_flight
+        )
+    )
+    if changed.parked is not None:
+        _tell_parked(tx, changed, changed.parked, wall)
+    return changed
+
+
+def begin_step(tx: Tx, holder: Holder, step: StepRecord) -> None:
+    """Write down that a step is about to act."""
+    fenced(tx, holder)
+    tx.put_step(step)
+    tx.notes.events.append(
+        events.StepStarted(
+            at=step.started, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
+        )
+    )
+
+
+def end_step(tx: Tx, holder: Holder, step: StepRecord, wall: float) -> None:
+    """Write down what a step gave, or how it failed."""
+    fenced(tx, holder)
+    tx.put_step(step)
+    tx.notes.events.append(
+        events.StepFailed(
+            at=wall,
+            run_id=step.run_id,
+            position=step.position,
+            name=step.name,
+            attempt=step.attempts,
+            code=step.error.code,
+            message=step.error.message,
+            final=step.final,
+        )
+        if step.error is not None
+        else events.StepFinished(
+            at=wall, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
+        )
+    )
+
+
+def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
+    """Write down how a run ended. Said twice by the same owner, it is the same end."""
+    fence = tx.fence(holder.run_id)
+    if fence == (holder.epoch, outcome.state):
+        known = tx.outcome(holder.run_id)
+        if known is not None and (known.value, known.error) == (outcome.value, outcome.error):
+            return known
+    rules.still_owner(holder.run_id, holder.owner, holder.epoch, fence)
+    _end(tx, found(tx, holder.run_id), outcome)
+    return outcome
+
+
+def park_run(tx: Tx, holder: Holder, error: ErrorRecord, wall: float) -> RunRecord:
+    """Make a run a dead letter because its owner says so."""
+    fenced(tx, holder)
+    run = msgspec.structs.replace(
+        found(tx, holder.run_id), state="parked", owner=None, epoch=holder.epoch + 1, parked=error, updated=wall
+    )
+    _interrupt(tx, run.id, wall, f"{holder.owner} parked the run")
+    tx.put_run(run)
+    _tell_parked(tx, run, error, wall)
+    return run
+
+
+def release(tx: Tx, holder: Holder, wall: float) -> None:
+    """Give a run back in good order; its steps in flight are interrupted, its owner is not counted as dead."""
+    fenced(tx, holder)
+    run = found(tx, holder.run_id)
+    _interrupt(tx, run.id, wall, f"{holder.owner} gave the run back")
+    tx.put_run(
+        msgspec.structs.replace(
+            run, state="pending", owner=None, epoch=holder.epoch + 1, queued=wall, updated=wall
+        )
+    )
+    tx.notes.events.append(events.RunReleased(at=wall, run_id=run.id, kind=run.kind, owner=holder.owner))
+
+
+def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: Limits) -> RunRecord:
+    """Count an owner as dead on the word of whoever watched it die."""
+    fenced(tx, holder)
+    return died(tx, found(tx, holder.run_id), reason, wall, limits)
+
+
+def renew(tx: Tx, holder: Holder, until: float, ttl: float) -> None:
+    """Prolong a lease."""
+    fenced(tx, holder)
+    run = found(tx, holder.run_id)
+    assert run.owner is not None
+    tx.put_run(msgspec.structs.replace(run, owner=msgspec.structs.replace(run.owner, until=until, ttl=ttl)))
+
+
+def cancel(tx: Tx, run_id: str, reason: str, wall: float) -> RunRecord:
+    """End a run from outside; whoever owns it finds its lease lost."""
+    run = found(tx, run_id)
+    if run.state == "cancelled":
+        return run
+    if run.state in ENDED:
+        raise RunEnded(run_id, run.state)
+    _interrupt(tx, run_id, wall, f"the run was cancelled: {reason}")
+    error = ErrorRecord(code="RUN_CANCELLED", message=reason)
+    return _end(tx, run, OutcomeRecord(run_id=run_id, state="cancelled", at=wall, error=error), reason)
+
+
+def retry(tx: Tx, run_id: str, rerun_interrupted: bool, wall: float) -> RunRecord:
+    """Put a run that stopped back into the queue; finished steps stay finished."""
+    run = found(tx, run_id)
+    if run.state not in ("parked", "failed", "cancelled"):
+        raise RunNotParked(run_id, run.state)
+    for step in tx.steps(run_id, ("started", "failed", "interrupted")):
+        changed = rules.reopened(step, rerun_interrupted)
+        if changed is not None:
+            tx.put_step(changed)
+    tx.drop_outcome(run_id)
+    run = msgspec.structs.replace(
+        run,
+        state="pending",
+        owner=None,
+        epoch=run.epoch + 1,
+        deaths=(),
+        parked=None,
+        deadline=None if run.deadline is not None and run.deadline <= wall else run.deadline,
+        queued=wall,
+        updated=wall,
+    )
+    tx.put_run(run)
+    tx.notes.events.append(events.RunRetried(at=wall, run_id=run_id, kind=run.kind))
+    return run
+
+
+def resolve_step(tx: Tx, run_id: str, position: str, result: msgspec.Raw, wall: float) -> StepRecord:
+    """Record by hand what an interrupted or failed step gave, while nobody owns its run."""
+    run = found(tx, run_id)
+    if run.owner is not None:
+        raise LeaseHeld(run_id, run.owner.name, run.owner.ttl)
+    if run.state == "finished":
+        raise RunEnded(run_id, run.state)
+    step = tx.step(run_id, position)
+    if step is None or step.state == "finished":
+        raise StepNotOpen(
+            f"run {run_id} has no unfinished step {position}", hint="list its steps; only a step once begun can be resolved"
+        )
+    step = msgspec.structs.replace(step, state="finished", result=result, error=None, ended=wall, final=False)
+    tx.put_step(step)
+    tx.notes.events.append(events.StepResolved(at=wall, run_id=run_id, position=position, name=step.name))
+    return step
+
+
+def append_event(tx: Tx, holder: Holder | None, record: EventRecord, limits: Limits) -> EventRecord:
+    """Add an event: a receipt to its run (refused when full), or to the common stream (the oldest go)."""
+    if holder is not None:
+        fenced(tx, holder)
+    elif record.run_id:
+        found(tx, record.run_id)
+    n = tx.last_event(record.run_id) + 1
+    if record.run_id and n > limits.events_per_run:
+        raise LimitExceeded(f"run {record.run_id} has {n - 1} events", "events_per_run", limits.events_per_run)
+    record = msgspec.structs.replace(record, n=n)
+    tx.put_event(record)
+    if not record.run_id and n > limits.events:
+        tx.drop_events("", n - limits.events)
+    return record
+
+
+def prune(tx: Tx, kind: str | None, retention: Retention, wall: float) -> int:
+    """Forget some ended runs that need not be kept; returns how many, 0 when none are left."""
+    before = None if retention.older_than is None else wall - retention.older_than
+    runs = tx.prunable(kind, retention.keep_last, before, _PRUNED_AT_ONCE)
+    for run_id in runs:
+        tx.drop_run(run_id)
+    if runs:
+        tx.notes.events.append(events.JournalPruned(at=wall, runs=len(runs)))
+    return len(runs)
+
+
+def parked_outcome(run: RunRecord) -> OutcomeRecord:
+    """Say of a parked run how it came to rest."""
+    return OutcomeRecord(run_id=run.id, state="parked", at=run.updated, error=run.parked)
+
+
+def _tell_parked(tx: Tx, run: RunRecord, error: ErrorRecord, wall: float) -> None:
+    tx.notes.events.append(
+        events.RunParked(at=wall, run_id=run.id, kind=run.kind, code=error.code, reason=error.message)
+    )
+    tx.notes.settled.append(parked_outcome(run))
+
+
+def _interrupt(tx: Tx, run_id: str, wall: float, why: str) -> None:
+    for step in tx.steps(run_id, ("started",)):
+        error = ErrorRecord(code="STEP_INTERRUPTED", message=why)
+        tx.put_step(msgspec.structs.replace(step, state="interrupted", ended=wall, error=error))
+
+
+def _overdue(tx: Tx, run: RunRecord, wall: float) -> RunEnded:
+    error = ErrorRecord(
+        code=rules.DEADLINE, message="its deadline passed before it ended", hint="retry the run, or submit it with more time"
+    )
+    _end(tx, run, OutcomeRecord(run_id=run.id, state="failed", at=wall, error=error))
+    return RunEnded(run.id, "failed (its deadline has passed)")
+
+
+def _end(tx: Tx, run: RunRecord, outcome: OutcomeRecord, reason: str = "") -> RunRecord:
+    state: OutcomeState = outcome.state
+    run = msgspec.structs.replace(run, state=state, owner=None, parked=None, updated=outcome.at)
+    tx.put_outcome(outcome)
+    tx.put_run(run)
+    tx.notes.settled.append(outcome)
+    tx.notes.events.append(_ended(run, outcome, reason))
+    return run
+
+
+def _ended(run: RunRecord, outcome: OutcomeRecord, reason: str) -> events.RunEvent:
+    if outcome.state == "finished":
+        return events.RunFinished(at=outcome.at, run_id=run.id, kind=run.kind)
+    if outcome.state == "cancelled":
+        return events.RunCancelled(at=outcome.at, run_id=run.id, kind=run.kind, reason=reason)
+    error = outcome.error or ErrorRecord(code="", message="")
+    return events.RunFailed(at=outcome.at, run_id=run.id, kind=run.kind, code=error.code, message=error.message)
+
