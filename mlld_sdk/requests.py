@@ -1,13 +1,10 @@
-"""From a call's options to the request on the wire: checked, named as the engine names them, and encoded once."""
+"""From a call's options to the parameters on the wire: checked, and named as the engine names them."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
-
-import msgspec
 
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.labels import split_labels
@@ -35,10 +32,9 @@ Timeout = float | timedelta | None | Literal[Default.DEFAULT]
 
 
 class RunOptions(TypedDict, total=False):
-    """What `process` and `execute` take besides the script.
+    """What `process` and `execute` take besides the script and the payload.
 
     Attributes:
-        payload: Seen by the script as `@payload`: a string or a dict. Its top-level fields may be labeled values.
         payload_labels: More labels for payload fields, by field.
         state: Seen as `@state`; needed for `update_state`.
         dynamic_modules: Modules by import name: script text, or a dict of values.
@@ -61,7 +57,6 @@ class RunOptions(TypedDict, total=False):
         strict: Raise when the engine cut something out of the result. Left out: what the client was made with.
     """
 
-    payload: Any
     payload_labels: Mapping[str, Iterable[str]] | None
     state: Mapping[str, Any] | None
     dynamic_modules: Mapping[str, Any] | None
@@ -84,18 +79,18 @@ class RunOptions(TypedDict, total=False):
     strict: bool
 
 
-def process_params(script: str, file_path: str | os.PathLike[str] | None, options: RunOptions) -> dict[str, Any]:
+def process_params(
+    script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
+) -> dict[str, Any]:
     """Build the parameters of `process`.
 
     Raises:
         InvalidRequest: An argument cannot be sent.
     """
-    if not isinstance(script, str):
-        raise InvalidRequest(f"script must be text, got {type(script).__name__}")
-    params: dict[str, Any] = {"script": script, "recordEffects": True}
+    params: dict[str, Any] = {"script": a_text("script", script), "recordEffects": True}
     if file_path is not None:
         params["filePath"] = os.fspath(file_path)
-    return params | _run_params("process", options)
+    return params | _run_params("process", payload, options)
 
 
 def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> dict[str, Any]:
@@ -104,10 +99,19 @@ def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunO
     Raises:
         InvalidRequest: An argument cannot be sent.
     """
-    if not isinstance(filepath, str | os.PathLike):
-        raise InvalidRequest(f"filepath must be a path, got {type(filepath).__name__}")
     params: dict[str, Any] = {"filepath": os.fspath(filepath), "recordEffects": True}
-    return params | _run_params("execute", options if payload is None else {**options, "payload": payload})
+    return params | _run_params("execute", payload, options)
+
+
+def a_text(name: str, value: object, *, blank: bool = True) -> str:
+    """Refuse what is no text, or only blanks where those mean nothing.
+
+    Raises:
+        InvalidRequest: It is not such a text.
+    """
+    if not isinstance(value, str) or not (blank or value.strip()):
+        raise InvalidRequest(f"{name} must be {'' if blank else 'non-blank '}text, got {value!r:.100}")
+    return value
 
 
 def only_given(**params: Any) -> dict[str, Any]:
@@ -127,27 +131,6 @@ def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float |
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise InvalidRequest(f"{name} must be a number of seconds of at least 0, a timedelta or None, got {timeout!r}")
     return float(value)
-
-
-def encode_params(params: Mapping[str, Any]) -> msgspec.Raw:
-    """Encode parameters as JSON the engine will read back as the same values.
-
-    The standard encoder is used because it refuses what has no JSON form (objects, sets, bytes, NaN), where a faster
-    one would quietly send something else.
-
-    Raises:
-        InvalidRequest: A value has no JSON form.
-    """
-    try:
-        return msgspec.Raw(_ENCODER.encode(params).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(
-            f"the request cannot be written as JSON: {str(error) or type(error).__name__}",
-            hint="send only strings, finite numbers, booleans, None, lists and dicts; label top-level fields only",
-        ) from error
-
-
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str | None]:
@@ -191,13 +174,13 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "checkpoint_root": ("checkpointRoot", _TEXT),
 }
 
-CHECKPOINT_OPTIONS = ("checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot")
+CHECKPOINT_PARAMS = ("checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot")
 """Wire names of the parameters that only engines with the feature `checkpoint` honour."""
 
-_ELSEWHERE = {"payload", "payload_labels", "timeout", "strict"}
+_ELSEWHERE = {"payload_labels", "timeout", "strict"}
 
 
-def _run_params(method: str, options: RunOptions) -> dict[str, Any]:
+def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for name, value in dict[str, Any](options).items():
         if name in _ELSEWHERE:
@@ -210,7 +193,7 @@ def _run_params(method: str, options: RunOptions) -> dict[str, Any]:
         if wanted := check(value):
             raise InvalidRequest(f"{name} must be {wanted}, got {value!r}")
         params[wire_name] = value
-    payload, labels = _labels_or_refusal(options)
+    payload, labels = _labels_or_refusal(payload, options)
     if payload is not None:
         if not isinstance(payload, str | dict):
             raise InvalidRequest(f"payload must be text or a dict, got {type(payload).__name__}")
@@ -220,8 +203,8 @@ def _run_params(method: str, options: RunOptions) -> dict[str, Any]:
     return params
 
 
-def _labels_or_refusal(options: RunOptions) -> tuple[Any, dict[str, list[str]] | None]:
+def _labels_or_refusal(payload: Any, options: RunOptions) -> tuple[Any, dict[str, list[str]] | None]:
     try:
-        return split_labels(options.get("payload"), options.get("payload_labels"))
+        return split_labels(payload, options.get("payload_labels"))
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error

@@ -27,10 +27,10 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 class RunStarted(RunEvent, frozen=True, kw_only=True, tag="run.started"):
-    """The run was submitted."""
+    """The run was submitted; it has no id yet if it waits for an engine."""
 
     method: str
-    request_id: int | str
+    request_id: int | None = None
 
 
 class LlmEvent(RunEvent, frozen=True, kw_only=True):

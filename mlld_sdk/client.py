@@ -1,0 +1,520 @@
+r"""The mlld client: run scripts and files, watch them, analyse and sign, on engines it starts when they are needed.
+
+>>> with Client(engine="embedded") as client:
+...     client.process('show "Hello"')
+'Hello\n'
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, cast
+
+import msgspec
+
+from mlld_sdk import results
+from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartGate
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.events import Sink, discard
+from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
+from mlld_sdk.requests import (
+    CHECKPOINT_PARAMS,
+    DEFAULT,
+    InvalidRequest,
+    RunOptions,
+    Timeout,
+    execute_params,
+    only_given,
+    process_params,
+    seconds,
+)
+from mlld_sdk.run_events import RunStarted
+from mlld_sdk.run_log import MAX_EVENTS, History, RunLog
+from mlld_sdk.transport.bridge import bridge_command
+from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
+from mlld_sdk.transport.engine import Engine, Limits
+from mlld_sdk.transport.truncation import find_cuts
+from mlld_sdk.transport.wire import Reply
+from mlld_sdk.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
+
+EngineKind = Literal["live", "bridge", "embedded"]
+Isolation = Literal["shared", "exclusive"]
+H = TypeVar("H", bound=Handle[Any])
+
+ENGINE_VARIABLE = "MLLD_ENGINE"
+"""Environment variable that names the engine of clients that do not name one."""
+
+NEVER_CUT = 3900
+"""Texts shorter than this cannot have been cut by the live engine."""
+
+
+class TruncatedResult(InfrastructureError):
+    """Strict mode: the script ran, and the live engine cut something out of its result. Use the bridge, or write files.
+
+    Attributes:
+        cuts: Where something is missing.
+        result: What did arrive.
+    """
+
+    default_code = "TRUNCATED"
+
+    def __init__(self, cuts: Sequence[str], result: Any) -> None:
+        super().__init__(
+            f"the engine cut something out of the result, at {', '.join(cuts[:3])}{' ...' if len(cuts) > 3 else ''}",
+            hint='use engine="bridge", which cuts nothing, or let the script write the text to a file',
+        )
+        self.cuts = list(cuts)
+        self.result = result
+
+
+class TruncationWarning(UserWarning):
+    """The text `process` returns lacks its middle, because the live engine cut it out. `strict=True` raises instead."""
+
+
+class UnsupportedByEngine(ConfigurationError):
+    """The option needs an engine that honours it. Choose another `engine`, or leave the option out."""
+
+    default_code = "UNSUPPORTED_BY_ENGINE"
+
+
+class _Text(msgspec.Struct, gc=False):
+    output: Any = msgspec.UNSET
+    value: Any = ""
+
+
+class Client:
+    """Runs mlld scripts on engine processes of its own. Thread-safe; starts nothing before the first call.
+
+    Args:
+        command: Program that starts mlld (`live` and `bridge` find the engine through it).
+        command_args: Its arguments before `live --stdio`; for the embedded engine, its switches.
+        timeout: Seconds each call may take, from the call to the answer; `None` for no deadline.
+        working_dir: Directory the engine runs in; relative paths of scripts and `.mlld/` belong to it.
+        heap: Limit of the engine's heap: MiB, or text like `"8g"` or `"512m"`.
+        heap_snapshot_near_limit: Let Node write up to that many heap snapshots near the limit.
+        engine: `live`, `bridge` or `embedded`. Unless given: `live` if a command was, else what `MLLD_ENGINE` says,
+            else `live`. Never another one when that one cannot be had.
+        isolation: `shared`: one engine takes all calls at once. `exclusive`: each running script has an engine of its
+            own, and a cancel or timeout ends that engine and all it started before the call returns.
+        max_engines: Engines of an exclusive client that may run scripts at once; more runs wait their turn.
+        warm: Engines an exclusive client keeps started beyond those in use.
+        max_waiting: Runs that may wait for an engine; one more is refused.
+        strict: Raise `TruncatedResult` when the engine cut something out of a result, instead of marking the result.
+        max_events: Events of one run that are kept for a slow reader, and for the result.
+        environ: Environment variables added for the engine.
+        limits: Bounds and graces of the transport.
+        env: Clock and randomness.
+        sink: Takes the transport's events.
+
+    Raises:
+        InvalidRequest: An option is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        command: str = "mlld",
+        command_args: Sequence[str] | None = None,
+        timeout: float | timedelta | None = 30.0,
+        working_dir: str | os.PathLike[str] | None = None,
+        *,
+        heap: str | int | None = None,
+        heap_snapshot_near_limit: int | None = None,
+        engine: EngineKind | None = None,
+        isolation: Isolation = "shared",
+        max_engines: int = 4,
+        warm: int = 1,
+        max_waiting: int = 1024,
+        strict: bool = False,
+        max_events: int = MAX_EVENTS,
+        environ: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        env: Env | None = None,
+        sink: Sink = discard,
+    ) -> None:
+        self.command = command
+        self.command_args = list(command_args or [])
+        self.timeout = seconds(timeout)
+        self.working_dir = None if working_dir is None else os.fspath(working_dir)
+        self.heap = heap
+        self.heap_snapshot_near_limit = heap_snapshot_near_limit
+        self.engine: EngineKind = engine or _engine_by_default(command, self.command_args)
+        self.isolation: Isolation = isolation
+        self.strict = strict
+        self._heap_mib = None if heap is None else _mib(heap)
+        self._max_events = max_events
+        self._environ = dict(environ or {})
+        self._limits = limits
+        self._env = env or Env()
+        self._sink = sink
+        self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting)
+        gate = StartGate(self._start_engine, self._env)
+        self._shared = SharedEngine(gate)
+        self._exclusive = ExclusiveEngines(gate, size=max_engines, warm=warm, max_waiting=max_waiting, env=self._env)
+        self._at_exit = weakref.finalize(self, _close_both, self._shared, self._exclusive)
+        _CLIENTS.add(self)
+
+    def _check(self, **counts: int) -> None:
+        _one_of("engine", self.engine, ("live", "bridge", "embedded"))
+        _one_of("isolation", self.isolation, ("shared", "exclusive"))
+        least = {"max_engines": 1, "warm": 0, "max_waiting": 0, "max_events": 1}
+        for name, value in {**counts, "max_events": self._max_events}.items():
+            _at_least(least[name], name, value)
+        snapshots = self.heap_snapshot_near_limit
+        if snapshots is not None:
+            _at_least(1, "heap_snapshot_near_limit", snapshots)
+        if self.engine == "embedded":
+            if self.command != "mlld":
+                raise InvalidRequest(f"command must be left out with engine='embedded', got {self.command!r}")
+            if self.heap is not None or snapshots is not None:
+                raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
+
+    # Running scripts.
+
+    def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        r"""Run script text and return its output.
+
+        Args:
+            script: The text.
+            file_path: Where the text counts as being, for imports and relative paths; need not exist.
+            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
+            **options: See `RunOptions`.
+
+        Raises:
+            ScriptError: The script failed.
+            InfrastructureError: What runs scripts failed, so nothing is known about this one.
+            ConfigurationError: An option or the client is wrong.
+
+        >>> with Client(engine="embedded") as client:
+        ...     client.process("show @payload.name", payload={"name": "Ada"})
+        'Ada\n'
+        """
+        params, timeout = process_params(script, file_path, payload, options), self._patience(options)
+        reply = self._run("process", params, timeout, None)
+        return self._output(reply, options.get("strict", self.strict))
+
+    def process_result(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Do what `process` does and return everything the run produced, not only its output."""
+        params, timeout = process_params(script, file_path, payload, options), self._patience(options)
+        history = History(self._max_events)
+        reply = self._run("process", params, timeout, history.push)
+        return self._full_result(reply, history, options.get("strict", self.strict))
+
+    def process_async(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> ProcessHandle:
+        """Start a run of script text and return its handle at once."""
+        return self._begin(ProcessHandle, "process", process_params(script, file_path, payload, options), options)
+
+    def execute(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Run a script file and return everything it produced.
+
+        Args:
+            filepath: The file; relative to the working directory.
+            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
+            **options: See `RunOptions`.
+
+        Raises:
+            ScriptError: The script failed, or there is no such file (`code` is `FILE_NOT_FOUND`).
+            InfrastructureError: What runs scripts failed, so nothing is known about this one.
+            ConfigurationError: An option or the client is wrong.
+        """
+        params, timeout = execute_params(filepath, payload, options), self._patience(options)
+        history = History(self._max_events)
+        reply = self._run("execute", params, timeout, history.push)
+        return self._full_result(reply, history, options.get("strict", self.strict))
+
+    def execute_async(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteHandle:
+        """Start a run of a script file and return its handle at once."""
+        return self._begin(ExecuteHandle, "execute", execute_params(filepath, payload, options), options)
+
+    # What needs no run.
+
+    def analyze(self, filepath: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+        """Say what a module defines, imports and needs, without running it. A bad module is `valid=False`, no error."""
+        path = os.fspath(filepath)
+        payload = self._ask("analyze", {"filepath": path}, timeout)
+        result = results.analyze_result(self._mapping(payload, "analyze"), path)
+        result.truncated = self._cuts_things and bool(find_cuts(payload))
+        return result
+
+    def fs_status(
+        self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
+    ) -> list[FilesystemStatus]:
+        """List signed files and whether they still are what was signed."""
+        payload = self._ask("fs:status", only_given(glob=glob, basePath=base_path), timeout)
+        items = payload.get("value") if isinstance(payload, dict) else payload
+        if not isinstance(items, list):
+            raise _wrong_answer("fs:status", payload)
+        return [results.filesystem_status(item) for item in items if isinstance(item, dict)]
+
+    def sign(
+        self,
+        path: str,
+        *,
+        identity: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        base_path: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> FileVerifyResult:
+        """Sign a file.
+
+        Args:
+            path: The file, relative to the project.
+            identity: Who signs, such as `user:alice`; the engine's user unless given.
+            metadata: Kept beside the signature.
+            base_path: The project's root.
+            timeout: Seconds from now; the client's unless given.
+        """
+        params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
+        return results.file_verify_result(self._mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
+
+    def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
+        """Say whether a file is signed and still what was signed."""
+        payload = self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
+        return results.file_verify_result(self._mapping(payload, "sig:verify"))
+
+    def sign_content(
+        self,
+        content: str,
+        identity: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        signature_id: str | None = None,
+        base_path: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> ContentSignature:
+        """Sign a piece of content that is no file, and keep it in the project's signature store.
+
+        Args:
+            content: The text.
+            identity: Who signs.
+            metadata: Kept beside the signature.
+            signature_id: Name of the signature; a random one unless given.
+            base_path: The project's root.
+            timeout: Seconds from now; the client's unless given.
+        """
+        params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
+        payload = self._ask("sig:sign-content", params, timeout)
+        return results.content_signature(self._mapping(payload, "sig:sign-content"))
+
+    def close(self) -> None:
+        """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""
+        _close_both(self._shared, self._exclusive)
+
+    @property
+    def starts_nothing(self) -> bool:
+        """Whether a run submitted now needs no process to be started, so that submitting it takes microseconds."""
+        return self.isolation == "shared" and self._shared.is_up
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.engine} {self.isolation}>"
+
+    # From calls to engines.
+
+    def _start_engine(self, exclusive: bool) -> Engine:
+        return Engine.start(
+            self._engine_command(), exclusive=exclusive, limits=self._limits, env=self._env, sink=self._sink
+        )
+
+    def _engine_command(self) -> EngineCommand:
+        environ = self._environ
+        match self.engine:
+            case "embedded":
+                return embedded_command(*self.command_args, cwd=self.working_dir, environ=environ)
+            case "bridge":
+                find: Callable[..., EngineCommand] = bridge_command
+            case _:
+                find = resolve
+        return find(
+            self.command,
+            self.command_args,
+            cwd=self.working_dir,
+            environ=environ,
+            heap=self._heap_mib,
+            heap_snapshot_near_limit=self.heap_snapshot_near_limit,
+        )
+
+    def _patience(self, options: RunOptions) -> float | None:
+        return seconds(options["timeout"]) if "timeout" in options else self.timeout
+
+    def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
+        timeout = self._patience(options)
+        log = RunLog(self._max_events)
+        call = self._submit(method, self._on_the_wire(params, events="all"), timeout, log.push)
+        log.begin(RunStarted(method=method, request_id=getattr(call, "id", None)))
+        return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))
+
+    def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
+        params = self._on_the_wire(params, events="minimal")
+        if self.isolation == "shared" and "mcpServers" not in params:
+            return self._shared.call(method, params, timeout, on_events)
+        return self._submit(method, params, timeout, on_events).result()
+
+    def _submit(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Call | QueuedCall:
+        if self.isolation == "exclusive":
+            return self._exclusive.submit(method, params, timeout, on_events)
+        return self._shared.submit(method, params, timeout, on_events, stop_children="mcpServers" in params)
+
+    def _on_the_wire(self, params: dict[str, Any], *, events: str) -> dict[str, Any]:
+        """Add what only engines of the 2.1 line ask for, and make paths mean the same whoever reads them."""
+        if self.engine == "live" and (named := [name for name in CHECKPOINT_PARAMS if name in params]):
+            raise UnsupportedByEngine(
+                f"the live engine ignores {', '.join(named)}", hint='use engine="bridge" or engine="embedded"'
+            )
+        wire = {**params, "eventMode": events}
+        for name in ("filePath", "filepath"):
+            if name in wire:
+                wire[name] = os.path.abspath(os.path.join(self.working_dir or "", wire[name]))
+        return wire
+
+    def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> Any:
+        answer = self._request(method, params, self.timeout if timeout is DEFAULT else seconds(timeout))
+        return answer[0] if isinstance(answer, tuple) else answer
+
+    def _request(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
+        return self._shared.call(method, params, timeout, None).payload
+
+    # From answers to results.
+
+    @property
+    def _cuts_things(self) -> bool:
+        return self.engine == "live"
+
+    def _output(self, reply: Reply, strict: bool) -> str:
+        try:
+            text = reply.decode(_Text)
+            output = text.value if text.output is msgspec.UNSET else text.output
+        except msgspec.ValidationError:
+            output = reply.payload
+        output = results.output_text(output)
+        if self._cuts_things and len(output) > NEVER_CUT and find_cuts(output, "output"):
+            if strict:
+                raise TruncatedResult(["output"], output)
+            warnings.warn("the engine cut the middle out of the output", TruncationWarning, stacklevel=3)
+        return output
+
+    def _full_result(self, reply: Reply, history: History, strict: bool) -> ExecuteResult:
+        payload = self._mapping(reply.payload, "run")
+        result = results.execute_result(payload, history.state_writes(), history.denials(), history.effects())
+        result.events_dropped = history.dropped
+        if self._cuts_things:
+            result.truncations = [cut.path for cut in find_cuts(_values_of(result, payload))]
+            result.truncated = bool(result.truncations)
+            if strict and result.truncated:
+                raise TruncatedResult(result.truncations, result)
+        return result
+
+    def _mapping(self, payload: Any, method: str) -> dict[str, Any]:
+        if not isinstance(payload, dict):
+            raise _wrong_answer(method, payload)
+        return payload
+
+
+def _values_of(result: ExecuteResult, payload: dict[str, Any]) -> dict[str, Any]:
+    """Gather what a script's author would miss if it were cut, after the events have filled what they could."""
+    values: dict[str, Any] = {
+        "output": result.output,
+        "exports": result.exports,
+        "stateWrites": [{"value": write.value} for write in result.state_writes],
+        "effects": [{"content": effect.content} for effect in result.effects],
+        "denials": payload.get("denials", []),
+        "streaming": payload.get("streaming"),
+    }
+    for name, kept in (("stateWrites", len(result.state_writes)), ("effects", len(result.effects))):
+        sent = payload.get(name)
+        if isinstance(sent, list) and len(sent) > kept:
+            values[name] = sent
+    return values
+
+
+def _wrong_answer(method: str, payload: Any) -> InfrastructureError:
+    return InfrastructureError(
+        f"the engine answered {method} with {type(payload).__name__}, which is no answer to that",
+        code="TRANSPORT_ERROR",
+    )
+
+
+def _engine_by_default(command: str, args: Sequence[str]) -> EngineKind:
+    named = os.environ.get(ENGINE_VARIABLE, "")
+    if not named or command != "mlld" or args:
+        return "live"
+    if named not in ("live", "bridge", "embedded"):
+        raise InvalidRequest(f"{ENGINE_VARIABLE} must be live, bridge or embedded, got {named!r}")
+    return cast("EngineKind", named)
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InvalidRequest(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _at_least(least: int, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidRequest(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _mib(heap: str | int) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(m|mb|g|gb)?", str(heap).strip().lower())
+    mib = round(float(found[1]) * (1024 if (found[2] or "m").startswith("g") else 1)) if found else 0
+    if isinstance(heap, bool) or mib < 1:
+        raise InvalidRequest(f"heap must be a positive memory size like 8192, '8192m' or '8g', got {heap!r}")
+    return mib
+
+
+def _close_both(shared: SharedEngine, exclusive: ExclusiveEngines) -> None:
+    shared.close()
+    exclusive.close()
+
+
+_CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Leave the engines to the parent: in the child every client begins with none."""
+    for client in list(_CLIENTS):
+        client._shared.forget()
+        client._exclusive.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

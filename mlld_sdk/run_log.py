@@ -1,0 +1,270 @@
+"""What one run said while it ran: kept within bounds, read by any number of readers, and still there for the result.
+
+A run's raw events arrive on the I/O thread and are only put away there. They are decoded when somebody looks: by the
+reader of `events()` that comes first, or when the result is built. So a run nobody watches costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlld_sdk import results
+from mlld_sdk.normalise import Normaliser
+from mlld_sdk.run_events import LAST_EVENTS, EventsDropped, OtherEvent, RunEvent
+from mlld_sdk.types import Effect, GuardDenial, StateWrite
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.wire import EngineEvent
+
+MAX_EVENTS = 10_000
+"""Events of one run that wait for a slow reader, unless the client says otherwise. The oldest are dropped first."""
+
+MAX_BYTES = 64 << 20
+"""Bytes of raw events that one run keeps for its readers, and again for its result."""
+
+PART_OF_RESULT = frozenset({"state:write", "guard_denial", "effect"})
+REPEATS_THE_RESULT = frozenset({"execution:complete", "result"})
+
+
+class History:
+    """The events of a run that belong to its result. Filled by one thread; read when the run is over, or before.
+
+    When it is full the newest are not kept and `dropped` says how many.
+    """
+
+    def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+        self.dropped = 0
+        self._kept: list[EngineEvent] = []
+        self._room = max_events
+        self._bytes = max_bytes
+
+    def push(self, events: Sequence[EngineEvent]) -> None:
+        """Put events away. Never blocks."""
+        for event in events:
+            if event.type in PART_OF_RESULT:
+                if self._room > 0 and self._bytes >= len(event.line):
+                    self._room -= 1
+                    self._bytes -= len(event.line)
+                    self._kept.append(event)
+                else:
+                    self.dropped += 1
+
+    def state_writes(self) -> list[StateWrite]:
+        """List the state writes so far, in order."""
+        return [write for body in self._bodies("state:write") if (write := results.state_write(body.get("write")))]
+
+    def denials(self) -> list[GuardDenial]:
+        """List the denials so far, in order."""
+        bodies = self._bodies("guard_denial")
+        return [denial for body in bodies if (denial := results.guard_denial(body.get("guard_denial")))]
+
+    def effects(self) -> list[Effect]:
+        """List the outputs so far, in order."""
+        return [effect for body in self._bodies("effect") if (effect := results.effect(body.get("effect")))]
+
+    def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
+        return (body for event in list(self._kept) if event.type == kind and (body := _body(event)) is not None)
+
+
+class RunLog(History):
+    """A history that can also be read while it grows.
+
+    Bounded: at most `max_events` undecoded and as many decoded events are kept, the oldest go first, and each reader is
+    told what it missed by an `EventsDropped`.
+    """
+
+    def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+        super().__init__(max_events, max_bytes)
+        self._limit = max_events
+        self._limit_bytes = max_bytes
+        self._raw: deque[EngineEvent] = deque()
+        self._raw_bytes = 0
+        self._missed = 0  # raw events that were dropped since the last one that was decoded
+        self._told: deque[RunEvent] = deque(maxlen=max_events)
+        self._seq = 0
+        self._normaliser = Normaliser()
+        self._last: RunEvent | None = None
+        self._ended = False
+        self._changed = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    def begin(self, first: RunEvent) -> None:
+        """Say the first event of the run."""
+        with self._changed:
+            self._tell(first)
+
+    def push(self, events: Sequence[EngineEvent]) -> None:
+        """Put events away and wake the readers. Never blocks."""
+        super().push(events)
+        with self._changed:
+            for event in events:
+                if event.type in REPEATS_THE_RESULT:
+                    continue
+                self._raw.append(event)
+                self._raw_bytes += len(event.line)
+                while len(self._raw) > self._limit or self._raw_bytes > self._limit_bytes:
+                    self._raw_bytes -= len(self._raw.popleft().line)
+                    self._missed += 1
+            self._wake()
+
+    def end(self, last: RunEvent) -> None:
+        """Say the last event of the run; only the first of several counts."""
+        with self._changed:
+            if self._last is None:
+                self._last = last
+                self._wake()
+
+    def after(self, seq: int) -> RunEvent | None:
+        """Give the event that follows number `seq`, or `None` if there is none yet."""
+        with self._changed:
+            self._decode()
+            if seq >= self._seq:
+                return None
+            oldest = self._told[0].seq
+            if seq + 1 < oldest:
+                return EventsDropped(seq=oldest - 1, count=oldest - 1 - seq)
+            # Numbers rise by one but for gaps, so the event stands at or before this place.
+            for event in _from(self._told, min(seq + 1 - oldest, len(self._told) - 1), seq):
+                if event.seq > seq + 1:
+                    return EventsDropped(seq=event.seq - 1, count=event.seq - 1 - seq)
+                return event
+            return None
+
+    def wait_after(self, seq: int, deadline: float | None) -> RunEvent | None:
+        """Wait for the event that follows number `seq`; `None` if none came before the deadline (`time.monotonic`)."""
+        with self._changed:
+            while (event := self.after(seq)) is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if (left is not None and left <= 0) or not self._changed.wait(left):
+                    return self.after(seq)
+            return event
+
+    def listen(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Call the function, on the I/O thread, whenever there is something new; returns what ends that."""
+        with self._changed:
+            self._listeners.append(function)
+
+        def stop() -> None:
+            with self._changed:
+                if function in self._listeners:
+                    self._listeners.remove(function)
+
+        return stop
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def _tell(self, event: RunEvent) -> None:
+        self._seq += 1
+        self._told.append(msgspec.structs.replace(event, seq=self._seq))
+
+    def _decode(self) -> None:
+        while self._raw:
+            self._skip_missed()
+            event = self._raw.popleft()
+            self._raw_bytes -= len(event.line)
+            body = _body(event)
+            if body is None:
+                self._tell(OtherEvent(type=event.type))
+                continue
+            for told in self._normaliser.feed(body):
+                self._tell(told)
+        if self._last is not None and not self._ended:
+            self._ended = True
+            self._skip_missed()
+            for told in self._normaliser.finish():
+                self._tell(told)
+            self._tell(self._last)
+
+    def _skip_missed(self) -> None:
+        self._seq += self._missed
+        self._missed = 0
+
+
+class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
+    """The events of one run, from the oldest that is kept to the last; for `for` and for `async for`.
+
+    Every stream sees every event, whoever else reads. It ends after the run's last event.
+    """
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._seq = 0
+        self._done = False
+
+    def __next__(self) -> RunEvent:
+        event = self.next(None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def next(self, within: float | None) -> RunEvent | None:
+        """Wait for the next event; `None` if the stream has ended or nothing came within so many seconds."""
+        if self._done:
+            return None
+        deadline = None if within is None else time.monotonic() + within
+        return self._took(self._log.wait_after(self._seq, deadline))
+
+    async def __anext__(self) -> RunEvent:
+        event = await self.anext(None)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def anext(self, within: float | None) -> RunEvent | None:
+        """Do what `next` does without blocking the event loop."""
+        if self._done:
+            return None
+        if (event := self._log.after(self._seq)) is not None:
+            return self._took(event)
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(news.set)
+            except RuntimeError:  # the loop was closed while we listened
+                return
+
+        stop = self._log.listen(tell)
+        try:
+            async with asyncio.timeout(within):
+                while (event := self._log.after(self._seq)) is None:
+                    await news.wait()
+                    news.clear()
+        except TimeoutError:
+            return None
+        finally:
+            stop()
+        return self._took(event)
+
+    def _took(self, event: RunEvent | None) -> RunEvent | None:
+        if event is not None:
+            self._seq = event.seq
+            self._done = isinstance(event, LAST_EVENTS)
+        return event
+
+
+def _from(events: deque[RunEvent], place: int, seq: int) -> Iterator[RunEvent]:
+    """Walk from the first event with a number above `seq`, which stands at `place` or before it."""
+    while place > 0 and events[place - 1].seq > seq:
+        place -= 1
+    while place < len(events):
+        if events[place].seq > seq:
+            yield events[place]
+        place += 1
+
+
+def _body(event: EngineEvent) -> dict[str, Any] | None:
+    try:
+        return event.body
+    except (msgspec.DecodeError, UnicodeError):
+        return None
