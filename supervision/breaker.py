@@ -1,0 +1,449 @@
+"""Circuit breakers: stop hammering what is broken, and find out carefully when it works again.
+
+```
+            too many failures                    cooldown over
+  closed ───────────────────────▶ open ───────────────────────▶ half-open
+    ▲                              ▲                               │  │
+    └──────────────────────────────┼───── enough probes went well ─┘  │
+                                   └───────────── one probe failed ───┘
+```
+
+The rules are pure functions over a frozen `Circuit`; `Breaker` is the thin shell that callers share between threads.
+
+- Closed: everything passes. It opens on `failures` failures in a row within `within` seconds, or when at least
+  `minimum` results of the last `within` seconds hold `rate` or more failures.
+- Open: every call is refused at once with the time to wait. The cooldown grows with every opening in a row.
+- Half-open: at most `probes` calls are on their way at any time, the rest is refused. `successes` good ones close the
+  breaker, one bad one opens it again. A probe that never reports counts as bad after `probe_timeout`, so a caller that
+  died cannot hold the breaker half-open for ever.
+- A result belongs to the period in which its call was let through: a call from before the breaker opened that fails
+  late says nothing about the probes and is not counted.
+- `trip` holds the breaker open until `reset`, whatever the clock says.
+"""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import msgspec
+
+from mlld_sdk.env import Env
+from mlld_sdk.events import Sink, discard
+from mlld_sdk.supervision.errors import BreakerOpen, InvalidOption
+from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
+from mlld_sdk.supervision.options import Seconds, number, seconds, whole
+
+T = TypeVar("T")
+
+Status = Literal["closed", "open", "half_open"]
+
+BUCKETS = 10
+"""Parts a rate window is cut into; results leave the window one part at a time."""
+
+
+def every_failure(failure: object) -> bool:
+    """Count every failure."""
+    return failure is not None
+
+
+class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When a breaker opens, for how long, and how it tries again. Build it with `breaker(...)`."""
+
+    name: str = ""
+    failures: int | None = 5
+    rate: float | None = None
+    minimum: int = 10
+    within: float = 30.0
+    cooldown: float = 10.0
+    growth: float = 2.0
+    longest: float = 300.0
+    probes: int = 1
+    successes: int = 1
+    probe_timeout: float = 30.0
+    parks: bool = False
+    counts: Callable[[object], bool] = every_failure
+
+
+def breaker(
+    name: str = "",
+    *,
+    failures: int | None = 5,
+    rate: float | None = None,
+    minimum: int = 10,
+    within: Seconds = 30.0,
+    cooldown: Seconds = 10.0,
+    growth: float = 2.0,
+    longest: Seconds = 300.0,
+    probes: int = 1,
+    successes: int = 1,
+    probe_timeout: Seconds = 30.0,
+    parks: bool = False,
+    counts: Callable[[object], bool] = every_failure,
+) -> BreakerPolicy:
+    """Declare a circuit breaker.
+
+    Args:
+        name: Breakers of one name in one tree are one breaker. Empty: the child's own.
+        failures: Failures in a row, within `within`, that open it. `None` turns this rule off.
+        rate: Share of failures among the results within `within` that opens it. `None` turns this rule off.
+        minimum: Results the rate rule needs before it judges.
+        within: Length of the window of both rules.
+        cooldown: How long it stays open the first time.
+        growth: Factor from one opening to the next when the probes keep failing.
+        longest: Upper bound of the cooldown.
+        probes: Calls let through at the same time when half-open.
+        successes: Good probes that close it.
+        probe_timeout: A probe without a result for so long counts as bad.
+        parks: Whether an open breaker also keeps its child from being restarted (see `decide`).
+        counts: Given the exception or the exit reason, says whether it is a failure of what the breaker guards.
+
+    Raises:
+        InvalidOption: A value is out of range, or both rules are off.
+    """
+    if failures is None and rate is None:
+        raise InvalidOption("failures", failures, "a whole number >= 1 unless `rate` is given")
+    shortest = seconds("cooldown", cooldown, above=0)
+    return BreakerPolicy(
+        name=name,
+        failures=None if failures is None else whole("failures", failures, least=1),
+        rate=None if rate is None else number("rate", rate, 0, 1),
+        minimum=whole("minimum", minimum, least=1),
+        within=seconds("within", within, above=0),
+        cooldown=shortest,
+        growth=number("growth", growth, 1, 1000),
+        longest=max(seconds("longest", longest, above=0), shortest),
+        probes=whole("probes", probes, least=1),
+        successes=whole("successes", successes, least=1),
+        probe_timeout=seconds("probe_timeout", probe_timeout, above=0),
+        parks=parks,
+        counts=counts,
+    )
+
+
+class Circuit(msgspec.Struct, frozen=True):
+    """Everything a breaker remembers.
+
+    Attributes:
+        status: Closed, open or half-open.
+        period: Number of the current period; results of calls from older ones do not count.
+        failed_at: When the failures in a row happened, oldest first (closed).
+        buckets: Results by time, as `(number of the bucket, good, bad)` (closed, with a rate).
+        until: When the cooldown ends (open); `None` while tripped by hand.
+        openings: Openings in a row.
+        probes: Start times of the probes on their way (half-open).
+        good: Good probes so far (half-open).
+        cause: What opened it, in words.
+    """
+
+    status: Status = "closed"
+    period: int = 0
+    failed_at: tuple[float, ...] = ()
+    buckets: tuple[tuple[int, int, int], ...] = ()
+    until: float | None = None
+    openings: int = 0
+    probes: tuple[float, ...] = ()
+    good: int = 0
+    cause: str = ""
+
+
+CLOSED = Circuit()
+
+
+def advance(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
+    """Let time pass: an open breaker whose cooldown is over becomes half-open; overdue probes count as bad."""
+    if circuit.status == "open" and circuit.until is not None and now >= circuit.until:
+        return Circuit("half_open", circuit.period + 1, openings=circuit.openings, cause=circuit.cause)
+    if circuit.status == "half_open" and any(now - at > policy.probe_timeout for at in circuit.probes):
+        return opened(policy, circuit, now, "a probe never reported")
+    return circuit
+
+
+def admit(policy: BreakerPolicy, circuit: Circuit, now: float) -> tuple[Circuit, bool]:
+    """Decide about one call; `circuit` must have been advanced to `now`."""
+    if circuit.status == "closed":
+        return circuit, True
+    if circuit.status == "half_open" and len(circuit.probes) < policy.probes:
+        return msgspec.structs.replace(circuit, probes=(*circuit.probes, now)), True
+    return circuit, False
+
+
+def retry_after(policy: BreakerPolicy, circuit: Circuit, now: float) -> float:
+    """Say how long a refused caller should wait: the rest of the cooldown, or of the oldest probe's time."""
+    if circuit.status == "open":
+        return policy.longest if circuit.until is None else max(circuit.until - now, 0.0)
+    if circuit.probes:
+        return max(circuit.probes[0] + policy.probe_timeout - now, 0.0)
+    return 0.0
+
+
+def good(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
+    """Take in a success of the current period."""
+    if circuit.status == "half_open":
+        if circuit.good + 1 >= policy.successes:
+            return Circuit(period=circuit.period + 1)
+        return msgspec.structs.replace(circuit, good=circuit.good + 1, probes=circuit.probes[1:])
+    if circuit.status == "open" or (not circuit.failed_at and policy.rate is None):
+        return circuit
+    return msgspec.structs.replace(circuit, failed_at=(), buckets=_count(policy, circuit, now, 1, 0))
+
+
+def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
+    """Take in a failure of the current period."""
+    if circuit.status == "half_open":
+        return opened(policy, circuit, now, cause)
+    if circuit.status == "open":
+        return circuit
+    buckets = _count(policy, circuit, now, 0, 1)
+    failed_at: tuple[float, ...] = ()
+    if policy.failures is not None:
+        recent = (at for at in (*circuit.failed_at, now) if now - at <= policy.within)
+        failed_at = tuple(recent)[-policy.failures :]
+        if len(failed_at) >= policy.failures:
+            return opened(policy, circuit, now, cause)
+    if policy.rate is not None:
+        fine, failed = sum(bucket[1] for bucket in buckets), sum(bucket[2] for bucket in buckets)
+        if fine + failed >= policy.minimum and failed / (fine + failed) >= policy.rate:
+            return opened(policy, circuit, now, cause)
+    return msgspec.structs.replace(circuit, failed_at=failed_at, buckets=buckets)
+
+
+def opened(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
+    """Open the breaker for the next cooldown."""
+    cooldown = min(policy.cooldown * policy.growth ** min(circuit.openings, 60), policy.longest)
+    return Circuit("open", circuit.period + 1, until=now + cooldown, openings=circuit.openings + 1, cause=cause)
+
+
+def tripped(circuit: Circuit, cause: str) -> Circuit:
+    """Open the breaker until somebody resets it."""
+    return Circuit("open", circuit.period + 1, openings=circuit.openings, cause=cause)
+
+
+def _count(
+    policy: BreakerPolicy, circuit: Circuit, now: float, fine: int, failed: int
+) -> tuple[tuple[int, int, int], ...]:
+    if policy.rate is None:
+        return ()
+    number = int(now / policy.within * BUCKETS)
+    kept = tuple(bucket for bucket in circuit.buckets if bucket[0] > number - BUCKETS)
+    if kept and kept[-1][0] == number:
+        _, ok, bad_ones = kept[-1]
+        return (*kept[:-1], (number, ok + fine, bad_ones + failed))
+    return (*kept, (number, fine, failed))
+
+
+class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A breaker as a value, for snapshots and pages.
+
+    Attributes:
+        name: Its name.
+        status: Closed, open or half-open.
+        retry_after: Seconds until a refused caller should try again; 0 when calls pass.
+        by_hand: Whether somebody tripped it and only `reset` opens the way again.
+        cause: What opened it.
+        failures: Failures in a row while closed.
+        openings: Openings in a row.
+        passed: Calls let through since the start.
+        refused: Calls refused since the start.
+    """
+
+    name: str
+    status: Status
+    retry_after: float = 0.0
+    by_hand: bool = False
+    cause: str = ""
+    failures: int = 0
+    openings: int = 0
+    passed: int = 0
+    refused: int = 0
+
+
+class Permit:
+    """The right to make one call, and the duty to say how it went. The first word counts, later ones do not.
+
+    As a context manager it reports by itself: an exception the policy counts is a failure, anything else a success.
+    """
+
+    __slots__ = ("_breaker", "_period")
+
+    def __init__(self, owner: "Breaker", period: int) -> None:
+        self._breaker: Breaker | None = owner
+        self._period = period
+
+    def success(self) -> None:
+        """Say that the call went well."""
+        self._settle(None)
+
+    def failure(self, failure: object) -> None:
+        """Say what went wrong; whether it counts is up to the policy."""
+        self._settle(failure)
+
+    def _settle(self, failure: object) -> None:
+        owner, self._breaker = self._breaker, None
+        if owner is not None:
+            owner.report(failure, self._period)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settle(failure)
+
+
+class Breaker:
+    """One circuit breaker, shared by any number of threads.
+
+    No user code runs under its lock except the policy's `counts`, and no lock is taken to let a call through while
+    the breaker is closed.
+    """
+
+    def __init__(self, policy: BreakerPolicy, env: Env | None = None, sink: Sink = discard) -> None:
+        self.policy = policy
+        self.name = policy.name
+        self._env = env or Env()
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._circuit = CLOSED
+        self._passed = 0
+        self._refused = 0
+
+    def acquire(self) -> Permit:
+        """Ask for one call.
+
+        Raises:
+            BreakerOpen: Not now; `retry_after` says when.
+        """
+        circuit = self._circuit
+        if circuit.status == "closed":
+            self._passed += 1
+            return Permit(self, circuit.period)
+        with self._lock:
+            now = self._env.now()
+            self._become(advance(self.policy, self._circuit, now))
+            circuit, passes = admit(self.policy, self._circuit, now)
+            self._become(circuit)
+            if passes:
+                self._passed += 1
+                return Permit(self, circuit.period)
+            self._refused += 1
+            wait = retry_after(self.policy, circuit, now)
+        raise BreakerOpen(self.name, wait)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` if the breaker lets it through, and report how it went.
+
+        Raises:
+            BreakerOpen: The function was not called.
+        """
+        with self.acquire():
+            return function()
+
+    def report(self, failure: object, period: int | None = None) -> None:
+        """Take in one result: `None` is a success, anything else is shown to the policy's `counts`.
+
+        Args:
+            failure: The exception or exit reason, or `None`.
+            period: Period of the call's permit; `None` means the current one (an exit was noticed).
+        """
+        circuit = self._circuit
+        counted = failure is not None and self.policy.counts(failure)
+        if not counted and circuit.status == "closed" and not circuit.failed_at and self.policy.rate is None:
+            return
+        with self._lock:
+            now = self._env.now()
+            self._become(advance(self.policy, self._circuit, now))
+            if period is not None and period != self._circuit.period:
+                return
+            if counted:
+                self._become(bad(self.policy, self._circuit, now, _words(failure)))
+            else:
+                self._become(good(self.policy, self._circuit, now))
+
+    def trip(self, cause: str = "tripped by hand") -> None:
+        """Hold the breaker open until `reset`."""
+        with self._lock:
+            self._become(tripped(self._circuit, cause))
+
+    def reset(self) -> None:
+        """Close the breaker and forget every failure."""
+        with self._lock:
+            self._become(Circuit(period=self._circuit.period + 1))
+
+    def view(self) -> BreakerView:
+        """Describe the breaker as it is now; takes no part in its life (no probe is used up)."""
+        now, circuit = self._env.now(), self._circuit
+        circuit = advance(self.policy, circuit, now)
+        return BreakerView(
+            name=self.name,
+            status=circuit.status,
+            retry_after=0.0 if admit(self.policy, circuit, now)[1] else retry_after(self.policy, circuit, now),
+            by_hand=circuit.status == "open" and circuit.until is None,
+            cause=circuit.cause,
+            failures=len(circuit.failed_at),
+            openings=circuit.openings,
+            passed=self._passed,
+            refused=self._refused,
+        )
+
+    def _become(self, circuit: Circuit) -> None:
+        """Take over the next circuit; a change of status is one event."""
+        before, self._circuit = self._circuit, circuit
+        if circuit.status == before.status and not (circuit.status == "open" and circuit.period != before.period):
+            return
+        at = self._env.wall()
+        if circuit.status == "open":
+            wait = None if circuit.until is None else circuit.until - self._env.now()
+            self._sink(BreakerOpened(at=at, breaker=self.name, cause=circuit.cause, retry_after=wait))
+        elif circuit.status == "half_open":
+            self._sink(BreakerHalfOpened(at=at, breaker=self.name))
+        else:
+            self._sink(BreakerClosed(at=at, breaker=self.name))
+
+
+def _words(failure: object) -> str:
+    """Name a failure in one bounded line."""
+    text = f"{type(failure).__name__}: {failure}" if isinstance(failure, BaseException) else str(failure)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+class Breakers:
+    """The breakers of one tree by name, made when they are first asked for."""
+
+    def __init__(self, env: Env | None = None, sink: Sink = discard) -> None:
+        self._env = env or Env()
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._known: dict[str, Breaker] = {}
+
+    def get(self, policy: BreakerPolicy, own_name: str) -> Breaker:
+        """Find or make the breaker of `policy`; one without a name is named `own_name`.
+
+        Raises:
+            InvalidOption: A breaker of that name exists with other settings.
+        """
+        name = policy.name or own_name
+        with self._lock:
+            known = self._known.get(name)
+            if known is None:
+                named = msgspec.structs.replace(policy, name=name)
+                known = self._known[name] = Breaker(named, self._env, self._sink)
+        if msgspec.structs.replace(known.policy, parks=policy.parks, name=policy.name) != policy:
+            raise InvalidOption("breaker", name, "the same settings wherever the same name is used")
+        return known
+
+    def __getitem__(self, name: str) -> Breaker:
+        with self._lock:
+            return self._known[name]
+
+    def views(self) -> list[BreakerView]:
+        """Describe all breakers, by name."""
+        with self._lock:
+            known = sorted(self._known.values(), key=lambda breaker: breaker.name)
+        return [one.view() for one in known]
+
+    def forget(self, name: str) -> None:
+        """Drop a breaker whose last user is gone."""
+        with self._lock:
+            self._known.pop(name, None)

@@ -1,0 +1,367 @@
+"""What a supervisor with a fixed list of children does next, as one pure function: `step`.
+
+A supervisor does one *job* at a time: the start list, a group restart, a management call, the final stop. A job is a
+list of stops (in reverse start order) and then a list of starts (in start order), and the supervisor waits for each
+before the next. What arrives meanwhile and is not about the job waits in `queue`, as it would in an OTP supervisor's
+mailbox; with three differences, all of them documented:
+
+- D-1 A `Halt` interrupts any job at once: no further start is made.
+- D-2 A call from the very child the job waits for is refused with `SupervisorBusy`; in OTP both would wait for ever.
+- D-3 A child that asks for its own termination is answered first and stopped then.
+"""
+
+from collections.abc import Sequence
+
+from mlld_sdk.supervision import management
+from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
+from mlld_sdk.supervision.events import (
+    ChildExited,
+    ChildIgnored,
+    ChildStarted,
+    ChildStartFailed,
+    ChildWedged,
+    Decision,
+    SupervisorGaveUp,
+)
+from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit, Kind
+from mlld_sdk.supervision.jobs import Turn, World
+from mlld_sdk.supervision.judge import Judgement, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.reasons import ChildFailedToStart, GaveUp, Wedged
+from mlld_sdk.supervision.slots import Slot, SlotMap
+from mlld_sdk.supervision.spec import SupervisorSpec
+from mlld_sdk.supervision.state import Job, State
+from mlld_sdk.supervision.steps import (
+    Answer,
+    Arm,
+    Asked,
+    Begin,
+    Came,
+    Declined,
+    Due,
+    Effect,
+    Failed,
+    Gone,
+    Halt,
+    Input,
+    Kill,
+    Overdue,
+    Stuck,
+    Tell,
+)
+from mlld_sdk.supervision.strategy import affected
+
+
+def initial(path: str, spec: SupervisorSpec) -> State:
+    """Build the state of a supervisor that has not begun."""
+    slots = SlotMap()
+    names: dict[str, int] = {}
+    for key, child in enumerate(spec.children):
+        slots = slots.put(Slot(key=key, spec=child))
+        names[child.name] = key
+    count = len(spec.children)
+    return State(path=path, spec=spec, slots=slots, order=tuple(range(count)), names=names, next_key=count)
+
+
+def step(state: State, happened: Input, world: World) -> tuple[State, list[Effect]]:
+    """Take in what happened: the state after it, and what is to be done, in order."""
+    turn = Decider(state, world)
+    turn.take(happened)
+    while turn.state.job is None and turn.state.queue and turn.state.phase == "running":
+        first, *rest = turn.state.queue
+        turn.set(queue=tuple(rest))
+        turn.take(first)
+    return turn.state, turn.effects
+
+
+class Decider(Turn):
+    """The part of a step that looks at what happened and picks the job."""
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def take(self, happened: Input) -> None:
+        """Take in one thing that happened."""
+        match happened:
+            case Gone():
+                self.on_gone(happened)
+            case Came():
+                self.on_came(happened)
+            case Failed():
+                self.on_failed(happened)
+            case Due():
+                self.on_due(happened)
+            case Asked():
+                self.on_asked(happened)
+            case Declined():
+                self.on_declined(happened)
+            case Overdue():
+                self.on_overdue(happened)
+            case Stuck():
+                self.on_stuck(happened)
+            case Halt():
+                self.on_halt(happened)
+            case Begin():
+                self.begin_job(Job(cause="init", starts=self.state.order))
+
+    def later(self, happened: Input) -> None:
+        """Keep something until the job is done."""
+        self.set(queue=(*self.state.queue, happened))
+
+    def on_came(self, came: Came) -> None:
+        """A child is up."""
+        slot = self.find(came.key, came.incarnation)
+        if slot is None:
+            return
+        if slot.status == "stopping":  # told to stop while it was starting: it will go yet
+            self.put(slot, child=came.child)
+            return
+        if slot.status != "starting":
+            return
+        job = self.state.job
+        restarted = job is not None and job.cause == "restart"
+        took = self.world.now - slot.since
+        slot = self.put(
+            slot,
+            status="running",
+            child=came.child,
+            since=self.world.now,
+            next_at=None,
+            held="",
+            restarts=slot.restarts + restarted,
+        )
+        cause = job.cause if job is not None else "restart"
+        self.do(
+            Tell(
+                ChildStarted(
+                    at=self.world.wall,
+                    path=self.path_of(slot),
+                    incarnation=slot.incarnation,
+                    cause=cause,
+                    took=took,
+                    rung=slot.rung,
+                )
+            )
+        )
+        self.start_done(slot, came.child if came.info is None else (came.child, came.info))
+
+    def on_declined(self, declined: Declined) -> None:
+        """A child does not want to run (SUP-8, SUP-47)."""
+        slot = self.find(declined.key, declined.incarnation)
+        if slot is None or slot.status not in ("starting", "stopping"):
+            return
+        if slot.status == "stopping":
+            self.stop_done(slot, SHUTDOWN)
+            return
+        keeps = slot.spec.restart != "temporary"
+        self.do(
+            Tell(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=keeps))
+        )
+        if keeps:
+            slot = self.put(slot, status="stopped", child=None, since=self.world.now, next_at=None)
+        else:
+            self.remove(slot)
+        self.start_done(slot, None)
+
+    def on_failed(self, failed: Failed) -> None:
+        """A start failed."""
+        slot = self.find(failed.key, failed.incarnation)
+        if slot is None or slot.status not in ("starting", "stopping"):
+            return
+        if slot.status == "stopping":
+            self.stop_done(slot, failed.exit)
+            return
+        job = self.state.job
+        assert job is not None, "children start within jobs only"
+        if job.cause == "restart":
+            self.set(job=None)
+            self.follow(
+                after_failed_start(slot, failed.exit, self.scene(failed.closed_for)), failed.exit, ChildStartFailed
+            )
+            return
+        slot = self.put(slot, status="stopped", child=None, since=self.world.now, last=failed.exit)
+        self.tell_failure(ChildStartFailed, slot, failed.exit, "roll_back" if job.cause == "init" else "refuse")
+        self.set(job=None)
+        if job.cause == "init":  # SUP-16
+            reason = ChildFailedToStart(slot.spec.name, failed.exit.reason)
+            kind: Kind = "configuration" if failed.exit.kind == "configuration" else "crash"
+            self.stop_all(Exit(kind, str(reason), failed.exit.trace, reason), "roll_back")
+        else:
+            assert job.call is not None, "a start that is neither init nor restart was asked for"
+            management.start_failed(self, job.call, slot, failed)
+
+    def on_gone(self, gone: Gone) -> None:
+        """A child that had come up is gone."""
+        slot = self.find(gone.key, gone.incarnation)
+        if slot is None or not slot.live:
+            return
+        if gone.report:
+            self.set(killed=(*self.state.killed, *gone.report))
+        job = self.state.job
+        if slot.status == "stopping":
+            self.stop_done(slot, gone.exit)
+        elif (
+            job is not None and job.stopped < len(job.stops) and gone.key in job.within
+        ):  # it ended before its turn to be stopped came (SUP-22, SUP-38)
+            self.down(slot, gone.exit)
+        elif job is not None:
+            self.later(gone)
+        else:
+            lived = self.world.now - slot.since
+            self.follow(after_exit(slot, gone.exit, self.scene(gone.closed_for)), gone.exit, ChildExited, lived)
+
+    def on_due(self, due: Due) -> None:
+        """A planned start attempt has come due."""
+        slot = self.find(due.key, due.incarnation)
+        if slot is None or slot.status not in ("waiting", "parked") or self.state.phase != "running":
+            return
+        if self.state.job is not None:
+            self.later(due)
+            return
+        judged = when_due(slot, self.scene(due.closed_for))
+        if judged.decision == "restart":
+            self.set(window=judged.window)
+            self.restart(self.put(judged.slot))
+        else:
+            self.follow(judged, judged.slot.last or KILLED, None)
+
+    def on_overdue(self, overdue: Overdue) -> None:
+        """A child had its time to stop."""
+        slot = self.find(overdue.key, overdue.incarnation)
+        if slot is not None and slot.status == "stopping" and not slot.overdue:
+            self.put(slot, overdue=True)
+            self.do(Kill(slot.key, slot.incarnation, KILLED))
+
+    def on_stuck(self, stuck: Stuck) -> None:
+        """A child makes no progress: it is killed, and its end is judged like any other."""
+        slot = self.find(stuck.key, stuck.incarnation)
+        if slot is None or slot.status != "running":
+            return
+        self.do(
+            Tell(
+                ChildWedged(
+                    at=self.world.wall,
+                    path=self.path_of(slot),
+                    incarnation=slot.incarnation,
+                    idle=stuck.idle,
+                    times=slot.wedges + 1,
+                    rung=slot.rung,
+                )
+            )
+        )
+        reason = Wedged(stuck.idle)
+        self.do(Kill(slot.key, slot.incarnation, Exit("wedged", str(reason), reason=reason)))
+
+    def on_asked(self, asked: Asked) -> None:
+        """Somebody makes a management call."""
+        if self.state.phase in ("stopping", "gone"):
+            self.do(Answer(asked.call, error=SupervisorStopping(self.state.path)))
+            return
+        job = self.state.job
+        if job is None and self.state.phase == "running":
+            management.serve(self, asked)
+        elif job is not None and asked.caller is not None and asked.caller == job.current:  # D-2
+            slot = self.state.slots[asked.caller]
+            phase = "stop" if slot.status == "stopping" else "start"
+            self.do(Answer(asked.call, error=SupervisorBusy(self.state.path, slot.spec.name, phase)))
+        else:
+            self.later(asked)
+
+    def on_halt(self, halt: Halt) -> None:
+        """Stop everything and end; a second one can only shorten the time."""
+        if self.state.phase == "gone":
+            return
+        if self.state.phase == "stopping":
+            if halt.deadline is not None and (self.state.deadline is None or halt.deadline < self.state.deadline):
+                self.set(deadline=halt.deadline)
+                slot = self.current_slot()
+                if slot is not None and slot.status == "stopping":
+                    self.set_stop_timer(slot)
+            return
+        self.set(deadline=halt.deadline)
+        self.stop_all(halt.exit, "stop")
+
+    # -- what follows from an end --------------------------------------------------------------------------------------
+
+    def follow(
+        self,
+        judged: Judgement,
+        exit_: Exit,
+        event: type[ChildExited] | type[ChildStartFailed] | None,
+        lived: float | None = None,
+    ) -> None:
+        """Carry out a judgement."""
+        slot = judged.slot
+        decision = judged.decision
+        self.set(window=judged.window)
+        shuts_down = decision in ("stop", "remove") and event is ChildExited and self.ends_supervisor(slot)
+        if decision == "remove":
+            self.remove(slot)
+        else:
+            self.put(slot)
+        if event is not None:
+            told: Decision = "shutdown" if shuts_down else decision
+            self.tell_failure(event, slot, exit_, told, judged, lived)
+        if decision == "restart":
+            self.restart(slot)
+        elif decision in ("wait", "park"):
+            if event is ChildExited:
+                self.clear_group(slot)
+            self.do(Arm(judged.delay or 0.0, Due(slot.key, slot.incarnation)))
+        elif decision == "give_up":
+            self.give_up(slot, judged, exit_)
+        elif shuts_down:
+            self.stop_all(SHUTDOWN, "stop")
+
+    def restart(self, slot: Slot) -> None:
+        """Make one start attempt, with the siblings the strategy takes along (SUP-31 to SUP-37)."""
+        group = affected(self.state.spec.strategy, self.state.order, slot.key)
+        self.begin_job(Job(cause="restart", stops=self.to_stop(group, slot), starts=tuple(group)))
+
+    def clear_group(self, slot: Slot) -> None:
+        """Stop the siblings that cannot do without a child whose restart is delayed."""
+        stops = self.to_stop(affected(self.state.spec.strategy, self.state.order, slot.key), slot)
+        if stops:
+            self.begin_job(Job(cause="restart", stops=stops))
+
+    def to_stop(self, group: Sequence[int], slot: Slot) -> tuple[int, ...]:
+        """List who of a group has to be stopped or called back before it is started again, last one first."""
+        if len(group) == 1:
+            return ()
+        slots = self.state.slots
+        return tuple(
+            key
+            for key in reversed(group)
+            if key != slot.key and (slots[key].live or slots[key].status in ("waiting", "parked"))
+        )
+
+    def ends_supervisor(self, slot: Slot) -> bool:
+        """Say whether the end of this child, which is not restarted, ends the supervisor (SUP-49, SUP-50)."""
+        if not slot.spec.significant or self.state.spec.auto_shutdown == "never":
+            return False
+        if self.state.spec.auto_shutdown == "any_significant":
+            return True
+        busy = ("starting", "running", "stopping", "waiting", "parked")
+        return not any(
+            other.spec.significant and other.status in busy for other in self.state.slots if other.key != slot.key
+        )
+
+    def give_up(self, slot: Slot, judged: Judgement, exit_: Exit) -> None:
+        """Restarting did not help: stop the others and end (SUP-42)."""
+        culprit = self.path_of(slot)
+        self.do(
+            Tell(
+                SupervisorGaveUp(
+                    at=self.world.wall,
+                    path=self.state.path,
+                    culprit=culprit,
+                    why=judged.why,
+                    reason=str(exit_),
+                    budget=judged.budget,
+                )
+            )
+        )
+        reason = GaveUp(self.state.path, culprit, judged.why, str(exit_))
+        end = (
+            SHUTDOWN if self.state.spec.give_up_as == "shutdown" else Exit("gave_up", str(reason), exit_.trace, reason)
+        )
+        self.set(gave_up=str(reason))
+        self.stop_all(end, "give_up")

@@ -1,0 +1,189 @@
+"""The management calls of a supervisor with a fixed list of children (SUP-53 to SUP-58), and its live update."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlld_sdk.supervision.errors import (
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRestarting,
+    ChildRunning,
+    ChildStartFailed,
+    InvalidOption,
+)
+from mlld_sdk.supervision.events import SupervisorUpdated
+from mlld_sdk.supervision.slots import Slot, SlotMap
+from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
+from mlld_sdk.supervision.state import Job
+from mlld_sdk.supervision.steps import (
+    Answer,
+    Asked,
+    ChildCounts,
+    ChildRow,
+    CountChildren,
+    DeleteChild,
+    Failed,
+    GetSpec,
+    RestartChild,
+    StartChild,
+    Tell,
+    TerminateChild,
+    Update,
+    WhichChildren,
+)
+
+if TYPE_CHECKING:
+    from mlld_sdk.supervision.jobs import Turn
+
+
+def serve(turn: "Turn", asked: Asked) -> None:
+    """Serve one call of a supervisor that has nothing else to do."""
+    match asked.request:
+        case StartChild(spec):
+            _start(turn, asked, spec)
+        case RestartChild(name):
+            _restart(turn, asked, name)
+        case TerminateChild(name, why):
+            _terminate(turn, asked, name, why)
+        case DeleteChild(name):
+            _delete(turn, asked, name)
+        case GetSpec(name):
+            slot = _find(turn, asked, name)
+            if slot is not None:
+                turn.do(Answer(asked.call, slot.spec))
+        case WhichChildren():
+            turn.do(Answer(asked.call, rows([turn.state.slots[key] for key in reversed(turn.state.order)])))
+        case CountChildren():
+            turn.do(Answer(asked.call, counts(turn.state.slots)))
+        case Update(spec):
+            _update(turn, asked, spec)
+
+
+def row(slot: Slot) -> ChildRow:
+    """Describe one child the way `which_children` does."""
+    if slot.status in ("waiting", "parked"):
+        return ChildRow(slot.spec.name, None, "restarting", slot.spec.kind)
+    running = slot.status in ("running", "stopping")
+    return ChildRow(
+        slot.spec.name, slot.child if running else None, "running" if running else "stopped", slot.spec.kind
+    )
+
+
+def rows(slots: list[Slot]) -> list[ChildRow]:
+    """Describe children the way `which_children` does."""
+    return [row(slot) for slot in slots]
+
+
+def counts(slots: SlotMap) -> ChildCounts:
+    """Count children the way `count_children` does."""
+    active = supervisors = 0
+    for slot in slots:
+        active += slot.status in ("running", "stopping")
+        supervisors += slot.spec.kind == "supervisor"
+    return ChildCounts(len(slots), active, supervisors, len(slots) - supervisors)
+
+
+def start_failed(turn: "Turn", asked: Asked, slot: Slot, failed: Failed) -> None:
+    """Answer a call whose start failed; it counts towards nothing (SUP-54, SUP-55)."""
+    if isinstance(asked.request, StartChild):
+        turn.remove(slot)
+    if failed.holder is not None:
+        turn.do(Answer(asked.call, error=ChildAlreadyStarted(slot.spec.name, failed.holder)))
+    else:
+        turn.do(Answer(asked.call, error=ChildStartFailed(slot.spec.name, failed.exit.reason)))
+
+
+def _find(turn: "Turn", asked: Asked, name: str) -> Slot | None:
+    key = turn.state.names.get(name)
+    if key is None:
+        turn.do(Answer(asked.call, error=ChildNotFound(name)))
+        return None
+    return turn.state.slots[key]
+
+
+def _start(turn: "Turn", asked: Asked, spec: ChildSpec) -> None:
+    state = turn.state
+    known = state.names.get(spec.name)
+    if known is not None:
+        slot = state.slots[known]
+        error = ChildAlreadyStarted(spec.name, slot.child) if slot.live else ChildAlreadyPresent(spec.name)
+        turn.do(Answer(asked.call, error=error))
+        return
+    try:
+        spec = settle(spec, "permanent", state.spec.auto_shutdown)
+    except InvalidOption as error:
+        turn.do(Answer(asked.call, error=error))
+        return
+    key = state.next_key
+    turn.put(Slot(key=key, spec=spec))
+    turn.set(next_key=key + 1, order=(*state.order, key), names={**state.names, spec.name: key})
+    turn.begin_job(Job(cause="call", starts=(key,), call=asked))
+
+
+def _restart(turn: "Turn", asked: Asked, name: str) -> None:
+    slot = _find(turn, asked, name)
+    if slot is None:
+        return
+    if slot.live:
+        turn.do(Answer(asked.call, error=ChildRunning(name)))
+    elif slot.status in ("waiting", "parked"):
+        turn.do(Answer(asked.call, error=ChildRestarting(name)))
+    else:
+        turn.put(slot, streak=0, wedges=0, rung=0)
+        turn.begin_job(Job(cause="call", starts=(slot.key,), call=asked))
+
+
+def _terminate(turn: "Turn", asked: Asked, name: str, why: str) -> None:
+    slot = _find(turn, asked, name)
+    if slot is None:
+        return
+    if not slot.live and slot.status not in ("waiting", "parked"):
+        turn.put(slot, status="stopped", held=why)
+        turn.do(Answer(asked.call, True))
+        return
+    if asked.caller == slot.key:  # D-3: it could not hear the answer while it stops
+        turn.do(Answer(asked.call, True))
+        turn.begin_job(Job(cause="call", why="call", stops=(slot.key,), note=why))
+    else:
+        turn.begin_job(Job(cause="call", why="call", stops=(slot.key,), call=asked, note=why))
+
+
+def _delete(turn: "Turn", asked: Asked, name: str) -> None:
+    slot = _find(turn, asked, name)
+    if slot is None:
+        return
+    if slot.live:
+        turn.do(Answer(asked.call, error=ChildRunning(name)))
+    elif slot.status in ("waiting", "parked"):
+        turn.do(Answer(asked.call, error=ChildRestarting(name)))
+    else:
+        turn.remove(slot)
+        turn.do(Answer(asked.call, True))
+
+
+def _update(turn: "Turn", asked: Asked, spec: SupervisorSpec) -> None:
+    """Merge new flags and specs in: nothing is started, nothing is stopped (SUP-72)."""
+    state = turn.state
+    slots, names, next_key = state.slots, dict(state.names), state.next_key
+    order: list[int] = []
+    replaced: list[str] = []
+    added: list[str] = []
+    for child in spec.children:
+        key = names.get(child.name)
+        if key is None:
+            key, next_key = next_key, next_key + 1
+            names[child.name] = key
+            slots = slots.put(Slot(key=key, spec=child))
+            added.append(child.name)
+        elif slots[key].spec != child:
+            slots = slots.put(msgspec.structs.replace(slots[key], spec=child))
+            replaced.append(child.name)
+        order.append(key)
+    listed = set(order)
+    order += [key for key in state.order if key not in listed]
+    flags = msgspec.structs.replace(spec, name=state.spec.name)
+    turn.set(spec=flags, slots=slots, names=names, next_key=next_key, order=tuple(order))
+    turn.do(Tell(SupervisorUpdated(at=turn.world.wall, path=state.path, replaced=tuple(replaced), added=tuple(added))))
+    turn.do(Answer(asked.call, True))

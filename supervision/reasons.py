@@ -1,0 +1,142 @@
+"""Exit reasons and exceptions that supervision adds to those of actors.
+
+An actor ends itself for good with `raise StopAgent("done for ever")`, and takes its supervisor down on purpose with
+`raise EscalateFailure("the licence has expired")`. Both are judged by what they are, whatever the child's spec says.
+"""
+
+from typing import ClassVar
+
+from mlld_sdk.actors.exits import NORMAL, Crash, Killed, NoProc, Normal, Reason, Shutdown
+from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.supervision.exits import Exit
+
+
+class StopForGood(Reason, frozen=True, tag="stop_for_good"):
+    """The child wants no restart, even if it is permanent."""
+
+    detail: str = ""
+    is_normal_family: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"stopped for good: {self.detail}" if self.detail else "stopped for good"
+
+
+class Escalation(Reason, frozen=True, tag="escalation"):
+    """The child wants its supervisor to give up."""
+
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"escalated: {self.detail}" if self.detail else "escalated"
+
+
+class Misconfigured(Reason, frozen=True, tag="misconfigured"):
+    """A start failed on a wrong option or a missing program; trying again cannot help."""
+
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.detail or "misconfigured"
+
+
+class Wedged(Reason, frozen=True, tag="wedged"):
+    """The child had work and finished nothing for so many seconds."""
+
+    idle: float = 0.0
+
+    def __str__(self) -> str:
+        return f"no progress for {self.idle:.1f} s"
+
+
+class GaveUp(Reason, frozen=True, tag="gave_up"):
+    """A supervisor gave up. Abnormal for its parent, so that a transient supervisor is restarted too.
+
+    Attributes:
+        path: The supervisor.
+        culprit: The child whose end was one too many.
+        why: `limit`, `escalated`, `configuration` or `ladder`.
+        last: The culprit's last reason, in words.
+    """
+
+    path: str = ""
+    culprit: str = ""
+    why: str = "limit"
+    last: str = ""
+
+    def __str__(self) -> str:
+        return f"gave up on `{self.culprit}` ({self.why}): {self.last}"
+
+
+class ChildFailedToStart(Reason, frozen=True, tag="child_failed_to_start"):
+    """A supervisor's own start failed because a child's did.
+
+    Attributes:
+        child: Name of the child.
+        reason: Why it did not start.
+    """
+
+    child: str
+    reason: Reason
+
+    def __str__(self) -> str:
+        return f"child `{self.child}` failed to start: {self.reason}"
+
+
+class StopAgent(InfrastructureError):
+    """Raise it inside an actor to end it for good: no restart, whatever its spec says, and no failure either."""
+
+    default_code = "STOP_AGENT"
+
+    @property
+    def exit_reason(self) -> Reason:
+        """The reason the actor ends with."""
+        return StopForGood(self.message)
+
+
+class EscalateFailure(InfrastructureError):
+    """Raise it inside an actor whose failure its supervisor cannot mend: the supervisor gives up at once."""
+
+    default_code = "ESCALATE_FAILURE"
+
+    @property
+    def exit_reason(self) -> Reason:
+        """The reason the actor ends with."""
+        return Escalation(self.message)
+
+
+def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
+    """See a reason as decisions do.
+
+    Args:
+        reason: Why an actor ended or did not start.
+        error: The exception behind a failed start, when there is one.
+    """
+    if isinstance(error, ConfigurationError):
+        text = str(error)
+        return Exit("configuration", text, reason=Misconfigured(text))
+    match reason:
+        case None | Normal():
+            return Exit("normal", "normal", reason=reason or NORMAL)
+        case Shutdown():
+            return Exit("shutdown", str(reason), reason=reason)
+        case Killed():
+            return Exit("killed", str(reason), reason=reason)
+        case Crash():
+            return Exit("crash", str(reason), reason.trace, reason)
+        case StopForGood():
+            return Exit("stop", str(reason), reason=reason)
+        case Escalation():
+            return Exit("escalate", str(reason), reason=reason)
+        case Misconfigured():
+            return Exit("configuration", str(reason), reason=reason)
+        case Wedged():
+            return Exit("wedged", str(reason), reason=reason)
+        case GaveUp():
+            return Exit("gave_up", str(reason), reason=reason)
+        case ChildFailedToStart():
+            inner = as_exit(reason.reason)
+            return Exit("configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason)
+        case NoProc():
+            return Exit("noproc", str(reason), reason=reason)
+        case _:
+            return Exit("shutdown" if reason.is_normal_family else "crash", str(reason), reason=reason)

@@ -1,0 +1,453 @@
+"""What to run, as values: child specs, supervisor specs, and the functions that build them.
+
+A tree is data. `child(...)` declares one child, `one_for_one(...)`, `one_for_all(...)` and `rest_for_one(...)` declare
+a supervisor over children, `dynamic(...)` one whose children come and go. Everything is checked when it is declared:
+a wrong option never gets as far as a running system.
+
+```python
+tree = one_for_one(
+    child(Reviewer, command="mlld"),
+    rest_for_one(child(Reader), child(Writer), name="ingest"),
+    dynamic(name="sessions", max_children=200),
+    max_restarts=3,
+    within=5.0,
+)
+```
+"""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+
+from mlld_sdk.supervision.backoff import Backoff
+from mlld_sdk.supervision.breaker import BreakerPolicy
+from mlld_sdk.supervision.errors import DuplicateChild, InvalidOption
+from mlld_sdk.supervision.intensity import RestartLimit
+from mlld_sdk.supervision.options import Seconds, one_of, seconds, whole
+
+Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
+AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
+Shutdown: TypeAlias = float | Literal["kill"]
+"""How a child is stopped: asked, and killed after so many seconds (`math.inf`: never), or killed at once."""
+
+WORKER_SHUTDOWN = 5.0
+START_TIMEOUT = 30.0
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """A child's own restart limit. It replaces the supervisor's: this child's restarts charge nobody else.
+
+    Attributes:
+        limit: How many restarts are too many.
+        then: `stop` leaves the child down and its siblings alone; `escalate` makes the supervisor give up.
+    """
+
+    limit: RestartLimit
+    then: Literal["stop", "escalate"] = "stop"
+
+
+def budget(max_restarts: int, within: Seconds, *, then: Literal["stop", "escalate"] = "stop") -> Budget:
+    """Give a child a restart limit of its own.
+
+    Raises:
+        InvalidOption: A value is out of range.
+    """
+    one_of("then", then, "stop", "escalate")
+    return Budget(RestartLimit.of(max_restarts, within), then)
+
+
+class Wedge(msgspec.Struct, frozen=True):
+    """What counts as stuck, and what is tried against it.
+
+    Attributes:
+        after: Seconds with work waiting and nothing finished. Then the child is killed and started afresh.
+        times: How many times in a row on one rung before the next one is tried.
+        ladder: Rungs, each a set of start options that replace the child's own: a stronger model, another script.
+        then: What follows the last rung: `stop` leaves the child down, `escalate` makes the supervisor give up.
+    """
+
+    after: float
+    times: int = 3
+    ladder: tuple[Mapping[str, Any], ...] = ()
+    then: Literal["stop", "escalate"] = "escalate"
+
+
+def wedge(
+    after: Seconds,
+    *,
+    times: int = 3,
+    ladder: Iterable[Mapping[str, Any]] = (),
+    then: Literal["stop", "escalate"] = "escalate",
+) -> Wedge:
+    """Declare when a child counts as stuck, and what to try.
+
+    Raises:
+        InvalidOption: A value is out of range.
+    """
+    rungs = tuple(ladder)
+    for rung in rungs:
+        if not isinstance(rung, Mapping):
+            raise InvalidOption("ladder", rung, "mappings of start options")
+    one_of("then", then, "stop", "escalate")
+    return Wedge(seconds("after", after, above=0), whole("times", times, least=1), rungs, then)
+
+
+class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a supervisor needs to start, restart and stop one child. Build it with `child(...)`.
+
+    Attributes:
+        name: Unique among its siblings.
+        start: Actor class, or the supervisor spec of a subtree.
+        args: Positional arguments of the class.
+        kwargs: Keyword arguments of the class.
+        restart: When it is started again. `None` leaves it to the supervisor: permanent under a static supervisor,
+            temporary under a dynamic one.
+        shutdown: How it is stopped.
+        kind: Worker or supervisor.
+        significant: Whether its own end can end the supervisor (see `auto_shutdown`).
+        start_timeout: Seconds its start may take.
+        backoff: Delays between start attempts; `None` starts again at once.
+        budget: Its own restart limit; `None` shares the supervisor's.
+        breaker: The circuit breaker in front of it.
+        wedge: When it counts as stuck.
+    """
+
+    name: str
+    start: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    restart: Restart | None = None
+    shutdown: Shutdown = WORKER_SHUTDOWN
+    kind: Literal["worker", "supervisor"] = "worker"
+    significant: bool = False
+    start_timeout: float = START_TIMEOUT
+    backoff: Backoff | None = None
+    budget: Budget | None = None
+    breaker: BreakerPolicy | None = None
+    wedge: Wedge | None = None
+
+
+class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A supervisor over a fixed list of children. Build it with `one_for_one(...)` and its sisters.
+
+    Attributes:
+        name: Name among its siblings when it is itself a child.
+        strategy: Which children are restarted together.
+        children: In start order.
+        limit: How many restarts are too many.
+        auto_shutdown: Whether the end of significant children ends the supervisor.
+        give_up_as: The reason it ends with when it gives up: `failure` is abnormal for its parent, `shutdown` is what
+            OTP does, where a transient supervisor that gave up is not restarted.
+    """
+
+    name: str = "supervisor"
+    strategy: Strategy = "one_for_one"
+    children: tuple[ChildSpec, ...] = ()
+    limit: RestartLimit = RestartLimit()
+    auto_shutdown: AutoShutdown = "never"
+    give_up_as: Literal["failure", "shutdown"] = "failure"
+
+
+class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A supervisor whose children come and go. Build it with `dynamic(...)`.
+
+    Attributes:
+        name: Name among its siblings when it is itself a child.
+        max_children: How many it holds at most; `None` is unlimited.
+        limit: How many restarts are too many, all children together.
+        extra_args: Put in front of every child's own arguments, at every start.
+        extra_kwargs: Likewise; a child's own keyword arguments win.
+        give_up_as: As in `SupervisorSpec`.
+    """
+
+    name: str = "dynamic"
+    max_children: int | None = None
+    limit: RestartLimit = RestartLimit()
+    extra_args: tuple[Any, ...] = ()
+    extra_kwargs: Mapping[str, Any] = {}
+    give_up_as: Literal["failure", "shutdown"] = "failure"
+
+
+OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "start", "args", "kwargs"}
+
+
+def child(
+    start: Any,
+    *args: Any,
+    name: str | None = None,
+    restart: Restart | None = None,
+    shutdown: Seconds | Literal["kill"] | None = None,
+    kind: Literal["worker", "supervisor"] | None = None,
+    significant: bool | None = None,
+    start_timeout: Seconds | None = None,
+    backoff: Backoff | None = None,
+    budget: Budget | None = None,
+    breaker: BreakerPolicy | None = None,
+    wedge: Wedge | None = None,
+    **kwargs: Any,
+) -> ChildSpec:
+    """Declare one child.
+
+    What is not named here goes to the class, and is checked against its signature at once. A class may carry defaults
+    for the options below in a mapping named `child_options`; what is given here wins.
+
+    Args:
+        start: Actor class, a spec made by this function (the options given here replace its own), or a supervisor
+            spec.
+        *args: Arguments of the class.
+        name: Unique among the siblings; by default made from the name of the class.
+        restart: `permanent`: always; `transient`: after a failure; `temporary`: never.
+        shutdown: Seconds between being asked to stop and being killed, `math.inf`, or `"kill"`. By default 5 seconds,
+            and for supervisors as long as their children need.
+        kind: Worker or supervisor.
+        significant: Whether its own end can end the supervisor.
+        start_timeout: Seconds its start may take.
+        backoff: Delays between start attempts.
+        budget: A restart limit of its own.
+        breaker: A circuit breaker in front of it.
+        wedge: When it counts as stuck, and what to try.
+        **kwargs: Keyword arguments of the class.
+
+    Raises:
+        InvalidOption: An option has a wrong value, or the class takes no such argument.
+    """
+    given: dict[str, Any] = {
+        "restart": restart,
+        "shutdown": shutdown,
+        "kind": kind,
+        "significant": significant,
+        "start_timeout": start_timeout,
+        "backoff": backoff,
+        "budget": budget,
+        "breaker": breaker,
+        "wedge": wedge,
+    }
+    given = {option: value for option, value in given.items() if value is not None}
+    if isinstance(start, ChildSpec):
+        base = {option: getattr(start, option) for option in OPTIONS}
+        return _checked(
+            name or start.name, start.start, args or start.args, {**start.kwargs, **kwargs}, {**base, **given}
+        )
+    if isinstance(start, SupervisorSpec | DynamicSpec):
+        if args or kwargs:
+            raise InvalidOption("kwargs", kwargs or args, "no arguments; a supervisor spec holds its own")
+        return _checked(name or start.name, start, (), {}, {"kind": "supervisor", **given})
+    if not inspect.isclass(start):
+        raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
+    defaults = getattr(start, "child_options", {})
+    unknown = set(defaults) - OPTIONS
+    if unknown:
+        raise InvalidOption("child_options", sorted(unknown), ", ".join(sorted(OPTIONS)))
+    return _checked(name or snake_case(start.__name__), start, args, kwargs, {**defaults, **given})
+
+
+def _checked(
+    name: Any, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+) -> ChildSpec:
+    """Build a spec from values that may be wrong."""
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InvalidOption("name", name, "a text that is not empty and holds no '/'")
+    _check_arguments(start, args, kwargs)
+    kind = one_of("kind", options.get("kind", "worker"), "worker", "supervisor")
+    restart = options.get("restart")
+    if restart is not None:
+        one_of("restart", restart, "permanent", "transient", "temporary")
+    shutdown = options.get("shutdown", inf if kind == "supervisor" else WORKER_SHUTDOWN)
+    if isinstance(shutdown, str):
+        if shutdown != "kill":
+            raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
+    else:
+        shutdown = seconds("shutdown", shutdown, infinite=True)
+    significant = options.get("significant", False)
+    if not isinstance(significant, bool):
+        raise InvalidOption("significant", significant, "True or False")
+    if significant and restart in (None, "permanent"):
+        raise InvalidOption("significant", significant, "only with restart='transient' or 'temporary'")
+    for option, wanted in (("backoff", Backoff), ("budget", Budget), ("breaker", BreakerPolicy), ("wedge", Wedge)):
+        value = options.get(option)
+        if value is not None and not isinstance(value, wanted):
+            raise InvalidOption(option, value, f"a {wanted.__name__}")
+    return ChildSpec(
+        name=name,
+        start=start,
+        args=args,
+        kwargs=kwargs,
+        restart=cast("Restart | None", restart),
+        shutdown=cast("Shutdown", shutdown),
+        kind=cast("Literal['worker', 'supervisor']", kind),
+        significant=significant,
+        start_timeout=seconds("start_timeout", options.get("start_timeout", START_TIMEOUT), above=0, infinite=True),
+        backoff=options.get("backoff"),
+        budget=options.get("budget"),
+        breaker=options.get("breaker"),
+        wedge=options.get("wedge"),
+    )
+
+
+def _check_arguments(start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments the class does not take: a misspelt option must not vanish into the child."""
+    if not inspect.isclass(start):
+        return
+    try:
+        signature = inspect.signature(start)
+    except (TypeError, ValueError):  # a class written in C may hide its signature; its own start will tell
+        return
+    accepted = signature.parameters
+    swallows = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    for option in kwargs:
+        close = difflib.get_close_matches(option, OPTIONS, 1, 0.8)
+        if option not in accepted and (close or not swallows):
+            hint = f"did you mean `{close[0]}`?" if close else f"arguments of {start.__name__}: {', '.join(accepted)}"
+            raise InvalidOption(option, kwargs[option], hint)
+    if len(args) > len(accepted) and not any(p.kind is p.VAR_POSITIONAL for p in accepted.values()):
+        raise InvalidOption("args", args, f"arguments of {start.__name__}: {', '.join(accepted)}")
+
+
+def snake_case(name: str) -> str:
+    """Turn a class name into a child name: `LogReader` into `log_reader`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip("_")).lower()
+
+
+def _limit(max_restarts: int, within: Seconds, limit: RestartLimit | None) -> RestartLimit:
+    if limit is not None:
+        if not isinstance(limit, RestartLimit):
+            raise InvalidOption("limit", limit, "a RestartLimit")
+        return RestartLimit.of(limit.restarts, limit.within)
+    return RestartLimit.of(max_restarts, within)
+
+
+def supervisor(
+    strategy: Strategy,
+    *children: Any,
+    name: str = "supervisor",
+    max_restarts: int = 3,
+    within: Seconds = 5.0,
+    limit: RestartLimit | None = None,
+    auto_shutdown: AutoShutdown = "never",
+    give_up_as: Literal["failure", "shutdown"] = "failure",
+) -> SupervisorSpec:
+    """Declare a supervisor.
+
+    Args:
+        strategy: Which children are restarted together.
+        *children: Child specs, supervisor specs or actor classes, in start order.
+        name: Name when it is itself a child.
+        max_restarts: Restart attempts allowed within `within`.
+        within: Length of the window.
+        limit: Both at once, for instance `RestartLimit.patient()`; wins over the two.
+        auto_shutdown: `never`, `any_significant` or `all_significant`.
+        give_up_as: `failure`, or `shutdown` as OTP does.
+
+    Raises:
+        InvalidOption: An option has a wrong value.
+        DuplicateChild: Two children have one name.
+    """
+    one_of("strategy", strategy, "one_for_one", "one_for_all", "rest_for_one")
+    one_of("auto_shutdown", auto_shutdown, "never", "any_significant", "all_significant")
+    one_of("give_up_as", give_up_as, "failure", "shutdown")
+    return SupervisorSpec(
+        name=name,
+        strategy=strategy,
+        children=check_children(children, auto_shutdown),
+        limit=_limit(max_restarts, within, limit),
+        auto_shutdown=auto_shutdown,
+        give_up_as=give_up_as,
+    )
+
+
+def one_for_one(*children: Any, **options: Any) -> SupervisorSpec:
+    """Declare a supervisor that restarts only the child that died. Options as in `supervisor`."""
+    return supervisor("one_for_one", *children, **_known(options))
+
+
+def one_for_all(*children: Any, **options: Any) -> SupervisorSpec:
+    """Declare a supervisor that restarts all children when one died. Options as in `supervisor`."""
+    return supervisor("one_for_all", *children, **_known(options))
+
+
+def rest_for_one(*children: Any, **options: Any) -> SupervisorSpec:
+    """Declare a supervisor that restarts the child that died and those after it. Options as in `supervisor`."""
+    return supervisor("rest_for_one", *children, **_known(options))
+
+
+SUPERVISOR_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(supervisor).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    for option, value in options.items():
+        if option not in SUPERVISOR_OPTIONS:
+            raise InvalidOption(option, value, f"no such option; there are: {', '.join(SUPERVISOR_OPTIONS)}")
+    return options
+
+
+def dynamic(
+    *,
+    name: str = "dynamic",
+    max_children: int | None = None,
+    max_restarts: int = 3,
+    within: Seconds = 5.0,
+    limit: RestartLimit | None = None,
+    extra_args: Sequence[Any] = (),
+    extra_kwargs: Mapping[str, Any] | None = None,
+    give_up_as: Literal["failure", "shutdown"] = "failure",
+) -> DynamicSpec:
+    """Declare a supervisor whose children are added and removed while it runs; it starts empty.
+
+    Raises:
+        InvalidOption: An option has a wrong value.
+    """
+    one_of("give_up_as", give_up_as, "failure", "shutdown")
+    if not isinstance(extra_args, list | tuple):
+        raise InvalidOption("extra_args", extra_args, "a list or tuple of arguments")
+    if extra_kwargs is not None and not isinstance(extra_kwargs, Mapping):
+        raise InvalidOption("extra_kwargs", extra_kwargs, "a mapping of keyword arguments")
+    return DynamicSpec(
+        name=name,
+        max_children=None if max_children is None else whole("max_children", max_children),
+        limit=_limit(max_restarts, within, limit),
+        extra_args=tuple(extra_args),
+        extra_kwargs=dict(extra_kwargs or {}),
+        give_up_as=give_up_as,
+    )
+
+
+def check_children(children: object, auto_shutdown: AutoShutdown = "never") -> tuple[ChildSpec, ...]:
+    """Check a list of children without starting anything, and fill in what was left open.
+
+    Raises:
+        InvalidOption: One of them is no child, or is significant under a supervisor that never shuts down by itself.
+        DuplicateChild: Two have one name.
+    """
+    if not isinstance(children, list | tuple):
+        raise InvalidOption("children", children, "a list of child specs, supervisor specs or actor classes")
+    settled = tuple(settle(one, "permanent", auto_shutdown) for one in children)
+    seen: set[str] = set()
+    for spec in settled:
+        if spec.name in seen:
+            raise DuplicateChild(spec.name)
+        seen.add(spec.name)
+    return settled
+
+
+def settle(one: Any, restart: Restart, auto_shutdown: AutoShutdown) -> ChildSpec:
+    """Turn what stands for a child into a complete spec, under a supervisor with these habits.
+
+    Args:
+        one: Child spec, supervisor spec or actor class.
+        restart: What the supervisor takes for granted.
+        auto_shutdown: Its setting; significant children make no sense under `never`.
+    """
+    spec = one if isinstance(one, ChildSpec) else child(one)
+    if spec.significant and auto_shutdown == "never":
+        raise InvalidOption("significant", True, f"not under auto_shutdown='never' (child `{spec.name}`)")
+    return spec if spec.restart is not None else msgspec.structs.replace(spec, restart=restart)
