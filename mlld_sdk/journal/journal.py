@@ -1,5 +1,6 @@
 """The journal: runs that survive whoever works on them."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -34,9 +35,11 @@ from mlld_sdk.journal.records import (
 from mlld_sdk.journal.store import Notes, Problem, Reader, RunQuery, Store, StoreStatus, Tx
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 DEFAULT_TTL = 30.0
+_KEEP = Retention()
 _PRUNE_EVERY = 1000
 """Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
 
@@ -123,6 +126,7 @@ class Journal:
         self._leases: dict[tuple[str, int], Lease] = {}
         self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
         self._ended_since_prune = _PRUNE_EVERY
+        self._renew_at = math.inf
         self.session = store.join(self)
         store.wake()
 
@@ -135,7 +139,7 @@ class Journal:
         sink: Sink = discard,
         durability: Durability = "full",
         limits: Limits | None = None,
-        retention: Retention | None = Retention(),
+        retention: Retention | None = _KEEP,
         values: Values | None = None,
         poll_interval: float = 0.1,
     ) -> "Journal":
@@ -241,9 +245,7 @@ class Journal:
         )
         return self.write("submit", lambda tx: writes.submit(tx, run, raw))
 
-    def claim(
-        self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True
-    ) -> Lease:
+    def claim(self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True) -> Lease:
         """Take a run, by compare-and-set.
 
         Args:
@@ -282,9 +284,7 @@ class Journal:
         now, wall = self.env.now(), self.env.wall()
         runs = self.write(
             "claim_unfinished",
-            lambda tx: writes.claim_unfinished(
-                tx, kind, record, limit, now, wall, self._store.alive, self.limits
-            ),
+            lambda tx: writes.claim_unfinished(tx, kind, record, limit, now, wall, self._store.alive, self.limits),
         )
         return [self._lease(run, record.ttl, auto_renew) for run in runs]
 
@@ -343,7 +343,7 @@ class Journal:
 
     def step_result(self, step: StepRecord) -> Any:
         """Read what a finished step gave."""
-        return None if step.result is None else self.values.decode(step.result, f"step {step.position}")
+        return None if step.result is msgspec.UNSET else self.values.decode(step.result, f"step {step.position}")
 
     def input(self, run_id: str) -> Any:
         """Read what a run was asked to do."""
@@ -458,8 +458,8 @@ class Journal:
         age = None if older_than is None else seconds(older_than)
         retention = Retention(keep_last=keep_last, older_than=age)
         total = 0
+        wall = self.env.wall()
         while True:
-            wall = self.env.wall()
             gone = self.write("prune", lambda tx: writes.prune(tx, kind, retention, wall))
             if not gone:
                 return total
@@ -497,14 +497,16 @@ class Journal:
         """Run a transaction by the name of its crash points; raise what it returns as a refusal."""
         if crashpoints.armed:
             crashpoints.reach(f"{name}.before")
-        result = self._store.write(work, self.limits.write_timeout)
+        result = self._store.write(self.session, work, self.limits.write_timeout)
         if crashpoints.armed:
             crashpoints.reach(f"{name}.after")
         if isinstance(result, JournalRefusal):
             raise result
         return result
 
-    def end_run(self, lease: Lease, state: OutcomeState, value: msgspec.Raw | None, error: ErrorRecord | None) -> Outcome:
+    def end_run(
+        self, lease: Lease, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
+    ) -> Outcome:
         """End a run for its owner."""
         holder = writes.Holder(lease.run_id, lease.run.kind, lease.owner, lease.epoch)
         record = OutcomeRecord(run_id=lease.run_id, state=state, at=self.env.wall(), value=value, error=error)
@@ -519,10 +521,8 @@ class Journal:
 
     def note(self, holder: writes.Holder | None, name: str, data: Any, run_id: str = "") -> EventRecord:
         """Write an event, for an owner or for nobody in particular."""
-        raw = None if data is None else self.values.encode(data, f"the event {name}", self.limits.value_bytes)
-        record = EventRecord(
-            n=0, at=self.env.wall(), name=name, run_id=holder.run_id if holder else run_id, data=raw
-        )
+        raw = msgspec.UNSET if data is None else self.values.encode(data, f"the event {name}", self.limits.value_bytes)
+        record = EventRecord(n=0, at=self.env.wall(), name=name, run_id=holder.run_id if holder else run_id, data=raw)
         return self.write("append_event", lambda tx: writes.append_event(tx, holder, record, self.limits))
 
     def recorded_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
@@ -543,10 +543,10 @@ class Journal:
         with self._lock:
             self._leases.pop((lease.run_id, lease.epoch), None)
 
-    def call(self, run_id: str, callback: Callable[[], None]) -> None:
+    def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
         """Call a user's callback so that nothing it raises is felt."""
         try:
-            callback()
+            callback(argument)
         except Exception as error:  # noqa: BLE001 - it is told as an event
             self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=f"{type(error).__name__}: {error}"))
 
@@ -558,6 +558,8 @@ class Journal:
             self._sink(event)
         for record in notes.settled:
             self._ended_since_prune += 1
+            if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:
+                self._store.wake()
             if record.run_id in self._waiting:
                 self._wake(record.run_id, self._outcome_or_error(record))
 
@@ -572,12 +574,10 @@ class Journal:
     def chores(self) -> list[Callable[[Tx], object]]:
         """Give the renewals and the retention that are due."""
         now, wall = self.env.now(), self.env.wall()
+        if now < self._renew_at and self._ended_since_prune < _PRUNE_EVERY:
+            return []
         with self._lock:
-            due = [
-                lease
-                for lease in self._leases.values()
-                if lease.auto_renew and lease.until - now < lease.ttl * 2 / 3
-            ]
+            due = [lease for lease in self._leases.values() if _renewal_due(lease) <= now]
         work: list[Callable[[Tx], object]] = [self._renewal(lease, now) for lease in due]
         if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
             retention = self._retention
@@ -595,10 +595,10 @@ class Journal:
         with self._lock:
             if self._waiting:
                 return self.poll_interval
-            shortest = min((lease.ttl for lease in self._leases.values() if lease.auto_renew), default=None)
+            self._renew_at = min((_renewal_due(lease) for lease in self._leases.values()), default=math.inf)
         if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
             return 0.0
-        return None if shortest is None else min(shortest / 6, 5.0)
+        return None if self._renew_at == math.inf else max(self._renew_at - self.env.now(), 0.05)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -613,6 +613,7 @@ class Journal:
         self._lose(run, f"{lease.owner} took it over")
         with self._lock:
             self._leases[run.id, run.epoch] = lease
+            self._renew_at = min(self._renew_at, _renewal_due(lease))
         self._store.wake()
         return lease
 
@@ -638,7 +639,7 @@ class Journal:
 
     def _outcome(self, record: OutcomeRecord) -> Outcome:
         where = f"the outcome of run {record.run_id}"
-        value = None if record.value is None else self.values.decode(record.value, where)
+        value = None if record.value is msgspec.UNSET else self.values.decode(record.value, where)
         return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
 
     def _outcome_or_error(self, record: OutcomeRecord) -> Outcome:
@@ -662,7 +663,12 @@ class Journal:
         with self._lock:
             callbacks = self._waiting.pop(run_id, [])
         for callback in callbacks:
-            self.call(run_id, lambda callback=callback: callback(outcome))
+            self.call(run_id, callback, outcome)
+
+
+def _renewal_due(lease: Lease) -> float:
+    """Say when a lease should be renewed: after a third of its time."""
+    return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf
 
 
 def seconds(span: float | timedelta) -> float:

@@ -187,14 +187,12 @@ class Lease:
 
     def finish_run(self, value: Any = None) -> "Outcome":
         """End the run with a result. Whoever waits for it is woken; said twice, it is said once."""
-        raw = self._journal.values.encode(
-            value, f"the result of run {self.run_id}", self._journal.limits.value_bytes
-        )
+        raw = self._journal.values.encode(value, f"the result of run {self.run_id}", self._journal.limits.value_bytes)
         return self._journal.end_run(self, "finished", raw, None)
 
     def fail_run(self, error: BaseException | ErrorRecord) -> "Outcome":
         """End the run with an error."""
-        return self._journal.end_run(self, "failed", None, self._journal.error_record(error))
+        return self._journal.end_run(self, "failed", msgspec.UNSET, self._journal.error_record(error))
 
     def park_run(self, error: BaseException | ErrorRecord | str) -> RunRecord:
         """Make the run a dead letter: nobody works on it until somebody retries it."""
@@ -240,7 +238,7 @@ class Lease:
             callbacks, self._on_lost = self._on_lost, []
         self.end()
         for callback in callbacks:
-            self._journal.call(self.run_id, lambda callback=callback: callback(error))
+            self._journal.call(self.run_id, callback, error)
 
     def end(self) -> None:
         """Take note that the lease was given up, or ended with its run. The journal calls this."""
@@ -258,7 +256,7 @@ class Lease:
         if step.state == "failed":
             assert step.error is not None
             return Failed(error=step.error)
-        assert step.result is not None
+        assert step.result is not msgspec.UNSET
         where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
         return Replay(value=self._journal.values.decode(step.result, where))
 
@@ -272,7 +270,7 @@ class Lease:
             if position in self._used:
                 raise StepNotOpen(
                     f"step {position} of run {self.run_id} was begun before by this owner",
-                    hint="every step needs a position of its own; take it from Positions, a branch of it for each thread",
+                    hint="every step needs a position of its own: take it from Positions, one branch for each thread",
                 )
             self._used.add(position)
             failed = self._failed.pop(position, None)
@@ -301,6 +299,7 @@ class Lease:
         step = self._open.get(position)
         if step is None:
             raise StepNotOpen(
-                f"step {position} of run {self.run_id} is not open here", hint="begin_step must have returned Fresh for it"
+                f"step {position} of run {self.run_id} is not open here",
+                hint="begin_step must have returned Fresh for it",
             )
         return step

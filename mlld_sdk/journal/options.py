@@ -7,7 +7,7 @@ import msgspec
 from mlld_sdk.errors import ConfigurationError
 
 Durability = Literal["full", "normal"]
-"""`full` survives a power cut; `normal` survives every crash of the program and may lose the last moments at a power cut."""
+"""`full` survives a power cut; `normal` every crash of the program, but a power cut may take its last moments."""
 
 OnInterrupt = Literal["fail", "retry"]
 

@@ -1,8 +1,8 @@
 """Positions of steps: the same for the same code, however its branches are interleaved.
 
-A run counts its steps: 1, 2, 3. Work that runs side by side takes a position for each branch *before* the branches start,
-in the order of the code, and each branch counts within its own: 3.1, 3.2 and, inside the first, 3.1.1. So a position
-depends on the code and never on which branch was faster.
+A run counts its steps: 1, 2, 3. Work that runs side by side takes one position and splits it *before* the branches
+start, and each branch counts within its own part: 3.1.1, 3.1.2 in the first, 3.2.1 in the second. So a position depends
+on the code and never on which branch was faster.
 """
 
 import re
@@ -14,7 +14,7 @@ _POSITION = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,31}")
 
 
 class Positions:
-    """Counts the steps of a run or of one branch of it. Threads may share it, though then their order is the count's."""
+    """Counts the steps of a run or of one branch of it. Threads that share one race for numbers: split it instead."""
 
     def __init__(self, within: str = "") -> None:
         """Start counting at 1, within the position of a branch or at the top of the run."""

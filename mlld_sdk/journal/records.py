@@ -2,7 +2,7 @@
 
 import traceback
 import zlib
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,10 +19,10 @@ ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of everything stored: immutable, named fields."""
+    """Base of everything stored: immutable. User values inside stay encoded; `UNSET` is no value at all."""
 
 
-class ErrorRecord(_Record):
+class ErrorRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """An error as data: no class is imported to read it back.
 
     Attributes:
@@ -53,7 +53,7 @@ class ErrorRecord(_Record):
         )
 
 
-class OwnerRecord(_Record):
+class OwnerRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """Who owns a run and until when.
 
     Attributes:
@@ -69,7 +69,7 @@ class OwnerRecord(_Record):
     ttl: float
 
 
-class Death(_Record):
+class Death(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """An owner that ended without a word, and what it was doing.
 
     Attributes:
@@ -85,7 +85,7 @@ class Death(_Record):
     in_flight: tuple[str, ...] = ()
 
 
-class RunRecord(_Record):
+class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of work that outlives whoever works on it.
 
     Attributes:
@@ -125,7 +125,7 @@ class RunRecord(_Record):
     parked: ErrorRecord | None = None
 
 
-class StepRecord(_Record):
+class StepRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """One step of a run.
 
     Attributes:
@@ -156,29 +156,29 @@ class StepRecord(_Record):
     started: float
     deaths: int = 0
     ended: float | None = None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: ErrorRecord | None = None
     final: bool = False
 
 
-class InputRecord(_Record):
+class InputRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """What a run was asked to do."""
 
     run_id: str
     value: msgspec.Raw
 
 
-class OutcomeRecord(_Record):
+class OutcomeRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """How a run ended."""
 
     run_id: str
     state: OutcomeState
     at: float
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: ErrorRecord | None = None
 
 
-class EventRecord(_Record):
+class EventRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a stream: a receipt of a run, or an event of the common stream.
 
     Attributes:
@@ -193,11 +193,11 @@ class EventRecord(_Record):
     at: float
     name: str
     run_id: str = ""
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
-R = TypeVar("R", RunRecord, StepRecord, InputRecord, OutcomeRecord, EventRecord)
+R = TypeVar("R", bound=Stored)
 
 MAGIC = b"J"
 VERSIONS: dict[type, int] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}
@@ -205,7 +205,7 @@ VERSIONS: dict[type, int] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, Outcom
 
 _HEADER = 6  # magic, version, crc32 of version and payload
 _encode = msgspec.json.Encoder().encode
-_decoders = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
 
 
 def pack(record: Stored) -> bytes:
@@ -226,13 +226,11 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
         JournalCorrupt: The bytes are damaged.
         RecordUnknown: The bytes are intact, and newer than this version of the library.
     """
-    if not isinstance(data, bytes) or len(data) < _HEADER or data[:1] != MAGIC:
+    if type(data) is not bytes or len(data) < _HEADER or data[:1] != MAGIC:  # a damaged row may hold anything
         raise JournalCorrupt(f"{where} is not a record", hint="restore a backup; verify() lists all that is damaged")
     payload = data[_HEADER:]
     if zlib.crc32(payload, zlib.crc32(data[1:2])) != int.from_bytes(data[2:_HEADER], "big"):
-        raise JournalCorrupt(
-            f"{where} fails its checksum", hint="restore a backup; verify() lists all that is damaged"
-        )
+        raise JournalCorrupt(f"{where} fails its checksum", hint="restore a backup; verify() lists all that is damaged")
     if data[1] > VERSIONS[kind]:
         raise RecordUnknown(
             f"{where} has version {data[1]}, this library knows up to {VERSIONS[kind]}",

@@ -100,8 +100,8 @@ def after_death(
 ) -> tuple[RunRecord, list[StepRecord]]:
     """Count the death of a run's owner: interrupt its steps in flight; park the run if it is poison (J-40).
 
-    A run is poison when `max_deaths` owners in a row died on it without finishing a step, or when one step was in flight
-    at `max_deaths` deaths.
+    A run is poison when `max_deaths` owners in a row died on it without finishing a step, or when one step was in
+    flight at `max_deaths` deaths.
     """
     assert run.owner is not None
     positions = tuple(step.position for step in in_flight)
@@ -125,7 +125,14 @@ def after_death(
     elif worst is not None and worst.deaths >= max_deaths:
         why = f"{worst.deaths} owners died during step {worst.position} ({worst.name}); last: {reason}"
     changed = msgspec.structs.replace(
-        run, state="pending", owner=None, epoch=run.epoch + 1, deaths=deaths, progress=progress, queued=wall, updated=wall
+        run,
+        state="pending",
+        owner=None,
+        epoch=run.epoch + 1,
+        deaths=deaths,
+        progress=progress,
+        queued=wall,
+        updated=wall,
     )
     if why is not None:
         error = ErrorRecord(code=POISONED, message=why, hint="find out what kills its owners, then retry the run")

@@ -1,8 +1,8 @@
 """What the journal asks of a place to keep records: rows, transactions, and word of what was committed.
 
-A store knows records and nothing of their meaning. Everything the journal does is a function of one transaction; a store
-runs it, makes it durable and only then returns. Writing one for another database is implementing these protocols; the
-conformance suite says whether it is right.
+A store knows records and nothing of their meaning. Everything the journal does is a function of one transaction; a
+store runs it, makes it durable and only then returns. Writing one for another database is implementing these protocols;
+the conformance suite says whether it is right.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -205,8 +205,8 @@ class Store(Protocol):
     def alive(self, session: str) -> bool:
         """Say whether a session still lives, in whatever process."""
 
-    def write(self, work: Callable[[Tx], T], timeout: float) -> T:
-        """Run a transaction; returns when it is durable."""
+    def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
+        """Run a transaction for a session; returns when it is durable and its journal was told."""
 
     def read(self, work: Callable[[Reader], T]) -> T:
         """Read one consistent state."""

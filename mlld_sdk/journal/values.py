@@ -1,8 +1,8 @@
 """User values as bytes that come back the same, or a refusal that names the field.
 
 Plain JSON values are written as JSON. A msgspec `Struct` is written as `{"$type": tag, "$data": {...}}` with the tag it
-was registered under: a class may move or be renamed, its tag stays. Whatever would come back as something else (a set, a
-date, a `Decimal`, a number JSON cannot say, an object of an unknown class) is refused before anything is written. The
+was registered under: a class may move or be renamed, its tag stays. Whatever would come back as something else (a set,
+a date, a `Decimal`, a number JSON cannot say, an object of an unknown class) is refused before anything is written. The
 one exception is a tuple, which comes back as a list; callers go on with what was written, so the first time and a
 replay see the same.
 """
@@ -56,7 +56,7 @@ class Values:
             tag: The name written with the data, the class's name by default. Put a version into it if the fields may
                 change incompatibly: `review.v2`.
         """
-        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        if not issubclass(kind, msgspec.Struct):
             raise ConfigurationError(f"{kind!r} is not a msgspec Struct class")
         name = tag or kind.__name__
         if not name or name == _ESCAPED or name in self._upgrades or self._types.get(name, kind) is not kind:

@@ -203,9 +203,7 @@ def release(tx: Tx, holder: Holder, wall: float) -> None:
     run = found(tx, holder.run_id)
     _interrupt(tx, run.id, wall, f"{holder.owner} gave the run back")
     tx.put_run(
-        msgspec.structs.replace(
-            run, state="pending", owner=None, epoch=holder.epoch + 1, queued=wall, updated=wall
-        )
+        msgspec.structs.replace(run, state="pending", owner=None, epoch=holder.epoch + 1, queued=wall, updated=wall)
     )
     tx.notes.events.append(events.RunReleased(at=wall, run_id=run.id, kind=run.kind, owner=holder.owner))
 
@@ -272,7 +270,8 @@ def resolve_step(tx: Tx, run_id: str, position: str, result: msgspec.Raw, wall: 
     step = tx.step(run_id, position)
     if step is None or step.state == "finished":
         raise StepNotOpen(
-            f"run {run_id} has no unfinished step {position}", hint="list its steps; only a step once begun can be resolved"
+            f"run {run_id} has no unfinished step {position}",
+            hint="list its steps; only a step once begun can be resolved",
         )
     step = msgspec.structs.replace(step, state="finished", result=result, error=None, ended=wall, final=False)
     tx.put_step(step)
@@ -327,7 +326,9 @@ def _interrupt(tx: Tx, run_id: str, wall: float, why: str) -> None:
 
 def _overdue(tx: Tx, run: RunRecord, wall: float) -> RunEnded:
     error = ErrorRecord(
-        code=rules.DEADLINE, message="its deadline passed before it ended", hint="retry the run, or submit it with more time"
+        code=rules.DEADLINE,
+        message="its deadline passed before it ended",
+        hint="retry the run, or submit it with more time",
     )
     _end(tx, run, OutcomeRecord(run_id=run.id, state="failed", at=wall, error=error))
     return RunEnded(run.id, "failed (its deadline has passed)")
@@ -350,4 +351,3 @@ def _ended(run: RunRecord, outcome: OutcomeRecord, reason: str) -> events.RunEve
         return events.RunCancelled(at=outcome.at, run_id=run.id, kind=run.kind, reason=reason)
     error = outcome.error or ErrorRecord(code="", message="")
     return events.RunFailed(at=outcome.at, run_id=run.id, kind=run.kind, code=error.code, message=error.message)
-

@@ -1,0 +1,111 @@
+"""Looking at a whole file: is every page sound, every record readable, nothing left over or missing."""
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from mlld_sdk.journal.errors import JournalCorrupt
+from mlld_sdk.journal.records import (
+    EventRecord,
+    InputRecord,
+    OutcomeRecord,
+    RunRecord,
+    StepRecord,
+    unpack,
+)
+from mlld_sdk.journal.store import Problem
+
+_LIMIT: Final = 1000
+"""Problems listed at most; a file with more needs a backup, not a list."""
+
+_LEFTOVERS: Final = {
+    "an input without a run": "SELECT run FROM inputs WHERE run NOT IN (SELECT id FROM runs)",
+    "an outcome without a run": "SELECT run FROM outcomes WHERE run NOT IN (SELECT id FROM runs)",
+    "steps without a run": "SELECT DISTINCT run FROM steps WHERE run NOT IN (SELECT id FROM runs)",
+    "events without a run": "SELECT DISTINCT run FROM events WHERE run<>'' AND run NOT IN (SELECT id FROM runs)",
+    "a run without its input": "SELECT id FROM runs WHERE id NOT IN (SELECT run FROM inputs)",
+    "a run that ended without an outcome": (
+        "SELECT id FROM runs WHERE state IN ('finished', 'failed', 'cancelled') "
+        "AND id NOT IN (SELECT run FROM outcomes)"
+    ),
+}
+
+
+def audit(connection: sqlite3.Connection) -> list[Problem]:
+    """List everything that is damaged, a thousand problems at most."""
+    problems: list[Problem] = []
+    for look in (_pages, _runs, _steps, _others, _leftovers):
+        try:
+            problems += look(connection)
+        except sqlite3.DatabaseError as error:
+            problems.append(Problem(where=look.__name__.strip("_"), what=str(error)))
+    return problems[:_LIMIT]
+
+
+def _pages(connection: sqlite3.Connection) -> list[Problem]:
+    rows = connection.execute(f"PRAGMA integrity_check({_LIMIT})").fetchall()
+    return [Problem(where="file", what=row[0]) for row in rows if row[0] != "ok"]
+
+
+def _runs(connection: sqlite3.Connection) -> list[Problem]:
+    problems = []
+    sql = "SELECT id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body FROM runs"
+    for *columns, body in connection.execute(sql):
+        where = f"run {columns[0]}"
+        try:
+            run = unpack(RunRecord, body, where)
+        except JournalCorrupt as error:
+            problems.append(Problem(where=where, what=error.message))
+            continue
+        owner = run.owner
+        said = [run.id, run.kind, run.key, run.state, run.epoch, owner and owner.session, owner and owner.until]
+        if [*said, run.queued, run.priority, run.deadline, run.updated] != columns:
+            problems.append(Problem(where=where, what="the record and its row disagree"))
+        if (run.state == "running") != (owner is not None):
+            problems.append(Problem(where=where, what=f"it is {run.state} {'with' if owner else 'without'} an owner"))
+    return problems
+
+
+def _steps(connection: sqlite3.Connection) -> list[Problem]:
+    problems = []
+    for run_id, position, state, body in connection.execute("SELECT run, position, state, body FROM steps"):
+        where = f"step {position} of run {run_id}"
+        try:
+            step = unpack(StepRecord, body, where)
+        except JournalCorrupt as error:
+            problems.append(Problem(where=where, what=error.message))
+            continue
+        if (step.run_id, step.position, step.state) != (run_id, position, state):
+            problems.append(Problem(where=where, what="the record and its row disagree"))
+        if (step.state == "finished") != (step.result is not msgspec.UNSET):
+            problems.append(Problem(where=where, what=f"it is {step.state} with or without a result against the rules"))
+    return problems
+
+
+def _others(connection: sqlite3.Connection) -> list[Problem]:
+    problems = []
+    tables: dict[str, type[InputRecord | OutcomeRecord | EventRecord]] = {
+        "inputs": InputRecord,
+        "outcomes": OutcomeRecord,
+        "events": EventRecord,
+    }
+    for table, kind in tables.items():
+        for run_id, body in connection.execute(f"SELECT run, body FROM {table}"):  # noqa: S608 - fixed names
+            where = f"{table[:-1]} of run {run_id}" if run_id else "an event of the common stream"
+            try:
+                record = unpack(kind, body, where)
+            except JournalCorrupt as error:
+                problems.append(Problem(where=where, what=error.message))
+                continue
+            if record.run_id != run_id:
+                problems.append(Problem(where=where, what="the record and its row disagree"))
+    return problems
+
+
+def _leftovers(connection: sqlite3.Connection) -> list[Problem]:
+    return [
+        Problem(where=f"run {row[0]}", what=what)
+        for what, sql in _LEFTOVERS.items()
+        for row in connection.execute(f"{sql} LIMIT {_LIMIT}")
+    ]

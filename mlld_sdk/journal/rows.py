@@ -1,0 +1,289 @@
+"""Records as rows of SQLite: one class reads and writes all tables within a transaction.
+
+A row repeats a few fields of its record as columns, to search by. The record is what counts: whatever is read is
+checked against its checksum and against its columns.
+"""
+
+import sqlite3
+from collections.abc import Collection
+from typing import TypeVar
+
+from mlld_sdk.journal.errors import JournalCorrupt
+from mlld_sdk.journal.positions import order
+from mlld_sdk.journal.records import (
+    EventRecord,
+    InputRecord,
+    OutcomeRecord,
+    RunRecord,
+    StepRecord,
+    StepState,
+    pack,
+    unpack,
+)
+from mlld_sdk.journal.store import Notes, RunQuery
+
+R = TypeVar("R", InputRecord, OutcomeRecord)
+
+_RUN = "SELECT id, state, epoch, body FROM runs"
+_ENDED = "state IN ('finished', 'failed', 'cancelled')"
+_ENDED_KINDS = f"SELECT DISTINCT kind FROM runs WHERE {_ENDED}"  # noqa: S608 - fixed texts
+
+_PUT_RUN = """
+INSERT INTO runs (id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    state=excluded.state, epoch=excluded.epoch, session=excluded.session, until=excluded.until, queued=excluded.queued,
+    priority=excluded.priority, deadline=excluded.deadline, updated=excluded.updated, body=excluded.body
+"""
+
+_PUT_STEP = """
+INSERT INTO steps (run, position, state, body) VALUES (?, ?, ?, ?)
+ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.body
+"""
+
+
+class SqliteTx:
+    """Rows of one connection. Implements the store's `Reader` and `Tx`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+        self._connection = connection
+        self.notes = Notes()
+
+    @property
+    def changes(self) -> int:
+        """Rows changed by this connection so far."""
+        return self._connection.total_changes
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """Find a run."""
+        row = self._execute(f"{_RUN} WHERE id=?", (run_id,)).fetchone()
+        return None if row is None else _run(row)
+
+    def run_by_key(self, kind: str, key: str) -> RunRecord | None:
+        """Find a run by its idempotency key."""
+        row = self._execute(f"{_RUN} WHERE kind=? AND key=?", (kind, key)).fetchone()
+        return None if row is None else _run(row)
+
+    def runs(self, query: RunQuery) -> list[RunRecord]:
+        """List runs, oldest submission first."""
+        where, values = ["1"], []
+        if query.kind is not None:
+            where.append("kind=?")
+            values.append(query.kind)
+        if query.states:
+            where.append(f"state IN ({_marks(query.states)})")
+            values.extend(query.states)
+        if query.after is not None:
+            where.append("n > (SELECT n FROM runs WHERE id=?)")
+            values.append(query.after)
+        sql = f"{_RUN} WHERE {' AND '.join(where)} ORDER BY n LIMIT ?"
+        return [_run(row) for row in self._execute(sql, (*values, query.limit))]
+
+    def input(self, run_id: str) -> InputRecord | None:
+        """Find what a run was asked."""
+        row = self._execute("SELECT body FROM inputs WHERE run=?", (run_id,)).fetchone()
+        return None if row is None else _of_run(unpack(InputRecord, row[0], f"the input of run {run_id}"), run_id)
+
+    def outcome(self, run_id: str) -> OutcomeRecord | None:
+        """Find how a run ended."""
+        row = self._execute("SELECT body FROM outcomes WHERE run=?", (run_id,)).fetchone()
+        return None if row is None else _of_run(unpack(OutcomeRecord, row[0], f"the outcome of run {run_id}"), run_id)
+
+    def step(self, run_id: str, position: str) -> StepRecord | None:
+        """Find a step."""
+        sql = "SELECT position, state, body FROM steps WHERE run=? AND position=?"
+        row = self._execute(sql, (run_id, position)).fetchone()
+        return None if row is None else _step(run_id, row)
+
+    def steps(self, run_id: str, states: tuple[StepState, ...] = ()) -> list[StepRecord]:
+        """List a run's steps in the order of their positions."""
+        sql = "SELECT position, state, body FROM steps WHERE run=?"
+        if states:
+            sql += f" AND state IN ({_marks(states)})"
+        steps = [_step(run_id, row) for row in self._execute(sql, (run_id, *states))]
+        return sorted(steps, key=lambda step: order(step.position))
+
+    def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
+        """Give steps as packed records by position, up to a size, and whether these are all."""
+        found: dict[str, bytes] = {}
+        total = 0
+        cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
+        while rows := cursor.fetchmany(5000):
+            total += sum(len(row[1]) for row in rows)
+            if total > max_bytes:
+                cursor.close()
+                return found, False
+            found.update(rows)
+        return found, True
+
+    def finished_steps(self, run_id: str) -> int:
+        """Count finished steps."""
+        sql = "SELECT count(*) FROM steps WHERE run=? AND state='finished'"
+        return int(self._execute(sql, (run_id,)).fetchone()[0])
+
+    def events(self, run_id: str, after: int, limit: int) -> list[EventRecord]:
+        """List a stream from the number behind `after`."""
+        rows = self._execute(
+            "SELECT n, body FROM events WHERE run=? AND n>? ORDER BY n LIMIT ?", (run_id, after, limit)
+        )
+        return [_event(run_id, row) for row in rows]
+
+    def last_event(self, run_id: str) -> int:
+        """Give the number of the newest event of a stream, 0 without any."""
+        return self._execute("SELECT max(n) FROM events WHERE run=?", (run_id,)).fetchone()[0] or 0
+
+    def counts(self) -> dict[str, int]:
+        """Count runs by state."""
+        return dict(self._execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall())
+
+    def settled(self, run_ids: Collection[str]) -> list[str]:
+        """Say which of these runs have come to rest, or are gone."""
+        wanted = list(run_ids)
+        busy: set[str] = set()
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            sql = f"SELECT id FROM runs WHERE state IN ('pending', 'running') AND id IN ({_marks(some)})"  # noqa: S608 - only question marks are put in
+            busy.update(row[0] for row in self._execute(sql, some))
+        return [run_id for run_id in wanted if run_id not in busy]
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def fence(self, run_id: str) -> tuple[int, str] | None:
+        """Give a run's epoch and state."""
+        row: tuple[int, str] | None = self._execute("SELECT epoch, state FROM runs WHERE id=?", (run_id,)).fetchone()
+        return row
+
+    def sessions(self) -> set[str]:
+        """Name the sessions that own running runs."""
+        return {row[0] for row in self._execute("SELECT DISTINCT session FROM runs WHERE state='running'")}
+
+    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[RunRecord]:
+        """List pending runs and running ones whose owner is late or dead, whose turn it is first."""
+        of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
+        turn = "ORDER BY priority DESC, queued, id LIMIT ?"
+        pending = f"{_RUN} WHERE {of_kind} state='pending' {turn}"
+        left = f"{_RUN} WHERE {of_kind} state='running' AND (until<=? OR session IN ({_marks(dead)})) {turn}"
+        rows = [
+            *self._execute(pending, (*kinds, limit)).fetchall(),
+            *self._execute(left, (*kinds, now, *dead, limit)).fetchall(),
+        ]
+        return sorted(map(_run, rows), key=lambda run: (-run.priority, run.queued, run.id))[:limit]
+
+    def overdue(self, kind: str | None, wall: float, limit: int) -> list[RunRecord]:
+        """List pending runs whose deadline has passed."""
+        of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
+        sql = f"{_RUN} WHERE {of_kind} state='pending' AND deadline<=? LIMIT ?"
+        return [_run(row) for row in self._execute(sql, (*kinds, wall, limit))]
+
+    def put_run(self, record: RunRecord) -> None:
+        """Write or replace a run."""
+        owner = record.owner
+        self._execute(
+            _PUT_RUN,
+            (
+                record.id,
+                record.kind,
+                record.key,
+                record.state,
+                record.epoch,
+                owner.session if owner else None,
+                owner.until if owner else None,
+                record.queued,
+                record.priority,
+                record.deadline,
+                record.updated,
+                pack(record),
+            ),
+        )
+
+    def put_input(self, record: InputRecord) -> None:
+        """Write what a run was asked."""
+        self._execute("INSERT INTO inputs (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
+
+    def put_outcome(self, record: OutcomeRecord) -> None:
+        """Write or replace how a run ended."""
+        self._execute("INSERT OR REPLACE INTO outcomes (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
+
+    def drop_outcome(self, run_id: str) -> None:
+        """Forget how a run ended."""
+        self._execute("DELETE FROM outcomes WHERE run=?", (run_id,))
+
+    def put_step(self, record: StepRecord) -> None:
+        """Write or replace a step."""
+        self._execute(_PUT_STEP, (record.run_id, record.position, record.state, pack(record)))
+
+    def put_event(self, record: EventRecord) -> None:
+        """Add an event to its stream."""
+        self._execute("INSERT INTO events (run, n, body) VALUES (?, ?, ?)", (record.run_id, record.n, pack(record)))
+
+    def drop_events(self, run_id: str, up_to: int) -> None:
+        """Forget a stream's oldest events."""
+        self._execute("DELETE FROM events WHERE run=? AND n<=?", (run_id, up_to))
+
+    def prunable(self, kind: str | None, keep_last: int | None, before: float | None, limit: int) -> list[str]:
+        """List ended runs that need not be kept."""
+        kinds = [kind]
+        if kind is None:
+            kinds = [row[0] for row in self._execute(_ENDED_KINDS)]
+        age, ages = ("", ()) if before is None else ("WHERE updated<?", (before,))
+        sql = f"""
+            SELECT id FROM (
+                SELECT id, updated FROM runs WHERE {_ENDED} AND kind=? ORDER BY updated DESC, id DESC LIMIT -1 OFFSET ?
+            ) {age} LIMIT ?
+        """  # noqa: S608 - fixed texts
+        found: list[str] = []
+        for name in kinds:
+            rows = self._execute(sql, (name, keep_last or 0, *ages, limit - len(found)))
+            found.extend(row[0] for row in rows)
+            if len(found) >= limit:
+                break
+        return found
+
+    def drop_run(self, run_id: str) -> None:
+        """Forget a run and all that belongs to it."""
+        for table in ("inputs", "outcomes", "steps", "events"):
+            self._execute(f"DELETE FROM {table} WHERE run=?", (run_id,))  # noqa: S608 - fixed names
+        self._execute("DELETE FROM runs WHERE id=?", (run_id,))
+
+
+def _marks(values: Collection[str]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _disagree(where: str) -> JournalCorrupt:
+    return JournalCorrupt(
+        f"{where} disagrees with its row", hint="restore a backup; verify() lists all that is damaged"
+    )
+
+
+def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
+    run_id, state, epoch, body = row
+    run = unpack(RunRecord, body, f"run {run_id}")
+    if (run.id, run.state, run.epoch) != (run_id, state, epoch):
+        raise _disagree(f"run {run_id}")
+    return run
+
+
+def _step(run_id: str, row: tuple[str, str, bytes]) -> StepRecord:
+    position, state, body = row
+    step = unpack(StepRecord, body, f"step {position} of run {run_id}")
+    if (step.run_id, step.position, step.state) != (run_id, position, state):
+        raise _disagree(f"step {position} of run {run_id}")
+    return step
+
+
+def _event(run_id: str, row: tuple[int, bytes]) -> EventRecord:
+    n, body = row
+    event = unpack(EventRecord, body, f"event {n} of {run_id or 'the common stream'}")
+    if (event.run_id, event.n) != (run_id, n):
+        raise _disagree(f"event {n} of {run_id or 'the common stream'}")
+    return event
+
+
+def _of_run(record: R, run_id: str) -> R:
+    if record.run_id != run_id:
+        raise _disagree(f"a record of run {run_id}")
+    return record

@@ -1,0 +1,145 @@
+"""The file: its tables, how it is opened, and how an older one is brought up to date."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from mlld_sdk.journal import crashpoints
+from mlld_sdk.journal.errors import JournalCorrupt, JournalReadOnly, JournalTooNew, JournalUnreadable, NotAJournal
+from mlld_sdk.journal.options import Durability
+
+APPLICATION_ID = 0x6D6C6C64
+"""`mlld` in ASCII; stands in the header of every journal file."""
+
+CURRENT = 2
+
+_TABLES_1 = """
+CREATE TABLE runs (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, key TEXT, state TEXT NOT NULL,
+    epoch INTEGER NOT NULL, session TEXT, until REAL, queued REAL NOT NULL, deadline REAL, updated REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX runs_by_key ON runs (kind, key) WHERE key IS NOT NULL;
+CREATE INDEX runs_ended ON runs (kind, updated) WHERE state IN ('finished', 'failed', 'cancelled');
+CREATE TABLE inputs (run TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE outcomes (run TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE steps (
+    run TEXT NOT NULL, position TEXT NOT NULL, state TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run, position)
+) WITHOUT ROWID;
+"""
+
+_TABLES_2 = """
+ALTER TABLE runs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runs_by_turn ON runs (state, kind, priority DESC, queued, id);
+CREATE TABLE events (run TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run, n)) WITHOUT ROWID;
+"""
+
+MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2}
+"""What leads to each version from the one before. Version 1 had no priorities and no events."""
+
+_SQLITE_HEADER = b"SQLite format 3\x00"
+
+
+def create_file(path: Path) -> None:
+    """Make an empty file only its owner can read, or check that what is there can be a journal.
+
+    Raises:
+        NotAJournal: The folder is missing, or the path names a folder or something that is not a database.
+        JournalReadOnly: The file cannot be opened for writing.
+        JournalCorrupt: It is a database cut off within its header.
+    """
+    if not path.parent.is_dir():
+        raise NotAJournal(f"{path}: there is no folder {path.parent}", hint="make the folder first")
+    if path.is_dir():
+        raise NotAJournal(f"{path} is a folder", hint="name a file in it")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalReadOnly(
+            f"cannot open {path} for writing: {error.strerror}", hint="check owner and mode of the file and its folder"
+        ) from error
+    try:
+        head = os.pread(fd, 100, 0)
+        if not head:
+            os.fsync(fd)
+        elif not head.startswith(_SQLITE_HEADER):
+            raise NotAJournal(
+                f"{path} is not a journal, nor any SQLite file", hint="name another file; it is as it was"
+            )
+        elif len(head) < 100:
+            raise JournalCorrupt(f"{path} is cut off after {len(head)} bytes", hint="restore a backup")
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def connect(path: Path, durability: Durability, busy_s: float) -> sqlite3.Connection:
+    """Open a connection to a file that is a journal already."""
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA synchronous={durability}")
+        connection.execute("PRAGMA foreign_keys=OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> int:
+    """Make the tables, or bring them up to date; returns the version the file had, 0 for a new one.
+
+    Raises:
+        NotAJournal: It is a database of something else.
+        JournalTooNew: A newer version of the library wrote it.
+    """
+    version = _version(connection, path)
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise JournalUnreadable(
+            f"{path}: the file system does not support write-ahead logging", hint="use a file on a local disk"
+        )
+    if version == CURRENT:
+        return version
+    if crashpoints.armed:
+        crashpoints.reach("migrate.before")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection, path)  # another process may have been faster
+        for step in range(version + 1, CURRENT + 1):
+            for statement in MIGRATIONS[step].split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={CURRENT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    if crashpoints.armed:
+        crashpoints.reach("migrate.after")
+    return version
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    one: Callable[[str], int] = lambda sql: connection.execute(sql).fetchone()[0]  # noqa: E731
+    application, version = one("PRAGMA application_id"), one("PRAGMA user_version")
+    empty = one("SELECT count(*) FROM sqlite_master") == 0
+    if application != APPLICATION_ID and not (application == 0 and version == 0 and empty):
+        raise NotAJournal(f"{path} is a SQLite file of something else", hint="name another file; it is as it was")
+    if version > CURRENT:
+        raise JournalTooNew(
+            f"{path} has version {version}, this library knows up to {CURRENT}",
+            hint="upgrade the library, or open a backup made before",
+        )
+    return version

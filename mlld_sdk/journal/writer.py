@@ -1,0 +1,307 @@
+"""One thread that writes: whatever was asked for while the last commit ran goes into the next one."""
+
+import math
+import queue
+import sqlite3
+import threading
+import time
+from _thread import allocate_lock
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from mlld_sdk.journal import crashpoints
+from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
+from mlld_sdk.journal.faults import fits_alone
+from mlld_sdk.journal.rows import SqliteTx
+from mlld_sdk.journal.store import Notes, Tx
+
+_GROUP: Final = 512
+"""Writes in one commit at most, so that the first of them does not wait for ever."""
+
+_QUEUED, _TAKEN, _DONE, _WITHDRAWN = range(4)
+
+
+class Job:
+    """One write: what to do, and what became of it."""
+
+    __slots__ = ("error", "gate", "notes", "result", "state", "work")
+
+    def __init__(self, work: Callable[[Tx], Any]) -> None:
+        self.work = work
+        self.gate = allocate_lock()
+        self.gate.acquire()
+        self.state = _QUEUED
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.notes = Notes()
+
+
+class Disk(Protocol):
+    """What the writer needs of the file. All of it runs on the writer's thread."""
+
+    def connection(self) -> sqlite3.Connection:
+        """Give the connection to write with, opened again if it had to be closed."""
+
+    def committed(self) -> None:
+        """Check after a commit that the file is still the one that was opened; raises if not."""
+
+    def failed(self, error: BaseException) -> JournalError:
+        """Take note that writes fail, and name the error."""
+
+    def told(self, notes: Notes) -> None:
+        """Pass on what has become durable."""
+
+    def changed_elsewhere(self) -> None:
+        """Pass on that another process has committed something."""
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Give what is due."""
+
+    def pace(self) -> float | None:
+        """Say how long to sleep at most."""
+
+    def closed(self) -> None:
+        """Close the connection; the writer ends."""
+
+
+class Writer:
+    """Owns the writing connection. Its queue is bounded: callers beyond the bound wait for room, within their time."""
+
+    def __init__(self, disk: Disk, name: str, bound: int) -> None:
+        self._disk = disk
+        self._bound = bound
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._crowd = 0
+        self._claim = threading.Lock()
+        self._closing = False
+        self._ended = False
+        self._due = 0.0
+        self._locked_out = False
+        self._version = -1
+        self.commits = 0
+        self.writes = 0
+        self._thread = threading.Thread(target=self._run, name=f"mlld-journal-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Writes waiting for their turn."""
+        return self._queue.qsize()
+
+    def write(self, work: Callable[[Tx], Any], timeout: float) -> Any:
+        """Have something written; returns when it is durable.
+
+        Raises:
+            JournalBusy, JournalLocked: Its turn did not come in time; it was withdrawn and is certainly not written.
+            JournalUncertain: The commit did not come back in time.
+        """
+        deadline = time.monotonic() + timeout
+        if self._queue.qsize() >= self._bound:
+            self._wait_for_room(deadline, timeout)
+        if self._closing:
+            raise JournalClosed("the journal is closed", hint="open it again")
+        job = Job(work)
+        self._queue.put(job)
+        if self._ended:
+            raise JournalClosed("the journal is closed", hint="open it again")
+        if not job.gate.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            self._withdraw(job, timeout)
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def wake(self) -> None:
+        """Make the writer look at its chores and its pace."""
+        self._queue.put(None)
+
+    def close(self, timeout: float) -> bool:
+        """Write what is queued, then end; says whether that was done in time."""
+        self._closing = True
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _wait_for_room(self, deadline: float, timeout: float) -> None:
+        with self._room:
+            self._crowd += 1
+            try:
+                free = self._room.wait_for(
+                    lambda: self._closing or self._queue.qsize() < self._bound, deadline - time.monotonic()
+                )
+            finally:
+                self._crowd -= 1
+        if not free:
+            raise self._late(timeout)
+
+    def _withdraw(self, job: Job, timeout: float) -> None:
+        with self._claim:
+            if job.state == _QUEUED:
+                job.state = _WITHDRAWN
+                raise self._late(timeout)
+        if not job.gate.acquire(timeout=0.05):  # it may have been done this very moment
+            raise JournalUncertain(
+                f"a write was not confirmed within {timeout:g} s; it may be written or not",
+                hint="the disk is very slow or stuck; read the run before you go on",
+            )
+
+    def _late(self, timeout: float) -> JournalError:
+        if self._locked_out:
+            return JournalLocked(
+                f"another process held the journal for {timeout:g} s; nothing was written",
+                hint="find it with lsof; the write can be repeated",
+            )
+        return JournalBusy(
+            f"a write did not get its turn within {timeout:g} s; it was withdrawn",
+            hint="the disk does not keep up with the writers: fewer at once, durability='normal', or a faster disk",
+        )
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not (self._closing and self._queue.empty()):
+            first = self._next()
+            if first is not None:
+                self._group(first)
+            if self._crowd:
+                with self._room:
+                    self._room.notify_all()
+            if first is None or time.monotonic() >= self._due:
+                self._look_around()
+        self._ended = True  # from here on callers refuse themselves; whoever was faster is refused here
+        self._fail(self._drain(self._bound), JournalClosed("the journal was closed", hint="open it again"))
+        with self._room:
+            self._room.notify_all()
+        self._disk.closed()
+
+    def _next(self) -> Job | None:
+        try:
+            rest = None if self._due == math.inf else max(self._due - time.monotonic(), 0)
+            return self._queue.get(timeout=rest)
+        except queue.Empty:
+            return None
+
+    def _group(self, first: Job) -> None:
+        try:
+            connection = self._begin()
+        except Exception as error:  # noqa: BLE001 - every waiting caller is told
+            self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
+            return
+        jobs = [job for job in (first, *self._drain(_GROUP - 1)) if self._take(job)]
+        try:
+            self._commit(connection, jobs)
+        except Exception as error:  # noqa: BLE001 - every waiting caller is told
+            self._rollback(connection)
+            if len(jobs) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
+                for job in jobs:
+                    self._alone(job)
+            else:
+                self._fail(jobs, error)
+
+    def _alone(self, job: Job) -> None:
+        """Commit one write by itself, because its group failed and the fault may be another's."""
+        connection = None
+        try:
+            connection = self._begin()
+            self._commit(connection, [job])
+        except Exception as error:  # noqa: BLE001 - its caller is told
+            if connection is not None:
+                self._rollback(connection)
+            self._fail([job], error)
+
+    def _begin(self) -> sqlite3.Connection:
+        connection = self._disk.connection()
+        self._locked_out = True  # as far as callers can tell while we wait for other processes
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self._locked_out = False
+        return connection
+
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+        tx = SqliteTx(connection)
+        for job in jobs:
+            self._perform(tx, job)
+        if crashpoints.armed:
+            crashpoints.reach("commit.before")
+        connection.execute("COMMIT")
+        if crashpoints.armed:
+            crashpoints.reach("commit.after")
+        self._disk.committed()
+        self.commits += 1
+        self.writes += len(jobs)
+        for job in jobs:
+            if job.error is None:
+                self._disk.told(job.notes)
+            job.state = _DONE
+            job.gate.release()
+
+    def _perform(self, tx: SqliteTx, job: Job) -> None:
+        """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
+        tx.notes = job.notes = Notes()
+        job.error = None
+        before = tx.changes
+        try:
+            job.result = job.work(tx)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            if tx.changes != before:
+                raise
+            job.error = error
+
+    def _rollback(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._disk.failed(error)
+
+    def _fail(self, jobs: list[Job], error: BaseException) -> None:
+        named = self._disk.failed(error) if isinstance(error, sqlite3.Error | OSError) else error
+        for job in jobs:
+            if job.state != _WITHDRAWN:
+                job.error = named
+                job.state = _DONE
+                job.gate.release()
+
+    def _take(self, job: Job) -> bool:
+        with self._claim:
+            if job.state == _WITHDRAWN:
+                return False
+            job.state = _TAKEN
+            return True
+
+    def _drain(self, limit: int) -> list[Job]:
+        jobs: list[Job] = []
+        while len(jobs) < limit:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._due = 0.0
+            else:
+                jobs.append(job)
+        return jobs
+
+    def _look_around(self) -> None:
+        """Do what is due, and look whether another process has committed something."""
+        chores = [] if self._closing else self._disk.chores()
+        connection = None
+        try:
+            connection = self._disk.connection()
+            if chores:
+                self._commit(self._begin(), [Job(chore) for chore in chores])
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+        except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
+            if connection is not None:
+                self._rollback(connection)
+            if isinstance(error, sqlite3.Error | OSError):
+                self._disk.failed(error)
+        else:
+            if version != self._version:
+                self._version = version
+                self._disk.changed_elsewhere()
+        pace = self._disk.pace()
+        self._due = math.inf if pace is None else time.monotonic() + pace
