@@ -266,5 +266,5 @@ def _from(events: deque[RunEvent], place: int, seq: int) -> Iterator[RunEvent]:
 def _body(event: EngineEvent) -> dict[str, Any] | None:
     try:
         return event.body
-    except (msgspec.DecodeError, UnicodeError):
+    except (ValueError, KeyError, RecursionError):
         return None

@@ -24,6 +24,9 @@ from mlld_sdk.run_events import (
 LONGEST_LINE = 1 << 20
 """Characters of an unfinished line that are kept before they are given up as plain output."""
 
+_FIELDS = ("data:", "event:", "id:", "retry:", ":")
+"""How the lines of an event stream begin."""
+
 REMEMBERED = 1 << 20
 """Characters of streamed text that are kept to recognise a repetition."""
 
@@ -39,6 +42,7 @@ class StreamParser:
         self.recognised = False
         self._stream = stream
         self._line = ""
+        self._held = ""
         self._said = ""
         self._thought = ""
         self._spoke = False
@@ -52,7 +56,7 @@ class StreamParser:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             events += self._read_line(line, "\n")
-        if not _may_be_ours(self._line) or len(self._line) > LONGEST_LINE:
+        if self._line and (len(self._line) > LONGEST_LINE or not self._may_be_ours(self._line)):
             rest, self._line = self._line, ""
             events += self._plain(rest)
         return events
@@ -60,13 +64,21 @@ class StreamParser:
     def finish(self) -> list[LlmEvent]:
         """Take the end of the output: an unfinished last line, and tool calls that were never closed."""
         rest, self._line = self._line, ""
-        return [*self._read_line(rest, ""), *self._close_tools()]
+        return [*self._read_line(rest, ""), *self._plain(""), *self._close_tools()]
+
+    def _may_be_ours(self, line: str) -> bool:
+        """Say whether an unfinished line may become one that we read, so that it must wait for its end."""
+        start = line.lstrip()
+        return any(start.startswith(field) or field.startswith(start) for field in ("{", *_FIELDS))
 
     def _read_line(self, line: str, end: str) -> list[LlmEvent]:
         text = line.strip()
         if text.startswith("data:"):
             text = text[5:].strip()
-        elif self.recognised and (not text or text.startswith(("event:", "id:", "retry:", ":"))):
+        elif self.recognised and (not text or text.startswith(_FIELDS)):
+            return []
+        elif text.startswith(_FIELDS) and len(self._held) < LONGEST_LINE:
+            self._held += line + end  # the head of an event stream, or plain output: the next line tells
             return []
         if self.recognised and text == "[DONE]":
             return self._close_tools()
@@ -78,10 +90,12 @@ class StreamParser:
             events = self._read_message(message)
             if events is not None:
                 self.recognised = True
+                self._held = ""
                 return events
         return self._plain(line + end)
 
     def _plain(self, text: str) -> list[LlmEvent]:
+        text, self._held = self._held + text, ""
         return [CommandOutput(text=text, stream=self._stream)] if text else []
 
     def _read_message(self, message: dict[str, Any]) -> list[LlmEvent] | None:
@@ -324,9 +338,3 @@ def _json_or_text(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _may_be_ours(line: str) -> bool:
-    """Say whether an unfinished line may become one that we read, so that it must be kept until it is complete."""
-    start = line.lstrip()[:5]
-    return start.startswith("{") or (bool(start) and "data:".startswith(start)) or start == "data:"
