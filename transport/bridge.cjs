@@ -23,6 +23,7 @@ const DELEGATE_IDLE_MS = 30000;
 const FEATURES = ['full-values', 'private-descriptors', 'checkpoint', 'checkpoint-events', 'survives-failures', 'metrics', 'file-write', 'streaming', 'state-update', 'cancel-at-steps'];
 const EVENTS = [
   'effect', 'command:start', 'command:complete', 'stream:chunk', 'stream:progress', 'state:write', 'guard_denial',
+  'session_write', 'trace_event',
   'streaming:thinking', 'streaming:message', 'streaming:tool-use', 'streaming:tool-result', 'streaming:error', 'streaming:metadata'
 ];
 const DELEGATED = new Set(['sig:sign', 'sig:verify', 'sig:sign-content', 'fs:status']);
@@ -212,6 +213,10 @@ async function run(request, params, filePath, view, languageMode) {
     payloadLabels: labels(params.payloadLabels),
     allowAbsolutePaths: typeof params.allowAbsolutePaths === 'boolean' ? params.allowAbsolutePaths : undefined,
     mcpServers: pick(params.mcpServers, (value) => typeof value === 'string'),
+    trace: params.trace, // these four exist from 2.1.0 on
+    traceMemory: params.traceMemory,
+    traceFile: params.traceFile,
+    traceStderr: params.traceStderr,
     ...cacheOptions
   };
   try {
@@ -364,19 +369,19 @@ class Delegate {
   answered(line) {
     let message;
     try {
-      message = JSON.parse(line).result;
+      message = JSON.parse(line);
     } catch {
       return;
     }
-    const asked = this.waiting.get(message?.id);
+    const { id, answer } = unwrap(message);
+    const asked = this.waiting.get(id);
     if (!asked) return;
-    this.waiting.delete(message.id);
-    const { id, value, ...rest } = message;
+    this.waiting.delete(id);
     if (this.waiting.size === 0) this.idle = setTimeout(() => this.child?.stdin.end(), DELEGATE_IDLE_MS).unref();
     if (/"\[\+\d+ more items\]"|\.\.\. \[truncated \d+ chars\] \.\.\./.test(line)) {
       asked.reject(new Refusal('TRUNCATED', `The answer of '${asked.method}' is longer than the live engine behind it can carry; ask for less (a narrower glob)`));
     } else {
-      asked.resolve(value !== undefined ? value : rest);
+      asked.resolve(answer);
     }
   }
 
@@ -386,6 +391,18 @@ class Delegate {
     this.waiting.clear();
     for (const { reject, method } of lost) reject(new Refusal('ENGINE_UNAVAILABLE', `The live engine that serves '${method}' ended (${how}); try again`));
   }
+}
+
+/** The id and the answer of a live engine's line, in either dialect: `{result: {id, ...}}` (2.0) or `{id, result, error}` (2.1). */
+function unwrap(message) {
+  if (message?.id === undefined) {
+    const { id, value, ...rest } = message?.result ?? {};
+    return { id, answer: value === undefined ? rest : value };
+  }
+  if (message.error) return { id: message.id, answer: { error: message.error } };
+  if (!isRecord(message.result) || message.result.id !== message.id) return { id: message.id, answer: message.result };
+  const { id, ...rest } = message.result;
+  return { id, answer: rest };
 }
 
 // ---- life and death -------------------------------------------------------------------------------------------------
@@ -444,7 +461,7 @@ async function main() {
     return unusable('MLLD_OTP_READ_FD and MLLD_OTP_WRITE_FD must name two open descriptors', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
   }
   if (!directory) return unusable('MLLD_OTP_BRIDGE_PACKAGE must name the directory of the installed mlld package', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
-  process.env.MLLD_NO_STREAMING = 'true'; // as live does: streamed text belongs to events, not to the terminal
+  process.env.MLLD_STREAMING = 'false'; // output belongs into the result, not on this process's stdout; events are not affected
   try {
     mlld = await loadPackage(directory, taps);
   } catch (error) {

@@ -13,6 +13,7 @@ class LayoutError extends Error {}
 
 const EXPORTS = ['execute', 'analyzeModule', 'NodeFileSystem', 'PathContextBuilder'];
 const ENVIRONMENT = ['enableSDKEvents', 'setCheckpointManagerFactory', 'getCheckpointManager', 'getHookManager', 'setDynamicModuleMode', 'getSigService', 'getSignerIdentity'];
+const STEPS = ['createChild', 'executeCode', 'executeCommand']; // what every loop round, block and command passes through
 
 /** Wrap a method so that `before` sees every call first. */
 function watch(prototype, name, before) {
@@ -53,13 +54,14 @@ async function loadPackage(directory, taps) {
   const newFileSystem = () => new mlld.NodeFileSystem();
   const first = await mlld.execute(undefined, undefined, { mode: 'strict', noCheckpoint: true, fileSystem: withScript(newFileSystem(), undefined, '') });
   const environment = first?.environment;
-  const unknown = ENVIRONMENT.filter((name) => typeof environment?.[name] !== 'function');
+  const unknown = [...ENVIRONMENT, ...STEPS].filter((name) => typeof environment?.[name] !== 'function');
   if (unknown.length > 0) throw new LayoutError(`the environment of mlld ${manifest.version} has no ${unknown.join(', ')}`);
   const hooks = environment.getHookManager();
   if (typeof hooks?.runPre !== 'function') throw new LayoutError(`the hook manager of mlld ${manifest.version} has no runPre`);
 
   watch(Object.getPrototypeOf(environment), 'setCheckpointManagerFactory', (self) => taps.setup(self));
   watch(Object.getPrototypeOf(environment), 'enableSDKEvents', (_self, [emitter]) => taps.emitter(emitter));
+  for (const name of STEPS) watch(Object.getPrototypeOf(environment), name, () => taps.step());
   const prototype = Object.getPrototypeOf(hooks);
   const runPre = prototype.runPre;
   prototype.runPre = async function watchedRunPre(node, inputs, env, operation) {
