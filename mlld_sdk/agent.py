@@ -1,0 +1,165 @@
+"""Agents: actors that own engines and work on durable runs."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from mlld_sdk.actors import NO_REPLY, ActorRef, Exit, Killed, Reason
+from mlld_sdk.agent_options import AgentOptions
+from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.errors import ConfigurationError, TaskError
+from mlld_sdk.job import IDEMPOTENT, ONCE, Job
+from mlld_sdk.journal import Lease
+from mlld_sdk.services import LOOK, LookForWork
+from mlld_sdk.work import Work, Worker
+
+CANCEL_GRACE = 5.0
+"""Seconds the code of a cancelled run gets to come to an end before its worker is killed."""
+
+
+class RunDeadlineExceeded(TaskError):
+    """The run was not finished by its deadline."""
+
+    default_code = "RUN_DEADLINE_EXCEEDED"
+
+
+@dataclass(frozen=True, slots=True)
+class _Expired:
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _KillWorker:
+    ref: ActorRef[Worker]
+
+
+class Agent(EngineOwner):
+    """An actor that runs mlld scripts on engines of its own.
+
+    Subclass it and define `run`, or declare it as data: `child(Agent, name="digest", script="digest.mld")`. Options are
+    those of `AgentOptions`, given to `child(...)` or set as class attributes.
+
+    `run` is called on a thread of its own with a job and what was submitted. It is called again from the top when the
+    run is resumed, so keep what must last in steps and not in `self`.
+
+    Failures of a script are answers to whoever asked. When an engine fails, the agent crashes and its supervisor
+    decides; the run goes on with the next incarnation.
+    """
+
+    trap_exit = True
+    Options: ClassVar[type[AgentOptions]] = AgentOptions
+    options: AgentOptions
+
+    run: ClassVar[Any] = None
+    """Define `def run(self, job, payload)` or `async def run(self, job, payload)`; what it returns is the result."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._working: dict[ActorRef[Worker], Work] = {}
+        self._draining = False
+        self._drained: list[Any] = []
+
+    def on_start(self) -> None:
+        """Take over the bay of this name, and look whether work was left behind."""
+        super().on_start()
+        if self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=1):
+            self.actor_ref.cast(LOOK)
+
+    def on_receive(self, message: Any) -> Any:
+        """Take up work, and let nothing of it block this mailbox."""
+        match message:
+            case LookForWork():
+                self._look()
+            case Exit(ref=ref, reason=reason) if ref in self._working:
+                self._worker_ended(ref, reason)
+            case EngineFailed(reason=reason):
+                self.stop(reason)
+            case Configure():
+                super().on_receive(message)
+                self._look()
+            case Drain():
+                return self._drain()
+            case _Expired(run_id=run_id):
+                for work in self._works_on(run_id).values():
+                    work.expire(RunDeadlineExceeded(f"run {run_id} was not finished by its deadline"))
+            case _Lost(run_id=run_id):
+                # Its job takes no more steps; code that does not come to an end by itself is ended.
+                for ref in self._works_on(run_id):
+                    self.send_after(CANCEL_GRACE, _KillWorker(ref))
+            case _KillWorker(ref=ref):
+                if ref in self._working:
+                    ref.kill("its run was cancelled and its code went on")
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def on_terminate(self, reason: Reason) -> None:
+        """Hand the runs back, in whatever order this incarnation ends."""
+        for work in self._working.values():
+            if reason.is_normal_family:
+                work.hand_back()
+            else:
+                work.give_up(str(reason))
+        super().on_terminate(reason)
+
+    def status(self) -> OwnerStatus:
+        """Say what is going on."""
+        runs = tuple(work.lease.run_id for work in self._working.values())
+        state = "draining" if self._draining else "working" if runs or self.bay.status().busy else "idle"
+        return msgspec.structs.replace(super().status(), state=state, runs=runs)
+
+    def _look(self) -> None:
+        """Claim what waits in the journal, as much as there is room for."""
+        room = self.options.concurrency - len(self._working)
+        if room > 0 and not self._draining:
+            owner = f"{self.name}#{self.actor_ref.epoch}"
+            for lease in self.services.journal.claim_unfinished(self.name, owner, limit=room):
+                self._begin(lease)
+
+    def _begin(self, lease: Lease) -> None:
+        name, services, me = self.name, self.services, self.actor_ref
+        policy = IDEMPOTENT if self.options.checkpoint else ONCE
+        job = Job(lease, self.new_port(), services=services, policy=policy)
+        work = Work(lease, job, self.run if self.run is not None else self._run_script)
+        lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
+        ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))
+        self._working[ref] = work
+        if lease.run.deadline is not None:
+            self.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Expired(lease.run_id))
+        ref.cast(LOOK)
+
+    def _run_script(self, job: Job, payload: Any) -> str:
+        if self.options.script is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} has nothing to run", hint="define run(self, job, payload), or give script="
+            )
+        return job.execute(self.options.script, payload).output
+
+    def _worker_ended(self, ref: ActorRef[Worker], reason: Reason) -> None:
+        del self._working[ref]
+        if reason.is_normal_family or isinstance(reason, Killed):
+            self._look()
+            self._answer_drained()
+        else:
+            self.stop(reason)
+
+    def _works_on(self, run_id: str) -> dict[ActorRef[Worker], Work]:
+        return {ref: work for ref, work in self._working.items() if work.lease.run_id == run_id}
+
+    def _drain(self) -> Any:
+        self._draining = True
+        self._drained.append(self.reply_to())
+        self._answer_drained()
+        return NO_REPLY
+
+    def _answer_drained(self) -> None:
+        if self._draining and not self._working:
+            waiting, self._drained = self._drained, []
+            for reply in waiting:
+                reply.reply(True)

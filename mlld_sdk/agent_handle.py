@@ -1,0 +1,198 @@
+"""Talking to an agent by its name: the handle outlives every incarnation of what it names."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar, Unpack
+
+from mlld_sdk.actors import ActorRef
+from mlld_sdk.actors.exits import crash
+from mlld_sdk.engine_owner import ENGINE_FAILURES, AskStatus, Configure, Drain, EngineFailed, OwnerStatus
+from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.port import Port
+from mlld_sdk.requests import RunOptions
+from mlld_sdk.runs import RunHandle
+from mlld_sdk.services import Services
+from mlld_sdk.types import AnalyzeResult, ExecuteResult
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds an agent may take to say how it is; its mailbox never waits for a script."""
+
+
+class AgentUnavailable(InfrastructureError):
+    """Nobody works under this name now: it is starting again, was stopped, or its supervisor gave up.
+
+    Attributes:
+        agent: The name.
+    """
+
+    default_code = "AGENT_UNAVAILABLE"
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(
+            f"{agent} is not running", hint="ask again in a moment, or submit a run: it waits until the agent is back"
+        )
+        self.agent = agent
+
+
+class Named:
+    """What handles to agents and pools have in common.
+
+    Attributes:
+        name: Path in the tree.
+    """
+
+    def __init__(self, services: Services, name: str) -> None:
+        self.name = name
+        self._services = services
+
+    @property
+    def ref(self) -> ActorRef[Any] | None:
+        """The incarnation that lives now, if one does."""
+        return self._services.system.whereis(self.name)
+
+    def execute(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Run a script file on an engine of its own, once, and wait for the result.
+
+        A single request and no run: it is not written down, and not repeated if the engine fails.
+
+        Raises:
+            TaskError: The script failed.
+            InfrastructureError: The engine failed, or none was free in time, or nobody is there (`AgentUnavailable`).
+        """
+        return self._use(lambda port: port.execute(filepath, payload, options))
+
+    def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text as `execute` runs a file, and return its output."""
+        return self._use(lambda port: port.process(script, file_path, payload, options)).output
+
+    def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
+        """Look at a script without running it."""
+        return self._use(lambda port: port.analyze(filepath, timeout))
+
+    def status(self) -> OwnerStatus:
+        """Say what it is doing; answers while scripts run."""
+        status: OwnerStatus = self._ask(AskStatus())
+        return status
+
+    def configure(self, **changes: Any) -> None:
+        """Change options while it works, without dropping engines or requests.
+
+        Raises:
+            ConfigurationError: The option cannot be changed so, or the value is wrong; nothing was changed.
+        """
+        self._ask(Configure(changes))
+
+    def drain(self, timeout: float | timedelta = 60.0) -> None:
+        """Let it take no more runs, and wait until those it works on have ended.
+
+        Raises:
+            CallTimeout: They have not, in that time; it goes on draining.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self._ask(Drain(), seconds)
+
+    def _ask(self, message: Any, timeout: float = ANSWER_TIMEOUT) -> Any:
+        ref = self.ref
+        if ref is None:
+            raise AgentUnavailable(self.name)
+        return ref.call(message, timeout=timeout)
+
+    def _use(self, request: Callable[[Port], T]) -> T:
+        ref, port = self.ref, self._services.ports.get(self.name)
+        if ref is None or port is None:
+            raise AgentUnavailable(self.name)
+        try:
+            return request(port)
+        except ENGINE_FAILURES as error:
+            ref.cast(EngineFailed(crash(error)))
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class AgentHandle(Named):
+    """An agent by its name."""
+
+    def run(
+        self,
+        payload: Any = None,
+        *,
+        run_id: str | None = None,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        priority: int = 0,
+    ) -> RunHandle:
+        """Give the agent a run. It is written down before this returns, and from then on survives everything.
+
+        Args:
+            payload: What to do; given to the agent's `run`. Storable as JSON.
+            run_id: Name of the run; made up if not given.
+            key: Idempotency key: the same key with the same payload is the same run.
+            deadline: Seconds from now after which the run fails if it has not ended.
+            priority: Higher goes first.
+
+        Raises:
+            IdempotencyConflict: The key or the name was used with another payload.
+            ValueNotStorable: The payload cannot be written as JSON.
+        """
+        services = self._services
+        run = services.journal.submit(self.name, payload, run_id=run_id, key=key, deadline=deadline, priority=priority)
+        services.poke(self.name)
+        return RunHandle(services.journal, run.id)
+
+    @property
+    def aio(self) -> "AsyncAgentHandle":
+        """The same for asyncio: nothing blocks the loop."""
+        return AsyncAgentHandle(self)
+
+
+class AsyncAgentHandle:
+    """An agent by its name, for asyncio. Blocking parts happen on other threads."""
+
+    def __init__(self, handle: AgentHandle) -> None:
+        self._handle = handle
+
+    async def run(self, payload: Any = None, **options: Any) -> RunHandle:
+        """Give the agent a run; see `AgentHandle.run`. Await the handle for the result."""
+        return await asyncio.to_thread(lambda: self._handle.run(payload, **options))
+
+    async def execute(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Run a script file once; see `AgentHandle.execute`."""
+        return await asyncio.to_thread(lambda: self._handle.execute(filepath, payload, **options))
+
+    async def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text once; see `AgentHandle.process`."""
+        return await asyncio.to_thread(
+            lambda: self._handle.process(script, file_path=file_path, payload=payload, **options)
+        )
+
+    async def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
+        """Look at a script without running it."""
+        return await asyncio.to_thread(lambda: self._handle.analyze(filepath, timeout=timeout))
+
+    async def status(self) -> OwnerStatus:
+        """Say what it is doing."""
+        return await asyncio.to_thread(self._handle.status)

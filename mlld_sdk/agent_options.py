@@ -1,0 +1,136 @@
+"""What can be chosen about agents and pools, checked when they are declared."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import msgspec
+
+from mlld_sdk.bay import Recycle
+from mlld_sdk.engine_choice import EngineKind, chosen, command_for
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.port import DEFAULT_TIMEOUT
+from mlld_sdk.transport.command import EngineCommand
+
+LIVE_CHANGES = frozenset({"script", "timeout", "hibernate_after", "concurrency"})
+"""Options that can change without dropping engines."""
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor gets its engines. Class attributes of the same names are the defaults.
+
+    Attributes:
+        engine: Which engine runs the scripts: `live`, `bridge` or `embedded`. `None` takes `MLLD_ENGINE` from the
+            environment, else `live`.
+        command: The mlld program, a name on `PATH` or a path.
+        command_args: Arguments before `live --stdio`; for the embedded engine, its switches.
+        working_dir: Where engines run and relative script paths start; `None` is the host's directory.
+        environ: Added to the engines' environment.
+        checkpoint: Serve finished model calls from mlld's cache when a script is run again. `"isolated"`: from a cache
+            that belongs to this name alone.
+        timeout: Seconds a request may take, waiting for an engine included; `None` for no limit.
+        spares: Engines kept warm beyond those in use, so that whoever needs a new one finds it ready.
+        eager: Start engines with the actor instead of at the first request.
+        hibernate_after: Seconds after which idle engines are put to sleep; `None` for never.
+        recycle: When a working engine is replaced.
+    """
+
+    engine: EngineKind | None = None
+    command: str = "mlld"
+    command_args: tuple[str, ...] = ()
+    working_dir: str | None = None
+    environ: Mapping[str, str] = {}
+    checkpoint: bool | Literal["isolated"] = False
+    timeout: float | None = DEFAULT_TIMEOUT
+    spares: int = 0
+    eager: bool = False
+    hibernate_after: float | None = 300.0
+    recycle: Recycle = Recycle()
+
+    @property
+    def berths(self) -> tuple[int, int]:
+        """How many engines may work at once, and how many more while all of those are busy."""
+        return 1, 0
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Say the options with changes that can be taken without dropping engines.
+
+        Raises:
+            ConfigurationError: A change needs another engine, or a value is wrong.
+        """
+        for name in changes:
+            if name not in LIVE_CHANGES:
+                raise ConfigurationError(
+                    f"{name} cannot be changed in a running actor",
+                    hint=f"these can: {', '.join(sorted(LIVE_CHANGES))}; for others change its declaration",
+                )
+        return self.having(changes)
+
+    def engine_command(self) -> EngineCommand:
+        """Find the program that runs the engines.
+
+        Raises:
+            ConfigurationError: It cannot be found or used.
+        """
+        kind = chosen(self.engine, self.command, self.command_args)
+        return command_for(kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
+
+    def having(self, values: Mapping[str, Any]) -> Self:
+        """Say the options with other values.
+
+        Raises:
+            ConfigurationError: An option does not exist or has a wrong value; the message names it.
+        """
+        unknown = sorted(set(values) - set(self.__struct_fields__))
+        if unknown:
+            raise ConfigurationError(
+                f"there is no option {unknown[0]!r}", hint=f"there are: {', '.join(self.__struct_fields__)}"
+            )
+        new = msgspec.structs.replace(self, **{name: _plain(value) for name, value in values.items()})
+        try:
+            msgspec.convert(msgspec.structs.asdict(new), type(self))
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"an option has a wrong value: {error}") from None
+        new._check()
+        return new
+
+    def _check(self) -> None:
+        self._at_least(0, "spares")
+        for name in ("timeout", "hibernate_after"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be more than 0 seconds or None, got {value}")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class AgentOptions(EngineOptions, frozen=True, kw_only=True):
+    """How an agent works, besides how it gets its engines.
+
+    Attributes:
+        script: What `run` executes when the class does not define one.
+        engines: How many engines it may use at once, for parallel branches and for requests beside runs.
+        concurrency: How many runs it works on at once.
+    """
+
+    script: str | None = None
+    engines: int = 1
+    concurrency: int = 1
+
+    @property
+    def berths(self) -> tuple[int, int]:
+        """How many engines may work at once; an agent has no overflow."""
+        return self.engines, 0
+
+    def _check(self) -> None:
+        super()._check()
+        self._at_least(1, "engines", "concurrency")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value

@@ -1,0 +1,125 @@
+"""Asking any engine to keep and serve finished model calls.
+
+The bridge and the embedded engine take `checkpoint`, `fresh`, `resume` and `fork` as parameters. The live engine
+ignores them, so the same is done to it by honest means: the cache on disk is edited before the request, and the script
+is sent as text under a first line that tells the engine to serve what it has.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Event
+from mlld_sdk.transport.checkpoints import CheckpointCache, parse_selector, script_name
+
+PARAMETERS = ("checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName")
+SERVE = "resume: auto\n"
+FOLDER = Path(".mlld") / "checkpoints"
+
+
+class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
+    """A model call was answered from the cache; nothing was paid for it again.
+
+    Attributes:
+        agent: Whose script made it.
+        function: Name of the function.
+        key: Its key in the cache.
+    """
+
+    agent: str
+    function: str
+    key: str
+
+
+class CheckpointMiss(Event, frozen=True, kw_only=True, tag="checkpoint.miss"):
+    """A model call was made, and its answer kept.
+
+    Attributes:
+        agent: Whose script made it.
+        function: Name of the function.
+        key: Its key in the cache.
+    """
+
+    agent: str
+    function: str
+    key: str
+
+
+class NoLiveCheckpoint(ConfigurationError):
+    """The live engine cannot do this with its cache; the bridge can."""
+
+    default_code = "NO_LIVE_CHECKPOINT"
+
+
+def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Turn a request with checkpoint parameters into one this kind of engine understands.
+
+    For the live engine this edits the cache on disk first, and may turn `execute` into `process`.
+
+    Args:
+        kind: `live`, `bridge` or `embedded`.
+        method: `process` or `execute`.
+        params: Parameters on the wire.
+        working_dir: Where the engine runs; its cache lies below.
+
+    Raises:
+        NoLiveCheckpoint: The live engine has no means for what is asked.
+    """
+    if kind != "live" or not any(name in params for name in PARAMETERS):
+        return method, params
+    asked = {name: params[name] for name in PARAMETERS if name in params}
+    plain = {name: value for name, value in params.items() if name not in PARAMETERS}
+    path = plain.get("filepath") if method == "execute" else plain.get("filePath")
+    if path is None:
+        raise NoLiveCheckpoint("script text without a file path has no cache", hint="give file_path")
+    _refuse_what_live_cannot(asked)
+    edit_cache(working_dir / FOLDER, str(path), asked)
+    serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
+    return _served(method, plain, Path(path)) if serves else (method, plain)
+
+
+def edit_cache(root: Path, script: str, asked: dict[str, Any]) -> None:
+    """Do to a script's cache what `fresh`, `fork` and `resume` ask, in this order; and mend a torn last row."""
+    name = script_name(script)
+    if name is None:
+        raise NoLiveCheckpoint(f"{script} has no cache", hint="give the script a file name")
+    cache = CheckpointCache(root, name)
+    cache.repair()
+    if asked.get("fresh"):
+        cache.clear()
+    if "fork" in asked:
+        cache.fork_from(CheckpointCache(root, asked["fork"]))
+    if isinstance(asked.get("resume"), str):
+        cache.drop(cache.select(parse_selector(asked["resume"])))
+
+
+def _refuse_what_live_cannot(asked: dict[str, Any]) -> None:
+    if asked.get("checkpoint") is False or asked.get("noCheckpoint"):
+        raise NoLiveCheckpoint(
+            "the live engine always keeps model calls",
+            hint="use engine='bridge', or begin the script with resume: never",
+        )
+    for name in ("checkpointRoot", "checkpointName"):
+        if name in asked:
+            raise NoLiveCheckpoint(
+                f"the live engine does not take {name}",
+                hint="use engine='bridge', or give the agent a working_dir of its own",
+            )
+
+
+def _served(method: str, params: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+    """Have the script run as text with a first line that makes the engine serve its cache."""
+    if method == "execute":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            return method, params  # the engine says what is wrong with the file, in its own words
+    else:
+        text = params["script"]
+    if text.lstrip("\ufeff").lower().startswith("resume:"):
+        return method, params
+    rest = {name: value for name, value in params.items() if name not in ("filepath", "timeoutMs")}
+    # `execute` reads a file without a known suffix as strict, `process` as markdown.
+    if method == "execute" and path.suffix not in (".mld", ".md"):
+        rest.setdefault("mode", "strict")
+    return "process", {**rest, "script": SERVE + text, "filePath": str(path)}

@@ -1,0 +1,164 @@
+"""What agents and pools share: an actor that owns a bay of engines and answers for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from mlld_sdk.actors import Actor, Crash, Reason
+from mlld_sdk.agent_options import EngineOptions
+from mlld_sdk.bay import BayStatus, EngineBay
+from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.port import Port
+from mlld_sdk.services import Services
+from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
+
+HIBERNATION_LOOK = 15.0
+"""Seconds between two looks for engines that have been idle for long, at most."""
+
+ENGINE_FAILURES = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
+"""What is the engine's fault, and not the deadline's, the queue's or the caller's."""
+
+
+class OwnerGone(InfrastructureError):
+    """The agent or pool that did the work ended; the request was not finished, a run goes on when it is back."""
+
+    default_code = "AGENT_GONE"
+
+
+class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent or pool is doing.
+
+    Attributes:
+        name: Its path in the tree.
+        state: `idle`, `working` or `draining`.
+        engines: Its engines.
+        runs: Ids of the runs it works on.
+    """
+
+    name: str
+    state: str
+    engines: BayStatus
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """Somebody's request found an engine dead."""
+
+    reason: Crash
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Change options while running."""
+
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more work; answered when none is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """Ask for an `OwnerStatus`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SleepIdle:
+    """Put engines to sleep that nobody has used for long."""
+
+
+class EngineOwner(Actor):
+    """An actor with engines. Subclasses say what is done with them.
+
+    The bay belongs to the name in the tree: it survives a crash of the actor, so a warm spare serves the successor,
+    and ends with an orderly stop.
+    """
+
+    Options: ClassVar[type[EngineOptions]] = EngineOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        defaults = {
+            name: getattr(type(self), name)
+            for name in self.Options.__struct_fields__
+            if hasattr(type(self), name) and not hasattr(Actor, name)  # what an actor means by that name is not ours
+        }
+        self.options = self.Options().having({**defaults, **options})
+
+    def on_start(self) -> None:
+        """Find the engines' program and take over the bay of this name."""
+        self.services = Services.of(self.system)
+        self.name = self.actor_ref.path
+        self._command = self.options.engine_command()
+        self.bay = self.services.bay(self.name, self._make_bay)
+        self.port = self.new_port()
+        self.services.ports[self.name] = self.port
+        self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))
+        if self.options.eager:
+            self.bay.warm()
+        self._sleep_later()
+
+    def on_receive(self, message: Any) -> Any:
+        """Answer for the engines."""
+        match message:
+            case AskStatus():
+                return self.status()
+            case Configure(changes=changes):
+                self.options = self.options.changed(changes)
+                self.port.timeout = self.options.timeout
+            case SleepIdle():
+                if self.options.hibernate_after is not None:
+                    self.bay.sleep_idle(self.options.hibernate_after)
+                self._sleep_later()
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def on_terminate(self, reason: Reason) -> None:
+        """End the engines, unless a successor is coming."""
+        if reason.is_normal_family:
+            self.services.close_bay(self.name)
+
+    def status(self) -> OwnerStatus:
+        """Say what is going on."""
+        engines = self.bay.status()
+        return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
+
+    def new_port(self) -> Port:
+        """Make a way to the engines that can be stopped for itself."""
+        isolated = self.options.checkpoint == "isolated"
+        return Port(
+            self.bay,
+            name=self.name,
+            kind=self._command.label,
+            working_dir=self.options.working_dir,
+            checkpoint=bool(self.options.checkpoint),
+            cache_root=self.services.cache_root(self.name) if isolated else None,
+            timeout=self.options.timeout,
+            env=self.services.env,
+            sink=self.services.sink,
+        )
+
+    def _sleep_later(self) -> None:
+        if self.options.hibernate_after is not None:
+            self.send_after(min(self.options.hibernate_after, HIBERNATION_LOOK), SleepIdle())
+
+    def _make_bay(self) -> EngineBay[Engine]:
+        services, command, options = self.services, self._command, self.options
+        size, overflow = options.berths
+        return EngineBay(
+            lambda: Engine.start(command, exclusive=True, label=self.name, env=services.env, sink=services.sink),
+            size=size,
+            overflow=overflow,
+            spares=options.spares,
+            budget=services.budget,
+            recycle=options.recycle,
+            env=services.env,
+            label=self.name,
+        )

@@ -1,0 +1,390 @@
+"""A job: what the code of a run holds in its hands. Each call through it is a durable step.
+
+A step is written down before it acts and its result before it is handed on. When the run is resumed the code runs again
+from the top, and every finished step answers from the journal instead of acting. So code between steps should decide
+from what steps gave it, and everything that costs or changes something belongs into a step.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from typing import Any, Final, TypeVar, Unpack, cast
+
+from mlld_sdk import results
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.events import Event
+from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
+from mlld_sdk.journal.errors import JournalRefusal
+from mlld_sdk.port import Port
+from mlld_sdk.requests import RunOptions
+from mlld_sdk.services import Services
+from mlld_sdk.transport.errors import CallTimeout
+from mlld_sdk.types import ExecuteResult
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+IDEMPOTENT: Final = StepPolicy(on_interrupt="retry", max_attempts=5)
+"""A step that may run twice: up to five times when whoever runs it keeps dying."""
+
+ONCE: Final = StepPolicy(on_interrupt="fail")
+"""A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
+
+
+class RunProgressed(Event, frozen=True, kw_only=True, tag="run.progressed"):
+    """A run said how far it is.
+
+    Attributes:
+        run_id: The run.
+        agent: Who works on it.
+        message: In words.
+        fraction: From 0 to 1, if it can be said.
+    """
+
+    run_id: str
+    agent: str
+    message: str
+    fraction: float | None = None
+
+
+class StepFailed(TaskError):
+    """A step failed, now or in an earlier life of the run; the first time and every replay raise the same.
+
+    Attributes:
+        step: Name of the step.
+        type: Name of the exception's class.
+    """
+
+    default_code = "STEP_FAILED"
+
+    def __init__(self, step: str, error: ErrorRecord) -> None:
+        super().__init__(error.message, code=error.code, hint=error.hint)
+        self.step = step
+        self.type = error.type
+
+
+class JobCancelled(MlldError):
+    """The run was cancelled, or its deadline passed; the job takes no more steps."""
+
+    default_code = "ABORTED"
+
+
+class Job:
+    """One run in progress. Threads may share it only through `parallel` and `map`, which give each branch its own.
+
+    Attributes:
+        run_id: Name of the run, for logs and for idempotency keys of your own.
+        attempt: How often the run has been taken up, 1 the first time.
+    """
+
+    def __init__(self, lease: Lease, port: Port, *, services: Services, policy: StepPolicy) -> None:
+        """Jobs are made by the agent that works on a run."""
+        self.run_id = lease.run_id
+        self.attempt = lease.attempt
+        self._lease = lease
+        self._port = port
+        self._services = services
+        self._policy = policy
+        self._positions = Positions()
+        self._fate = _Fate(port, services.env.now())
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        filepath: str | os.PathLike[str],
+        payload: Any = None,
+        *,
+        idempotent: bool | None = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Run a script file as a step.
+
+        Args:
+            filepath: The script, relative to the agent's working directory.
+            payload: Seen by the script as `@payload`.
+            idempotent: Whether the step may run again if it is interrupted. By default it may if the agent keeps
+                checkpoints, because then finished model calls are not made again.
+            **options: As for `Client.execute`.
+
+        Raises:
+            StepFailed: The script failed, or did not finish in time (`TIMEOUT`).
+        """
+        name = os.fspath(filepath)
+        asked = _asked("execute", name, payload, options)
+        return self._engine_step(name, asked, idempotent, lambda: self._port.execute(filepath, payload, options))
+
+    def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        idempotent: bool | None = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
+        name = "process" if file_path is None else os.fspath(file_path)
+        asked = _asked("process", script, [file_path and os.fspath(file_path), payload], options)
+        # Text without a file has no cache, so nothing protects its model calls from being made twice.
+        protected = idempotent if idempotent is not None or file_path is not None else False
+        return self._engine_step(
+            name, asked, protected, lambda: self._port.process(script, file_path, payload, options)
+        ).output
+
+    def step(self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False) -> T:
+        """Call a function as a step. What it returns must be storable as JSON, and comes back the same on replay.
+
+        Args:
+            name: What the step is called; with the arguments it must be the same on every replay.
+            function: Called with `args`, on this thread.
+            *args: Storable as JSON too.
+            idempotent: Whether it may run again if it is interrupted.
+
+        Raises:
+            StepFailed: The function raised. An `InfrastructureError` is no answer: it passes through, the agent is
+                restarted and the step treated as interrupted.
+        """
+        asked = self._fingerprint("step", name, args)
+        return cast("T", self._step(name, asked, IDEMPOTENT if idempotent else ONCE, lambda: function(*args)))
+
+    def parallel(self, *branches: Callable[["Job"], Any]) -> list[Any]:
+        """Run branches side by side, each with a job of its own for its steps, and return what they gave, in order.
+
+        All branches are let finish. Then the first error, in the order of the branches, is raised.
+        """
+        return self.map(lambda branch, job: branch(job), branches, concurrency=max(1, len(branches)))
+
+    def map(self, function: Callable[[S, "Job"], T], items: Iterable[S], *, concurrency: int = 4) -> list[T]:
+        """Call `function(item, job)` for every item, some at a time, and return the results in order.
+
+        Args:
+            function: Takes an item and the job of its branch.
+            items: What to work on; the same on every replay.
+            concurrency: How many at a time. Steps on engines also wait for one of the agent's engines.
+        """
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
+        work = list(items)
+        jobs = [self._branch(positions) for positions in self._positions.branches(len(work))] if work else []
+        with ThreadPoolExecutor(max(1, min(concurrency, len(work))), thread_name_prefix=self.run_id) as threads:
+            calls = [threads.submit(function, item, job) for item, job in zip(work, jobs, strict=True)]
+            pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
+            if self._fate.sealed is not None:  # nobody may act any more: let nothing begin
+                for call in pending:
+                    call.cancel()
+        self.check()
+        return [call.result() for call in calls]
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """Say how far the run is: seen by operators, and proof that it is not stuck."""
+        self._progressed()
+        at = self._services.env.wall()
+        self._services.sink(
+            RunProgressed(at=at, run_id=self.run_id, agent=self._port.name, message=message, fraction=fraction)
+        )
+
+    def note(self, name: str, data: Any = None) -> None:
+        """Write a receipt into the run's own record."""
+        self.check()
+        self._lease.note(name, data)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run takes no more steps, for loops that want to end early."""
+        return self._fate.sealed is not None
+
+    def check(self) -> None:
+        """Raise what ended this job, if anything did."""
+        if self._fate.sealed is not None:
+            raise self._fate.sealed
+
+    # -- for the agent ------------------------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> MlldError | None:
+        """What ended the job before its code did, even if that code swallowed the error."""
+        return self._fate.sealed
+
+    @property
+    def last_progress(self) -> float:
+        """Monotonic seconds at which a step last ended or progress was last said."""
+        return self._fate.progressed
+
+    def seal(self, why: MlldError) -> None:
+        """Let this job take no more steps, and end what it has under way on engines."""
+        self._fate.seal(why)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _branch(self, positions: Positions) -> "Job":
+        job = Job(self._lease, self._port, services=self._services, policy=self._policy)
+        job._positions, job._fate = positions, self._fate
+        return job
+
+    def _progressed(self) -> None:
+        self._fate.progressed = self._services.env.now()
+
+    def _fingerprint(self, *parts: Any) -> Fingerprint:
+        return self._services.journal.fingerprint(*parts)
+
+    def _engine_step(
+        self, name: str, asked: Sequence[Any], idempotent: bool | None, run: Callable[[], ExecuteResult]
+    ) -> ExecuteResult:
+        policy = self._policy if idempotent is None else IDEMPOTENT if idempotent else ONCE
+        stored = self._step(name, self._fingerprint(*asked), policy, lambda: _storable(run()))
+        return results.execute_result(stored)
+
+    def _step(self, name: str, asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        self.check()
+        position = self._positions.next()
+        decision = self._sealing(lambda: self._lease.begin_step(position, name, asked, policy))
+        match decision:
+            case Replay(value=value):
+                self._progressed()
+                return value
+            case Failed(error=error):
+                raise StepFailed(name, error)
+            case Fresh():
+                return self._act(name, position, act)
+
+    def _act(self, name: str, position: str, act: Callable[[], Any]) -> Any:
+        try:
+            value = act()
+        except CallTimeout as late:  # the step's own deadline is an answer; any other failure below us is not
+            return self._answer_failure(name, position, late)
+        except (InfrastructureError, JobCancelled) as broken:
+            self._fate.seal(broken)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the step raised is its answer
+            return self._answer_failure(name, position, error)
+        self.check()
+        try:
+            done = self._sealing(lambda: self._lease.finish_step(position, value))
+        except JournalRefusal as refused:  # the value cannot be stored: the step acted, and this is what came of it
+            return self._answer_failure(name, position, refused)
+        self._progressed()
+        return done
+
+    def _answer_failure(self, name: str, position: str, error: Exception) -> Any:
+        self.check()
+        record = self._sealing(lambda: self._lease.fail_step(position, error))
+        raise StepFailed(name, record) from error
+
+    def _sealing(self, write: Callable[[], T]) -> T:
+        """Do something to the journal; if the journal itself fails, the job is over."""
+        try:
+            return write()
+        except InfrastructureError as error:
+            self._fate.seal(error)
+            raise
+
+
+class _Fate:
+    """What a job and all its branches share: whether they may still act."""
+
+    def __init__(self, port: Port, now: float) -> None:
+        self.sealed: MlldError | None = None
+        self.progressed = now
+        self._port = port
+        self._lock = threading.Lock()
+
+    def seal(self, why: MlldError) -> None:
+        with self._lock:
+            if self.sealed is not None:
+                return
+            self.sealed = why
+        self._port.stop(why)
+
+
+class AsyncJob:
+    """The same job for `async def run`: every step is awaited and none blocks the loop."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.run_id = job.run_id
+        self.attempt = job.attempt
+        self.progress = job.progress
+        self.note = job.note
+        self.check = job.check
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run takes no more steps."""
+        return self._job.cancelled
+
+    async def execute(
+        self,
+        filepath: str | os.PathLike[str],
+        payload: Any = None,
+        *,
+        idempotent: bool | None = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Run a script file as a step; see `Job.execute`."""
+        return await asyncio.to_thread(lambda: self._job.execute(filepath, payload, idempotent=idempotent, **options))
+
+    async def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        idempotent: bool | None = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text as a step; see `Job.process`."""
+        return await asyncio.to_thread(
+            lambda: self._job.process(script, file_path=file_path, payload=payload, idempotent=idempotent, **options)
+        )
+
+    async def step(self, name: str, function: Callable[..., Awaitable[T]], *args: Any, idempotent: bool = False) -> T:
+        """Await a coroutine function as a step; see `Job.step`."""
+        loop = asyncio.get_running_loop()
+
+        def act(*given: Any) -> T:
+            async def call() -> T:
+                return await function(*given)
+
+            return asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+        return await asyncio.to_thread(lambda: self._job.step(name, act, *args, idempotent=idempotent))
+
+    async def map(
+        self, function: Callable[[S, "AsyncJob"], Awaitable[T]], items: Iterable[S], *, concurrency: int = 4
+    ) -> list[T]:
+        """Await `function(item, job)` for every item, some at a time, and return the results in order."""
+        loop = asyncio.get_running_loop()
+
+        def branch(item: S, job: Job) -> T:
+            async def call() -> T:
+                return await function(item, AsyncJob(job))
+
+            return asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+        return await asyncio.to_thread(lambda: self._job.map(branch, items, concurrency=concurrency))
+
+
+def _asked(method: str, what: str, more: Any, options: RunOptions) -> list[Any]:
+    """Say what an engine step asks for: everything that may change the answer, and no deadline."""
+    relevant = {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")}
+    return [method, what, more, relevant]
+
+
+def _storable(result: ExecuteResult) -> dict[str, Any]:
+    """Keep of a result what its reader can use, in the engine's own spelling, so that reading it back is one way."""
+    return {
+        "output": result.output,
+        "exports": result.exports,
+        "stateWrites": [
+            {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
+            for write in result.state_writes
+        ],
+        "denials": [asdict(denial) for denial in result.denials],
+        "effects": [{"type": effect.type, "content": effect.content, "path": effect.path} for effect in result.effects],
+    }

@@ -1,0 +1,242 @@
+"""One request on an engine of one's own: lease, ask, answer, clean up, give back.
+
+Agents, pools and the steps of runs all talk to engines through a port. It leases an engine exclusively from a bay, so
+nobody else's failure reaches this request and this request's failure reaches nobody else.
+"""
+
+import contextlib
+import copy
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from mlld_sdk import checkpointing, results
+from mlld_sdk.bay import Lease, NoEngineFree
+from mlld_sdk.checkpointing import CheckpointHit, CheckpointMiss
+from mlld_sdk.env import Env
+from mlld_sdk.errors import InfrastructureError, TaskError
+from mlld_sdk.events import Sink, discard
+from mlld_sdk.requests import RunOptions, execute_params, process_params, seconds
+from mlld_sdk.run_log import History
+from mlld_sdk.transport.call import Call
+from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.wire import EngineEvent
+from mlld_sdk.types import AnalyzeResult, ExecuteResult
+
+DEFAULT_TIMEOUT: Final = 600.0
+"""Seconds a request may take unless somebody says otherwise: model calls are slow."""
+
+
+class Lender(Protocol):
+    """Where a port gets its engines."""
+
+    def lease(self, timeout: float) -> "Held":
+        """Hold an engine exclusively, or raise within `timeout` seconds."""
+        ...
+
+
+class Held(Protocol):
+    """An engine held exclusively."""
+
+    engine: Engine
+
+    def give_back(self, *, broken: bool = False) -> None:
+        """Return it; `broken` if its state is unknown."""
+        ...
+
+
+class OneEngine:
+    """Lends the one engine of a lease, to one request at a time; it is not given back but by its holder."""
+
+    def __init__(self, lease: Lease[Engine]) -> None:
+        self.engine = lease.engine
+        self._lease = lease
+        self._turn = threading.Lock()
+
+    def lease(self, timeout: float) -> "OneEngine":
+        """Wait for this engine's turn."""
+        if not self._turn.acquire(timeout=timeout):
+            raise NoEngineFree(f"the engine was busy for {timeout:g} s", hint="ask it one thing at a time")
+        return self
+
+    def give_back(self, *, broken: bool = False) -> None:
+        """End the turn; a broken engine is of no use to its holder either."""
+        if broken:
+            self._lease.give_back(broken=True)
+        self._turn.release()
+
+
+class Port:
+    """Asks engines of one bay, one request at a time each. Any thread may use it; each use leases an engine.
+
+    Args:
+        bay: Where the engines are.
+        name: Path of the agent or pool, for events.
+        kind: `live`, `bridge` or `embedded`.
+        working_dir: Where the engines run, and relative script paths start.
+        checkpoint: Whether finished model calls are served from mlld's own cache.
+        cache_root: Directory of the cache, when it is not the usual one below `working_dir`.
+        timeout: Seconds a request may take, waiting for an engine included.
+        env: Clocks.
+        sink: Takes the events.
+
+    Attributes:
+        failures: How many requests have failed in a row through no fault of the script.
+    """
+
+    def __init__(
+        self,
+        bay: Lender,
+        *,
+        name: str,
+        kind: str,
+        working_dir: str | os.PathLike[str] | None = None,
+        checkpoint: bool = False,
+        cache_root: str | os.PathLike[str] | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        env: Env | None = None,
+        sink: Sink = discard,
+    ) -> None:
+        self.bay = bay
+        self.name = name
+        self.kind = kind
+        self.checkpoint = checkpoint
+        self.timeout = timeout
+        self._working_dir = Path(working_dir or os.curdir).absolute()
+        self._cache_root = Path(cache_root) if cache_root is not None else None
+        self._env = env or Env()
+        self._sink = sink
+        self._calls: set[Call] = set()
+        self._leases: set[Held] = set()
+        self.failures = 0
+        self._lock = threading.Lock()
+        self._stopped: BaseException | None = None
+
+    def execute(self, filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> ExecuteResult:
+        """Run a script file.
+
+        Raises:
+            TaskError: The script failed.
+            InfrastructureError: The engine did, or none was to be had.
+        """
+        params = execute_params(self._working_dir / filepath, payload, self._with_defaults(options))
+        return self._run("execute", params, options)
+
+    def process(
+        self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
+    ) -> ExecuteResult:
+        """Run script text. Raises as `execute` does."""
+        where = None if file_path is None else self._working_dir / file_path
+        keeps = self.checkpoint and where is not None
+        params = process_params(script, where, payload, self._with_defaults(options) if keeps else options)
+        return self._run("process", params, options)
+
+    def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
+        """Look at a script without running it."""
+        path = os.fspath(self._working_dir / filepath)
+        return results.analyze_result(self._ask("analyze", {"filepath": path}, timeout, None), path)
+
+    def on(self, lease: Lease[Engine]) -> "Port":
+        """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
+        port = copy.copy(self)
+        port.bay = OneEngine(lease)
+        return port
+
+    def stop(self, why: BaseException) -> None:
+        """Refuse further requests with `why`, cancel those under way and kill their engines; returns at once."""
+        with self._lock:
+            self._stopped = why
+            calls, leases = list(self._calls), list(self._leases)
+        for call in calls:
+            call.cancel()
+        for lease in leases:
+            lease.engine.kill()
+
+    def _with_defaults(self, options: RunOptions) -> RunOptions:
+        chosen: RunOptions = {**options}
+        if self.checkpoint and options.get("checkpoint") is None:
+            chosen["checkpoint"] = True
+        if self._cache_root is not None and options.get("checkpoint_root") is None:
+            chosen["checkpoint_root"] = str(self._cache_root)
+        return chosen
+
+    def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
+        history = History()
+        method, params = checkpointing.for_engine(self.kind, method, params, self._working_dir)
+        timeout = options.get("timeout", self.timeout)
+
+        def take(events: Sequence[EngineEvent]) -> None:
+            history.push(events)
+            for event in events:
+                if event.type in ("checkpoint:hit", "checkpoint:miss"):
+                    self._tell_checkpoint(event)
+
+        reply = self._ask(method, params, seconds(timeout), take)
+        return results.execute_result(reply, history.state_writes(), history.denials(), history.effects())
+
+    def _tell_checkpoint(self, event: EngineEvent) -> None:
+        entry = event.body.get("checkpoint") or {}
+        kind = CheckpointHit if event.type == "checkpoint:hit" else CheckpointMiss
+        function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
+        self._sink(kind(at=self._env.wall(), agent=self.name, function=function, key=key))
+
+    def _ask(
+        self,
+        method: str,
+        params: dict[str, Any],
+        timeout: float | None,
+        on_events: Callable[[Sequence[EngineEvent]], None] | None,
+    ) -> Any:
+        deadline = None if timeout is None else self._env.now() + timeout
+        with self._engine(timeout) as engine:
+            left = None if deadline is None else max(0.0, deadline - self._env.now())
+            call = engine.submit(method, params, timeout=left, on_events=on_events)
+            with self._underway(call):
+                reply = call.result()
+        self.failures = 0
+        return reply.payload
+
+    @contextlib.contextmanager
+    def _engine(self, timeout: float | None) -> Iterator[Engine]:
+        """Hold an engine. A failing script leaves a well-behaved engine usable; anything else breaks it."""
+        lease = self.bay.lease(threading.TIMEOUT_MAX if timeout is None else timeout)
+        with self._lock:
+            self._leases.add(lease)
+        broken = True
+        try:
+            if self._stopped is not None:
+                raise self._stopped
+            yield lease.engine
+            broken = False
+        except TaskError:
+            # The live engine may still run branches of the script that failed; the others end them.
+            broken = self.kind == "live"
+            raise
+        except InfrastructureError:
+            self.failures += 1
+            raise
+        finally:
+            with self._lock:
+                self._leases.discard(lease)
+            if not broken and self.kind != "embedded":
+                lease.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
+            lease.give_back(broken=broken)
+
+    @contextlib.contextmanager
+    def _underway(self, call: Call) -> Iterator[None]:
+        with self._lock:
+            self._calls.add(call)
+            stopped = self._stopped
+        if stopped is not None:
+            call.cancel()
+        try:
+            yield
+        except BaseException:
+            if self._stopped is not None:
+                raise self._stopped from None
+            raise
+        finally:
+            with self._lock:
+                self._calls.discard(call)

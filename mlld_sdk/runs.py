@@ -1,0 +1,148 @@
+"""Handles to runs: they name the work and not whoever does it, so they outlive process, actor and service."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from typing import Any
+
+from mlld_sdk.errors import MlldError, TaskError
+from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
+from mlld_sdk.journal.errors import RunParked
+
+RESULT_TIMEOUT = 600.0
+
+
+class RunFailed(TaskError):
+    """The run ended with an error; `code` is the error's own.
+
+    Attributes:
+        run_id: The run.
+        record: The error as it was recorded, with its traceback.
+    """
+
+    default_code = "RUN_FAILED"
+
+    def __init__(self, run_id: str, record: ErrorRecord) -> None:
+        super().__init__(f"run {run_id} failed: {record.message}", code=record.code, hint=record.hint)
+        self.run_id = run_id
+        self.record = record
+
+
+class RunCancelled(MlldError):
+    """The run was cancelled before it had a result.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    default_code = "ABORTED"
+
+    def __init__(self, run_id: str, record: ErrorRecord | None) -> None:
+        super().__init__(f"run {run_id} was cancelled" + (f": {record.message}" if record else ""))
+        self.run_id = run_id
+
+
+class RunHandle:
+    """One run, wherever and by whomever it is worked on. Get one from `agent.run(...)` or `runtime.run(id)`.
+
+    It holds nothing but the run's name and the journal: handles to one run may be made anywhere, at any time, as long
+    as retention keeps the run.
+
+    Attributes:
+        id: Name of the run.
+    """
+
+    def __init__(self, journal: Journal, run_id: str) -> None:
+        self.id = run_id
+        self._journal = journal
+
+    def result(self, timeout: float | timedelta | None = RESULT_TIMEOUT) -> Any:
+        """Wait for the run to end, through crashes and restarts, and return its result.
+
+        Args:
+            timeout: Seconds to wait here; the run goes on if they pass. `None` waits for ever.
+
+        Raises:
+            RunFailed: It ended with an error.
+            RunCancelled: It was cancelled.
+            RunParked: It cannot go on before somebody has looked at it.
+            WaitTimeout: It has not ended in time.
+        """
+        return _value_of(self._journal.wait(self.id, timeout))
+
+    def outcome(self, timeout: float | timedelta | None = RESULT_TIMEOUT) -> Outcome:
+        """Wait as `result` does, and return how it ended instead of raising."""
+        return self._journal.wait(self.id, timeout)
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run. What it has under way on engines is killed; code that runs is asked, then ended.
+
+        Raises:
+            RunEnded: It has ended already.
+        """
+        self._journal.cancel(self.id, reason)
+
+    def retry(self, *, rerun_interrupted: bool = False) -> None:
+        """Put a parked, failed or cancelled run back into the queue; what it finished stays finished.
+
+        Args:
+            rerun_interrupted: Also repeat steps whose policy says that nobody declared it harmless.
+        """
+        self._journal.retry(self.id, rerun_interrupted=rerun_interrupted)
+
+    def record(self) -> RunRecord:
+        """Read the run's record: state, attempts, owner, deaths."""
+        return self._journal.run(self.id)
+
+    @property
+    def state(self) -> str:
+        """`pending`, `running`, `finished`, `failed`, `cancelled` or `parked`."""
+        return self._journal.run(self.id).state
+
+    def steps(self) -> list[StepRecord]:
+        """List the run's steps so far, in order."""
+        return self._journal.steps(self.id)
+
+    def notes(self, after: int = 0) -> list[EventRecord]:
+        """List the receipts the run's code has written, from the number behind `after`."""
+        return self._journal.events(run_id=self.id, after=after)
+
+    def add_done_callback(self, function: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Call `function` once when the run has ended, at once if it has; returns what withdraws it."""
+        return self._journal.on_outcome(self.id, function)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._settled().__await__()
+
+    async def _settled(self) -> Any:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+
+        def settle(result: Outcome) -> None:
+            if not outcome.done():
+                outcome.set_result(result)
+
+        def tell(result: Outcome) -> None:
+            loop.call_soon_threadsafe(settle, result)
+
+        withdraw = await asyncio.to_thread(self._journal.on_outcome, self.id, tell)
+        try:
+            return _value_of(await outcome)
+        finally:
+            withdraw()
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+
+def _value_of(outcome: Outcome) -> Any:
+    error = outcome.error or ErrorRecord(code="UNKNOWN", message="no error was recorded")
+    match outcome.state:
+        case "finished":
+            return outcome.value
+        case "failed":
+            raise RunFailed(outcome.run_id, error)
+        case "cancelled":
+            raise RunCancelled(outcome.run_id, outcome.error)
+        case "parked":
+            raise RunParked(outcome.run_id, error.message)

@@ -1,0 +1,106 @@
+"""What the agents of one runtime share: the journal, the engines' budget and bays, and how to find one another."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk.actors import ActorRef, ActorSystem
+from mlld_sdk.bay import EngineBay
+from mlld_sdk.budget import EngineBudget
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Sink
+from mlld_sdk.journal import Journal
+from mlld_sdk.port import Port
+from mlld_sdk.transport.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class LookForWork:
+    """Sent to an agent when the journal may hold something for it."""
+
+
+LOOK = LookForWork()
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything process-wide that an agent needs; made by the runtime, found through the actor system.
+
+    Attributes:
+        system: The actors.
+        journal: The runs.
+        budget: Admits engines.
+        env: Clocks and chance.
+        sink: Takes events.
+        state_dir: Where isolated caches lie.
+        ports: The way to the engines of each agent and pool that lives, by path.
+    """
+
+    system: ActorSystem
+    journal: Journal
+    budget: EngineBudget
+    env: Env
+    sink: Sink
+    state_dir: Path
+    ports: dict[str, Port] = field(default_factory=dict)
+    _bays: dict[str, EngineBay[Engine]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def publish(self) -> None:
+        """Let the actors of the system find these services."""
+        self.system.services[Services, "mlld"] = self
+
+    @staticmethod
+    def of(system: ActorSystem) -> "Services":
+        """Find the services of an actor system.
+
+        Raises:
+            ConfigurationError: The system belongs to no runtime.
+        """
+        found = system.services.get((Services, "mlld"))
+        if not isinstance(found, Services):
+            raise ConfigurationError(
+                f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
+            )
+        return found
+
+    def bay(self, name: str, make: Callable[[], EngineBay[Engine]]) -> EngineBay[Engine]:
+        """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it."""
+        with self._lock:
+            if name not in self._bays:
+                self._bays[name] = make()
+            return self._bays[name]
+
+    def close_bay(self, name: str) -> None:
+        """End the engines of a name that is not coming back."""
+        with self._lock:
+            bay = self._bays.pop(name, None)
+        if bay is not None:
+            bay.close()
+
+    def bays(self) -> dict[str, EngineBay[Engine]]:
+        """Give all bays by name."""
+        with self._lock:
+            return dict(self._bays)
+
+    def close(self) -> None:
+        """End every engine, idle or leased."""
+        for name, bay in self.bays().items():
+            bay.kill_busy()
+            self.close_bay(name)
+
+    def poke(self, name: str) -> None:
+        """Have an agent look for work, if it is there."""
+        ref: ActorRef[Any] | None = self.system.whereis(name)
+        if ref is not None:
+            ref.cast(LOOK)
+
+    def cache_root(self, name: str) -> Path:
+        """Say where an isolated cache lies: a folder named so that no two agents share it."""
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
+        return self.state_dir / "checkpoints" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
