@@ -1,0 +1,559 @@
+"""mlld's checkpoint cache on disk: where it is, what its rows and keys look like, and how to edit it safely.
+
+A cache belongs to one script name and is a folder of three things:
+
+```
+<root>/<script name>/
+  llm-cache.jsonl                 the index: one row for each stored call, appended
+  manifest.json                   a summary for people; it decides nothing
+  results/sha256-<64 hex>.json    one stored value for each key
+```
+
+A call is stored in the order result file, index row, manifest, so a crash leaves at worst a result nobody points at or a
+torn last row. The key depends on the function's name and its arguments alone. Both the embedded engine and the host's
+checkpoint API work on this module; it needs nothing but the standard library.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
+PREVIEW_LIMIT = 160
+INDEX_NAME = "llm-cache.jsonl"
+MANIFEST_NAME = "manifest.json"
+RESULTS_NAME = "results"
+MANIFEST_KEYS = (
+    "version",
+    "scriptName",
+    "scriptPath",
+    "created",
+    "lastUpdated",
+    "totalCached",
+    "totalSizeBytes",
+    "forkedFrom",
+    "namedCheckpoints",
+    "checkpointStates",
+)
+
+
+class CheckpointNotFound(LookupError):
+    """A named checkpoint or a cache to fork from does not exist, or its name is ambiguous."""
+
+
+class SelectorError(ValueError):
+    """A selector cannot be read; the message shows the accepted forms."""
+
+
+# --- text that both engines must agree on to the byte ---------------------------------------------------------------
+
+
+def number_text(value: float) -> str:
+    """Print a number as JavaScript does: `1.0` is `1`, `1e-7` has no leading zero in its exponent."""
+    if isinstance(value, int) and abs(value) < 10**21:
+        return str(value) if abs(value) <= 2**53 else number_text(float(value))
+    number = float(value)
+    if math.isnan(number):
+        return "NaN"
+    if math.isinf(number):
+        return "Infinity" if number > 0 else "-Infinity"
+    if number == 0:
+        return "0"
+    sign = "-" if number < 0 else ""
+    mantissa, _, exponent_text = f"{abs(number)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + (int(exponent_text) if exponent_text else 0)
+    if whole == "0":
+        point -= len(fraction) - len(fraction.lstrip("0")) + 1
+    digits = digits.rstrip("0") or "0"
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0") if len(digits) <= point else f"{digits[:point]}.{digits[point:]}"
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{digits}"
+    else:
+        power = point - 1
+        head = digits if len(digits) == 1 else f"{digits[0]}.{digits[1:]}"
+        text = f"{head}e{'+' if power >= 0 else '-'}{abs(power)}"
+    return sign + text
+
+
+def string_text(value: str) -> str:
+    """Quote a string as `JSON.stringify` does: raw except for quotes, control characters and lone surrogates."""
+    quoted = json.dumps(value, ensure_ascii=False)
+    if any("\ud800" <= char <= "\udfff" for char in quoted):
+        return "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in quoted)
+    return quoted
+
+
+def _utf16_order(text: str) -> bytes:
+    return text.encode("utf-16-be", "surrogatepass")
+
+
+def _is_array_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and (key == "0" or key[0] != "0") and int(key) < 2**32 - 1
+
+
+def property_order(keys: Iterable[str]) -> list[str]:
+    """Put keys into the order a JavaScript object lists them: whole numbers first by size, the rest as inserted."""
+    names = list(keys)
+    numbers = [name for name in names if _is_array_index(name)]
+    if not numbers:
+        return names
+    return sorted(numbers, key=int) + [name for name in names if not _is_array_index(name)]
+
+
+def json_text(value: Any, *, indent: int = 0, sort: bool = False, _pad: str = "") -> str:
+    """Write `value` as `JSON.stringify` would, byte for byte.
+
+    Args:
+        value: Plain data: strings, numbers, booleans, None, lists and dictionaries.
+        indent: Blanks for each level; 0 writes everything on one line without blanks.
+        sort: Sort the keys at every level by UTF-16 code units first, as cache keys need it.
+    """
+    if isinstance(value, str):
+        return string_text(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return number_text(value) if isinstance(value, int) or math.isfinite(value) else "null"
+    inner = _pad + " " * indent
+    if isinstance(value, (list, tuple)):
+        parts = [json_text(item, indent=indent, sort=sort, _pad=inner) for item in value]
+        opening, closing = "[", "]"
+    elif isinstance(value, dict):
+        keys = sorted((str(key) for key in value), key=_utf16_order) if sort else [str(key) for key in value]
+        colon = ": " if indent else ":"
+        parts = [
+            f"{string_text(key)}{colon}{json_text(value[key], indent=indent, sort=sort, _pad=inner)}"
+            for key in property_order(keys)
+        ]
+        opening, closing = "{", "}"
+    else:
+        raise TypeError(f"not plain data: {type(value).__name__}")
+    if not parts or not indent:
+        return opening + ",".join(parts) + closing
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{_pad}{closing}"
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def args_hash(args: Sequence[Any]) -> str:
+    """Hash the arguments of a call."""
+    return _digest(json_text(list(args), sort=True))
+
+
+def cache_key(function: str, args: Sequence[Any]) -> str:
+    """Compute the key of a call: the function's name and its arguments, nothing else."""
+    return _digest(json_text({"args": list(args), "fn": function}, sort=True))
+
+
+def args_preview(args: Sequence[Any], limit: int = PREVIEW_LIMIT) -> str:
+    """Show the first argument, strings as they are, everything else as JSON, cut to `limit` characters."""
+    if not args:
+        return ""
+    text = args[0] if isinstance(args[0], str) else json_text(args[0], sort=True)
+    units = _utf16_order(text)
+    if len(units) <= 2 * limit:
+        return text
+    return units[: 2 * (limit - 3)].decode("utf-16-be", "replace") + "..."
+
+
+def script_name(path: str) -> str | None:
+    """Name the cache of a script: its base name without `.mld` or `.mld.md`, or its folder for `index` and `main`."""
+    folder, base = os.path.split(path)
+    if base.lower() in ("index.mld", "main.mld", "index.mld.md", "main.mld.md"):
+        named = os.path.basename(folder)
+        if named:
+            return named
+    for suffix in (".mld.md", ".mld"):
+        if base.endswith(suffix):
+            base = base[: -len(suffix)]
+            break
+    return base.strip() or None
+
+
+# --- what a caller may ask to drop ----------------------------------------------------------------------------------
+
+
+class Selector(NamedTuple):
+    """Which entries to drop: those of a function, of one call site of it, with a prefix; or from a named checkpoint on.
+
+    Attributes:
+        function: Name without `@`; empty when `checkpoint` is set.
+        index: Only entries with this `invocationIndex`.
+        prefix: Only entries whose `argsPreview` starts with this text.
+        checkpoint: Name of a checkpoint: the entries at and behind it.
+    """
+
+    function: str = ""
+    index: int | None = None
+    prefix: str | None = None
+    checkpoint: str | None = None
+
+
+def parse_selector(text: str) -> Selector:
+    r"""Read `@fn`, `@fn:2`, `@fn("prefix")`, or the name of a checkpoint.
+
+    Raises:
+        SelectorError: When the text starts with `@` and is none of these.
+    """
+    stripped = text.strip()
+    if not stripped.startswith("@"):
+        if not stripped:
+            raise SelectorError('expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: ""')
+        return Selector(checkpoint=stripped)
+    body = stripped[1:]
+    end = 0
+    while end < len(body) and (body[end].isalnum() or body[end] in "_-."):
+        end += 1
+    function, rest = body[:end], body[end:]
+    if function and not rest:
+        return Selector(function=function)
+    if function and rest[0] == ":" and rest[1:].isdigit():
+        return Selector(function=function, index=int(rest[1:]))
+    if function and rest[:2] in ('("', "('") and rest[-2:] == rest[1] + ")" and len(rest) > 4:
+        return Selector(function=function, prefix=rest[2:-2])
+    raise SelectorError(f'expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: {text!r}')
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One stored call as the index tells it. Fields a row lacks are None."""
+
+    key: str
+    fn: str
+    args_hash: str
+    args_preview: str
+    ts: str
+    result_size: int = 0
+    duration_ms: float | None = None
+    invocation_site: str | None = None
+    invocation_index: int | None = None
+    invocation_ordinal: int | None = None
+    execution_order: int | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Give the row as it stands in the index."""
+        row: dict[str, Any] = {
+            "key": self.key,
+            "fn": self.fn,
+            "argsHash": self.args_hash,
+            "argsPreview": self.args_preview,
+            "resultSize": self.result_size,
+            "ts": self.ts,
+        }
+        for name, field in _OPTIONAL_FIELDS:
+            value = getattr(self, field)
+            if value is not None:
+                row[name] = value
+        return row
+
+
+_OPTIONAL_FIELDS = (
+    ("durationMs", "duration_ms"),
+    ("invocationSite", "invocation_site"),
+    ("invocationIndex", "invocation_index"),
+    ("invocationOrdinal", "invocation_ordinal"),
+    ("executionOrder", "execution_order"),
+)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value):
+        return None
+    return int(value)
+
+
+def read_row(line: str | bytes) -> Entry | None:
+    """Read one line of the index, or None when it is blank, broken or not a row."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("argsPreview"), str):
+        return None
+    if not all(isinstance(row.get(name), str) and row[name] for name in ("key", "fn", "argsHash", "ts")):
+        return None
+    site = row.get("invocationSite")
+    duration = row.get("durationMs")
+    return Entry(
+        key=row["key"],
+        fn=row["fn"],
+        args_hash=row["argsHash"],
+        args_preview=row["argsPreview"],
+        ts=row["ts"],
+        result_size=_count(row.get("resultSize")) or 0,
+        duration_ms=duration if isinstance(duration, (int, float)) and not isinstance(duration, bool) else None,
+        invocation_site=site if isinstance(site, str) and site.strip() else None,
+        invocation_index=_count(row.get("invocationIndex")),
+        invocation_ordinal=_count(row.get("invocationOrdinal")),
+        execution_order=_count(row.get("executionOrder")),
+    )
+
+
+MISSING: Any = object()
+"""What `CheckpointCache.value` gives when there is no stored value; a stored `null` is None."""
+
+
+class CheckpointCache:
+    """The cache of one script.
+
+    Every method works on the disk as it is at that moment and keeps nothing; take one instance for each thread or share
+    it behind a lock. Editing methods replace the index by a new file, so do not edit while a run writes: its next row
+    would be appended to the old one.
+
+    Args:
+        root: Folder of all caches, usually `.mlld/checkpoints` below the engine's working directory.
+        script: Name of the script (see `script_name`).
+    """
+
+    def __init__(self, root: str | os.PathLike[str], script: str) -> None:
+        if not script.strip() or script in (".", "..") or "/" in script or "\0" in script:
+            raise ValueError(f"a script name is one plain folder name, got: {script!r}")
+        self.root = Path(root)
+        self.script = script
+        self.folder = self.root / script
+        self.index = self.folder / INDEX_NAME
+        self.manifest_path = self.folder / MANIFEST_NAME
+        self.results = self.folder / RESULTS_NAME
+
+    # -- reading
+
+    def exists(self) -> bool:
+        """Say whether anything was ever stored."""
+        return self.index.exists()
+
+    def entries(self) -> dict[str, Entry]:
+        """Read the index: the last row for each key, in the order the keys first appeared."""
+        found: dict[str, Entry] = {}
+        try:
+            data = self.index.read_bytes()
+        except FileNotFoundError:
+            return found
+        for line in data.splitlines():
+            entry = read_row(line) if line.strip() else None
+            if entry is not None:
+                found[entry.key] = entry
+        return found
+
+    def complete_entries(self) -> list[Entry]:
+        """List the entries whose value is really there."""
+        return [entry for entry in self.entries().values() if self.value(entry.key) is not MISSING]
+
+    def value(self, key: str) -> Any:
+        """Read the stored value of `key`, or `MISSING`."""
+        try:
+            stored = json.loads(self.result_path(key).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return MISSING
+        if isinstance(stored, dict) and stored.get("version") == 1 and "value" in stored:
+            return stored["value"]
+        return stored
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest, or an empty one when it is missing, broken or from a later version."""
+        try:
+            stored = json.loads(self.manifest_path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        version = stored.get("version") if isinstance(stored, dict) else None
+        if not isinstance(version, (int, float)) or version > 1:
+            return {}
+        return dict(stored)
+
+    def result_path(self, key: str) -> Path:
+        """Name the file of a stored value."""
+        stem = key.removeprefix("sha256:")
+        safe = "".join(char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in stem)
+        return self.results / (f"sha256-{safe}.json" if key.startswith("sha256:") else f"{safe}.json")
+
+    # -- writing
+
+    def write_value(self, key: str, value: Any) -> int:
+        """Write a value in one step and return its size in bytes. Also the way to patch a stored answer."""
+        text = json_text({"version": 1, "value": value})
+        _replace(self.result_path(key), text + "\n")
+        return len(text.encode("utf-8", "replace"))
+
+    def append(self, entry: Entry) -> None:
+        """Add a row to the index in one write."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = (json_text(entry.row()) + "\n").encode("utf-8", "replace")
+        descriptor = os.open(self.index, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    def write_manifest(self, now: str, entries: dict[str, Entry] | None = None, **fields: Any) -> None:
+        """Rewrite the manifest; keys nobody knows are kept.
+
+        Args:
+            now: ISO time for `lastUpdated`, and for `created` when there was no manifest.
+            entries: What to count; read from disk when absent.
+            fields: Values for optional keys such as `scriptPath`; None leaves a key as it was.
+        """
+        old = self.manifest()
+        counted = self.entries() if entries is None else entries
+        new: dict[str, Any] = {name: value for name, value in old.items() if name not in MANIFEST_KEYS}
+        known = {**old, **{name: value for name, value in fields.items() if value is not None}}
+        known |= {
+            "version": 1,
+            "scriptName": self.script,
+            "created": old.get("created") or now,
+            "lastUpdated": now,
+            "totalCached": len(counted),
+            "totalSizeBytes": sum(entry.result_size for entry in counted.values()),
+        }
+        new |= {name: known[name] for name in MANIFEST_KEYS if name in known}
+        _replace(self.manifest_path, json_text(new, indent=2) + "\n")
+
+    # -- editing
+
+    def repair(self) -> int:
+        """Cut a last row without a newline, which a crash tore, and return how many bytes went."""
+        try:
+            with self.index.open("rb+") as file:
+                data = file.read()
+                if not data or data.endswith(b"\n"):
+                    return 0
+                keep = data.rfind(b"\n") + 1
+                file.truncate(keep)
+                return len(data) - keep
+        except FileNotFoundError:
+            return 0
+
+    def select(self, selector: Selector) -> list[Entry]:
+        """List the entries a selector names.
+
+        Raises:
+            CheckpointNotFound: When the selector names a checkpoint that the manifest does not know, or several.
+        """
+        entries = self.entries().values()
+        if selector.checkpoint is not None:
+            order = self.checkpoint_order(selector.checkpoint)
+            return [entry for entry in entries if entry.execution_order is None or entry.execution_order >= order]
+        return [
+            entry
+            for entry in entries
+            if entry.fn == selector.function
+            and (selector.index is None or entry.invocation_index == selector.index)
+            and (selector.prefix is None or entry.args_preview.startswith(selector.prefix))
+        ]
+
+    def checkpoint_order(self, name: str) -> int:
+        """Say from which `executionOrder` on a named checkpoint reaches; a unique prefix of the name will do.
+
+        Raises:
+            CheckpointNotFound: When no name or more than one fits.
+        """
+        named = self.manifest().get("namedCheckpoints")
+        known = (
+            {key: order for key, order in named.items() if _count(order) is not None} if isinstance(named, dict) else {}
+        )
+        matches = [name] if name in known else sorted(key for key in known if key.startswith(name))
+        if len(matches) == 1:
+            return int(known[matches[0]])
+        if matches:
+            raise CheckpointNotFound(f"checkpoint name {name!r} is ambiguous: {', '.join(matches)}")
+        available = ", ".join(sorted(known)) or "none"
+        raise CheckpointNotFound(f"unknown checkpoint {name!r}; this cache knows: {available}")
+
+    def drop(self, entries: Iterable[Entry]) -> int:
+        """Forget these entries, rows and values both, and return how many there were."""
+        gone = {entry.key for entry in entries}
+        current = self.entries()
+        kept = [entry for key, entry in current.items() if key not in gone]
+        dropped = len(current) - len(kept)
+        if dropped:
+            _replace(self.index, "".join(json_text(entry.row()) + "\n" for entry in kept))
+            for key in gone:
+                self.result_path(key).unlink(missing_ok=True)
+        return dropped
+
+    def clear(self) -> int:
+        """Remove the whole cache and return how many entries it had."""
+        count = len(self.entries())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return count
+
+    def fork_from(self, other: "CheckpointCache") -> int:
+        """Copy every complete entry of `other` that this cache lacks and return how many were copied.
+
+        Raises:
+            CheckpointNotFound: When `other` does not exist.
+        """
+        if not other.exists():
+            raise CheckpointNotFound(f"there is no cache {other.script!r} in {other.root}")
+        own = self.entries()
+        copied = 0
+        for key, entry in other.entries().items():
+            if key in own:
+                continue
+            value = other.value(key)
+            if value is not MISSING:
+                self.append(entry._replace(result_size=self.write_value(key, value)))
+                copied += 1
+        return copied
+
+
+def list_scripts(root: str | os.PathLike[str]) -> list[str]:
+    """List the names of all caches below `root`."""
+    try:
+        return sorted(child.name for child in Path(root).iterdir() if (child / INDEX_NAME).is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{os.urandom(8).hex()}")
+    try:
+        temporary.write_bytes(text.encode("utf-8", "replace"))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class RunCounters:
+    """Numbers the calls of one run: which site of the function, the how-many-eth there, the how-many-eth at all."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._sites: dict[str, dict[str, int]] = {}
+        self._ordinals: dict[tuple[str, str], int] = {}
+        self.order = 0
+        for entry in entries:
+            if entry.invocation_site is None or entry.invocation_index is None:
+                continue
+            sites = self._sites.setdefault(entry.fn, {})
+            sites[entry.invocation_site] = min(
+                entry.invocation_index, sites.get(entry.invocation_site, entry.invocation_index)
+            )
+
+    def number(self, function: str, site: str) -> tuple[int, int, int]:
+        """Number a call that starts now: `(invocationIndex, invocationOrdinal, executionOrder)`."""
+        sites = self._sites.setdefault(function, {})
+        index = sites.setdefault(site, max(sites.values(), default=-1) + 1)
+        ordinal = self._ordinals.get((function, site), 0)
+        self._ordinals[(function, site)] = ordinal + 1
+        order = self.order
+        self.order += 1
+        return index, ordinal, order
+
+
+Clock = Callable[[], str]
+"""Gives the time as ISO text with milliseconds and `Z`, as the rows have it."""

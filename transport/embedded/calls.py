@@ -1,0 +1,302 @@
+"""Calling functions and shells, and remembering the answers of `llm` functions."""
+
+import os
+from typing import Any
+
+from mlld_sdk.transport.checkpoints import MISSING, args_preview
+from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.execution import ABSENT, Execution
+from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.memory import Memory
+from mlld_sdk.transport.embedded.scope import Function, Scope
+from mlld_sdk.transport.embedded.shell import start
+from mlld_sdk.transport.embedded.syntax import (
+    Block,
+    Call,
+    Field,
+    For,
+    Hole,
+    Loop,
+    Reference,
+    Shell,
+    Span,
+    Template,
+    Unsupported,
+    When,
+)
+from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text
+
+LARGE_VARIABLE = 100_000
+"""Longer texts go into a shell script instead of its environment, which the system limits."""
+
+
+class Calls:
+    """Calls of one script. The evaluator and the statements build on it."""
+
+    def __init__(self, run: Execution, memory: Memory, *, announces: bool) -> None:
+        self.run = run
+        self.memory = memory
+        self._announces = announces
+        self._run_number = 0
+
+    # -- implemented above
+
+    def evaluate(self, node: Any, scope: Scope) -> Value:
+        """Give the value of an expression."""
+        raise NotImplementedError
+
+    def execute(self, node: Any, scope: Scope) -> Value:
+        """Do a statement."""
+        raise NotImplementedError
+
+    def block_value(self, block: Block, scope: Scope) -> Value:
+        """Run a block and give what its `=>` gives."""
+        raise NotImplementedError
+
+    def collect_for(self, node: For, scope: Scope) -> list[Any]:
+        """Run a `for` and give the list of its values."""
+        raise NotImplementedError
+
+    def run_loop(self, node: Loop, scope: Scope) -> Value:
+        """Run a `loop` and give what `done` gave."""
+        raise NotImplementedError
+
+    def payload(self) -> Value | None:
+        """Give `@payload`, or None when the host sent none."""
+        data = self.run.job.payload
+        if data is ABSENT:
+            return None
+        labels = tuple(dict.fromkeys(label for names in self.run.job.payload_labels.values() for label in names))
+        return Value(data, Origin(labels, labels))
+
+    # -- functions
+
+    def call_by_name(self, name: str, args: tuple[Any, ...], span: Span, scope: Scope) -> Value:
+        """Call `@name(args)`."""
+        target = scope.find(name)
+        if target is None:
+            raise ScriptError(
+                f"Interpreter error (undefined): Command not found: {name}",
+                "INTERPRETATION_FAILED",
+                "MlldInterpreterError",
+            )
+        if not isinstance(target.data, Function):
+            raise ScriptError(
+                f"Interpreter error (undefined): Variable {name} is not executable (type: {_variable_kind(target.data)})",
+                "INTERPRETATION_FAILED",
+                "MlldInterpreterError",
+            )
+        values = [self._argument(arg, name, scope) for arg in args]
+        return self.call(target.data, name, values, span, scope)
+
+    def _argument(self, node: Any, function: str, scope: Scope) -> Value:
+        if (
+            isinstance(node, Reference)
+            and scope.find(node.name) is None
+            and node.name not in ("payload", "state", "now")
+        ):
+            raise ScriptError(f"Undefined variable '@{node.name}' passed to function @{function}")
+        return self.evaluate(node, scope)
+
+    def call(
+        self, function: Function, name: str, values: list[Value], span: Span, caller: Scope, *, cached: bool = True
+    ) -> Value:
+        """Call a function, or take its stored answer.
+
+        Args:
+            function: What to call.
+            name: The name it is called by, which is what the cache knows it by.
+            values: The arguments.
+            span: Where the call stands.
+            caller: The scope of the call, to notice recursion.
+            cached: False for calls that are never cached: statements and pipeline stages.
+        """
+        self.run.step()
+        if function.name in caller.calling:
+            raise ScriptError(
+                f"Circular reference detected: executable '@{function.name}' calls itself recursively "
+                "without a terminating condition",
+                "CIRCULAR_REFERENCE",
+                "MlldInterpreterError",
+            )
+        if not (cached and "llm" in function.labels and self.memory.active):
+            return self._run_body(function, values, caller)
+        args = [_storable(value.data) for value in values]
+        ticket, answer = self.memory.look_up(name, args, self._site(span))
+        self._announce("hit" if answer is not MISSING else "miss", name, ticket.key, args)
+        if answer is not MISSING:
+            return Value(answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
+        started = self.run.milliseconds()
+        value = self.memory.run_body(lambda: self._run_body(function, values, caller))
+        self.memory.store(ticket, _storable(value.data), max(0, self.run.milliseconds() - started))
+        return value
+
+    def _announce(self, outcome: str, name: str, key: str, args: list[Any]) -> None:
+        if self._announces:
+            facts = {"fn": name, "key": key, "argsPreview": args_preview(args)}
+            self.run.report({"type": f"checkpoint:{outcome}", "checkpoint": facts})
+
+    def _site(self, span: Span) -> str:
+        point = self.run.positions.point(span.start)
+        return f"{self.run.job.path or ''}#{point['line']}:{point['column']}"
+
+    def _run_body(self, function: Function, values: list[Value], caller: Scope) -> Value:
+        scope = Scope(function.scope, calling=caller.calling | {function.name})
+        for param, value in zip(function.params, values, strict=False):
+            scope.define(param, value)
+        arguments = merge(*(value.origin for value in values))
+        body = function.body
+        if isinstance(body, Shell):
+            value = self.shell(body, scope, params=function.params)
+        elif isinstance(body, Block):
+            value = self.block_value(body, scope)
+        elif isinstance(body, Unsupported):
+            raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
+        else:
+            value = self.evaluate(body, scope)
+        own = _body_taint(body)
+        origin = merge(Origin(function.labels, function.labels), arguments, own, value.origin)
+        return Value(value.data, origin)
+
+    def call_stage(self, stage: Call, value: Value, scope: Scope) -> Value:
+        """Call a pipeline stage with the value that flows in as its first argument."""
+        target = scope.find(stage.name)
+        if target is None or not isinstance(target.data, Function):
+            raise ScriptError(
+                f"Pipeline command @{stage.name} is not defined", "INTERPRETATION_FAILED", "MlldInterpreterError"
+            )
+        values = [value, *(self._argument(arg, stage.name, scope) for arg in stage.args)]
+        return self.call(target.data, stage.name, values, stage.span, scope, cached=False)
+
+    # -- shells
+
+    def shell(
+        self,
+        node: Shell,
+        scope: Scope,
+        *,
+        params: tuple[str, ...] = (),
+        stdin: str | None = None,
+        statement: bool = False,
+    ) -> Value:
+        """Run `sh` or `cmd` and give what it printed; a failing command gives its stdout, or its stderr when that is empty."""
+        self.run.step()
+        if node.stream:
+            self.run.streamed = True
+        if node.stdin is not None:
+            stdin = inline_text(self.evaluate(node.stdin, scope).data)
+        if node.language == "cmd":
+            command, origin = self.command_text(node.body, scope)
+            argv = ["/bin/sh", "-c", command]
+            name = command.split(maxsplit=1)[0] if command.split() else ""
+            origin = merge(Origin(taint=("src:cmd",), sources=(f"command:{name}",)), origin)
+            text = self._spawn(argv, {}, stdin, None)
+        else:
+            variables, origin = self._shell_variables(node.variables or params, scope)
+            prelude = "".join(
+                f"{key}={_quoted(text)}\n" for key, text in variables.items() if len(text) > LARGE_VARIABLE
+            )
+            small = {key: text for key, text in variables.items() if len(text) <= LARGE_VARIABLE}
+            pipeline = "pipeline"
+            if statement:
+                self._run_number += 1
+                pipeline = f"run-{self.run.milliseconds():x}-{self._run_number}"
+            origin = merge(Origin(taint=("src:sh",)), origin)
+            text = self._spawn(["bash"], small, prelude + node.body.strip("\n") + "\n", pipeline)
+        from mlld_sdk.transport.embedded.evaluator import parsed_output
+
+        return Value(parsed_output(text), origin)
+
+    def _shell_variables(self, names: tuple[str, ...], scope: Scope) -> tuple[dict[str, str], Origin]:
+        variables: dict[str, str] = {}
+        origins: list[Origin] = []
+        for name in names:
+            value = scope.find(name)
+            if value is None:
+                continue
+            variables[name.replace("-", "_")] = _for_shell(value.data)
+            origins.append(value.origin)
+        return variables, merge(*origins)
+
+    def command_text(self, body: Template, scope: Scope) -> tuple[str, Origin]:
+        """Fill the holes of a `cmd` body; inside double quotes the text is protected from the shell."""
+        pieces: list[str] = []
+        origins: list[Origin] = []
+        for part in body.parts:
+            if isinstance(part, str):
+                pieces.append(part)
+                continue
+            hole, in_quotes = part
+            value = (
+                self.evaluate(Template((hole,)), scope)
+                if not _is_container(hole, self, scope)
+                else self.evaluate(hole.value, scope)
+            )
+            origins.append(value.origin)
+            text = inline_text(value.data)
+            if in_quotes:
+                pieces.append("".join("\\" + char if char in '\\"$`' else char for char in text))
+            else:
+                pieces.append(_quoted(text) if isinstance(value.data, (list, dict)) else text)
+        return "".join(pieces).strip(), merge(*origins)
+
+    def _spawn(self, argv: list[str], variables: dict[str, str], stdin: str | None, pipeline: str | None) -> str:
+        try:
+            child = start(argv, cwd=self.run.root, variables=variables, stdin=stdin)
+        except OSError as error:
+            raise ScriptError(f"spawn {argv[0]} failed: {os.strerror(error.errno or 0)}") from error
+        self.run.watch(child)
+
+        def on_chunk(text: str, source: str) -> None:
+            if pipeline is not None:
+                self.run.chunk(text, source, pipeline)
+
+        try:
+            with self.run.turn.pause():
+                stdout, stderr = child.collect(on_chunk)
+        finally:
+            self.run.unwatch(child)
+        if child.killed and self.run.abort_error is not None:
+            raise self.run.abort_error
+        return (stdout if stdout.strip() else stderr).rstrip()
+
+
+def _is_container(hole: Hole, calls: Calls, scope: Scope) -> bool:
+    head = hole.value
+    while isinstance(head, Field):
+        head = head.target
+    if not isinstance(head, Reference) or scope.find(head.name) is None or hole.omit or hole.default or hole.when:
+        return False
+    return isinstance(calls.evaluate(hole.value, scope).data, (list, dict))
+
+
+def _storable(data: Any) -> Any:
+    return None if isinstance(data, Function) else data
+
+
+def _body_taint(body: Any) -> Origin:
+    if isinstance(body, Shell):
+        return Origin(taint=(f"src:{body.language}",))
+    if isinstance(body, (Block, For, When)):
+        return Origin(taint=("src:exe",))
+    return Origin(taint=("src:template",)) if isinstance(body, Template) else UNKNOWN
+
+
+def _for_shell(data: Any) -> str:
+    if data is None:
+        return ""
+    if isinstance(data, list):
+        return "\n".join(inline_text(item) for item in data)
+    return inline_text(data)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _variable_kind(data: Any) -> str:
+    if isinstance(data, str):
+        return "simple-text"
+    if isinstance(data, (list, dict)):
+        return "array" if isinstance(data, list) else "object"
+    return f"primitive ({scalar_text(data)})" if data is None else "primitive"

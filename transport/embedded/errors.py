@@ -1,0 +1,58 @@
+"""How a script, a request or the engine itself can fail, and under which code and name the client hears of it."""
+
+
+class ScriptError(Exception):
+    """A script failed while it ran.
+
+    Args:
+        message: What the client reads.
+        code: The engine's own code for `process`; `execute` of the real engine flattens it to `RUNTIME_ERROR`.
+        name: The class name the real engine would report.
+    """
+
+    def __init__(self, message: str, code: str = "RUNTIME_ERROR", name: str = "Error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.name = name
+
+
+class ScriptParseError(ScriptError):
+    """The text is not a script; nothing ran."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "PARSE_ERROR", "MlldParseError")
+
+
+class UnsupportedConstruct(ScriptError):
+    """The script uses something outside the embedded engine's subset of mlld; nothing ran."""
+
+    def __init__(self, construct: str, line: int) -> None:
+        super().__init__(
+            f"{construct} (line {line}) is outside the embedded engine's subset of mlld; run this script on the real engine",
+            "UNSUPPORTED_CONSTRUCT",
+            "UnsupportedConstruct",
+        )
+
+
+class Bail(ScriptError):
+    """The script ended itself with `bail`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "BAIL_EXIT", "MlldBailError")
+
+
+class Aborted(ScriptError):
+    """The request was cancelled, timed out, or the engine is going down."""
+
+    def __init__(self, message: str = "StreamExecution aborted", code: str = "ABORTED") -> None:
+        super().__init__(message, code, "Error")
+
+
+class RequestError(Exception):
+    """A request the engine refuses without running anything; it has no stack and no name."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,344 @@
+"""Evaluating expressions."""
+
+import json
+import os
+from typing import Any
+
+from mlld_sdk.transport.embedded.calls import Calls
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.methods import call_method, read_field
+from mlld_sdk.transport.embedded.operators import calculate, compare, describe, equal, fits
+from mlld_sdk.transport.embedded.scope import Function, Scope
+from mlld_sdk.transport.embedded.syntax import (
+    Binary,
+    Block,
+    Call,
+    Continue,
+    Done,
+    Field,
+    FileRead,
+    For,
+    Hole,
+    ListLiteral,
+    Literal,
+    Log,
+    Loop,
+    Method,
+    ObjectLiteral,
+    Output,
+    Pipe,
+    Reference,
+    Shell,
+    Show,
+    Slice,
+    Span,
+    Template,
+    Ternary,
+    Unary,
+    When,
+)
+from mlld_sdk.transport.embedded.values import NOTHING, Value, inline_text, is_number, is_truthy, ordered
+
+STATEMENTS = (Show, Log, Output, Continue, Done)
+
+
+class Evaluator(Calls):
+    """Gives the value of every kind of expression; functions and shells are in `Calls`."""
+
+    def evaluate(self, node: Any, scope: Scope) -> Value:
+        """Give the value of an expression."""
+        method = self._expressions.get(type(node))
+        if method is None:
+            raise TypeError(f"not an expression: {type(node).__name__}")
+        return method(self, node, scope)
+
+    def text(self, node: Any, scope: Scope) -> tuple[str, Origin]:
+        """Give an expression as it reads inside a text."""
+        value = self.evaluate(node, scope)
+        return inline_text(value.data), value.origin
+
+    # -- plain things
+
+    def _literal(self, node: Literal, _: Scope) -> Value:
+        return Value(node.data)
+
+    def _reference(self, node: Reference, scope: Scope) -> Value:
+        value = self.lookup(node.name, scope)
+        if value is None:
+            raise ScriptError(f"Variable not found: {node.name}")
+        return value
+
+    def lookup(self, name: str, scope: Scope) -> Value | None:
+        """Find a variable, or what the host provides under that name."""
+        value = scope.find(name)
+        if value is not None:
+            return value
+        if name == "payload":
+            return self.payload()
+        if name == "state" and self.run.state is not None:
+            return Value(
+                self.run.state,
+                merge(Origin(("src:dynamic",), ("src:dynamic",), ("src:dynamic",)), self.run.state_origin),
+            )
+        if name == "now":
+            return Value(self.run.iso_time())
+        if name in ("base", "root"):
+            return Value(self.run.root)
+        return None
+
+    def _list(self, node: ListLiteral, scope: Scope) -> Value:
+        values = [self.evaluate(item, scope) for item in node.items]
+        return Value([value.data for value in values], merge(*(value.origin for value in values)))
+
+    def _object(self, node: ObjectLiteral, scope: Scope) -> Value:
+        data: dict[str, Any] = {}
+        origins: list[Origin] = []
+        for key, entry in node.entries:
+            value = self.evaluate(entry, scope)
+            origins.append(value.origin)
+            if key is not None:
+                data[key] = value.data
+            elif isinstance(value.data, dict):
+                data.update(value.data)
+            else:
+                raise ScriptError(f"Cannot spread {describe(value.data)} into an object")
+        return Value(ordered(data), merge(*origins))
+
+    # -- texts
+
+    def _template(self, node: Template, scope: Scope) -> Value:
+        pieces: list[str] = []
+        origins: list[Origin] = []
+        for part in node.parts:
+            if isinstance(part, str):
+                pieces.append(part)
+                continue
+            if isinstance(part, FileRead):
+                part = part._replace(optional=True)
+            value = self._hole(part, scope) if isinstance(part, Hole) else self.evaluate(part, scope)
+            if isinstance(part, FileRead) and value.data is None:
+                continue
+            pieces.append(inline_text(value.data))
+            origins.append(value.origin)
+        return Value("".join(pieces), merge(*origins))
+
+    def _hole(self, hole: Hole, scope: Scope) -> Value:
+        head = hole.value
+        while not isinstance(head, (Reference, Call, str)):
+            head = head.target
+        known = not isinstance(head, Reference) or self.lookup(head.name, scope) is not None
+        if hole.default is not None:
+            value = self.evaluate(hole.value, scope) if known else NOTHING
+            return self.evaluate(hole.default, scope) if value.data is None else value
+        if hole.when is not None or hole.omit:
+            value = self.evaluate(hole.value, scope) if known else NOTHING
+            if not is_truthy(value.data):
+                return Value("", value.origin)
+            return self.evaluate(hole.when, scope) if hole.when is not None else value
+        return self.evaluate(hole.value, scope) if known else Value(hole.raw)
+
+    def _file_read(self, node: FileRead, scope: Scope) -> Value:
+        path = self.path(node.path, scope)
+        try:
+            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+                text = file.read()
+        except OSError as error:
+            if node.optional:
+                return NOTHING
+            raise ScriptError(f"Failed to load content: {node_path(node)}: {error.strerror}") from error
+        return Value(text.rstrip("\n") if text.endswith("\n") else text, UNKNOWN)
+
+    def path(self, node: Template, scope: Scope) -> str:
+        """Give a path as an absolute one; `@base` is the project root, the rest is relative to the script."""
+        text, _ = self.text(node, scope)
+        return os.path.normpath(os.path.join(self.run.folder, text))
+
+    # -- fields and operators
+
+    def _field(self, node: Field, scope: Scope) -> Value:
+        target = self.evaluate(node.target, scope)
+        key = self.evaluate(node.key, scope)
+        if key.data == "mx" and not (isinstance(target.data, dict) and "mx" in target.data):
+            return Value(self._about(target, node, scope))
+        return Value(read_field(target.data, key.data), target.origin)
+
+    def _about(self, target: Value, node: Field, _: Scope) -> dict[str, Any]:
+        """Give what `.mx` tells about a value."""
+        inner = node.target
+        if isinstance(inner, Field) and isinstance(inner.target, Reference) and inner.target.name == "payload":
+            name = inner.key.data if isinstance(inner.key, Literal) else ""
+            labels = self.run.job.payload_labels.get(str(name))
+            if labels is None:
+                raise ScriptError(
+                    f'Field "mx" not found on payload field "{name}"', "FIELD_ACCESS_ERROR", "FieldAccessError"
+                )
+            return {"labels": list(labels), "taint": list(labels)}
+        return {**target.origin.plain(), "text": inline_text(target.data)}
+
+    def _slice(self, node: Slice, scope: Scope) -> Value:
+        target = self.evaluate(node.target, scope)
+        if not isinstance(target.data, (list, str)):
+            raise ScriptError("Cannot slice a value that is no list", "FIELD_ACCESS_ERROR", "FieldAccessError")
+        return Value(target.data[node.start : node.end], target.origin)
+
+    def _method(self, node: Method, scope: Scope) -> Value:
+        target = self.evaluate(node.target, scope)
+        if isinstance(target.data, dict):
+            function = target.data.get(node.name)
+            if isinstance(function, Function):
+                return self.call(function, node.name, [self.evaluate(arg, scope) for arg in node.args], node.span)
+        args = [self.evaluate(arg, scope) for arg in node.args]
+        data = call_method(target.data, node.name, [arg.data for arg in args])
+        return Value(data, merge(target.origin, *(arg.origin for arg in args)))
+
+    def _lenient(self, node: Any, scope: Scope) -> Value:
+        """Evaluate an operand; an unknown variable counts as nothing there."""
+        if isinstance(node, (Reference, Field)):
+            head = node
+            while isinstance(head, Field):
+                head = head.target
+            if isinstance(head, Reference) and self.lookup(head.name, scope) is None:
+                return NOTHING
+        return self.evaluate(node, scope)
+
+    def _unary(self, node: Unary, scope: Scope) -> Value:
+        value = self._lenient(node.operand, scope)
+        return Value(not is_truthy(value.data), value.origin)
+
+    def _binary(self, node: Binary, scope: Scope) -> Value:
+        operator = node.operator
+        left = self._lenient(node.left, scope)
+        if operator == "??":
+            return left if left.data is not None else self._lenient(node.right, scope)
+        if operator == "||":
+            return left if is_truthy(left.data) else self._lenient(node.right, scope)
+        if operator == "&&":
+            return self._lenient(node.right, scope) if is_truthy(left.data) else left
+        right = self._lenient(node.right, scope)
+        origin = merge(left.origin, right.origin)
+        if operator in ("==", "!="):
+            return Value(equal(left.data, right.data) is (operator == "=="), origin)
+        if operator in ("<", ">", "<=", ">="):
+            return Value(compare(operator, left.data, right.data), origin)
+        return Value(calculate(operator, left.data, right.data, ""), origin)
+
+    def _ternary(self, node: Ternary, scope: Scope) -> Value:
+        chosen = node.yes if is_truthy(self._lenient(node.condition, scope).data) else node.no
+        return self.evaluate(chosen, scope)
+
+    # -- when
+
+    def _when(self, node: When, scope: Scope) -> Value:
+        branch = self.choose(node, scope)
+        if branch is None:
+            return NOTHING
+        return self.branch_value(branch, scope)
+
+    def choose(self, node: When, scope: Scope) -> Any:
+        """Find the action of the first branch that fits, or None."""
+        subject = None if node.subject is None else self._lenient(node.subject, scope)
+        for branch in node.branches:
+            self.run.step()
+            if branch.condition is None or branch.condition == Literal("none"):
+                return branch.action
+            value = self._lenient(branch.condition, scope)
+            if is_truthy(value.data) if subject is None else fits(subject.data, value.data):
+                return branch.action
+        return None
+
+    def branch_value(self, action: Any, scope: Scope) -> Value:
+        """Give the value of a branch, which may be a block or a statement too."""
+        if isinstance(action, Block):
+            return self.block_value(action, Scope(scope))
+        if isinstance(action, STATEMENTS):
+            return self.execute(action, scope)
+        return self.evaluate(action, scope)
+
+    # -- the rest
+
+    def _for(self, node: For, scope: Scope) -> Value:
+        return Value(self.collect_for(node, scope))
+
+    def _loop(self, node: Loop, scope: Scope) -> Value:
+        return self.run_loop(node, scope)
+
+    def _call(self, node: Call, scope: Scope) -> Value:
+        return self.call_by_name(node.name, node.args, node.span, scope)
+
+    def _pipe(self, node: Pipe, scope: Scope) -> Value:
+        value = self.evaluate(node.source, scope)
+        for stage in node.stages:
+            if isinstance(stage, Shell):
+                value = self.shell(stage._replace(stdin=None), scope, stdin=inline_text(value.data))
+            else:
+                value = self.call_stage(stage, value, scope)
+        return value
+
+    def _shell(self, node: Shell, scope: Scope) -> Value:
+        return self.shell(node, scope)
+
+    def _show(self, node: Show, scope: Scope) -> Value:
+        """Give what `var @x = show ...` keeps; nothing is shown."""
+        return self.evaluate(node.value, scope)
+
+    _expressions = {
+        Literal: _literal,
+        Template: _template,
+        Reference: _reference,
+        Field: _field,
+        Slice: _slice,
+        Method: _method,
+        Call: _call,
+        ListLiteral: _list,
+        ObjectLiteral: _object,
+        Unary: _unary,
+        Binary: _binary,
+        Ternary: _ternary,
+        When: _when,
+        For: _for,
+        Loop: _loop,
+        Pipe: _pipe,
+        Shell: _shell,
+        FileRead: _file_read,
+        Show: _show,
+        Hole: _hole,
+    }
+
+
+def node_path(node: FileRead) -> str:
+    """Give a path as it was written."""
+    return "".join(part if isinstance(part, str) else part.raw for part in node.path.parts)
+
+
+def parsed_output(text: str) -> Any:
+    """Read a command's output: JSON becomes data, everything else stays text."""
+    if text[:1] not in '{["-0123456789tfn' or not text:
+        return text
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def list_of(value: Value, span: Span) -> list[tuple[str, Any]]:
+    """Give what a `for` goes over as pairs of key and item."""
+    del span
+    if isinstance(value.data, list):
+        return [(str(at), item) for at, item in enumerate(value.data)]
+    if isinstance(value.data, dict):
+        return list(value.data.items())
+    raise ScriptError(
+        f"Directive error (for): Type mismatch: for expects an array. Received: {describe(value.data)}",
+        "VALIDATION_FAILED",
+        "MlldDirectiveError",
+    )
+
+
+def is_plain_number(data: Any) -> bool:
+    """Say whether a loop's limit is usable."""
+    return is_number(data)

@@ -1,0 +1,282 @@
+"""One request being run: what it may see, what it has done so far, and how it is stopped."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mlld_sdk.env import Env
+from mlld_sdk.transport.embedded.document import tidy
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.scanner import Positions
+from mlld_sdk.transport.embedded.shell import Child
+from mlld_sdk.transport.embedded.syntax import Span
+from mlld_sdk.transport.embedded.turn import Turn
+from mlld_sdk.transport.embedded.values import Value
+
+ROOT_MARKERS = (
+    ("mlld-config.json", "mlld-lock.json", "mlld.lock.json"),
+    ("package.json", ".git", "pyproject.toml", "Cargo.toml"),
+)
+STEPS_BETWEEN_YIELDS = 64
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes an event, without its id."""
+
+
+class Job(NamedTuple):
+    """What a request asks for, after its parameters were read.
+
+    Attributes:
+        script: The text to run.
+        path: The script's path as the client gave it, or None.
+        payload: Value of `@payload`, or `ABSENT`.
+        payload_labels: Labels of the payload's fields.
+        state: Dictionary behind `@state`, or None.
+        modules: Texts and objects that can be imported by name.
+        metrics: Whether the result carries metrics.
+    """
+
+    script: str
+    path: str | None
+    payload: Any
+    payload_labels: dict[str, list[str]]
+    state: dict[str, Any] | None
+    modules: dict[str, Any]
+    metrics: bool
+
+
+ABSENT: Any = object()
+
+
+def project_root(folder: str) -> str:
+    """Find the project a folder belongs to: the nearest ancestor with a marker file, or the folder itself."""
+    for names in ROOT_MARKERS:
+        at = folder
+        while True:
+            if any(os.path.exists(os.path.join(at, name)) for name in names):
+                return at
+            parent = os.path.dirname(at)
+            if parent == at:
+                break
+            at = parent
+    return folder
+
+
+class Execution:
+    """The effects, state and children of one running script.
+
+    Events go out through `report` in the order they happen. `abort` may be called from any thread; the script notices
+    at its next step and its children are killed at once.
+    """
+
+    def __init__(self, job: Job, report: Report, turn: Turn, env: Env, *, kill_children: bool = True) -> None:
+        self.job = job
+        self.turn = turn
+        self.env = env
+        self.positions = Positions(job.script)
+        self.folder = os.path.dirname(os.path.abspath(job.path)) if job.path else os.getcwd()
+        self.root = project_root(self.folder)
+        self.state = job.state
+        self.state_origin = UNKNOWN
+        self.effects: list[dict[str, Any]] = []
+        self.state_writes: list[dict[str, Any]] = []
+        self.exports: dict[str, Any] = {}
+        self.streamed = False
+        self.recorded: Origin | None = None
+        self.abort_error: ScriptError | None = None
+        self.stopped = threading.Event()
+        self.started = env.now()
+        self._report = report
+        self._kill_children = kill_children
+        self._page: list[str] = []
+        self._children: set[Child] = set()
+        self._children_lock = threading.Lock()
+        self._steps = 0
+
+    # -- time and stopping
+
+    def milliseconds(self) -> int:
+        """Give the wall clock as events have it."""
+        return int(self.env.wall() * 1000)
+
+    def iso_time(self) -> str:
+        """Give the wall clock as rows and manifests have it."""
+        now = self.milliseconds()
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
+
+    def abort(self, error: ScriptError) -> None:
+        """Stop the script: it raises `error` at its next step, and its children die now."""
+        if self.abort_error is None:
+            self.abort_error = error
+        self.stopped.set()
+        if self._kill_children:
+            with self._children_lock:
+                children = list(self._children)
+            for child in children:
+                child.kill()
+
+    def step(self) -> None:
+        """Be called before every statement and every round of a loop: notice an abort, let others have a turn."""
+        if self.abort_error is not None and self._kill_children:
+            raise self.abort_error
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_YIELDS == 0:
+            self.turn.yield_()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait without holding the turn; an abort ends the wait."""
+        with self.turn.pause():
+            if self._kill_children:
+                self.stopped.wait(seconds)
+            else:
+                time.sleep(seconds)
+        self.step()
+
+    def watch(self, child: Child) -> None:
+        """Remember a child that an abort has to kill."""
+        with self._children_lock:
+            self._children.add(child)
+        if self.abort_error is not None and self._kill_children:
+            child.kill()
+
+    def unwatch(self, child: Child) -> None:
+        """Forget a child that has ended."""
+        with self._children_lock:
+            self._children.discard(child)
+
+    # -- where values came from
+
+    def record(self, origin: Origin) -> None:
+        """Note what the script has touched; effects carry it from now on."""
+        self.recorded = merge(self.recorded or UNKNOWN, origin)
+
+    # -- effects
+
+    def report(self, event: dict[str, Any]) -> None:
+        """Send an event, unless the request was aborted."""
+        if self.abort_error is None:
+            self._report({**event, "timestamp": self.milliseconds()})
+
+    def chunk(self, text: str, source: str, pipeline: str) -> None:
+        """Send a piece of a command's output as it comes."""
+        if self.abort_error is None:
+            event = {
+                "type": "CHUNK",
+                "pipelineId": pipeline,
+                "stageIndex": 0,
+                "chunk": text,
+                "source": source,
+                "timestamp": self.milliseconds(),
+            }
+            self._report({"type": "stream:chunk", "event": event})
+
+    def effect(
+        self,
+        kind: str,
+        content: str,
+        span: Span | None = None,
+        *,
+        path: str | None = None,
+        mode: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Show, print or log something."""
+        effect: dict[str, Any] = {"type": kind, "content": content}
+        if path is not None:
+            effect["path"] = path
+        if span is not None:
+            effect["source"] = self.positions.span(span)
+        if mode is not None:
+            effect["mode"] = mode
+        if metadata is not None:
+            effect["metadata"] = metadata
+        if self.recorded is None:
+            effect["security"] = UNKNOWN.plain()
+        else:
+            details = {"effectType": kind} if path is None else {"effectType": kind, "path": path}
+            effect["capability"] = capability("effect", self.recorded, details, {"kind": "effect", "effectType": kind})
+            effect["security"] = effect["capability"]["security"]
+        self.effects.append(effect)
+        if kind in ("both", "doc", "stdout"):
+            self._page.append(content)
+        if kind == "stderr":
+            self.write_stderr(content)
+        self.report({"type": "effect", "effect": effect})
+
+    def write_stderr(self, text: str) -> None:
+        """Print to the engine's own stderr, where `log` goes; a closed stderr is no reason to fail a script."""
+        data = text.encode("utf-8", "replace")
+        try:
+            while data:
+                data = data[os.write(2, data) :]
+        except OSError:
+            return
+
+    def write_state(self, path: str, value: Value) -> None:
+        """Tell the host that the script set a state value."""
+        origin = self.recorded or UNKNOWN
+        write = {
+            "path": path,
+            "value": value.data,
+            "operation": "set",
+            "security": merge(value.origin, origin).plain(),
+            "index": len(self.state_writes),
+            "timestamp": self.iso_time(),
+        }
+        self.state_writes.append(write)
+        self.report({"type": "state:write", "write": write})
+
+    def update_state(self, path: str, value: Any, labels: list[str]) -> None:
+        """Change `@state` from outside while the script runs."""
+        if self.state is None:
+            raise ScriptError("No dynamic @state snapshot is available for this execution")
+        place_at_path(self.state, path, value)
+        if labels:
+            self.state_origin = merge(self.state_origin, Origin(tuple(labels), tuple(labels)))
+
+    def result(self) -> dict[str, Any]:
+        """Give the result of a script that came to its end."""
+        result: dict[str, Any] = {
+            "output": tidy("".join(self._page)),
+            "effects": self.effects,
+            "exports": self.exports,
+            "stateWrites": self.state_writes,
+            "denials": [],
+        }
+        if self.streamed:
+            result["streaming"] = {}
+        return result
+
+
+def capability(kind: str, origin: Origin, details: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """Describe an effect or an export; `security` holds the same lists as the capability itself."""
+    lists = origin.plain()
+    return {"kind": kind, **lists, "metadata": details, "operation": operation, "security": lists}
+
+
+def place_at_path(state: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path; missing levels are created, numbers index lists."""
+    parts = [part for part in path.split(".") if part]
+    target: Any = state
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(target, list):
+            if not part.isdigit():
+                raise ScriptError(f"State path '{path}' does not fit a list")
+            index = int(part)
+            target.extend([None] * (index + 1 - len(target)))
+            if last:
+                target[index] = value
+            else:
+                if not isinstance(target[index], (dict, list)):
+                    target[index] = {}
+                target = target[index]
+        elif last:
+            target[part] = value
+        else:
+            if not isinstance(target.get(part), (dict, list)):
+                target[part] = {}
+            target = target[part]

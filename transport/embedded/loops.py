@@ -1,0 +1,166 @@
+"""`for`, `for parallel` and `loop`."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.evaluator import Evaluator, list_of
+from mlld_sdk.transport.embedded.labels import Origin
+from mlld_sdk.transport.embedded.scope import Scope
+from mlld_sdk.transport.embedded.syntax import Block, For, Loop
+from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy
+
+DEFAULT_CAP = 4
+
+
+class ReturnSignal(Exception):  # not an error: the way a block ends with `=> value`
+    """`=>` was reached."""
+
+    def __init__(self, value: Value) -> None:
+        super().__init__()
+        self.value = value
+
+
+class RoundSignal(Exception):  # not an error: the way a round of a loop ends
+    """`continue` or `done` was reached."""
+
+    def __init__(self, value: Value, *, done: bool) -> None:
+        super().__init__()
+        self.value = value
+        self.done = done
+
+
+SKIPPED: Any = object()
+
+
+class Loops(Evaluator):
+    """Repeats things."""
+
+    def collect_for(self, node: For, scope: Scope) -> list[Any]:
+        """Run a `for` whose value is used and give the list of what each round gave."""
+
+        def one(key: str, item: Any, origin: Origin) -> Any:
+            try:
+                return self._round(node, key, item, origin, scope)
+            except RoundSignal as signal:
+                return SKIPPED if signal.value.data is None else signal.value.data
+
+        return [value for value in self._rounds(node, scope, one) if value is not SKIPPED]
+
+    def run_for(self, node: For, scope: Scope) -> None:
+        """Run a `for` as a statement."""
+
+        def one(key: str, item: Any, origin: Origin) -> None:
+            try:
+                self._round(node, key, item, origin, scope)
+            except RoundSignal:
+                return
+
+        self._rounds(node, scope, one)
+
+    def _round(self, node: For, key: str, item: Any, origin: Origin, scope: Scope) -> Any:
+        self.run.step()
+        inner = Scope(scope)
+        inner.define(node.name, Value(item, origin))
+        inner.define(node.key or f"{node.name}_key", Value(key))
+        return self.branch_value(node.body, inner).data
+
+    def _rounds(self, node: For, scope: Scope, one: Callable[[str, Any, Origin], Any]) -> list[Any]:
+        source = self.evaluate(node.source, scope)
+        items = list_of(source, node.span)
+        if node.parallel is None:
+            return [one(key, item, source.origin) for key, item in items]
+        cap_value = self.evaluate(node.parallel.cap, scope).data if node.parallel.cap is not None else DEFAULT_CAP
+        cap = int(cap_value) if is_number(cap_value) and cap_value >= 1 else DEFAULT_CAP
+
+        def guarded(at: int) -> Any:
+            key, item = items[at]
+            try:
+                return one(key, item, source.origin)
+            except ScriptError as error:
+                if error is self.run.abort_error:
+                    raise
+                return self._failed_round(node, at, key, item, error)
+
+        return self._parallel(len(items), cap, node.parallel.pace, guarded)
+
+    def _failed_round(self, node: For, at: int, key: str, item: Any, error: ScriptError) -> dict[str, Any]:
+        message = error.message
+        if message.startswith("Directive error ("):
+            message = message.partition(": ")[2].partition(" at line ")[0]
+        self.run.effect("stderr", f"  \u26a0 for iteration {at} error: {message}\n", node.span)
+        return {"index": at, "key": key, "message": message, "error": message, "value": item}
+
+    def _parallel(self, count: int, cap: int, pace: float, one: Callable[[int], Any]) -> list[Any]:
+        """Run the first round alone, then up to `cap` at a time, each worker taking the next round in order."""
+        results: list[Any] = [None] * count
+        if count == 0:
+            return results
+        results[0] = one(0)
+        remaining = iter(range(1, count))
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            self.run.turn.take()
+            try:
+                for at in remaining:
+                    if pace:
+                        self.run.sleep(pace)
+                    results[at] = one(at)
+            except BaseException as error:  # carried to the thread that waits for the workers
+                failures.append(error)
+            finally:
+                self.run.turn.hand_on()
+
+        workers = [
+            threading.Thread(target=work, name=f"round-{number}", daemon=True) for number in range(min(cap, count - 1))
+        ]
+        for worker in workers:
+            worker.start()
+        with self.run.turn.pause():
+            for worker in workers:
+                worker.join()
+        if failures:
+            raise failures[0]
+        return results
+
+    def run_loop(self, node: Loop, scope: Scope) -> Value:
+        """Run a `loop`; its value is what `done` gave."""
+        limit = None if node.limit is None else self._limit(self.evaluate(node.limit, scope).data)
+        state: Value = NOTHING
+        rounds = 0
+        while limit is None or rounds < limit:
+            rounds += 1
+            self.run.step()
+            inner = Scope(scope)
+            inner.define("input", state)
+            if node.until is not None and is_truthy(self._lenient(node.until, inner).data):
+                return NOTHING
+            try:
+                self._loop_body(node.body, inner)
+            except RoundSignal as signal:
+                if signal.done:
+                    return signal.value
+                state = signal.value
+            if node.pace and (limit is None or rounds < limit):
+                self.run.sleep(node.pace)
+        return NOTHING
+
+    def _loop_body(self, body: Block, scope: Scope) -> None:
+        for statement in body.statements:
+            self.execute(statement, scope)
+
+    @staticmethod
+    def _limit(data: Any) -> int:
+        if not is_number(data):
+            raise ScriptError(
+                "Directive error (loop): loop limit expects a number.", "VALIDATION_FAILED", "MlldDirectiveError"
+            )
+        if data < 0 or data != int(data):
+            raise ScriptError(
+                "Directive error (loop): loop limit expects a non-negative whole number.",
+                "VALIDATION_FAILED",
+                "MlldDirectiveError",
+            )
+        return int(data)

@@ -1,0 +1,209 @@
+"""Misbehaving on command, so that tests, chaos runs and demos can see what happens to whoever owns the engine.
+
+Each key does one thing; `docs/embedded.md` lists them. Without keys this does nothing.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from mlld_sdk.transport.embedded.options import BadOptions
+
+SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+FLOOD_LINE = b"x" * 79 + b"\n"
+KEYS = {
+    "refuse-to-start": "exit with this code before the first answer",
+    "start-delay": "seconds before the first line is read",
+    "die-at-request": "die when the n-th process/execute request arrives",
+    "die-at-step": "die when the n-th llm call of the process starts",
+    "die-after-step": "die right after the n-th llm call of the process was stored",
+    "die-with": "how to die: an exit code, or KILL, TERM, ABRT, SEGV (default 1)",
+    "hang-at-request": "answer nothing any more from the n-th request on",
+    "hang-at-step": "never return from the n-th llm call",
+    "stop-reading-after": "read no more after n lines, but keep the pipe open",
+    "flood-stdout": "print this much noise on the answer channel at each request",
+    "flood-stderr": "print this much noise on stderr at each request",
+    "garble-every": "break every n-th answer line",
+    "glue-every": "put text without a line end in front of every n-th answer line",
+    "split-lines": "write each answer in pieces of this many bytes",
+    "forge-id": "answer this id once, before the first real answer",
+    "slow": "seconds before each answer line",
+    "leak": "keep this much memory at each request",
+    "ignore-sigterm": "do not notice SIGTERM and SIGINT",
+    "ignore-eof": "stay alive when requests end",
+    "orphans": "leave a sleeping child behind at each request: `group` or `setsid`",
+    "once": "path: misbehave only if this file does not exist yet, and create it",
+}
+
+
+def size(text: str) -> int:
+    """Read `64k`, `10m` or a number of bytes."""
+    unit = SIZES.get(text[-1:].lower(), 1)
+    return int(text.rstrip("kKmMgG")) * unit
+
+
+class Misbehaviour:
+    """What was asked for, and how far it has come."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        unknown = [key for key in keys if key not in KEYS]
+        if unknown:
+            raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
+        self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._steps = 0
+        self._stored = 0
+        self._lines_read = 0
+        self._lines_written = 0
+        self._kept: list[bytes] = []
+        try:
+            self._numbers = {
+                key: float(self._keys[key]) for key in self._keys if key not in ("die-with", "forge-id", "orphans", "once")
+                and not key.startswith(("flood", "leak", "ignore"))
+            }  # fmt: skip
+            self._sizes = {key: size(self._keys[key]) for key in self._keys if key.startswith(("flood", "leak"))}
+        except ValueError as error:
+            raise BadOptions(f"not a number in --misbehave: {error}\nuse KEY=NUMBER") from None
+
+    @staticmethod
+    def _first_time(path: str | None) -> bool:
+        if path is None:
+            return True
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            return False
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def asks(self, key: str) -> bool:
+        """Say whether a misbehaviour without a number was asked for."""
+        return key in self._keys
+
+    def _due(self, key: str, count: int) -> bool:
+        return key in self._numbers and count == int(self._numbers[key])
+
+    # -- moments
+
+    def start(self) -> None:
+        """Be called before anything is read."""
+        if "refuse-to-start" in self._keys:
+            sys.stderr.write("embedded engine: refusing to start, as asked\nremove refuse-to-start from --misbehave\n")
+            sys.stderr.flush()
+            os._exit(int(self._numbers["refuse-to-start"]))
+        time.sleep(self._numbers.get("start-delay", 0.0))
+
+    def line_read(self) -> None:
+        """Be called for every line read."""
+        self._lines_read += 1
+        if "stop-reading-after" in self._numbers and self._lines_read > self._numbers["stop-reading-after"]:
+            hang()
+
+    def request(self, write: Callable[[bytes], None]) -> None:
+        """Be called when a script is about to run."""
+        self._requests += 1
+        if self._due("die-at-request", self._requests):
+            self.die()
+        if "hang-at-request" in self._numbers and self._requests >= self._numbers["hang-at-request"]:
+            hang()
+        if "flood-stdout" in self._sizes:
+            _pour(write, self._sizes["flood-stdout"])
+        if "flood-stderr" in self._sizes:
+            _pour(lambda data: _write_all(2, data), self._sizes["flood-stderr"])
+        if "leak" in self._sizes:
+            self._kept.append(os.urandom(1024) * (self._sizes["leak"] // 1024))
+        if "orphans" in self._keys:
+            _leave_orphan(own_session=self._keys["orphans"] == "setsid")
+
+    def step(self) -> None:
+        """Be called when the body of an llm call is about to run."""
+        with self._lock:
+            self._steps += 1
+            count = self._steps
+        if self._due("die-at-step", count):
+            self.die()
+        if self._due("hang-at-step", count):
+            hang()
+
+    def stored(self) -> None:
+        """Be called when the answer of an llm call has been stored."""
+        with self._lock:
+            self._stored += 1
+            count = self._stored
+        if self._due("die-after-step", count):
+            self.die()
+
+    def die(self) -> NoReturn:
+        """End the process the way that was asked for."""
+        how = self._keys.get("die-with", "1")
+        if how.isdigit():
+            os._exit(int(how))
+        number = getattr(signal, f"SIG{how.upper()}", signal.SIGKILL)
+        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), number)
+        hang()
+
+    def line_out(self, line: bytes, write: Callable[[bytes], None]) -> None:
+        """Write an answer line, or what is left of it."""
+        self._lines_written += 1
+        if "forge-id" in self._keys and self._lines_written == 1:
+            text = self._keys["forge-id"]
+            number = text if text.lstrip("-").isdigit() else f'"{text}"'
+            write(
+                b'{"result":{"id":'
+                + number.encode()
+                + b',"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}\n'
+            )
+        if "slow" in self._numbers:
+            time.sleep(self._numbers["slow"])
+        if self._every("garble-every"):
+            line = line[: len(line) // 2].replace(b'"', b"'") + b"\n"
+        if self._every("glue-every"):
+            line = b"NO-NEWLINE " + line
+        piece = int(self._numbers.get("split-lines", 0))
+        if not piece:
+            write(line)
+            return
+        for at in range(0, len(line), piece):
+            write(line[at : at + piece])
+            time.sleep(0.0005)
+
+    def _every(self, key: str) -> bool:
+        return key in self._numbers and self._lines_written % max(1, int(self._numbers[key])) == 0
+
+
+def hang() -> NoReturn:
+    """Do nothing for ever."""
+    while True:
+        time.sleep(3600)
+
+
+def _pour(write: Callable[[bytes], None], amount: int) -> None:
+    block = FLOOD_LINE * 800
+    while amount > 0:
+        write(block[: min(amount, len(block))])
+        amount -= len(block)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _leave_orphan(*, own_session: bool) -> None:
+    import subprocess
+
+    subprocess.Popen(
+        ["sleep", "300"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=own_session,
+    )

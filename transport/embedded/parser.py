@@ -1,0 +1,502 @@
+"""Reading a whole script: the header lines and the statements, one a line, in strict mode."""
+
+from typing import Any
+
+from mlld_sdk.transport.embedded.errors import ScriptParseError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.expressions import CODE_LANGUAGES, ExpressionParser
+from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
+from mlld_sdk.transport.embedded.syntax import (
+    Bail,
+    Block,
+    Call,
+    Checkpoint,
+    Continue,
+    Done,
+    Exe,
+    Export,
+    If,
+    Import,
+    Let,
+    Literal,
+    Log,
+    Method,
+    Output,
+    Return,
+    Run,
+    Script,
+    Shell,
+    Show,
+    Span,
+    Template,
+    Unsupported,
+    Var,
+)
+
+RESUME_MODES = ("auto", "manual", "never")
+FOREIGN_DIRECTIVES = (
+    "guard", "policy", "auth", "hook", "needs", "profiles", "sign", "verify", "box", "file", "files", "stream", "while",
+    "foreach", "path", "exec", "text", "data", "with",
+)  # fmt: skip
+
+
+class Parser(ExpressionParser):
+    """Reads statements. `lenient` reads past what this engine does not run, for `analyze`."""
+
+    def __init__(self, text: str, *, lenient: bool = False) -> None:
+        super().__init__(text)
+        self.lenient = lenient
+        self._readers = {
+            "var": self._var,
+            "let": self._let,
+            "exe": self._exe,
+            "show": self._show,
+            "run": self._run,
+            "log": self._log,
+            "output": self._output,
+            "append": self._append,
+            "import": self._import,
+            "export": self._export,
+            "when": self._when,
+            "for": self._for,
+            "loop": self._loop,
+            "if": self._if,
+            "bail": self._bail,
+            "continue": self._continue,
+            "done": self._done,
+            "checkpoint": self._checkpoint,
+        }
+
+    def script(self, resume: str | None, frontmatter: str | None) -> Script:
+        """Read everything."""
+        statements: list[Any] = []
+        while True:
+            self.skip_space()
+            if self.pos >= self.end:
+                return Script(tuple(statements), resume, frontmatter, self.text)
+            statements.append(self._line_statement())
+
+    def _line_statement(self) -> Any:
+        start = self.pos
+        statement = self.statement(start, top=True)
+        if not self.at_line_end():
+            raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
+        if isinstance(statement, (Show, Var, Exe)):
+            self.finish_line()
+            statement = statement._replace(span=Span(start, self.pos))
+        return statement
+
+    def statement(self, start: int, *, top: bool = False) -> Any:
+        """Read one statement; the cursor stands on its first character."""
+        if top:
+            self.take("/")
+        if self.looking_at("=>"):
+            self.pos += 2
+            self.skip_blanks()
+            value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
+            return Return(value, Span(start, self.pos))
+        if self.peek() == "@":
+            return self._bare(start)
+        for word, reader in self._readers.items():
+            if self.looking_at_word(word) and (word != "let" or not top):
+                self.pos += len(word)
+                self.skip_blanks()
+                return reader(start)
+        for word in FOREIGN_DIRECTIVES:
+            if self.looking_at_word(word):
+                return self._foreign(word, start)
+        raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
+
+    def _foreign(self, word: str, start: int) -> Unsupported:
+        if not self.lenient:
+            raise UnsupportedConstruct(f"'{word}'", self.line(start))
+        self.pos += len(word)
+        self.skip_blanks()
+        facts = self._guard_facts() if word == "guard" else {}
+        depth = 0
+        while self.pos < self.end and (depth or self.peek() != "\n"):
+            char = self.peek()
+            depth += (char in "[{(") - (char in ")}]") if char not in "\"'`" else 0
+            if char in "\"'`":
+                self.quoted()
+                continue
+            self.pos += 1
+        return Unsupported(word, Span(start, self.pos), facts)
+
+    def _guard_facts(self) -> dict[str, Any]:
+        name = "@" + self.identifier() if self.take("@") else None
+        self.skip_blanks()
+        timing = self.identifier()
+        self.skip_blanks()
+        begin = self.pos
+        while self.peek() in WORD | frozenset(":-.@") and self.peek():
+            self.pos += 1
+        return {"name": name, "timing": timing, "filter": self.text[begin : self.pos]}
+
+    # -- blocks and actions
+
+    def block(self) -> Block:
+        """Read `[ statements ]`."""
+        start = self.pos
+        self.expect("[", "to open the block")
+        statements: list[Any] = []
+        while True:
+            self.skip_space()
+            while self.take(";"):
+                self.skip_space()
+            if self.take("]"):
+                return Block(tuple(statements))
+            if self.pos >= self.end:
+                raise self.error("Unterminated block. Expected ']' to close block.", start)
+            statements.append(self.statement(self.pos))
+
+    def action(self) -> Any:
+        """Read the action of a statement-level `for`, `when` or `if`."""
+        if self.peek() == "[":
+            return self.block()
+        start = self.pos
+        if self.take_word("skip"):
+            return Continue(Literal(None), Span(start, self.pos))
+        if self.at_quote() or self.peek() in "{<":
+            return self.expression()
+        if self.looking_at_word("cmd") or self.looking_at_word("sh"):
+            return Run(self.expression(), Span(start, self.pos))
+        return self.statement(start)
+
+    # -- statements
+
+    def _name(self, directive: str, start: int) -> str:
+        if not self.take("@"):
+            raise self.error(
+                f"Missing '@' before variable name in {directive} directive. Use: {directive} @x = value", start
+            )
+        name = self.identifier()
+        if not name:
+            raise self.error(f"Invalid {directive} syntax. Expected: {directive} @name = value", start)
+        return name
+
+    def _labels(self) -> tuple[str, ...]:
+        """Read `llm` or `net:w, paid` between a keyword and `@name`."""
+        labels: list[str] = []
+        while self.peek() in LETTERS and self.peek():
+            begin = self.pos
+            while self.peek() in WORD | frozenset(":-.") and self.peek():
+                self.pos += 1
+            labels.append(self.text[begin : self.pos])
+            self.skip_blanks()
+            self.take(",")
+            self.skip_blanks()
+        return tuple(labels)
+
+    def _assigned(self, directive: str, start: int) -> None:
+        self.skip_blanks()
+        if not self.take("="):
+            raise self.error(f"Invalid {directive} syntax. Expected: {directive} @name = value", start)
+        self.skip_space()
+
+    def _var(self, start: int) -> Var:
+        labels = self._labels()
+        name = self._name("var", start)
+        self._assigned("var", start)
+        value = self.block() if self._at_block() else self._right_side()
+        return Var(name, labels, value, Span(start, self.pos))
+
+    def _right_side(self) -> Any:
+        if self.looking_at_word("show"):
+            begin = self.pos
+            self.pos += len("show")
+            self.skip_blanks()
+            return self._show(begin)
+        return self.expression()
+
+    def _let(self, start: int) -> Let:
+        name = self._name("let", start)
+        self.skip_blanks()
+        augment = self.take("+=")
+        if not augment:
+            self._assigned("let", start)
+        self.skip_space()
+        value = self.block() if self._at_block() else self._right_side()
+        return Let(name, value, augment, Span(start, self.pos))
+
+    def _exe(self, start: int) -> Exe:
+        labels = self._labels()
+        name = self._name("exe", start)
+        params: list[str] = []
+        if self.take("("):
+            self.skip_space()
+            while not self.take(")"):
+                self.take("@")
+                param = self.identifier()
+                if not param:
+                    raise self.error("Expected a parameter name")
+                params.append(param)
+                self.skip_space()
+                if self.take(","):
+                    self.skip_space()
+        self._assigned("exe", start)
+        return Exe(name, tuple(params), labels, self._exe_body(start), Span(start, self.pos))
+
+    def _exe_body(self, start: int) -> Any:
+        if self.peek() == "[" and (self._at_block() or not self._is_list()):
+            return self.block()
+        if self.looking_at_word("run"):
+            self.pos += 3
+            self.skip_blanks()
+        if self.peek() == "{" and not self._is_object():
+            return Shell("cmd", self.command_body(), (), None, False, Span(start, self.pos))
+        return self.expression()
+
+    def _is_list(self) -> bool:
+        mark = self.pos
+        try:
+            self.bracketed()
+        except ScriptParseError:
+            return False
+        finally:
+            self.pos = mark
+        return True
+
+    def _is_object(self) -> bool:
+        mark = self.pos
+        try:
+            self.object()
+        except ScriptParseError:
+            return False
+        finally:
+            self.pos = mark
+        return True
+
+    def _show(self, start: int) -> Show:
+        char = self.peek()
+        if char == "{":
+            raise self.error("show does not execute commands. Use run cmd { ... } (or run sh { ... }) instead.", start)
+        if self.at_line_end() or any(self.looking_at_word(word) for word in ("true", "false", "null")):
+            raise self.error("Missing content in show directive. Expected template, variable, or path to show.", start)
+        if not (char in "@<" or self.at_quote()):
+            raise self.error("Invalid show syntax. Expected: show `template`, show @variable, show <path>", start)
+        return Show(self.expression(), Span(start, self.pos))
+
+    def _run(self, start: int) -> Run:
+        if self.looking_at_word("stream"):
+            self.pos += len("stream")
+            self.skip_blanks()
+        for language in CODE_LANGUAGES:
+            if self.looking_at_word(language):
+                return Run(self._foreign_code(language, self.pos), Span(start, self.pos))
+        if self.looking_at_word("cmd") or self.looking_at_word("sh") or self.peek() == "@":
+            return Run(self.expression(), Span(start, self.pos))
+        if self.peek() == "{":
+            shell = Shell("cmd", self.command_body(), (), None, False, Span(start, self.pos))
+            return Run(shell, Span(start, self.pos))
+        raise self.error("Commands in run must be wrapped in braces or quotes")
+
+    def _bare(self, start: int) -> Any:
+        value = self.expression()
+        self.skip_blanks()
+        if hasattr(value, "name") and self.take("+="):
+            self.skip_blanks()
+            return Let(value.name, self.expression(), True, Span(start, self.pos))
+        if isinstance(value, (Call, Method)) or type(value).__name__ == "Pipe":
+            return Run(value, Span(start, self.pos))
+        raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
+
+    def _log(self, start: int) -> Log:
+        return Log(self.expression(), Span(start, self.pos))
+
+    def _output(self, start: int) -> Output:
+        if not (self.peek() in "@[{" or self.at_quote()) or self.at_line_end():
+            raise self.error(
+                'Invalid output syntax. Expected: output @variable to "path", output "path", '
+                "or output @variable to stdout/stderr/env.",
+                start,
+            )
+        value = self.expression()
+        self.skip_blanks()
+        if not self.take_word("to"):
+            return Output(value, "stdout", Template(()), "", Span(start, self.pos))
+        self.skip_blanks()
+        kind, target = "file", Template(())
+        if self.take_word("stdout"):
+            kind = "stdout"
+        elif self.take_word("stderr"):
+            kind = "stderr"
+        elif self.looking_at_word("env"):
+            raise UnsupportedConstruct("'output ... to env'", self.line(start))
+        else:
+            target = self._path()
+            first = target.parts[0] if target.parts and isinstance(target.parts[0], str) else ""
+            if first.startswith("state://"):
+                kind = "state"
+                target = Template((first[len("state://") :], *target.parts[1:]))
+        written_as = self._format()
+        return Output(value, kind, target, written_as, Span(start, self.pos))
+
+    def _format(self) -> str:
+        mark = self.pos
+        self.skip_blanks()
+        if self.take_word("as"):
+            self.skip_blanks()
+            return self.identifier()
+        self.pos = mark
+        return ""
+
+    def _path(self) -> Template:
+        if self.at_quote():
+            text = self.quoted()
+            return text if isinstance(text, Template) else Template((text.data,))
+        parts: list[Any] = []
+        while self.pos < self.end and self.peek() not in " \t\r\n]":
+            if self.peek() == "@" and self.peek(1) in LETTERS and self.peek(1):
+                parts.append(self.path_hole())
+                continue
+            parts.append(self.peek())
+            self.pos += 1
+        text = "".join(part for part in parts if isinstance(part, str))
+        return Template((text,)) if len(text) == len(parts) else Template(tuple(parts))
+
+    def _append(self, start: int) -> Output:
+        value = self.expression()
+        self.skip_blanks()
+        if not self.take_word("to"):
+            raise self.error("Missing 'to' in append directive. Expected: append @value to \"file\"", start)
+        self.skip_blanks()
+        return Output(value, "append", self._path(), "", Span(start, self.pos))
+
+    def _import(self, start: int) -> Import:
+        names: list[tuple[str, str]] = []
+        if self.take("{"):
+            self.skip_space()
+            while not self.take("}"):
+                self.take("@")
+                name = self.identifier()
+                if not name:
+                    raise self.error("Expected a name in the import list")
+                self.skip_space()
+                alias = name
+                if self.take_word("as"):
+                    self.skip_space()
+                    self.take("@")
+                    alias = self.identifier()
+                    self.skip_space()
+                names.append((name, alias))
+                if self.take(","):
+                    self.skip_space()
+            self.skip_blanks()
+            if not self.take_word("from"):
+                raise self.error("Missing 'from' in import directive")
+            self.skip_blanks()
+        elif self.peek() in LETTERS:
+            raise UnsupportedConstruct(f"'import {self.identifier()}'", self.line(start))
+        source = self._import_source()
+        alias_name = None
+        self.skip_blanks()
+        if self.take_word("as"):
+            self.skip_blanks()
+            self.take("@")
+            alias_name = self.identifier()
+        return Import(tuple(names), alias_name, source, Span(start, self.pos))
+
+    def _import_source(self) -> str:
+        if self.peek() == "<":
+            return "".join(str(part) for part in self.file_read().path.parts)
+        if self.at_quote():
+            text = self.quoted()
+            if not isinstance(text, Literal):
+                begin = self.text.rfind('"', 0, self.pos - 1) + 1
+                return self.text[begin : self.pos - 1]
+            return str(text.data)
+        begin = self.pos
+        while self.pos < self.end and self.peek() not in " \t\r\n":
+            self.pos += 1
+        return self.text[begin : self.pos]
+
+    def _export(self, start: int) -> Export:
+        names: list[str] = []
+        self.expect("{", "to open the export list")
+        self.skip_space()
+        while not self.take("}"):
+            self.take("@")
+            name = self.identifier()
+            if not name:
+                raise self.error("Expected a name in the export list")
+            names.append(name)
+            self.skip_space()
+            if self.take(","):
+                self.skip_space()
+        return Export(tuple(names), Span(start, self.pos))
+
+    def _when(self, start: int) -> Any:
+        self.pos = start + (self.text[start] == "/")
+        return self.when(self.action)
+
+    def _for(self, start: int) -> Any:
+        self.pos = start + (self.text[start] == "/")
+        return self.for_(self.action)
+
+    def _loop(self, start: int) -> Any:
+        self.pos = start + (self.text[start] == "/")
+        return self.loop()
+
+    def _if(self, start: int) -> If:
+        condition = self.ternary()
+        self.skip_blanks()
+        yes = self.block()
+        mark = self.pos
+        self.skip_space()
+        no: Any = None
+        if self.take_word("else"):
+            self.skip_blanks()
+            begin = self.pos
+            if self.take_word("if"):
+                self.skip_blanks()
+                no = self._if(begin)
+            else:
+                no = self.block()
+        else:
+            self.pos = mark
+        return If(condition, yes, no, Span(start, self.pos))
+
+    def _bail(self, start: int) -> Bail:
+        message = None if self.at_line_end() or self.peek() == "]" else self.expression()
+        return Bail(message, Span(start, self.pos))
+
+    def _continue(self, start: int) -> Continue:
+        value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
+        return Continue(value, Span(start, self.pos))
+
+    def _done(self, start: int) -> Done:
+        value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
+        return Done(value, Span(start, self.pos))
+
+    def _checkpoint(self, start: int) -> Checkpoint:
+        name = self.expression()
+        self.skip_blanks()
+        if self.looking_at_word("with"):
+            raise UnsupportedConstruct("'checkpoint ... with'", self.line(start))
+        return Checkpoint(name, Span(start, self.pos))
+
+
+def parse(text: str, *, lenient: bool = False) -> Script:
+    """Read a script, or fail with `ScriptParseError` or `UnsupportedConstruct` before anything runs."""
+    text = text.removeprefix("\ufeff")
+    resume, body_start = _resume_header(text)
+    frontmatter = None
+    if text.startswith("---\n", body_start):
+        close = text.find("\n---", body_start + 3)
+        if close >= 0:
+            frontmatter = text[body_start + 4 : close + 1]
+            body_start = close + 4
+    parser = Parser(text, lenient=lenient)
+    parser.pos = body_start
+    return parser.script(resume, frontmatter)
+
+
+def _resume_header(text: str) -> tuple[str | None, int]:
+    first, newline, _ = text.partition("\n")
+    head, colon, mode = first.partition(":")
+    if not colon or head.strip().lower() != "resume":
+        return None, 0
+    wanted = mode.strip().strip("'\"").lower()
+    if wanted not in RESUME_MODES:
+        raise ScriptParseError(f'Invalid script resume mode "{mode.strip()}". Expected auto, manual, or never.')
+    return wanted, len(first) + len(newline)

@@ -1,0 +1,208 @@
+"""Reading the parameters of requests, and saying what is wrong with them in the words the real engine uses."""
+
+import os
+from typing import Any
+
+from mlld_sdk.transport.checkpoints import Selector, SelectorError, parse_selector
+from mlld_sdk.transport.embedded.errors import RequestError, ScriptError
+from mlld_sdk.transport.embedded.execution import ABSENT, Job
+from mlld_sdk.transport.embedded.memory import CachePlan
+
+MAX_TIMEOUT_MS = 2147483647
+MAX_DEPTH = 10
+MAX_ITEMS = 1000
+MAX_NODES = 10_000
+MAX_BYTES = 1 << 20
+
+
+def is_id(value: Any) -> bool:
+    """Say whether a value can be a request's id."""
+    return isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def id_key(value: Any) -> Any:
+    """Make a key that tells `1` from `"1"`."""
+    return ("text", value) if isinstance(value, str) else ("number", float(value))
+
+
+def process_job(params: Any) -> Job:
+    """Read the parameters of `process`."""
+    if isinstance(params, str):
+        params = {"script": params}
+    if not isinstance(params, dict):
+        raise ScriptError("process params must be a script string or object")
+    script = params.get("script")
+    if not isinstance(script, str):
+        raise ScriptError("process params.script must be a string")
+    path = params.get("filePath")
+    return _job(params, script, path if isinstance(path, str) else None, metrics=False)
+
+
+def execute_path(params: Any) -> str:
+    """Read which file `execute` is to run."""
+    if not isinstance(params, dict):
+        raise ScriptError("execute params must be an object")
+    path = params.get("filepath")
+    if not isinstance(path, str):
+        raise ScriptError("execute params.filepath must be a string")
+    return path
+
+
+def execute_job(params: dict[str, Any], script: str, path: str) -> Job:
+    """Read the parameters of `execute` once the file has been read."""
+    return _job(params, script, path, metrics=True)
+
+
+def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool) -> Job:
+    payload = params.get("payload", ABSENT)
+    if payload is not ABSENT:
+        if not isinstance(payload, (str, dict)):
+            raise ScriptError("Dynamic module '@payload' must be string or plain object", name="TypeError")
+        if isinstance(payload, dict):
+            check_size("@payload", payload)
+    state = params.get("state")
+    state = state if isinstance(state, dict) else None
+    if state is not None:
+        check_size("@state", state)
+    modules = params.get("dynamicModules")
+    modules = modules if isinstance(modules, dict) else {}
+    return Job(
+        script=script,
+        path=path,
+        payload=payload,
+        payload_labels=_payload_labels(params.get("payloadLabels"), payload),
+        state=state,
+        modules={name: module for name, module in modules.items() if isinstance(module, (str, dict))},
+        metrics=metrics,
+    )
+
+
+def _payload_labels(raw: Any, payload: Any) -> dict[str, list[str]]:
+    if not isinstance(raw, dict) or not isinstance(payload, dict):
+        return {}
+    found: dict[str, list[str]] = {}
+    for name, labels in raw.items():
+        if name in payload and isinstance(labels, list):
+            clean = dict.fromkeys(label.strip() for label in labels if isinstance(label, str) and label.strip())
+            if clean:
+                found[name] = list(clean)
+    return found
+
+
+def check_size(name: str, data: Any) -> None:
+    """Refuse what the real engine refuses to take in as data."""
+    nodes = 0
+    level: list[Any] = [data]
+    depth = 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ScriptError(f"Dynamic module '{name}' exceeds max depth of {MAX_DEPTH}")
+        below: list[Any] = []
+        for item in level:
+            nodes += 1
+            if isinstance(item, dict):
+                if len(item) > MAX_ITEMS:
+                    raise ScriptError(f"Dynamic module '{name}' exceeds max keys per object of {MAX_ITEMS}")
+                below.extend(item.values())
+            elif isinstance(item, list):
+                if len(item) > MAX_ITEMS:
+                    raise ScriptError(f"Dynamic module '{name}' exceeds max array length of {MAX_ITEMS}")
+                below.extend(item)
+        level = below
+        depth += 1
+    if nodes > MAX_NODES:
+        raise ScriptError(f"Dynamic module '{name}' exceeds max node count of {MAX_NODES}")
+
+
+def is_markdown(params: Any, path: str | None, *, execute: bool) -> bool:
+    """Say whether a script would be read in markdown mode, which this engine does not have."""
+    mode = params.get("mode") if isinstance(params, dict) else None
+    if mode in ("strict", "markdown"):
+        return bool(mode == "markdown")
+    if path is None or path.endswith(".mld"):
+        return False
+    if path.endswith((".mld.md", ".md")):
+        return True
+    return not execute
+
+
+def timeout_of(params: Any, *, extended: bool, execute: bool) -> float | None:
+    """Read `timeoutMs` as seconds; 0 means: at once.
+
+    Raises:
+        RequestError: In the extended protocol, for anything but a positive number (XP-24).
+    """
+    raw = params.get("timeoutMs") if isinstance(params, dict) else None
+    if extended:
+        if raw is None:
+            return None
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 < raw <= MAX_TIMEOUT_MS:
+            raise RequestError("INVALID_REQUEST", f"timeoutMs must be a positive number of at most {MAX_TIMEOUT_MS}")
+        return raw / 1000
+    if not execute or isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        return None
+    return raw / 1000 if 1 <= raw <= MAX_TIMEOUT_MS else 0.0
+
+
+def cache_plan(params: Any, path: str | None) -> CachePlan:
+    """Read the checkpoint parameters of the extended protocol (XP-12 to XP-18).
+
+    Raises:
+        RequestError: For a value of the wrong type or a contradiction.
+    """
+    if not isinstance(params, dict):
+        return CachePlan()
+    flags: dict[str, bool | None] = {}
+    for name in ("checkpoint", "noCheckpoint", "fresh"):
+        value = params.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise RequestError("INVALID_REQUEST", f"{name} must be true or false")
+        flags[name] = value
+    texts: dict[str, str | None] = {}
+    for name in ("checkpointRoot", "checkpointName", "fork"):
+        value = params.get(name)
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise RequestError("INVALID_REQUEST", f"{name} must be a non-empty string")
+        if value is not None and name != "checkpointRoot" and ("/" in value or value in (".", "..")):
+            raise RequestError("INVALID_REQUEST", f"{name} must be a plain name without '/'")
+        texts[name] = value
+    resume, drop = _resume(params.get("resume"))
+    off = flags["noCheckpoint"] is True or flags["checkpoint"] is False
+    wanted = [
+        name
+        for name, given in (
+            ("checkpoint: true", flags["checkpoint"] is True),
+            ("fresh", flags["fresh"] is True),
+            ("resume", resume),
+            ("fork", texts["fork"] is not None),
+        )
+        if given
+    ]
+    if off and wanted:
+        raise RequestError("INVALID_REQUEST", f"checkpointing cannot be off together with {wanted[0]}")
+    if wanted and path is None and texts["checkpointName"] is None:
+        raise RequestError(
+            "INVALID_REQUEST", f"{wanted[0]} needs filePath or checkpointName: there is no cache without a name"
+        )
+    root = texts["checkpointRoot"]
+    return CachePlan(
+        root=os.path.abspath(root) if root is not None else None,
+        name=texts["checkpointName"],
+        use=False if off else True if wanted else None,
+        fresh=flags["fresh"] is True,
+        fork=texts["fork"],
+        drop=drop,
+    )
+
+
+def _resume(value: Any) -> tuple[bool, Selector | None]:
+    if value is None or value is False:
+        return False, None
+    if value is True:
+        return True, None
+    if not isinstance(value, str):
+        raise RequestError("INVALID_REQUEST", "resume must be true, false or a selector")
+    try:
+        return True, parse_selector(value)
+    except SelectorError as error:
+        raise RequestError("INVALID_REQUEST", f"resume: {error}") from error

@@ -1,0 +1,79 @@
+"""Names and what they stand for."""
+
+from typing import Any, NamedTuple
+
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.values import Value
+
+
+class Function(NamedTuple):
+    """What `exe` defines. It is a value like any other; `scope` is where its body finds its names."""
+
+    name: str
+    params: tuple[str, ...]
+    labels: tuple[str, ...]
+    body: Any
+    scope: "Scope"
+
+
+class Scope:
+    """Variables of a script, a block or a call, and the scope around it.
+
+    Attributes:
+        outer: Where names are looked up that are not found here.
+        calling: Names of the functions whose bodies are being run on the way to here.
+    """
+
+    def __init__(self, outer: "Scope | None" = None, *, calling: frozenset[str] | None = None) -> None:
+        self.outer = outer
+        self.calling: frozenset[str] = calling if calling is not None else outer.calling if outer else frozenset()
+        self._values: dict[str, Value] = {}
+        self._lines: dict[str, str] = {}
+
+    def find(self, name: str) -> Value | None:
+        """Look a name up here and outwards."""
+        scope: Scope | None = self
+        while scope is not None:
+            value = scope._values.get(name)
+            if value is not None:
+                return value
+            scope = scope.outer
+        return None
+
+    def has_own(self, name: str) -> bool:
+        """Say whether the name is defined right here."""
+        return name in self._values
+
+    def define(self, name: str, value: Value) -> None:
+        """Set a name here, whether it was set before or not."""
+        self._values[name] = value
+
+    def declare(self, name: str, value: Value, place: str, here: str) -> None:
+        """Set a name here for the first time.
+
+        Args:
+            name: The name.
+            value: What it stands for.
+            place: Where in which file this happens, for the next error.
+            here: The same, as the end of this error's message.
+        """
+        if name in self._values:
+            raise ScriptError(
+                f"Interpreter error (variable-redefinition): Variable '{name}' is already defined and cannot be redefined. "
+                f"Originally defined at {self._lines.get(name, 'unknown')}. Variables in mlld are immutable by design. "
+                f"Use a different variable name or remove one of the definitions.{here}",
+                "VARIABLE_REDEFINITION",
+                "VariableRedefinitionError",
+            )
+        self._values[name] = value
+        self._lines[name] = place
+
+    def reassign(self, name: str, value: Value) -> bool:
+        """Change a name in the scope that has it, and say whether one has."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope._values:
+                scope._values[name] = value
+                return True
+            scope = scope.outer
+        return False

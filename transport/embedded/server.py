@@ -1,0 +1,475 @@
+"""The engine's main loop: reads requests, runs scripts on threads of their own, answers."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from mlld_sdk.env import Env
+from mlld_sdk.transport.checkpoints import CheckpointNotFound
+from mlld_sdk.transport.embedded import habits
+from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.execution import Execution, Job
+from mlld_sdk.transport.embedded.memory import CachePlan, Memory
+from mlld_sdk.transport.embedded.misbehaviour import Misbehaviour, hang
+from mlld_sdk.transport.embedded.options import Options
+from mlld_sdk.transport.embedded.parser import parse
+from mlld_sdk.transport.embedded.requests import (
+    cache_plan,
+    execute_job,
+    execute_path,
+    id_key,
+    is_id,
+    is_markdown,
+    process_job,
+    timeout_of,
+)
+from mlld_sdk.transport.embedded.statements import Interpreter
+from mlld_sdk.transport.embedded.syntax import Checkpoint, Literal, Script
+from mlld_sdk.transport.embedded.turn import Turn
+from mlld_sdk.transport.embedded.wire import NotJson, Wire, error, event, id_text, read_json, read_lines, result
+
+VERSION = "0.1.0"
+IMITATED = "2.0.5"
+FEATURES = (
+    "full-values",
+    "private-descriptors",
+    "checkpoint",
+    "checkpoint-events",
+    "survives-failures",
+    "metrics",
+    "signatures",
+    "file-write",
+    "streaming",
+    "state-update",
+    "cancel-at-steps",
+)
+SHUTDOWN_GRACE = 2.0
+PARSED_LIMIT = 64
+
+
+class Stop(Exception):  # not an error: SIGTERM or SIGINT arrived
+    """The engine was asked to end."""
+
+
+class Active:
+    """A request that is being run."""
+
+    def __init__(self, request_id: Any, *, execute: bool) -> None:
+        self.id = request_id
+        self.execute = execute
+        self.run: Execution | None = None
+        self.path: str | None = None
+        self.answered = False
+        self.early: ScriptError | None = None
+        self.ready = threading.Event()
+        self.done = threading.Event()
+
+
+class Server:
+    """One engine process."""
+
+    def __init__(self, options: Options, env: Env) -> None:
+        self.options = options
+        self.env = env
+        self.extended = not options.like_real
+        self.wire = Wire(options.response_fd)
+        self.mischief = Misbehaviour(options.misbehave)
+        self._turn = Turn()
+        self._active: dict[Any, Active] = {}
+        self._lock = threading.Lock()
+        self._parsed: dict[str, tuple[str, Script]] = {}
+
+    # -- life
+
+    def serve(self) -> int:
+        """Answer until the requests end or a signal comes, and return the exit code."""
+        self.mischief.start()
+        self._install_signals()
+        try:
+            for line in read_lines(self.options.request_fd):
+                self.mischief.line_read()
+                if line:
+                    self._line(line)
+                if self.wire.broken:
+                    return 1 if self.options.like_real else 0
+        except Stop:
+            return self._end()
+        if self.mischief.asks("ignore-eof"):
+            hang()
+        return self._end()
+
+    def _install_signals(self) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, signal.SIG_IGN)
+            raise Stop
+
+        handler = signal.SIG_IGN if self.mischief.asks("ignore-sigterm") else stop
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, handler)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _end(self) -> int:
+        """Abort what is running and say how to exit."""
+        with self._lock:
+            active = list(self._active.values())
+        for request in active:
+            self._abort(request, Aborted())
+        if self.extended:
+            for request in active:
+                request.done.wait(SHUTDOWN_GRACE)
+            return 0
+        return 1 if active and not self.options.survive else 0
+
+    # -- reading
+
+    def _line(self, line: str) -> None:
+        try:
+            request = read_json(line)
+        except NotJson as fault:
+            self._refuse(None, "INVALID_JSON", str(fault))
+            return
+        if request is None and not self.extended:
+            if self.options.survive:
+                return
+            habits.last_words(habits.NULL_CRASH)
+            os._exit(1)
+        if not isinstance(request, dict):
+            self._refuse(None, "INVALID_REQUEST", "Request method is required")
+            return
+        self._dispatch(request)
+
+    def _dispatch(self, request: dict[str, Any]) -> None:
+        method = request.get("method")
+        request_id = request.get("id")
+        if not is_id(request_id):
+            request_id = None
+        params = request.get("params")
+        if not isinstance(method, str) or not method:
+            self._refuse(request_id, "INVALID_REQUEST", "Request method is required")
+        elif method == "cancel":
+            self._cancel(request_id)
+        elif request_id is None:
+            self._refuse(None, "INVALID_REQUEST", "Request id is required")
+        elif method in ("state:update", "file:write"):
+            self._control(method, request_id, params)
+        elif id_key(request_id) in self._active:
+            self._refuse(request_id, "REQUEST_IN_PROGRESS", f"Request {id_text(request_id)} is already active")
+        elif method in ("process", "execute"):
+            self._start(request_id, method, params)
+        else:
+            self._answer_at_once(method, request_id, params)
+
+    def _answer_at_once(self, method: str, request_id: Any, params: Any) -> None:
+        try:
+            if method == "hello" and self.extended:
+                payload: Any = {"value": self._hello()}
+            elif method == "analyze":
+                from mlld_sdk.transport.embedded.analysis import analyze
+
+                payload = analyze(params)
+            elif method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
+                from mlld_sdk.transport.embedded.signing import answer
+
+                payload = answer(method, params, self.env)
+            else:
+                self._refuse(request_id, "METHOD_NOT_FOUND", f"Method '{method}' is not supported")
+                return
+        except ScriptError as failure:
+            payload = {"error": self._error_payload(failure, None, execute=False)}
+        self._send_result(request_id, payload)
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "engine": "embedded",
+            "version": VERSION,
+            "mlld": IMITATED,
+            "protocol": 1,
+            "features": list(FEATURES),
+        }
+
+    # -- control of running requests
+
+    def _find(self, request_id: Any) -> Active | None:
+        with self._lock:
+            return self._active.get(id_key(request_id)) if is_id(request_id) else None
+
+    def _cancel(self, request_id: Any) -> None:
+        if request_id is None:
+            self._refuse(None, "INVALID_REQUEST", "Cancel id is required")
+            return
+        request = self._find(request_id)
+        if request is None:
+            self._refuse(request_id, "REQUEST_NOT_FOUND", f"No active request for id {id_text(request_id)}")
+            return
+        self._abort(request, Aborted())
+
+    def _abort(self, request: Active, failure: ScriptError) -> None:
+        """Stop a request. The real engine answers at once and lets the script run on; this one answers when it has stopped."""
+        if self.extended:
+            request.early = request.early or failure
+            if request.run is not None:
+                request.run.abort(failure)
+            return
+        assert request.run is not None
+        request.run.abort(failure)
+        self._finish(request, {"error": self._error_payload(failure, request.path, execute=request.execute)})
+        self._after_failure(failure)
+
+    def _control(self, method: str, request_id: Any, params: Any) -> None:
+        try:
+            target = self._checked_control(method, params)
+            request = self._find(target)
+            if request is None:
+                raise RequestError("REQUEST_NOT_FOUND", f"No active request for id {id_text(target)}")
+            if method == "file:write" and not request.execute:
+                raise RequestError("FILE_WRITE_UNAVAILABLE", f"Request {id_text(target)} does not support file writes")
+            request.ready.wait(SHUTDOWN_GRACE)
+            if request.run is None:
+                raise RequestError("REQUEST_NOT_FOUND", f"No active request for id {id_text(target)}")
+            payload = self._do_control(method, request.run, params)
+        except RequestError as fault:
+            payload = error(fault.code, fault.message)
+        except ScriptError as failure:
+            payload = {"error": self._error_payload(failure, None, execute=False)}
+        self._send_result(request_id, payload)
+
+    @staticmethod
+    def _checked_control(method: str, params: Any) -> Any:
+        def refuse(text: str) -> RequestError:
+            return RequestError("INVALID_REQUEST", f"{method} params{text}")
+
+        if not isinstance(params, dict):
+            raise refuse(" must be an object")
+        if not is_id(params.get("requestId")):
+            raise refuse(".requestId must be a string or number")
+        path = params.get("path")
+        if not isinstance(path, str) or not path.strip():
+            raise refuse(".path must be a non-empty string")
+        if method == "file:write" and not isinstance(params.get("content"), str):
+            raise refuse(".content must be a string")
+        return params["requestId"]
+
+    def _do_control(self, method: str, run: Execution, params: dict[str, Any]) -> dict[str, Any]:
+        path = params["path"].strip()
+        if method == "state:update":
+            labels = params.get("labels")
+            names = [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
+            run.update_state(path, params.get("value"), names)
+            return {"requestId": params["requestId"], "path": path}
+        from mlld_sdk.transport.embedded.signing import write_signed
+
+        return write_signed(run.folder, path, params["content"], run.job.path or "", self.env)
+
+    # -- running scripts
+
+    def _start(self, request_id: Any, method: str, params: Any) -> None:
+        self.mischief.request(self.wire.send_raw)
+        request = Active(request_id, execute=method == "execute")
+        if self.extended:
+            with self._lock:
+                self._active[id_key(request_id)] = request
+        threading.Thread(
+            target=self._run_request, args=(request, params), name=f"request-{id_text(request_id)}", daemon=True
+        ).start()
+
+    def _run_request(self, request: Active, params: Any) -> None:
+        turn = Turn() if self.extended else self._turn
+        turn.take()
+        try:
+            self._run_guarded(request, params, turn)
+        finally:
+            turn.hand_on()
+            request.ready.set()
+            request.done.set()
+
+    def _run_guarded(self, request: Active, params: Any, turn: Turn) -> None:
+        path: str | None = None
+        started = False
+        try:
+            job, path, parse_ms, script, cached = self._load(request, params)
+            request.path = path
+            plan = cache_plan(params, path) if self.extended else CachePlan()
+            timeout = timeout_of(params, extended=self.extended, execute=request.execute)
+            run = Execution(
+                job,
+                lambda body: self._send_event(request, body),
+                turn,
+                self.env,
+                kill_children=self.extended,
+            )
+            self._activate(request, run, turn)
+            started = True
+            payload = self._run_script(run, script, plan, timeout, request)
+            if job.metrics or self.extended:
+                payload["metrics"] = self._metrics(run, parse_ms, cached=cached)
+            if run.abort_error is None:
+                self._send_event(
+                    request, {"type": "execution:complete", "result": payload, "timestamp": run.milliseconds()}
+                )
+                self._finish(request, payload)
+            elif self.extended:
+                self._fail(request, run.abort_error, path)
+        except RequestError as fault:
+            self._finish(request, error(fault.code, fault.message))
+        except CheckpointNotFound as fault:
+            self._fail(request, ScriptError(str(fault), "CHECKPOINT_NOT_FOUND"), path)
+        except ScriptError as failure:
+            self._fail(request, failure, path)
+            if started and not isinstance(failure, UnsupportedConstruct):
+                self._after_failure(failure)
+        except RecursionError:
+            self._fail(request, ScriptError("Maximum call stack size exceeded", name="RangeError"), path)
+
+    def _load(self, request: Active, params: Any) -> tuple[Job, str | None, float, Script, bool]:
+        begin = self.env.now()
+        if request.execute:
+            path: str | None = execute_path(params)
+            assert path is not None
+            job = execute_job(params, _read_script(path), path)
+        else:
+            job = process_job(params)
+            path = job.path
+        if is_markdown(params, path, execute=request.execute):
+            raise UnsupportedConstruct("markdown mode", 1)
+        known = self._parsed.get(path) if request.execute and path is not None else None
+        if known is not None and known[0] == job.script:
+            return job, path, (self.env.now() - begin) * 1000, known[1], True
+        try:
+            script = parse(job.script)
+        except ScriptError as failure:
+            if failure.code == "PARSE_ERROR" and path is not None:
+                failure.message += f" in {os.path.abspath(path)}"
+            raise
+        if request.execute and path is not None:
+            while len(self._parsed) >= PARSED_LIMIT:
+                self._parsed.pop(next(iter(self._parsed)))
+            self._parsed[path] = (job.script, script)
+        return job, path, (self.env.now() - begin) * 1000, script, False
+
+    def _activate(self, request: Active, run: Execution, turn: Turn) -> None:
+        """Make a request reachable for control messages; the real engine takes its time."""
+        if not self.extended:
+            with turn.pause():
+                threading.Event().wait(habits.ACTIVATION_DELAY)
+            with self._lock:
+                self._active[id_key(request.id)] = request
+        request.run = run
+        request.ready.set()
+        if request.early is not None:
+            run.abort(request.early)
+
+    def _run_script(
+        self, run: Execution, script: Script, plan: CachePlan, timeout: float | None, request: Active
+    ) -> dict[str, Any]:
+        timer = None
+        if timeout is not None:
+            failure = Aborted() if not self.extended else Aborted("The request ran out of time", "TIMEOUT")
+            timer = threading.Timer(timeout, self._abort, (request, failure))
+            timer.daemon = True
+            timer.start()
+        memory = Memory(plan, run.job.path, script.resume, run.iso_time)
+        if self.mischief:
+            memory.before_body = self.mischief.step
+            memory.after_store = self.mischief.stored
+        try:
+            memory.prepare(_checkpoint_names(script))
+            run.step()
+            Interpreter(run, memory, announces=self.extended).run_script(script)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return run.result()
+
+    def _metrics(self, run: Execution, parse_ms: float, *, cached: bool) -> dict[str, Any]:
+        total = (self.env.now() - run.started) * 1000
+        return {
+            "totalMs": round(total + parse_ms, 3),
+            "parseMs": round(parse_ms, 3),
+            "evaluateMs": round(total, 3),
+            "cacheHit": cached,
+            "effectCount": len(run.effects),
+            "stateWriteCount": len(run.state_writes),
+        }
+
+    # -- answering
+
+    def _fail(self, request: Active, failure: ScriptError, path: str | None) -> None:
+        self._finish(request, {"error": self._error_payload(failure, path, execute=request.execute)})
+
+    def _finish(self, request: Active, payload: Any) -> None:
+        """Send the one result of a request."""
+        with self._lock:
+            if request.answered:
+                return
+            request.answered = True
+            if self._active.get(id_key(request.id)) is request:
+                del self._active[id_key(request.id)]
+        self._send_result(request.id, payload)
+
+    def _after_failure(self, failure: ScriptError) -> None:
+        """Die of a failed script, as the real engine does, or warn that one should have."""
+        if self.extended:
+            return
+        if self.options.survive:
+            habits.last_words(habits.WARNING.format(pid=os.getpid(), message=failure.message))
+            return
+        habits.last_words(habits.UNHANDLED.format(message=failure.message))
+        os._exit(1)
+
+    def _error_payload(self, failure: ScriptError, path: str | None, *, execute: bool) -> dict[str, Any]:
+        code, name = failure.code, failure.name
+        if not self.extended:
+            code = habits.flattened_code(code, failure.message, execute=execute)
+            name = "ExecuteError" if execute and path is not None else name
+        payload = {"code": code, "message": failure.message, "name": name}
+        if execute and path is not None:
+            payload["filePath"] = path
+        payload["stack"] = f"{name}: {failure.message}\n    at embedded engine {VERSION}"
+        return payload
+
+    def _refuse(self, request_id: Any, code: str, message: str) -> None:
+        self._send_result(request_id, error(code, message))
+
+    def _send_event(self, request: Active, body: dict[str, Any]) -> None:
+        if not self.extended:
+            body = habits.lossy_event(body)
+        self._send(event(request.id, body, extended=self.extended))
+
+    def _send_result(self, request_id: Any, payload: Any) -> None:
+        if not self.extended:
+            payload = habits.lossy_result(payload)
+        self._send(result(request_id, payload))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if not self.extended:
+            message = habits.copy_with_losses(message)
+        if not self.mischief:
+            self.wire.send(message)
+            return
+        from mlld_sdk.transport.embedded.wire import write_json
+
+        self.mischief.line_out(write_json(message) + b"\n", self.wire.send_raw)
+
+
+def _read_script(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read()
+    except IsADirectoryError:
+        raise ScriptError("EISDIR: illegal operation on a directory, read") from None
+    except FileNotFoundError:
+        raise ScriptError(f"ENOENT: no such file or directory, open '{path}'", "FILE_NOT_FOUND") from None
+    except OSError as fault:
+        raise ScriptError(f"{fault.strerror}, open '{path}'", "FILE_NOT_FOUND") from None
+
+
+def _checkpoint_names(script: Script) -> list[str]:
+    return [
+        str(statement.name.data)
+        for statement in script.statements
+        if isinstance(statement, Checkpoint) and isinstance(statement.name, Literal)
+    ]

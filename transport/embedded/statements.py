@@ -1,0 +1,431 @@
+"""Doing what statements say."""
+
+import json
+import os
+from typing import Any
+
+from mlld_sdk.transport.checkpoints import json_text
+from mlld_sdk.transport.embedded.errors import Bail as BailError
+from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.execution import capability
+from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.loops import Loops, ReturnSignal, RoundSignal
+from mlld_sdk.transport.embedded.scope import Function, Scope
+from mlld_sdk.transport.embedded.syntax import (
+    Bail,
+    Block,
+    Call,
+    Checkpoint,
+    Continue,
+    Done,
+    Exe,
+    Export,
+    Field,
+    For,
+    If,
+    Import,
+    Let,
+    Log,
+    Loop,
+    Method,
+    Output,
+    Pipe,
+    Reference,
+    Return,
+    Run,
+    Script,
+    Shell,
+    Show,
+    Span,
+    Unsupported,
+    Var,
+    When,
+)
+from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
+
+
+class Interpreter(Loops):
+    """Runs a script. One instance for each request."""
+
+    def run_script(self, script: Script) -> None:
+        """Run all statements; exports are resolved at the end."""
+        scope = Scope()
+        self._exported: list[tuple[str, Span]] = []
+        try:
+            for statement in script.statements:
+                self.execute(statement, scope)
+        except ReturnSignal as signal:
+            self._return_text(signal.value)
+        for name, span in self._exported:
+            self._export_value(name, span, scope)
+
+    def execute(self, node: Any, scope: Scope) -> Value:
+        """Do one statement."""
+        self.run.step()
+        method = self._statements.get(type(node))
+        if method is None:
+            return self.branch_value(node, scope) if isinstance(node, Block) else self.evaluate(node, scope)
+        return method(self, node, scope)
+
+    def block_value(self, block: Block, scope: Scope) -> Value:
+        """Run a block and give what its `=>` gives, or nothing."""
+        try:
+            for statement in block.statements:
+                self.execute(statement, scope)
+        except ReturnSignal as signal:
+            return signal.value
+        return NOTHING
+
+    # -- names
+
+    def _place(self, span: Span) -> tuple[str, str]:
+        point = self.run.positions.point(span.start)
+        path = os.path.abspath(self.run.job.path) if self.run.job.path else ""
+        where = f"{path}:{point['line']}:{point['column']}" if path else f"{point['line']}:{point['column']}"
+        return where, f" at line {point['line']}, column {point['column']}" + (f" in {path}" if path else "")
+
+    def _var(self, node: Var, scope: Scope) -> Value:
+        place, here = self._place(node.span)
+        if isinstance(node.value, Block):
+            value = self.block_value(node.value, Scope(scope))
+        else:
+            value = self._assigned(node.value, scope, node.span)
+        if isinstance(value.data, Function):
+            value = value._replace(data=value.data._replace(name=node.name))
+        if node.labels:
+            value = Value(value.data, merge(Origin(node.labels, node.labels), value.origin))
+        scope.declare(node.name, value, place, here)
+        self.run.record(value.origin)
+        return value
+
+    def _assigned(self, node: Any, scope: Scope, span: Span) -> Value:
+        head = node.source if isinstance(node, Pipe) else node
+        while isinstance(head, (Field, Method)):
+            head = head.target
+        if isinstance(head, Reference) and self.lookup(head.name, scope) is None:
+            point = self.run.positions.point(span.start)
+            raise ScriptError(
+                f"Directive error (var): Variable not found: {head.name} at line {point['line']}, column {point['column']}",
+                "VALIDATION_FAILED",
+                "MlldDirectiveError",
+            )
+        return self.evaluate(node, scope)
+
+    def _let(self, node: Let, scope: Scope) -> Value:
+        value = (
+            self.block_value(node.value, Scope(scope))
+            if isinstance(node.value, Block)
+            else self._assigned(node.value, scope, node.span)
+        )
+        if not node.augment:
+            scope.define(node.name, value)
+            return value
+        old = scope.find(node.name)
+        if old is None:
+            raise ScriptError(f"Variable not found: {node.name}")
+        scope.reassign(node.name, Value(_augmented(old.data, value.data), merge(old.origin, value.origin)))
+        return value
+
+    def _exe(self, node: Exe, scope: Scope) -> Value:
+        place, here = self._place(node.span)
+        function = Function(node.name, node.params, node.labels, node.body, scope)
+        scope.declare(node.name, Value(function), place, here)
+        return NOTHING
+
+    def _export(self, node: Export, _: Scope) -> Value:
+        self._exported += [(name, node.span) for name in node.names]
+        return NOTHING
+
+    def _export_value(self, name: str, span: Span, scope: Scope) -> None:
+        value = scope.find(name)
+        if value is None:
+            return
+        operation = {"kind": "var", "identifier": name, "location": self.run.positions.span(span)}
+        described = capability("var", value.origin, {"identifier": name}, operation)
+        data = f"[executable: {name}]" if isinstance(value.data, Function) else value.data
+        metadata = {"capability": described, "security": described["security"]}
+        self.run.exports[name] = {"name": name, "value": data, "metadata": metadata}
+
+    def _import(self, node: Import, scope: Scope) -> Value:
+        place, here = self._place(node.span)
+        source, origin = self._import_source(node)
+        self.run.record(origin)
+        if node.alias is not None:
+            scope.declare(node.alias, Value(source, origin), place, here)
+            return NOTHING
+        for name, alias in node.names:
+            if name not in source and not node.source.startswith("@"):
+                raise ScriptError(f"Import '{name}' not found in module '{node.source}'", "IMPORT_NAME_NOT_FOUND")
+            scope.declare(alias, Value(source.get(name), origin), place, here)
+        return NOTHING
+
+    def _import_source(self, node: Import) -> tuple[dict[str, Any], Origin]:
+        if node.source in ("@payload", "@state"):
+            value = self.lookup(node.source[1:], Scope())
+            if value is None or not isinstance(value.data, dict):
+                raise ScriptError(f"Import failed: {node.source} is not available", "IMPORT_FAILED", "MlldImportError")
+            sources = ("dynamic-module", f"dynamic://{node.source}")
+            return value.data, merge(Origin(("src:dynamic",), ("src:dynamic",), sources), value.origin)
+        module = self.run.job.modules.get(node.source)
+        if isinstance(module, dict):
+            return module, Origin(("src:dynamic",), ("src:dynamic",), ("dynamic-module", f"dynamic://{node.source}"))
+        text = module if isinstance(module, str) else self._module_text(node.source)
+        return self._run_module(text), UNKNOWN
+
+    def _module_text(self, source: str) -> str:
+        if source.startswith("@"):
+            raise UnsupportedConstruct(f"import from '{source}'", 1)
+        path = os.path.normpath(os.path.join(self.run.folder, source))
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError as error:
+            raise ScriptError(
+                f"Import error: File not found: {source}", "IMPORT_FILE_NOT_FOUND", "MlldImportError"
+            ) from error
+
+    def _run_module(self, text: str) -> dict[str, Any]:
+        """Give what a module exports; only its definitions are run."""
+        from mlld_sdk.transport.embedded.parser import parse
+
+        module = parse(text)
+        scope = Scope()
+        names: list[str] = []
+        for statement in module.statements:
+            if isinstance(statement, (Var, Exe, Import)):
+                self.execute(statement, scope)
+            elif isinstance(statement, Export):
+                names += statement.names
+        found = {name: scope.find(name) for name in names}
+        return {name: value.data for name, value in found.items() if value is not None}
+
+    # -- showing and writing
+
+    def _shown(self, node: Any, scope: Scope) -> Value:
+        value = self.evaluate(node, scope)
+        self.run.record(value.origin)
+        return value
+
+    def _show(self, node: Show, scope: Scope) -> Value:
+        value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
+        text = page_of(value.data)
+        streamed = isinstance(node.value, Call) and self._streams(node.value.name, scope)
+        if not streamed:
+            self.run.effect("both", text if text.endswith("\n") else text + "\n", node.span)
+        self.run.record(Origin(sources=("show",)))
+        return value
+
+    def _streams(self, name: str, scope: Scope) -> bool:
+        target = scope.find(name)
+        return (
+            target is not None
+            and isinstance(target.data, Function)
+            and isinstance(target.data.body, Shell)
+            and target.data.body.stream
+        )
+
+    def _run(self, node: Run, scope: Scope) -> Value:
+        body = node.body
+        if isinstance(body, Unsupported):
+            raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
+        if isinstance(body, Shell):
+            value = self.shell(body, scope, statement=True)
+        elif isinstance(body, Call):
+            target = scope.find(body.name)
+            if target is None or not isinstance(target.data, Function):
+                raise ScriptError(f"Executable variable not found: {body.name}")
+            values = [self._argument(arg, body.name, scope) for arg in body.args]
+            value = self.call(target.data, body.name, values, body.span, scope, cached=False)
+        else:
+            value = self.evaluate(body, scope)
+        self.run.record(value.origin)
+        text = page_text(value.data)
+        if text:
+            self.run.effect("both", text if text.endswith("\n") else text + "\n")
+        if isinstance(body, Shell):
+            self.run.record(Origin(sources=(self._shell_source(body, scope),)))
+        return value
+
+    def _shell_source(self, body: Shell, scope: Scope) -> str:
+        if body.language == "sh":
+            return "sh"
+        words = self.command_text(body.body, scope)[0].split()
+        return ":".join(["cmd", *words[:2]])
+
+    def _log(self, node: Log, scope: Scope) -> Value:
+        value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
+        text = written_text(value.data)
+        self.run.effect("stderr", text if text.endswith("\n") else text + "\n")
+        self.run.record(Origin(sources=("log",)))
+        return value
+
+    def _output(self, node: Output, scope: Scope) -> Value:
+        value = self._output_value(node.value, scope)
+        if value.origin:
+            self.run.record(value.origin)
+        if node.kind == "state":
+            path, _ = self.text(node.target, scope)
+            self.run.write_state(path, value)
+        elif node.kind in ("stdout", "stderr"):
+            text = written_text(value.data)
+            self.run.effect(node.kind, text if text.endswith("\n") else text + "\n")
+        elif node.kind == "append":
+            self._append_to(node, value, scope)
+        else:
+            path = self.path(node.target, scope)
+            text = written_text(value.data)
+            _write_file(path, text, "w")
+            metadata = {"targetType": "file", "directive": "output", "suppressDefaultHostEffectWrite": False}
+            self.run.effect("file", text, node.span, path=path, mode="write", metadata=metadata)
+        self.run.record(Origin(sources=("append" if node.kind == "append" else "output",)))
+        return value
+
+    def _output_value(self, node: Any, scope: Scope) -> Value:
+        if isinstance(node, Reference) and self.lookup(node.name, scope) is None:
+            inner = f"Output error (unknown): Variable {node.name} not found"
+            raise ScriptError(
+                f"Output error (unknown): Failed to process output: {inner}",
+                "OUTPUT_GENERATION_FAILED",
+                "MlldOutputError",
+            )
+        return self.evaluate(node, scope)
+
+    def _append_to(self, node: Output, value: Value, scope: Scope) -> None:
+        path = self.path(node.target, scope)
+        as_rows = path.endswith(".jsonl")
+        text = json_text(value.data) if as_rows else written_text(value.data)
+        text = text if text.endswith("\n") else text + "\n"
+        _write_file(path, text, "a")
+        metadata = {
+            "format": "jsonl" if as_rows else "text",
+            "directive": "append",
+            "suppressDefaultHostEffectWrite": False,
+        }
+        self.run.effect("file", text, node.span, path=path, mode="append", metadata=metadata)
+
+    # -- control
+
+    def _when(self, node: When, scope: Scope) -> Value:
+        action = self.choose(node, scope)
+        if action is None:
+            return NOTHING
+        if isinstance(action, Block):
+            inner = Scope(scope)
+            for statement in action.statements:
+                self.execute(statement, inner)
+            return NOTHING
+        return self.execute(action, scope)
+
+    def _if(self, node: If, scope: Scope) -> Value:
+        chosen = node.yes if is_truthy(self._lenient(node.condition, scope).data) else node.no
+        if isinstance(chosen, If):
+            return self._if(chosen, scope)
+        if chosen is not None:
+            inner = Scope(scope)
+            for statement in chosen.statements:
+                self.execute(statement, inner)
+        return NOTHING
+
+    def _for(self, node: For, scope: Scope) -> Value:
+        self.run_for(node, scope)
+        return NOTHING
+
+    def _loop(self, node: Loop, scope: Scope) -> Value:
+        return self.run_loop(node, scope)
+
+    def _bail(self, node: Bail, scope: Scope) -> Value:
+        if node.message is None:
+            raise BailError("Script terminated by bail directive.")
+        raise BailError(page_text(self.evaluate(node.message, scope).data))
+
+    def _return(self, node: Return, scope: Scope) -> Value:
+        raise ReturnSignal(self.evaluate(node.value, scope))
+
+    def _continue(self, node: Continue, scope: Scope) -> Value:
+        raise RoundSignal(self.evaluate(node.value, scope), done=False)
+
+    def _done(self, node: Done, scope: Scope) -> Value:
+        raise RoundSignal(self.evaluate(node.value, scope), done=True)
+
+    def _checkpoint(self, node: Checkpoint, scope: Scope) -> Value:
+        name, _ = self.text(node.name, scope)
+        if not name.strip():
+            raise ScriptError("checkpoint directive requires a non-empty name")
+        self.memory.name_checkpoint(name.strip())
+        return NOTHING
+
+    def _return_text(self, value: Value) -> None:
+        self.run.record(value.origin) if value.origin else None
+        text = page_of(value.data)
+        if text:
+            self.run.effect("both", text)
+
+    _statements = {
+        Var: _var,
+        Let: _let,
+        Exe: _exe,
+        Export: _export,
+        Import: _import,
+        Show: _show,
+        Run: _run,
+        Log: _log,
+        Output: _output,
+        When: _when,
+        If: _if,
+        For: _for,
+        Loop: _loop,
+        Bail: _bail,
+        Return: _return,
+        Continue: _continue,
+        Done: _done,
+        Checkpoint: _checkpoint,
+    }
+
+
+def page_of(data: Any) -> str:
+    """Print what `show` shows; a text that is JSON is printed as such."""
+    if isinstance(data, Function):
+        return f"[executable: {data.name}]"
+    if isinstance(data, str) and data.strip()[:1] in ("{", "["):
+        try:
+            parsed = json.loads(data)
+        except (ValueError, RecursionError):
+            return data
+        return pretty_json(parsed)
+    return page_text(data)
+
+
+def written_text(data: Any) -> str:
+    """Print what `output` and `log` write: containers always over several lines."""
+    return json_text(data, indent=2) if isinstance(data, (list, dict)) else page_text(data)
+
+
+def _is_plain(node: Any) -> bool:
+    return type(node).__name__ == "Literal"
+
+
+def _augmented(old: Any, new: Any) -> Any:
+    if isinstance(old, list):
+        return [*old, *(new if isinstance(new, list) else [new])]
+    if isinstance(old, str) and isinstance(new, str):
+        return old + new
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    if is_number(old) and is_number(new):
+        return old + new
+    raise ScriptError(
+        "+= needs two lists, two texts, two objects or two numbers", "VALIDATION_FAILED", "MlldDirectiveError"
+    )
+
+
+def _write_file(path: str, text: str, mode: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, mode, encoding="utf-8", errors="surrogatepass", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        raise ScriptError(
+            f"Output error (unknown): Failed to process output: {error.strerror}: {path}",
+            "OUTPUT_GENERATION_FAILED",
+            "MlldOutputError",
+        ) from error

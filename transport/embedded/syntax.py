@@ -1,0 +1,339 @@
+"""The parts a script is made of, as the parser hands them to the evaluator.
+
+Expressions give a value, statements do something. `Span` says where a part stands in the text; it becomes the `source`
+of effects and the `invocationSite` of checkpoints.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Span(NamedTuple):
+    """From which character to which (exclusive), counted in the text as Python holds it."""
+
+    start: int
+    end: int
+
+
+# --- expressions ----------------------------------------------------------------------------------------------------
+
+
+class Literal(NamedTuple):
+    """A text without holes, a number, a boolean or `null`."""
+
+    data: Any
+
+
+class Template(NamedTuple):
+    """Text with holes: strings, `Hole`s and `FileRead`s in a row."""
+
+    parts: tuple[Any, ...]
+
+
+class Hole(NamedTuple):
+    """A value inside a text. `raw` is what stays there when the variable does not exist.
+
+    `omit` drops the text when the value is false (`@x?`); `when` is the text that shows when it is not
+    (``@x?`...` ``); `default` stands in for a missing value (`@x??"..."`).
+    """
+
+    value: Any
+    raw: str
+    omit: bool = False
+    when: "Template | None" = None
+    default: Any = None
+
+
+class Reference(NamedTuple):
+    """`@name`."""
+
+    name: str
+    span: Span
+
+
+class Field(NamedTuple):
+    """`.name`, `.2`, `["name"]`, `[2]` or `[@expression]` behind something. `key` is an expression."""
+
+    target: Any
+    key: Any
+
+
+class Slice(NamedTuple):
+    """`[1:3]` behind something."""
+
+    target: Any
+    start: int | None
+    end: int | None
+
+
+class Call(NamedTuple):
+    """`@name(arguments)`."""
+
+    name: str
+    args: tuple[Any, ...]
+    span: Span
+
+
+class Method(NamedTuple):
+    """`.name(arguments)` behind something."""
+
+    target: Any
+    name: str
+    args: tuple[Any, ...]
+    span: Span
+
+
+class ListLiteral(NamedTuple):
+    """`[a, b]`."""
+
+    items: tuple[Any, ...]
+
+
+class ObjectLiteral(NamedTuple):
+    """`{ "key": value, ...@other }`; a spread has the key None."""
+
+    entries: tuple[tuple[str | None, Any], ...]
+
+
+class Unary(NamedTuple):
+    """`!a` or `-a`."""
+
+    operator: str
+    operand: Any
+
+
+class Binary(NamedTuple):
+    """`a == b` and its like."""
+
+    operator: str
+    left: Any
+    right: Any
+
+
+class Ternary(NamedTuple):
+    """`a ? b : c`."""
+
+    condition: Any
+    yes: Any
+    no: Any
+
+
+class Branch(NamedTuple):
+    """`condition => action` of a `when`; the condition None is `*`."""
+
+    condition: Any
+    action: Any
+
+
+class When(NamedTuple):
+    """`when [ ... ]`, `when @subject [ ... ]` or `when condition => action`; the first branch that fits is taken."""
+
+    subject: Any
+    branches: tuple[Branch, ...]
+    span: Span
+
+
+class Parallel(NamedTuple):
+    """`parallel(cap, pace)`; both may be absent."""
+
+    cap: Any
+    pace: float
+
+
+class For(NamedTuple):
+    """`for @name in source => body` or `for @key, @name in source [ ... ]`."""
+
+    key: str | None
+    name: str
+    source: Any
+    body: Any
+    parallel: Parallel | None
+    span: Span
+
+
+class Loop(NamedTuple):
+    """`loop(limit, pace) until condition [ ... ]`; the limit None is `endless`."""
+
+    limit: Any
+    pace: float
+    until: Any
+    body: "Block"
+    span: Span
+
+
+class Block(NamedTuple):
+    """`[ statements ]`."""
+
+    statements: tuple[Any, ...]
+
+
+class Shell(NamedTuple):
+    """`sh { text }`, with a plain text, or `cmd { template }`, with a template. `variables` are passed to `sh`."""
+
+    language: str
+    body: Any
+    variables: tuple[str, ...]
+    stdin: Any
+    stream: bool
+    span: Span
+
+
+class FileRead(NamedTuple):
+    """`<path>`, which gives the file's text."""
+
+    path: Template
+    optional: bool
+    span: Span
+
+
+class Pipe(NamedTuple):
+    """`source | @stage | @stage`; a stage is a `Call` whose first argument is still missing, or a `Shell`."""
+
+    source: Any
+    stages: tuple[Any, ...]
+    span: Span
+
+
+class Unsupported(NamedTuple):
+    """Something mlld has and this engine has not. `analyze` reads past it, a run refuses it before anything happens."""
+
+    construct: str
+    span: Span
+    facts: dict[str, Any]
+
+
+# --- statements -----------------------------------------------------------------------------------------------------
+
+
+class Var(NamedTuple):
+    """`var labels @name = value`."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: Any
+    span: Span
+
+
+class Let(NamedTuple):
+    """`let @name = value`, and `@name += value` with `augment`, inside a block."""
+
+    name: str
+    value: Any
+    augment: bool
+    span: Span
+
+
+class Exe(NamedTuple):
+    """`exe labels @name(params) = body`."""
+
+    name: str
+    params: tuple[str, ...]
+    labels: tuple[str, ...]
+    body: Any
+    span: Span
+
+
+class Show(NamedTuple):
+    """`show value`."""
+
+    value: Any
+    span: Span
+
+
+class Run(NamedTuple):
+    """`run cmd {}`, `run sh {}` or `run @f()`: does it and shows what it gave."""
+
+    body: Any
+    span: Span
+
+
+class Log(NamedTuple):
+    """`log value`."""
+
+    value: Any
+    span: Span
+
+
+class Output(NamedTuple):
+    """`output value to target`. `kind` is `stdout`, `stderr`, `file` or `state`; `append` has the kind `append`."""
+
+    value: Any
+    kind: str
+    target: Template
+    format: str
+    span: Span
+
+
+class Import(NamedTuple):
+    """`import { a as b } from source` or `import source as @name`. `source` is `@payload`, `@state` or a path."""
+
+    names: tuple[tuple[str, str], ...]
+    alias: str | None
+    source: str
+    span: Span
+
+
+class Export(NamedTuple):
+    """`export { a, b }`."""
+
+    names: tuple[str, ...]
+    span: Span
+
+
+class If(NamedTuple):
+    """`if condition [ ... ] else [ ... ]`."""
+
+    condition: Any
+    yes: Block
+    no: Any
+    span: Span
+
+
+class Bail(NamedTuple):
+    """`bail message`."""
+
+    message: Any
+    span: Span
+
+
+class Return(NamedTuple):
+    """`=> value`."""
+
+    value: Any
+    span: Span
+
+
+class Continue(NamedTuple):
+    """`continue value` inside a loop."""
+
+    value: Any
+    span: Span
+
+
+class Done(NamedTuple):
+    """`done value` inside a loop."""
+
+    value: Any
+    span: Span
+
+
+class Checkpoint(NamedTuple):
+    """`checkpoint "name"`."""
+
+    name: Any
+    span: Span
+
+
+class Script(NamedTuple):
+    """A whole script.
+
+    Attributes:
+        statements: What to do, in order.
+        resume: Mode of the `resume:` header, or None.
+        frontmatter: Text between `---` lines at the top, or None.
+        source: The text, for positions.
+    """
+
+    statements: tuple[Any, ...]
+    resume: str | None
+    frontmatter: str | None
+    source: str

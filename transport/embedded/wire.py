@@ -1,0 +1,151 @@
+"""Messages in and out: lines of JSON, read as JavaScript reads them and written as it writes them."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mlld_sdk.transport.checkpoints import json_text, string_text
+
+READ_SIZE = 1 << 16
+
+Line = Callable[[bytes], None]
+
+
+class NotJson(Exception):
+    """A line is not JSON; the text says where it breaks."""
+
+
+def _number(text: str) -> float:
+    value = int(text)
+    return value if abs(value) <= 2**53 else float(text)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def read_json(text: str) -> Any:
+    """Read one line.
+
+    Raises:
+        NotJson: With the message the real engine would give.
+    """
+    try:
+        return json.loads(text, parse_int=_number, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        from mlld_sdk.transport.embedded.jsonfaults import explain
+
+        raise NotJson(explain(text)) from None
+
+
+def read_lines(descriptor: int) -> Iterator[str]:
+    """Give every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced."""
+    rest = b""
+    while True:
+        piece = os.read(descriptor, READ_SIZE)
+        if not piece:
+            break
+        if b"\n" not in piece and b"\r" not in piece:
+            rest += piece
+            continue
+        lines = (rest + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            yield line.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
+    if rest:
+        yield rest.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
+
+
+def _clean(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_json(message: Any) -> bytes:
+    """Write a message as one line without its end."""
+    try:
+        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=_unknown, allow_nan=False)
+        if "." not in text and "e" not in text:
+            return text.encode("utf-8")
+    except ValueError:
+        text = ""
+    if text and not _has_float(message) and _clean(text):
+        return text.encode("utf-8")
+    return json_text(message).encode("utf-8", "backslashreplace")
+
+
+def _has_float(value: Any) -> bool:
+    if isinstance(value, float):
+        return True
+    if isinstance(value, dict):
+        return any(_has_float(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_has_float(item) for item in value)
+
+
+def _unknown(value: Any) -> Any:
+    raise ValueError(f"not plain data: {type(value).__name__}")
+
+
+class Wire:
+    """Writes lines, whole and one after the other, from any thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self.broken = False
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message."""
+        self.send_raw(write_json(message) + b"\n")
+
+    def send_raw(self, data: bytes) -> None:
+        """Write bytes as they are; a reader that is gone is noticed by whoever owns the engine."""
+        view = memoryview(data)
+        with self._lock:
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                self.broken = True
+
+
+def event(request_id: Any, body: dict[str, Any], *, extended: bool) -> dict[str, Any]:
+    """Put an event into its envelope."""
+    ids = {"id": request_id, "requestId": request_id} if extended else {"id": request_id}
+    return {"event": {**ids, **body}}
+
+
+def result(request_id: Any, payload: Any) -> dict[str, Any]:
+    """Put a result into its envelope; what has an id of its own, or is no object, stands under `value`."""
+    if not isinstance(payload, dict) or "id" in payload:
+        return {"result": {"id": request_id, "value": payload}}
+    return {"result": {"id": request_id, **payload}}
+
+
+def error(code: str, message: str) -> dict[str, Any]:
+    """Make the payload of a refused request."""
+    return {"error": {"code": code, "message": message}}
+
+
+def id_text(request_id: Any) -> str:
+    """Print an id inside a message."""
+    return request_id if isinstance(request_id, str) else json_text(request_id)
+
+
+__all__ = [
+    "NotJson",
+    "Wire",
+    "error",
+    "event",
+    "id_text",
+    "read_json",
+    "read_lines",
+    "result",
+    "string_text",
+    "write_json",
+]
