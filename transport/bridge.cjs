@@ -240,6 +240,8 @@ async function result(request, filePath, payload, options) {
     const own = (await failure) ?? error;
     if (own instanceof Error) answered.add(own);
     throw own;
+  } finally {
+    request.environment?.cleanup(); // ends the MCP servers of this run, which nothing else does
   }
   const { environment, ...rest } = outcome;
   const answer = plain(rest);
