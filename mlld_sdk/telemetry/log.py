@@ -1,0 +1,76 @@
+"""Events as log lines, for whoever uses structlog. Nothing here configures logging: that is the program's choice."""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from mlld_sdk.events import Event, name_of
+from mlld_sdk.telemetry.bus import Bus
+
+DEBUG: Final = frozenset(
+    {"request.finished", "step.started", "step.finished", "checkpoint.hit", "checkpoint.miss", "actor.started"}
+)
+WARNING: Final = frozenset(
+    {
+        "breaker.opened",
+        "callback.failed",
+        "child.exited",
+        "child.start_failed",
+        "child.wedged",
+        "engine.polluted",
+        "journal.listener_failed",
+        "mailbox.overflowed",
+        "message.unhandled",
+        "orphans.swept",
+        "resource.close_failed",
+        "run.owner_died",
+        "step.failed",
+        "telemetry.lagged",
+        "workers.exhausted",
+        "zombie.left",
+    }
+)
+ERROR: Final = frozenset(
+    {"journal.degraded", "run.parked", "supervisor.gave_up", "telemetry.handler_detached", "transport.callback_failed"}
+)
+GIVEN_UP: Final = frozenset({"fail", "give_up"})
+"""Decisions about a child after which nobody tries again."""
+
+
+def level_of(event: Event) -> str:
+    """Say how loud an event is: louder the less is going to happen by itself.
+
+    `info` for ordinary life, `warning` for what is being dealt with, `error` for what needs somebody.
+    """
+    name = name_of(event)
+    if name == "child.exited" and getattr(event, "kind", "") in ("normal", "shutdown"):
+        return "info"
+    if name in ERROR or (name in WARNING and getattr(event, "decision", None) in GIVEN_UP):
+        return "error"
+    if name == "engine.exited":
+        expected = getattr(event, "code", None) == 0 or not getattr(event, "in_flight", 0)
+        return "info" if expected else "warning"
+    return "warning" if name in WARNING else "debug" if name in DEBUG else "info"
+
+
+def fields_of(event: Event) -> dict[str, Any]:
+    """Give an event's fields as plain values, without those that say nothing."""
+    plain: dict[str, Any] = msgspec.to_builtins(event)
+    return {name: value for name, value in plain.items() if value not in (None, "", [], {}) and name != "type"}
+
+
+def log_events(bus: Bus, logger: Any = None, *, key: str = "log") -> None:
+    """Write every event as one log line, on a thread of its own.
+
+    Args:
+        bus: Where they come from.
+        logger: A structlog logger; `structlog.get_logger("mlld_sdk")` by default.
+        key: Id to detach by.
+    """
+    log = logger if logger is not None else structlog.get_logger("mlld_sdk")
+
+    def write(event: Event) -> None:
+        getattr(log, level_of(event))(name_of(event), **fields_of(event))
+
+    bus.attach(key, write)
