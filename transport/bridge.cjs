@@ -1,7 +1,7 @@
 'use strict';
 // The bridge engine: the extended protocol (docs/extended-protocol.md) over the user's own mlld package, loaded into this process.
 //
-// Environment: MLLD_OTP_READ_FD, MLLD_OTP_WRITE_FD (private descriptors), MLLD_OTP_BRIDGE_PACKAGE (directory of the
+// Environment: MLLD_ENGINE_REQUEST_FD, MLLD_ENGINE_RESPONSE_FD (private descriptors), MLLD_OTP_BRIDGE_PACKAGE (directory of the
 // installed package), MLLD_OTP_BRIDGE_VERSION (what `hello` reports as the engine's version).
 
 const { AsyncLocalStorage } = require('node:async_hooks');
@@ -455,12 +455,12 @@ function privateDescriptor(name) {
 }
 
 async function main() {
-  const requestFd = privateDescriptor('MLLD_OTP_READ_FD');
-  const responseFd = privateDescriptor('MLLD_OTP_WRITE_FD');
+  const requestFd = privateDescriptor('MLLD_ENGINE_REQUEST_FD');
+  const responseFd = privateDescriptor('MLLD_ENGINE_RESPONSE_FD');
   const directory = process.env.MLLD_OTP_BRIDGE_PACKAGE;
   if (Number(process.versions.node.split('.')[0]) < OLDEST_NODE) return unusable(`Node ${process.versions.node} is too old`, `use Node ${OLDEST_NODE} or newer`);
   if (requestFd === undefined || responseFd === undefined) {
-    return unusable('MLLD_OTP_READ_FD and MLLD_OTP_WRITE_FD must name two open descriptors', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
+    return unusable('MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open descriptors', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
   }
   if (!directory) return unusable('MLLD_OTP_BRIDGE_PACKAGE must name the directory of the installed mlld package', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
   process.env.MLLD_STREAMING = 'false'; // output belongs into the result, not on this process's stdout; events are not affected
