@@ -2,66 +2,127 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import os
+import struct
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from mlld_sdk.transport.future import LazyFuture
 from mlld_sdk.transport.wire import EngineEvent, Reply
 
 if TYPE_CHECKING:
     from mlld_sdk.transport.engine import Engine
 
-__all__ = ["Call", "OnEvents"]
+__all__ = ["Call", "OnEvents", "new_request_id"]
 
 OnEvents = Callable[[Sequence[EngineEvent]], None]
 """Takes the events of one request, in order, as many at a time as came together. Must not block. If it raises it is
 detached and the request goes on."""
 
+_CONTROL_PATIENCE = 2.0
 
-class Call(concurrent.futures.Future[Reply]):
+
+class Call(LazyFuture[Reply]):
     """One request in flight; a real `concurrent.futures.Future`, without the cost of one until somebody needs it.
 
     `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` work on it. Done-callbacks run on the I/O thread
     (or on the thread that made the outcome) and must not block.
+
+    Attributes:
+        engine: Where it runs.
+        id: Its number in the protocol, random.
+        method: `process`, `execute`, ...
+        deadline: When it ends as `CallTimeout`, in the clock of the engine's `Env`; infinity if never.
+        has_started: The engine has sent an event of it.
+        seconds: From submission to outcome; `None` until then.
     """
 
-    engine: Engine
-    id: int
-    method: str
+    has_started = False
+    seconds: float | None = None
+    # Why this side gave it up: `cancelled` or `timeout`.
+    _given_up: str | None = None
+    # A request that is about another one is repeated while that one has not started.
+    _target: Call | None = None
+    _params: Any = None
+    # The engine was given a time limit of its own.
+    _has_engine_timeout = False
 
-    def result(self, timeout: float | timedelta | None = None) -> Reply:
-        """Wait for the answer.
+    def __init__(
+        self,
+        engine: Engine,
+        request_id: int,
+        method: str,
+        line: bytes,
+        submitted: float,
+        deadline: float,
+        on_events: OnEvents | None,
+    ) -> None:
+        self.engine = engine
+        self.id = request_id
+        self.method = method
+        self.deadline = deadline
+        self._line = line
+        self._submitted = submitted
+        self._on_events = on_events
 
-        `timeout` limits the waiting only and raises `TimeoutError`; the deadline of the call is the one given at
-        submission. Raises the call's error: `ScriptError`, `EngineDied`, `CallTimeout`, `CallCancelled`, ...
-        """
-        raise NotImplementedError
-
-    def exception(self, timeout: float | timedelta | None = None) -> BaseException | None:
-        """Wait for the outcome and return its error, or `None` if there is an answer."""
-        raise NotImplementedError
+    @property
+    def is_run(self) -> bool:
+        """Whether it runs a script, which goes on by itself when nobody waits any more."""
+        return self.method in ("process", "execute")
 
     def cancel(self) -> bool:
         """Cancel the request; false if it already has its outcome.
 
         Returns at once. The call then ends as `CallCancelled`: on an exclusive engine when the process, its group and
         its descendants are dead, on a shared one when the engine confirms or a grace is over. A request of which no
-        byte was written is withdrawn without a trace.
+        byte was written is withdrawn without a trace. An answer that comes within the grace wins.
         """
-        raise NotImplementedError
+        return self.engine._give_up(self, "cancelled")
 
     def update_state(
-        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: float | timedelta | None = None
+        self,
+        path: str,
+        value: Any,
+        *,
+        labels: Sequence[str] | None = None,
+        timeout: float | timedelta | None = _CONTROL_PATIENCE,
     ) -> Call:
-        """Change `@state` of the running script; the returned call ends when the engine has taken it."""
-        raise NotImplementedError
+        """Change `@state` of the running script; the returned call ends when the engine has taken it.
 
-    def write_file(self, path: str, content: str, *, timeout: float | timedelta | None = None) -> Call:
+        Sent again while the script has not started. When it has ended the returned call fails at once, as a
+        `ScriptError` with code `REQUEST_NOT_FOUND`.
+        """
+        params = {"requestId": self.id, "path": path, "value": value}
+        if labels is not None:
+            params["labels"] = list(labels)
+        return self.engine._control(self, "state:update", params, timeout)
+
+    def write_file(self, path: str, content: str, *, timeout: float | timedelta | None = _CONTROL_PATIENCE) -> Call:
         """Write a signed file as the running script (`execute` only); the returned call carries the verification."""
-        raise NotImplementedError
+        params = {"requestId": self.id, "path": path, "content": content}
+        return self.engine._control(self, "file:write", params, timeout)
 
-    @property
-    def has_started(self) -> bool:
-        """Whether the engine has sent anything for this request yet."""
-        raise NotImplementedError
+    def _wait(self, timeout: float | timedelta | None) -> None:
+        if not self.engine._wait_as_reader(self, timeout):
+            super()._wait(timeout)
+
+    def _callback_failed(self, error: Exception) -> None:
+        self.engine._report("done-callback", error)
+
+
+_BATCH = 128
+_ids: list[int] = []
+
+
+def new_request_id() -> int:
+    """Make a number no script can guess: 52 random bits, within what the engine's numbers can hold."""
+    while True:
+        try:
+            return _ids.pop()
+        except IndexError:
+            numbers = struct.unpack(f"{_BATCH}Q", os.urandom(8 * _BATCH))
+            _ids.extend((number >> 12) | 1 << 52 for number in numbers)
+
+
+os.register_at_fork(after_in_child=_ids.clear)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from pathlib import Path
+
+from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound
 
 __all__ = ["READ_FD", "WRITE_FD", "EngineCommand", "embedded_command", "resolve"]
 
-READ_FD = "MLLD_OTP_READ_FD"
+READ_FD = "MLLD_ENGINE_REQUEST_FD"
 """Environment name of the descriptor number a program with private descriptors reads requests from."""
 
-WRITE_FD = "MLLD_OTP_WRITE_FD"
+WRITE_FD = "MLLD_ENGINE_RESPONSE_FD"
 """The same for the descriptor it writes answers and events to."""
+
+
+_SCRIPTS = (".cjs", ".js", ".mjs")
+_HOW_TO_GET = "install it with `npm install -g mlld`, name it by its path, or try the embedded engine"
+_EMBEDDED = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from mlld_sdk.transport.embedded.__main__ import main; sys.exit(main())"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +38,9 @@ class EngineCommand:
         argv: Program (absolute path) and arguments.
         cwd: Directory to run in; `None` is the directory of the host.
         environ: Added to the host's environment.
-        private_fds: The protocol runs over two descriptors whose numbers the program finds in `MLLD_OTP_READ_FD` and
-            `MLLD_OTP_WRITE_FD`. Its stdin is empty then, and stdout and stderr are captured text.
+        private_fds: The protocol runs over two descriptors whose numbers the program finds under `READ_FD` and
+            `WRITE_FD`. Its stdin is empty then, and stdout and stderr are captured text.
+        extended: It speaks the extended protocol: nothing is cut and its error codes can be believed.
         wrapped: A wrapper stands between us and the engine, so exit status 0 proves nothing.
         label: Short name for reports: `live`, `bridge`, `embedded`.
     """
@@ -33,6 +49,7 @@ class EngineCommand:
     cwd: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     private_fds: bool = False
+    extended: bool = False
     wrapped: bool = False
     label: str = "live"
 
@@ -74,11 +91,87 @@ def resolve(
         CommandNotFound: No such program; the hint says how to get mlld and how to do without.
         CommandNotExecutable: It may not be run.
     """
-    raise NotImplementedError
+    environ = dict(environ or {})
+    flags = _node_flags(heap, heap_snapshot_near_limit, survive)
+    program = _find(str(command), environ.get("PATH"))
+    rest = (*args, "live", "--stdio")
+    label, directory = "live", None if cwd is None else str(cwd)
+    if program.suffix in _SCRIPTS:
+        argv = (_find_node(program, environ.get("PATH")), *flags, str(program), *rest)
+    elif program.stem in ("node", "nodejs"):
+        argv = (str(program), *flags, *rest)
+    elif program.stem == "mlld":
+        cli, node = _cli_behind(program), shutil.which("node", path=environ.get("PATH"))
+        if cli is None or node is None:
+            if flags:
+                before = environ.get("NODE_OPTIONS", os.environ.get("NODE_OPTIONS", ""))
+                environ["NODE_OPTIONS"] = " ".join([before, *flags]).strip()
+            return EngineCommand(argv=(str(program), *rest), cwd=directory, environ=environ, wrapped=True, label=label)
+        argv = (node, *flags, str(cli), *rest)
+    else:
+        argv = (str(program), *rest)
+    return EngineCommand(argv=argv, cwd=directory, environ=environ, label=label)
+
+
+def _node_flags(heap: int | None, snapshots: int | None, survive: bool) -> tuple[str, ...]:
+    return (
+        *(("--unhandled-rejections=warn",) if survive else ()),
+        *((f"--max-old-space-size={heap}",) if heap is not None else ()),
+        *((f"--heapsnapshot-near-heap-limit={snapshots}",) if snapshots is not None else ()),
+    )
+
+
+def _find(command: str, path: str | None) -> Path:
+    """Find a program as a shell would, and say clearly why it cannot be used."""
+    found = shutil.which(command, path=path)
+    if found is not None:
+        return Path(os.path.abspath(found))
+    file = Path(os.path.abspath(command))
+    if os.sep in command and file.is_file() and file.suffix in _SCRIPTS:
+        return file
+    if os.sep in command and file.exists():
+        raise CommandNotExecutable(f"{command!r} cannot be run", hint="check its permissions")
+    raise CommandNotFound(f"no program {command!r} {'there' if os.sep in command else 'on PATH'}", hint=_HOW_TO_GET)
+
+
+def _find_node(script: Path, path: str | None) -> str:
+    node = shutil.which("node", path=path)
+    if node is None:
+        raise CommandNotFound(f"no node on PATH to run {str(script)!r}", hint="install Node.js 20 or later")
+    return node
+
+
+def _cli_behind(program: Path) -> Path | None:
+    """Find the engine itself behind the wrapper that npm has installed, through its link or next to its shim."""
+    for package in _package_candidates(program):
+        try:
+            name = json.loads((package / "package.json").read_bytes()).get("name")
+        except (OSError, ValueError, AttributeError):
+            continue
+        cli = package / "dist" / "cli.cjs"
+        if name == "mlld" and cli.is_file():
+            return cli
+    return None
+
+
+def _package_candidates(program: Path) -> Iterator[Path]:
+    yield from list(program.resolve().parents)[:4]
+    yield program.parent.parent / "mlld"  # node_modules/.bin/mlld
+    yield program.parent.parent / "lib" / "node_modules" / "mlld"
 
 
 def embedded_command(
     *args: str, cwd: str | PathLike[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> EngineCommand:
-    """Make the command for the embedded engine, which needs neither node nor a network; `args` are its switches."""
-    raise NotImplementedError
+    """Make the command for the embedded engine, which needs neither node nor a network; `args` are its switches.
+
+    It runs on this very Python without site packages, which halves its start.
+    """
+    root = str(Path(__file__).parents[2])  # the folder that holds `mlld_sdk`
+    return EngineCommand(
+        argv=(sys.executable, "-S", "-E", "-P", "-X", "utf8", "-c", _EMBEDDED, root, *args, "live", "--stdio"),
+        cwd=None if cwd is None else str(cwd),
+        environ=dict(environ or {}),
+        extended=True,
+        label="embedded",
+    )

@@ -28,6 +28,7 @@ MlldError
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
@@ -78,7 +79,20 @@ class EngineExit:
         return self.code if self.signal is None else -self.signal
 
     def __str__(self) -> str:
-        raise NotImplementedError
+        if self.signal is not None:
+            text = f"was ended by {_signal_name(self.signal)}"
+        elif self.code is not None:
+            text = f"exited with status {self.code}"
+        else:
+            text = "ended, its status is lost"
+        return text + (" (out of memory?)" if self.out_of_memory else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class CommandNotFound(ConfigurationError):

@@ -2,40 +2,265 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import os
+import select
+import selectors
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from mlld_sdk.env import Env
 
-__all__ = ["Reactor", "Timer", "shared_reactor"]
+__all__ = ["Flushable", "Reactor", "Timer", "shared_reactor"]
+
+_IDLE = 3600.0
+_COMPACT_FROM = 64
+
+
+class Flushable(Protocol):
+    """Something with output that waits until the reactor is about to sleep, so that many writes become one."""
+
+    def flush(self) -> None:
+        """Write what waits."""
+
+
+class Inhabitant(Protocol):
+    """Something that lives on a reactor and has to be ended before it."""
+
+    def kill(self) -> None:
+        """End now."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended."""
 
 
 class Timer:
     """A function that will be called at a time, unless cancelled before."""
 
+    __slots__ = ("_function", "_reactor")
+
+    def __init__(self, reactor: Reactor, function: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._function: Callable[[], object] | None = function
+
     def cancel(self) -> None:
         """Forget it. Harmless when it has fired."""
-        raise NotImplementedError
+        if self._function is not None:
+            self._function = None
+            self._reactor._cancelled += 1
+
+    def _fire(self) -> None:
+        function, self._function = self._function, None
+        if function is None:
+            self._reactor._cancelled -= 1
+        else:
+            function()
+
+
+class _Epoll:
+    """The kernel's list of descriptors, without the bookkeeping of `selectors`: it is changed on every lone call."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.watch_read = lambda fd: self._epoll.register(fd, select.EPOLLIN)
+        self.watch_write = lambda fd: self._epoll.register(fd, select.EPOLLOUT)
+        self.forget = self._epoll.unregister
+        self.close = self._epoll.close
+
+    def wait(self, timeout: float) -> list[int]:
+        return [fd for fd, _ in self._epoll.poll(timeout, 256)]
+
+
+class _Selector:
+    """The same through `selectors`, for systems without epoll."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.watch_read = lambda fd: self._selector.register(fd, selectors.EVENT_READ)
+        self.watch_write = lambda fd: self._selector.register(fd, selectors.EVENT_WRITE)
+        self.forget = self._selector.unregister
+        self.close = self._selector.close
+
+    def wait(self, timeout: float) -> list[int]:
+        return [key.fd for key, _ in self._selector.select(timeout)]
 
 
 class Reactor:
-    """An I/O thread. Most programs never see it: engines share one."""
+    """An I/O thread. Most programs never see it: engines share one.
 
-    def __init__(self, *, name: str = "mlld-shared-io", env: Env | None = None) -> None:
-        raise NotImplementedError
+    Functions handed to it run on its thread, one after the other. They must not block; one that raises is reported to
+    `threading.excepthook` and the thread goes on.
+    """
+
+    def __init__(
+        self, *, name: str = "mlld-shared-io", env: Env | None = None, portable: bool = not hasattr(select, "epoll")
+    ) -> None:
+        self.env = env or Env()
+        self.awake = False
+        self.inhabitants: set[Inhabitant] = set()
+        self.dirty: deque[Flushable] = deque()
+        self.portable = portable
+        self._now = self.env.now
+        self._poller: _Epoll | _Selector = _Selector() if portable else _Epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_lock = threading.Lock()
+        self._sequence = itertools.count()
+        self._cancelled = 0
+        self._sleeping_until = 0.0
+        self._closing = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self.watch_read(self._wake_read, self._woken)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on the reactor's thread."""
+        return threading.get_ident() == self._thread.ident
+
+    def watch_read(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor has something to read."""
+        self._handlers[fd] = handler
+        self._poller.watch_read(fd)
+
+    def watch_write(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor takes something."""
+        self._handlers[fd] = handler
+        self._poller.watch_write(fd)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching a descriptor. Harmless when it is not watched."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poller.forget(fd)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run the function on the reactor's thread. Callable from any thread."""
-        raise NotImplementedError
+        self._calls.append(function)
+        self._wake()
 
-    def call_at(self, when: float, function: Callable[[], None]) -> Timer:
+    def call_at(self, when: float, function: Callable[[], object]) -> Timer:
         """Run the function on the reactor's thread when `Env.now` has reached `when`. Callable from any thread."""
-        raise NotImplementedError
+        timer = Timer(self, function)
+        with self._timer_lock:
+            if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self._timers):
+                self._timers = [entry for entry in self._timers if entry[2]._function is not None]
+                heapq.heapify(self._timers)
+                self._cancelled = 0
+            heapq.heappush(self._timers, (when, next(self._sequence), timer))
+        if when < self._sleeping_until:
+            self._wake()
+        return timer
 
-    def close(self) -> None:
-        """Kill the engines that are left, end the thread and wait for it."""
-        raise NotImplementedError
+    def close(self, timeout: float = 5.0) -> None:
+        """Kill the engines that are left, wait for their end, then end the thread and wait for it."""
+        for inhabitant in list(self.inhabitants):
+            inhabitant.kill()
+        for inhabitant in list(self.inhabitants):
+            inhabitant.wait(timeout)
+        self._closing = True
+        self._wake()
+        if not self.is_current:
+            self._thread.join(timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: give up descriptors that belong to the parent's thread."""
+        self._closing = True
+        self._handlers.clear()
+        self._release()
+
+    def _wake(self) -> None:
+        # The thread looks at its queues once more between saying that it sleeps and sleeping, so nothing is missed.
+        if not self.awake:
+            try:
+                os.write(self._wake_write, b"\0")
+            except OSError:  # full: it will wake anyway; closed: nobody is there to wake
+                return
+
+    def _woken(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def _run(self) -> None:
+        handlers, wait = self._handlers, self._poller.wait
+        while not self._closing:
+            self._flush()
+            pause = self._until_next_timer()
+            self.awake = False
+            if self._calls or self.dirty or self._closing:
+                pause = 0.0
+            ready = wait(pause)
+            self.awake = True
+            for fd in ready:
+                handler = handlers.get(fd)
+                if handler is not None:
+                    self._guarded(handler)
+            while self._calls:
+                self._guarded(self._calls.popleft())
+            self._run_due_timers()
+        self._release()
+
+    def _release(self) -> None:
+        self._poller.close()
+        for fd in (self._wake_read, self._wake_write):
+            os.close(fd)
+
+    def _flush(self) -> None:
+        dirty = self.dirty
+        while dirty:
+            self._guarded(dirty.popleft().flush)
+
+    def _until_next_timer(self) -> float:
+        with self._timer_lock:
+            if not self._timers:
+                self._sleeping_until = float("inf")
+                return _IDLE
+            when = self._timers[0][0]
+            self._sleeping_until = when
+        return min(max(0.0, when - self._now()), _IDLE)
+
+    def _run_due_timers(self) -> None:
+        while True:
+            with self._timer_lock:
+                if not self._timers or self._timers[0][0] > self._now():
+                    return
+                timer = heapq.heappop(self._timers)[2]
+            self._guarded(timer._fire)
+
+    def _guarded(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except Exception:  # noqa: BLE001 - one engine's trouble must not end the thread of all
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
+
+
+_shared: Reactor | None = None
+_shared_lock = threading.Lock()
 
 
 def shared_reactor() -> Reactor:
     """Give the process-wide reactor, started when first needed."""
-    raise NotImplementedError
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = Reactor()
+        return _shared
+
+
+def _after_fork() -> None:
+    global _shared, _shared_lock
+    reactor, _shared, _shared_lock = _shared, None, threading.Lock()
+    if reactor is not None:
+        reactor.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -2,19 +2,37 @@
 
 A request is `{"method", "id", "params"}`. mlld 2.0.5 answers `{"event": {"id", "type", ...}}` and
 `{"result": {"id", ...}}`; the 2.1 line also says `{"id", "result"}` and `{"id", "error"}`, and its events have a
-`requestId`.
+`requestId`. A whole block of lines is decoded at once, and only as far as routing needs: bodies stay bytes until
+whoever asked for them decodes them, on a thread of their own.
+
+Scripts can print onto the same channel, so a line may be anything. What is no message is handed back as noise; a
+message with noise glued in front of it is salvaged.
 """
 
 from __future__ import annotations
 
 import builtins
-from typing import Any, TypeVar
+import functools
+import json
+import math
+import re
+from collections.abc import Hashable, Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from mlld_sdk.transport.errors import UnserialisableParams
+from mlld_sdk.transport.truncation import Cut, find_cuts
+
+__all__ = ["Decoded", "EngineEvent", "Head", "Reply", "cancel_line", "decode_block", "encode_request", "failure_of"]
+
 T = TypeVar("T")
 
-__all__ = ["Decoded", "EngineEvent", "Reply", "decode_block", "encode_request"]
+_DEBUG = b'"type":"debug:'
+_DEBUG_EVENT = re.compile(rb'\{"event":\{(?:"(?:id|requestId)":(?:"(?:[^"\\]|\\.)*"|[^,"{\[]*),)*"type":"debug:')
+_MESSAGE_START = re.compile(rb'\{"(?:event|result)":\{|\{"id":')
+_SALVAGE_TRIES = 16
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class EngineEvent(msgspec.Struct, gc=False):
@@ -22,20 +40,83 @@ class EngineEvent(msgspec.Struct, gc=False):
 
     Attributes:
         type: `effect`, `state:write`, `guard_denial`, `stream:chunk`, `execution:complete`, ...
+        id: What stands under `id`: the request's id, but a tool call's id in some events.
+        request_id: The request's id, if the engine's dialect says it apart.
         line: The whole protocol line, `{"event": {...}}`.
     """
 
     type: str
-    line: bytes
+    id: Any = None
+    request_id: Any = msgspec.field(default=None, name="requestId")
+    # Set after decoding; no event has a field of this name.
+    line: bytes = msgspec.field(default=b"", name="(the line itself)")
 
     @property
     def body(self) -> dict[str, Any]:
         """The event's fields as plain values (decoded anew on every use)."""
-        raise NotImplementedError
+        body: dict[str, Any] = _plain(self.line)["event"]
+        return body
 
     def decode(self, as_: builtins.type[T]) -> T:
-        """Decode the event's fields into `as_`. Lone surrogates and unknown fields are no obstacle."""
-        raise NotImplementedError
+        """Decode the event's fields into `as_`, a msgspec type. Raises `msgspec.ValidationError` if it does not fit."""
+        envelope: _EventEnvelope[T]
+        try:
+            envelope = _event_decoder(cast("Hashable", as_)).decode(self.line)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # a lone surrogate
+            return msgspec.convert(self.body, as_)
+        return envelope.event
+
+
+class ResultHead(msgspec.Struct, gc=False):
+    """As much of a result as routing needs. An `error` of text is an ordinary field, as in a signature's verdict."""
+
+    id: Any = None
+    error: Any = None
+
+
+class Head(msgspec.Struct, gc=False):
+    """As much of a message as routing needs."""
+
+    id: Any = msgspec.UNSET
+    event: EngineEvent | None = None
+    result: ResultHead | list[msgspec.Raw] | str | int | float | bool | msgspec.UnsetType | None = msgspec.UNSET
+    error: Any = None
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is exactly one of the protocol's envelopes, and no other JSON object a script printed."""
+        if self.event is not None:
+            return self.result is msgspec.UNSET and self.error is None
+        if self.id is msgspec.UNSET:
+            return type(self.result) is ResultHead and self.error is None
+        return self.result is not msgspec.UNSET or type(self.error) is dict
+
+    @property
+    def request_id(self) -> Any:
+        """The request this answers."""
+        if self.id is not msgspec.UNSET:
+            return self.id
+        return self.result.id if type(self.result) is ResultHead else None
+
+
+class Decoded(msgspec.Struct):
+    """What a block of lines said.
+
+    Attributes:
+        heads: The messages, in order.
+        lines: The line of each message, in the same order.
+        noise: Lines, and pieces in front of salvaged messages, that are no protocol.
+        dropped: How many debug events were left out undecoded.
+        salvaged: How many messages had noise glued in front of them.
+    """
+
+    heads: list[Head]
+    lines: list[bytes]
+    noise: list[bytes] = []
+    dropped: int = 0
+    salvaged: int = 0
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -50,27 +131,226 @@ class Reply(msgspec.Struct, gc=False):
     @property
     def payload(self) -> Any:
         """The payload as plain values: without envelope, without `value` wrapping, without the request's id."""
-        raise NotImplementedError
+        message = _plain(self.line)
+        payload = message["result"]
+        if not isinstance(payload, dict):
+            return payload
+        if "id" in message:
+            if payload.get("id") == message["id"]:
+                payload.pop("id")
+            return payload
+        if payload.keys() == {"id", "value"}:
+            return payload["value"]
+        payload.pop("id", None)
+        return payload
 
-    def decode(self, as_: builtins.type[T]) -> T:
+    def decode(self, as_: type[T]) -> T:
         """Decode the payload into `as_`, a msgspec type. Raises `msgspec.ValidationError` if it does not fit."""
-        raise NotImplementedError
+        if b'"value":' in self.line[:96]:  # perhaps wrapped: rare, so the slow way may find out
+            return msgspec.convert(self.payload, as_)
+        envelope: _ResultEnvelope[T]
+        try:
+            envelope = _result_decoder(cast("Hashable", as_)).decode(self.line)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # a lone surrogate
+            return msgspec.convert(self.payload, as_)
+        return envelope.result
 
     @property
-    def truncated(self) -> tuple[str, ...]:
-        """Where the engine cut something out of this answer (see `transport.truncation`); empty if nowhere."""
-        raise NotImplementedError
+    def cuts(self) -> list[Cut]:
+        """Where the live engine cut something out of this answer; empty if nowhere."""
+        return find_cuts(self.payload)
 
 
-class Decoded(msgspec.Struct):
-    """What a block of lines said. To be filled in."""
+class _EventEnvelope(msgspec.Struct, Generic[T]):
+    event: T
+
+
+class _ResultEnvelope(msgspec.Struct, Generic[T]):
+    result: T
+
+
+_heads = msgspec.json.Decoder(Head)
+
+
+@functools.lru_cache(maxsize=256)
+def _event_decoder(as_: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_EventEnvelope[as_])  # type: ignore[valid-type]
+
+
+@functools.lru_cache(maxsize=256)
+def _result_decoder(as_: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_ResultEnvelope[as_])  # type: ignore[valid-type]
+
+
+def _plain(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (
+        msgspec.DecodeError
+    ):  # a lone surrogate: the engine escapes it, msgspec refuses it, the standard library does not
+        return json.loads(line)
 
 
 def decode_block(block: bytes) -> Decoded:
-    """Understand a block of whole lines."""
-    raise NotImplementedError
+    """Understand a block of whole lines (the last byte is a newline)."""
+    lines = block.split(b"\n")
+    lines.pop()
+    dropped = 0
+    if _DEBUG in block:
+        kept = [line for line in lines if _DEBUG_EVENT.match(line) is None]
+        dropped = len(lines) - len(kept)
+        if dropped:
+            lines = kept
+            block = b"\n".join(lines)
+    try:
+        heads = _heads.decode_lines(block)
+    except _UNDECODABLE:
+        return _one_by_one(lines, dropped)
+    if len(heads) != len(lines):  # blank lines
+        return _one_by_one(lines, dropped)
+    for head in heads:
+        if head.event is None and not head.is_message:
+            return _one_by_one(lines, dropped)
+    return Decoded(heads, lines, dropped=dropped)
+
+
+def _one_by_one(lines: list[bytes], dropped: int) -> Decoded:
+    """Understand each line for itself: the way taken as soon as one line of a block is not a message."""
+    found = Decoded([], [], [], dropped)
+    for line in lines:
+        if not line.strip():
+            continue
+        message, head = line, _head(line)
+        if head is None:
+            glued = _glued(line)
+            if glued is None:
+                found.noise.append(line)
+                continue
+            message, head = glued
+            found.noise.append(line[: -len(message)])
+            found.salvaged += 1
+            if _DEBUG_EVENT.match(message):
+                found.dropped += 1
+                continue
+        found.heads.append(head)
+        found.lines.append(message)
+    return found
+
+
+def _head(line: bytes) -> Head | None:
+    """Decode one line, or return nothing if it is not a message."""
+    try:
+        head = _heads.decode(line)
+    except _UNDECODABLE:
+        if b"\\u" not in line:
+            return None
+        try:
+            head = _head_of(json.loads(line))
+        except (ValueError, RecursionError):
+            return None
+    return head if head.is_message else None
+
+
+def _head_of(message: Any) -> Head:
+    """Build the head of a message only the standard library can read, because it holds a lone surrogate."""
+    if not isinstance(message, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - a wrong word on the wire, not a wrong type in the program
+    event, result = message.get("event"), message.get("result", msgspec.UNSET)
+    head = Head(id=message.get("id", msgspec.UNSET), error=message.get("error"))
+    if isinstance(event, dict) and isinstance(event.get("type"), str):
+        head.event = EngineEvent(event["type"], event.get("id"), event.get("requestId"))
+    elif isinstance(result, dict):
+        head.result = ResultHead(result.get("id"), result.get("error"))
+    elif isinstance(result, list):
+        head.result = []
+    else:
+        head.result = result
+    return head
+
+
+def _glued(line: bytes) -> tuple[bytes, Head] | None:
+    """Find the message behind text that was printed without a newline."""
+    starts = [match.start() for match in _MESSAGE_START.finditer(line)]
+    for start in starts[-_SALVAGE_TRIES:]:
+        message = line[start:]
+        head = _head(message) if start else None
+        if head is not None:
+            return message, head
+    return None
+
+
+def failure_of(head: Head) -> dict[str, Any] | None:
+    """Return the error a result head carries, or nothing if it is an answer.
+
+    An `error` that is text is an ordinary field of a successful answer.
+    """
+    if type(head.error) is dict:
+        return head.error
+    result = head.result
+    if type(result) is ResultHead and type(result.error) is dict:
+        return result.error
+    return None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+@functools.lru_cache(maxsize=64)
+def _opening(method: str) -> bytes:
+    return b'{"method":' + _encode(method) + b',"id":'
 
 
 def encode_request(method: str, request_id: int, params: Any) -> bytes:
-    """Say a request as one line, or raise `UnserialisableParams`."""
-    raise NotImplementedError
+    """Say a request as one line, newline included, or raise `UnserialisableParams`.
+
+    Lone surrogates are escaped, so they arrive as they are.
+    """
+    return b'%b%d,"params":%b}\n' % (_opening(method), request_id, _encode_params(params))
+
+
+def cancel_line(request_id: int) -> bytes:
+    """Say the cancel of a request. Its answer, if there is one, comes under the id of the request itself."""
+    return b'{"method":"cancel","id":%d}\n' % request_id
+
+
+def _encode_params(params: Any) -> bytes:
+    try:
+        encoded = _encode(params)
+    except UnicodeEncodeError:
+        _refuse_unserialisable(params)
+        return json.dumps(msgspec.to_builtins(params), separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        _refuse_unserialisable(params)
+        raise UnserialisableParams("params", str(error)) from None
+    if b"null" in encoded:  # msgspec says null for NaN; where there is no null there was none
+        _refuse_unserialisable(params)
+    return encoded
+
+
+def _refuse_unserialisable(value: Any, path: str = "", above: tuple[int, ...] = ()) -> None:
+    """Raise for the first part of the value JSON has no word for, naming it."""
+    name = path or "params"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnserialisableParams(name, f"{value} has no form in JSON")
+    elif isinstance(value, (Mapping, list, tuple)):
+        if id(value) in above:
+            raise UnserialisableParams(name, "it contains itself")
+        if len(above) > 200:
+            raise UnserialisableParams(name, "nested more than 200 deep")
+        inside = (*above, id(value))
+        if isinstance(value, Mapping):
+            for key, part in value.items():
+                _refuse_unserialisable(part, f"{path}.{key}" if path else str(key), inside)
+        else:
+            for index, part in enumerate(value):
+                _refuse_unserialisable(part, f"{name}[{index}]", inside)
+    elif not isinstance(value, (str, int, type(None))):
+        try:
+            built = msgspec.to_builtins(value)
+        except (TypeError, ValueError, RecursionError):
+            raise UnserialisableParams(name, f"a {type(value).__name__} has no form in JSON") from None
+        if not isinstance(built, (str, int, type(None))):
+            _refuse_unserialisable(built, path, (*above, id(value)))

@@ -1,0 +1,232 @@
+"""The two directions of an engine's pipe: lines that wait to be written, bytes that wait to become lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+
+from mlld_sdk.transport.reactor import Reactor
+
+__all__ = ["LineBuffer", "LineTooLong", "Outgoing", "Seat", "Tail"]
+
+_CHUNK = 65536
+
+
+class Outgoing:
+    """Lines on their way into a pipe that may be full.
+
+    Whoever sends writes, and writes whatever others have queued meanwhile, so many small sends become few writes. While
+    the reactor is awake anyway the writing is left to it. What a full pipe does not take waits here; the owner refuses
+    new requests while `backlog` is beyond its limit.
+    """
+
+    __slots__ = ("_blocked", "_broken", "_dirty", "_fd", "_lock", "_queue", "_reactor", "backlog")
+
+    def __init__(self, fd: int, reactor: Reactor, broken: Callable[[], None]) -> None:
+        self._fd = fd
+        self._reactor = reactor
+        self._broken = broken
+        self._queue: deque[bytes | memoryview] = deque()
+        self._lock = allocate_lock()
+        self._blocked = False
+        self._dirty = False
+        self.backlog = 0
+        """Bytes that wait. Exact whenever the queue is empty; in between good enough for a limit."""
+
+    def send(self, line: bytes, *, patient: bool) -> None:
+        """Queue a line and see to it that it is written. A patient one may wait for the reactor's next round."""
+        self._queue.append(line)
+        self.backlog += len(line)
+        if self._blocked:
+            return
+        reactor = self._reactor
+        if patient and reactor.awake:
+            if not self._dirty:
+                self._dirty = True
+                reactor.dirty.append(self)
+            if reactor.awake:  # it looks at `dirty` once more before it sleeps
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, unless somebody else is at it or the pipe is full."""
+        self._dirty = False
+        while self._queue and not self._blocked and self._lock.acquire(False):
+            try:
+                self._write()
+            finally:
+                self._lock.release()
+
+    def withdraw(self, line: bytes) -> bool:
+        """Take back a line of which nothing has been written; false if it is too late."""
+        with self._lock:
+            try:
+                self._queue.remove(line)
+            except ValueError:
+                return False
+            self.backlog -= len(line)
+            return True
+
+    def close(self) -> None:
+        """Close the pipe: the engine reads end of file after what has been written."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            self._queue.clear()
+            self.backlog = 0
+            if fd >= 0:
+                self._reactor.forget(fd)
+                os.close(fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close the copy of the descriptor and touch nothing else."""
+        self._lock = allocate_lock()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _write(self) -> None:
+        queue = self._queue
+        while queue and not self._blocked:
+            data = queue.popleft()
+            if queue and len(data) < _CHUNK:
+                data = self._joined(data)
+            if self._fd < 0:
+                queue.clear()
+                break
+            try:
+                written = os.write(self._fd, data)
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                queue.clear()
+                self._broken()
+                break
+            if written < len(data):
+                queue.appendleft(memoryview(data)[written:])
+                self._blocked = True
+                self._reactor.watch_write(self._fd, self._writable)
+        self.backlog = sum(map(len, queue)) if queue else 0
+
+    def _joined(self, first: bytes | memoryview) -> bytes:
+        parts, size = [first], len(first)
+        with contextlib.suppress(IndexError):
+            while size < _CHUNK:
+                part = self._queue.popleft()
+                parts.append(part)
+                size += len(part)
+        return b"".join(parts)
+
+    def _writable(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                self._reactor.forget(self._fd)
+                self._blocked = False
+                self._write()
+
+
+class LineTooLong(Exception):
+    """A line grew beyond its limit."""
+
+
+class LineBuffer:
+    """Pieces of a stream, given back as blocks of whole lines."""
+
+    __slots__ = ("_limit", "_parts", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take a piece; return every line that is complete now as one block, or nothing."""
+        end = data.rfind(b"\n") + 1
+        if end == len(data) and not self._parts:
+            return data
+        if not end:
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size > self._limit:
+                raise LineTooLong
+            return None
+        block = b"".join([*self._parts, data[:end]])
+        rest = data[end:]
+        self._parts = [rest] if rest else []
+        self._size = len(rest)
+        return block
+
+    def rest(self) -> bytes:
+        """Take out the last line, the one that never got its newline."""
+        rest = b"".join(self._parts)
+        self._parts, self._size = [], 0
+        return rest
+
+
+class Tail:
+    """The end of a stream of text, bounded."""
+
+    __slots__ = ("_kept", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece; forget what is too old."""
+        self._kept = (self._kept + data)[-self._limit :] if self._limit else b""
+
+    @property
+    def text(self) -> str:
+        """What is kept."""
+        return self._kept.decode("utf-8", "replace")
+
+
+class Seat:
+    """Where a lone caller waits for the answer itself: on the engine's pipe, and on a bell others can ring."""
+
+    __slots__ = ("_bell_read", "_bell_write", "_fd", "_lock", "_poll")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        if hasattr(os, "eventfd"):
+            self._bell_read = self._bell_write = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        else:
+            self._bell_read, self._bell_write = os.pipe()
+            os.set_blocking(self._bell_read, False)
+            os.set_blocking(self._bell_write, False)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._bell_read, select.POLLIN)
+
+    def wait(self, limit: float | None) -> bool:
+        """Wait until the engine has said something (true), the bell was rung or the time is over."""
+        ready = self._poll.poll(None if limit is None else limit * 1000 + 1)
+        heard = False
+        for fd, _ in ready:
+            if fd == self._fd:
+                heard = True
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._bell_read, 8)
+        return heard
+
+    def ring(self) -> None:
+        """Wake who waits here."""
+        with self._lock:
+            if self._bell_write >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._bell_write, b"\1\0\0\0\0\0\0\0")
+
+    def close(self) -> None:
+        """Give the bell back."""
+        with self._lock:
+            for fd in {self._bell_read, self._bell_write}:
+                if fd >= 0:
+                    os.close(fd)
+            self._bell_read = self._bell_write = -1

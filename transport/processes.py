@@ -1,0 +1,175 @@
+"""Facts about processes the system tells: who descends from whom, who carries our mark, how much memory they hold.
+
+Everything here reads /proc and says nothing where there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = [
+    "MARKER",
+    "Mark",
+    "Process",
+    "descendants_of",
+    "kill_surely",
+    "mark_of",
+    "our_mark",
+    "process",
+    "processes",
+    "rss_of",
+]
+
+MARKER = "MLLD_OTP_OWNER"
+"""Environment name by which every process below an engine can be told, and whose it is."""
+
+_PROC = Path("/proc")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_DEAD_STATES = "ZX"
+
+
+class Process(NamedTuple):
+    """One line of the process table."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether only its entry is left, waiting for its parent."""
+        return self.state in _DEAD_STATES
+
+
+class Mark(NamedTuple):
+    """What a process below an engine carries in its environment: which engine, of which host.
+
+    `space` is the process namespace the numbers belong to; `started` tells the host from a later process of its number.
+    """
+
+    space: str
+    host: int
+    started: int
+    engine: str
+
+    def __str__(self) -> str:
+        return f"{self.space}:{self.host}:{self.started}:{self.engine}"
+
+    @property
+    def host_is_gone(self) -> bool:
+        """Whether the host is dead, as far as this namespace can know."""
+        if self.space != _space():
+            return False
+        host = process(self.host)
+        return host is None or host.started != self.started or host.is_dead
+
+
+def _space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")[5:-1]
+    except OSError:
+        return "-"
+
+
+@functools.lru_cache(maxsize=1)
+def _host(pid: int) -> tuple[str, int]:
+    me = process(pid)
+    return _space(), me.started if me else 0
+
+
+def our_mark(engine: str) -> Mark:
+    """Make the mark of an engine of this process."""
+    pid = os.getpid()
+    space, started = _host(pid)
+    return Mark(space, pid, started, engine)
+
+
+def process(pid: int) -> Process | None:
+    """Look one process up; nothing if it is gone or there is no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def processes() -> Iterator[Process]:
+    """List every process that can be seen."""
+    try:
+        names = os.listdir(_PROC)
+    except OSError:
+        return
+    for name in names:
+        if name.isdigit() and (found := process(int(name))) is not None:
+            yield found
+
+
+def mark_of(pid: int) -> Mark | None:
+    """Read the mark of a process; nothing if it has none, is gone or belongs to somebody else."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environ = file.read()
+    except OSError:
+        return None
+    name = MARKER.encode() + b"="
+    at = 0 if environ.startswith(name) else environ.find(b"\0" + name) + 1
+    if at == 0 and not environ.startswith(name):
+        return None
+    parts = environ[at + len(name) :].split(b"\0", 1)[0].decode("utf-8", "replace").split(":", 3)
+    if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return Mark(parts[0], int(parts[1]), int(parts[2]), parts[3])
+
+
+def kill_surely(pid: int, still_meant: Callable[[], bool]) -> bool:
+    """SIGKILL a process if it is still the one that is meant, never another that got its number meanwhile."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if still_meant():
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def descendants_of(pid: int) -> list[int]:
+    """List the living descendants of a process, children before grandchildren."""
+    found: list[int] = []
+    level = [pid]
+    while level:
+        children: list[int] = []
+        for parent in level:
+            for path in _PROC.glob(f"{parent}/task/*/children"):
+                with contextlib.suppress(OSError, ValueError):
+                    children += [int(child) for child in path.read_text().split()]
+        level = [child for child in children if child not in found]
+        found += level
+    return found
+
+
+def rss_of(pid: int) -> int:
+    """Say how many bytes of memory a process holds; 0 if it is gone or cannot be asked."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
