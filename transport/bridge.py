@@ -178,6 +178,7 @@ def bridge_command(
             "MLLD_OTP_BRIDGE_VERSION": _own_version(),
         },
         private_fds=True,
+        extended=True,
         label="bridge",
     )
 
@@ -191,6 +192,9 @@ def _places(command: str | PathLike[str], args: Sequence[str], path: str | None)
     program = shutil.which(command, path=path)
     if program is not None:
         yield Path(program).resolve()
+        beside = Path(os.path.abspath(program)).parent.parent  # a shim that is no link: node_modules/.bin, <prefix>/bin
+        yield beside / "mlld" / "package.json"
+        yield beside / "lib" / "node_modules" / "mlld" / "package.json"
     elif Path(command).is_file():
         yield Path(command).resolve()
 
