@@ -17,16 +17,13 @@ from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import (
     ChildExited,
     ChildIgnored,
-    ChildStarted,
     ChildStartFailed,
-    ChildWedged,
     Decision,
-    SupervisorGaveUp,
 )
 from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit, Kind
-from mlld_sdk.supervision.jobs import Turn, World
+from mlld_sdk.supervision.jobs import JobTurn
 from mlld_sdk.supervision.judge import Judgement, after_exit, after_failed_start, when_due
-from mlld_sdk.supervision.reasons import ChildFailedToStart, GaveUp, Wedged
+from mlld_sdk.supervision.reasons import ChildFailedToStart
 from mlld_sdk.supervision.slots import Slot, SlotMap
 from mlld_sdk.supervision.spec import SupervisorSpec
 from mlld_sdk.supervision.state import Job, State
@@ -43,12 +40,12 @@ from mlld_sdk.supervision.steps import (
     Gone,
     Halt,
     Input,
-    Kill,
     Overdue,
     Stuck,
     Tell,
 )
 from mlld_sdk.supervision.strategy import affected
+from mlld_sdk.supervision.turn import FailureEvent, World
 
 
 def initial(path: str, spec: SupervisorSpec) -> State:
@@ -73,7 +70,7 @@ def step(state: State, happened: Input, world: World) -> tuple[State, list[Effec
     return turn.state, turn.effects
 
 
-class Decider(Turn):
+class Decider(JobTurn):
     """The part of a step that looks at what happened and picks the job."""
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -117,30 +114,8 @@ class Decider(Turn):
         if slot.status != "starting":
             return
         job = self.state.job
-        restarted = job is not None and job.cause == "restart"
-        took = self.world.now - slot.since
-        slot = self.put(
-            slot,
-            status="running",
-            child=came.child,
-            since=self.world.now,
-            next_at=None,
-            held="",
-            restarts=slot.restarts + restarted,
-        )
-        cause = job.cause if job is not None else "restart"
-        self.do(
-            Tell(
-                ChildStarted(
-                    at=self.world.wall,
-                    path=self.path_of(slot),
-                    incarnation=slot.incarnation,
-                    cause=cause,
-                    took=took,
-                    rung=slot.rung,
-                )
-            )
-        )
+        assert job is not None, "children start within jobs only"
+        slot = self.came_up(slot, came.child, job.cause)
         self.start_done(slot, came.child if came.info is None else (came.child, came.info))
 
     def on_declined(self, declined: Declined) -> None:
@@ -211,7 +186,7 @@ class Decider(Turn):
     def on_due(self, due: Due) -> None:
         """A planned start attempt has come due."""
         slot = self.find(due.key, due.incarnation)
-        if slot is None or slot.status not in ("waiting", "parked") or self.state.phase != "running":
+        if slot is None or not slot.planned or self.state.phase != "running":
             return
         if self.state.job is not None:
             self.later(due)
@@ -222,33 +197,6 @@ class Decider(Turn):
             self.restart(self.put(judged.slot))
         else:
             self.follow(judged, judged.slot.last or KILLED, None)
-
-    def on_overdue(self, overdue: Overdue) -> None:
-        """A child had its time to stop."""
-        slot = self.find(overdue.key, overdue.incarnation)
-        if slot is not None and slot.status == "stopping" and not slot.overdue:
-            self.put(slot, overdue=True)
-            self.do(Kill(slot.key, slot.incarnation, KILLED))
-
-    def on_stuck(self, stuck: Stuck) -> None:
-        """A child makes no progress: it is killed, and its end is judged like any other."""
-        slot = self.find(stuck.key, stuck.incarnation)
-        if slot is None or slot.status != "running":
-            return
-        self.do(
-            Tell(
-                ChildWedged(
-                    at=self.world.wall,
-                    path=self.path_of(slot),
-                    incarnation=slot.incarnation,
-                    idle=stuck.idle,
-                    times=slot.wedges + 1,
-                    rung=slot.rung,
-                )
-            )
-        )
-        reason = Wedged(stuck.idle)
-        self.do(Kill(slot.key, slot.incarnation, Exit("wedged", str(reason), reason=reason)))
 
     def on_asked(self, asked: Asked) -> None:
         """Somebody makes a management call."""
@@ -274,7 +222,7 @@ class Decider(Turn):
                 self.set(deadline=halt.deadline)
                 slot = self.current_slot()
                 if slot is not None and slot.status == "stopping":
-                    self.set_stop_timer(slot)
+                    self.arm_stop_timer(slot)
             return
         self.set(deadline=halt.deadline)
         self.stop_all(halt.exit, "stop")
@@ -285,7 +233,7 @@ class Decider(Turn):
         self,
         judged: Judgement,
         exit_: Exit,
-        event: type[ChildExited] | type[ChildStartFailed] | None,
+        event: FailureEvent | None,
         lived: float | None = None,
     ) -> None:
         """Carry out a judgement."""
@@ -327,11 +275,7 @@ class Decider(Turn):
         if len(group) == 1:
             return ()
         slots = self.state.slots
-        return tuple(
-            key
-            for key in reversed(group)
-            if key != slot.key and (slots[key].live or slots[key].status in ("waiting", "parked"))
-        )
+        return tuple(key for key in reversed(group) if key != slot.key and (slots[key].live or slots[key].planned))
 
     def ends_supervisor(self, slot: Slot) -> bool:
         """Say whether the end of this child, which is not restarted, ends the supervisor (SUP-49, SUP-50)."""
@@ -346,22 +290,4 @@ class Decider(Turn):
 
     def give_up(self, slot: Slot, judged: Judgement, exit_: Exit) -> None:
         """Restarting did not help: stop the others and end (SUP-42)."""
-        culprit = self.path_of(slot)
-        self.do(
-            Tell(
-                SupervisorGaveUp(
-                    at=self.world.wall,
-                    path=self.state.path,
-                    culprit=culprit,
-                    why=judged.why,
-                    reason=str(exit_),
-                    budget=judged.budget,
-                )
-            )
-        )
-        reason = GaveUp(self.state.path, culprit, judged.why, str(exit_))
-        end = (
-            SHUTDOWN if self.state.spec.give_up_as == "shutdown" else Exit("gave_up", str(reason), exit_.trace, reason)
-        )
-        self.set(gave_up=str(reason))
-        self.stop_all(end, "give_up")
+        self.stop_all(self.gave_up(slot, judged, exit_), "give_up")

@@ -1,103 +1,28 @@
 """How a supervisor works through a job: stops in reverse start order, then starts in start order, one at a time."""
 
-import random
-import zlib
-
 import msgspec
 
 from mlld_sdk.supervision.errors import SupervisorStopping
-from mlld_sdk.supervision.events import (
-    ChildExited,
-    ChildStartFailed,
-    ChildStopped,
-    Decision,
-    SupervisorStarted,
-    SupervisorStopped,
-)
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit
-from mlld_sdk.supervision.judge import Judgement, Scene
+from mlld_sdk.supervision.events import SupervisorStarted
+from mlld_sdk.supervision.exits import Exit
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.state import Job, State, Why
-from mlld_sdk.supervision.steps import (
-    Answer,
-    Arm,
-    Disarm,
-    Effect,
-    Finish,
-    Input,
-    Kill,
-    Overdue,
-    Ready,
-    Signal,
-    Start,
-    Tell,
-)
+from mlld_sdk.supervision.steps import Answer, Arm, Disarm, Input, Overdue, Ready, Tell
+from mlld_sdk.supervision.turn import Turn
 
 
-class World(msgspec.Struct, frozen=True):
-    """The clocks at this step, and the source of jitter."""
+class JobTurn(Turn[State]):
+    """The part of a step that carries a job on."""
 
-    now: float
-    wall: float
-    chance: random.Random
-
-
-class Turn:
-    """One step in the making: the state so far, and the effects so far. Lives only inside `step`."""
-
-    def __init__(self, state: State, world: World) -> None:
-        self.state = state
-        self.world = world
-        self.effects: list[Effect] = []
-
-    # -- small change --------------------------------------------------------------------------------------------------
-
-    def set(self, **changes: object) -> None:
-        """Replace fields of the state."""
-        self.state = msgspec.structs.replace(self.state, **changes)
-
-    def put(self, slot: Slot, **changes: object) -> Slot:
-        """Replace a slot, with these fields changed."""
-        if changes:
-            slot = msgspec.structs.replace(slot, **changes)
-        self.set(slots=self.state.slots.put(slot))
-        return slot
+    def take(self, happened: Input) -> None:
+        """Take in one thing that happened."""
+        raise NotImplementedError
 
     def remove(self, slot: Slot) -> None:
         """Forget a child."""
         names = {name: key for name, key in self.state.names.items() if key != slot.key}
         order = tuple(key for key in self.state.order if key != slot.key)
         self.set(slots=self.state.slots.drop(slot.key), names=names, order=order)
-
-    def take(self, happened: Input) -> None:
-        """Take in one thing that happened."""
-        raise NotImplementedError
-
-    def do(self, effect: Effect) -> None:
-        """Add an effect."""
-        self.effects.append(effect)
-
-    def path_of(self, slot: Slot) -> str:
-        """Say where a child stands in the tree."""
-        return f"{self.state.path}/{slot.spec.name}"
-
-    def find(self, key: int, incarnation: int) -> Slot | None:
-        """Find a slot if this is still its incarnation; what comes from an older one is nothing."""
-        slot = self.state.slots.get(key)
-        return slot if slot is not None and slot.incarnation == incarnation else None
-
-    def scene(self, closed_for: float | None = None) -> Scene:
-        """Describe the circumstances of a judgement."""
-        return Scene(
-            now=self.world.now,
-            limit=self.state.spec.limit,
-            window=self.state.window,
-            chance=self.world.chance,
-            grouped=self.state.spec.strategy != "one_for_one",
-            closed_for=closed_for,
-        )
-
-    # -- jobs ----------------------------------------------------------------------------------------------------------
 
     def begin_job(self, job: Job) -> None:
         """Start working on a list of stops and starts."""
@@ -113,13 +38,13 @@ class Turn:
                 if slot is not None and slot.live:
                     self.ask_to_stop(slot)
                     return
-                if slot is not None:
-                    self.forget_restart(slot)
+                if slot is not None and slot.planned:
+                    self.call_off(slot)
                 self.set(job=msgspec.structs.replace(job, stopped=job.stopped + 1))
             elif job.started < len(job.starts):
                 slot = self.state.slots.get(job.starts[job.started])
                 if slot is not None and not slot.live:
-                    self.start(slot)
+                    self.start_next(slot)
                     return
                 self.set(job=msgspec.structs.replace(job, started=job.started + 1))
             else:
@@ -131,13 +56,11 @@ class Turn:
         key = None if job is None else job.current
         return None if key is None else self.state.slots.get(key)
 
-    def start(self, slot: Slot) -> None:
-        """Start the next incarnation of a child."""
+    def start_next(self, slot: Slot) -> None:
+        """Start a child as the job's next step."""
         if slot.next_at is not None:
             self.do(Disarm(slot.key))
-        incarnation = slot.incarnation + 1
-        self.put(slot, status="starting", incarnation=incarnation, since=self.world.now, overdue=False)
-        self.do(Start(slot.key, incarnation, slot.spec, slot.rung))
+        self.start(slot)
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Go on after a start that did not fail."""
@@ -150,29 +73,21 @@ class Turn:
         self.work()
 
     def ask_to_stop(self, slot: Slot) -> None:
-        """Tell a child to stop, or kill it when its spec says so (SUP-20)."""
-        if slot.status == "stopping":  # it was told before a `Halt` took over
-            self.set_stop_timer(slot)
-            return
-        brutal = slot.spec.shutdown == "kill"
-        slot = self.put(slot, status="stopping", since=self.world.now)
-        if brutal:
-            self.do(Kill(slot.key, slot.incarnation, KILLED))
-        else:
-            self.do(Signal(slot.key, slot.incarnation, self.set_stop_timer(slot)))
+        """Tell a child to stop as the job's next step."""
+        told = slot.status == "stopping"  # before a `Halt` took over
+        if not told:
+            slot = self.put(slot, status="stopping", since=self.world.now)
+        due = self.arm_stop_timer(slot)
+        if not told:
+            self.tell_to_stop(slot, due)
 
-    def set_stop_timer(self, slot: Slot) -> float | None:
+    def arm_stop_timer(self, slot: Slot) -> float | None:
         """Arm the timer of a child that is stopping; say at which instant it will be killed."""
-        limit = slot.spec.shutdown
-        latest = self.state.deadline
-        if limit == "kill":
-            return latest
-        due = slot.since + limit
-        if latest is not None and latest < due:
-            due = latest
+        due = self.stop_due(slot)
         if due == float("inf"):
             return None
-        self.do(Arm(max(due - self.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
+        if slot.spec.shutdown != "kill":
+            self.do(Arm(max(due - self.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
         return due
 
     def stop_done(self, slot: Slot, exit_: Exit) -> None:
@@ -185,33 +100,9 @@ class Turn:
             self.work()
 
     def down(self, slot: Slot, exit_: Exit) -> None:
-        """Note that a child the job wanted stopped is down, and report how (SUP-22)."""
+        """Note that a child the job wants stopped is down, told or not."""
         job = self.state.job
-        path = self.path_of(slot)
-        told = slot.status == "stopping"
-        brutal = told and slot.spec.shutdown == "kill"
-        fine = exit_.kind == "shutdown" or (brutal and exit_.kind == "killed")
-        if slot.spec.restart != "permanent":
-            fine = fine or exit_.expected
-        if slot.overdue:
-            self.set(killed=(*self.state.killed, path))
-        why: Why = "stop" if job is None else job.why
-        self.do(
-            Tell(
-                ChildStopped(
-                    at=self.world.wall,
-                    path=path,
-                    incarnation=slot.incarnation,
-                    cause=why,
-                    kind=exit_.kind,
-                    reason=str(exit_),
-                    killed=slot.overdue or brutal,
-                    overdue=slot.overdue,
-                    took=self.world.now - slot.since if told else 0.0,
-                    context="" if fine else "shutdown_error",
-                )
-            )
-        )
+        self.tell_stopped(slot, exit_, "stop" if job is None else job.why)
         if slot.spec.restart == "temporary":  # SUP-35, SUP-56
             self.remove(slot)
         else:
@@ -225,31 +116,18 @@ class Turn:
                 held="" if job is None else job.note,
             )
 
-    def forget_restart(self, slot: Slot) -> None:
+    def call_off(self, slot: Slot) -> None:
         """Call off a planned restart: the child is stopped now."""
-        if slot.status not in ("waiting", "parked"):
-            return
         job = self.state.job
         self.do(Disarm(slot.key))
         self.put(slot, status="stopped", next_at=None, held="" if job is None else job.note)
-        self.do(
-            Tell(
-                ChildStopped(
-                    at=self.world.wall,
-                    path=self.path_of(slot),
-                    incarnation=slot.incarnation,
-                    cause="stop" if job is None else job.why,
-                    kind=slot.last.kind if slot.last else "shutdown",
-                    reason="its restart was called off",
-                )
-            )
-        )
+        self.tell_called_off(slot, "stop" if job is None else job.why)
 
     def finish_job(self, job: Job) -> None:
         """All stops and starts are done."""
         self.set(job=None)
         if self.state.phase == "stopping":
-            self.finish(job)
+            self.finish(job.began)
         elif job.cause == "init":
             self.set(phase="running", ready=True, up_since=self.world.now)
             self.do(
@@ -263,7 +141,7 @@ class Turn:
                 )
             )
             self.do(Ready())
-        elif job.call is not None and job.why == "call" and job.stops:
+        elif job.call is not None and job.stops:
             self.do(Answer(job.call.call, True))
 
     def stop_all(self, end: Exit, why: Why) -> None:
@@ -272,68 +150,9 @@ class Turn:
         self.set(phase="stopping", end=end, job=None, queue=())
         if job is not None and job.call is not None:
             self.do(Answer(job.call.call, error=SupervisorStopping(self.state.path)))
-        stops = []
-        for key in reversed(self.state.order):
-            slot = self.state.slots[key]
-            if slot.live or slot.status in ("waiting", "parked"):
-                stops.append(key)
-        stopping = Job(cause="restart", why=why, stops=tuple(stops), within=frozenset(stops), began=self.world.now)
-        self.set(job=stopping)
+        slots = self.state.slots
+        stops = tuple(key for key in reversed(self.state.order) if slots[key].live or slots[key].planned)
+        self.set(job=Job(cause="restart", why=why, stops=stops, within=frozenset(stops), began=self.world.now))
         for waiting in queue:  # ends noticed before, calls not served yet
             self.take(waiting)
         self.work()
-
-    def finish(self, job: Job) -> None:
-        """Nothing is left below: end."""
-        end = self.state.end or SHUTDOWN
-        self.set(phase="gone")
-        self.do(
-            Tell(
-                SupervisorStopped(
-                    at=self.world.wall,
-                    path=self.state.path,
-                    kind=end.kind,
-                    reason=str(end),
-                    killed=self.state.killed,
-                    took=self.world.now - job.began,
-                )
-            )
-        )
-        self.do(Finish(end, self.state.killed))
-
-    # -- reports -------------------------------------------------------------------------------------------------------
-
-    def tell_failure(
-        self,
-        event: type[ChildExited] | type[ChildStartFailed],
-        slot: Slot,
-        exit_: Exit,
-        decision: Decision,
-        judged: Judgement | None = None,
-        lived: float | None = None,
-    ) -> None:
-        """Report an end or a failed start, with what follows."""
-        path = self.path_of(slot)
-        self.do(
-            Tell(
-                event(
-                    at=self.world.wall,
-                    path=path,
-                    incarnation=slot.incarnation,
-                    kind=exit_.kind,
-                    reason=str(exit_),
-                    trace=exit_.trace,
-                    decision=decision,
-                    next_attempt_in=None if judged is None or slot.next_at is None else judged.delay,
-                    budget=None if judged is None else judged.budget,
-                    lived=lived,
-                    crash_id=crash_id(path, slot.incarnation, self.world.wall),
-                    blame=self.state.path,
-                )
-            )
-        )
-
-
-def crash_id(path: str, incarnation: int, wall: float) -> str:
-    """Make a short name for a failure that is easy to search for and the same wherever it is shown."""
-    return f"{zlib.crc32(f'{path}#{incarnation}@{wall!r}'.encode()):08x}"

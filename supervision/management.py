@@ -16,7 +16,7 @@ from mlld_sdk.supervision.errors import (
 from mlld_sdk.supervision.events import SupervisorUpdated
 from mlld_sdk.supervision.slots import Slot, SlotMap
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
-from mlld_sdk.supervision.state import Job
+from mlld_sdk.supervision.state import Job, State
 from mlld_sdk.supervision.steps import (
     Answer,
     Asked,
@@ -35,10 +35,10 @@ from mlld_sdk.supervision.steps import (
 )
 
 if TYPE_CHECKING:
-    from mlld_sdk.supervision.jobs import Turn
+    from mlld_sdk.supervision.jobs import JobTurn
 
 
-def serve(turn: "Turn", asked: Asked) -> None:
+def serve(turn: "JobTurn", asked: Asked) -> None:
     """Serve one call of a supervisor that has nothing else to do."""
     match asked.request:
         case StartChild(spec):
@@ -54,7 +54,7 @@ def serve(turn: "Turn", asked: Asked) -> None:
             if slot is not None:
                 turn.do(Answer(asked.call, slot.spec))
         case WhichChildren():
-            turn.do(Answer(asked.call, rows([turn.state.slots[key] for key in reversed(turn.state.order)])))
+            turn.do(Answer(asked.call, rows(turn.state)))
         case CountChildren():
             turn.do(Answer(asked.call, counts(turn.state.slots)))
         case Update(spec):
@@ -63,7 +63,7 @@ def serve(turn: "Turn", asked: Asked) -> None:
 
 def row(slot: Slot) -> ChildRow:
     """Describe one child the way `which_children` does."""
-    if slot.status in ("waiting", "parked"):
+    if slot.planned:
         return ChildRow(slot.spec.name, None, "restarting", slot.spec.kind)
     running = slot.status in ("running", "stopping")
     return ChildRow(
@@ -71,9 +71,9 @@ def row(slot: Slot) -> ChildRow:
     )
 
 
-def rows(slots: list[Slot]) -> list[ChildRow]:
-    """Describe children the way `which_children` does."""
-    return [row(slot) for slot in slots]
+def rows(state: State) -> list[ChildRow]:
+    """Describe the children, most recently added first (SUP-57)."""
+    return [row(state.slots[key]) for key in reversed(state.order)]
 
 
 def counts(slots: SlotMap) -> ChildCounts:
@@ -85,7 +85,7 @@ def counts(slots: SlotMap) -> ChildCounts:
     return ChildCounts(len(slots), active, supervisors, len(slots) - supervisors)
 
 
-def start_failed(turn: "Turn", asked: Asked, slot: Slot, failed: Failed) -> None:
+def start_failed(turn: "JobTurn", asked: Asked, slot: Slot, failed: Failed) -> None:
     """Answer a call whose start failed; it counts towards nothing (SUP-54, SUP-55)."""
     if isinstance(asked.request, StartChild):
         turn.remove(slot)
@@ -95,7 +95,7 @@ def start_failed(turn: "Turn", asked: Asked, slot: Slot, failed: Failed) -> None
         turn.do(Answer(asked.call, error=ChildStartFailed(slot.spec.name, failed.exit.reason)))
 
 
-def _find(turn: "Turn", asked: Asked, name: str) -> Slot | None:
+def _find(turn: "JobTurn", asked: Asked, name: str) -> Slot | None:
     key = turn.state.names.get(name)
     if key is None:
         turn.do(Answer(asked.call, error=ChildNotFound(name)))
@@ -103,7 +103,7 @@ def _find(turn: "Turn", asked: Asked, name: str) -> Slot | None:
     return turn.state.slots[key]
 
 
-def _start(turn: "Turn", asked: Asked, spec: ChildSpec) -> None:
+def _start(turn: "JobTurn", asked: Asked, spec: ChildSpec) -> None:
     state = turn.state
     known = state.names.get(spec.name)
     if known is not None:
@@ -122,24 +122,24 @@ def _start(turn: "Turn", asked: Asked, spec: ChildSpec) -> None:
     turn.begin_job(Job(cause="call", starts=(key,), call=asked))
 
 
-def _restart(turn: "Turn", asked: Asked, name: str) -> None:
+def _restart(turn: "JobTurn", asked: Asked, name: str) -> None:
     slot = _find(turn, asked, name)
     if slot is None:
         return
     if slot.live:
         turn.do(Answer(asked.call, error=ChildRunning(name)))
-    elif slot.status in ("waiting", "parked"):
+    elif slot.planned:
         turn.do(Answer(asked.call, error=ChildRestarting(name)))
     else:
         turn.put(slot, streak=0, wedges=0, rung=0)
         turn.begin_job(Job(cause="call", starts=(slot.key,), call=asked))
 
 
-def _terminate(turn: "Turn", asked: Asked, name: str, why: str) -> None:
+def _terminate(turn: "JobTurn", asked: Asked, name: str, why: str) -> None:
     slot = _find(turn, asked, name)
     if slot is None:
         return
-    if not slot.live and slot.status not in ("waiting", "parked"):
+    if not slot.live and not slot.planned:
         turn.put(slot, status="stopped", held=why)
         turn.do(Answer(asked.call, True))
         return
@@ -150,20 +150,20 @@ def _terminate(turn: "Turn", asked: Asked, name: str, why: str) -> None:
         turn.begin_job(Job(cause="call", why="call", stops=(slot.key,), call=asked, note=why))
 
 
-def _delete(turn: "Turn", asked: Asked, name: str) -> None:
+def _delete(turn: "JobTurn", asked: Asked, name: str) -> None:
     slot = _find(turn, asked, name)
     if slot is None:
         return
     if slot.live:
         turn.do(Answer(asked.call, error=ChildRunning(name)))
-    elif slot.status in ("waiting", "parked"):
+    elif slot.planned:
         turn.do(Answer(asked.call, error=ChildRestarting(name)))
     else:
         turn.remove(slot)
         turn.do(Answer(asked.call, True))
 
 
-def _update(turn: "Turn", asked: Asked, spec: SupervisorSpec) -> None:
+def _update(turn: "JobTurn", asked: Asked, spec: SupervisorSpec) -> None:
     """Merge new flags and specs in: nothing is started, nothing is stopped (SUP-72)."""
     state = turn.state
     slots, names, next_key = state.slots, dict(state.names), state.next_key

@@ -45,6 +45,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         overdue: Whether it is being killed because its time to stop was up.
         held: Why somebody stopped it on purpose; empty when nobody did.
         probing: Whether this incarnation is the probe of a half-open breaker.
+        calls: Management calls that wait for it (dynamic supervisors).
     """
 
     key: int
@@ -64,11 +65,17 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     overdue: bool = False
     held: str = ""
     probing: bool = False
+    calls: tuple[Any, ...] = ()
 
     @property
     def live(self) -> bool:
         """Whether there is an incarnation that has to be stopped."""
         return self.status in ("starting", "running", "stopping")
+
+    @property
+    def planned(self) -> bool:
+        """Whether a start attempt is planned."""
+        return self.status in ("waiting", "parked")
 
 
 BITS = 5

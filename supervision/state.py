@@ -1,4 +1,4 @@
-"""What a supervisor with a fixed list of children knows, as one frozen value."""
+"""What a supervisor knows, as one frozen value."""
 
 from typing import Literal, TypeAlias
 
@@ -7,7 +7,7 @@ import msgspec
 from mlld_sdk.supervision.exits import Exit
 from mlld_sdk.supervision.intensity import Window
 from mlld_sdk.supervision.slots import SlotMap
-from mlld_sdk.supervision.spec import SupervisorSpec
+from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.steps import Asked, Input
 
 Cause: TypeAlias = Literal["init", "restart", "call"]
@@ -49,8 +49,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.starts[self.started] if self.started < len(self.starts) else None
 
 
+NOBODY = SlotMap()
+
+Phase: TypeAlias = Literal["starting", "running", "stopping", "gone"]
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a supervisor knows. A snapshot of the tree is a reference to it.
+    """Everything a supervisor with a fixed list of children knows. A snapshot of the tree is a reference to it.
 
     Attributes:
         path: Where the supervisor stands in its tree.
@@ -78,7 +83,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, int]
     next_key: int
     window: Window = Window()
-    phase: Literal["starting", "running", "stopping", "gone"] = "starting"
+    phase: Phase = "starting"
     job: Job | None = None
     queue: tuple[Input, ...] = ()
     end: Exit | None = None
@@ -87,3 +92,25 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     up_since: float = 0.0
     gave_up: str = ""
+
+
+class CrowdState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a dynamic supervisor knows; fields as in `State`.
+
+    Attributes:
+        stopping_since: When it was told to stop.
+    """
+
+    path: str
+    spec: DynamicSpec
+    slots: SlotMap = NOBODY
+    next_key: int = 0
+    window: Window = Window()
+    phase: Phase = "starting"
+    end: Exit | None = None
+    deadline: float | None = None
+    killed: tuple[str, ...] = ()
+    ready: bool = False
+    up_since: float = 0.0
+    gave_up: str = ""
+    stopping_since: float = 0.0

@@ -10,7 +10,7 @@ import msgspec
 
 from mlld_sdk.events import Event
 from mlld_sdk.supervision.exits import Exit
-from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
 
@@ -77,6 +77,10 @@ class Overdue(msgspec.Struct, frozen=True):
     incarnation: int
 
 
+class AllOverdue(msgspec.Struct, frozen=True):
+    """Every child of a dynamic supervisor that was told to stop and whose time is over by now has had it."""
+
+
 class Stuck(msgspec.Struct, frozen=True):
     """A child has had work and finished nothing for `idle` seconds."""
 
@@ -111,7 +115,7 @@ class Halt(msgspec.Struct, frozen=True):
     deadline: float | None = None
 
 
-Input: TypeAlias = Begin | Came | Declined | Failed | Gone | Due | Overdue | Stuck | Asked | Halt
+Input: TypeAlias = Begin | Came | Declined | Failed | Gone | Due | Overdue | AllOverdue | Stuck | Asked | Halt
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
@@ -133,6 +137,12 @@ class TerminateChild(msgspec.Struct, frozen=True):
 
     name: str
     why: str = ""
+
+
+class TerminateKey(msgspec.Struct, frozen=True):
+    """Stop the child with this key (dynamic supervisors, where names may repeat)."""
+
+    key: int
 
 
 class DeleteChild(msgspec.Struct, frozen=True):
@@ -161,8 +171,23 @@ class Update(msgspec.Struct, frozen=True):
     spec: SupervisorSpec
 
 
+class UpdateDynamic(msgspec.Struct, frozen=True):
+    """Replace the flags of a running dynamic supervisor; its children go on."""
+
+    spec: DynamicSpec
+
+
 Request: TypeAlias = (
-    StartChild | RestartChild | TerminateChild | DeleteChild | GetSpec | WhichChildren | CountChildren | Update
+    StartChild
+    | RestartChild
+    | TerminateChild
+    | TerminateKey
+    | DeleteChild
+    | GetSpec
+    | WhichChildren
+    | CountChildren
+    | Update
+    | UpdateDynamic
 )
 
 
@@ -223,7 +248,7 @@ class Arm(msgspec.Struct, frozen=True):
     """Feed `then` back after `delay` seconds. `delay` 0: behind whatever waits already."""
 
     delay: float
-    then: Due | Overdue
+    then: Due | Overdue | AllOverdue
 
 
 class Disarm(msgspec.Struct, frozen=True):

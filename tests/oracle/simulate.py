@@ -9,7 +9,7 @@ import msgspec
 
 from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
-from mlld_sdk.supervision.jobs import World
+from mlld_sdk.supervision.turn import World
 from mlld_sdk.supervision.management import counts
 from mlld_sdk.supervision.management import rows as rows_of
 from mlld_sdk.supervision.spec import SupervisorSpec
@@ -108,14 +108,14 @@ class World_:
 
     def carry_out(self, node: Node, effect: Any) -> None:
         match effect:
-            case Start(key, incarnation, spec, _):
+            case Start(key, _, spec, _):
                 name = spec.name
                 self.trace.append(["start", name])
                 data = spec.start.data if isinstance(spec.start, type) else self.data_of(name)
                 script = data.get("starts", ("ok",))
                 turn = self.starts[name] = self.starts.get(name, 0) + 1
                 self.outcome(node, effect, script[min(turn, len(script)) - 1])
-            case Signal(key, incarnation, deadline):
+            case Signal(key, _, deadline):
                 below = node.below[key]
                 if below.state is not None:
                     self.inbox.append((below, Halt(SHUTDOWN, deadline)))
@@ -124,7 +124,7 @@ class World_:
                     manner = below.data.get("stop", "ok")
                     if manner != "stubborn":
                         self.end(below, SHUTDOWN if manner == "ok" else EXITS[manner])
-            case Kill(key, incarnation, exit_):
+            case Kill(key, _, exit_):
                 self.kill(node.below[key], exit_)
             case Arm(delay, then):
                 if delay == 0:
@@ -248,8 +248,7 @@ class World_:
                 self.outcome(node, start, how)
             case ("which", on):
                 node = self.nodes[on]
-                found = [node.state.slots[key] for key in reversed(node.state.order)]
-                self.trace.append(["which", rows(rows_of(found)) if node.alive else "gone"])
+                self.trace.append(["which", rows(rows_of(node.state)) if node.alive else "gone"])
             case ("count", on):
                 node = self.nodes[on]
                 self.trace.append(
