@@ -1,0 +1,72 @@
+"""Delivering to a subscriber that may be slower than what it subscribed to.
+
+An outlet never blocks and never keeps messages of its own. As long as the subscriber's mailbox holds fewer than
+`limit` messages, they go there. At the limit a gap opens: one `Lagged` marker is queued behind the last message that
+got through, later messages are dropped and counted, and once the subscriber has worked down to half of the limit,
+`Resumed` says how many were missed and messages flow again. So a slow subscriber holds up nobody, costs bounded
+memory, and always learns that it missed something; its subscription never ends because of it.
+"""
+
+import threading
+from typing import Any
+
+import msgspec
+
+from mlld_sdk.actors.ref import ActorRef
+
+LIMIT = 1_000
+"""Messages a subscriber's mailbox may hold before a gap opens, unless it asks for another limit."""
+
+
+class Lagged(msgspec.Struct, frozen=True):
+    """From here on, messages of `source` are missing: the receiver was too slow."""
+
+    source: str
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """Messages of `source` flow again; `missed` of them were dropped since `Lagged`."""
+
+    source: str
+    missed: int
+
+
+class Outlet:
+    """The way to one subscriber."""
+
+    __slots__ = ("_lock", "_marked", "limit", "missed", "ref", "source", "total_missed")
+
+    def __init__(self, ref: ActorRef[Any], source: str, limit: int = LIMIT) -> None:
+        self.ref = ref
+        self.source = source
+        self.limit = limit
+        self.missed = 0
+        self.total_missed = 0
+        self._marked = False
+        self._lock = threading.Lock()
+
+    def send(self, message: Any) -> bool:
+        """Deliver `message` unless the subscriber is behind; say whether it was delivered."""
+        with self._lock:
+            if self.missed and not self._resume():
+                return self._miss()
+            if self.ref.queued >= self.limit or self.ref.offer(message) != "ok":
+                return self._miss()
+            return True
+
+    def _miss(self) -> bool:
+        self.missed += 1
+        self.total_missed += 1
+        if not self._marked:
+            self._marked = self.ref.offer(Lagged(self.source)) == "ok"
+        return False
+
+    def _resume(self) -> bool:
+        """Close the gap if the subscriber has caught up: the marker, if it is still owed, then the count."""
+        if self.ref.queued > self.limit // 2:
+            return False
+        self._marked = self._marked or self.ref.offer(Lagged(self.source)) == "ok"
+        if not self._marked or self.ref.offer(Resumed(self.source, self.missed)) != "ok":
+            return False
+        self.missed, self._marked = 0, False
+        return True
