@@ -121,3 +121,11 @@ class WorkersExhausted(Event, frozen=True, kw_only=True, tag="workers.exhausted"
     """
 
     limit: int
+
+
+class ErrorUnheard(Event, frozen=True, kw_only=True, tag="error.unheard"):
+    """An expected error was raised for a message whose sender waits for no answer."""
+
+    actor: str
+    epoch: int
+    error: str

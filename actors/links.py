@@ -4,42 +4,75 @@ Ordering: an actor's notices arrive in the order things happened, and after ever
 class with `urgent_exits = True` (a supervisor) gets them in its system lane instead, before any waiting message.
 """
 
-from typing import TYPE_CHECKING, Any
+from _thread import RLock
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from mlld_sdk.actors.exits import Reason
+from mlld_sdk.actors.exits import NOPROC, NORMAL, Reason
 
 if TYPE_CHECKING:
+    from mlld_sdk.actors.cell import Cell
     from mlld_sdk.actors.ref import ActorRef
+
+topology: Final = RLock()
+"""Held for an instant while links, monitors and the fact of an actor's end change. Nothing is called under it."""
 
 
 class Monitor:
-    """The handle of one monitor; `cancel()` guarantees that no `Down` of it is seen afterwards."""
+    """The handle of one monitor; after `cancel()` no `Down` of it is seen.
 
-    __slots__ = ("_source", "_watcher", "ref")
+    Attributes:
+        ref: Who is watched.
+    """
 
-    ref: "ActorRef[Any]"
-    """Who is watched."""
+    __slots__ = ("_callback", "_watcher", "cancelled", "ref")
+
+    def __init__(
+        self, ref: "ActorRef[Any]", watcher: "Cell | None", callback: "Callable[[Down], object] | None"
+    ) -> None:
+        self.ref = ref
+        self._watcher = watcher
+        self._callback = callback
+        self.cancelled = False
 
     def cancel(self) -> bool:
         """Stop watching, and drop a notice that has arrived and was not handled yet.
 
         Returns:
-            Whether the monitor was still in place or its notice still unhandled.
+            Whether the monitor was still in place.
         """
-        raise NotImplementedError
+        with topology:
+            self.cancelled = True
+            target = self.ref.cell
+            if self._watcher is not None and self._watcher.watching is not None:
+                self._watcher.watching.pop(self, None)
+            return target.monitors is not None and target.monitors.pop(self, self) is None
+
+    def fire(self, reason: Reason) -> None:
+        """Deliver the one notice: to the watcher's mailbox, or to the callback in this thread."""
+        if self.cancelled:
+            return
+        down = Down(self, self.ref, reason)
+        if self._watcher is not None:
+            self._watcher.notify(down)
+        elif self._callback is not None:
+            try:
+                self._callback(down)
+            except Exception as error:  # noqa: BLE001 - a watcher is never felt by the watched
+                self.ref.cell.system.callback_failed(error)
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
     """A linked actor ended, or somebody sent an exit signal, and the receiver traps exits.
 
     Attributes:
-        ref: Who ended or sent it.
+        ref: Who ended or sent it; `None` for a signal from outside any actor.
         reason: Why.
     """
 
-    ref: "ActorRef[Any]"
+    ref: "ActorRef[Any] | None"
     reason: Reason
 
 
@@ -55,3 +88,69 @@ class Down(msgspec.Struct, frozen=True, gc=False):
     monitor: Monitor
     ref: "ActorRef[Any]"
     reason: Reason
+
+
+def monitor(
+    target: "ActorRef[Any]", watcher: "Cell | None", callback: Callable[[Down], object] | None = None
+) -> Monitor:
+    """Watch `target`; if it has ended already the notice (with `NoProc`) comes at once."""
+    handle = Monitor(target, watcher, callback)
+    cell = target.cell
+    with topology:
+        alive = cell.reason is None
+        if alive:
+            if cell.monitors is None:
+                cell.monitors = {}
+            cell.monitors[handle] = None
+            if watcher is not None:
+                if watcher.watching is None:
+                    watcher.watching = {}
+                watcher.watching[handle] = None
+    if not alive:
+        handle.fire(NOPROC)
+    return handle
+
+
+def link(one: "Cell", other: "Cell") -> None:
+    """Tie two actors together; linking twice is linking once. A dead one answers with an exit signal `NoProc`."""
+    if one is other or one.parent is other or other.parent is one:
+        return
+    with topology:
+        alive = one.reason is None and other.reason is None
+        if alive:
+            for mine, theirs in ((one, other), (other, one)):
+                if mine.links is None:
+                    mine.links = {}
+                mine.links[theirs] = False
+    if not alive:
+        one.signal(other.ref, NOPROC)
+
+
+def unlink(one: "Cell", other: "Cell") -> bool:
+    """Undo `link`; a child and its parent stay tied. Says whether there was a link."""
+    if one.parent is other or other.parent is one:
+        return False
+    with topology:
+        if one.links is None or one.links.pop(other, None) is None:
+            return False
+        if other.links is not None:
+            other.links.pop(one, None)
+        return True
+
+
+IGNORED: Final = 0
+DELIVERED: Final = 1
+DEADLY: Final = 2
+
+
+def effect_of(reason: Reason, *, traps: bool, from_parent: bool) -> int:
+    """Decide what an exit signal does to its receiver. Pure; clauses LNK-3, LNK-4 and LNK-9.
+
+    The parent's is always deadly: an actor does not outlive its parent. Else who traps exits gets a message, and who
+    does not dies of it, unless the reason is `normal`.
+    """
+    if from_parent:
+        return DEADLY
+    if traps:
+        return DELIVERED
+    return IGNORED if reason == NORMAL else DEADLY

@@ -1,26 +1,179 @@
 """The actor system: everything actors share."""
 
+import atexit
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from itertools import count
+from typing import Any, Final, Self, TypeVar, cast
 
+import msgspec
 import pykka
+from pykka import ActorRegistry
 
-from mlld_sdk.actors.exits import SHUTDOWN, Reason
+from mlld_sdk.actors import events, pykka_compat
+from mlld_sdk.actors.cell import Cell
+from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.errors import (
+    ActorDead,
+    AlreadyStarted,
+    CallTimeout,
+    NoSuchActor,
+    StartFailed,
+    StartTimeout,
+    SystemStopped,
+)
+from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, Other, crash
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.names import Name
+from mlld_sdk.actors.links import topology
+from mlld_sdk.actors.loops import LoopThread
+from mlld_sdk.actors.names import Name, NameTable, Via
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.scheduler import OwnThread, Scheduler
+from mlld_sdk.actors.timers import Timer, Timers
+from mlld_sdk.actors.traits import traits_of
+from mlld_sdk.actors.zombies import Zombie, Zombies
 from mlld_sdk.env import Env
-from mlld_sdk.events import Sink, discard
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Event, Sink, discard
 
 A = TypeVar("A", bound=pykka.Actor)
 
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""Garbage collector thresholds for a service with many actors; see `ActorSystem.settle`."""
+
+_epochs = count(1)
+"""Numbers of incarnations: one counter for the process, so that an epoch never comes back."""
+
+
+class Counters:
+    """What was dropped, counted."""
+
+    __slots__ = ("_dropped", "_late")
+
+    def __init__(self) -> None:
+        self._late = count()
+        self._dropped = count()
+
+    def late(self) -> None:
+        """Count an answer that nobody waited for any more."""
+        next(self._late)
+
+    def dropped(self) -> None:
+        """Count a message that nobody will handle."""
+        next(self._dropped)
+
+    @property
+    def late_replies(self) -> int:
+        """Answers that came after the caller had given up, or after another answer."""
+        return _value_of(self._late)
+
+    @property
+    def dropped_messages(self) -> int:
+        """Messages without an asker that were refused at the end of their actor, or dropped by a full mailbox."""
+        return _value_of(self._dropped)
+
+
+def _value_of(counter: "count[int]") -> int:
+    # `next` on a count is atomic and needs no lock; its text is the only way to read without counting.
+    return int(repr(counter)[6:-1])
+
+
+class StopReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor system ended.
+
+    Attributes:
+        stopped: Actors that ended in an orderly way.
+        killed: Paths of those that had to be killed.
+        zombies: Threads that still ran at the end.
+        threads: Names of the system's threads that did not end.
+    """
+
+    stopped: int = 0
+    killed: tuple[str, ...] = ()
+    zombies: tuple[Zombie, ...] = ()
+    threads: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing had to be killed or left behind."""
+        return not (self.killed or self.zombies or self.threads)
+
 
 class ActorSystem:
-    """Owns scheduler, timers, names, zombies, sink and env of its actors. Several may live in one process."""
+    """Owns scheduler, timers, names, zombies, sink and env of its actors. Several may live in one process.
 
-    def __init__(self, name: str = "actors", *, env: Env = Env(), sink: Sink = discard, workers: int = 1, max_workers: int = 1024) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *exc: object) -> None: ...
+    ```python
+    with ActorSystem() as system:
+        ref = system.start(Counter, (10,), name="counter")
+        assert system.whereis("counter") is ref
+    ```
+
+    Args:
+        name: Shown in thread names.
+        env: Clocks and randomness.
+        sink: Gets every event.
+        workers: Threads that run actors when none of them blocks.
+        max_workers: The most threads there may be when actors block.
+        switch_interval: Set Python's thread switch interval (seconds) while the system runs.
+        in_pykka_registry: Also list actors in `pykka.ActorRegistry`; the default system does.
+    """
+
+    def __init__(
+        self,
+        name: str = "mlld-actors",
+        *,
+        env: Env | None = None,
+        sink: Sink = discard,
+        workers: int = 1,
+        max_workers: int = 1024,
+        switch_interval: float | None = None,
+        in_pykka_registry: bool = False,
+    ) -> None:
+        if workers < 1 or max_workers < workers:
+            raise ConfigurationError(
+                f"workers={workers}, max_workers={max_workers}", hint="1 <= workers <= max_workers"
+            )
+        self.name = name
+        self.env = env or Env()
+        self.id = f"{self.env.random.getrandbits(64):016x}"
+        self.sink = sink
+        self.listening = sink is not discard
+        self.now = self.env.now
+        self.counters = Counters()
+        self.names = NameTable()
+        self.timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
+        self.scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
+        self.schedule = self.scheduler.schedule
+        self.loop = LoopThread(f"{name}-loop")
+        self.zombies = Zombies(self, _thread_name)
+        self._cells: dict[int, Cell] = {}
+        self._own_threads: dict[Cell, OwnThread] = {}
+        self._in_pykka_registry = in_pykka_registry
+        self._closed = False
+        self._lock = threading.RLock()
+        self._switch_interval_before: float | None = None
+        if switch_interval is not None:
+            self._switch_interval_before = sys.getswitchinterval()
+            sys.setswitchinterval(switch_interval)
+        if in_pykka_registry:
+            pykka_compat.make_registry_fast()
+        _living.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<ActorSystem {self.name} {self.id}: {len(self._cells)} actors>"
+
+    # -- starting actors
 
     def start(
         self,
@@ -29,27 +182,436 @@ class ActorSystem:
         kwargs: Mapping[str, Any] | None = None,
         *,
         name: Name | None = None,
-        parent: ActorRef[Any] | None = None,  # linked to it atomically; its end is the child's end
+        parent: ActorRef[Any] | None = None,
         timeout: float | None = 30.0,
     ) -> ActorRef[A]:
-        """Start and wait until `on_start` has returned. Raises StartFailed/StartTimeout/AlreadyStarted/StartIgnored."""
-        raise NotImplementedError
+        """Start an actor and wait until its `on_start` has returned.
 
-    def start_soon(self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, name: Name | None = None, parent: ActorRef[Any] | None = None, timeout: float | None = 30.0) -> Future[ActorRef[A]]:
-        """The same without waiting: a future of the ref, with on_done (called on the child's worker). For supervisors."""
-        raise NotImplementedError
+        Args:
+            actor_class: What to start.
+            args: For its constructor, which runs here, in the calling thread.
+            kwargs: For its constructor.
+            name: Registered before any code of it runs, released before its end is known.
+            parent: Linked to it from the first instant; the child ends when the parent does.
+            timeout: Seconds `on_start` may take; after that the incarnation is killed.
 
-    def whereis(self, name: Name | ActorRef[Any]) -> ActorRef[Any] | None: ...
-    def actors(self) -> list[ActorRef[Any]]: ...
-    def stop(self, timeout: float = 5.0) -> Any: """Stop every actor, newest roots first, kill what does not, end all threads; a report."""
-    # system.env, system.sink, system.timers (Timers), system.names, system.zombies, system.scheduler, system.id
+        Raises:
+            StartFailed: It did not come up; the exception that stopped it is the cause.
+            StartTimeout: Nor in time.
+            AlreadyStarted: The name is taken; nothing of the actor has run.
+            StartIgnored: It declined.
+        """
+        cell = self._create(actor_class, args, kwargs, name, parent)
+        if not cell.traits.starts:
+            cell.open()
+            return cast("ActorRef[A]", cell.ref)
+        started: Future[ActorRef[A]] = Future()
+        started._target = cell  # noqa: SLF001 - the future is this runtime's own
+        cell.starter = started
+        if cell.traits.caller_runs and not context.on_loop:
+            cell.run()
+        else:
+            cell.schedule(cell)
+        try:
+            return cast("ActorRef[A]", started.get(timeout=timeout))
+        except CallTimeout:
+            cell.kill(Killed("it did not start in time"), _start_timeout(cell, timeout))
+            return cast("ActorRef[A]", started.get(timeout=timeout))
+
+    def start_soon(
+        self,
+        actor_class: type[A],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: Name | None = None,
+        parent: ActorRef[Any] | None = None,
+        timeout: float | None = 30.0,
+    ) -> Future[ActorRef[A]]:
+        """Start an actor without waiting: a future of its ref, failing with what `start` would raise.
+
+        The constructor still runs here; what it raises, or a taken name, is in the future too. For supervisors, which
+        go on with `on_done` when the child is there.
+        """
+        started: Future[ActorRef[A]] = Future()
+        try:
+            cell = self._create(actor_class, args, kwargs, name, parent)
+        except StartFailed as failed:
+            started.try_set_exception(failed)
+            return started
+        started._target = cell  # noqa: SLF001 - the future is this runtime's own
+        if not cell.traits.starts:
+            cell.open()
+            started.try_set(cast("ActorRef[A]", cell.ref))
+            return started
+        cell.starter = started
+        if timeout is not None:
+            timer = self.timers.after(
+                timeout, lambda: cell.kill(Killed("it did not start in time"), _start_timeout(cell, timeout))
+            )
+            started.on_done(lambda _: timer.cancel())
+        cell.schedule(cell)
+        return started
+
+    def start_unawaited(
+        self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> ActorRef[A]:
+        """Start an actor as Pykka does: its ref at once, whatever `on_start` will do."""
+        cell = self._create(actor_class, args, kwargs, None, None, raw=True)
+        self.launch(cell)
+        return cast("ActorRef[A]", cell.ref)
+
+    def launch(self, cell: Cell) -> None:
+        """Set a created actor going, without waiting for it."""
+        with topology:
+            self._cells[cell.epoch] = cell
+        if cell.traits.starts:
+            cell.schedule(cell)
+        else:
+            cell.open()
+
+    def new_cell(self, actor_class: type[Any], name: Name | None, parent: Cell | None) -> Cell:
+        """Make the runtime's part of an actor; nothing runs yet."""
+        cell = Cell(self, traits_of(actor_class), next(_epochs), name, parent)
+        ActorRef(cell)
+        return cell
+
+    def _create(
+        self,
+        actor_class: type[Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        name: Name | None,
+        parent: ActorRef[Any] | None,
+        *,
+        raw: bool = False,
+    ) -> Cell:
+        """Make an actor: named, linked to its parent, constructed; not running yet."""
+        if fenced:
+            stop_if_fenced()
+        if self._closed:
+            raise SystemStopped(
+                f"the actor system {self.name} has stopped", hint="start actors inside its `with` block"
+            )
+        above = None if parent is None else parent.cell
+        cell = self.new_cell(actor_class, name, above)
+        if name is not None:
+            holder = self._name_service(name).register_name(*_key_and_ref(name, cell.ref))
+            if holder is not None:
+                raise AlreadyStarted(
+                    f"the name {cell.label!r} is taken by {holder.path}", reason=Other("already started"), holder=holder
+                )
+        with topology:
+            if above is not None:
+                if above.ending is not None:
+                    cell.ending = cell.reason = NOPROC
+                else:
+                    if above.links is None:
+                        above.links = {}
+                    above.links[cell] = True
+            self._cells[cell.epoch] = cell
+        if cell.reason is not None:
+            self.forget(cell)
+            raise StartFailed(f"{cell.label} did not start: its parent has ended", reason=NOPROC)
+        if self._in_pykka_registry:
+            ActorRegistry.register(cell.ref)
+        if cell.traits.threaded:
+            self._give_thread(cell)
+        try:
+            actor = actor_class.__new__(actor_class, *args, **(kwargs or {}))
+            actor._cell = cell
+            cell.actor = actor
+            actor.__init__(*args, **(kwargs or {}))
+        except BaseException as error:
+            if raw or not isinstance(error, Exception):
+                cell.finish(crash(error), error)
+                raise
+            started: Future[Any] = Future()
+            cell.starter = started
+            cell.finish(crash(error), error)
+            started.get(timeout=0)
+        return cell
+
+    def _give_thread(self, cell: Cell) -> None:
+        try:
+            own = OwnThread(f"{self.name}-{cell.label}")
+        except RuntimeError as error:
+            cell.finish(crash(error), error)
+            raise StartFailed(
+                f"{cell.label} did not start: no thread for it",
+                reason=crash(error),
+                hint="the machine has no more threads; use fewer actors with threaded = True",
+            ) from error
+        self._own_threads[cell] = own
+        cell.schedule = own.schedule
+
+    # -- finding actors
+
+    def whereis(self, name: Name | ActorRef[Any]) -> ActorRef[Any] | None:
+        """Find the live actor of that name (a ref gives itself while it lives)."""
+        if isinstance(name, ActorRef):
+            return name if name.is_alive() else None
+        return self._name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
+
+    def __getitem__(self, name: Name) -> ActorRef[Any]:
+        """Find the live actor of that name, or raise `NoSuchActor`."""
+        ref = self.whereis(name)
+        if ref is None:
+            label = name.key if isinstance(name, Via) else name
+            raise NoSuchActor(
+                f"there is no actor named {label!r}", reason=NOPROC, hint="is it started under that name?"
+            )
+        return ref
+
+    def call(self, name: Name | ActorRef[Any], message: Any, *, timeout: float | None = 5.0) -> Any:
+        """Call an actor by name; raises `NoSuchActor` if there is none."""
+        ref = name if isinstance(name, ActorRef) else self[name]
+        return ref.call(message, timeout=timeout)
+
+    def cast(self, name: Name | ActorRef[Any], message: Any) -> None:
+        """Send to an actor by name; never raises."""
+        ref = name if isinstance(name, ActorRef) else self.whereis(name)
+        if ref is None:
+            self.counters.dropped()
+        else:
+            ref.cast(message)
+
+    def actors(self) -> list[ActorRef[Any]]:
+        """List the living actors, in the order they were started."""
+        return [cell.ref for cell in list(self._cells.values())]
+
+    def nobody(self, name: Name) -> ActorRef[Any]:
+        """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""
+        from mlld_sdk.actors.actor import Actor
+
+        cell = self.new_cell(Actor, name, None)
+        cell.ending = cell.reason = NOPROC
+        return cell.ref
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def _name_service(self, name: Name) -> Any:
+        if isinstance(name, str):
+            if not name or "/" in name:
+                raise ConfigurationError(
+                    f"{name!r} is not an actor name", hint="a name is a non-empty string with no /"
+                )
+            return self.names
+        if isinstance(name, Via):
+            return name.service
+        raise ConfigurationError(f"{name!r} is not an actor name", hint="use a string or Via(service, key)")
+
+    # -- timers
+
+    def send_after(self, delay: float, to: ActorRef[Any], message: Any) -> Timer:
+        """Send a message later; dropped if the receiver has ended by then."""
+        if fenced:
+            stop_if_fenced()
+        cell = to.cell
+
+        def fire() -> None:
+            if cell.timers is not None:
+                cell.timers.pop(timer, None)
+            cell.post_always((message, None))
+
+        timer = self.timers.after(delay, fire)
+        with topology:
+            if cell.reason is not None:
+                timer.cancel()
+            elif timer.action is not None:
+                if cell.timers is None:
+                    cell.timers = {}
+                cell.timers[timer] = None
+        return timer
+
+    # -- for the runtime's own parts
+
+    def emit(self, make: Callable[[float], Event]) -> None:
+        """Give an event to the sink, if anybody listens."""
+        if self.listening:
+            self.sink(make(self.env.wall()))
+
+    def callback_failed(self, error: BaseException) -> None:
+        """Report what a callback raised."""
+        reason = crash(error)
+        self.emit(lambda at: events.CallbackFailed(at=at, error=str(reason), trace=reason.trace))
+
+    def forget(self, cell: Cell) -> None:
+        """Drop a dead actor from every table."""
+        self._cells.pop(cell.epoch, None)
+        name = cell.name
+        if name is not None:
+            service = self.names if isinstance(name, str) else name.service
+            try:
+                service.unregister_name(name if isinstance(name, str) else name.key, cell.ref)
+            except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
+                self.callback_failed(error)
+        if self._in_pykka_registry:
+            registered: Any = ActorRegistry._actor_refs  # noqa: SLF001
+            if cell.ref in registered:
+                ActorRegistry.unregister(cell.ref)
+        own = self._own_threads.pop(cell, None)
+        if own is not None:
+            own.close()
+            cell.schedule = self.schedule
+
+    def lose_thread(self, cell: Cell, thread: int) -> None:
+        """A killed actor holds on to a thread: get another one for the others."""
+        del cell
+        self.scheduler.lose(thread)
+
+    def release(self, cell: Cell) -> None:
+        """Close what a dead actor owned, last first, on a worker: a killer does not wait for it."""
+        owned, cell.owned = cell.owned, None
+        if not owned:
+            return
+
+        def close_all() -> None:
+            for resource, close in reversed(owned):
+                try:
+                    close()
+                except Exception as error:  # noqa: BLE001 - reported; the next one is closed all the same
+                    self._close_failed(cell, resource, error)
+
+        self.scheduler.submit(close_all, self.callback_failed)
+
+    def _close_failed(self, cell: Cell, resource: object, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        kind = type(resource).__name__
+        self.emit(
+            lambda at: events.ResourceCloseFailed(at=at, actor=cell.path, epoch=cell.epoch, resource=kind, error=text)
+        )
+
+    def _workers_exhausted(self, limit: int) -> None:
+        self.emit(lambda at: events.WorkersExhausted(at=at, limit=limit))
+
+    # -- memory
+
+    def settle(self) -> None:
+        """Tune the garbage collector for many long-lived actors: call it when the service has started.
+
+        What exists now is exempted from collection (`gc.freeze`) and collections become rarer, so that a pause stays
+        at a few milliseconds with 100,000 actors. It concerns the whole process.
+        """
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    # -- the end
+
+    def stop(self, timeout: float = 5.0) -> StopReport:
+        """Stop every actor, newest first, kill what has not ended in time, and end all threads.
+
+        Args:
+            timeout: Seconds for all of it together.
+        """
+        with self._lock:
+            if self._closed:
+                return StopReport()
+            self._closed = True
+        deadline = time.monotonic() + timeout
+        roots = [cell for cell in list(self._cells.values()) if cell.parent is None]
+        before = len(self._cells)
+        killed: list[str] = []
+        for cell in reversed(roots):
+            left = deadline - time.monotonic()
+            future = cell.ref.shutdown(None, SHUTDOWN)
+            try:
+                future.get(timeout=max(0.0, left))
+            except CallTimeout:
+                killed.append(cell.path)
+                cell.kill(Killed("the system stopped"))
+        for cell in reversed(list(self._cells.values())):
+            try:
+                cell.ref.join(max(0.0, deadline - time.monotonic()))
+            except CallTimeout:
+                killed.append(cell.path)
+                cell.kill(Killed("the system stopped"))
+        grace = max(0.2, deadline - time.monotonic())
+        threads = self.scheduler.close(grace)
+        self.timers.close(grace)
+        if not self.loop.close(grace):
+            threads.append(f"{self.name}-loop")
+        if self._switch_interval_before is not None:
+            sys.setswitchinterval(self._switch_interval_before)
+        _living.discard(self)
+        return StopReport(
+            stopped=before - len(killed),
+            killed=tuple(killed),
+            zombies=tuple(self.zombies.list()),
+            threads=tuple(threads),
+        )
+
+    def disable(self) -> None:
+        """Mark the system unusable: this is a forked copy of the process, and its threads are not here."""
+        self._closed = True
+        for cell in self._cells.values():
+            cell.ending = _FORKED
 
 
-def current_actor() -> ActorRef[Any] | None:
-    """The actor whose code is running in this thread, if any."""
-    raise NotImplementedError
+_FORKED = Crash("forked", "this process is a forked copy; its actors run in the original")
+
+
+def _start_timeout(cell: Cell, timeout: float | None) -> StartTimeout:
+    return StartTimeout(
+        f"{cell.label} did not start within {timeout} seconds",
+        reason=Killed("it did not start in time"),
+        hint="give it more time, or let on_start return Continue and do the slow part in on_continue",
+    )
+
+
+def _key_and_ref(name: Name, ref: ActorRef[Any]) -> tuple[Any, ...]:
+    return (name, ref) if isinstance(name, str) else (name.key, ref, name.value)
+
+
+def _thread_name(ident: int) -> str:
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return thread.name
+    return str(ident)
+
+
+# -- the process's default system
+
+_living: "weakref.WeakSet[ActorSystem]" = weakref.WeakSet()
+_default: ActorSystem | None = None
+_default_lock = threading.RLock()
+
+
+def default_system() -> ActorSystem:
+    """Give the process's own system, started at first use: where `MyActor.start()` outside any actor goes."""
+    global _default
+    system = _default
+    if system is None or system._closed:  # noqa: SLF001
+        with _default_lock:
+            system = _default
+            if system is None or system._closed:  # noqa: SLF001
+                system = _default = ActorSystem("mlld-shared", in_pykka_registry=True)
+    return system
 
 
 def current_system() -> ActorSystem:
-    """The system of the running actor, else the process's default one (started at first use)."""
-    raise NotImplementedError
+    """Give the system of the running actor, else the process's default one."""
+    cell = current_cell()
+    return default_system() if cell is None else cell.system
+
+
+def _at_exit() -> None:
+    system = _default
+    if system is not None:
+        system.stop(2.0)
+
+
+def _after_fork() -> None:
+    for system in list(_living):
+        system.disable()
+    global _default
+    _default = None
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = ["ActorDead", "ActorSystem", "Counters", "StopReport", "current_system", "default_system"]

@@ -1,10 +1,29 @@
-"""Timers: one thread and one heap for all actors of a system."""
+"""Timers: one thread and one heap for all actors of a system.
 
+Cancelling marks the timer and leaves it in the heap, which is O(1); a heap that is mostly cancelled is rebuilt. The
+thread is started by the first timer and leaves when it has had nothing to do for a while.
+"""
+
+import heapq
+import threading
+from _thread import TIMEOUT_MAX, allocate_lock
 from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+LINGER = 2.0
+"""Seconds the thread stays after its last timer."""
 
 
 class Timer:
     """The handle of one timer."""
+
+    __slots__ = ("_heap", "action", "due")
+
+    def __init__(self, due: float, action: Callable[[], object], heap: "TimerHeap") -> None:
+        self.due = due
+        self.action: Callable[[], object] | None = action
+        self._heap = heap
 
     def cancel(self) -> float | None:
         """Call it off.
@@ -12,16 +31,136 @@ class Timer:
         Returns:
             Seconds that were left, or `None` when it had fired or was cancelled before.
         """
-        raise NotImplementedError
+        return self._heap.cancel(self)
+
+
+class TimerHeap:
+    """Which timer is next. Knows no thread; a caller says what time it is."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._cancelled = 0
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._cancelled
+
+    def add(self, delay: float, action: Callable[[], object]) -> tuple[Timer, bool]:
+        """Add a timer; say whether it is now the first one due."""
+        timer = Timer(self._now() + max(0.0, delay), action, self)
+        with self._lock:
+            heapq.heappush(self._heap, (timer.due, next(self._order), timer))
+            return timer, self._heap[0][2] is timer
+
+    def cancel(self, timer: Timer) -> float | None:
+        """Mark a timer as cancelled; give the seconds it had left."""
+        with self._lock:
+            if timer.action is None:
+                return None
+            timer.action = None
+            self._cancelled += 1
+            if self._cancelled > 64 and self._cancelled * 2 > len(self._heap):
+                self._heap = [item for item in self._heap if item[2].action is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
+        return max(0.0, timer.due - self._now())
+
+    def take_due(self) -> list[Callable[[], object]]:
+        """Take the actions whose time has come, in order of their time."""
+        now = self._now()
+        actions: list[Callable[[], object]] = []
+        with self._lock:
+            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].action is None):
+                timer = heapq.heappop(self._heap)[2]
+                if timer.action is None:
+                    self._cancelled -= 1
+                else:
+                    actions.append(timer.action)
+                    timer.action = None
+        return actions
+
+    def next_in(self) -> float | None:
+        """Seconds until the next timer is due, `None` without one."""
+        with self._lock:
+            while self._heap and self._heap[0][2].action is None:
+                heapq.heappop(self._heap)
+                self._cancelled -= 1
+            return max(0.0, self._heap[0][0] - self._now()) if self._heap else None
 
 
 class Timers:
     """Runs quick callables at their time, in one thread that exists only while there are timers."""
 
+    def __init__(self, now: Callable[[], float], failed: Callable[[BaseException], object], thread_name: str) -> None:
+        self._heap = TimerHeap(now)
+        self._failed = failed
+        self._name = thread_name
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def after(self, delay: float, action: Callable[[], object]) -> Timer:
         """Run `action()` after `delay` seconds of the env's clock. It must be quick and must not block."""
-        raise NotImplementedError
+        timer, is_first = self._heap.add(delay, action)
+        if is_first:
+            self.wake()
+        return timer
 
     def wake(self) -> None:
-        """Look at the clock again: a test moved it."""
-        raise NotImplementedError
+        """Look at the clock again: there is an earlier timer, or a test moved the clock."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._ring()
+
+    def close(self, timeout: float) -> None:
+        """Drop all timers and end the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            self._ring()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _ring(self) -> None:
+        # A lock used as a bell: ringing twice is ringing once. Only the timer thread acquires it.
+        if self._bell.locked():
+            try:
+                self._bell.release()
+            except RuntimeError:
+                return  # rung by somebody else in between
+
+    def _run(self) -> None:
+        while True:
+            for action in self._heap.take_due():
+                self._do(action)
+            left = self._heap.next_in()
+            rung = self._bell.acquire(True, LINGER if left is None else min(left, TIMEOUT_MAX))
+            with self._lock:
+                if self._closed or (not rung and left is None and not len(self._heap)):
+                    self._thread = None
+                    return
+
+    def _do(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - one bad callback must not stop everybody's clock
+            self._failed(error)
+
+
+def delay_of(value: Any) -> float:
+    """Read a duration: seconds, or a `timedelta`."""
+    seconds = value.total_seconds() if hasattr(value, "total_seconds") else float(value)
+    if seconds < 0:
+        raise ValueError(f"a delay must be 0 or more seconds, not {value!r}")
+    return float(seconds)

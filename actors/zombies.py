@@ -1,0 +1,99 @@
+"""Killed actors whose last handler has not come back.
+
+A thread cannot be killed. What can be done is done: the incarnation is fenced, so nothing it does has an effect, what
+it owned is closed, and the pool gets another worker. What is left is counted and listed here until it ends.
+"""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlld_sdk.actors.context import fenced
+from mlld_sdk.actors.events import ZombieEnded, ZombieLeft
+from mlld_sdk.actors.links import topology
+
+if TYPE_CHECKING:
+    from mlld_sdk.actors.cell import Cell
+    from mlld_sdk.actors.system import ActorSystem
+
+
+class Zombie(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread that still runs for a killed actor.
+
+    Attributes:
+        actor: Path of the actor.
+        epoch: Its incarnation.
+        kind: Its class.
+        age: Seconds since the kill.
+        thread: Name or number of the thread.
+        stack: Where it is now.
+    """
+
+    actor: str
+    epoch: int
+    kind: str
+    age: float
+    thread: str
+    stack: str
+
+
+class Zombies:
+    """The zombies of one system."""
+
+    def __init__(self, system: "ActorSystem", thread_name: Callable[[int], str]) -> None:
+        self._system = system
+        self._thread_name = thread_name
+        self._since: dict[Cell, tuple[float, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add_if_running(self, cell: "Cell") -> None:
+        """List a killed actor if a thread other than the caller's is in one of its handlers."""
+        from _thread import get_ident
+
+        with topology:
+            thread = cell.thread
+            if thread is None or thread == get_ident():
+                return
+            self._since[cell] = (self._system.now(), thread)
+            fenced.add(cell)
+        self._system.lose_thread(cell, thread)
+        self._system.emit(
+            lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))
+        )
+
+    def ended(self, cell: "Cell") -> None:
+        """Take an actor off the list: its handler came back."""
+        with topology:
+            entry = self._since.pop(cell, None)
+            fenced.discard(cell)
+        if entry is not None:
+            after = self._system.now() - entry[0]
+            self._system.emit(lambda at: ZombieEnded(at=at, actor=cell.path, epoch=cell.epoch, after=after))
+
+    def count(self, path: str | None = None) -> int:
+        """Count the zombies of incarnations of one path, or all of them."""
+        with topology:
+            return sum(path is None or cell.path == path for cell in self._since)
+
+    def list(self) -> list[Zombie]:
+        """Describe each zombie, with the stack of its thread as it is now."""
+        with topology:
+            found = list(self._since.items())
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
+        now = self._system.now()
+        return [
+            Zombie(
+                actor=cell.path,
+                epoch=cell.epoch,
+                kind=cell.traits.kind,
+                age=now - since,
+                thread=self._thread_name(thread),
+                stack="".join(traceback.format_stack(frames[thread], 12)) if thread in frames else "",
+            )
+            for cell, (since, thread) in found
+        ]
