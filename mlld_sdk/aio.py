@@ -61,7 +61,7 @@ class AsyncHandle(Generic[R]):
         """Read the run's events, in an `async for`."""
         return self.sync.events()
 
-    async def next_event(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:  # noqa: ASYNC109 - upstream's name
+    async def next_event(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
         """Do what `Handle.next_event` does."""
         return await self.sync.next_event_async(timeout)
 
@@ -70,7 +70,7 @@ class AsyncHandle(Generic[R]):
         return self.sync.cancel()
 
     async def update_state(
-        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT  # noqa: ASYNC109 - upstream's name
+        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
     ) -> None:  # fmt: skip
         """Change `@state` of the running script."""
         await asyncio.to_thread(self.sync.update_state, path, value, labels=labels, timeout=timeout)
@@ -92,7 +92,7 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
 
     sync: ExecuteHandle
 
-    async def write_file(self, path: str, content: str, *, timeout: Timeout = DEFAULT) -> FileVerifyResult:  # noqa: ASYNC109 - upstream's name
+    async def write_file(self, path: str, content: str, *, timeout: Timeout = DEFAULT) -> FileVerifyResult:
         """Write a signed file as the running script."""
         return await asyncio.to_thread(self.sync.write_file, path, content, timeout=timeout)
 

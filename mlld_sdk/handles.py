@@ -201,7 +201,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             if (told := self._in_upstreams_words(event)) is not None:
                 return told
 
-    async def next_event_async(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:  # noqa: ASYNC109 - upstream's name
+    async def next_event_async(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
         """Do what `next_event` does without blocking the event loop; one reader at a time, of either kind."""
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
         try:

@@ -5,6 +5,9 @@ from typing import Any
 
 from mlld_sdk.types import LabeledValue
 
+DEEPEST = 32
+"""How deep labels are looked for; the engine takes values of ten levels."""
+
 
 def labeled(value: Any, *labels: str) -> LabeledValue:
     """Attach labels to a payload field.
@@ -59,7 +62,7 @@ def split_labels(
     if not isinstance(payload, dict):
         if payload_labels is not None:
             raise ValueError("payload_labels requires payload to be a dict")
-        _refuse_deep_labels(payload, "payload")
+        refuse_labels(payload, "payload")
         return payload, None
 
     plain: dict[str, Any] = {}
@@ -67,7 +70,7 @@ def split_labels(
     for name, value in payload.items():
         inline = value.labels if isinstance(value, LabeledValue) else ()
         plain[name] = value.value if isinstance(value, LabeledValue) else value
-        _refuse_deep_labels(plain[name], f"payload[{name!r}]")
+        refuse_labels(plain[name], f"payload[{name!r}]")
         if cleaned := clean_labels(inline):
             merged[name] = cleaned
     for name, labels in (payload_labels or {}).items():
@@ -78,12 +81,19 @@ def split_labels(
     return plain, merged or None
 
 
-def _refuse_deep_labels(value: Any, where: str) -> None:
+def refuse_labels(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse labeled values where the engine has no labels, so that none is sent without them.
+
+    Raises:
+        ValueError: There is one.
+    """
     if isinstance(value, LabeledValue):
         raise ValueError(f"{where} holds a labeled value, but only top-level payload fields can be labeled")  # noqa: TRY004 - one type for one rule
+    if depth > DEEPEST:
+        return
     if isinstance(value, dict):
         for name, item in value.items():
-            _refuse_deep_labels(item, f"{where}[{name!r}]")
+            refuse_labels(item, f"{where}[{name!r}]", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _refuse_deep_labels(item, f"{where}[{index}]")
+            refuse_labels(item, f"{where}[{index}]", depth + 1)

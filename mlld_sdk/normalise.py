@@ -33,9 +33,8 @@ MOST_STREAMS = 256
 class Normaliser:
     """Turns raw events into run events. Not thread-safe; whoever owns it feeds it every event, in order.
 
-    Model streams are read from the raw output of commands (`stream:chunk`), which alone says which of several parallel
-    calls a piece belongs to. The engine's own reading of it (`streaming:*`) is used only while nothing in the raw output
-    was recognised.
+    Model streams are read from the raw output of commands (`stream:chunk`), which alone tells parallel calls apart. The
+    engine's own reading of it (`streaming:*`) is used only while nothing in the raw output was recognised.
     """
 
     def __init__(self) -> None:
@@ -94,9 +93,7 @@ def _streaming(kind: str, event: dict[str, Any]) -> Iterator[LlmEvent]:
         case "tool-use":
             # On engines up to 2.0.5 the tool call's id stands where the request's belongs.
             tool_id = event.get("toolUseId", event.get("id"))
-            yield LlmToolUse(
-                tool_use_id=str(tool_id or ""), name=str(event.get("name", "")), input=event.get("input")
-            )
+            yield LlmToolUse(tool_use_id=str(tool_id or ""), name=str(event.get("name", "")), input=event.get("input"))
         case "tool-result":
             yield LlmToolResult(
                 tool_use_id=str(event.get("toolUseId", "")),

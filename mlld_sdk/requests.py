@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
 from mlld_sdk.errors import ConfigurationError
-from mlld_sdk.labels import split_labels
+from mlld_sdk.labels import refuse_labels, split_labels
 
 
 class InvalidRequest(ConfigurationError, ValueError):
@@ -205,6 +205,7 @@ def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any
 
 def _labels_or_refusal(payload: Any, options: RunOptions) -> tuple[Any, dict[str, list[str]] | None]:
     try:
+        refuse_labels(options.get("state"), "state")
         return split_labels(payload, options.get("payload_labels"))
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error

@@ -147,6 +147,14 @@ def test_labels_are_trimmed_deduplicated_and_inline_first() -> None:  # C-7
 def test_labels_that_would_be_lost_are_refused(payload: Any, labels: Any, said: str) -> None:  # C-7
     with pytest.raises(InvalidRequest, match=said):
         execute_params("a.mld", payload, {"payload_labels": labels})
+    with pytest.raises(InvalidRequest, match=r"state\['a'\] holds a labeled value"):
+        execute_params("a.mld", None, {"state": {"a": trusted(1)}})
+
+
+def test_a_value_that_holds_itself_is_no_endless_search_for_labels() -> None:  # C-7
+    cycle: dict[str, Any] = {}
+    cycle["me"] = cycle
+    assert split_labels(cycle)[1] is None
 
 
 @pytest.mark.parametrize(
