@@ -10,7 +10,7 @@ from mlld_sdk.journal import rules, writes
 from mlld_sdk.journal.errors import LeaseLost, LimitExceeded, StepNotOpen
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.positions import checked
-from mlld_sdk.journal.records import ErrorRecord, EventRecord, RunRecord, StepRecord, unpack
+from mlld_sdk.journal.records import ErrorRecord, EventRecord, RunRecord, StepRecord, recall, unpack
 from mlld_sdk.journal.rules import Failed, Fresh, Replay
 from mlld_sdk.journal.values import Fingerprint
 
@@ -113,7 +113,20 @@ class Lease:
         if self._lost is not None:
             raise self._lost
         asked = fingerprint if isinstance(fingerprint, Fingerprint) else Fingerprint(fingerprint, fingerprint[:200])
-        known = self._take(checked(position))
+        packed = (
+            self._recorded.pop(position, None) if self._recorded else None
+        )  # one owner of the bytes, without a lock
+        if packed is not None:
+            self._used.add(position)
+            known = recall(packed)
+            if known is not None and known.fingerprint == asked.digest and known.name == name:
+                return Replay(known.result)
+        return self._begin(position, packed, name, asked, policy)
+
+    def _begin(
+        self, position: str, packed: bytes | None, name: str, asked: Fingerprint, policy: StepPolicy
+    ) -> Fresh | Replay | Failed:
+        known = self._take(checked(position)) if packed is None else self._unpack(position, packed)
         try:
             decision = rules.begin(known, self.run_id, position, name, asked.digest, asked.asked, policy)
             if isinstance(decision, StepRecord):
@@ -258,7 +271,7 @@ class Lease:
             return Failed(error=step.error)
         assert step.result is not msgspec.UNSET
         where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
-        return Replay(value=self._journal.values.decode(step.result, where))
+        return Replay(self._journal.values.decode(step.result, where))
 
     def _take(self, position: str) -> StepRecord | None:
         """Reserve a position and give what is recorded there."""
@@ -284,10 +297,12 @@ class Lease:
                     self._used.discard(position)
                     allowed = self._journal.limits.steps_per_run
                     raise LimitExceeded(f"run {self.run_id} has {allowed} steps", "steps_per_run", allowed)
-        where = f"step {position} of run {self.run_id}"
         if packed is not None:
-            return unpack(StepRecord, packed, where)
+            return self._unpack(position, packed)
         return None if recorded_all else self._journal.step(self.run_id, position)
+
+    def _unpack(self, position: str, packed: bytes) -> StepRecord:
+        return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
 
     def _put_back(self, position: str, known: StepRecord | None) -> None:
         with self._lock:

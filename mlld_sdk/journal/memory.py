@@ -173,6 +173,12 @@ class _MemoryTx:
     def put_step(self, record: StepRecord) -> None:
         self._put(self._tables.steps.setdefault(record.run_id, {}), record.position, pack(record))
 
+    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
+        if self.fence(record.run_id) != (epoch, "running"):
+            return False
+        self.put_step(record)
+        return True
+
     def put_event(self, record: EventRecord) -> None:
         self._put(self._tables.events.setdefault(record.run_id, {}), record.n, pack(record))
 

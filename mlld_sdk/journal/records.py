@@ -1,8 +1,8 @@
 """What the journal keeps, as typed, versioned, checksummed records."""
 
 import traceback
-import zlib
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
+from zlib import crc32
 
 import msgspec
 
@@ -13,6 +13,9 @@ from mlld_sdk.journal.options import StepPolicy
 RunState = Literal["pending", "running", "finished", "failed", "cancelled", "parked"]
 StepState = Literal["started", "finished", "failed", "interrupted"]
 OutcomeState = Literal["finished", "failed", "cancelled", "parked"]
+
+TYPE_MARK: Final = b'"$type"'
+"""Stands in every encoded value that holds more than plain JSON."""
 
 ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
 """States a run stays in unless somebody retries it."""
@@ -199,19 +202,32 @@ class EventRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
 Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
 R = TypeVar("R", bound=Stored)
 
-MAGIC = b"J"
-VERSIONS: dict[type, int] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}
+
+class Recalled(msgspec.Struct, gc=False):
+    """The part of a finished step that a replay needs, read at once with its value: resuming must be fast."""
+
+    name: str
+    fingerprint: str
+    state: str
+    result: Any = msgspec.UNSET
+
+
+VERSIONS: Final[dict[type, int]] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}
 """Version written for each type. A reader refuses what is newer than what it knows."""
 
-_HEADER = 6  # magic, version, crc32 of version and payload
+_MAGIC: Final = 0x4A
+_FRAME: Final = 6  # magic, version, ..., crc32 of all before it
+_RESIDUE: Final = 0x2144DF1C  # crc32 of anything followed by its own crc32, least significant byte first
 _encode = msgspec.json.Encoder().encode
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
+_decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
+_STEP: Final = bytes((_MAGIC, VERSIONS[StepRecord]))
+_recall = msgspec.json.Decoder(Recalled).decode
 
 
 def pack(record: Stored) -> bytes:
-    """Write a record as bytes: magic, version, checksum, JSON."""
-    body = bytes((VERSIONS[type(record)],)) + _encode(record)
-    return MAGIC + body[:1] + zlib.crc32(body).to_bytes(4, "big") + body[1:]
+    """Write a record as bytes: magic, version, JSON, checksum."""
+    body = bytes((_MAGIC, VERSIONS[type(record)])) + _encode(record)
+    return body + crc32(body).to_bytes(4, "little")
 
 
 def unpack(kind: type[R], data: bytes, where: str) -> R:
@@ -226,10 +242,7 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
         JournalCorrupt: The bytes are damaged.
         RecordUnknown: The bytes are intact, and newer than this version of the library.
     """
-    if type(data) is not bytes or len(data) < _HEADER or data[:1] != MAGIC:  # a damaged row may hold anything
-        raise JournalCorrupt(f"{where} is not a record", hint="restore a backup; verify() lists all that is damaged")
-    payload = data[_HEADER:]
-    if zlib.crc32(payload, zlib.crc32(data[1:2])) != int.from_bytes(data[2:_HEADER], "big"):
+    if not _sound(data):
         raise JournalCorrupt(f"{where} fails its checksum", hint="restore a backup; verify() lists all that is damaged")
     if data[1] > VERSIONS[kind]:
         raise RecordUnknown(
@@ -237,12 +250,24 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
             hint="a newer version of the library wrote it; use that one",
         )
     try:
-        record: R = _decoders[kind].decode(payload)
+        record: R = _decoders[kind].decode(data[2:-4])
     except msgspec.MsgspecError as error:
         raise RecordUnknown(
             f"{where} cannot be read as {kind.__name__}: {error}", hint="another version of the library wrote it"
         ) from error
     return record
+
+
+def recall(data: bytes) -> Recalled | None:
+    """Read a finished step with a plain value, or `None` if it is anything else, which `unpack` can tell."""
+    if data[:2] != _STEP or crc32(data) != _RESIDUE or TYPE_MARK in data:
+        return None
+    step = _recall(data[2:-4])
+    return step if step.state == "finished" else None
+
+
+def _sound(data: bytes) -> bool:
+    return type(data) is bytes and len(data) > _FRAME and data[0] == _MAGIC and crc32(data) == _RESIDUE
 
 
 def shorten(text: str, limit: int) -> str:

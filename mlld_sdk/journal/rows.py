@@ -41,6 +41,12 @@ INSERT INTO steps (run, position, state, body) VALUES (?, ?, ?, ?)
 ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.body
 """
 
+_PUT_OWNED_STEP = """
+INSERT INTO steps (run, position, state, body)
+SELECT ?1, ?2, ?3, ?4 FROM runs WHERE id=?1 AND epoch=?5 AND state='running'
+ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.body
+"""
+
 
 class SqliteTx:
     """Rows of one connection. Implements the store's `Reader` and `Tx`."""
@@ -108,9 +114,12 @@ class SqliteTx:
 
     def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
         """Give steps as packed records by position, up to a size, and whether these are all."""
+        cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
+        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        if self._execute(size).fetchone()[0] <= max_bytes:
+            return dict(cursor), True  # the whole file is smaller
         found: dict[str, bytes] = {}
         total = 0
-        cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
         while rows := cursor.fetchmany(5000):
             total += sum(len(row[1]) for row in rows)
             if total > max_bytes:
@@ -214,6 +223,11 @@ class SqliteTx:
     def put_step(self, record: StepRecord) -> None:
         """Write or replace a step."""
         self._execute(_PUT_STEP, (record.run_id, record.position, record.state, pack(record)))
+
+    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
+        """Write or replace a step if its run is running at this epoch; says whether it is."""
+        row = (record.run_id, record.position, record.state, pack(record), epoch)
+        return self._execute(_PUT_OWNED_STEP, row).rowcount == 1
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""

@@ -33,7 +33,7 @@ class Fresh(msgspec.Struct, frozen=True, kw_only=True):
     after: ErrorRecord | None = None
 
 
-class Replay(msgspec.Struct, frozen=True, kw_only=True):
+class Replay(msgspec.Struct, frozen=True):
     """The step was finished before; its effect must not be repeated.
 
     Attributes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _READERS: Final = 16
 """Reading connections at most; further readers wait."""
+
+_CHECK_EVERY_S: Final = 0.05
+"""Between two looks whether the file is where it was. A commit after a longer pause is checked before it counts."""
 
 _OPEN_RETRY_S: Final = 0.02
 """Between two tries to open a file that another process is just making. SQLite cannot wait there by itself."""
@@ -47,7 +50,9 @@ class SqliteStore:
         self._host: Host | None = None
         self._fault: JournalError | None = None
         self._final = False
-        self._log: tuple[int, int] | None = None
+        self._log = self._path.with_name(f"{self._path.name}-wal")
+        self._identity: tuple[tuple[int, int], tuple[int, int]] | None = None
+        self._check_at = 0.0
         self._idle: list[sqlite3.Connection] = []
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
@@ -55,7 +60,6 @@ class SqliteStore:
         schema.create_file(self._path)
         self._connection: sqlite3.Connection | None = self._open()
         try:
-            self._identity = _identity(self._path)
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
             self._session = sessions.Session(self._sessions)
         except BaseException:
@@ -174,21 +178,11 @@ class SqliteStore:
         return self._connection
 
     def committed(self) -> None:
-        """Check that what was written can be found again under the file's name."""
-        log = Path(f"{self._path}-wal")
-        try:
-            here = (_identity(self._path), _identity(log))
-        except OSError:
-            here = None
-        if self._log is None and here is not None:
-            self._log = here[1]
-        if here != (self._identity, self._log):
-            raise self.failed(
-                JournalGone(
-                    f"{self._path} (or its -wal) was deleted or replaced while it was open; the write is lost",
-                    hint="put the file back or restore a backup, then open the journal again",
-                )
-            )
+        """Check, now and then, that what was written can be found again under the file's name."""
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_EVERY_S
+            self._check_names()
         if self._fault is not None:
             self._fault = None
             self._sink(JournalRecovered(at=self._env.wall(), path=str(self._path)))
@@ -235,6 +229,21 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _check_names(self) -> None:
+        try:
+            here = (_identity(self._path), _identity(self._log))
+        except OSError:
+            here = None
+        if self._identity is None:
+            self._identity = here
+        if here is None or here != self._identity:
+            raise self.failed(
+                JournalGone(
+                    f"{self._path} (or its -wal) was deleted or replaced while it was open",
+                    hint="what was written in the last moments is lost: restore a backup, then open the journal again",
+                )
+            )
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -304,5 +313,5 @@ class SqliteStore:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    stat: Any = path.stat()
+    stat = path.stat()
     return stat.st_dev, stat.st_ino

@@ -134,7 +134,7 @@ class Tx(Reader, Protocol):
     notes: Notes
 
     def fence(self, run_id: str) -> tuple[int, str] | None:
-        """Give a run's epoch and state; the cheapest question there is, asked before every write of an owner."""
+        """Give a run's epoch and state, to be asked before every write of an owner."""
 
     def sessions(self) -> set[str]:
         """Name the sessions that own running runs."""
@@ -159,6 +159,9 @@ class Tx(Reader, Protocol):
 
     def put_step(self, record: StepRecord) -> None:
         """Write or replace a step."""
+
+    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
+        """Write or replace a step if its run is running at this epoch; says whether it is. The path that must be fast."""
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""

@@ -15,13 +15,12 @@ import msgspec
 
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.journal.errors import LimitExceeded, RecordUnknown, ValueNotStorable
-from mlld_sdk.journal.records import shorten
+from mlld_sdk.journal.records import TYPE_MARK, shorten
 
 TYPE, DATA = "$type", "$data"
 _ESCAPED = "dict"
 """Tag of a plain dict that happens to have a key `$type`."""
 _MAX_DEPTH = 100
-_MARK = b'"$type"'
 
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -89,7 +88,7 @@ class Values:
         try:
             data = _encode(value)
             back = _decode(data)
-            same = _MARK not in data and bool(back == value)
+            same = TYPE_MARK not in data and bool(back == value)
         except Exception:  # noqa: BLE001 - whatever a foreign object raises, the walk below finds and names it
             same = False
         if not same:
@@ -107,7 +106,7 @@ class Values:
             RecordUnknown: It holds a type that is not registered, or whose fields no longer fit.
         """
         value = _decode(data)
-        return self._revive(value, where) if _MARK in bytes(data) else value
+        return self._revive(value, where) if TYPE_MARK in bytes(data) else value
 
     def canonical(self, data: msgspec.Raw) -> bytes:
         """Give encoded values that are equal the same bytes, whatever the order of their keys."""

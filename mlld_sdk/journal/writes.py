@@ -60,6 +60,12 @@ def fenced(tx: Tx, holder: Holder) -> None:
     rules.still_owner(holder.run_id, holder.owner, holder.epoch, tx.fence(holder.run_id))
 
 
+def put_owned(tx: Tx, holder: Holder, step: StepRecord) -> None:
+    """Write a step for its owner, or refuse."""
+    if not tx.put_owned_step(step, holder.epoch):
+        fenced(tx, holder)
+
+
 def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
     """Write a run down, or find the one that was submitted before under the same key or id."""
     known = tx.run_by_key(run.kind, run.key) if run.key is not None else None
@@ -142,8 +148,7 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> Ru
 
 def begin_step(tx: Tx, holder: Holder, step: StepRecord) -> None:
     """Write down that a step is about to act."""
-    fenced(tx, holder)
-    tx.put_step(step)
+    put_owned(tx, holder, step)
     tx.notes.events.append(
         events.StepStarted(
             at=step.started, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
@@ -153,8 +158,7 @@ def begin_step(tx: Tx, holder: Holder, step: StepRecord) -> None:
 
 def end_step(tx: Tx, holder: Holder, step: StepRecord, wall: float) -> None:
     """Write down what a step gave, or how it failed."""
-    fenced(tx, holder)
-    tx.put_step(step)
+    put_owned(tx, holder, step)
     tx.notes.events.append(
         events.StepFailed(
             at=wall,
