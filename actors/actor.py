@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 import pykka
 
 from mlld_sdk.actors import events
-from mlld_sdk.actors.cell import Cell, EndNow
+from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import current_cell, fenced, stop_if_fenced
 from mlld_sdk.actors.errors import ActorError, ActorKilled
 from mlld_sdk.actors.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.future import Future
+from mlld_sdk.actors.life import EndNow
 from mlld_sdk.actors.links import Monitor, link, monitor, unlink
 from mlld_sdk.actors.mailbox import Overflow
 from mlld_sdk.actors.ref import ActorRef, ReplyTo, StoppedFlag, urn_of

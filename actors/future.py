@@ -37,7 +37,7 @@ def _open() -> None:
 
 
 class Future(pykka.Future[T]):
-    """The answer to a call, now or later. Everything `pykka.Future` can do, and:
+    """The answer to a call, now or later. It is everything `pykka.Future` is, and more.
 
     - no lock or condition exists until a thread really waits;
     - `await` works on any running event loop and never blocks it; cancelling the await cancels the call;
@@ -342,9 +342,9 @@ class Future(pykka.Future[T]):
 
 
 def _derived(future: pykka.Future[Any], sources: tuple[Future[Any], ...]) -> Future[Any]:
-    ours = cast("Future[Any]", future)
-    ours._sources = sources  # noqa: SLF001 - our own class
-    return ours
+    assert isinstance(future, Future)
+    future._sources = sources
+    return future
 
 
 def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("pykka")
 
-ActorStop: Final = messages._ActorStop  # noqa: SLF001 - Pykka's request to stop, when somebody sends it by hand
+ActorStop: Final = messages._ActorStop
 MESSAGES: Final = frozenset({messages.ProxyCall, messages.ProxyGetAttr, messages.ProxySetAttr, ActorStop})
 """Message classes that Pykka's actors handle themselves."""
 
@@ -31,7 +31,7 @@ def receive(actor: pykka.Actor, message: Any) -> Any:
     """Handle one of `MESSAGES` as Pykka does."""
     if isinstance(message, ActorStop):
         return Stop()
-    return actor._handle_receive(message)  # noqa: SLF001 - proxies: Pykka's own code does it best
+    return actor._handle_receive(message)
 
 
 # -- Pykka's registry, fast
@@ -69,10 +69,10 @@ class RefTable:
 
 def make_registry_fast() -> None:
     """Put a `RefTable` into Pykka's registry, once; whoever is registered stays registered."""
-    with ActorRegistry._actor_refs_lock:  # noqa: SLF001
-        refs: Any = ActorRegistry._actor_refs  # noqa: SLF001
+    with ActorRegistry._actor_refs_lock:
+        refs: Any = ActorRegistry._actor_refs
         if not isinstance(refs, RefTable):
-            ActorRegistry._actor_refs = RefTable(list(refs))  # type: ignore[assignment]  # noqa: SLF001
+            ActorRegistry._actor_refs = RefTable(list(refs))  # type: ignore[assignment]
 
 
 # -- the behaviour of PykkaActor

@@ -7,11 +7,12 @@ import msgspec
 import pykka
 
 from mlld_sdk.actors import pykka_compat
-from mlld_sdk.actors.cell import RUNNING, STARTING, Cell, EndNow, Request
+from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
 from mlld_sdk.actors.errors import ActorDead, CallingSelf, CallTimeout, MailboxFull
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.future import PENDING, VALUE, Future
+from mlld_sdk.actors.life import RUNNING, STARTING, EndNow, Request
 from mlld_sdk.actors.links import Down, Monitor, monitor
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             CallTimeout: No answer in time.
         """
         future: Future[Any] = Future()
-        future._target = self.cell  # noqa: SLF001 - the future is this runtime's own
+        future._target = self.cell
         if not block:
             self._send(message, future, block=False)
             return future
@@ -245,14 +246,14 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             DeadlockDetected: Waiting would close a ring of waiting actors.
         """
         future: Future[Any] = Future()
-        future._target = self.cell  # noqa: SLF001 - the future is this runtime's own
+        future._target = self.cell
         future.wraps_crash = True
         return self._wait(message, future, timeout)
 
     def request(self, message: Any) -> Future[Any]:
         """Send like `call` and return at once; the future raises what `call` would. It can be awaited."""
         future: Future[Any] = Future()
-        future._target = self.cell  # noqa: SLF001 - the future is this runtime's own
+        future._target = self.cell
         future.wraps_crash = True
         self._send(message, future, block=False)
         return future
@@ -281,10 +282,10 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             caller.before_waiting(future)
         if cell.limit is not None and cell.queued()[0] >= cell.limit and not cell.make_room((message, future)):
             return
-        if not cell._idle.acquire(False):  # noqa: SLF001 - the mailbox's flag: it runs elsewhere just now
+        if not cell._idle.acquire(False):
             cell.post_always((message, future))
             return
-        cell._user.put((message, future))  # noqa: SLF001
+        cell._user.put((message, future))
         context.depth += 1
         try:
             cell.run()
@@ -299,9 +300,9 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
                 f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"
             )
         self._send(message, future, block=True)
-        if future._state == VALUE:  # noqa: SLF001 - spelled out: this is the hot path
-            return future._value  # noqa: SLF001
-        if future._state != PENDING:  # noqa: SLF001
+        if future._state == VALUE:
+            return future._value
+        if future._state != PENDING:
             return future.get()
         try:
             return future.get(timeout=timeout)
@@ -333,7 +334,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             stop_if_fenced()
         cell = self.cell
         done: Future[bool] = Future()
-        done._target = cell  # noqa: SLF001 - the future is this runtime's own
+        done._target = cell
         if cell.reason is not None:
             done.try_set(False)
         else:
@@ -383,7 +384,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             stop_if_fenced()
         cell = self.cell
         done: Future[Reason] = Future()
-        done._target = cell  # noqa: SLF001 - the future is this runtime's own
+        done._target = cell
         if cell.reason is not None:
             done.try_set(cell.reason)
             return done
@@ -413,7 +414,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             CallTimeout: It did not end in time.
         """
         done: Future[Reason] = Future()
-        done._target = self.cell  # noqa: SLF001 - the future is this runtime's own
+        done._target = self.cell
         handle = monitor(self, None, lambda down: done.try_set(self.cell.reason or down.reason))
         try:
             return cast("Reason", done.get(timeout=timeout))
@@ -438,7 +439,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         current = cell.current if cell.thread is not None or cell.task is not None else None
         busy = current is not None or (cell.thread is not None and cell.phase != RUNNING)
         waiting = cell.waiting
-        awaited = waiting[0]._target if waiting is not None else None  # noqa: SLF001
+        awaited = waiting[0]._target if waiting is not None else None
         links = cell.links
         return ActorInfo(
             path=cell.path,
@@ -484,7 +485,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         if context.cell is self.cell:
             raise CallingSelf(f"{self.path} waits for itself", hint="use self directly")
         future: Future[Any] = Future()
-        future._target = self.cell  # noqa: SLF001 - the future is this runtime's own
+        future._target = self.cell
         if self.cell.ending is not None:
             raise self.cell.dead()
         self.cell.post_system(Request(action, future))
@@ -528,7 +529,7 @@ class ReplyTo:
         """Answer with an exception; says whether this was the first answer."""
         return self._answered(self._future.try_set_exception(error))
 
-    def _answered(self, first: bool) -> bool:  # noqa: FBT001
+    def _answered(self, first: bool) -> bool:
         deferred = self._cell.deferred
         if deferred is not None:
             deferred.pop(id(self._future), None)

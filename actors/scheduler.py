@@ -201,7 +201,7 @@ class Scheduler:
                     item = self._wait()
                     if item is None:
                         if self._may_leave():
-                            return
+                            return None
                         continue
                 else:
                     try:

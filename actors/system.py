@@ -206,7 +206,7 @@ class ActorSystem:
             cell.open()
             return cast("ActorRef[A]", cell.ref)
         started: Future[ActorRef[A]] = Future()
-        started._target = cell  # noqa: SLF001 - the future is this runtime's own
+        started._target = cell
         cell.starter = started
         if cell.traits.caller_runs and not context.on_loop:
             cell.run()
@@ -239,7 +239,7 @@ class ActorSystem:
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
-        started._target = cell  # noqa: SLF001 - the future is this runtime's own
+        started._target = cell
         if not cell.traits.starts:
             cell.open()
             started.try_set(cast("ActorRef[A]", cell.ref))
@@ -448,7 +448,7 @@ class ActorSystem:
             except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
                 self.callback_failed(error)
         if self._in_pykka_registry:
-            registered: Any = ActorRegistry._actor_refs  # noqa: SLF001
+            registered: Any = ActorRegistry._actor_refs
             if cell.ref in registered:
                 ActorRegistry.unregister(cell.ref)
         own = self._own_threads.pop(cell, None)
@@ -583,10 +583,10 @@ def default_system() -> ActorSystem:
     """Give the process's own system, started at first use: where `MyActor.start()` outside any actor goes."""
     global _default
     system = _default
-    if system is None or system._closed:  # noqa: SLF001
+    if system is None or system._closed:
         with _default_lock:
             system = _default
-            if system is None or system._closed:  # noqa: SLF001
+            if system is None or system._closed:
                 system = _default = ActorSystem("mlld-shared", in_pykka_registry=True)
     return system
 

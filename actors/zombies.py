@@ -84,7 +84,7 @@ class Zombies:
         """Describe each zombie, with the stack of its thread as it is now."""
         with topology:
             found = list(self._since.items())
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread's stack
+        frames = sys._current_frames()
         now = self._system.now()
         return [
             Zombie(
