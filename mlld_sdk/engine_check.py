@@ -22,6 +22,8 @@ from mlld_sdk.transport.engine import Engine
 
 __all__ = ["EngineReport", "EnginesReport", "Hello", "check_engines"]
 
+_HINT = "hint: "
+
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """How an engine with the extended protocol introduces itself.
@@ -149,14 +151,18 @@ def _check(
             ready_after = running.wait_ready(timeout)
             hello = _introduction(running, timeout)
     except MlldError as error:
-        lines = getattr(error, "stderr_tail", "").strip().splitlines()
-        said = f": {lines[-2] if len(lines) > 1 and lines[-1].startswith('hint: ') else lines[-1]}" if lines else ""
-        hint = lines[-1].removeprefix("hint: ") if lines and lines[-1].startswith("hint: ") else error.hint
-        return EngineReport(
-            engine=engine, usable=False, argv=argv, code=error.code, problem=f"{error.message}{said}", hint=hint
-        )
+        problem, hint = _own_words(error)
+        return EngineReport(engine=engine, usable=False, argv=argv, code=error.code, problem=problem, hint=hint)
     mlld = hello.mlld if hello else _installed_version(command, args, environ)
     return EngineReport(engine=engine, usable=True, argv=argv, mlld=mlld, ready_after=ready_after, hello=hello)
+
+
+def _own_words(error: MlldError) -> tuple[str, str | None]:
+    """Take problem and hint from the engine's last two lines if it said them there (XP-8), else from the error."""
+    lines = getattr(error, "stderr_tail", "").strip().splitlines()
+    if len(lines) > 1 and lines[-1].startswith(_HINT):
+        return lines[-2], lines[-1].removeprefix(_HINT)
+    return error.message, error.hint
 
 
 def _introduction(engine: Engine, timeout: float | timedelta) -> Hello | None:

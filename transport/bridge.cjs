@@ -270,6 +270,8 @@ const taps = {
     const request = running.getStore();
     if (!request) return;
     const { checkpointHit, checkpointKey } = decision.metadata;
+    const never = environment.getCheckpointScriptResumeMode() === 'never' && !environment.hasCheckpointResumeOverride();
+    if (never && !checkpointHit) return; // this run neither reads nor writes the cache
     request.emit(checkpointHit ? 'checkpoint:hit' : 'checkpoint:miss', {
       checkpoint: { fn: operation?.name || operation?.type, key: checkpointKey, argsPreview: argsPreview(inputs, environment) },
       timestamp: Date.now()

@@ -29,7 +29,7 @@ function parseTarget(text) {
   const trimmed = text.trim();
   if (!trimmed) throw new CacheRequestError('INVALID_REQUEST', "resume must not be empty; use true, '@fn', '@fn:2', '@fn(\"prefix\")' or a checkpoint name");
   if (!trimmed.startsWith('@')) return { checkpoint: trimmed };
-  const match = /^@([^\s:()]+)(?::(\d+))?(?:\((.*)\))?$/s.exec(trimmed);
+  const match = /^@([^\s:()]+)(?::(\d+)|\((.*)\))?$/s.exec(trimmed);
   const prefix = match && match[3] !== undefined ? unquote(match[3].trim()) : undefined;
   if (!match || (match[3] !== undefined && prefix === undefined)) {
     throw new CacheRequestError('INVALID_REQUEST', `resume: "${text}" is no function target; use '@fn', '@fn:2' or '@fn("prefix")'`);

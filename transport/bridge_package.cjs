@@ -12,7 +12,7 @@ const path = require('node:path');
 class LayoutError extends Error {}
 
 const EXPORTS = ['execute', 'analyzeModule', 'NodeFileSystem', 'PathContextBuilder'];
-const ENVIRONMENT = ['cleanup', 'enableSDKEvents', 'setCheckpointManagerFactory', 'getCheckpointManager', 'getHookManager', 'setDynamicModuleMode', 'getSigService', 'getSignerIdentity'];
+const ENVIRONMENT = ['cleanup', 'enableSDKEvents', 'setCheckpointManagerFactory', 'getCheckpointManager', 'getCheckpointScriptResumeMode', 'hasCheckpointResumeOverride', 'getHookManager', 'setDynamicModuleMode', 'getSigService', 'getSignerIdentity'];
 const STEPS = ['createChild', 'executeCode', 'executeCommand']; // what every loop round, block and command passes through
 
 /** Wrap a method so that `before` sees every call first. */
