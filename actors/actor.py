@@ -116,6 +116,14 @@ class Actor(pykka.Actor):
     def on_idle(self) -> Any:
         """Nothing came for a while (`idle_after`, or a returned `Idle`)."""
 
+    def on_end_request(self, reason: Reason) -> bool:  # noqa: ARG002 - for those who override it
+        """Be asked to end: by `stop`, by the parent, or by an exit signal that is not trapped.
+
+        A class that has to do more first than a stop hook should (a supervisor stops its children) answers `True`,
+        goes on handling what comes in, and ends by itself later with `Stop`; a deadline may kill it before.
+        """
+        return False
+
     def on_terminate(self, reason: Reason) -> Any:  # noqa: ARG002 - for those who override it
         """Clean up at the end: after a stop, a shutdown, an exit signal or a crash, never after a kill.
 

@@ -14,7 +14,7 @@ from mlld_sdk.actors import events, pykka_compat
 from mlld_sdk.actors.context import context
 from mlld_sdk.actors.directives import UNSET, Continue, Idle, Ignore, NoReply, Reply, Stop
 from mlld_sdk.actors.errors import ActorKilled, StartIgnored
-from mlld_sdk.actors.exits import NORMAL, crash
+from mlld_sdk.actors.exits import NORMAL, crash, reason_of
 from mlld_sdk.actors.future import CANCELLED
 from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, IdleNow, Life
 from mlld_sdk.actors.links import Down
@@ -221,7 +221,7 @@ class Cell(Life):
             return
         if reply is not None:
             self.last_answer = (reply, error)
-        self.end(crash(error), error)
+        self.end(reason_of(error), error)
 
     def _attend(self) -> bool:
         """Do what the system lane holds; say whether ordinary messages may go on."""
@@ -267,7 +267,7 @@ class Cell(Life):
         if error is not None:
             if self.traits.like_pykka:
                 pykka_compat.log_failure(self, error)
-            self.finish(crash(error), error)
+            self.finish(reason_of(error), error)
             return
         if isinstance(result, Ignore):
             self.finish(NORMAL, StartIgnored(f"{self.label} has nothing to do and did not start"))

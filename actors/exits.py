@@ -121,6 +121,12 @@ def as_reason(value: object) -> Reason:
 _WORDS: dict[str, Reason] = {"normal": NORMAL, "shutdown": SHUTDOWN, "killed": KILLED, "noproc": NOPROC}
 
 
+def reason_of(error: BaseException) -> Reason:
+    """Say why an actor ends that an exception left: the reason it carries as `exit_reason`, else a crash."""
+    reason = getattr(error, "exit_reason", None)
+    return reason if isinstance(reason, Reason) else crash(error)
+
+
 def crash(error: BaseException) -> Crash:
     """Write an exception down: type, message and formatted trace, with no reference to any frame."""
     kind = type(error)

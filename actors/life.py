@@ -504,8 +504,9 @@ class EndNow(SystemMessage):
         self._reason = reason
 
     def handle(self, cell: Life) -> None:
-        """Begin the end of the actor."""
-        cell.end(self._reason)
+        """Begin the end of the actor, unless it takes care of that by itself."""
+        if cell.actor is None or not cell.actor.on_end_request(self._reason):
+            cell.end(self._reason)
 
 
 class Notice(SystemMessage):
