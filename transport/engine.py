@@ -82,7 +82,7 @@ class Limits:
 
     in_flight: int = 1024
     queued_bytes: int = 16 * 1024 * 1024
-    line_bytes: int = 64 * 1024 * 1024
+    line_bytes: int = 256 * 1024 * 1024
     stderr_bytes: int = 16 * 1024
     noise_lines: int = 32
     cancel_grace: float = 0.25

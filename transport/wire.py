@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _DEBUG = b'"type":"debug:'
 _DEBUG_EVENT = re.compile(rb'\{"event":\{(?:"(?:id|requestId)":(?:"(?:[^"\\]|\\.)*"|[^,"{\[]*),)*"type":"debug:')
-_MESSAGE_START = re.compile(rb'\{"(?:event|result)":\{|\{"id":')
+_MESSAGE_START = re.compile(rb'\{\s*"(?:event|result|id)"\s*:')
 _SALVAGE_TRIES = 16
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
@@ -145,8 +145,12 @@ class Reply(msgspec.Struct, gc=False):
         return payload
 
     def decode(self, as_: type[T]) -> T:
-        """Decode the payload into `as_`, a msgspec type. Raises `msgspec.ValidationError` if it does not fit."""
-        if b'"value":' in self.line[:96]:  # perhaps wrapped: rare, so the slow way may find out
+        """Decode the payload into `as_`, a msgspec type. Raises `msgspec.ValidationError` if it does not fit.
+
+        A struct is decoded straight from the line; it should have no field `id`, where the request's id may stand.
+        """
+        is_struct = isinstance(as_, type) and issubclass(as_, msgspec.Struct)
+        if not is_struct or b'"value":' in self.line[:96]:  # perhaps wrapped: rare, so the slow way may find out
             return msgspec.convert(self.payload, as_)
         envelope: _ResultEnvelope[T]
         try:

@@ -1,0 +1,86 @@
+"""What a SIGKILLed host leaves behind is found at the next boot, and nothing else is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mlld_sdk.transport.events import OrphansSwept
+from mlld_sdk.transport.sweep import sweep_orphans
+from tests.support.engines import Recorder, is_alive, running
+from tests.support.eventually import eventually
+
+HOST = """
+import json, sys, time
+from tests.support.engines import hostile, do
+from mlld_sdk.transport.engine import Engine
+pids = []
+engine = Engine.start(hostile("stubborn"))
+take = lambda events: pids.extend(event.body["pid"] for event in events)
+engine.call("process", do(("spawn", "group"), ("spawn", "session")), timeout=20, on_events=take)
+tmp = engine.call("process", do(("environ", "TMPDIR")), timeout=20).payload["output"]
+print(json.dumps({"pids": [engine.pid, *pids], "tmp": tmp}), flush=True)
+if sys.argv[1:] == ["ends"]:
+    sys.exit(0)
+time.sleep(60)
+"""
+
+
+def host(*args: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    process = subprocess.Popen([sys.executable, "-c", HOST, *args], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    process.stdout.close()
+    return process, told
+
+
+def test_orphans_of_a_killed_host_are_swept_and_the_living_are_spared() -> None:  # T-37
+    dead, left = host()
+    living, spared = host()
+    told = Recorder()
+    try:
+        dead.send_signal(signal.SIGKILL)
+        dead.wait(10)
+        assert all(map(is_alive, left["pids"]))
+        with running() as own:
+            own.wait_ready(10)
+            swept = sweep_orphans(sink=told)
+            assert set(swept.pids) >= set(left["pids"])
+            assert left["tmp"] in swept.directories
+            eventually(lambda: not any(map(is_alive, left["pids"])))
+            assert not Path(str(left["tmp"])).exists()
+            assert all(map(is_alive, spared["pids"]))
+            assert Path(str(spared["tmp"])).exists()
+            assert own.call("process", timeout=10).payload == {"output": "ok"}
+        assert len(told.of(OrphansSwept)) == 1
+    finally:
+        for process in (dead, living):
+            process.kill()
+            process.wait(10)
+        sweep_orphans()
+        eventually(lambda: not any(map(is_alive, spared["pids"])))
+
+
+def test_a_host_that_is_a_descendant_of_an_orphan_spares_itself() -> None:  # T-37
+    # The mark of a host that is gone, in this very process's children: the sweeper runs below it.
+    code = "from mlld_sdk.transport.sweep import sweep_orphans; sweep_orphans(); print('alive')"
+    space = os.readlink("/proc/self/ns/pid")[5:-1]
+    marked = {**os.environ, "MLLD_OTP_OWNER": f"{space}:999999999:1:none"}
+    done = subprocess.run([sys.executable, "-c", code], env=marked, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "alive\n", done.stderr
+
+
+def test_a_host_that_ends_without_closing_leaves_nothing() -> None:  # T-29
+    process, left = host("ends")
+    assert process.wait(20) == 0
+    eventually(lambda: not any(map(is_alive, left["pids"])))
+    assert not Path(str(left["tmp"])).exists()
+
+
+def test_nothing_to_sweep_is_not_told() -> None:
+    sweep_orphans()
+    told = Recorder()
+    sweep_orphans(sink=told)
+    assert told == []
