@@ -77,10 +77,7 @@ class Evaluator(Calls):
         if name == "payload":
             return self.payload()
         if name == "state" and self.run.state is not None:
-            return Value(
-                self.run.state,
-                merge(Origin(("src:dynamic",), ("src:dynamic",), ("src:dynamic",)), self.run.state_origin),
-            )
+            return Value(self.run.state, Origin(("src:dynamic",), ("src:dynamic",), ("src:dynamic",)))
         if name == "now":
             return Value(self.run.iso_time())
         if name in ("base", "root"):
@@ -279,8 +276,9 @@ class Evaluator(Calls):
         return self.shell(node, scope)
 
     def _show(self, node: Show, scope: Scope) -> Value:
-        """Give what `var @x = show ...` keeps; nothing is shown."""
-        return self.evaluate(node.value, scope)
+        """Give what `var @x = show ...` keeps: an empty text. Nothing is shown, nothing evaluated."""
+        del node, scope
+        return Value("")
 
     _expressions = {
         Literal: _literal,

@@ -36,6 +36,7 @@ class Job(NamedTuple):
         payload_labels: Labels of the payload's fields.
         state: Dictionary behind `@state`, or None.
         modules: Texts and objects that can be imported by name.
+        module_label: Label of what is imported from them, or None.
         metrics: Whether the result carries metrics.
     """
 
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     payload_labels: dict[str, list[str]]
     state: dict[str, Any] | None
     modules: dict[str, Any]
+    module_label: str | None
     metrics: bool
 
 
@@ -80,7 +82,6 @@ class Execution:
         self.folder = os.path.dirname(os.path.abspath(job.path)) if job.path else os.getcwd()
         self.root = project_root(self.folder)
         self.state = job.state
-        self.state_origin = UNKNOWN
         self.effects: list[dict[str, Any]] = []
         self.state_writes: list[dict[str, Any]] = []
         self.exports: dict[str, Any] = {}
@@ -229,13 +230,11 @@ class Execution:
         self.state_writes.append(write)
         self.report({"type": "state:write", "write": write})
 
-    def update_state(self, path: str, value: Any, labels: list[str]) -> None:
-        """Change `@state` from outside while the script runs."""
+    def update_state(self, path: str, value: Any) -> None:
+        """Change `@state` from outside while the script runs. Labels of the update are not followed."""
         if self.state is None:
             raise ScriptError("No dynamic @state snapshot is available for this execution")
         place_at_path(self.state, path, value)
-        if labels:
-            self.state_origin = merge(self.state_origin, Origin(tuple(labels), tuple(labels)))
 
     def result(self) -> dict[str, Any]:
         """Give the result of a script that came to its end."""

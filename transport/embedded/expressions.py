@@ -43,7 +43,13 @@ RESERVED_HEADS = ("foreach", "new", "box", "stream", "hook", "while")
 
 
 class ExpressionParser(TemplateParser):
-    """Reads what may stand right of `=`. The statement parser adds `block` and `action`."""
+    """Reads what may stand right of `=`. The statement parser adds `block` and `action`.
+
+    Attributes:
+        lenient: Read past what this engine does not run, for `analyze`.
+    """
+
+    lenient = False
 
     def block(self) -> Block:
         """Read `[ statements ]`; implemented by the statement parser."""
@@ -187,6 +193,8 @@ class ExpressionParser(TemplateParser):
         raise self.error("Expected a value", start)
 
     def _foreign_code(self, language: str, start: int) -> Unsupported:
+        if not self.lenient:
+            raise UnsupportedConstruct(f"'{language} {{ }}'", self.line(start))
         self.pos += len(language)
         self.skip_blanks()
         if self.peek() == "(":

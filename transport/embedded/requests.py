@@ -66,6 +66,7 @@ def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool
         check_size("@state", state)
     modules = params.get("dynamicModules")
     modules = modules if isinstance(modules, dict) else {}
+    source = params.get("dynamicModuleSource")
     return Job(
         script=script,
         path=path,
@@ -73,6 +74,7 @@ def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool
         payload_labels=_payload_labels(params.get("payloadLabels"), payload),
         state=state,
         modules={name: module for name, module in modules.items() if isinstance(module, (str, dict))},
+        module_label=source if isinstance(source, str) and source else None,
         metrics=metrics,
     )
 

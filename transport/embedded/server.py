@@ -86,9 +86,9 @@ class Server:
     def serve(self) -> int:
         """Answer until the requests end or a signal comes, and return the exit code."""
         self.mischief.start()
-        self._install_signals()
+        wake = self._install_signals()
         try:
-            for line in read_lines(self.options.request_fd):
+            for line in read_lines(self.options.request_fd, wake):
                 self.mischief.line_read()
                 if line:
                     self._line(line)
@@ -100,17 +100,23 @@ class Server:
             hang()
         return self._end()
 
-    def _install_signals(self) -> None:
+    def _install_signals(self) -> int:
+        """Let SIGTERM and SIGINT end the engine; give the descriptor that wakes the reader for them."""
+
         def stop(number: int, frame: FrameType | None) -> None:
             del number, frame
             for name in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(name, signal.SIG_IGN)
+                signal.signal(name, _ignore)
             raise Stop
 
-        handler = signal.SIG_IGN if self.mischief.asks("ignore-sigterm") else stop
+        handler = _ignore if self.mischief.asks("ignore-sigterm") else stop
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, handler)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        wake, waker = os.pipe()
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        return wake
 
     def _end(self) -> int:
         """Abort what is running and say how to exit."""
@@ -256,9 +262,7 @@ class Server:
     def _do_control(self, method: str, run: Execution, params: dict[str, Any]) -> dict[str, Any]:
         path = params["path"].strip()
         if method == "state:update":
-            labels = params.get("labels")
-            names = [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
-            run.update_state(path, params.get("value"), names)
+            run.update_state(path, params.get("value"))
             return {"requestId": params["requestId"], "path": path}
         from mlld_sdk.transport.embedded.signing import write_signed
 
@@ -287,12 +291,10 @@ class Server:
             request.done.set()
 
     def _run_guarded(self, request: Active, params: Any, turn: Turn) -> None:
-        path: str | None = None
         started = False
         try:
-            job, path, parse_ms, script, cached = self._load(request, params)
-            request.path = path
-            plan = cache_plan(params, path) if self.extended else CachePlan()
+            job, parse_ms, script, cached = self._load(request, params)
+            plan = cache_plan(params, job.path) if self.extended else CachePlan()
             timeout = timeout_of(params, extended=self.extended, execute=request.execute)
             run = Execution(
                 job,
@@ -312,32 +314,32 @@ class Server:
                 )
                 self._finish(request, payload)
             elif self.extended:
-                self._fail(request, run.abort_error, path)
+                self._fail(request, run.abort_error)
         except RequestError as fault:
             self._finish(request, error(fault.code, fault.message))
         except CheckpointNotFound as fault:
-            self._fail(request, ScriptError(str(fault), "CHECKPOINT_NOT_FOUND"), path)
+            self._fail(request, ScriptError(str(fault), "CHECKPOINT_NOT_FOUND"))
         except ScriptError as failure:
-            self._fail(request, failure, path)
+            self._fail(request, failure)
             if started and not isinstance(failure, UnsupportedConstruct):
                 self._after_failure(failure)
         except RecursionError:
-            self._fail(request, ScriptError("Maximum call stack size exceeded", name="RangeError"), path)
+            self._fail(request, ScriptError("Maximum call stack size exceeded", name="RangeError"))
 
-    def _load(self, request: Active, params: Any) -> tuple[Job, str | None, float, Script, bool]:
+    def _load(self, request: Active, params: Any) -> tuple[Job, float, Script, bool]:
         begin = self.env.now()
         if request.execute:
-            path: str | None = execute_path(params)
-            assert path is not None
-            job = execute_job(params, _read_script(path), path)
+            request.path = execute_path(params)
+            job = execute_job(params, _read_script(request.path), request.path)
         else:
             job = process_job(params)
-            path = job.path
+            request.path = job.path
+        path = request.path
         if is_markdown(params, path, execute=request.execute):
             raise UnsupportedConstruct("markdown mode", 1)
         known = self._parsed.get(path) if request.execute and path is not None else None
         if known is not None and known[0] == job.script:
-            return job, path, (self.env.now() - begin) * 1000, known[1], True
+            return job, (self.env.now() - begin) * 1000, known[1], True
         try:
             script = parse(job.script)
         except ScriptError as failure:
@@ -348,7 +350,7 @@ class Server:
             while len(self._parsed) >= PARSED_LIMIT:
                 self._parsed.pop(next(iter(self._parsed)))
             self._parsed[path] = (job.script, script)
-        return job, path, (self.env.now() - begin) * 1000, script, False
+        return job, (self.env.now() - begin) * 1000, script, False
 
     def _activate(self, request: Active, run: Execution, turn: Turn) -> None:
         """Make a request reachable for control messages; the real engine takes its time."""
@@ -397,8 +399,8 @@ class Server:
 
     # -- answering
 
-    def _fail(self, request: Active, failure: ScriptError, path: str | None) -> None:
-        self._finish(request, {"error": self._error_payload(failure, path, execute=request.execute)})
+    def _fail(self, request: Active, failure: ScriptError) -> None:
+        self._finish(request, {"error": self._error_payload(failure, request.path, execute=request.execute)})
 
     def _finish(self, request: Active, payload: Any) -> None:
         """Send the one result of a request."""
@@ -453,6 +455,11 @@ class Server:
         from mlld_sdk.transport.embedded.wire import write_json
 
         self.mischief.line_out(write_json(message) + b"\n", self.wire.send_raw)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing. Unlike `SIG_IGN` this is not passed on to children."""
+    del number, frame
 
 
 def _read_script(path: str) -> str:

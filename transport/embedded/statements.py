@@ -164,13 +164,20 @@ class Interpreter(Loops):
             value = self.lookup(node.source[1:], Scope())
             if value is None or not isinstance(value.data, dict):
                 raise ScriptError(f"Import failed: {node.source} is not available", "IMPORT_FAILED", "MlldImportError")
-            sources = ("dynamic-module", f"dynamic://{node.source}")
-            return value.data, merge(Origin(("src:dynamic",), ("src:dynamic",), sources), value.origin)
+            return value.data, merge(self._dynamic(node.source), value.origin)
         module = self.run.job.modules.get(node.source)
         if isinstance(module, dict):
-            return module, Origin(("src:dynamic",), ("src:dynamic",), ("dynamic-module", f"dynamic://{node.source}"))
-        text = module if isinstance(module, str) else self._module_text(node.source)
-        return self._run_module(text), UNKNOWN
+            return module, self._dynamic(node.source)
+        if isinstance(module, str):
+            return self._run_module(module), self._dynamic(node.source)
+        return self._run_module(self._module_text(node.source)), UNKNOWN
+
+    def _dynamic(self, name: str) -> Origin:
+        """Say where values come from that the host sent along."""
+        labels = ("src:dynamic",)
+        if self.run.job.module_label is not None:
+            labels += (f"src:{self.run.job.module_label}",)
+        return Origin(labels, labels, ("dynamic-module", f"dynamic://{name}"))
 
     def _module_text(self, source: str) -> str:
         if source.startswith("@"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,10 +41,24 @@ def read_json(text: str) -> Any:
         raise NotJson(explain(text)) from None
 
 
-def read_lines(descriptor: int) -> Iterator[str]:
-    """Give every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced."""
+def read_lines(descriptor: int, wake: int) -> Iterator[str]:
+    """Give every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced.
+
+    Args:
+        descriptor: Where to read.
+        wake: Becomes readable when a signal has arrived. Any thread may have taken it, so waiting for the requests alone
+            could go on for ever.
+    """
     rest = b""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    poll.register(wake, select.POLLIN)
     while True:
+        ready = [number for number, _ in poll.poll()]
+        if wake in ready:
+            os.read(wake, READ_SIZE)
+        if descriptor not in ready:
+            continue
         piece = os.read(descriptor, READ_SIZE)
         if not piece:
             break

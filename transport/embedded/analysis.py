@@ -1,0 +1,197 @@
+"""`analyze`: what a script defines, without running it."""
+
+import os
+from typing import Any
+
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.parser import parse
+from mlld_sdk.transport.embedded.syntax import (
+    Exe,
+    Export,
+    Import,
+    ListLiteral,
+    Literal,
+    ObjectLiteral,
+    Script,
+    Shell,
+    Template,
+    Unsupported,
+    Var,
+)
+
+
+def analyze(params: Any) -> dict[str, Any]:
+    """Answer an `analyze` request; a file that is missing or broken is an answer, not an error."""
+    if isinstance(params, str):
+        params = {"filepath": params}
+    if not isinstance(params, dict):
+        raise ScriptError("analyze params must be a filepath string or object")
+    if not isinstance(params.get("filepath"), str):
+        raise ScriptError("analyze params.filepath must be a string")
+    path = os.path.abspath(params["filepath"])
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            text = file.read()
+    except IsADirectoryError:
+        return _failed(path, "FILE_NOT_FOUND", "Cannot read file: EISDIR: illegal operation on a directory, read")
+    except FileNotFoundError:
+        reason = f"ENOENT: no such file or directory, open '{path}'"
+        return _failed(path, "FILE_NOT_FOUND", f"Cannot read file: {reason}")
+    except OSError as error:
+        return _failed(path, "FILE_NOT_FOUND", f"Cannot read file: {error.strerror}, open '{path}'")
+    try:
+        script = parse(text, lenient=True)
+    except ScriptError as error:
+        return _failed(path, error.code, error.message)
+    return _described(path, text, script)
+
+
+def _failed(path: str, code: str, message: str) -> dict[str, Any]:
+    return {
+        "filepath": path,
+        "valid": False,
+        "errors": [{"code": code, "message": message}],
+        "warnings": [],
+        "exports": [],
+        "executables": [],
+        "guards": [],
+        "imports": [],
+        "variables": [],
+        "stats": dict.fromkeys(("lines", "directives", "executables", "guards", "imports", "exports"), 0),
+    }
+
+
+def _described(path: str, text: str, script: Script) -> dict[str, Any]:
+    exports = [f"@{name}" for node in script.statements if isinstance(node, Export) for name in node.names]
+    executables = [_executable(node) for node in script.statements if isinstance(node, Exe)]
+    labels = {entry["name"]: entry["labels"] for entry in executables if entry["labels"]}
+    variables = [_variable(node, exports, labels) for node in script.statements if isinstance(node, (Var, Exe))]
+    guards = [_guard(node) for node in script.statements if isinstance(node, Unsupported) and node.construct == "guard"]
+    imports = [_import(node) for node in script.statements if isinstance(node, Import)]
+    defined = {entry["name"] for entry in variables}
+    errors = [
+        {"code": "EXPORT_NOT_FOUND", "message": f"Exported '{name}' is not defined in the module"}
+        for name in exports
+        if name not in defined
+    ]
+    answer: dict[str, Any] = {"filepath": path, "valid": not errors, "errors": errors, "warnings": []}
+    if script.frontmatter is not None and (front := read_frontmatter(script.frontmatter)):
+        answer["frontmatter"] = front
+    answer |= {
+        "exports": exports,
+        "executables": executables,
+        "guards": guards,
+        "imports": imports,
+        "variables": variables,
+        "stats": {
+            "lines": text.count("\n") + 1,
+            "directives": len(script.statements),
+            "executables": len(executables),
+            "guards": len(guards),
+            "imports": len(imports),
+            "exports": len(exports),
+        },
+    }
+    return answer
+
+
+def _executable(node: Exe) -> dict[str, Any]:
+    return {
+        "name": f"@{node.name}",
+        "params": list(node.params),
+        "labels": list(node.labels),
+        "language": _language(node.body),
+    }
+
+
+def _language(body: Any) -> str:
+    if isinstance(body, Shell):
+        return body.language
+    return str(body.facts.get("language", "template")) if isinstance(body, Unsupported) else "template"
+
+
+def _variable(node: Var | Exe, exports: list[str], labels: dict[str, list[str]]) -> dict[str, Any]:
+    name = f"@{node.name}"
+    entry: dict[str, Any] = {"name": name, "exported": name in exports}
+    if isinstance(node, Exe):
+        entry["type"] = "executable"
+        if name in labels:
+            # the very list of the executable, so that a copy with losses marks it as seen
+            entry["labels"] = labels[name]
+        return entry
+    entry["type"] = _kind(node.value)
+    if node.labels:
+        entry["labels"] = [*node.labels, *node.labels]
+    return entry
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, ListLiteral):
+        return "array"
+    if isinstance(value, ObjectLiteral):
+        return "object"
+    if isinstance(value, Template) or (isinstance(value, Literal) and value.data is not None):
+        return "primitive"
+    return "unknown"
+
+
+def _guard(node: Unsupported) -> dict[str, Any]:
+    facts = {"timing": node.facts.get("timing", "before"), "filter": node.facts.get("filter", "")}
+    return {"name": node.facts["name"], **facts} if node.facts.get("name") else facts
+
+
+def _import(node: Import) -> dict[str, Any]:
+    entry: dict[str, Any] = {"source": node.source, "type": "module", "names": [f"@{name}" for name, _ in node.names]}
+    if node.alias is not None:
+        entry["alias"] = f"@{node.alias}"
+    return entry
+
+
+# --- front matter ---------------------------------------------------------------------------------------------------
+
+
+def read_frontmatter(text: str) -> dict[str, Any]:
+    """Read the simple YAML of a script's head: nested keys and lists of texts; every scalar stays a text."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    value, _ = _yaml_block(lines, 0, _indent(lines[0]) if lines else 0)
+    return value if isinstance(value, dict) else {}
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _yaml_block(lines: list[str], at: int, indent: int) -> tuple[Any, int]:
+    if at < len(lines) and lines[at].lstrip().startswith("- "):
+        items: list[Any] = []
+        while at < len(lines) and _indent(lines[at]) == indent and lines[at].lstrip().startswith("- "):
+            items.append(_yaml_scalar(lines[at].lstrip()[2:]))
+            at += 1
+        return items, at
+    found: dict[str, Any] = {}
+    while at < len(lines) and _indent(lines[at]) == indent:
+        key, colon, rest = lines[at].strip().partition(":")
+        if not colon:
+            break
+        at += 1
+        if rest.strip():
+            found[_yaml_text(key)] = _yaml_scalar(rest)
+        elif at < len(lines) and (_indent(lines[at]) > indent or lines[at].lstrip().startswith("- ")):
+            found[_yaml_text(key)], at = _yaml_block(lines, at, _indent(lines[at]))
+        else:
+            found[_yaml_text(key)] = ""
+    return found, at
+
+
+def _yaml_scalar(text: str) -> Any:
+    stripped = text.strip()
+    if stripped.startswith("[") and stripped.endswith("]"):
+        return [_yaml_text(part) for part in stripped[1:-1].split(",") if part.strip()]
+    return _yaml_text(stripped)
+
+
+def _yaml_text(text: str) -> str:
+    stripped = text.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'":
+        return stripped[1:-1]
+    return stripped.partition(" #")[0].rstrip()

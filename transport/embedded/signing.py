@@ -1,0 +1,219 @@
+"""`sig:*`, `fs:status` and `file:write`: who signed which file, and whether it has changed since.
+
+Signatures are kept as the real engine keeps them, in `.sig` below the project root: a hash, a name and a time. They prove
+nothing against somebody who can write there.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+from mlld_sdk.env import Env
+from mlld_sdk.transport.checkpoints import json_text, script_name
+from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.execution import project_root
+
+
+def answer(method: str, params: Any, env: Env) -> Any:
+    """Answer one of the signature methods."""
+    if method == "fs:status":
+        return _status(params)
+    if method == "sig:sign-content":
+        return _sign_content(params, env)
+    if isinstance(params, str):
+        params = {"path": params}
+    if not isinstance(params, dict) or not isinstance(params.get("path"), str):
+        raise ScriptError(f"{method} params.path must be a string")
+    base = _base(params)
+    root = project_root(base)
+    path = os.path.normpath(os.path.join(base, params["path"]))
+    if not os.path.exists(path) and os.path.exists(os.path.join(root, params["path"])):
+        path = os.path.normpath(os.path.join(root, params["path"]))
+    if method == "sig:sign":
+        identity = params.get("identity")
+        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}", env)
+    return _check(root, path)
+
+
+def _base(params: Any) -> str:
+    base = params.get("basePath") if isinstance(params, dict) else None
+    return os.path.abspath(base) if isinstance(base, str) else os.getcwd()
+
+
+def _relative(root: str, path: str) -> str:
+    relative = os.path.relpath(path, root)
+    if relative.startswith(".."):
+        raise ScriptError(f"Path escapes project root: {path}")
+    return relative
+
+
+def _user(root: str) -> str:
+    try:
+        command = ["git", "config", "user.name"]
+        name = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        name = ""
+    return name or os.environ.get("USER", "unknown")
+
+
+def _iso(env: Env) -> str:
+    now = int(env.wall() * 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
+
+
+def _hash(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise ScriptError(f"ENOENT: no such file or directory, open '{path}'", "ENOENT") from None
+    except IsADirectoryError:
+        raise ScriptError("EISDIR: illegal operation on a directory, read", "EISDIR") from None
+    except OSError as error:
+        raise ScriptError(f"{error.strerror}, open '{path}'") from None
+
+
+def _write(path: str, data: bytes, mode: str = "wb") -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, mode) as file:
+            file.write(data)
+    except OSError as error:
+        raise ScriptError(f"{error.strerror}, open '{path}'") from error
+
+
+def _start_store(root: str) -> None:
+    config = os.path.join(root, ".sig", "config.json")
+    if not os.path.exists(config):
+        _write(config, b'{\n  "version": 1\n}\n')
+
+
+def _note(root: str, env: Env, name: str, digest: str, identity: str) -> None:
+    row = {"ts": _iso(env), "event": "sign", "file": name, "hash": digest, "identity": identity}
+    _write(os.path.join(root, ".sig", "audit.jsonl"), (json_text(row) + "\n").encode(), "ab")
+
+
+def _sign(root: str, path: str, identity: str, env: Env) -> None:
+    _start_store(root)
+    relative = _relative(root, path)
+    data = _read(path)
+    record = {
+        "file": relative,
+        "hash": _hash(data),
+        "algorithm": "sha256",
+        "signedBy": identity,
+        "signedAt": _iso(env),
+        "contentLength": len(data),
+    }
+    stem = os.path.join(root, ".sig", "sigs", relative)
+    _write(stem + ".sig.content", data)
+    _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
+    _note(root, env, relative, record["hash"], identity)
+
+
+def _check(root: str, path: str) -> dict[str, Any]:
+    relative = _relative(root, path)
+    record = _record(os.path.join(root, ".sig", "sigs", relative + ".sig.json"))
+    found: dict[str, Any] = {"path": path, "relativePath": relative}
+    if record is None:
+        return {**found, "signer": None, "status": "unsigned", "verified": False, "error": "No signature found"}
+    found |= {"signer": record["signedBy"], "signedAt": record["signedAt"], "expectedHash": record["hash"]}
+    try:
+        digest = _hash(_read(path))
+    except ScriptError:
+        return {**found, "status": "unsigned", "verified": False, "error": "File not found"}
+    if digest == record["hash"]:
+        return {**found, "status": "verified", "verified": True, "hash": digest}
+    return {**found, "status": "modified", "verified": False, "error": "Content has been modified since signing"}
+
+
+def _record(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    wanted = ("signedBy", "signedAt", "hash")
+    return record if isinstance(record, dict) and all(isinstance(record.get(key), str) for key in wanted) else None
+
+
+def _status(params: Any) -> list[dict[str, Any]]:
+    if isinstance(params, str):
+        params = {"glob": params}
+    pattern = params.get("glob") if isinstance(params, dict) else None
+    root = project_root(_base(params))
+    store = os.path.join(root, ".sig", "sigs")
+    names = [
+        os.path.relpath(os.path.join(folder, name), store).removesuffix(".sig.json")
+        for folder, _, files in os.walk(store)
+        for name in files
+        if name.endswith(".sig.json")
+    ]
+    entries = [_check(root, os.path.join(root, name)) for name in sorted(names) if _fits(name, pattern)]
+    return [{**entry, "labels": [] if entry["verified"] else ["untrusted"], "taint": []} for entry in entries]
+
+
+def _fits(name: str, pattern: Any) -> bool:
+    if not isinstance(pattern, str):
+        return True
+    tail = pattern.removeprefix("**/")
+    return fnmatch.fnmatchcase(name, pattern) or (tail != pattern and fnmatch.fnmatchcase(os.path.basename(name), tail))
+
+
+def _sign_content(params: Any, env: Env) -> dict[str, Any]:
+    if not isinstance(params, dict) or not isinstance(params.get("content"), str):
+        raise ScriptError("sig:sign-content params.content must be a string")
+    identity = params.get("identity")
+    if not isinstance(identity, str) or not identity.strip():
+        raise ScriptError("sig:sign-content params.identity must be a non-empty string")
+    root = project_root(_base(params))
+    data = params["content"].encode("utf-8", "replace")
+    given = params.get("id")
+    raw = params.get("metadata")
+    metadata = {
+        key: value.strip() for key, value in raw.items() if isinstance(value, str) and value.strip()
+    } if isinstance(raw, dict) else {}  # fmt: skip
+    record: dict[str, Any] = {
+        "id": given.strip() if isinstance(given, str) and given.strip() else _uuid(),
+        "hash": _hash(data),
+        "algorithm": "sha256",
+        "signedBy": identity.strip(),
+        "signedAt": _iso(env),
+        "contentLength": len(data),
+    }
+    if metadata:
+        record["metadata"] = metadata
+    name = str(record["id"])
+    if "/" in name or name in (".", ".."):
+        raise ScriptError(f"Path escapes project root: {name}")
+    stem = os.path.join(root, ".sig", "content", name)
+    _write(stem + ".sig.content", data)
+    _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
+    _note(root, env, f"content:{record['id']}", record["hash"], record["signedBy"])
+    return record
+
+
+def _uuid() -> str:
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def write_signed(folder: str, path: str, content: str, script: str, env: Env) -> dict[str, Any]:
+    """Write a file for `file:write` and sign it for the script. A path outside the project is written before it is refused."""
+    target = os.path.normpath(os.path.join(folder, path))
+    root = project_root(folder)
+    _write(target, content.encode("utf-8", "surrogatepass"))
+    if not os.path.relpath(target, root).startswith(".."):
+        _sign(root, target, f"agent:{script_name(script) or 'script'}", env)
+    return _check(root, target)
