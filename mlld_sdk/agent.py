@@ -5,7 +5,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mlld_sdk.actors import NO_REPLY, ActorRef, Exit, Killed, Reason
+from mlld_sdk.actors.directives import NO_REPLY
+from mlld_sdk.actors.exits import Killed, Reason
+from mlld_sdk.actors.links import Exit
+from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.agent_options import AgentOptions
 from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.errors import ConfigurationError, TaskError
@@ -129,6 +132,8 @@ class Agent(EngineOwner):
         work = Work(lease, job, self.run if self.run is not None else self._run_script)
         lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
         ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))
+        # Linked alone, a busy worker would learn of our end only between messages, and it has but one.
+        self.own(ref, close=lambda: ref.kill("its agent ended"))
         self._working[ref] = work
         if lease.run.deadline is not None:
             self.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Expired(lease.run_id))
@@ -143,6 +148,7 @@ class Agent(EngineOwner):
 
     def _worker_ended(self, ref: ActorRef[Worker], reason: Reason) -> None:
         del self._working[ref]
+        self.disown(ref)
         if reason.is_normal_family or isinstance(reason, Killed):
             self._look()
             self._answer_drained()

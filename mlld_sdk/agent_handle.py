@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, Unpack
 
-from mlld_sdk.actors import ActorRef
 from mlld_sdk.actors.exits import crash
+from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.engine_owner import ENGINE_FAILURES, AskStatus, Configure, Drain, EngineFailed, OwnerStatus
 from mlld_sdk.errors import InfrastructureError
 from mlld_sdk.port import Port

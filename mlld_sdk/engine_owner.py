@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mlld_sdk.actors import Actor, Crash, Reason
+from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.exits import Crash, Reason
 from mlld_sdk.agent_options import EngineOptions
 from mlld_sdk.bay import BayStatus, EngineBay
 from mlld_sdk.errors import InfrastructureError

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
-from mlld_sdk.actors import ActorRef, current_actor
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.agent_handle import AgentUnavailable, Named
 from mlld_sdk.agent_options import EngineOptions
 from mlld_sdk.bay import Lease

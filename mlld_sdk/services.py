@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk.actors import ActorRef, ActorSystem
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.bay import EngineBay
 from mlld_sdk.budget import EngineBudget
 from mlld_sdk.env import Env

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
-from mlld_sdk.actors import Actor
+from mlld_sdk.actors.actor import Actor
 from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.job import AsyncJob, Job, JobCancelled
@@ -128,7 +128,7 @@ class Worker(Actor):
 
     def on_start(self) -> None:
         """Make sure the run is given up whatever ends this worker."""
-        self.own(self, close=Worker._release)
+        self.own(self, close=self._release)
 
     def on_receive(self, message: Any) -> None:  # noqa: ARG002 - any message is the signal
         """Work."""

@@ -1,0 +1,96 @@
+"""The service the recovery demo keeps killing: one supervised agent working on one durable run.
+
+Run as a process of its own. It says what happens as JSON lines on stdout and takes one command on stdin, `kill agent`.
+"""
+
+import argparse
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk import Agent, Job, Runtime, child, one_for_one
+from mlld_sdk.events import Event, name_of
+from mlld_sdk.telemetry.log import fields_of
+
+SCRIPT = """\
+exe llm @think(n) = sh {
+  sleep $PAUSE
+  echo "$n $PPID" >> calls.log
+  echo "thought $n"
+}
+show @think(@payload.n)
+"""
+"""One step: an expensive call, imitated by a pause, that leaves a line behind each time it is really made."""
+
+KEY = "recovery-demo"
+
+
+class Pipeline(Agent):
+    """Thinks step by step, each step a script of its own and each built on the one before."""
+
+    checkpoint = True
+    spares = 1
+
+    def run(self, job: Job, payload: dict[str, Any]) -> str:
+        """Take the steps in order."""
+        thoughts = []
+        for n in range(1, payload["steps"] + 1):
+            thoughts.append(job.execute("think.mld", {"n": str(n)}).output.strip())
+            job.progress(thoughts[-1], n / payload["steps"])
+        return "\n".join(thoughts)
+
+
+def main() -> None:
+    """Work on the run until it has ended; a second start goes on where the first was killed."""
+    options = _options()
+    (options.dir / "think.mld").write_text(SCRIPT, encoding="utf-8")
+    tree = one_for_one(
+        child(
+            Pipeline,
+            name="pipeline",
+            engine=options.engine,
+            working_dir=str(options.dir),
+            environ={"PAUSE": str(options.pause)},
+        ),
+        max_restarts=5,
+        within=10.0,
+    )
+    with Runtime(tree, store=options.dir / "state.db") as runtime:
+        runtime.bus.attach("demo", _say)
+        run = runtime["pipeline"].run({"steps": options.steps}, key=KEY)
+        threading.Thread(target=_obey, args=(runtime,), daemon=True).start()
+        result = run.result(timeout=120)
+        runtime.bus.detach("demo")
+        _write({"name": "demo.result", "result": result, "tree": runtime.tree()})
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mlld_sdk.demo.service", description=__doc__)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--engine", choices=("live", "bridge", "embedded"), default="embedded")
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--pause", type=float, default=0.1)
+    return parser.parse_args()
+
+
+def _obey(runtime: Runtime) -> None:
+    for line in sys.stdin:
+        if line.strip() == "kill agent":
+            ref = runtime["pipeline"].ref
+            if ref is not None:
+                ref.kill("the demo wanted to see it die")
+
+
+def _say(event: Event) -> None:
+    _write({"name": name_of(event), **fields_of(event)})
+
+
+def _write(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
