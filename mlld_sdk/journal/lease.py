@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlld_sdk.journal import rules, writes
-from mlld_sdk.journal.errors import LeaseLost, LimitExceeded, StepNotOpen
+from mlld_sdk.journal.errors import JournalError, LeaseLost, LimitExceeded, StepNotOpen
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.positions import checked
 from mlld_sdk.journal.records import ErrorRecord, EventRecord, RunRecord, StepRecord, recall, unpack
@@ -113,20 +113,18 @@ class Lease:
         if self._lost is not None:
             raise self._lost
         asked = fingerprint if isinstance(fingerprint, Fingerprint) else Fingerprint(fingerprint, fingerprint[:200])
-        packed = (
-            self._recorded.pop(position, None) if self._recorded else None
-        )  # one owner of the bytes, without a lock
-        if packed is not None:
+        recorded = self._recorded
+        if recorded and (packed := recorded.pop(position, None)) is not None:  # atomic: one caller gets it
             self._used.add(position)
             known = recall(packed)
             if known is not None and known.fingerprint == asked.digest and known.name == name:
                 return Replay(known.result)
-        return self._begin(position, packed, name, asked, policy)
+            return self._begin(position, self._unpack(position, packed), name, asked, policy)
+        return self._begin(position, self._take(checked(position)), name, asked, policy)
 
     def _begin(
-        self, position: str, packed: bytes | None, name: str, asked: Fingerprint, policy: StepPolicy
+        self, position: str, known: StepRecord | None, name: str, asked: Fingerprint, policy: StepPolicy
     ) -> Fresh | Replay | Failed:
-        known = self._take(checked(position)) if packed is None else self._unpack(position, packed)
         try:
             decision = rules.begin(known, self.run_id, position, name, asked.digest, asked.asked, policy)
             if isinstance(decision, StepRecord):
@@ -302,7 +300,14 @@ class Lease:
         return None if recorded_all else self._journal.step(self.run_id, position)
 
     def _unpack(self, position: str, packed: bytes) -> StepRecord:
-        return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
+        try:
+            return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
+        except JournalError:
+            with self._lock:  # it stays as it is: asked again, it must not look like a step never begun
+                assert self._recorded is not None
+                self._recorded[position] = packed
+                self._used.discard(position)
+            raise
 
     def _put_back(self, position: str, known: StepRecord | None) -> None:
         with self._lock:

@@ -161,7 +161,7 @@ class Tx(Reader, Protocol):
         """Write or replace a step."""
 
     def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
-        """Write or replace a step if its run is running at this epoch; says whether it is. The path that must be fast."""
+        """Write or replace a step if its run is running at this epoch; says whether it is. Has to be fast."""
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""
