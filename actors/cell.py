@@ -47,7 +47,9 @@ class Cell(Life):
         context.cell = outer
         self.thread = None
         if self.reason is not None:
+            # Killed meanwhile, maybe between taking a message and being seen to have it.
             self.system.zombies.ended(self)
+            self.refuse_current()
             self.drain()
         if self.parked is not None:
             self.system.loop.run(self)

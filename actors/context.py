@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from mlld_sdk.actors.errors import ActorKilled
 
 if TYPE_CHECKING:
-    from mlld_sdk.actors.cell import Cell
+    from mlld_sdk.actors.life import Life
     from mlld_sdk.actors.scheduler import Worker
 
 
 class _Context(threading.local):
     """Per thread: the actor being run, the worker it runs on, how deep callers run slices of others."""
 
-    cell: "Cell | None" = None
+    cell: "Life | None" = None
     worker: "Worker | None" = None
     depth: int = 0
     on_loop: bool = False
@@ -25,14 +25,14 @@ class _Context(threading.local):
 
 context = _Context()
 
-async_cell: ContextVar["Cell | None"] = ContextVar("async_cell", default=None)
+async_cell: ContextVar["Life | None"] = ContextVar("async_cell", default=None)
 """The actor whose coroutine is running; a thread cannot tell on a loop shared by many."""
 
-fenced: "set[Cell]" = set()
+fenced: "set[Life]" = set()
 """Killed actors whose last handler still runs somewhere. Empty nearly always, so that a look costs nothing."""
 
 
-def current_cell() -> "Cell | None":
+def current_cell() -> "Life | None":
     """Find the incarnation whose code calls this."""
     if context.on_loop:
         return async_cell.get()

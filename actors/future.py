@@ -19,7 +19,7 @@ from mlld_sdk.actors.errors import ActorError, CallCancelled, CallTimeout
 if TYPE_CHECKING:
     import concurrent.futures
 
-    from mlld_sdk.actors.cell import Cell
+    from mlld_sdk.actors.life import Life
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -47,11 +47,13 @@ class Future(pykka.Future[T]):
 
     __slots__ = ("_hook", "_hooks", "_sources", "_state", "_target", "_value", "wraps_crash")
 
+    _sources: "tuple[Future[Any], ...]"
+
     def __init__(self) -> None:
         # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
         self._hooks: list[Callable[[], object]] = [_open]
         self._state = PENDING
-        self._target: Cell | None = None
+        self._target: Life | None = None
         self._hook: Callable[[float | None], Any] | None = None
         self.wraps_crash = False
 
@@ -361,7 +363,7 @@ def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> N
         future.on_done(one)
 
 
-def report_callback_failure(error: BaseException, target: "Cell | None") -> None:
+def report_callback_failure(error: BaseException, target: "Life | None") -> None:
     """Say that a callback raised: to the events of the system concerned, else where Python reports a thread's end."""
     cell = target or context.cell
     if cell is not None:

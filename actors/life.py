@@ -241,7 +241,7 @@ class Life(Mailbox):
             return
         self.since = self.system.now()
         try:
-            result = self.actor.on_terminate(reason)  # type: ignore[union-attr,func-returns-value]
+            result = self.actor.on_terminate(reason)  # type: ignore[union-attr]
         except BaseException as second:  # noqa: BLE001 - a failing stop hook replaces the reason
             self._terminated(None, second)
             return
@@ -321,13 +321,17 @@ class Life(Mailbox):
                     reply.try_set_exception(value)
             else:
                 reply.try_set(value)
-        current = self.current
-        if current is not None and current[1] is not None:
-            current[1].try_set_exception(self.dead())
+        self.refuse_current()
         for future in list((self.deferred or {}).values()):
             future.try_set_exception(self.dead())
         self.deferred = None
         return self.drain()
+
+    def refuse_current(self) -> None:
+        """Answer "dead" to the message that was being handled, if nothing else has been answered."""
+        current = self.current
+        if current is not None and current[1] is not None and not current[1].done:
+            current[1].try_set_exception(self.dead())
 
     def _tell_starter(self, starter: Future[Any], reason: Reason, error: BaseException | None) -> None:
         if isinstance(error, StartIgnored | StartFailed):

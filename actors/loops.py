@@ -8,7 +8,7 @@ from mlld_sdk.actors.context import async_cell, context
 if TYPE_CHECKING:
     import asyncio
 
-    from mlld_sdk.actors.cell import Cell
+    from mlld_sdk.actors.life import Life
 
 
 class LoopThread:
@@ -20,11 +20,11 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, cell: "Cell") -> None:
+    def run(self, cell: "Life") -> None:
         """Run the coroutine an actor is parked on; its outcome brings the actor back to the run queue."""
         self._started().call_soon_threadsafe(self._begin, cell)
 
-    def cancel(self, cell: "Cell") -> None:
+    def cancel(self, cell: "Life") -> None:
         """Cancel what an actor is parked on."""
         loop = self._loop
         if loop is not None:
@@ -68,7 +68,7 @@ class LoopThread:
             asyncio.set_event_loop(None)
             loop.close()
 
-    def _begin(self, cell: "Cell") -> None:
+    def _begin(self, cell: "Life") -> None:
         import contextvars
 
         parked, cell.parked = cell.parked, None
@@ -102,6 +102,6 @@ class LoopThread:
         return self._loop.create_task(coroutine)
 
     @staticmethod
-    def _cancel(cell: "Cell") -> None:
+    def _cancel(cell: "Life") -> None:
         if cell.task is not None:
             cell.task.cancel()

@@ -17,8 +17,8 @@ from mlld_sdk.actors.directives import Stop
 from mlld_sdk.actors.exits import crash
 
 if TYPE_CHECKING:
-    from mlld_sdk.actors.cell import Cell
     from mlld_sdk.actors.future import Future
+    from mlld_sdk.actors.life import Life
 
 _logger = logging.getLogger("pykka")
 
@@ -78,7 +78,7 @@ def make_registry_fast() -> None:
 # -- the behaviour of PykkaActor
 
 
-def survives(cell: "Cell", reply: "Future[Any] | None", error: BaseException) -> bool:
+def survives(cell: "Life", reply: "Future[Any] | None", error: BaseException) -> bool:
     """Deal with an exception the way Pykka does; say whether nothing more is to be done."""
     if isinstance(error, Exception):
         if reply is None:
@@ -96,12 +96,12 @@ def survives(cell: "Cell", reply: "Future[Any] | None", error: BaseException) ->
     return True
 
 
-def log_failure(cell: "Cell", error: BaseException) -> None:
+def log_failure(cell: "Life", error: BaseException) -> None:
     """Write Pykka's log line for an exception nobody gets."""
     _logger.error(f"Unhandled exception in {cell.actor}:", exc_info=error)
 
 
-def closing(cell: "Cell", error: BaseException | None) -> None:
+def closing(cell: "Life", error: BaseException | None) -> None:
     """Leave Pykka's registry before the stop hook runs, as Pykka's actors do."""
     ActorRegistry.unregister(cell.ref)
     if error is None:

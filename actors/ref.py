@@ -12,7 +12,7 @@ from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fence
 from mlld_sdk.actors.errors import ActorDead, CallingSelf, CallTimeout, MailboxFull
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.future import PENDING, VALUE, Future
-from mlld_sdk.actors.life import RUNNING, STARTING, EndNow, Request
+from mlld_sdk.actors.life import RUNNING, STARTING, EndNow, Life, Request
 from mlld_sdk.actors.links import Down, Monitor, monitor
 
 if TYPE_CHECKING:
@@ -479,7 +479,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """Run `change(actor)` as the actor, between two messages; a failure is the caller's, the actor goes on."""
         return self._between_messages(lambda cell: change(cell.actor), timeout)
 
-    def _between_messages(self, action: Callable[[Cell], Any], timeout: float | None) -> Any:
+    def _between_messages(self, action: Callable[[Life], Any], timeout: float | None) -> Any:
         if fenced:
             stop_if_fenced()
         if context.cell is self.cell:
@@ -503,11 +503,11 @@ def state_of(cell: Cell) -> Literal["starting", "running", "suspended", "stoppin
     return "suspended" if cell.suspended else "running"
 
 
-def _suspend(cell: Cell) -> None:
+def _suspend(cell: Life) -> None:
     cell.suspended = True
 
 
-def _resume(cell: Cell) -> None:
+def _resume(cell: Life) -> None:
     cell.suspended = False
 
 

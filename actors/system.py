@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 import msgspec
 import pykka
@@ -29,6 +29,7 @@ from mlld_sdk.actors.errors import (
 )
 from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, Other, crash
 from mlld_sdk.actors.future import Future
+from mlld_sdk.actors.life import Life
 from mlld_sdk.actors.links import topology
 from mlld_sdk.actors.loops import LoopThread
 from mlld_sdk.actors.names import Name, NameTable, Via
@@ -81,6 +82,20 @@ class Counters:
 def _value_of(counter: "count[int]") -> int:
     # `next` on a count is atomic and needs no lock; its text is the only way to read without counting.
     return int(repr(counter)[6:-1])
+
+
+class Starting(Future[ActorRef[A]], Generic[A]):
+    """The outcome of a start that goes on in the background.
+
+    Attributes:
+        ref: The actor that is starting: to watch it or to kill it meanwhile. `None` if it failed before it had one.
+    """
+
+    __slots__ = ("ref",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ref: ActorRef[A] | None = None
 
 
 class StopReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +167,7 @@ class ActorSystem:
         self.loop = LoopThread(f"{name}-loop")
         self.zombies = Zombies(self, _thread_name)
         self._cells: dict[int, Cell] = {}
-        self._own_threads: dict[Cell, OwnThread] = {}
+        self._own_threads: dict[Life, OwnThread] = {}
         self._in_pykka_registry = in_pykka_registry
         self._closed = False
         self._lock = threading.RLock()
@@ -227,18 +242,19 @@ class ActorSystem:
         name: Name | None = None,
         parent: ActorRef[Any] | None = None,
         timeout: float | None = 30.0,
-    ) -> Future[ActorRef[A]]:
+    ) -> "Starting[A]":
         """Start an actor without waiting: a future of its ref, failing with what `start` would raise.
 
         The constructor still runs here; what it raises, or a taken name, is in the future too. For supervisors, which
         go on with `on_done` when the child is there.
         """
-        started: Future[ActorRef[A]] = Future()
+        started: Starting[A] = Starting()
         try:
             cell = self._create(actor_class, args, kwargs, name, parent)
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
+        started.ref = cast("ActorRef[A]", cell.ref)
         started._target = cell
         if not cell.traits.starts:
             cell.open()
@@ -351,7 +367,8 @@ class ActorSystem:
         """Find the live actor of that name (a ref gives itself while it lives)."""
         if isinstance(name, ActorRef):
             return name if name.is_alive() else None
-        return self._name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
+        found: ActorRef[Any] | None = self._name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
+        return found
 
     def __getitem__(self, name: Name) -> ActorRef[Any]:
         """Find the live actor of that name, or raise `NoSuchActor`."""
@@ -437,7 +454,7 @@ class ActorSystem:
         reason = crash(error)
         self.emit(lambda at: events.CallbackFailed(at=at, error=str(reason), trace=reason.trace))
 
-    def forget(self, cell: Cell) -> None:
+    def forget(self, cell: Life) -> None:
         """Drop a dead actor from every table."""
         self._cells.pop(cell.epoch, None)
         name = cell.name
@@ -456,12 +473,11 @@ class ActorSystem:
             own.close()
             cell.schedule = self.schedule
 
-    def lose_thread(self, cell: Cell, thread: int) -> None:
+    def lose_thread(self, thread: int) -> None:
         """A killed actor holds on to a thread: get another one for the others."""
-        del cell
         self.scheduler.lose(thread)
 
-    def release(self, cell: Cell) -> None:
+    def release(self, cell: Life) -> None:
         """Close what a dead actor owned, last first, on a worker: a killer does not wait for it."""
         owned, cell.owned = cell.owned, None
         if not owned:
@@ -476,7 +492,7 @@ class ActorSystem:
 
         self.scheduler.submit(close_all, self.callback_failed)
 
-    def _close_failed(self, cell: Cell, resource: object, error: Exception) -> None:
+    def _close_failed(self, cell: Life, resource: object, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         kind = type(resource).__name__
         self.emit(

@@ -16,7 +16,7 @@ from mlld_sdk.actors.events import ZombieEnded, ZombieLeft
 from mlld_sdk.actors.links import topology
 
 if TYPE_CHECKING:
-    from mlld_sdk.actors.cell import Cell
+    from mlld_sdk.actors.life import Life
     from mlld_sdk.actors.system import ActorSystem
 
 
@@ -46,12 +46,12 @@ class Zombies:
     def __init__(self, system: "ActorSystem", thread_name: Callable[[int], str]) -> None:
         self._system = system
         self._thread_name = thread_name
-        self._since: dict[Cell, tuple[float, int]] = {}
+        self._since: dict[Life, tuple[float, int]] = {}
 
     def __len__(self) -> int:
         return len(self._since)
 
-    def add_if_running(self, cell: "Cell") -> None:
+    def add_if_running(self, cell: "Life") -> None:
         """List a killed actor if a thread other than the caller's is in one of its handlers."""
         from _thread import get_ident
 
@@ -61,12 +61,12 @@ class Zombies:
                 return
             self._since[cell] = (self._system.now(), thread)
             fenced.add(cell)
-        self._system.lose_thread(cell, thread)
+        self._system.lose_thread(thread)
         self._system.emit(
             lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))
         )
 
-    def ended(self, cell: "Cell") -> None:
+    def ended(self, cell: "Life") -> None:
         """Take an actor off the list: its handler came back."""
         with topology:
             entry = self._since.pop(cell, None)
