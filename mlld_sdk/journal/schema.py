@@ -2,11 +2,11 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 from mlld_sdk.journal import crashpoints
-from mlld_sdk.journal.errors import JournalCorrupt, JournalReadOnly, JournalTooNew, JournalUnreadable, NotAJournal
+from mlld_sdk.journal.errors import JournalReadOnly, JournalTooNew, JournalUnreadable, NotAJournal
 from mlld_sdk.journal.options import Durability
 
 APPLICATION_ID = 0x6D6C6C64
@@ -38,39 +38,33 @@ CREATE TABLE events (run TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, 
 MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2}
 """What leads to each version from the one before. Version 1 had no priorities and no events."""
 
-_SQLITE_HEADER = b"SQLite format 3\x00"
+_making = threading.Lock()
+"""Held from making a file to closing it, and while opening one: see `create_file`."""
 
 
 def create_file(path: Path) -> None:
-    """Make an empty file only its owner can read, or check that what is there can be a journal.
+    """Make an empty file that only its owner can read, unless there is a file already.
+
+    A file that is there is not opened here: closing it again would drop the locks SQLite holds on it elsewhere in this
+    process, as POSIX has it.
 
     Raises:
-        NotAJournal: The folder is missing, or the path names a folder or something that is not a database.
-        JournalReadOnly: The file cannot be opened for writing.
-        JournalCorrupt: It is a database cut off within its header.
+        NotAJournal: The folder is missing, or the path names a folder.
+        JournalReadOnly: The file cannot be made.
     """
     if not path.parent.is_dir():
         raise NotAJournal(f"{path}: there is no folder {path.parent}", hint="make the folder first")
     if path.is_dir():
         raise NotAJournal(f"{path} is a folder", hint="name a file in it")
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise JournalReadOnly(
-            f"cannot open {path} for writing: {error.strerror}", hint="check owner and mode of the file and its folder"
-        ) from error
-    try:
-        head = os.pread(fd, 100, 0)
-        if not head:
-            os.fsync(fd)
-        elif not head.startswith(_SQLITE_HEADER):
-            raise NotAJournal(
-                f"{path} is not a journal, nor any SQLite file", hint="name another file; it is as it was"
-            )
-        elif len(head) < 100:
-            raise JournalCorrupt(f"{path} is cut off after {len(head)} bytes", hint="restore a backup")
-    finally:
-        os.close(fd)
+    with _making:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise JournalReadOnly(
+                f"cannot make {path}: {error.strerror}", hint="check owner and mode of the folder"
+            ) from error
     sync_folder(path.parent)
 
 
@@ -85,10 +79,10 @@ def sync_folder(folder: Path) -> None:
 
 def connect(path: Path, durability: Durability, busy_s: float) -> sqlite3.Connection:
     """Open a connection to a file that is a journal already."""
-    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    with _making:
+        connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA synchronous={durability}")
-        connection.execute("PRAGMA foreign_keys=OFF")
     except BaseException:
         connection.close()
         raise
@@ -132,9 +126,16 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    one: Callable[[str], int] = lambda sql: connection.execute(sql).fetchone()[0]  # noqa: E731
-    application, version = one("PRAGMA application_id"), one("PRAGMA user_version")
-    empty = one("SELECT count(*) FROM sqlite_master") == 0
+    pragmas = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+    try:
+        application, version = connection.execute(pragmas).fetchone()
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
+            raise
+        raise NotAJournal(
+            f"{path} is not a journal, nor any SQLite file", hint="name another file; this one is as it was"
+        ) from error
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application != APPLICATION_ID and not (application == 0 and version == 0 and empty):
         raise NotAJournal(f"{path} is a SQLite file of something else", hint="name another file; it is as it was")
     if version > CURRENT:
@@ -142,4 +143,4 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} has version {version}, this library knows up to {CURRENT}",
             hint="upgrade the library, or open a backup made before",
         )
-    return version
+    return int(version)

@@ -51,7 +51,6 @@ class SqliteStore:
         self._fault: JournalError | None = None
         self._final = False
         self._log = self._path.with_name(f"{self._path.name}-wal")
-        self._identity: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._check_at = 0.0
         self._idle: list[sqlite3.Connection] = []
         self._readers = threading.BoundedSemaphore(_READERS)
@@ -60,6 +59,7 @@ class SqliteStore:
         schema.create_file(self._path)
         self._connection: sqlite3.Connection | None = self._open()
         try:
+            self._identity = (_identity(self._path), _identity(self._log))
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
             self._session = sessions.Session(self._sessions)
         except BaseException:
@@ -235,8 +235,6 @@ class SqliteStore:
             here = (_identity(self._path), _identity(self._log))
         except OSError:
             here = None
-        if self._identity is None:
-            self._identity = here
         if here is None or here != self._identity:
             raise self.failed(
                 JournalGone(
