@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator, Hashable, Iterator
 from typing import Any, Self
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.demand import Window
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.exits import Reason
 from mlld_sdk.actors.feed import Feed
 from mlld_sdk.actors.producers import MOST, Consumer
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.services import spawn
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
 Ref = ActorRef[Any]
@@ -83,8 +85,7 @@ class EventStream:
         self._window = Window(most, most // 2)
         self._window.first()
         self._timeout = timeout
-        started = system.start_soon(_Pump, (producer, self._feed, most, partition), parent=current_actor())
-        self._pump: Ref = started.ref
+        self._pump = spawn(system, _Pump, (producer, self._feed, most, partition), parent=current_actor())
         self._pump.monitor(lambda down: self._feed.end(_Ended(down.reason)))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import offer, queued
 
 LIMIT = 1_000
 """Messages a subscriber's mailbox may hold before a gap opens, unless it asks for another limit."""
@@ -34,15 +35,14 @@ class Resumed(msgspec.Struct, frozen=True):
 class Outlet:
     """The way to one subscriber."""
 
-    __slots__ = ("_lock", "_marked", "limit", "missed", "ref", "source", "total_missed")
+    __slots__ = ("_lock", "limit", "missed", "ref", "source", "total_missed")
 
     def __init__(self, ref: ActorRef[Any], source: str, limit: int = LIMIT) -> None:
         self.ref = ref
         self.source = source
-        self.limit = limit
+        self.limit = limit if ref.cell.limit is None else min(limit, ref.cell.limit)
         self.missed = 0
         self.total_missed = 0
-        self._marked = False
         self._lock = threading.Lock()
 
     def send(self, message: Any) -> bool:
@@ -50,23 +50,21 @@ class Outlet:
         with self._lock:
             if self.missed and not self._resume():
                 return self._miss()
-            if self.ref.queued >= self.limit or self.ref.offer(message) != "ok":
+            if queued(self.ref) >= self.limit or offer(self.ref, message) != "ok":
                 return self._miss()
             return True
 
     def _miss(self) -> bool:
         self.missed += 1
         self.total_missed += 1
-        if not self._marked:
-            self._marked = self.ref.offer(Lagged(self.source)) == "ok"
+        if self.missed == 1:
+            offer(self.ref, Lagged(self.source), beyond_limit=True)
         return False
 
     def _resume(self) -> bool:
-        """Close the gap if the subscriber has caught up: the marker, if it is still owed, then the count."""
-        if self.ref.queued > self.limit // 2:
+        """Close the gap if the subscriber has caught up."""
+        if queued(self.ref) > self.limit // 2:
             return False
-        self._marked = self._marked or self.ref.offer(Lagged(self.source)) == "ok"
-        if not self._marked or self.ref.offer(Resumed(self.source, self.missed)) != "ok":
-            return False
-        self.missed, self._marked = 0, False
+        offer(self.ref, Resumed(self.source, self.missed), beyond_limit=True)
+        self.missed = 0
         return True

@@ -8,13 +8,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Any, Self
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.feed import Feed
 from mlld_sdk.actors.library_errors import Unsubscribed
 from mlld_sdk.actors.outlet import LIMIT, Lagged, Outlet, Resumed
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import Rows, strict
 from mlld_sdk.actors.services import Watches, acting, find, publish
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.system import ActorSystem
 
 Ref = ActorRef[Any]
 Topic = Hashable

@@ -16,7 +16,7 @@ from mlld_sdk.actors.names import Via
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_locks import KeyLock, KeyLocks
 from mlld_sdk.actors.registry_rows import Keys, Row, Rows
-from mlld_sdk.actors.services import Watches, acting, find, publish
+from mlld_sdk.actors.services import Watches, acting, find, offer, publish
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
@@ -246,7 +246,7 @@ class Registry:
 
     def _tell(self, change: KeyRegistered | KeyUnregistered) -> None:
         for listener in self._listeners:
-            listener.cast(change)
+            offer(listener, change, beyond_limit=True)
 
     def _require_unique(self, what: str) -> None:
         if not self.unique:

@@ -5,13 +5,13 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import CallTimeout
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import LockTimeout
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import strict
 from mlld_sdk.actors.services import Watches
-from mlld_sdk.actors.system import current_actor
 
 Ref = ActorRef[Any]
 

@@ -1,14 +1,16 @@
 """What registries, groups, topics and tables share: a place in their system, and the watch over whom they serve."""
 
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.library_errors import NotAnActor, UnknownName
 from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
 Ref = ActorRef[Any]
@@ -27,9 +29,18 @@ def acting(what: str, ref: Ref | None) -> Ref:
     return found
 
 
+_by_system: "weakref.WeakKeyDictionary[ActorSystem, dict[tuple[type, str], object]]" = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _services(system: ActorSystem) -> dict[tuple[type, str], object]:
+    with _making:
+        return _by_system.setdefault(system, {})
+
+
 def publish(system: ActorSystem, service: object, name: str) -> None:
     """Make a service known in its system by its class and name."""
-    if system.services.setdefault((type(service), name), service) is not service:
+    if _services(system).setdefault((type(service), name), service) is not service:
         raise ConfigurationError(
             f"{type(service).__name__} {name!r} exists in system {system.name!r}", hint="use that one, or another name"
         )
@@ -37,7 +48,7 @@ def publish(system: ActorSystem, service: object, name: str) -> None:
 
 def withdraw(system: ActorSystem, service: object, name: str) -> None:
     """Take a service out of its system; its name is free again."""
-    system.services.pop((type(service), name), None)
+    _services(system).pop((type(service), name), None)
 
 
 def find(system: ActorSystem, kind: type[S], name: str) -> S:
@@ -46,12 +57,51 @@ def find(system: ActorSystem, kind: type[S], name: str) -> S:
     Raises:
         UnknownName: There is none; never an empty stand-in.
     """
-    found = system.services.get((kind, name))
+    found = _services(system).get((kind, name))
     if not isinstance(found, kind):
         raise UnknownName(
             f"no {kind.__name__} {name!r} in system {system.name!r}", hint="make it first, or check the name"
         )
     return found
+
+
+def queued(ref: Ref) -> int:
+    """Count the messages that wait for an actor."""
+    return ref.cell.queued()[0]
+
+
+def offer(ref: Ref, message: Any, *, beyond_limit: bool = False) -> Literal["ok", "full", "dead"]:
+    """Send without waiting and without raising, whatever the receiver's overflow policy; say what became of it.
+
+    Args:
+        ref: The receiver.
+        message: What to send.
+        beyond_limit: Deliver it to a full mailbox too; for notices that come once.
+    """
+    cell = ref.cell
+    if cell.is_closed():
+        return "dead"
+    if not beyond_limit and cell.limit is not None and queued(ref) >= cell.limit:
+        return "full"
+    cell.post_always((message, None))
+    return "ok"
+
+
+def spawn(
+    system: ActorSystem,
+    actor_class: type[Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    parent: Ref | None = None,
+) -> Ref:
+    """Start an actor and have its ref at once, without waiting for its `on_start`."""
+    started = system.start_soon(actor_class, args, kwargs, parent=parent, timeout=None)
+    cell = started._target
+    if cell is None:
+        started.get(timeout=0)
+    assert cell is not None
+    return cell.ref
 
 
 class Watches:

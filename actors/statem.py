@@ -140,6 +140,12 @@ class StateMachine(Actor):
             to begin in another state declared initial; `stop(reason)`; or what `on_start` may return to decline.
         """
 
+    @property
+    def asked(self) -> bool:
+        """Whether somebody waits for an answer to the current message."""
+        current = self._cell.current
+        return current is not None and current[1] is not None
+
     # -- the actor's side ----------------------------------------------------------------------------------------------
 
     def on_start(self) -> Any:
@@ -167,24 +173,25 @@ class StateMachine(Actor):
                 return None
             self._clocks.pop(message.key, None)
         else:
-            source = self.reply_to()
-            kind: Kind = "info" if isinstance(message, Exit | Down) else "cast" if source is None else "call"
-            event = Happening(kind, message, source)
-        return self._turn(event) or self._drain()
+            kind: Kind = "info" if isinstance(message, Exit | Down) else "call" if self.asked else "cast"
+            event = Happening(kind, message, self.reply_to() if kind == "call" else None)
+        return self._turn(event) or self._drain() or NO_REPLY
 
-    def on_continue(self, _: Any) -> Any:
+    def on_continue(self, _: Any) -> StopActor | None:
         """Go on with what is queued, after the scheduler had its turn."""
         return self._drain()
 
-    def _drain(self) -> Any:
+    def _drain(self) -> StopActor | None:
         for _ in range(BURST):
             self._machine, event = pull(self._machine)
             if event is None:
-                return NO_REPLY
+                return None
             stopped = self._turn(event)
             if stopped is not None:
                 return stopped
-        return Continue()
+        # Not returned: that would answer the current call.
+        self._cell.pending = Continue()
+        return None
 
     # -- one turn ------------------------------------------------------------------------------------------------------
 

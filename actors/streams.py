@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import TaskTimeout
 from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.stream_slots import Slots
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.actors.tasks import TOO_SLOW, Exited, Ok, Task
 from mlld_sdk.actors.timers import Timer
 from mlld_sdk.errors import ConfigurationError

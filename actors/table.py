@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.library_errors import NotOwner, TableClosed, TableFull
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import strict
-from mlld_sdk.actors.services import Watches, find, publish, withdraw
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.services import Watches, find, offer, publish, withdraw
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
 Ref = ActorRef[Any]
@@ -244,7 +245,7 @@ class Table:
         if self.owner is not None and self.owner is not ref:
             self._watches.release(self.owner)
         giver, self.owner = self.owner, ref
-        ref.cast(TableGiven(self, giver, data))
+        offer(ref, TableGiven(self, giver, data), beyond_limit=True)
 
     def _owner_died(self, _: Ref) -> None:
         heir, self._heir = self._heir, None

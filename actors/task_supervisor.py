@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.actor import Actor, current_actor
 from mlld_sdk.actors.directives import Continue, Stop
 from mlld_sdk.actors.errors import NoSuchActor
 from mlld_sdk.actors.exits import NORMAL, Reason
@@ -29,8 +29,9 @@ from mlld_sdk.actors.library_errors import TaskExited, TooManyTasks
 from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.names import Name
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import spawn
 from mlld_sdk.actors.streams import StreamOptions, TaskStream
-from mlld_sdk.actors.system import ActorSystem, current_actor
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.actors.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown
 from mlld_sdk.errors import ConfigurationError
 
@@ -104,7 +105,7 @@ class _TaskActor(Actor):
         super().__init__()
         self._job = job
 
-    def on_start(self) -> Continue:
+    def on_start(self) -> Any:
         if self._job.link is not None:
             self.link(self._job.link)
         return Continue()
@@ -301,7 +302,7 @@ class Tasks:
         """Start a task whose place is reserved. For the supervisor."""
         try:
             job = child.make()
-            ref = self._system.start_soon(_TaskActor, (job,), parent=self.ref, timeout=None).ref
+            ref = spawn(self._system, _TaskActor, (job,), parent=self.ref)
         except BaseException:
             with self._lock:
                 self._count -= 1

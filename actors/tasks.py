@@ -10,12 +10,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
+from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import CallTimeout
 from mlld_sdk.actors.exits import KILLED, NOPROC, Killed, Other, Reason, Shutdown
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import current_actor
 from mlld_sdk.errors import ConfigurationError
 
 T = TypeVar("T")
