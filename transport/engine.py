@@ -43,7 +43,6 @@ from mlld_sdk.transport.reaper import Burial, bury
 from mlld_sdk.transport.wire import (
     Decoded,
     EngineEvent,
-    Head,
     Reply,
     cancel_line,
     decode_block,
@@ -148,6 +147,7 @@ class Engine:
         self._pending: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._read_lock = allocate_lock()
+        self._watched = True
         self._reader: int | None = None
         self._leading: Call | None = None
         self._seat: Seat | None = None
@@ -259,6 +259,8 @@ class Engine:
         if call.deadline < self._next_deadline:
             self._watch_deadline(call.deadline)
         self._outgoing.send(call._line, patient=len(self._pending) > 1)
+        if not self._watched:
+            self._watch()
         return call
 
     def call(
@@ -321,7 +323,7 @@ class Engine:
 
     def _admit(self, method: str, params: Any, timeout: float | timedelta | None, on_events: OnEvents | None) -> Call:
         """Make a request pending, or refuse it."""
-        if self._has_ended():
+        if self._ending is not None:
             raise self._refusal()
         pending, limits = self._pending, self.limits
         if len(pending) >= limits.in_flight:
@@ -336,19 +338,16 @@ class Engine:
         request_id = new_request_id()
         line = encode_request(method, request_id, params)
         now = self._now()
-        deadline = _NEVER if timeout is None else now + seconds(timeout)
+        deadline = _NEVER if timeout is None else now + (timeout if type(timeout) is float else seconds(timeout))
         call = Call(self, request_id, method, line, now, deadline, on_events)
-        if b'"timeoutMs"' in line:
+        if type(params) is dict and "timeoutMs" in params:
             call._has_engine_timeout = True
         pending[request_id] = call
         # The end may have emptied `pending` just before; then nobody else will answer this one.
-        if self._has_ended() and pending.pop(request_id, None) is not None:
+        if self._finished and pending.pop(request_id, None) is not None:
             raise self._refusal()
         self._submitted += 1
         return call
-
-    def _has_ended(self) -> bool:
-        return self._ending is not None
 
     def _control(self, target: Call, method: str, params: Any, timeout: float | timedelta | None) -> Call:
         """Send a request about another one, again and again while that one is not active yet."""
@@ -361,6 +360,7 @@ class Engine:
         if call.deadline < self._next_deadline:
             self._watch_deadline(call.deadline)
         self._outgoing.send(call._line, patient=False)
+        self._watch()
         return call
 
     def _control_again(self, call: Call) -> None:
@@ -378,7 +378,6 @@ class Engine:
             return False
         self._finished_calls += 1
         call.seconds = self._now() - call._submitted
-        call._params = None
         call._finish(reply, error)
         if self._leading is call and self._reader != threading.get_ident() and self._seat is not None:
             self._seat.ring()
@@ -519,10 +518,13 @@ class Engine:
             if call is None:
                 self._unknown += 1
                 continue
-            events = batches.pop(call, None)
-            if events:
+            if batches and (events := batches.pop(call, None)):
                 self._deliver(call, events)
-            self._answer(call, head, line)
+            error = failure_of(head)
+            if error is None:
+                self._settle(call, Reply(line), None)
+            else:
+                self._failed(call, error)
         for call, events in batches.items():
             self._deliver(call, events)
         if decoded.heads or decoded.dropped:
@@ -549,12 +551,8 @@ class Engine:
             call._on_events = None
             self._report("on_events", error)
 
-    def _answer(self, call: Call, head: Head, line: bytes) -> None:
-        """Act on the result of a request."""
-        error = failure_of(head)
-        if error is None:
-            self._settle(call, Reply(line), None)
-            return
+    def _failed(self, call: Call, error: dict[str, Any]) -> None:
+        """Act on an error the engine has answered a request with."""
         code = error.get("code")
         if code == "REQUEST_IN_PROGRESS":  # never true of a unique id, and if it were, the real result is still to come
             self._unknown += 1
@@ -620,7 +618,9 @@ class Engine:
                 self._seat = Seat(self._child.answers)
             self._reader = threading.get_ident()
             self._leading = call
-            self._reactor.forget(self._child.answers)
+            if self._watched:
+                self._watched = False
+                self._reactor.forget(self._child.answers)
             if send:
                 self._outgoing.send(call._line, patient=False)
             limit = call.deadline if until is None else min(until, call.deadline)
@@ -632,11 +632,27 @@ class Engine:
                     self._read()
         finally:
             self._leading = self._reader = None
-            if not self._eof:
-                self._reactor.watch_read(self._child.answers, self._on_readable)
+            # A lone caller's next call finds the pipe as it left it; whoever else comes hands it back (`_watch`).
+            if self._pending or self._ending is not None:
+                self._watch_locked()
             self._release_read_lock()
+            if self._pending:
+                self._watch()
             if not call.done() and call.deadline < _NEVER:
                 self._watch_deadline(call.deadline)
+
+    def _watch(self) -> None:
+        """Have the reactor read again after a lone caller has. Harmless when it does, or while somebody reads."""
+        if not self._watched and self._read_lock.acquire(False):
+            try:
+                self._watch_locked()
+            finally:
+                self._release_read_lock()
+
+    def _watch_locked(self) -> None:
+        if not (self._watched or self._eof or self._finished):
+            self._watched = True
+            self._reactor.watch_read(self._child.answers, self._on_readable)
 
     def _release_read_lock(self) -> None:
         self._read_lock.release()
@@ -706,7 +722,8 @@ class Engine:
             if self._ending is not None:
                 return False
             self._ending = why
-            return True
+        self._watch()  # it may have to write before it can end
+        return True
 
     def _kill_for(self, why: str) -> None:
         if not self._forked:
@@ -932,6 +949,11 @@ class Engine:
     def exit(self) -> EngineExit | None:
         """How the process ended, or `None` while it runs."""
         return self._exit
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the process has said anything in the protocol yet."""
+        return self._heard
 
     @property
     def tainted(self) -> bool:
