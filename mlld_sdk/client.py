@@ -19,7 +19,8 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast
 import msgspec
 
 from mlld_sdk import results
-from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartGate
+from mlld_sdk.bay import BayStatus
+from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartEngine, StartGate
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.events import Sink, discard
@@ -41,6 +42,7 @@ from mlld_sdk.transport.bridge import bridge_command
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
 from mlld_sdk.transport.engine import Engine, Limits
+from mlld_sdk.transport.errors import EngineClosed
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import Reply
 from mlld_sdk.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
@@ -155,7 +157,7 @@ class Client:
         self._env = env or Env()
         self._sink = sink
         self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting)
-        gate = StartGate(self._start_engine, self._env)
+        gate = StartGate(_weakly(self._start_engine), self._env)
         self._shared = SharedEngine(gate)
         self._exclusive = ExclusiveEngines(gate, size=max_engines, warm=warm, max_waiting=max_waiting, env=self._env)
         self._at_exit = weakref.finalize(self, _close_both, self._shared, self._exclusive)
@@ -333,6 +335,11 @@ class Client:
         _close_both(self._shared, self._exclusive)
 
     @property
+    def bay_status(self) -> BayStatus:
+        """What the engines of an exclusive client do: how many run, are idle, were started and ended."""
+        return self._exclusive.bay.status()
+
+    @property
     def starts_nothing(self) -> bool:
         """Whether a run submitted now needs no process to be started, so that submitting it takes microseconds."""
         return self.isolation == "shared" and self._shared.is_up
@@ -500,6 +507,19 @@ def _mib(heap: str | int) -> int:
     if isinstance(heap, bool) or mib < 1:
         raise InvalidRequest(f"heap must be a positive memory size like 8192, '8192m' or '8g', got {heap!r}")
     return mib
+
+
+def _weakly(method: StartEngine) -> StartEngine:
+    """Make a function of a client's method that does not keep the client alive, whose end must end its engines."""
+    held = weakref.WeakMethod(method)
+
+    def start(exclusive: bool) -> Engine:
+        alive = held()
+        if alive is None:
+            raise EngineClosed("the client is gone")
+        return alive(exclusive)
+
+    return start
 
 
 def _close_both(shared: SharedEngine, exclusive: ExclusiveEngines) -> None:

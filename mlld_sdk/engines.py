@@ -31,6 +31,9 @@ LONGEST_DELAY = 30.0
 IDLE_SECONDS = 60.0
 """Seconds after which exclusive engines that nobody uses are ended, the spares too."""
 
+GIVEN_UP = (CallCancelled, CallTimeout)
+"""How a call ends whose script may go on in a shared engine: nothing but the end of the process stops it."""
+
 StartEngine = Callable[[bool], Engine]
 """Starts an engine, exclusive or not, and returns at once."""
 
@@ -78,7 +81,7 @@ class StartGate:
         return engine
 
     def _ended(self, engine: Engine) -> None:
-        if engine.stats.finished:
+        if engine.has_spoken:
             self._deaths = 0
             return
         if engine.exit is not None and engine.exit.expected:
@@ -112,7 +115,7 @@ class SharedEngine:
     def is_up(self) -> bool:
         """Whether a request can be submitted without starting a process."""
         engine = self._engine
-        return engine is not None and engine.alive and not engine.tainted
+        return engine is not None and engine.alive
 
     def submit(
         self,
@@ -142,7 +145,7 @@ class SharedEngine:
                 if fresh:
                     raise
             engine, fresh = self._current(instead_of=engine)
-        call.add_done_callback(lambda _: self._look_after(engine, stop_children))
+        call.add_done_callback(lambda done: self._look_after(engine, done.exception(), stop_children))
         return call
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Reply:
@@ -150,8 +153,12 @@ class SharedEngine:
         engine, _ = self._current()
         try:
             return engine.call(method, params, timeout=timeout, on_events=on_events)
+        except GIVEN_UP as error:
+            self._look_after(engine, error)
+            raise
         finally:
-            self._look_after(engine, stop_children=False)
+            if self._leaving:
+                self._look_after(engine)
 
     def close(self) -> None:
         """End the engine and those that are leaving; their requests end as `EngineClosed`."""
@@ -167,24 +174,26 @@ class SharedEngine:
         with self._lock:
             engine = self._engine
             if engine is not None and engine is not instead_of and engine.alive:
-                if not engine.tainted:
-                    return engine, False
-                self._leaving.add(engine)
+                return engine, False
             self._engine = self._gate.start(False)
             return self._engine, True
 
-    def _look_after(self, engine: Engine, stop_children: bool) -> None:
-        """End an engine in which a given-up script may still run, as soon as nothing else runs in it."""
-        if not (engine.tainted or stop_children) or engine.stats.in_flight:
+    def _look_after(self, engine: Engine, error: BaseException | None = None, stop_children: bool = False) -> None:
+        """Take an engine out of use if a script that was given up may still run in it, and end it when it is idle."""
+        if isinstance(error, GIVEN_UP):
+            with self._lock:
+                self._leaving.add(engine)
+                if self._engine is engine:
+                    self._engine = None
+        leaving = engine in self._leaving
+        if not (leaving or stop_children) or engine.stats.in_flight:
             return
-        if not engine.tainted:
+        if leaving:
+            with self._lock:
+                self._leaving.discard(engine)
+            engine.kill()
+        else:
             engine.reap_descendants()
-            return
-        with self._lock:
-            self._leaving.discard(engine)
-            if self._engine is engine:
-                self._engine = None
-        engine.kill()
 
 
 class QueuedCall(concurrent.futures.Future[Reply]):
