@@ -29,6 +29,7 @@ from typing import Literal, Self, TypeVar
 import msgspec
 
 from mlld_sdk.env import Env
+from mlld_sdk.errors import TaskError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.supervision.errors import BreakerOpen, InvalidOption
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
@@ -42,9 +43,9 @@ BUCKETS = 10
 """Parts a rate window is cut into; results leave the window one part at a time."""
 
 
-def every_failure(failure: object) -> bool:
-    """Count every failure."""
-    return failure is not None
+def infrastructure_failure(failure: object) -> bool:
+    """Count everything but a task that failed by itself: that one says nothing about what runs it."""
+    return failure is not None and not isinstance(failure, TaskError)
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     successes: int = 1
     probe_timeout: float = 30.0
     parks: bool = False
-    counts: Callable[[object], bool] = every_failure
+    counts: Callable[[object], bool] = infrastructure_failure
 
 
 def breaker(
@@ -79,7 +80,7 @@ def breaker(
     successes: int = 1,
     probe_timeout: Seconds = 30.0,
     parks: bool = False,
-    counts: Callable[[object], bool] = every_failure,
+    counts: Callable[[object], bool] = infrastructure_failure,
 ) -> BreakerPolicy:
     """Declare a circuit breaker.
 
@@ -308,6 +309,7 @@ class Breaker:
         self._circuit = CLOSED
         self._passed = 0
         self._refused = 0
+        self._watchers: tuple[Callable[[], object], ...] = ()
 
     def acquire(self) -> Permit:
         """Ask for one call.
@@ -370,6 +372,18 @@ class Breaker:
         """Close the breaker and forget every failure."""
         with self._lock:
             self._become(Circuit(period=self._circuit.period + 1))
+        for closed in self._watchers:
+            closed()
+
+    def on_reset(self, closed: Callable[[], object]) -> None:
+        """Have `closed()` called, quickly, whenever somebody resets the breaker by hand."""
+        with self._lock:
+            self._watchers = (*self._watchers, closed)
+
+    def forget(self, closed: Callable[[], object]) -> None:
+        """Undo `on_reset`."""
+        with self._lock:
+            self._watchers = tuple(known for known in self._watchers if known is not closed)
 
     def view(self) -> BreakerView:
         """Describe the breaker as it is now; takes no part in its life (no probe is used up)."""
@@ -436,6 +450,11 @@ class Breakers:
     def __getitem__(self, name: str) -> Breaker:
         with self._lock:
             return self._known[name]
+
+    def find(self, name: str) -> Breaker | None:
+        """Find the breaker of that name, if it was ever asked for."""
+        with self._lock:
+            return self._known.get(name)
 
     def views(self) -> list[BreakerView]:
         """Describe all breakers, by name."""

@@ -22,7 +22,7 @@ from mlld_sdk.supervision.judge import Judgement, after_exit, after_failed_start
 from mlld_sdk.supervision.management import counts, row
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
-from mlld_sdk.supervision.state import CrowdState, Why
+from mlld_sdk.supervision.state import CrowdState
 from mlld_sdk.supervision.steps import (
     AllOverdue,
     Answer,
@@ -115,7 +115,7 @@ class CrowdTurn(Turn[CrowdState]):
             return
         calls = slot.calls
         slot = self.came_up(slot, came.child, "restart" if slot.incarnation > 1 else "call")
-        self.answer(calls, came.child if came.info is None else (came.child, came.info))
+        self.answer(calls, came.child)
         if calls:
             self.put(slot, calls=())
 
@@ -283,7 +283,7 @@ class CrowdTurn(Turn[CrowdState]):
             return
         earlier = self.state.deadline is None or (halt.deadline is not None and halt.deadline < self.state.deadline)
         if earlier:
-            self.set(deadline=halt.deadline)
+            self.set(deadline=halt.deadline, drain=halt.drain)
         if self.state.phase != "stopping":
             self.stop_all(halt.exit, halt.deadline)
         elif earlier and halt.deadline is not None:
@@ -291,13 +291,12 @@ class CrowdTurn(Turn[CrowdState]):
 
     def stop_all(self, end: Exit, deadline: float | None) -> None:
         """Tell all children at once, each with its own time, then wait (SUP-65)."""
-        why: Why = "stop"
         self.set(phase="stopping", end=end, stopping_since=self.world.now, deadline=deadline)
         instants: set[float] = set()
         for slot in self.state.slots:
             if slot.planned:
                 self.do(Disarm(slot.key))
-                self.tell_called_off(slot, why)
+                self.tell_called_off(slot, "stop")
                 self.remove(slot)
             elif slot.status == "stopping":
                 instants.add(self.stop_due(slot))

@@ -116,7 +116,7 @@ class Decider(JobTurn):
         job = self.state.job
         assert job is not None, "children start within jobs only"
         slot = self.came_up(slot, came.child, job.cause)
-        self.start_done(slot, came.child if came.info is None else (came.child, came.info))
+        self.start_done(slot, came.child)
 
     def on_declined(self, declined: Declined) -> None:
         """A child does not want to run (SUP-8, SUP-47)."""
@@ -224,7 +224,7 @@ class Decider(JobTurn):
                 if slot is not None and slot.status == "stopping":
                     self.arm_stop_timer(slot)
             return
-        self.set(deadline=halt.deadline)
+        self.set(deadline=halt.deadline, drain=halt.drain)
         self.stop_all(halt.exit, "stop")
 
     # -- what follows from an end --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ MlldError
     │   └── NotSupported         the call makes no sense for this kind of supervisor
     ├── SupervisorBusy           a child called the supervisor that is waiting for that very child
     ├── SupervisorStopping       the supervisor no longer takes requests
+    ├── ChildUnavailable         the child exists but does not run now
     └── BreakerOpen              refused: the circuit breaker is open, try again after `retry_after`
 ```
 """
@@ -178,6 +179,25 @@ class SupervisorStopping(InfrastructureError):
     def __init__(self, supervisor: str) -> None:
         super().__init__(f"`{supervisor}` is stopping", hint="start the child under another supervisor")
         self.supervisor = supervisor
+
+
+class ChildUnavailable(InfrastructureError):
+    """The place in the tree exists, but nobody is there at the moment.
+
+    Attributes:
+        path: The place.
+        state: Why: `waiting` for its restart, `parked`, `stopped`, `starting`, ...
+        retry_after: Seconds until its next start attempt, when one is planned.
+    """
+
+    default_code = "CHILD_UNAVAILABLE"
+
+    def __init__(self, path: str, state: str, retry_after: float | None = None) -> None:
+        hint = f"retry in {retry_after:.1f} s" if retry_after is not None else None
+        super().__init__(f"`{path}` is not running: {state}", hint=hint)
+        self.path = path
+        self.state = state
+        self.retry_after = retry_after
 
 
 class BreakerOpen(InfrastructureError):

@@ -32,7 +32,7 @@ import msgspec
 from mlld_sdk.supervision.events import BudgetView, Decision
 from mlld_sdk.supervision.exits import Exit
 from mlld_sdk.supervision.intensity import RestartLimit, Window
-from mlld_sdk.supervision.slots import Slot
+from mlld_sdk.supervision.slots import MEMORY, Slot
 
 STABLE = 5.0
 """Seconds a probe without backoff must live for its breaker to hear a success."""
@@ -85,7 +85,15 @@ def after_exit(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
     lived = scene.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
     slot = msgspec.structs.replace(
-        slot, status="stopped", child=None, since=scene.now, last=exit_, streak=streak, next_at=None, overdue=False
+        slot,
+        status="stopped",
+        child=None,
+        since=scene.now,
+        last=exit_,
+        streak=streak,
+        next_at=None,
+        overdue=False,
+        failures=slot.failures if exit_.expected else remember(slot, scene.now, lived),
     )
     if exit_.kind == "escalate":  # J-2
         return Judgement(decision="give_up", slot=slot, window=scene.window, why="escalated")
@@ -100,6 +108,11 @@ def after_exit(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
     elif slot.wedges and slot.spec.wedge and lived >= slot.spec.wedge.after:
         slot = msgspec.structs.replace(slot, wedges=0)
     return _plan(slot, scene, charge_now=True)
+
+
+def remember(slot: Slot, now: float, lived: float) -> tuple[tuple[float, float], ...]:
+    """Add a failure to the ones that are remembered."""
+    return (*slot.failures[1 - MEMORY :], (now, lived))
 
 
 def restarts(slot: Slot, exit_: Exit) -> bool:
@@ -122,7 +135,15 @@ def climb(slot: Slot) -> Slot | None:
 
 def after_failed_start(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
     """Judge a start that failed during a restart; failing first starts and calls are not judged, they are answered."""
-    slot = msgspec.structs.replace(slot, status="stopped", child=None, since=scene.now, last=exit_, charged=False)
+    slot = msgspec.structs.replace(
+        slot,
+        status="stopped",
+        child=None,
+        since=scene.now,
+        last=exit_,
+        charged=False,
+        failures=remember(slot, scene.now, 0.0),
+    )
     if exit_.kind == "configuration":  # J-9
         return _end(slot, scene, "stop", "configuration")
     if exit_.kind == "escalate":

@@ -23,6 +23,9 @@ to be started when its breaker allows. `failed`: down for good until somebody re
 
 UNWINDOWED = Window()
 
+MEMORY = 5
+"""Failures of one child that are remembered, to tell flapping from bad luck."""
+
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
     """One child's place under its supervisor; it outlives the incarnations that fill it.
@@ -46,6 +49,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         held: Why somebody stopped it on purpose; empty when nobody did.
         probing: Whether this incarnation is the probe of a half-open breaker.
         calls: Management calls that wait for it (dynamic supervisors).
+        failures: Its last failures, oldest first: when, and how long it had lived. At most `MEMORY`.
     """
 
     key: int
@@ -66,6 +70,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     held: str = ""
     probing: bool = False
     calls: tuple[Any, ...] = ()
+    failures: tuple[tuple[float, float], ...] = ()
 
     @property
     def live(self) -> bool:

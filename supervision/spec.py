@@ -207,7 +207,7 @@ def child(
             and for supervisors as long as their children need.
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor.
-        start_timeout: Seconds its start may take.
+        start_timeout: Seconds its start may take; by default 30, and for supervisors as long as their children need.
         backoff: Delays between start attempts.
         budget: A restart limit of its own.
         breaker: A circuit breaker in front of it.
@@ -259,6 +259,7 @@ def _checked(
     if restart is not None:
         one_of("restart", restart, "permanent", "transient", "temporary")
     shutdown = options.get("shutdown", inf if kind == "supervisor" else WORKER_SHUTDOWN)
+    start_timeout = options.get("start_timeout", inf if kind == "supervisor" else START_TIMEOUT)
     if isinstance(shutdown, str):
         if shutdown != "kill":
             raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
@@ -282,7 +283,7 @@ def _checked(
         shutdown=cast("Shutdown", shutdown),
         kind=cast("Literal['worker', 'supervisor']", kind),
         significant=significant,
-        start_timeout=seconds("start_timeout", options.get("start_timeout", START_TIMEOUT), above=0, infinite=True),
+        start_timeout=seconds("start_timeout", start_timeout, above=0, infinite=True),
         backoff=options.get("backoff"),
         budget=options.get("budget"),
         breaker=options.get("breaker"),

@@ -70,6 +70,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         queue: What waits until the job is done.
         end: The reason to end with, once it stops.
         deadline: Until when, once it stops.
+        drain: Whether children handle first what waits for them, once it stops.
         killed: Paths that had to be killed because their time was up, once it stops.
         ready: Whether its own start was answered.
         up_since: When its start was done.
@@ -88,6 +89,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     queue: tuple[Input, ...] = ()
     end: Exit | None = None
     deadline: float | None = None
+    drain: bool = False
     killed: tuple[str, ...] = ()
     ready: bool = False
     up_since: float = 0.0
@@ -109,6 +111,7 @@ class CrowdState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase = "starting"
     end: Exit | None = None
     deadline: float | None = None
+    drain: bool = False
     killed: tuple[str, ...] = ()
     ready: bool = False
     up_since: float = 0.0

@@ -20,12 +20,11 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class Came(msgspec.Struct, frozen=True):
-    """A start finished: the child is up, and `info` is what its start added."""
+    """A start finished: the child is up."""
 
     key: int
     incarnation: int
     child: Any
-    info: Any = None
 
 
 class Declined(msgspec.Struct, frozen=True):
@@ -109,10 +108,12 @@ class Halt(msgspec.Struct, frozen=True):
     Attributes:
         exit: The reason to end with.
         deadline: Monotonic instant at which whatever is left is killed; `None` leaves it to the children's specs.
+        drain: Whether children handle first what waits for them.
     """
 
     exit: Exit
     deadline: float | None = None
+    drain: bool = False
 
 
 Input: TypeAlias = Begin | Came | Declined | Failed | Gone | Due | Overdue | AllOverdue | Stuck | Asked | Halt
@@ -229,11 +230,12 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """Ask an incarnation to end; `Gone` follows. `deadline` is handed on to supervisors among the children."""
+    """Ask an incarnation to end; `Gone` follows. A supervisor among the children is handed the rest, as its `Halt`."""
 
     key: int
     incarnation: int
     deadline: float | None
+    drain: bool
 
 
 class Kill(msgspec.Struct, frozen=True):

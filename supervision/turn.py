@@ -29,6 +29,11 @@ from mlld_sdk.supervision.steps import Effect, Finish, Kill, Overdue, Signal, St
 
 S = TypeVar("S", State, CrowdState)
 
+HEAD_START = 0.05
+HEAD_START_SHARE = 0.02
+"""A supervisor is handed a deadline a little before it is killed itself, at most so many seconds and so much of what is
+left: time to kill its own and to say so."""
+
 FailureEvent = type[ChildExited] | type[ChildStartFailed]
 
 
@@ -134,7 +139,9 @@ class Turn(Generic[S]):
         if slot.spec.shutdown == "kill":
             self.do(Kill(slot.key, slot.incarnation, KILLED))
         else:
-            self.do(Signal(slot.key, slot.incarnation, due))
+            if due is not None and slot.spec.kind == "supervisor":
+                due -= min(HEAD_START, HEAD_START_SHARE * max(due - self.world.now, 0.0))
+            self.do(Signal(slot.key, slot.incarnation, due, self.state.drain))
 
     def stop_due(self, slot: Slot) -> float:
         """Say at which instant a child that is `stopping` has had its time: its own, or its supervisor's."""
@@ -218,7 +225,7 @@ class Turn(Generic[S]):
         told = slot.status == "stopping"
         brutal = told and slot.spec.shutdown == "kill"
         fine = exit_.kind == "shutdown" or (brutal and exit_.kind == "killed")
-        if slot.spec.restart != "permanent":
+        if slot.spec.restart != "permanent" or self.state.drain:
             fine = fine or exit_.expected
         path = self.path_of(slot)
         if slot.overdue:

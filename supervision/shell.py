@@ -1,0 +1,526 @@
+"""Carrying out what a supervisor decides: the only part of supervision that touches actors, timers and breakers.
+
+Everything here runs as the supervisor, one thing at a time. Nothing blocks: starts and stops are asked for, and what
+comes of them arrives as a message in the system lane.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlld_sdk.actors.errors import AlreadyStarted, StartFailed, StartIgnored
+from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
+from mlld_sdk.actors.exits import Killed, Reason, crash
+from mlld_sdk.actors.future import Future
+from mlld_sdk.actors.mailbox import SystemMessage
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.timers import Timer
+from mlld_sdk.supervision.breaker import Breaker, Permit
+from mlld_sdk.supervision.crowd import initial_crowd, step_crowd
+from mlld_sdk.supervision.decide import initial, step
+from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound
+from mlld_sdk.supervision.exits import SHUTDOWN, Exit
+from mlld_sdk.supervision.judge import STABLE
+from mlld_sdk.supervision.reasons import as_exit
+from mlld_sdk.supervision.slots import Slot
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.steps import (
+    Answer,
+    Arm,
+    Asked,
+    Came,
+    Declined,
+    Disarm,
+    Due,
+    Effect,
+    Failed,
+    Finish,
+    Gone,
+    Halt,
+    Input,
+    Kill,
+    Ready,
+    Request,
+    Signal,
+    Start,
+    Stuck,
+    Tell,
+    TerminateKey,
+)
+from mlld_sdk.supervision.turn import World
+
+if TYPE_CHECKING:
+    from mlld_sdk.supervision.supervisor import Supervisor
+    from mlld_sdk.supervision.tree import Grove
+
+Ref = ActorRef[Any]
+
+
+class Boot:
+    """What a supervisor is given by whoever starts it.
+
+    Attributes:
+        grove: What all supervisors of the tree share.
+        path: Where it stands.
+        ready: Answered with its reference when all its children have started.
+    """
+
+    __slots__ = ("grove", "path", "ready")
+
+    def __init__(self, grove: "Grove", path: str) -> None:
+        self.grove = grove
+        self.path = path
+        self.ready: Future[Ref] = Future()
+
+
+booting: ContextVar[Boot | None] = ContextVar("booting", default=None)
+"""Set while a supervisor's constructor runs, so that classes users write need not pass it on."""
+
+
+class Has(Protocol):
+    """What system messages need to know of a cell."""
+
+    actor: Any
+
+
+class Happened(SystemMessage):
+    """Something happened that a supervisor's decisions want to know."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: Input) -> None:
+        self.what = what
+
+    def handle(self, cell: Has) -> None:
+        """Hand it over."""
+        cell.actor.shell.happened(self.what)
+
+
+class Told(SystemMessage):
+    """A supervisor among the children says, right before it ends, who below it had to be killed."""
+
+    __slots__ = ("killed", "ref")
+
+    def __init__(self, ref: Ref, killed: tuple[str, ...]) -> None:
+        self.ref = ref
+        self.killed = killed
+
+    def handle(self, cell: Has) -> None:
+        """Keep it until the exit notice comes."""
+        cell.actor.shell.reports[self.ref] = self.killed
+
+
+class Shell:
+    """One incarnation of a supervisor, seen from the side of effects."""
+
+    def __init__(self, actor: "Supervisor", spec: SupervisorSpec | DynamicSpec, boot: Boot) -> None:
+        self.actor = actor
+        self.boot = boot
+        self.grove = boot.grove
+        self.path = boot.path
+        self.ref: Ref = actor.actor_ref
+        self.cell = self.ref.cell
+        self.system = actor.system
+        self.env = self.system.env
+        self.state: State | CrowdState = (
+            initial(boot.path, spec) if isinstance(spec, SupervisorSpec) else initial_crowd(boot.path, spec)
+        )
+        self.refs: dict[int, Ref] = {}
+        self.keys: dict[Ref, tuple[int, int]] = {}
+        self.timers: dict[int, Timer] = {}
+        self.watches: dict[int, Timer] = {}
+        self.permits: dict[int, Permit] = {}
+        self.resets: dict[int, tuple[Breaker, Callable[[], object]]] = {}
+        self.reports: dict[Ref, tuple[str, ...]] = {}
+        self.end: Reason | None = None
+        self._inbox: deque[Input] = deque()
+        self._working = False
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def happened(self, what: Input) -> None:
+        """Decide about something and carry it out; called again meanwhile, it only takes note."""
+        if isinstance(what, Due):
+            what = Due(what.key, what.incarnation, self.ask_breaker(what.key))
+        self._inbox.append(what)
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._inbox:
+                self.decide(self._inbox.popleft())
+        finally:
+            self._working = False
+        if self.end is not None:
+            self.cell.end(self.end)
+
+    def decide(self, what: Input) -> None:
+        """Make one step."""
+        world = World(self.env.now(), self.env.wall(), self.env.random)
+        state = self.state
+        effects: list[Effect]
+        if isinstance(state, State):
+            self.state, effects = step(state, what, world)
+        else:
+            self.state, effects = step_crowd(state, what, world)
+        self.grove.publish(self.ref, self.state)
+        for effect in effects:
+            _CARRY_OUT[type(effect)](self, effect)
+
+    def asked(self, request: Request, call: Any, caller: Ref | None) -> None:
+        """Take in a management call."""
+        self.happened(Asked(call, request, self.key_of(caller)))
+
+    def asked_to_terminate(self, ref: Ref, call: Any, caller: Ref | None) -> None:
+        """Take in the call that names a child by its reference."""
+        known = self.keys.get(ref)
+        if known is None:
+            call.fail(ChildNotFound(str(ref)))
+        else:
+            self.asked(TerminateKey(known[0]), call, caller)
+
+    def key_of(self, caller: Ref | None) -> int | None:
+        """Find the child on whose behalf somebody calls: itself, or whoever of its ancestors is a child of this one."""
+        while caller is not None:
+            known = self.keys.get(caller)
+            if known is not None:
+                return known[0]
+            caller = caller.parent
+        return None
+
+    def exited(self, ref: Ref | None, reason: Reason) -> None:
+        """Take in an exit notice; what is not about a child is nothing (SUP-25)."""
+        known = None if ref is None else self.keys.get(ref)
+        if ref is None or known is None:
+            return
+        key, incarnation = known
+        exit_ = as_exit(reason)
+        report = self.reports.pop(ref, ())
+        self.unwatch(key)
+        slot = self.state.slots.get(key)
+        if slot is None or slot.incarnation != incarnation:
+            self.keys.pop(ref, None)
+            return
+        own = slot.status != "stopping"
+        closed_for = self.tell_breaker(slot, exit_) if own else None
+        if slot.status == "starting":
+            self.happened(Failed(key, incarnation, exit_, closed_for))
+        else:
+            self.happened(Gone(key, incarnation, exit_, closed_for, report))
+        after = self.state.slots.get(key)
+        if isinstance(self.state, State) or after is None:
+            self.keys.pop(ref, None)
+        if after is None or not after.live:
+            self.refs.pop(key, None)
+
+    def halt(self, reason: Reason) -> bool:
+        """Be asked to end; says whether it takes care of that by itself."""
+        if self.end is not None:
+            return False
+        self.happened(Halt(as_exit(reason)))
+        return True
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def start(self, effect: Start) -> None:
+        """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
+        key, incarnation, spec = effect.key, effect.incarnation, effect.spec
+        start, args, kwargs = self.recipe(spec, effect.rung)
+        child_path = f"{self.path}/{self.label_of(key, spec)}"
+        boot = Boot(self.grove, child_path) if spec.kind == "supervisor" and is_supervisor(start) else None
+        token = booting.set(boot)
+        timeout = None if spec.start_timeout == inf else spec.start_timeout
+        try:
+            started = self.system.start_soon(start, args, kwargs, parent=self.ref, timeout=timeout)
+        except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
+            self.forget_old(key)
+            self._inbox.append(self.failed(key, incarnation, crash(error), error))
+            return
+        finally:
+            booting.reset(token)
+        self.forget_old(key)
+        cell = started._target
+        if cell is not None:
+            self.refs[key] = cell.ref
+            self.keys[cell.ref] = (key, incarnation)
+        if boot is not None and cell is not None:
+            ref = cell.ref
+            boot.ready.on_done(lambda _: self.cell.post_system(Happened(Came(key, incarnation, ref))))
+            if timeout is not None:
+                self.limit_start(ref, boot, timeout)
+        if started.done:
+            if boot is None or started.exception() is not None:
+                self._inbox.append(self.outcome(key, incarnation, started))
+            return
+
+        def done(future: Future[Any]) -> None:
+            if boot is None or future.exception() is not None:
+                self.cell.post_system(Outcome(key, incarnation, future))
+
+        started.on_done(done)
+
+    def limit_start(self, ref: Ref, boot: Boot, timeout: float) -> None:
+        """Kill a supervisor among the children whose own children take too long to start."""
+        timer = self.system.timers.after(timeout, lambda: ref.cell.kill(Killed("it did not start in time")))
+        boot.ready.on_done(lambda _: timer.cancel())
+
+    def forget_old(self, key: int) -> None:
+        """Forget the incarnation before."""
+        old = self.refs.pop(key, None)
+        if old is not None:
+            self.keys.pop(old, None)
+
+    def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
+        """Say what to start with which arguments, on this rung of the ladder."""
+        start, args, kwargs = spec.start, spec.args, spec.kwargs
+        if isinstance(start, SupervisorSpec | DynamicSpec):
+            from mlld_sdk.supervision.supervisor import Supervisor
+
+            return Supervisor, (start,), {}
+        if isinstance(self.state, CrowdState):
+            extra = self.state.spec
+            args = (*extra.extra_args, *args)
+            kwargs = {**extra.extra_kwargs, **kwargs} if extra.extra_kwargs else kwargs
+        if rung and spec.wedge:
+            kwargs = {**kwargs, **spec.wedge.ladder[rung - 1]}
+        return start, args, kwargs
+
+    def label_of(self, key: int, spec: ChildSpec) -> str:
+        """Say what a child is called in its path."""
+        return f"{spec.name}-{key}" if isinstance(self.state, CrowdState) else spec.name
+
+    def outcome(self, key: int, incarnation: int, started: Future[Any]) -> Input:
+        """Say what came of a start."""
+        error = started.exception()
+        if error is None:
+            ref = started.get(timeout=0)
+            self.watch(key, incarnation, ref)
+            return Came(key, incarnation, ref)
+        if isinstance(error, StartIgnored):
+            return Declined(key, incarnation)
+        reason = error.reason if isinstance(error, StartFailed) else crash(error)
+        return self.failed(key, incarnation, reason, error)
+
+    def failed(self, key: int, incarnation: int, reason: Reason, error: BaseException) -> Failed:
+        """Say that a start failed, and let the breaker know."""
+        exit_ = as_exit(reason, error if not isinstance(error, StartFailed) else error.__cause__)
+        slot = self.state.slots.get(key)
+        closed_for = None if slot is None else self.tell_breaker(slot, exit_)
+        holder = error.holder if isinstance(error, AlreadyStarted) else None
+        return Failed(key, incarnation, exit_, closed_for, holder)
+
+    def signal(self, effect: Signal) -> None:
+        """Ask a child to end."""
+        ref = self.refs.get(effect.key)
+        if ref is None:
+            return
+        slot = self.state.slots[effect.key]
+        if is_supervisor(ref.cell.actor.__class__) and slot.spec.kind == "supervisor":
+            ref.cell.post_system(Happened(Halt(SHUTDOWN, effect.deadline, effect.drain)))
+        elif effect.drain:
+            ref.stop(block=False, drain=True)
+        else:
+            ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
+
+    def kill(self, effect: Kill) -> None:
+        """End a child now."""
+        ref = self.refs.get(effect.key)
+        if ref is not None:
+            ref.cell.kill(effect.exit.reason or Killed("by its supervisor"))
+
+    def arm(self, effect: Arm) -> None:
+        """Have something fed back later."""
+        then = effect.then
+        if isinstance(then, Due) and effect.delay == 0:
+            self.cell.post_always((then, None))  # behind the calls that wait already
+            return
+        timer = self.system.timers.after(effect.delay, lambda: self.cell.post_system(Happened(then)))
+        key = getattr(then, "key", -1)
+        old = self.timers.pop(key, None)
+        if old is not None and key >= 0:
+            old.cancel()
+        self.timers[key] = timer
+        if isinstance(then, Due):
+            self.watch_reset(then)
+
+    def disarm(self, effect: Disarm) -> None:
+        """Call a timer off."""
+        timer = self.timers.pop(effect.key, None)
+        if timer is not None:
+            timer.cancel()
+        self.forget_reset(effect.key)
+
+    def answer(self, effect: Answer) -> None:
+        """Answer a call."""
+        if effect.error is not None:
+            effect.call.fail(effect.error)
+        else:
+            effect.call.reply(effect.value)
+
+    def tell(self, effect: Tell) -> None:
+        """Hand an event on."""
+        self.grove.sink(effect.event)
+
+    def ready(self, _: Ready) -> None:
+        """The start is done."""
+        self.boot.ready.try_set(self.ref)
+
+    def finish(self, effect: Finish) -> None:
+        """Nothing is left below: end, after the parent has been told who had to be killed."""
+        parent = self.cell.parent
+        if effect.killed and parent is not None and is_supervisor(parent.actor.__class__):
+            parent.post_system(Told(self.ref, effect.killed))
+        self.grove.ended(self.ref, effect.killed)
+        self.end = effect.exit.reason or SHUTDOWN_REASON
+
+    def reap(self) -> None:
+        """This incarnation is gone, whatever ended it: whoever is left below has its own time to stop, and no more."""
+        for timer in [*self.timers.values(), *self.watches.values()]:
+            timer.cancel()
+        for key in list(self.resets):
+            self.forget_reset(key)
+        self.grove.forget(self.ref)
+        for key, ref in sorted(self.refs.items(), reverse=True):
+            slot = self.state.slots.get(key)
+            limit = 0.0 if slot is None or slot.spec.shutdown == "kill" else slot.spec.shutdown
+            if ref.reason is None and limit != inf:
+                ref.shutdown(limit)
+
+    # -- breakers ------------------------------------------------------------------------------------------------------
+
+    def breaker_of(self, slot: Slot) -> Breaker | None:
+        """Find the breaker in front of a child."""
+        policy = slot.spec.breaker
+        if policy is None:
+            return None
+        return self.grove.breakers.get(policy, f"{self.path}/{self.label_of(slot.key, slot.spec)}")
+
+    def tell_breaker(self, slot: Slot, exit_: Exit) -> float | None:
+        """Let the breaker know of an end; say for how long it keeps the child parked, if it does."""
+        guard = self.breaker_of(slot)
+        if guard is None:
+            return None
+        permit = self.permits.pop(slot.key, None)
+        if not exit_.expected:
+            if permit is not None:
+                permit.failure(exit_)
+            else:
+                guard.report(exit_)
+        view = guard.view()
+        return view.retry_after if guard.policy.parks and slot.spec.breaker and view.status == "open" else None
+
+    def ask_breaker(self, key: int) -> float | None:
+        """Ask whether a child may be started now; say for how long it may not."""
+        slot = self.state.slots.get(key)
+        guard = None if slot is None else self.breaker_of(slot)
+        self.forget_reset(key)
+        if slot is None or guard is None or slot.spec.breaker is None or not slot.spec.breaker.parks:
+            return None
+        try:
+            permit = guard.acquire()
+        except BreakerOpen as refused:
+            return max(refused.retry_after, 0.05)
+        if slot.status == "parked":
+            self.permits[key] = permit
+        return None
+
+    def watch_reset(self, due: Due) -> None:
+        """Try a parked child again as soon as somebody resets its breaker."""
+        slot = self.state.slots.get(due.key)
+        guard = None if slot is None or slot.status != "parked" else self.breaker_of(slot)
+        if guard is not None:
+
+            def closed() -> None:
+                self.cell.post_system(Happened(due))
+
+            guard.on_reset(closed)
+            self.resets[due.key] = (guard, closed)
+
+    def forget_reset(self, key: int) -> None:
+        """Undo `watch_reset`."""
+        known = self.resets.pop(key, None)
+        if known is not None:
+            known[0].forget(known[1])
+
+    # -- watching running children -------------------------------------------------------------------------------------
+
+    def watch(self, key: int, incarnation: int, ref: Ref) -> None:
+        """Look after a child that has just come up: for progress, and for the time its breaker's probe needs."""
+        slot = self.state.slots.get(key)
+        if slot is None:
+            return
+        permit = self.permits.get(key)
+        if permit is not None:
+            stable = slot.spec.backoff.stable if slot.spec.backoff else STABLE
+            self.watches[-1 - key] = self.system.timers.after(stable, permit.success)
+        if slot.spec.wedge is not None:
+            self.look_again(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
+
+    def look_again(self, key: int, incarnation: int, ref: Ref, limit: float, delay: float) -> None:
+        """Look at a child's progress when it could have been stuck for too long at the earliest."""
+
+        def look() -> None:
+            idle = idle_of(ref)
+            if idle >= limit:
+                self.cell.post_system(Happened(Stuck(key, incarnation, idle)))
+            elif ref.reason is None:
+                self.look_again(key, incarnation, ref, limit, limit - idle)
+
+        self.watches[key] = self.system.timers.after(delay, look)
+
+    def unwatch(self, key: int) -> None:
+        """Stop looking after a child."""
+        for which in (key, -1 - key):
+            timer = self.watches.pop(which, None)
+            if timer is not None:
+                timer.cancel()
+
+
+class Outcome(SystemMessage):
+    """A start that took its time is over."""
+
+    __slots__ = ("future", "incarnation", "key")
+
+    def __init__(self, key: int, incarnation: int, future: Future[Any]) -> None:
+        self.key = key
+        self.incarnation = incarnation
+        self.future = future
+
+    def handle(self, cell: Has) -> None:
+        """Hand it over."""
+        shell: Shell = cell.actor.shell
+        shell.happened(shell.outcome(self.key, self.incarnation, self.future))
+
+
+def is_supervisor(start: Any) -> bool:
+    """Say whether this class is a supervisor of ours."""
+    return isinstance(start, type) and getattr(start, "supervises", False)
+
+
+def idle_of(ref: Ref) -> float:
+    """Say for how long an actor has had something to do and has finished nothing.
+
+    By default that is the age of the message it is handling. A class that works beside its mailbox says it itself, in
+    a method `stuck_for()` that only looks at its own fields: it is called from a timer's thread.
+    """
+    actor = ref.cell.actor
+    stuck_for = getattr(actor, "stuck_for", None)
+    if stuck_for is not None:
+        return float(stuck_for())
+    return ref.info().current_for or 0.0
+
+
+_CARRY_OUT: dict[type, Callable[[Shell, Any], None]] = {
+    Start: Shell.start,
+    Signal: Shell.signal,
+    Kill: Shell.kill,
+    Arm: Shell.arm,
+    Disarm: Shell.disarm,
+    Answer: Shell.answer,
+    Tell: Shell.tell,
+    Ready: Shell.ready,
+    Finish: Shell.finish,
+}

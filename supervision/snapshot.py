@@ -1,0 +1,261 @@
+"""The tree as a value, and as text.
+
+A snapshot is put together from the states supervisors have published and from what can be seen of an actor from
+outside. No actor is asked for anything, so looking at a tree cannot disturb, delay or hang it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from mlld_sdk.supervision.breaker import BreakerView
+from mlld_sdk.supervision.events import BudgetView
+from mlld_sdk.supervision.slots import Slot
+from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.state import CrowdState, State
+
+NodeState = Literal["running", "starting", "stopping", "stopped", "waiting", "parked", "failed"]
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be seen of a running actor from outside.
+
+    Attributes:
+        queued: Messages waiting.
+        idle: Seconds with work and nothing finished; 0 when it has nothing to do.
+        doing: What it is handling.
+    """
+
+    queued: int = 0
+    idle: float = 0.0
+    doing: str = ""
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One place in the tree.
+
+    Attributes:
+        path: Where it stands.
+        name: Its own part of the path.
+        kind: Name of the actor class, or the strategy of a supervisor.
+        state: Where it stands, seen from its supervisor.
+        incarnation: Which start fills it, counted from 1; 0 before the first.
+        restarts: Automatic restarts that succeeded.
+        up: Seconds it has been up, when it is.
+        next_in: Seconds until the next start attempt, when one is planned.
+        last: How its last incarnation ended, in words.
+        last_kind: Family of that reason.
+        failures: Recent failures, as seconds ago and seconds lived.
+        budget: The restart limit its own restarts charge, when it has one of its own; the shared one, on supervisors.
+        window: Length in seconds of the window its failures are judged in.
+        stable: Seconds it must live to count as stable.
+        wedge_after: Seconds without progress after which it counts as stuck.
+        breaker: The breaker in front of it.
+        held: Why somebody stopped it on purpose.
+        rung: Rung of its ladder.
+        look: What can be seen of the running actor.
+        gave_up: A supervisor's last words, when it gave up.
+        blame: The supervisor that decided about it.
+        children: Below it, in start order.
+    """
+
+    path: str
+    name: str
+    kind: str
+    state: NodeState
+    incarnation: int = 0
+    restarts: int = 0
+    up: float | None = None
+    next_in: float | None = None
+    last: str = ""
+    last_kind: str = ""
+    failures: tuple[tuple[float, float], ...] = ()
+    budget: BudgetView | None = None
+    window: float = 5.0
+    stable: float = 5.0
+    wedge_after: float | None = None
+    breaker: BreakerView | None = None
+    held: str = ""
+    rung: int = 0
+    look: Look | None = None
+    gave_up: str = ""
+    blame: str = ""
+    children: "tuple[NodeView, ...]" = ()
+
+
+class Eyes(msgspec.Struct, frozen=True):
+    """How a snapshot sees: all of it from outside.
+
+    Attributes:
+        states: What each running supervisor published last, by its reference.
+        look: Looks at a running actor; `None` when there is nothing to see.
+        breaker: Finds the breaker in front of a child by path; `None` when it has none.
+    """
+
+    states: Mapping[Any, State | CrowdState]
+    look: Callable[[Any], Look | None]
+    breaker: Callable[[Slot, str], BreakerView | None]
+
+
+def supervisor_view(state: State | CrowdState, eyes: Eyes, now: float, slot: Slot | None = None) -> NodeView:
+    """Describe a supervisor and all below it."""
+    limit = state.spec.limit
+    base = NodeView(path=state.path, name=state.path.rsplit("/", 1)[-1], kind="", state="running")
+    if slot is not None:
+        base = slot_view(slot, state.path, limit.within, eyes, now)
+    if isinstance(state, CrowdState):
+        slots = [(f"{one.spec.name}-{one.key}", one) for one in state.slots]
+        kind = "dynamic"
+    else:
+        slots = [(state.slots[key].spec.name, state.slots[key]) for key in state.order]
+        kind = state.spec.strategy
+    children = tuple(child_view(one, f"{state.path}/{label}", limit.within, eyes, now) for label, one in slots)
+    running: NodeState = {"starting": "starting", "running": "running"}.get(state.phase, "stopping")  # type: ignore[assignment]
+    return msgspec.structs.replace(
+        base,
+        kind=kind,
+        state=running if slot is None else base.state,
+        up=max(now - state.up_since, 0.0) if state.ready else None,
+        budget=BudgetView(state.window.used(now, limit), limit.restarts, limit.within),
+        window=limit.within,
+        gave_up=state.gave_up,
+        children=children,
+    )
+
+
+def child_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> NodeView:
+    """Describe one child, and all below it when it is a supervisor that runs."""
+    state = eyes.states.get(slot.child) if slot.child is not None else None
+    return slot_view(slot, path, within, eyes, now) if state is None else supervisor_view(state, eyes, now, slot)
+
+
+def slot_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> NodeView:
+    """Describe one child without what is below it."""
+    spec = slot.spec
+    own = spec.budget
+    running = slot.status == "running"
+    return NodeView(
+        path=path,
+        name=path.rsplit("/", 1)[-1],
+        kind=kind_of(spec.start),
+        state=slot.status,
+        incarnation=slot.incarnation,
+        restarts=slot.restarts,
+        up=max(now - slot.since, 0.0) if running else None,
+        next_in=None if slot.next_at is None else max(slot.next_at - now, 0.0),
+        last="" if slot.last is None else str(slot.last),
+        last_kind="" if slot.last is None else slot.last.kind,
+        failures=tuple((now - at, lived) for at, lived in slot.failures),
+        budget=None
+        if own is None
+        else BudgetView(slot.window.used(now, own.limit), own.limit.restarts, own.limit.within),
+        window=own.limit.within if own else within,
+        stable=spec.backoff.stable if spec.backoff else 5.0,
+        wedge_after=spec.wedge.after if spec.wedge else None,
+        breaker=eyes.breaker(slot, path),
+        held=slot.held,
+        rung=slot.rung,
+        look=eyes.look(slot.child) if running and slot.child is not None else None,
+        blame=path.rsplit("/", 1)[0] if "/" in path else "",
+    )
+
+
+def kind_of(start: Any) -> str:
+    """Name what a spec starts."""
+    if isinstance(start, SupervisorSpec):
+        return start.strategy
+    if isinstance(start, DynamicSpec):
+        return "dynamic"
+    return str(getattr(start, "__name__", start))
+
+
+def walk(node: NodeView) -> "list[NodeView]":
+    """List a node and all below it, in the order of the printout."""
+    found, todo = [], [node]
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        todo += reversed(one.children)
+    return found
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def render(root: NodeView, *, width: int = 24, limit: int = 2_000) -> str:
+    """Print the tree, one line a place; trees larger than `limit` lines say how many they left out."""
+    lines: list[str] = []
+    todo: list[tuple[NodeView, str, str]] = [(root, "", "")]
+    left_out = 0
+    while todo:
+        node, lead, below = todo.pop()
+        if len(lines) >= limit:
+            left_out += 1
+        else:
+            lines.append(_line(node, lead, width))
+        for at in range(len(node.children) - 1, -1, -1):
+            last = at == len(node.children) - 1
+            todo.append((node.children[at], below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+    if left_out:
+        lines.append(f"… and {left_out} more")
+    return "\n".join(lines)
+
+
+def _line(node: NodeView, lead: str, width: int) -> str:
+    kind = node.kind if node.incarnation <= 1 else f"{node.kind} #{node.incarnation}"
+    columns = f"{lead + node.name:<{width}} {kind:<16} {_state_of(node):<9}"
+    return f"{columns} {'   '.join(_remarks(node))}".rstrip()
+
+
+def _state_of(node: NodeView) -> str:
+    if node.gave_up:
+        return "gave up"
+    words = {"running": "ok", "waiting": "backoff", "parked": "parked"}
+    return "held" if node.held and node.state == "stopped" else words.get(node.state, node.state)
+
+
+def _remarks(node: NodeView) -> list[str]:
+    said: list[str] = []
+    if node.up is not None:
+        said.append(f"up {duration(node.up)}")
+    if node.next_in is not None:
+        said.append(f"next {node.next_in:.1f}s")
+    if node.budget is not None:
+        said.append(f"restarts {node.budget.used}/{node.budget.limit} in {node.budget.within:g}s")
+    elif node.restarts:
+        said.append(f"restarts {node.restarts}")
+    if node.look is not None and (node.look.queued or node.look.doing):
+        said.append(f"q {node.look.queued}")
+    if node.look is not None and node.wedge_after is not None and node.look.idle >= node.wedge_after:
+        said.append(f"no progress for {duration(node.look.idle)}")
+    if node.rung:
+        said.append(f"rung {node.rung}")
+    if node.breaker is not None:
+        wait = f" {node.breaker.retry_after:.1f}s" if node.breaker.retry_after else ""
+        said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")
+    if node.last and (node.state != "running" or node.last_kind not in ("normal", "shutdown")):
+        said.append(f"last: {shorten(node.last)}")
+    if node.held:
+        said.append(f"held: {shorten(node.held)}")
+    if node.gave_up:
+        said.append(shorten(node.gave_up))
+    return said
+
+
+def duration(seconds: float) -> str:
+    """Write a duration short enough for a column: `4s`, `2m05s`, `2h14m`, `3d02h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """Cut a text to one line of at most `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"

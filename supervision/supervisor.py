@@ -1,0 +1,118 @@
+"""The supervisor actor.
+
+Most trees are data and never name this class. Write a subclass when the children depend on arguments, or to give a
+supervisor a name of its own:
+
+```python
+class Shard(Supervisor):
+    def init(self, number):
+        return rest_for_one(child(Reader, number), child(Writer, number), max_restarts=5, within=30)
+
+tree = one_for_one(child(Shard, 0, name="shard_0"), child(Shard, 1, name="shard_1"))
+```
+"""
+
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.directives import IGNORE, NO_REPLY, Ignore
+from mlld_sdk.actors.exits import Reason
+from mlld_sdk.actors.links import Exit
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.supervision.errors import InvalidOption
+from mlld_sdk.supervision.shell import Boot, Shell, booting
+from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.steps import Begin, Due, Request
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A management call on its way, with the actor that makes it."""
+
+    request: Request
+    caller: ActorRef[Any] | None = None
+
+
+class AskToTerminate(msgspec.Struct, frozen=True):
+    """The call that names a child by its reference."""
+
+    ref: ActorRef[Any]
+    caller: ActorRef[Any] | None = None
+
+
+class Supervisor(Actor):
+    """Starts, watches, restarts and stops children as its spec says.
+
+    It never blocks: not while a child starts, not while one stops, not while a restart is delayed.
+    """
+
+    supervises: ClassVar[bool] = True
+    child_options: ClassVar[dict[str, Any]] = {"kind": "supervisor"}
+
+    trap_exit = True
+    urgent_exits = True
+    caller_runs = True
+
+    shell: Shell
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """Take what whoever starts it has to give, without bothering the constructor of a subclass."""
+        self = super().__new__(cls)
+        self._boot = booting.get()
+        return self
+
+    _boot: Boot | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self._arguments = (args, kwargs)
+
+    def init(self, *args: Any, **kwargs: Any) -> SupervisorSpec | DynamicSpec | Ignore:
+        """Say what to supervise; called at every start of the supervisor, with the arguments of its child spec.
+
+        Returns:
+            A supervisor spec, or `IGNORE` when there is nothing to supervise.
+        """
+        if len(args) != 1 or kwargs or not isinstance(args[0], SupervisorSpec | DynamicSpec):
+            raise InvalidOption("init", args, "one supervisor spec, or a subclass with an init of its own")
+        return args[0]
+
+    def on_start(self) -> Any:
+        """Begin to start the children; whoever started this waits until that is done, but no thread does."""
+        boot = self._boot
+        if boot is None:
+            from mlld_sdk.supervision.tree import Grove
+
+            boot = Boot(Grove(self.system), self._cell.label)
+        args, kwargs = self._arguments
+        spec = self.init(*args, **kwargs)
+        if spec is IGNORE:
+            return IGNORE
+        if not isinstance(spec, SupervisorSpec | DynamicSpec):
+            raise InvalidOption("init", spec, "a supervisor spec or IGNORE as its answer")
+        self.shell = Shell(self, spec, boot)
+        self.own(self.shell, close=self.shell.reap)
+        self.shell.happened(Begin())
+        return None
+
+    def on_receive(self, message: Any) -> Any:
+        """Take exit notices and management calls; anything else is reported and dropped (SUP-27)."""
+        match message:
+            case Exit(ref, reason):
+                self.shell.exited(ref, reason)
+                return None
+            case Ask(request, caller):
+                self.shell.asked(request, self.reply_to(), caller)
+                return NO_REPLY
+            case AskToTerminate(ref, caller):
+                self.shell.asked_to_terminate(ref, self.reply_to(), caller)
+                return NO_REPLY
+            case Due():
+                self.shell.happened(message)
+                return None
+        return super().on_receive(message)
+
+    def on_end_request(self, reason: Reason) -> bool:
+        """Stop the children first."""
+        return hasattr(self, "shell") and self.shell.halt(reason)

@@ -1,0 +1,478 @@
+"""A running tree: starting and stopping it, looking at it, and finding what runs in it."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import msgspec
+
+from mlld_sdk.actors.context import current_cell
+from mlld_sdk.actors.errors import ActorDead, CallTimeout, StartFailed
+from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
+from mlld_sdk.actors.exits import Killed, Reason
+from mlld_sdk.actors.links import Down
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.events import Event, Sink
+from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.exits import SHUTDOWN
+from mlld_sdk.supervision.options import Seconds, seconds
+from mlld_sdk.supervision.shell import Boot, Happened, booting, idle_of
+from mlld_sdk.supervision.slots import Slot
+from mlld_sdk.supervision.snapshot import Eyes, Look, NodeView, render, supervisor_view
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children, settle
+from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.steps import (
+    ChildCounts,
+    ChildRow,
+    CountChildren,
+    DeleteChild,
+    GetSpec,
+    Halt,
+    Request,
+    RestartChild,
+    StartChild,
+    TerminateChild,
+    Update,
+    UpdateDynamic,
+    WhichChildren,
+)
+from mlld_sdk.supervision.supervisor import Ask, AskToTerminate, Supervisor
+from mlld_sdk.supervision.verdict import Verdict, verdict
+
+Ref = ActorRef[Any]
+
+CALL_TIMEOUT = 30.0
+
+
+class Grove:
+    """What all supervisors of one tree share: their published states, the breakers, the way out for events.
+
+    Attributes:
+        sink: Takes every event.
+        breakers: By name.
+        states: What each running supervisor published last.
+    """
+
+    def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
+        self.system = system
+        self._sink = sink or system.sink
+        self.breakers = Breakers(system.env, self.sink)
+        self.states: dict[Ref, State | CrowdState] = {}
+        self.killed: dict[Ref, tuple[str, ...]] = {}
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def sink(self, event: Event) -> None:
+        """Take an event."""
+        self._sink(event)
+
+    def publish(self, ref: Ref, state: State | CrowdState) -> None:
+        """Let everybody see a supervisor's state."""
+        self.states[ref] = state
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def ended(self, ref: Ref, killed: tuple[str, ...]) -> None:
+        """Keep the last words of a root supervisor."""
+        if ref.parent is None:
+            self.killed[ref] = killed
+
+    def forget(self, ref: Ref) -> None:
+        """A supervisor is gone."""
+        self.states.pop(ref, None)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `holds()` says so; it is asked after every change of any supervisor."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._waiting += 1
+            try:
+                while not holds():
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._changed.wait(min(left, 0.5))
+                return True
+            finally:
+                self._waiting -= 1
+
+
+class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a tree ended.
+
+    Attributes:
+        reason: Why its root ended.
+        killed: Paths of those that had to be killed because their time was up.
+        took: Seconds.
+    """
+
+    reason: Reason
+    killed: tuple[str, ...] = ()
+    took: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nobody had to be killed."""
+        return not self.killed
+
+
+class SupervisorRef:
+    """The management calls of one running supervisor. Any thread and any actor may use it.
+
+    A child that calls its own supervisor while that one waits for it (from `on_start` or a stop hook) is refused with
+    `SupervisorBusy`; in OTP both would wait for ever.
+    """
+
+    __slots__ = ("ref",)
+
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+
+    def __repr__(self) -> str:
+        return f"<SupervisorRef {self.ref}>"
+
+    def start_child(self, child: Any, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
+        """Add a child and start it.
+
+        Args:
+            child: Child spec, supervisor spec or actor class.
+            timeout: Seconds to wait.
+
+        Returns:
+            The child, or `None` when it declined.
+
+        Raises:
+            InvalidOption: The spec is wrong; the supervisor was not asked.
+            ChildAlreadyStarted: One of that name runs, here or elsewhere.
+            ChildAlreadyPresent: One of that name is declared and does not run.
+            ChildStartFailed: Its start failed; nothing was added.
+            TooManyChildren: The supervisor is full.
+        """
+        spec = child if isinstance(child, ChildSpec) else check_children([child])[0]
+        found: Ref | None = self._ask(StartChild(spec), timeout)
+        return found
+
+    def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
+        """Start a declared child that does not run.
+
+        Raises:
+            ChildNotFound: There is none of that name.
+            ChildRunning: It runs.
+            ChildRestarting: A restart is planned.
+            ChildStartFailed: Its start failed; it stays declared.
+        """
+        found: Ref | None = self._ask(RestartChild(name), timeout)
+        return found
+
+    def terminate_child(self, child: str | Ref, why: str = "", *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Stop a child, or call its planned restart off; never restarts, never counts.
+
+        Args:
+            child: Its name, or its reference under a dynamic supervisor.
+            why: Shown in the tree as long as it is down.
+            timeout: Seconds to wait.
+
+        Raises:
+            ChildNotFound: There is no such child.
+        """
+        if isinstance(child, str):
+            self._ask(TerminateChild(child, why), timeout)
+        else:
+            self.ref.call(AskToTerminate(child, _caller()), timeout=timeout)
+
+    def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Forget a child that does not run.
+
+        Raises:
+            ChildNotFound: There is none of that name.
+            ChildRunning: Terminate it first.
+            ChildRestarting: Terminate it first.
+        """
+        self._ask(DeleteChild(name), timeout)
+
+    def get_spec(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> ChildSpec:
+        """Get the complete spec of a child; raises `ChildNotFound`."""
+        spec: ChildSpec = self._ask(GetSpec(name), timeout)
+        return spec
+
+    def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[ChildRow]:
+        """List the children, most recently added first (a dynamic supervisor promises no order)."""
+        rows: list[ChildRow] = self._ask(WhichChildren(), timeout)
+        return rows
+
+    def count_children(self, *, timeout: float | None = CALL_TIMEOUT) -> ChildCounts:
+        """Count the children."""
+        counts: ChildCounts = self._ask(CountChildren(), timeout)
+        return counts
+
+    def update(self, spec: SupervisorSpec | DynamicSpec, *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Replace flags and specs while it runs.
+
+        Known children get their new spec and run on; new ones are added, stopped; those that are not in the new list
+        stay. Nothing is started or stopped.
+        """
+        self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
+
+    def _ask(self, request: Request, timeout: float | None) -> Any:
+        return self.ref.call(Ask(request, _caller()), timeout=timeout)
+
+
+def _caller() -> Ref | None:
+    cell = current_cell()
+    return None if cell is None else cell.ref
+
+
+class Place:
+    """A place in the tree, whoever fills it at the moment; it survives restarts, references to actors do not."""
+
+    __slots__ = ("_tree", "path")
+
+    def __init__(self, tree: "Tree", path: str) -> None:
+        self._tree = tree
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<Place {self.path}>"
+
+    def ref(self) -> Ref:
+        """Find who is there now.
+
+        Raises:
+            ChildNotFound: There is no such place.
+            ChildUnavailable: Nobody is there at the moment; says why, and when to try again.
+        """
+        return self._tree.ref(self.path)
+
+    def breaker(self) -> Breaker | None:
+        """Find the circuit breaker in front of it, if it has one."""
+        return self._tree.breaker(self.path)
+
+    def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
+        """Call whoever is there, through the breaker if there is one.
+
+        Raises:
+            BreakerOpen: Refused at once; says when to try again.
+            ChildUnavailable: Nobody is there at the moment.
+        """
+        guard = self.breaker()
+        if guard is None:
+            return self.ref().call(message, timeout=timeout)
+        with guard.acquire():
+            return self.ref().call(message, timeout=timeout)
+
+    def tell(self, message: Any) -> None:
+        """Send to whoever is there."""
+        self.ref().tell(message)
+
+    def supervisor(self) -> SupervisorRef:
+        """Get the management calls of the supervisor that is there."""
+        return SupervisorRef(self.ref())
+
+
+class Tree:
+    """A running supervision tree.
+
+    ```python
+    with ActorSystem() as system, Tree.start(system, one_for_one(child(Worker))) as tree:
+        tree["worker"].call("hello")
+        print(tree)
+    ```
+    """
+
+    def __init__(self, grove: Grove, root: Ref, name: str) -> None:
+        self.grove = grove
+        self.root = root
+        self.name = name
+
+    @classmethod
+    def start(
+        cls,
+        system: ActorSystem,
+        spec: SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor],
+        *,
+        name: str = "root",
+        timeout: Seconds = 60.0,
+        sink: Sink | None = None,
+    ) -> "Tree":
+        """Start a tree and wait until every child has started or declined.
+
+        Args:
+            system: Where its actors run.
+            spec: The root: a supervisor spec, or a supervisor class (with arguments: `child(MyTree, ...)`).
+            name: The first part of every path.
+            timeout: Seconds it may take; then it is killed.
+            sink: Takes the events; by default the system's.
+
+        Raises:
+            StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
+        """
+        limit = seconds("timeout", timeout, above=0)
+        grove = Grove(system, sink)
+        boot = Boot(grove, name)
+        top = settle(spec, "permanent", "never")
+        start, args, kwargs = (
+            (Supervisor, (top.start,), {})
+            if isinstance(top.start, SupervisorSpec | DynamicSpec)
+            else (top.start, top.args, dict(top.kwargs))
+        )
+        token = booting.set(boot)
+        try:
+            root = system.start(start, args, kwargs, timeout=limit)
+        finally:
+            booting.reset(token)
+        monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
+        try:
+            boot.ready.get(timeout=limit)
+        except CallTimeout:
+            root.cell.kill(Killed("the tree did not start in time"))
+            raise
+        finally:
+            monitor.cancel()
+        return cls(grove, root, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    def stop(self, timeout: Seconds = 30.0, *, drain: bool = False) -> ShutdownReport:
+        """Stop all children in reverse start order, each with its own time, all of it within `timeout`.
+
+        Calling it again, or on a tree that ended by itself, is fine.
+
+        Args:
+            timeout: Seconds for everything; whatever is left then is killed.
+            drain: Have every child handle first what waits for it.
+        """
+        limit = seconds("timeout", timeout)
+        now = self.grove.system.env.now()
+        began = time.monotonic()
+        self.root.cell.post_system(Happened(Halt(SHUTDOWN, now + limit, drain)))
+        killed: tuple[str, ...] = ()
+        try:
+            self.root.join(limit + 1.0)
+        except CallTimeout:
+            killed = (self.name,)
+            self.root.cell.kill(Killed("the tree did not stop in time"))
+        reason = self.root.reason or SHUTDOWN_REASON
+        killed = (*self.grove.killed.get(self.root, ()), *killed)
+        return ShutdownReport(reason=reason, killed=killed, took=time.monotonic() - began)
+
+    def wait(self, timeout: float | None = None) -> Reason:
+        """Wait until the tree ends by itself, and say why; raises `CallTimeout`."""
+        return self.root.join(timeout)
+
+    @property
+    def running(self) -> bool:
+        """Whether its root is there."""
+        return self.root.is_alive()
+
+    # -- finding -------------------------------------------------------------------------------------------------------
+
+    @property
+    def supervisor(self) -> SupervisorRef:
+        """The management calls of the root."""
+        return SupervisorRef(self.root)
+
+    def __getitem__(self, path: str) -> Place:
+        """Name a place below the root: `tree["workers/w3"]`. Whether it exists shows when it is used."""
+        return Place(self, path if path.split("/", maxsplit=1)[0] == self.name else f"{self.name}/{path}")
+
+    def ref(self, path: str) -> Ref:
+        """Find who fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
+        slot = self._slot(path)
+        if slot is None:
+            return self.root
+        if slot.status != "running" or slot.child is None:
+            now = self.grove.system.env.now()
+            wait = None if slot.next_at is None else max(slot.next_at - now, 0.0)
+            raise ChildUnavailable(path, slot.status, wait)
+        found: Ref = slot.child
+        return found
+
+    def breaker(self, path: str) -> Breaker | None:
+        """Find the breaker in front of a place."""
+        slot = self._slot(path)
+        if slot is None or slot.spec.breaker is None:
+            return None
+        return self.grove.breakers.get(slot.spec.breaker, path)
+
+    @property
+    def breakers(self) -> Breakers:
+        """All breakers of the tree."""
+        return self.grove.breakers
+
+    def _slot(self, path: str) -> Slot | None:
+        """Walk down to a place, through published states only; `None` is the root."""
+        here, slot = self.root, None
+        walked = self.name
+        for part in path.split("/")[1:]:
+            state = self.grove.states.get(here)
+            if state is None:
+                raise ChildUnavailable(walked, "stopped")
+            slot = _child_named(state, part)
+            if slot is None:
+                raise ChildNotFound(path)
+            walked = f"{walked}/{part}"
+            here = slot.child
+        return slot
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> NodeView:
+        """Take a picture of the whole tree. No actor is asked for anything."""
+        state = self.grove.states.get(self.root)
+        if state is None:
+            last = "" if self.root.reason is None else str(self.root.reason)
+            return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
+        eyes = Eyes(self.grove.states, _look, self._breaker_view)
+        return supervisor_view(state, eyes, self.grove.system.env.now())
+
+    def verdict(self) -> Verdict:
+        """Say in one word how the tree is, and what is wrong with it."""
+        return verdict(self.snapshot())
+
+    def wait_until(self, holds: Callable[[NodeView], bool], timeout: Seconds = 5.0) -> bool:
+        """Wait until a snapshot satisfies `holds`; says whether it did in time."""
+        return self.grove.wait_for(lambda: holds(self.snapshot()), seconds("timeout", timeout))
+
+    def __str__(self) -> str:
+        return render(self.snapshot())
+
+    def _breaker_view(self, slot: Slot, path: str) -> BreakerView | None:
+        policy = slot.spec.breaker
+        known = None if policy is None else self.grove.breakers.find(policy.name or path)
+        return None if known is None else known.view()
+
+
+def _child_named(state: State | CrowdState, label: str) -> Slot | None:
+    if isinstance(state, State):
+        key = state.names.get(label)
+        return None if key is None else state.slots.get(key)
+    name, _, number = label.rpartition("-")
+    slot = state.slots.get(int(number)) if number.isdecimal() else None
+    return slot if slot is not None and slot.spec.name == name else None
+
+
+def _look(ref: Ref) -> Look | None:
+    """See what can be seen of an actor without a message."""
+    if ref.reason is not None:
+        return None
+    info = ref.info()
+    return Look(queued=info.queued, idle=idle_of(ref), doing=info.current or "")
+
+
+def _not_started(name: str, down: Down) -> Exception:
+    if down.ref.reason is None:
+        return ActorDead(f"`{name}` has ended")
+    return StartFailed(f"the tree `{name}` did not start: {down.ref.reason}", reason=down.ref.reason)

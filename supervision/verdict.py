@@ -1,0 +1,104 @@
+"""One word about a tree: is everything as it should be, and if not, how bad is it?
+
+Computed from a snapshot and nothing else, so that the command line, readiness checks and the page cannot disagree.
+Numbered, because tests cite them; the first that holds for a place is its verdict, and the tree's verdict is the worst
+of its places:
+
+- V-1 `gave_up`: a supervisor gave up, or a child is down for good.
+- V-2 `wedged`: a child has work and has finished nothing for the time its spec allows.
+- V-3 `flapping`: a child failed three times within its window, or, when it has failed at least twice, its last
+  failures were within its window and half of them or more came before the stable period was over; or 60 % or more of a
+  restart limit are used up.
+- V-4 `degraded`: a breaker is not closed, or a child is parked.
+- V-5 `recovering`: a child waits for its restart or is starting again, or failed within its window.
+- V-6 `maintenance`: somebody stopped a child on purpose and said why.
+- V-7 `healthy`: none of these.
+"""
+
+from collections import Counter
+from statistics import median
+from typing import Literal, get_args
+
+import msgspec
+
+from mlld_sdk.supervision.snapshot import NodeView, walk
+
+Word = Literal["gave_up", "wedged", "flapping", "degraded", "recovering", "maintenance", "healthy"]
+"""Verdicts, worst first."""
+
+WORST_FIRST: tuple[Word, ...] = get_args(Word)
+
+NEARLY_SPENT = 0.6
+
+
+class Concern(msgspec.Struct, frozen=True):
+    """One place that is not healthy, and why."""
+
+    path: str
+    word: Word
+    why: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is to be said about a tree.
+
+    Attributes:
+        word: The worst of its places.
+        counts: How many places there are of each verdict that occurs.
+        concerns: The places that are not healthy, worst first. At most `MOST_CONCERNS`.
+    """
+
+    word: Word
+    counts: dict[str, int]
+    concerns: tuple[Concern, ...]
+
+    def __str__(self) -> str:
+        said = [f"{self.counts[word]} {word.replace('_', ' ')}" for word in WORST_FIRST if word in self.counts]
+        return f"{self.word.replace('_', ' ').upper()}   {' · '.join(said)}"
+
+
+MOST_CONCERNS = 100
+
+
+def verdict(root: NodeView) -> Verdict:
+    """Judge a whole tree."""
+    counts: Counter[str] = Counter()
+    concerns: list[Concern] = []
+    for node in walk(root):
+        word, why = judge(node)
+        counts[word] += 1
+        if word != "healthy":
+            concerns.append(Concern(node.path, word, why))
+    concerns.sort(key=lambda one: WORST_FIRST.index(one.word))
+    worst = concerns[0].word if concerns else "healthy"
+    return Verdict(worst, dict(counts), tuple(concerns[:MOST_CONCERNS]))
+
+
+def judge(node: NodeView) -> tuple[Word, str]:
+    """Judge one place, without what is below it."""
+    if node.gave_up:
+        return "gave_up", node.gave_up
+    if node.state == "failed":
+        return "gave_up", f"down for good: {node.last}"
+    if node.look is not None and node.wedge_after is not None and node.look.idle >= node.wedge_after:
+        return "wedged", f"no progress for {node.look.idle:.0f} s with {node.look.queued} waiting"
+    recent = [(ago, lived) for ago, lived in node.failures if ago <= max(node.window, node.stable)]
+    if len(recent) >= 3:
+        return "flapping", f"failed {len(recent)} times in {recent[0][0]:.0f} s, last: {node.last}"
+    if len(recent) >= 2 and median(lived for _, lived in recent) < node.stable:
+        return "flapping", f"lives {median(lived for _, lived in recent):.1f} s after a restart, last: {node.last}"
+    if node.budget is not None and node.budget.used >= max(NEARLY_SPENT * node.budget.limit, 1):
+        used = f"{node.budget.used} of {node.budget.limit} restarts in {node.budget.within:g} s used"
+        if node.budget.limit > 1 and node.budget.used > 1:
+            return "flapping", used
+    if node.state == "parked":
+        return "degraded", f"parked by its breaker, last: {node.last}"
+    if node.breaker is not None and node.breaker.status != "closed":
+        return "degraded", f"breaker {node.breaker.status.replace('_', '-')}: {node.breaker.cause}"
+    if node.state == "waiting" or (node.state == "starting" and node.incarnation > 1):
+        return "recovering", f"being restarted, last: {node.last}"
+    if recent:
+        return "recovering", f"failed {recent[-1][0]:.0f} s ago: {node.last}"
+    if node.held and node.state == "stopped":
+        return "maintenance", node.held
+    return "healthy", ""
