@@ -51,6 +51,7 @@ class SqliteStore:
         self._fault: JournalError | None = None
         self._final = False
         self._log = self._path.with_name(f"{self._path.name}-wal")
+        self._log_identity: tuple[int, int] | None = None  # SQLite makes the log with the first write
         self._check_at = 0.0
         self._idle: list[sqlite3.Connection] = []
         self._readers = threading.BoundedSemaphore(_READERS)
@@ -59,7 +60,7 @@ class SqliteStore:
         schema.create_file(self._path)
         self._connection: sqlite3.Connection | None = self._open()
         try:
-            self._identity = (_identity(self._path), _identity(self._log))
+            self._identity = _identity(self._path)
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
             self._session = sessions.Session(self._sessions)
         except BaseException:
@@ -233,9 +234,10 @@ class SqliteStore:
     def _check_names(self) -> None:
         try:
             here = (_identity(self._path), _identity(self._log))
+            self._log_identity = self._log_identity or here[1]
         except OSError:
             here = None
-        if here is None or here != self._identity:
+        if here is None or here != (self._identity, self._log_identity):
             raise self.failed(
                 JournalGone(
                     f"{self._path} (or its -wal) was deleted or replaced while it was open",
