@@ -87,6 +87,7 @@ class Life(Mailbox):
         "reason",
         "ref",
         "resumed",
+        "segment",
         "since",
         "sleeping",
         "starter",
@@ -108,6 +109,8 @@ class Life(Mailbox):
         self.traits = traits
         self.epoch = epoch
         self.name = name
+        self.segment: str | None = None
+        """Its own part of the path, if it has no name that could be that."""
         self.parent = parent
         self.ref: ActorRef[Any]
         self.actor: Actor | None = None
@@ -151,7 +154,7 @@ class Life(Mailbox):
         """Its own part of the path."""
         name = self.name
         if name is None:
-            return f"{self.traits.kind}-{self.epoch}"
+            return self.segment or f"{self.traits.kind}-{self.epoch}"
         return name if isinstance(name, str) else str(name.key)
 
     @property

@@ -197,6 +197,7 @@ class ActorSystem:
         kwargs: Mapping[str, Any] | None = None,
         *,
         name: Name | None = None,
+        label: str | None = None,
         parent: ActorRef[Any] | None = None,
         timeout: float | None = 30.0,
     ) -> ActorRef[A]:
@@ -207,6 +208,7 @@ class ActorSystem:
             args: For its constructor, which runs here, in the calling thread.
             kwargs: For its constructor.
             name: Registered before any code of it runs, released before its end is known.
+            label: Its part of the path when it has no name; nothing is registered.
             parent: Linked to it from the first instant; the child ends when the parent does.
             timeout: Seconds `on_start` may take; after that the incarnation is killed.
 
@@ -216,7 +218,7 @@ class ActorSystem:
             AlreadyStarted: The name is taken; nothing of the actor has run.
             StartIgnored: It declined.
         """
-        cell = self._create(actor_class, args, kwargs, name, parent)
+        cell = self._create(actor_class, args, kwargs, name, parent, label)
         if not cell.traits.starts:
             cell.open()
             return cast("ActorRef[A]", cell.ref)
@@ -240,6 +242,7 @@ class ActorSystem:
         kwargs: Mapping[str, Any] | None = None,
         *,
         name: Name | None = None,
+        label: str | None = None,
         parent: ActorRef[Any] | None = None,
         timeout: float | None = 30.0,
     ) -> "Starting[A]":
@@ -250,7 +253,7 @@ class ActorSystem:
         """
         started: Starting[A] = Starting()
         try:
-            cell = self._create(actor_class, args, kwargs, name, parent)
+            cell = self._create(actor_class, args, kwargs, name, parent, label)
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
@@ -299,6 +302,7 @@ class ActorSystem:
         kwargs: Mapping[str, Any] | None,
         name: Name | None,
         parent: ActorRef[Any] | None,
+        label: str | None = None,
         *,
         raw: bool = False,
     ) -> Cell:
@@ -311,6 +315,7 @@ class ActorSystem:
             )
         above = None if parent is None else parent.cell
         cell = self.new_cell(actor_class, name, above)
+        cell.segment = label
         if name is not None:
             holder = self._name_service(name).register_name(*_key_and_ref(name, cell.ref))
             if holder is not None:

@@ -234,7 +234,8 @@ class Shell:
         token = booting.set(boot)
         timeout = None if spec.start_timeout == inf else spec.start_timeout
         try:
-            started = self.system.start_soon(start, args, kwargs, parent=self.ref, timeout=timeout)
+            label = self.label_of(key, spec)
+            started = self.system.start_soon(start, args, kwargs, label=label, parent=self.ref, timeout=timeout)
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
             self.forget_old(key)
             self._inbox.append(self.failed(key, incarnation, crash(error), error))

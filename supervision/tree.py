@@ -324,7 +324,7 @@ class Tree:
         )
         token = booting.set(boot)
         try:
-            root = system.start(start, args, kwargs, timeout=limit)
+            root = system.start(start, args, kwargs, label=name, timeout=limit)
         finally:
             booting.reset(token)
         monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
