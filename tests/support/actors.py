@@ -1,14 +1,10 @@
 """Actors that do as they are told, a clock that stands still, and a sink that remembers."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any, TypeVar
-
-import pytest
 
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.links import Down, Exit
-from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.events import Event
 
 E = TypeVar("E", bound=Event)
@@ -98,14 +94,3 @@ def notices_of(ref: Any, count: int) -> list[Any]:
 def boom(_: Any) -> None:
     """Crash."""
     raise ValueError("boom")
-
-
-@pytest.fixture
-def sink() -> Sink:
-    return Sink()
-
-
-@pytest.fixture
-def system(sink: Sink) -> Iterator[ActorSystem]:
-    with ActorSystem("test", sink=sink) as system:
-        yield system

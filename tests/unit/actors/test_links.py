@@ -10,7 +10,7 @@ from mlld_sdk.actors.errors import ActorDead, StartFailed
 from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed, Other, Shutdown
 from mlld_sdk.actors.links import DEADLY, DELIVERED, IGNORED, Down, Exit, effect_of
 from mlld_sdk.actors.system import ActorSystem
-from tests.support.actors import Gate, Notices, Puppet, Sink, boom, notices_of, seen_by, sink, system  # noqa: F401
+from tests.support.actors import Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 
 
 def test_linking_twice_is_linking_once_and_works_in_both_directions(system: ActorSystem) -> None:  # LNK-1

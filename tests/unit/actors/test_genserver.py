@@ -26,7 +26,7 @@ from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.names import NameTable, Via
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError, TaskError
-from tests.support.actors import Gate, Puppet, Sink, boom, seen_by, sink, system  # noqa: F401
+from tests.support.actors import Gate, Puppet, Sink, boom, seen_by
 from tests.support.eventually import eventually
 
 
