@@ -145,10 +145,10 @@ class Registry:
         return row.owner if row is not None and row.owner.is_alive() else None
 
     def lookup(self, key: Hashable, *, where: Callable[[Any], object] | None = None) -> list[Registration]:
-        """List the registrations of a key, oldest first: all, or those whose value satisfies `where`."""
+        """List the registrations of a key by live actors, oldest first: all, or those whose value satisfies `where`."""
         with self._lock:
             rows = self._rows.under(key)
-        return [_shown(row) for row in rows if where is None or where(row.value)]
+        return [_shown(row) for row in rows if row.owner.is_alive() and (where is None or where(row.value))]
 
     def keys(self, ref: Ref) -> list[Hashable]:
         """List the keys an actor holds, one for each registration."""
@@ -161,10 +161,11 @@ class Registry:
             return [row.value for row in self._rows.owned(ref, key)]
 
     def select(self, where: Callable[[Registration], object] | None = None) -> list[Registration]:
-        """List all registrations, or those that satisfy `where`. Looks at every one."""
+        """List all registrations of live actors, or those that satisfy `where`. Looks at every one."""
         with self._lock:
             rows = list(self._rows)
-        return [shown for shown in map(_shown, rows) if where is None or where(shown)]
+        found = [_shown(row) for row in rows if row.owner.is_alive()]
+        return found if where is None else [shown for shown in found if where(shown)]
 
     def __len__(self) -> int:
         """Count the registrations."""

@@ -15,12 +15,14 @@ the time it was given.
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from inspect import iscoroutine
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from mlld_sdk.actors.actor import Actor, current_actor
+from mlld_sdk.actors.context import async_cell
 from mlld_sdk.actors.directives import Continue, Stop
 from mlld_sdk.actors.errors import NoSuchActor
 from mlld_sdk.actors.exits import NORMAL, Reason
@@ -84,12 +86,28 @@ class _Job:
         if caller is not None:
             self.context.run(_callers.set, (caller, *callers()))
 
-    def run(self) -> None:
+    def run(self) -> Any:
+        """Call the function; hand back what has to be awaited, if it was a coroutine function."""
         try:
-            self.answer.try_set(self.context.run(self.function))
+            value = self.context.run(self.function)
         except BaseException as error:
             self.error = error
             raise
+        if iscoroutine(value):
+            return self._await(value)
+        self.answer.try_set(value)
+        return Stop(NORMAL)
+
+    async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Stop:
+        for variable, value in self.context.items():
+            if variable is not async_cell:
+                variable.set(value)
+        try:
+            self.answer.try_set(await coroutine)
+        except BaseException as error:
+            self.error = error
+            raise
+        return Stop(NORMAL)
 
     def ended(self, down: Down) -> None:
         """Answer for a task that cannot any more; nothing if it has."""
@@ -110,9 +128,8 @@ class _TaskActor(Actor):
             self.link(self._job.link)
         return Continue()
 
-    def on_continue(self, _: Any) -> Stop:
-        self._job.run()
-        return Stop(NORMAL)
+    def on_continue(self, _: Any) -> Any:
+        return self._job.run()
 
 
 class _Child:
@@ -242,7 +259,7 @@ class Tasks:
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
         with self._lock:
-            return list(self._children)
+            return [ref for ref in self._children if ref.is_alive()]
 
     def terminate_child(self, ref: Ref) -> None:
         """End a task for good, within the time it was given.
@@ -287,6 +304,10 @@ class Tasks:
         check_shutdown(shutdown)
         self._reserve()
         ref, job = self.run(_Child(lambda: _Job(function, link), "temporary", shutdown))
+        if link is not None:
+            # The link alone would wait for the function to return before it ends the task.
+            watch = link.monitor(lambda down: down.reason == NORMAL or ref.kill("its caller has ended"))
+            job.answer.on_done(lambda _: watch.cancel())
         return Task(ref, current_actor(), job.answer)
 
     def _reserve(self) -> None:
