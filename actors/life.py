@@ -20,7 +20,7 @@ from mlld_sdk.actors.errors import (
     StartFailed,
     StartIgnored,
 )
-from mlld_sdk.actors.exits import Crash, Reason, crash
+from mlld_sdk.actors.exits import Crash, Reason, reason_of
 from mlld_sdk.actors.future import PENDING, Future
 from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, effect_of, topology
 from mlld_sdk.actors.mailbox import Entry, Mailbox, Overflow, SystemMessage
@@ -259,7 +259,7 @@ class Life(Mailbox):
         if error is not None:
             if self.traits.like_pykka:
                 pykka_compat.log_failure(self, error)
-            reason = crash(error)
+            reason = reason_of(error)
         self.finish(reason, error or self.error)
 
     def finish(self, reason: Reason, error: BaseException | None = None) -> bool:
