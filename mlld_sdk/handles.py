@@ -26,7 +26,7 @@ from mlld_sdk.run_events import (
     TraceRecorded,
 )
 from mlld_sdk.run_log import EventStream, RunLog
-from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied
+from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied, ScriptError
 from mlld_sdk.types import ExecuteResult, FileVerifyResult, HandleEvent
 
 if TYPE_CHECKING:
@@ -277,9 +277,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             raise RunEnded(f"no active request: {self!r}", hint="only a run in progress can be steered")
         try:
             return send(call, max(0.0, deadline - time.monotonic())).result()
-        except (EngineClosed, EngineDied):
-            if self.done():
-                raise RunEnded(f"the run ended meanwhile: {self!r}") from None
+        except (EngineClosed, EngineDied, ScriptError) as error:
+            if self.done() or error.code == RunEnded.default_code:
+                raise RunEnded(f"the run ended meanwhile: {self!r}") from error
             raise
 
     def _over(self, call: Any) -> None:
