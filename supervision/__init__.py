@@ -1,7 +1,7 @@
 """Supervision: child specs, strategies, restart intensity, backoff, breakers; the tree as data."""
 
 from mlld_sdk.supervision.backoff import Backoff
-from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, breaker
+from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, circuit_breaker
 from mlld_sdk.supervision.errors import (
     BreakerOpen,
     ChildAlreadyPresent,
@@ -45,7 +45,6 @@ from mlld_sdk.supervision.spec import (
     one_for_all,
     one_for_one,
     rest_for_one,
-    supervisor,
     wedge,
 )
 from mlld_sdk.supervision.steps import ChildCounts, ChildRow
@@ -99,16 +98,15 @@ __all__ = [
     "Verdict",
     "Wedge",
     "Wedged",
-    "breaker",
     "budget",
     "check_children",
     "child",
+    "circuit_breaker",
     "dynamic",
     "one_for_all",
     "one_for_one",
     "partitioned",
     "render",
     "rest_for_one",
-    "supervisor",
     "wedge",
 ]

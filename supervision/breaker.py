@@ -49,7 +49,7 @@ def infrastructure_failure(failure: object) -> bool:
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When a breaker opens, for how long, and how it tries again. Build it with `breaker(...)`."""
+    """When a breaker opens, for how long, and how it tries again. Build it with `circuit_breaker(...)`."""
 
     name: str = ""
     failures: int | None = 5
@@ -66,7 +66,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     counts: Callable[[object], bool] = infrastructure_failure
 
 
-def breaker(
+def circuit_breaker(
     name: str = "",
     *,
     failures: int | None = 5,

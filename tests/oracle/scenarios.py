@@ -11,12 +11,13 @@ Steps:
 - `("exit", id, reason)` the child ends by itself; `("kill", id)` it is killed;
 - `("die_together", supervisor, ((id, reason), ...))` several end before the supervisor looks at any of it;
 - `("call", supervisor, function, args)` a management call; `("async", ...)` the same without waiting for the answer;
-- `("hanging", flag)` says that the supervisor will not answer because a start hangs; `("release", id, outcome)` ends it;
+- `("hanging", flag)` says that a start hangs and nobody answers meanwhile; `("release", id, outcome)` ends it;
 - `("which", supervisor)`, `("count", supervisor)` look at the children; `("wait", ms)` lets time pass;
 - `("stranger_exit", supervisor, reason)`, `("parent_exit", reason)`, `("kill_supervisor", supervisor)`.
 
 A trace is a list of what could be seen: `start`, `ignored`, `failed`, `term` (told to stop, and why), `result`,
-`later` (the result of an `async` call; where it stands in the trace means nothing), `which`, `count`, and in the end `alive` or `ended` with a reason.
+`later` (the result of an `async` call; where it stands in the trace means nothing), `which`, `count`, and in the end
+`alive` or `ended` with a reason.
 """
 
 from typing import Any
@@ -74,7 +75,7 @@ def matrix() -> list[Scenario]:
 
 
 def starting() -> list[Scenario]:
-    found = [
+    return [
         scenario("start_in_order_stop_in_reverse", tree("a", "b", "c", "d")),
         scenario("empty", tree(), WHICH, COUNT),
         scenario("start_error_rolls_back", tree("a", "b", c("c", starts=("error",)), "d")),
@@ -97,7 +98,6 @@ def starting() -> list[Scenario]:
         scenario("negative_shutdown", tree(c("a", shutdown=-1))),
         scenario("nested_start_error", tree("a", tree("x", c("y", starts=("error",)), id="inner"), "b")),
     ]
-    return found
 
 
 def intensity() -> list[Scenario]:
@@ -442,21 +442,21 @@ def management() -> list[Scenario]:
         ),
     ]
     hanging = tree(c("a", starts=("ok", "hang", "hang", "ok")), "b", intensity=20)
-    for function in ("terminate_child", "restart_child", "delete_child"):
-        found.append(
-            scenario(
-                f"{function}_while_restarting",
-                hanging,
-                ("hanging", "true"),
-                ("kill", "a"),
-                later(function, "a"),
-                ("release", "a", "error"),
-                *([] if function == "terminate_child" else [("release", "a", "ok")]),
-                ("hanging", "false"),
-                WHICH,
-                COUNT,
-            )
+    found += [
+        scenario(
+            f"{function}_while_restarting",
+            hanging,
+            ("hanging", "true"),
+            ("kill", "a"),
+            later(function, "a"),
+            ("release", "a", "error"),
+            *([] if function == "terminate_child" else [("release", "a", "ok")]),
+            ("hanging", "false"),
+            WHICH,
+            COUNT,
         )
+        for function in ("terminate_child", "restart_child", "delete_child")
+    ]
     found += [
         scenario(
             "start_child_while_restarting",

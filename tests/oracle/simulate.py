@@ -9,7 +9,6 @@ import msgspec
 
 from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
-from mlld_sdk.supervision.turn import World
 from mlld_sdk.supervision.management import counts
 from mlld_sdk.supervision.management import rows as rows_of
 from mlld_sdk.supervision.spec import SupervisorSpec
@@ -36,6 +35,7 @@ from mlld_sdk.supervision.steps import (
     Tell,
     TerminateChild,
 )
+from mlld_sdk.supervision.turn import World
 from tests.oracle.trace import build, build_child, refused, result, rows
 
 EXITS = {
