@@ -7,7 +7,6 @@ item is taken from the input only when one may start.
 
 import os
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -15,7 +14,6 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import TaskTimeout
-from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.stream_slots import Slots
 from mlld_sdk.actors.system import ActorSystem
@@ -28,6 +26,7 @@ I = TypeVar("I")  # noqa: E741 - the input
 Ref = ActorRef[Any]
 OnSlow = Literal["exit", "kill_task"]
 Outcome: TypeAlias = Ok[T] | Exited
+_Entry: TypeAlias = tuple[Task[T], I, Timer | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,9 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
     def __init__(
         self, system: ActorSystem, source: Iterator[I], spawn: Callable[[I], Task[T]], options: StreamOptions
     ) -> None:
-        self._running: dict[int, tuple[Task[T], I, Timer | None]] = {}
+        # Tasks and timers know `_news` and `_running` only, never the run itself: so a loop that is left drops the
+        # last reference to the run, and that is what ends it.
+        self._running: dict[int, _Entry[T, I]] = {}
         self._closed = False
         self._timers = system.timers
         self._source = source
@@ -100,11 +101,10 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
             options.max_concurrency, ordered=options.ordered, waiting=options.max_waiting
         )
         self._exhausted = False
-        self._lock = threading.Lock()
-        self._news: deque[tuple[int, Outcome[T] | None]] = deque()
-        self._arrival: Future[None] = Future()
+        self._news: _News[T] = _News()
         self._owner = current_actor()
-        self._watch = self._owner.monitor(self._owner_died) if self._owner is not None else None
+        running = self._running
+        self._watch = None if self._owner is None else self._owner.monitor(lambda _: _kill_all(running))
 
     def __iter__(self) -> "_Run[I, T]":
         return self
@@ -140,7 +140,7 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
-        self._kill_all()
+        _kill_all(self._running)
         finish = getattr(self._source, "close", None)
         if finish is not None:
             finish()
@@ -168,60 +168,81 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
                 self._start(item)
         if self._slots.empty:
             raise StopIteration
-        with self._lock:
-            if self._arrival.done:
-                self._arrival = Future()
-            if self._news:
-                self._arrival.try_set()
-            return self._arrival
+        return self._news.next_arrival()
 
     def _start(self, item: I) -> None:
-        task = self._spawn(item)
-        number = self._slots.enter()
+        task, number, news = self._spawn(item), self._slots.enter(), self._news
         limit = self._options.timeout
-        timer = None if limit is None else self._timers.after(limit, lambda: self._note(number, None))
+        timer = None if limit is None else self._timers.after(limit, lambda: news.note(number, None))
         self._running[number] = (task, item, timer)
-        task.watch(lambda done: self._note(number, done.outcome))
-
-    def _note(self, number: int, outcome: Outcome[T] | None) -> None:
-        """Take in, on any thread, how a task ended, or that its time is over."""
-        with self._lock:
-            self._news.append((number, outcome))
-            self._arrival.try_set()
+        task.watch(lambda done: news.note(number, done.outcome))
 
     def _absorb(self) -> None:
-        while self._news:
-            number, outcome = self._news.popleft()
-            if number not in self._running:
-                continue
-            task, item, timer = self._running.pop(number)
-            if timer is not None:
-                timer.cancel()
-            if outcome is None:
-                _kill(task)
-                if self._options.on_timeout == "exit":
-                    raise TaskTimeout(
-                        f"an item took longer than {self._options.timeout} s",
-                        hint='give it more time, or go on without it: on_timeout="kill_task"',
-                    )
-                outcome = Exited(TOO_SLOW)
-            elif isinstance(outcome, Exited) and self._options.linked and not self._traps_exits():
+        for number, outcome in self._news.take():
+            entry = self._running.pop(number, None)
+            if entry is not None:
+                self._slots.finish(number, self._result_of(entry, outcome))
+
+    def _result_of(self, entry: "_Entry[T, I]", outcome: Outcome[T] | None) -> Outcome[T]:
+        """Say what a task that is over contributes to the stream, or raise what ends the iteration."""
+        task, item, timer = entry
+        if timer is not None:
+            timer.cancel()
+        if outcome is None:
+            _kill(task)
+            if self._options.on_timeout == "exit":
+                raise TaskTimeout(
+                    f"an item took longer than {self._options.timeout} s",
+                    hint='give it more time, or go on without it: on_timeout="kill_task"',
+                )
+            failed: Exited = Exited(TOO_SLOW)
+        elif isinstance(outcome, Ok):
+            return outcome
+        else:
+            failed = outcome
+            if self._options.linked and not self._traps_exits():
                 task.result(timeout=0)
-            if isinstance(outcome, Exited) and self._options.zip_input_on_exit:
-                outcome = replace(outcome, input=item)
-            self._slots.finish(number, outcome)
+        return replace(failed, input=item) if self._options.zip_input_on_exit else failed
 
     def _traps_exits(self) -> bool:
         return self._owner is not None and self._owner.info().traps_exits
 
-    def _owner_died(self, _: Down) -> None:
-        self._kill_all()
 
-    def _kill_all(self) -> None:
-        for task, _, timer in list(self._running.values()):
-            if timer is not None:
-                timer.cancel()
-            _kill(task)
+class _News(Generic[T]):
+    """What tasks and timers report, on their threads, until the run looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: list[tuple[int, Outcome[T] | None]] = []
+        self._arrival: Future[None] = Future()
+
+    def note(self, number: int, outcome: Outcome[T] | None) -> None:
+        """Say how a task ended, or, with `None`, that its time is over."""
+        with self._lock:
+            self._reports.append((number, outcome))
+            self._arrival.try_set()
+
+    def take(self) -> list[tuple[int, Outcome[T] | None]]:
+        """Take all reports."""
+        with self._lock:
+            reports, self._reports = self._reports, []
+        return reports
+
+    def next_arrival(self) -> Future[None]:
+        """Give a future that is answered when there are reports."""
+        with self._lock:
+            if self._arrival.done:
+                self._arrival = Future()
+            if self._reports:
+                self._arrival.try_set()
+            return self._arrival
+
+
+def _kill_all(running: "dict[int, _Entry[Any, Any]]") -> None:
+    for task, _, timer in list(running.values()):
+        if timer is not None:
+            timer.cancel()
+        _kill(task)
 
 
 def _kill(task: Task[Any]) -> None:
