@@ -52,7 +52,7 @@ class Named:
     @property
     def ref(self) -> ActorRef[Any] | None:
         """The incarnation that lives now, if one does."""
-        return self._services.system.whereis(self.name)
+        return self._services.whereis(self.name)
 
     def execute(
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]

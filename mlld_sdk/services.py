@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlld_sdk.actors.library_errors import UnknownName
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import find, publish
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.bay import EngineBay
 from mlld_sdk.budget import EngineBudget
@@ -17,6 +19,8 @@ from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink
 from mlld_sdk.journal import Journal
 from mlld_sdk.port import Port
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.tree import Tree
 from mlld_sdk.transport.engine import Engine
 
 
@@ -26,6 +30,8 @@ class LookForWork:
 
 
 LOOK = LookForWork()
+
+NAME = "mlld"
 
 
 @dataclass(slots=True)
@@ -40,6 +46,7 @@ class Services:
         sink: Takes events.
         state_dir: Where isolated caches lie.
         ports: The way to the engines of each agent and pool that lives, by path.
+        tree: Who is where; set once the tree has started.
     """
 
     system: ActorSystem
@@ -49,12 +56,13 @@ class Services:
     sink: Sink
     state_dir: Path
     ports: dict[str, Port] = field(default_factory=dict)
+    tree: Tree | None = None
     _bays: dict[str, EngineBay[Engine]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(self) -> None:
         """Let the actors of the system find these services."""
-        self.system.services[Services, "mlld"] = self
+        publish(self.system, self, NAME)
 
     @staticmethod
     def of(system: ActorSystem) -> "Services":
@@ -63,12 +71,12 @@ class Services:
         Raises:
             ConfigurationError: The system belongs to no runtime.
         """
-        found = system.services.get((Services, "mlld"))
-        if not isinstance(found, Services):
+        try:
+            return find(system, Services, NAME)
+        except UnknownName:
             raise ConfigurationError(
                 f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
-            )
-        return found
+            ) from None
 
     def bay(self, name: str, make: Callable[[], EngineBay[Engine]]) -> EngineBay[Engine]:
         """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it."""
@@ -95,9 +103,18 @@ class Services:
             bay.kill_busy()
             self.close_bay(name)
 
+    def whereis(self, name: str) -> ActorRef[Any] | None:
+        """Find who fills a place in the tree now, if anybody does."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.ref(name)
+        except (ChildNotFound, ChildUnavailable):
+            return None
+
     def poke(self, name: str) -> None:
         """Have an agent look for work, if it is there."""
-        ref: ActorRef[Any] | None = self.system.whereis(name)
+        ref = self.whereis(name)
         if ref is not None:
             ref.cast(LOOK)
 

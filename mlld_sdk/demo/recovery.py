@@ -77,7 +77,7 @@ class Recovery:
         steps: int,
         pause: float,
         kill: bool = True,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], object] = print,
     ) -> None:
         self.directory = directory
         self.steps = steps
@@ -153,7 +153,7 @@ class Recovery:
     def _take(self, said: dict[str, Any] | None) -> None:
         if said is None:
             raise DemoFailed("the service ended without a result")
-        match said["name"]:
+        match said["event"]:
             case "demo.result":
                 self.result, self.tree = said["result"], said["tree"]
             case "step.finished":
@@ -241,7 +241,7 @@ def main(engine: str, picture: Path, steps: int = 24, pause: float = 0.1) -> int
 
 def _play(directory: Path, engine: str, steps: int, pause: float, *, kill: bool) -> Recovery:
     directory.mkdir()
-    say: Callable[[str], None] = print if kill else str
+    say: Callable[[str], object] = print if kill else str
     demo = Recovery(directory, engine=engine, steps=steps, pause=pause, kill=kill, say=say)
     demo.play()
     return demo

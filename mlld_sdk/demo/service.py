@@ -63,7 +63,7 @@ def main() -> None:
         threading.Thread(target=_obey, args=(runtime,), daemon=True).start()
         result = run.result(timeout=120)
         runtime.bus.detach("demo")
-        _write({"name": "demo.result", "result": result, "tree": runtime.tree()})
+        _write({"event": "demo.result", "result": result, "tree": runtime.tree()})
 
 
 def _options() -> argparse.Namespace:
@@ -84,7 +84,7 @@ def _obey(runtime: Runtime) -> None:
 
 
 def _say(event: Event) -> None:
-    _write({"name": name_of(event), **fields_of(event)})
+    _write({**fields_of(event), "event": name_of(event)})
 
 
 def _write(what: dict[str, Any]) -> None:

@@ -1,0 +1,385 @@
+"""The runtime: one supervision tree in one process, with everything its agents share."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from queue import SimpleQueue
+from tempfile import gettempdir
+from types import TracebackType
+from typing import Any, Final, Self
+
+from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.agent import Agent
+from mlld_sdk.agent_handle import AgentHandle
+from mlld_sdk.budget import EngineBudget
+from mlld_sdk.engine_owner import EngineOwner
+from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.journal import Journal, Retention, Values
+from mlld_sdk.journal.options import Durability
+from mlld_sdk.pool import Pool, PoolHandle
+from mlld_sdk.runs import RunHandle
+from mlld_sdk.services import Services
+from mlld_sdk.signals import caught_signals
+from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.snapshot import NodeView
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.state import State
+from mlld_sdk.supervision.supervisor import Supervisor
+from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
+from mlld_sdk.supervision.verdict import Verdict
+from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.transport.sweep import sweep_orphans
+
+EXIT_CLEAN: Final = 0
+EXIT_GAVE_UP: Final = 1
+EXIT_FORCED: Final = 75
+
+ROUNDS: Final = 1.0
+"""Seconds between two looks for runs that other processes have submitted."""
+
+KEEP: Final = Retention()
+"""What is kept of ended runs unless something else is said."""
+
+Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
+
+
+class RuntimeNotRunning(InfrastructureError):
+    """The runtime has not been started, or has been stopped."""
+
+    default_code = "RUNTIME_NOT_RUNNING"
+
+
+class Runtime:
+    """A supervision tree and all that its agents share: the journal, the engines' budget, the stream of events.
+
+    ```python
+    tree = one_for_one(child(Reviewer, name="reviewer", working_dir="flows"))
+    with Runtime(tree, store="state.db") as runtime:
+        print(runtime["reviewer"].run({"topic": "safety"}).result(timeout=600))
+    ```
+
+    Several may live in one process. Nothing is started before `start` or the `with` block.
+
+    Args:
+        tree: What to supervise.
+        store: File of the journal, made if it is not there; `None` keeps runs in memory only.
+        name: First part of every path in the tree; part of what runs are filed under, so keep it.
+        max_engines: Engines that may live at once, idle ones included.
+        min_free_memory: Bytes that must be free before another engine is started.
+        stagger: Seconds between two starts of engines.
+        durability: `full` survives a power cut, `normal` every crash of the program.
+        retention: Which ended runs to keep.
+        values: Registered types of user values in runs and steps.
+        start_timeout: Seconds the tree may take to start.
+        drain_timeout: Seconds runs get to end when the runtime is told to stop.
+        stop_timeout: Seconds the tree then gets to stop before what is left is killed.
+        env: Clocks and chance.
+    """
+
+    def __init__(
+        self,
+        tree: Root,
+        *,
+        store: str | os.PathLike[str] | None = None,
+        name: str = "root",
+        max_engines: int | None = None,
+        min_free_memory: int = 0,
+        stagger: float = 0.0,
+        durability: Durability = "full",
+        retention: Retention | None = KEEP,
+        values: Values | None = None,
+        start_timeout: float = 60.0,
+        drain_timeout: float = 10.0,
+        stop_timeout: float = 20.0,
+        env: Env | None = None,
+    ) -> None:
+        self.name = name
+        self.env = env or Env()
+        self.bus = Bus(self.env)
+        self._spec = tree
+        self._store = None if store is None else Path(store)
+        self._durability: Durability = durability
+        self._retention = retention
+        self._values = values
+        self._budget = EngineBudget(max_engines, min_free_memory=min_free_memory, stagger=stagger, env=self.env)
+        self._start_timeout = start_timeout
+        self._drain_timeout = drain_timeout
+        self._stop_timeout = stop_timeout
+        self._lock = threading.Lock()
+        self._tree: Tree | None = None
+        self._system: ActorSystem | None = None
+        self._journal: Journal | None = None
+        self._services: Services | None = None
+        self._report: ShutdownReport | None = None
+        self._words: SimpleQueue[str] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._rounds: threading.Thread | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the tree and return when every child has started; unfinished runs are taken up again.
+
+        Raises:
+            StartFailed: A child did not start; nothing is left running.
+            JournalError: The store cannot be opened.
+        """
+        with self._lock:
+            if self._tree is not None:
+                raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
+            sweep_orphans(sink=self.bus.emit, env=self.env)
+            journal = Journal.open(
+                self._store,
+                env=self.env,
+                sink=self.bus.emit,
+                durability=self._durability,
+                retention=self._retention,
+                values=self._values,
+            )
+            system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
+            services = Services(system, journal, self._budget, self.env, self.bus.emit, self._state_dir())
+            services.publish()
+            self._journal, self._system, self._services = journal, system, services
+            try:
+                self._tree = services.tree = Tree.start(
+                    system, self._spec, name=self.name, timeout=self._start_timeout, sink=self.bus.emit
+                )
+            except BaseException:
+                self._shut_down()
+                raise
+            self._tree.root.monitor(lambda _: self._words.put("ended"))
+            self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
+            self._rounds.start()
+        return self
+
+    def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
+        """Let runs end, stop the tree in reverse order, kill what is left, and close everything.
+
+        Runs that do not end in time are handed back: they go on when the runtime is started again. Calling it again
+        returns the same report.
+
+        Args:
+            timeout: Seconds for the whole, instead of the runtime's own `drain_timeout` and `stop_timeout`.
+            drain: Whether to wait for runs at all.
+        """
+        limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        with self._lock:
+            if self._report is None:
+                tree = self._running()
+                began = time.monotonic()
+                if drain:
+                    self.drain(self._drain_timeout if limit is None else limit / 2)
+                left = self._stop_timeout if limit is None else max(0.1, limit - (time.monotonic() - began))
+                self._report = tree.stop(left)
+                self._shut_down()
+        return self._report
+
+    def drain(self, timeout: float = 10.0) -> bool:
+        """Let no agent take up more runs, and wait until those under way have ended; say whether they have in time."""
+        deadline = time.monotonic() + timeout
+        threads = []
+        done: list[bool] = []
+
+        def wait(handle: AgentHandle) -> None:
+            try:
+                handle.drain(max(0.0, deadline - time.monotonic()))
+                done.append(True)
+            except MlldError:
+                done.append(False)
+
+        for handle in self.agents():
+            thread = threading.Thread(target=wait, args=(handle,), name=f"drain-{handle.name}")
+            thread.start()
+            threads.append(thread)
+        for thread in threads:
+            thread.join()
+        return all(done)
+
+    def run_forever(self) -> int:
+        """Run until SIGTERM, SIGINT or the end of the tree; for the main thread of a service.
+
+        The first signal drains and stops in order, a further one kills at once.
+
+        Returns:
+            The exit status: 0 when all stopped in order, 75 when something had to be killed, 1 when the root gave up.
+        """
+        with caught_signals(self._words):
+            if self._tree is None:
+                self.start()
+            first = self._words.get()
+            if first == "ended":
+                self.stop(drain=False)
+                return EXIT_GAVE_UP
+            stopper = threading.Thread(target=self._stop_and_say, name=f"{self.name}-stop")
+            stopper.start()
+            word = self._words.get()
+            while word == "ended":
+                word = self._words.get()
+            if word != "stopped":
+                self._kill()
+            stopper.join()
+            assert self._report is not None
+            return EXIT_CLEAN if word == "stopped" and self._report.clean else EXIT_FORCED
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop(drain=kind is None)
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Any:
+        """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
+
+        Returns:
+            An `AgentHandle`, a `PoolHandle`, or a `Place` for other actors.
+
+        Raises:
+            ChildNotFound: There is none.
+        """
+        path, start = self._find(name)
+        services = self._services_or_raise()
+        if isinstance(start, type) and issubclass(start, Pool):
+            return PoolHandle(services, path)
+        if isinstance(start, type) and issubclass(start, EngineOwner):
+            return AgentHandle(services, path)
+        return self._running()[path]
+
+    def agent(self, name: str) -> AgentHandle:
+        """Find an agent; as `runtime[name]`, for those who want its type."""
+        found = self[name]
+        if not isinstance(found, AgentHandle):
+            raise ConfigurationError(f"{name} is no agent", hint="use runtime[name]")
+        return found
+
+    def pool(self, name: str) -> PoolHandle:
+        """Find a pool; as `runtime[name]`, for those who want its type."""
+        found = self[name]
+        if not isinstance(found, PoolHandle):
+            raise ConfigurationError(f"{name} is no pool", hint="use runtime[name]")
+        return found
+
+    def place(self, path: str) -> Place:
+        """Name a place in the tree, whoever fills it."""
+        return self._running()[path]
+
+    def run(self, run_id: str) -> RunHandle:
+        """Attach to a run by its id, whoever submitted it, and in whichever process.
+
+        Raises:
+            RunNotFound: There is none of that id.
+        """
+        journal = self.journal
+        journal.run(run_id)
+        return RunHandle(journal, run_id)
+
+    def agents(self) -> list[AgentHandle]:
+        """List the agents of the tree."""
+        services = self._services_or_raise()
+        found = ((path, start) for path, start in self._places() if isinstance(start, type))
+        return [AgentHandle(services, path) for path, start in found if issubclass(start, Agent)]
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """The runs."""
+        if self._journal is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._journal
+
+    @property
+    def system(self) -> ActorSystem:
+        """The actors."""
+        if self._system is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._system
+
+    def snapshot(self) -> NodeView:
+        """Take a picture of the tree; nobody is asked for anything."""
+        return self._running().snapshot()
+
+    def tree(self) -> str:
+        """Print the tree."""
+        return str(self._running())
+
+    def verdict(self) -> Verdict:
+        """Say in a word how the tree is, and what is wrong with it."""
+        return self._running().verdict()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _running(self) -> Tree:
+        if self._tree is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._tree
+
+    def _services_or_raise(self) -> Services:
+        self._running()
+        assert self._services is not None
+        return self._services
+
+    def _places(self) -> Iterator[tuple[str, Any]]:
+        """List paths and what is started there, from the states supervisors have published."""
+        todo = [self._running().root]
+        while todo:
+            state = self._running().grove.states.get(todo.pop())
+            if state is None:
+                continue
+            for slot in state.slots:
+                label = slot.spec.name if isinstance(state, State) else f"{slot.spec.name}-{slot.key}"
+                yield f"{state.path}/{label}", slot.spec.start
+                if slot.child is not None:
+                    todo.append(slot.child)
+
+    def _find(self, name: str) -> tuple[str, Any]:
+        whole = name if name.split("/", 1)[0] == self.name else f"{self.name}/{name}"
+        places = list(self._places())
+        exact = [place for place in places if place[0] == whole]
+        found = exact or [place for place in places if place[0].rsplit("/", 1)[-1] == name]
+        if len(found) != 1:
+            raise ChildNotFound(name if not found else f"{name} (ambiguous: {', '.join(path for path, _ in found)})")
+        return found[0]
+
+    def _state_dir(self) -> Path:
+        if self._store is not None:
+            return self._store.absolute().with_name(f"{self._store.name}.d")
+        return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
+
+    def _make_rounds(self) -> None:
+        """Wake agents for whom other processes have submitted runs."""
+        services = self._services_or_raise()
+        while not self._stopping.wait(ROUNDS):
+            try:
+                kinds = {run.kind for run in services.journal.runs(states=("pending",), limit=1000)}
+            except MlldError:
+                continue  # the journal tells by itself that it is not well
+            for kind in kinds:
+                services.poke(kind)
+
+    def _stop_and_say(self) -> None:
+        self.stop()
+        self._words.put("stopped")
+
+    def _kill(self) -> None:
+        """End everything now: engines first, then actors."""
+        services, tree = self._services_or_raise(), self._running()
+        services.close()
+        tree.root.kill("a second signal came")
+
+    def _shut_down(self) -> None:
+        self._stopping.set()
+        if self._services is not None:
+            self._services.close()
+        if self._system is not None:
+            self._system.stop()
+        if self._journal is not None:
+            self._journal.close()
+        if self._rounds is not None:
+            self._rounds.join()
+        self.bus.close()
