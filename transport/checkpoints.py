@@ -191,13 +191,13 @@ class Selector(NamedTuple):
 
     Attributes:
         function: Name without `@`; empty when `checkpoint` is set.
-        index: Only entries with this `invocationIndex`.
+        site: Only entries with this `invocationIndex`.
         prefix: Only entries whose `argsPreview` starts with this text.
         checkpoint: Name of a checkpoint: the entries at and behind it.
     """
 
     function: str = ""
-    index: int | None = None
+    site: int | None = None
     prefix: str | None = None
     checkpoint: str | None = None
 
@@ -221,7 +221,7 @@ def parse_selector(text: str) -> Selector:
     if function and not rest:
         return Selector(function=function)
     if function and rest[0] == ":" and rest[1:].isdigit():
-        return Selector(function=function, index=int(rest[1:]))
+        return Selector(function=function, site=int(rest[1:]))
     if function and rest[:2] in ('("', "('") and rest[-2:] == rest[1] + ")" and len(rest) > 4:
         return Selector(function=function, prefix=rest[2:-2])
     raise SelectorError(f'expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: {text!r}')
@@ -450,7 +450,7 @@ class CheckpointCache:
             entry
             for entry in entries
             if entry.fn == selector.function
-            and (selector.index is None or entry.invocation_index == selector.index)
+            and (selector.site is None or entry.invocation_index == selector.site)
             and (selector.prefix is None or entry.args_preview.startswith(selector.prefix))
         ]
 

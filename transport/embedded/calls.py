@@ -15,8 +15,8 @@ from mlld_sdk.transport.embedded.syntax import (
     Call,
     Field,
     For,
-    Hole,
     Loop,
+    Method,
     Reference,
     Shell,
     Span,
@@ -24,7 +24,7 @@ from mlld_sdk.transport.embedded.syntax import (
     Unsupported,
     When,
 )
-from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text
+from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text, text_of
 
 LARGE_VARIABLE = 100_000
 """Longer texts go into a shell script instead of its environment, which the system limits."""
@@ -71,7 +71,7 @@ class Calls:
 
     # -- functions
 
-    def call_by_name(self, name: str, args: tuple[Any, ...], span: Span, scope: Scope) -> Value:
+    def call_by_name(self, name: str, args: tuple[Any, ...], span: Span | None, scope: Scope) -> Value:
         """Call `@name(args)`."""
         target = scope.find(name)
         if target is None:
@@ -87,7 +87,7 @@ class Calls:
                 "MlldInterpreterError",
             )
         values = [self._argument(arg, name, scope) for arg in args]
-        return self.call(target.data, name, values, span, scope)
+        return self.call(target.data, name, values, span, scope, keyed=_keyed(args, values))
 
     def _argument(self, node: Any, function: str, scope: Scope) -> Value:
         if (
@@ -99,7 +99,14 @@ class Calls:
         return self.evaluate(node, scope)
 
     def call(
-        self, function: Function, name: str, values: list[Value], span: Span, caller: Scope, *, cached: bool = True
+        self,
+        function: Function,
+        name: str,
+        values: list[Value],
+        span: Span | None,
+        caller: Scope,
+        *,
+        keyed: list[Any] | None = None,
     ) -> Value:
         """Call a function, or take its stored answer.
 
@@ -107,9 +114,10 @@ class Calls:
             function: What to call.
             name: The name it is called by, which is what the cache knows it by.
             values: The arguments.
-            span: Where the call stands.
+            span: Where the call stands, if it stands anywhere by itself.
             caller: The scope of the call, to notice recursion.
-            cached: False for calls that are never cached: statements and pipeline stages.
+            keyed: The arguments as the cache's key has them; None for calls that are never cached: statements and
+                pipeline stages.
         """
         self.run.step()
         if function.name in caller.calling:
@@ -119,11 +127,10 @@ class Calls:
                 "CIRCULAR_REFERENCE",
                 "MlldInterpreterError",
             )
-        if not (cached and "llm" in function.labels and self.memory.active):
+        if keyed is None or "llm" not in function.labels or not self.memory.active:
             return self._run_body(function, values, caller)
-        args = [_storable(value.data) for value in values]
-        ticket, answer = self.memory.look_up(name, args, self._site(span))
-        self._announce("hit" if answer is not MISSING else "miss", name, ticket.key, args)
+        ticket, answer = self.memory.look_up(name, keyed, self._site(span))
+        self._announce("hit" if answer is not MISSING else "miss", name, ticket.key, keyed)
         if answer is not MISSING:
             return Value(answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
         started = self.run.milliseconds()
@@ -136,7 +143,9 @@ class Calls:
             facts = {"fn": name, "key": key, "argsPreview": args_preview(args)}
             self.run.report({"type": f"checkpoint:{outcome}", "checkpoint": facts})
 
-    def _site(self, span: Span) -> str:
+    def _site(self, span: Span | None) -> str:
+        if span is None:
+            return f"{self.run.job.path or ''}#unknown"
         point = self.run.positions.point(span.start)
         return f"{self.run.job.path or ''}#{point['line']}:{point['column']}"
 
@@ -152,11 +161,15 @@ class Calls:
             value = self.block_value(body, scope)
         elif isinstance(body, Unsupported):
             raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
+        elif isinstance(body, Call):
+            value = self.call_by_name(body.name, body.args, None, scope)
         else:
             value = self.evaluate(body, scope)
         own = _body_taint(body)
         origin = merge(Origin(function.labels, function.labels), arguments, own, value.origin)
-        return Value(value.data, origin)
+        if isinstance(body, (Reference, Field)):
+            return Value(text_of(value), origin)
+        return Value(value.data, origin, "null" if value.data is None else value.text)
 
     def call_stage(self, stage: Call, value: Value, scope: Scope) -> Value:
         """Call a pipeline stage with the value that flows in as its first argument."""
@@ -166,7 +179,7 @@ class Calls:
                 f"Pipeline command @{stage.name} is not defined", "INTERPRETATION_FAILED", "MlldInterpreterError"
             )
         values = [value, *(self._argument(arg, stage.name, scope) for arg in stage.args)]
-        return self.call(target.data, stage.name, values, stage.span, scope, cached=False)
+        return self.call(target.data, stage.name, values, stage.span, scope)
 
     # -- shells
 
@@ -190,7 +203,11 @@ class Calls:
             argv = ["/bin/sh", "-c", command]
             name = command.split(maxsplit=1)[0] if command.split() else ""
             origin = merge(Origin(taint=("src:cmd",), sources=(f"command:{name}",)), origin)
-            text = self._spawn(argv, {}, stdin, None)
+            operator = _forbidden_operator(command)
+            if operator:
+                text = f"Shell operator {operator} is not allowed in cmd {{ }} commands"
+            else:
+                text = self._spawn(argv, {}, stdin, None)
         else:
             variables, origin = self._shell_variables(node.variables or params, scope)
             prelude = "".join(
@@ -205,7 +222,7 @@ class Calls:
             text = self._spawn(["bash"], small, prelude + node.body.strip("\n") + "\n", pipeline)
         from mlld_sdk.transport.embedded.evaluator import parsed_output
 
-        return Value(parsed_output(text), origin)
+        return Value(parsed_output(text), origin, text if statement else None)
 
     def _shell_variables(self, names: tuple[str, ...], scope: Scope) -> tuple[dict[str, str], Origin]:
         variables: dict[str, str] = {}
@@ -214,12 +231,12 @@ class Calls:
             value = scope.find(name)
             if value is None:
                 continue
-            variables[name.replace("-", "_")] = _for_shell(value.data)
+            variables[name] = _for_shell(value.data)
             origins.append(value.origin)
         return variables, merge(*origins)
 
     def command_text(self, body: Template, scope: Scope) -> tuple[str, Origin]:
-        """Fill the holes of a `cmd` body; inside double quotes the text is protected from the shell."""
+        """Fill the holes of a `cmd` body with texts the shell takes as they are."""
         pieces: list[str] = []
         origins: list[Origin] = []
         for part in body.parts:
@@ -227,17 +244,9 @@ class Calls:
                 pieces.append(part)
                 continue
             hole, in_quotes = part
-            value = (
-                self.evaluate(Template((hole,)), scope)
-                if not _is_container(hole, self, scope)
-                else self.evaluate(hole.value, scope)
-            )
+            value = self.evaluate(hole, scope)
             origins.append(value.origin)
-            text = inline_text(value.data)
-            if in_quotes:
-                pieces.append("".join("\\" + char if char in '\\"$`' else char for char in text))
-            else:
-                pieces.append(_quoted(text) if isinstance(value.data, (list, dict)) else text)
+            pieces.append(_shell_words(value, in_quotes=in_quotes))
         return "".join(pieces).strip(), merge(*origins)
 
     def _spawn(self, argv: list[str], variables: dict[str, str], stdin: str | None, pipeline: str | None) -> str:
@@ -261,13 +270,22 @@ class Calls:
         return (stdout if stdout.strip() else stderr).rstrip()
 
 
-def _is_container(hole: Hole, calls: Calls, scope: Scope) -> bool:
-    head = hole.value
-    while isinstance(head, Field):
-        head = head.target
-    if not isinstance(head, Reference) or scope.find(head.name) is None or hole.omit or hole.default or hole.when:
-        return False
-    return isinstance(calls.evaluate(hole.value, scope).data, (list, dict))
+def _keyed(nodes: tuple[Any, ...], values: list[Value]) -> list[Any]:
+    """Give arguments as the cache's key has them: what was written or computed in place counts as text."""
+    return [
+        _storable(value.data) if isinstance(value.data, (list, dict, Function)) or _is_named(node) else _as_text(value)
+        for node, value in zip(nodes, values, strict=True)
+    ]
+
+
+def _is_named(node: Any) -> bool:
+    while isinstance(node, (Field, Method)):
+        node = node.target
+    return isinstance(node, Reference)
+
+
+def _as_text(value: Value) -> str:
+    return "" if value.data is None else scalar_text(value.data)
 
 
 def _storable(data: Any) -> Any:
@@ -286,8 +304,40 @@ def _for_shell(data: Any) -> str:
     if data is None:
         return ""
     if isinstance(data, list):
-        return "\n".join(inline_text(item) for item in data)
+        return "\n".join("" if item is None else inline_text(item) for item in data)
     return inline_text(data)
+
+
+def _shell_words(value: Value, *, in_quotes: bool) -> str:
+    """Write a value into a command line: as one text inside quotes, else as words, or as quoted JSON."""
+    data = value.data
+    if not in_quotes and isinstance(data, list) and not any(isinstance(item, (list, dict)) for item in data):
+        return " ".join(_protected(scalar_text(item)) for item in data)
+    if not in_quotes and isinstance(data, (list, dict)):
+        return _quoted(inline_text(data))
+    return _protected(text_of(value))
+
+
+def _protected(text: str) -> str:
+    return "".join("\\" + char if char in '\\"$`' else char for char in text)
+
+
+def _forbidden_operator(command: str) -> str:
+    """Find an operator that `cmd` refuses, outside of quotes, or give an empty text."""
+    quote = ""
+    at = 0
+    while at < len(command):
+        char = command[at]
+        if char == "\\" and quote != "'":
+            at += 1
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in ";&" or command.startswith("||", at):
+            return command[at : at + 2] if command[at + 1 : at + 2] == char else char
+        at += 1
+    return ""
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from mlld_sdk.transport.embedded.calls import Calls
-from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.errors import Bail, ScriptError
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
 from mlld_sdk.transport.embedded.methods import call_method, read_field
 from mlld_sdk.transport.embedded.operators import calculate, compare, describe, equal, fits
@@ -31,16 +31,18 @@ from mlld_sdk.transport.embedded.syntax import (
     Reference,
     Shell,
     Show,
+    Skip,
     Slice,
-    Span,
     Template,
     Ternary,
     Unary,
     When,
 )
-from mlld_sdk.transport.embedded.values import NOTHING, Value, inline_text, is_number, is_truthy, ordered
+from mlld_sdk.transport.embedded.values import NOTHING, Value, inline_text, is_truthy, ordered, text_of
 
 STATEMENTS = (Show, Log, Output, Continue, Done)
+SKIPPED: Any = object()
+"""The value of a round that gives no item."""
 
 
 class Evaluator(Calls):
@@ -56,7 +58,7 @@ class Evaluator(Calls):
     def text(self, node: Any, scope: Scope) -> tuple[str, Origin]:
         """Give an expression as it reads inside a text."""
         value = self.evaluate(node, scope)
-        return inline_text(value.data), value.origin
+        return text_of(value), value.origin
 
     # -- plain things
 
@@ -116,7 +118,7 @@ class Evaluator(Calls):
             value = self._hole(part, scope) if isinstance(part, Hole) else self.evaluate(part, scope)
             if isinstance(part, FileRead) and value.data is None:
                 continue
-            pieces.append(inline_text(value.data))
+            pieces.append(text_of(value))
             origins.append(value.origin)
         return Value("".join(pieces), merge(*origins))
 
@@ -143,8 +145,10 @@ class Evaluator(Calls):
         except OSError as error:
             if node.optional:
                 return NOTHING
-            raise ScriptError(f"Failed to load content: {node_path(node)}: {error.strerror}") from error
-        return Value(text.rstrip("\n") if text.endswith("\n") else text, UNKNOWN)
+            raise ScriptError(
+                f"Failed to load content: {node_path(node)}: {error.strerror}", name="MlldError"
+            ) from error
+        return Value(_file_data(path, text), UNKNOWN, text)
 
     def path(self, node: Template, scope: Scope) -> str:
         """Give a path as an absolute one; `@base` is the project root, the rest is relative to the script."""
@@ -227,10 +231,15 @@ class Evaluator(Calls):
     # -- when
 
     def _when(self, node: When, scope: Scope) -> Value:
-        branch = self.choose(node, scope)
-        if branch is None:
-            return NOTHING
-        return self.branch_value(branch, scope)
+        try:
+            branch = self.choose(node, scope)
+            return NOTHING if branch is None else self.branch_value(branch, scope)
+        except ScriptError as error:
+            if error is self.run.abort_error or isinstance(error, Bail) or error.code == "E_WHEN_EXPRESSION":
+                raise
+            raise ScriptError(
+                f"Error evaluating action: {error.message}", "E_WHEN_EXPRESSION", "MlldWhenExpressionError"
+            ) from error
 
     def choose(self, node: When, scope: Scope) -> Any:
         """Find the action of the first branch that fits, or None."""
@@ -248,6 +257,8 @@ class Evaluator(Calls):
         """Give the value of a branch, which may be a block or a statement too."""
         if isinstance(action, Block):
             return self.block_value(action, Scope(scope))
+        if isinstance(action, Skip):
+            return Value(SKIPPED)
         if isinstance(action, STATEMENTS):
             return self.execute(action, scope)
         return self.evaluate(action, scope)
@@ -267,7 +278,7 @@ class Evaluator(Calls):
         value = self.evaluate(node.source, scope)
         for stage in node.stages:
             if isinstance(stage, Shell):
-                value = self.shell(stage._replace(stdin=None), scope, stdin=inline_text(value.data))
+                value = self.shell(stage._replace(stdin=None), scope, stdin=text_of(value))
             else:
                 value = self.call_stage(stage, value, scope)
         return value
@@ -304,6 +315,18 @@ class Evaluator(Calls):
     }
 
 
+def _file_data(path: str, text: str) -> Any:
+    """Read a file's text as data where its name says that it is some."""
+    try:
+        if path.endswith(".json"):
+            return json.loads(text)
+        if path.endswith(".jsonl"):
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        return text
+    return text
+
+
 def node_path(node: FileRead) -> str:
     """Give a path as it was written."""
     return "".join(part if isinstance(part, str) else part.raw for part in node.path.parts)
@@ -323,9 +346,8 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def list_of(value: Value, span: Span) -> list[tuple[str, Any]]:
+def list_of(value: Value) -> list[tuple[str, Any]]:
     """Give what a `for` goes over as pairs of key and item."""
-    del span
     if isinstance(value.data, list):
         return [(str(at), item) for at, item in enumerate(value.data)]
     if isinstance(value.data, dict):
@@ -335,8 +357,3 @@ def list_of(value: Value, span: Span) -> list[tuple[str, Any]]:
         "VALIDATION_FAILED",
         "MlldDirectiveError",
     )
-
-
-def is_plain_number(data: Any) -> bool:
-    """Say whether a loop's limit is usable."""
-    return is_number(data)

@@ -19,6 +19,7 @@ from mlld_sdk.transport.embedded.syntax import (
     Parallel,
     Pipe,
     Reference,
+    Return,
     Shell,
     Slice,
     Span,
@@ -113,14 +114,17 @@ class ExpressionParser(TemplateParser):
             mark = self.pos
             self.skip_blanks()
             operator = next((word for word in LEVELS[level] if self.looking_at(word)), None)
-            if operator is None or self.looking_at("=>") or self._is_comment(operator):
+            if operator is None or self.looking_at("=>") or self._is_other(operator):
                 self.pos = mark
                 return left
             self.pos += len(operator)
             self.skip_space()
             left = Binary(operator, left, self._binary(level + 1))
 
-    def _is_comment(self, operator: str) -> bool:
+    def _is_other(self, operator: str) -> bool:
+        """Say whether what looks like an operator is a comment or the last branch of a `when`."""
+        if operator == "*":
+            return self.text[self.pos + 1 : self.pos + 12].lstrip().startswith("=>")
         return operator in ("<", ">") and self.looking_at(operator * 2)
 
     def _unary(self) -> Any:
@@ -423,14 +427,8 @@ class ExpressionParser(TemplateParser):
             self.expect("=>", "behind the condition of when")
             self.skip_space()
             branches.append(Branch(condition, action()))
-            self._end_of_branch()
-        return When(subject, tuple(branches), Span(start, self.pos))
-
-    def _end_of_branch(self) -> None:
-        self.skip_space()
-        while self.peek() in (",", ";") and self.peek():
-            self.pos += 1
             self.skip_space()
+        return When(subject, tuple(branches), Span(start, self.pos))
 
     def _branch_value(self) -> Any:
         if self._at_block():
@@ -502,8 +500,11 @@ class ExpressionParser(TemplateParser):
         self.skip_blanks()
         source = self.expression()
         self.skip_blanks()
-        if self.looking_at_word("when"):
-            raise UnsupportedConstruct("'for ... when'", self.line(start))
+        where = None
+        if self.take_word("when"):
+            self.skip_blanks()
+            where = self.ternary()
+            self.skip_blanks()
         if self.take("=>"):
             self.skip_space()
             body = action()
@@ -511,7 +512,7 @@ class ExpressionParser(TemplateParser):
             body = self.block()
         else:
             raise self.error("Missing '=>' or '[' in for directive. Expected: for @var in @collection => action", start)
-        return For(key, name, source, body, parallel, Span(start, self.pos))
+        return For(key, name, source, where, body, parallel, Span(start, self.pos))
 
     def _loop_name(self) -> str:
         if not self.take("@"):
@@ -566,4 +567,7 @@ class ExpressionParser(TemplateParser):
             self.skip_blanks()
         if self.peek() != "[":
             raise self.error("loop requires a block. Expected: loop [ ... ]", start)
-        return Loop(limit, pace, until, self.block(), Span(start, self.pos))
+        body = self.block()
+        if any(isinstance(statement, Return) for statement in body.statements):
+            raise self.error("'=>' cannot stand directly in the block of a loop; use done", start)
+        return Loop(limit, pace, until, body, Span(start, self.pos))

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.evaluator import Evaluator, list_of
+from mlld_sdk.transport.embedded.evaluator import SKIPPED, Evaluator, list_of
 from mlld_sdk.transport.embedded.labels import Origin
 from mlld_sdk.transport.embedded.scope import Scope
-from mlld_sdk.transport.embedded.syntax import Block, For, Loop
+from mlld_sdk.transport.embedded.syntax import Block, Field, For, Loop, Reference, Return
 from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy
 
 DEFAULT_CAP = 4
+LAST: Any = object()
+"""What a round gives that was the last one because of `done`."""
 
 
 class ReturnSignal(Exception):  # not an error: the way a block ends with `=> value`
@@ -31,9 +33,6 @@ class RoundSignal(Exception):  # not an error: the way a round of a loop ends
         self.done = done
 
 
-SKIPPED: Any = object()
-
-
 class Loops(Evaluator):
     """Repeats things."""
 
@@ -49,28 +48,61 @@ class Loops(Evaluator):
         return [value for value in self._rounds(node, scope, one) if value is not SKIPPED]
 
     def run_for(self, node: For, scope: Scope) -> None:
-        """Run a `for` as a statement."""
+        """Run a `for` as a statement; a failing round ends it, `done` too."""
 
-        def one(key: str, item: Any, origin: Origin) -> None:
+        def one(key: str, item: Any, origin: Origin) -> Any:
+            inner = self._round_scope(node, key, item, origin, scope)
+            if inner is None:
+                return SKIPPED
             try:
-                self._round(node, key, item, origin, scope)
-            except RoundSignal:
-                return
+                self._do_round(node.body, inner)
+            except RoundSignal as signal:
+                return LAST if signal.done else None
+            return None
 
-        self._rounds(node, scope, one)
+        self._rounds(node, scope, one, collects=False)
+
+    def _do_round(self, body: Any, scope: Scope) -> None:
+        if not isinstance(body, Block):
+            self.execute(body, scope)
+            return
+        for statement in body.statements:
+            if isinstance(statement, Return):
+                self.evaluate(statement.value, scope)
+                return
+            self.execute(statement, scope)
 
     def _round(self, node: For, key: str, item: Any, origin: Origin, scope: Scope) -> Any:
+        inner = self._round_scope(node, key, item, origin, scope)
+        if inner is None:
+            return SKIPPED
+        inner.returns = True
+        if isinstance(node.body, (Reference, Field)):
+            return self._lenient(node.body, inner).data
+        return self.branch_value(node.body, inner).data
+
+    def _round_scope(self, node: For, key: str, item: Any, origin: Origin, scope: Scope) -> Scope | None:
+        """Make the scope of a round, or None when its `when` leaves it out."""
         self.run.step()
         inner = Scope(scope)
         inner.define(node.name, Value(item, origin))
         inner.define(node.key or f"{node.name}_key", Value(key))
-        return self.branch_value(node.body, inner).data
+        if node.where is not None and not is_truthy(self._lenient(node.where, inner).data):
+            return None
+        return inner
 
-    def _rounds(self, node: For, scope: Scope, one: Callable[[str, Any, Origin], Any]) -> list[Any]:
+    def _rounds(
+        self, node: For, scope: Scope, one: Callable[[str, Any, Origin], Any], *, collects: bool = True
+    ) -> list[Any]:
         source = self.evaluate(node.source, scope)
-        items = list_of(source, node.span)
+        items = list_of(source)
         if node.parallel is None:
-            return [one(key, item, source.origin) for key, item in items]
+            results: list[Any] = []
+            for key, item in items:
+                results.append(one(key, item, source.origin))
+                if results[-1] is LAST:
+                    break
+            return results
         cap_value = self.evaluate(node.parallel.cap, scope).data if node.parallel.cap is not None else DEFAULT_CAP
         cap = int(cap_value) if is_number(cap_value) and cap_value >= 1 else DEFAULT_CAP
 
@@ -79,7 +111,7 @@ class Loops(Evaluator):
             try:
                 return one(key, item, source.origin)
             except ScriptError as error:
-                if error is self.run.abort_error:
+                if error is self.run.abort_error or not collects:
                     raise
                 return self._failed_round(node, at, key, item, error)
 

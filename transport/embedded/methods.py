@@ -122,8 +122,8 @@ def read_field(data: Any, key: Any) -> Any:
             return len(data)
         if is_number(key) or (isinstance(key, str) and key.lstrip("-").isdigit()):
             at = int(key)
-            return data[at] if -len(data) <= at < len(data) else None
-        raise _no_field(key, data)
+            return data[at] if 0 <= at < len(data) else None
+        return None
     if data is None:
         return None
     if isinstance(data, str):

@@ -32,7 +32,7 @@ def to_number(data: Any) -> float:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Compare as mlld's `==` does: numbers and texts that look alike are equal."""
+    """Compare as mlld's `==` does: numbers and texts that look alike are equal, lists by content, objects never."""
     if isinstance(left, bool) or isinstance(right, bool):
         if isinstance(left, bool) and isinstance(right, bool):
             return left is right
@@ -45,7 +45,9 @@ def equal(left: Any, right: Any) -> bool:
         return right.strip() != "" and to_number(right) == left
     if isinstance(left, str) and is_number(right):
         return left.strip() != "" and to_number(left) == right
-    if isinstance(left, (list, dict)) and isinstance(right, (list, dict)):
+    if isinstance(left, dict) or isinstance(right, dict):
+        return False
+    if isinstance(left, list) and isinstance(right, list):
         return json_text(left) == json_text(right)
     return (type(left) is type(right) and bool(left == right)) or (
         is_number(left) and is_number(right) and left == right
@@ -68,7 +70,7 @@ def calculate(operator: str, left: Any, right: Any, place: str) -> float:
     Raises:
         ScriptError: For texts added with `+`; mlld has templates for that.
     """
-    if operator == "+" and (isinstance(left, str) or isinstance(right, str)):
+    if operator == "+" and isinstance(left, str) and isinstance(right, str):
         first, second = to_number(left), to_number(right)
         if math.isnan(first) or math.isnan(second):
             raise ScriptError(

@@ -7,6 +7,7 @@ from mlld_sdk.transport.embedded.expressions import CODE_LANGUAGES, ExpressionPa
 from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
 from mlld_sdk.transport.embedded.syntax import (
     Bail,
+    Binary,
     Block,
     Call,
     Checkpoint,
@@ -14,6 +15,7 @@ from mlld_sdk.transport.embedded.syntax import (
     Done,
     Exe,
     Export,
+    FileRead,
     If,
     Import,
     Let,
@@ -23,13 +25,17 @@ from mlld_sdk.transport.embedded.syntax import (
     Output,
     Return,
     Run,
+    Say,
     Script,
-    Shell,
     Show,
+    Skip,
     Span,
     Template,
+    Ternary,
+    Unary,
     Unsupported,
     Var,
+    When,
 )
 
 RESUME_MODES = ("auto", "manual", "never")
@@ -73,6 +79,8 @@ class Parser(ExpressionParser):
             self.skip_space()
             if self.pos >= self.end:
                 return Script(tuple(statements), resume, frontmatter, self.text)
+            if self.pos and self.text[self.pos - 1] != "\n":
+                raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
             statements.append(self._line_statement())
 
     def _line_statement(self) -> Any:
@@ -80,7 +88,9 @@ class Parser(ExpressionParser):
         statement = self.statement(start, top=True)
         if not self.at_line_end():
             raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
-        if isinstance(statement, (Show, Var, Exe)):
+        if isinstance(statement, (Show, Var, Exe)) and not (
+            isinstance(statement, Show) and isinstance(statement.value, FileRead)
+        ):
             self.finish_line()
             statement = statement._replace(span=Span(start, self.pos))
         return statement
@@ -97,7 +107,7 @@ class Parser(ExpressionParser):
         if self.peek() == "@":
             return self._bare(start)
         for word, reader in self._readers.items():
-            if self.looking_at_word(word) and (word != "let" or not top):
+            if self.looking_at_word(word) and word not in (("let",) if top else ("var", "exe", "export", "import")):
                 self.pos += len(word)
                 self.skip_blanks()
                 return reader(start)
@@ -150,17 +160,29 @@ class Parser(ExpressionParser):
             statements.append(self.statement(self.pos))
 
     def action(self) -> Any:
-        """Read the action of a statement-level `for`, `when` or `if`."""
+        """Read the action of a statement-level `for`."""
         if self.peek() == "[":
             return self.block()
         start = self.pos
         if self.take_word("skip"):
-            return Continue(Literal(None), Span(start, self.pos))
-        if self.at_quote() or self.peek() in "{<":
+            return Skip(Span(start, self.pos))
+        if self.at_quote() or (self.peek() and self.peek() in "{<"):
             return self.expression()
         if self.looking_at_word("cmd") or self.looking_at_word("sh"):
             return Run(self.expression(), Span(start, self.pos))
         return self.statement(start)
+
+    def _when_action(self) -> Any:
+        start = self.pos
+        if self.at_quote():
+            value = self.expression()
+            return Say(value, Span(start, self.pos))
+        if self.take_word("null"):
+            return Literal(None)
+        for word in ("for", "if", "when", "loop"):
+            if self.looking_at_word(word):
+                raise self.error(f"'{word}' cannot be the action of when; put it into a block", start)
+        return self.action()
 
     # -- statements
 
@@ -237,34 +259,27 @@ class Parser(ExpressionParser):
         return Exe(name, tuple(params), labels, self._exe_body(start), Span(start, self.pos))
 
     def _exe_body(self, start: int) -> Any:
-        if self.peek() == "[" and (self._at_block() or not self._is_list()):
+        if self.peek() == "[":
+            if not self._at_block():
+                raise self.error("Invalid exe syntax. A list cannot be the body of an exe", start)
             return self.block()
-        if self.looking_at_word("run"):
-            self.pos += 3
+        if self.take_word("run"):
             self.skip_blanks()
-        if self.peek() == "{" and not self._is_object():
-            return Shell("cmd", self.command_body(), (), None, False, Span(start, self.pos))
-        return self.expression()
-
-    def _is_list(self) -> bool:
-        mark = self.pos
-        try:
-            self.bracketed()
-        except ScriptParseError:
-            return False
-        finally:
-            self.pos = mark
-        return True
-
-    def _is_object(self) -> bool:
-        mark = self.pos
-        try:
-            self.object()
-        except ScriptParseError:
-            return False
-        finally:
-            self.pos = mark
-        return True
+            if self.looking_at_word("sh"):
+                raise self.error("Invalid 'run' keyword in exe definition", start)
+        if self.peek() == "<":
+            raise UnsupportedConstruct("a file as the body of an exe", self.line(start))
+        heads = ("cmd", "sh", "when", "for", "loop", "stream", "foreach", *CODE_LANGUAGES)
+        if not (self.peek() in "@{" or self.at_quote() or any(self.looking_at_word(head) for head in heads)):
+            raise self.error(
+                "Invalid exe syntax. Expected a template, a command, a block or a reference as body", start
+            )
+        body = self.expression()
+        if isinstance(body, (Binary, Ternary, Unary)):
+            raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
+        if isinstance(body, When) and body.subject is None and self.text[self.pos - 1] != "]":
+            raise self.error("Invalid exe syntax. Expected [ behind when", start)
+        return body
 
     def _show(self, start: int) -> Show:
         char = self.peek()
@@ -285,9 +300,6 @@ class Parser(ExpressionParser):
                 return Run(self._foreign_code(language, self.pos), Span(start, self.pos))
         if self.looking_at_word("cmd") or self.looking_at_word("sh") or self.peek() == "@":
             return Run(self.expression(), Span(start, self.pos))
-        if self.peek() == "{":
-            shell = Shell("cmd", self.command_body(), (), None, False, Span(start, self.pos))
-            return Run(shell, Span(start, self.pos))
         raise self.error("Commands in run must be wrapped in braces or quotes")
 
     def _bare(self, start: int) -> Any:
@@ -344,15 +356,13 @@ class Parser(ExpressionParser):
         if self.at_quote():
             text = self.quoted()
             return text if isinstance(text, Template) else Template((text.data,))
-        parts: list[Any] = []
+        parts: list[str] = []
         while self.pos < self.end and self.peek() not in " \t\r\n]":
-            if self.peek() == "@" and self.peek(1) in LETTERS and self.peek(1):
-                parts.append(self.path_hole())
-                continue
+            if self.peek() == "@":
+                raise UnsupportedConstruct("a variable in a path without quotes", self.line())
             parts.append(self.peek())
             self.pos += 1
-        text = "".join(part for part in parts if isinstance(part, str))
-        return Template((text,)) if len(text) == len(parts) else Template(tuple(parts))
+        return Template(("".join(parts),))
 
     def _append(self, start: int) -> Output:
         value = self.expression()
@@ -427,7 +437,7 @@ class Parser(ExpressionParser):
 
     def _when(self, start: int) -> Any:
         self.pos = start + (self.text[start] == "/")
-        return self.when(self.action)
+        return self.when(self._when_action)
 
     def _for(self, start: int) -> Any:
         self.pos = start + (self.text[start] == "/")
@@ -461,12 +471,16 @@ class Parser(ExpressionParser):
         return Bail(message, Span(start, self.pos))
 
     def _continue(self, start: int) -> Continue:
-        value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
-        return Continue(value, Span(start, self.pos))
+        return Continue(self._round_value(), Span(start, self.pos))
 
     def _done(self, start: int) -> Done:
-        value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
-        return Done(value, Span(start, self.pos))
+        return Done(self._round_value(), Span(start, self.pos))
+
+    def _round_value(self) -> Any:
+        """Read the value of `continue` or `done`; in parentheses it is just that."""
+        if self.at_line_end() or self.peek() == "]":
+            return Literal(None)
+        return self.primary() if self.peek() == "(" else self.expression()
 
     def _checkpoint(self, start: int) -> Checkpoint:
         name = self.expression()

@@ -1,5 +1,6 @@
 """Names and what they stand for."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import ScriptError
@@ -22,12 +23,15 @@ class Scope:
     Attributes:
         outer: Where names are looked up that are not found here.
         calling: Names of the functions whose bodies are being run on the way to here.
+        returns: Whether the value of a `when` statement here ends the body, as it does inside functions.
     """
 
     def __init__(self, outer: "Scope | None" = None, *, calling: frozenset[str] | None = None) -> None:
         self.outer = outer
         self.calling: frozenset[str] = calling if calling is not None else outer.calling if outer else frozenset()
+        self.returns: bool = calling is not None or (outer is not None and outer.returns)
         self._values: dict[str, Value] = {}
+        self._waiting: dict[str, Callable[[], Value]] = {}
         self._lines: dict[str, str] = {}
 
     def find(self, name: str) -> Value | None:
@@ -37,27 +41,26 @@ class Scope:
             value = scope._values.get(name)
             if value is not None:
                 return value
+            if name in scope._waiting:
+                scope._values[name] = scope._waiting.pop(name)()
+                return scope._values[name]
             scope = scope.outer
         return None
-
-    def has_own(self, name: str) -> bool:
-        """Say whether the name is defined right here."""
-        return name in self._values
 
     def define(self, name: str, value: Value) -> None:
         """Set a name here, whether it was set before or not."""
         self._values[name] = value
 
-    def declare(self, name: str, value: Value, place: str, here: str) -> None:
+    def declare(self, name: str, value: Value | Callable[[], Value], place: str, here: str) -> None:
         """Set a name here for the first time.
 
         Args:
             name: The name.
-            value: What it stands for.
+            value: What it stands for, or a function that finds out when somebody asks.
             place: Where in which file this happens, for the next error.
             here: The same, as the end of this error's message.
         """
-        if name in self._values:
+        if name in self._lines:
             raise ScriptError(
                 f"Interpreter error (variable-redefinition): Variable '{name}' is already defined and cannot be redefined. "
                 f"Originally defined at {self._lines.get(name, 'unknown')}. Variables in mlld are immutable by design. "
@@ -65,7 +68,10 @@ class Scope:
                 "VARIABLE_REDEFINITION",
                 "VariableRedefinitionError",
             )
-        self._values[name] = value
+        if isinstance(value, Value):
+            self._values[name] = value
+        else:
+            self._waiting[name] = value
         self._lines[name] = place
 
     def reassign(self, name: str, value: Value) -> bool:

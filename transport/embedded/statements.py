@@ -25,17 +25,22 @@ from mlld_sdk.transport.embedded.syntax import (
     If,
     Import,
     Let,
+    ListLiteral,
+    Literal,
     Log,
     Loop,
     Method,
+    ObjectLiteral,
     Output,
     Pipe,
     Reference,
     Return,
     Run,
+    Say,
     Script,
     Shell,
     Show,
+    Skip,
     Span,
     Unsupported,
     Var,
@@ -74,7 +79,7 @@ class Interpreter(Loops):
                 self.execute(statement, scope)
         except ReturnSignal as signal:
             return signal.value
-        return NOTHING
+        return Value("")
 
     # -- names
 
@@ -86,17 +91,26 @@ class Interpreter(Loops):
 
     def _var(self, node: Var, scope: Scope) -> Value:
         place, here = self._place(node.span)
+        if isinstance(node.value, (ListLiteral, ObjectLiteral)) and not is_constant(node.value):
+            # what is put together from other values is put together when somebody asks for it
+            labels = Origin(node.labels, node.labels)
+            scope.declare(node.name, lambda: self._labelled(self.evaluate(node.value, scope), labels), place, here)
+            self.run.record(UNKNOWN)
+            return NOTHING
         if isinstance(node.value, Block):
-            value = self.block_value(node.value, Scope(scope))
+            value = self.block_value(node.value, Scope(scope, calling=scope.calling))
         else:
             value = self._assigned(node.value, scope, node.span)
         if isinstance(value.data, Function):
             value = value._replace(data=value.data._replace(name=node.name))
-        if node.labels:
-            value = Value(value.data, merge(Origin(node.labels, node.labels), value.origin))
+        value = self._labelled(value, Origin(node.labels, node.labels))
         scope.declare(node.name, value, place, here)
         self.run.record(value.origin)
         return value
+
+    @staticmethod
+    def _labelled(value: Value, labels: Origin) -> Value:
+        return value._replace(origin=merge(labels, value.origin))
 
     def _assigned(self, node: Any, scope: Scope, span: Span) -> Value:
         head = node.source if isinstance(node, Pipe) else node
@@ -112,11 +126,10 @@ class Interpreter(Loops):
         return self.evaluate(node, scope)
 
     def _let(self, node: Let, scope: Scope) -> Value:
-        value = (
-            self.block_value(node.value, Scope(scope))
-            if isinstance(node.value, Block)
-            else self._assigned(node.value, scope, node.span)
-        )
+        if isinstance(node.value, Block):
+            value = self.block_value(node.value, Scope(scope, calling=scope.calling))
+        else:
+            value = self._lenient(node.value, scope)
         if not node.augment:
             scope.define(node.name, value)
             return value
@@ -215,7 +228,7 @@ class Interpreter(Loops):
 
     def _show(self, node: Show, scope: Scope) -> Value:
         value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
-        text = page_of(value.data)
+        text = shown_text(value)
         streamed = isinstance(node.value, Call) and self._streams(node.value.name, scope)
         if not streamed:
             self.run.effect("both", text if text.endswith("\n") else text + "\n", node.span)
@@ -242,11 +255,11 @@ class Interpreter(Loops):
             if target is None or not isinstance(target.data, Function):
                 raise ScriptError(f"Executable variable not found: {body.name}")
             values = [self._argument(arg, body.name, scope) for arg in body.args]
-            value = self.call(target.data, body.name, values, body.span, scope, cached=False)
+            value = self.call(target.data, body.name, values, body.span, scope)
         else:
             value = self.evaluate(body, scope)
         self.run.record(value.origin)
-        text = page_text(value.data)
+        text = page_text(value.data if value.text is None else value.text)
         if text:
             self.run.effect("both", text if text.endswith("\n") else text + "\n")
         if isinstance(body, Shell):
@@ -261,7 +274,7 @@ class Interpreter(Loops):
 
     def _log(self, node: Log, scope: Scope) -> Value:
         value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
-        text = written_text(value.data)
+        text = written_text(value)
         self.run.effect("stderr", text if text.endswith("\n") else text + "\n")
         self.run.record(Origin(sources=("log",)))
         return value
@@ -274,13 +287,13 @@ class Interpreter(Loops):
             path, _ = self.text(node.target, scope)
             self.run.write_state(path, value)
         elif node.kind in ("stdout", "stderr"):
-            text = written_text(value.data)
+            text = written_text(value)
             self.run.effect(node.kind, text if text.endswith("\n") else text + "\n")
         elif node.kind == "append":
             self._append_to(node, value, scope)
         else:
             path = self.path(node.target, scope)
-            text = written_text(value.data)
+            text = written_text(value)
             _write_file(path, text, "w")
             metadata = {"targetType": "file", "directive": "output", "suppressDefaultHostEffectWrite": False}
             self.run.effect("file", text, node.span, path=path, mode="write", metadata=metadata)
@@ -295,12 +308,14 @@ class Interpreter(Loops):
                 "OUTPUT_GENERATION_FAILED",
                 "MlldOutputError",
             )
+        if isinstance(node, Call):
+            return self.call_by_name(node.name, node.args, None, scope)
         return self.evaluate(node, scope)
 
     def _append_to(self, node: Output, value: Value, scope: Scope) -> None:
         path = self.path(node.target, scope)
         as_rows = path.endswith(".jsonl")
-        text = json_text(value.data) if as_rows else written_text(value.data)
+        text = json_text(value.data) if as_rows else written_text(value)
         text = text if text.endswith("\n") else text + "\n"
         _write_file(path, text, "a")
         metadata = {
@@ -314,14 +329,21 @@ class Interpreter(Loops):
 
     def _when(self, node: When, scope: Scope) -> Value:
         action = self.choose(node, scope)
-        if action is None:
-            return NOTHING
         if isinstance(action, Block):
             inner = Scope(scope)
             for statement in action.statements:
                 self.execute(statement, inner)
             return NOTHING
-        return self.execute(action, scope)
+        if isinstance(action, (Say, Run)) and scope.returns and not isinstance(getattr(action, "body", None), Shell):
+            value = self.evaluate(action.value if isinstance(action, Say) else action.body, scope)
+            if value.data is not None:
+                raise ReturnSignal(value)
+            return NOTHING
+        if isinstance(action, Say):
+            if scope.outer is None:
+                self._show(Show(action.value, action.span), scope)
+            return NOTHING
+        return NOTHING if action is None else self.execute(action, scope)
 
     def _if(self, node: If, scope: Scope) -> Value:
         chosen = node.yes if is_truthy(self._lenient(node.condition, scope).data) else node.no
@@ -343,13 +365,19 @@ class Interpreter(Loops):
     def _bail(self, node: Bail, scope: Scope) -> Value:
         if node.message is None:
             raise BailError("Script terminated by bail directive.")
-        raise BailError(page_text(self.evaluate(node.message, scope).data))
+        raise BailError(self.text(node.message, scope)[0])
 
     def _return(self, node: Return, scope: Scope) -> Value:
-        raise ReturnSignal(self.evaluate(node.value, scope))
+        value = self._lenient(node.value, scope)
+        raise ReturnSignal(Value("") if value is NOTHING else value)
 
     def _continue(self, node: Continue, scope: Scope) -> Value:
         raise RoundSignal(self.evaluate(node.value, scope), done=False)
+
+    def _skip(self, node: Skip, scope: Scope) -> Value:
+        """Do nothing: outside of a value there is no item to leave out."""
+        del node, scope
+        return NOTHING
 
     def _done(self, node: Done, scope: Scope) -> Value:
         raise RoundSignal(self.evaluate(node.value, scope), done=True)
@@ -363,7 +391,7 @@ class Interpreter(Loops):
 
     def _return_text(self, value: Value) -> None:
         self.run.record(value.origin) if value.origin else None
-        text = page_of(value.data)
+        text = shown_text(value)
         if text:
             self.run.effect("both", text)
 
@@ -385,12 +413,14 @@ class Interpreter(Loops):
         Return: _return,
         Continue: _continue,
         Done: _done,
+        Skip: _skip,
         Checkpoint: _checkpoint,
     }
 
 
-def page_of(data: Any) -> str:
+def shown_text(value: Value) -> str:
     """Print what `show` shows; a text that is JSON is printed as such."""
+    data = value.data if value.text is None else value.text
     if isinstance(data, Function):
         return f"[executable: {data.name}]"
     if isinstance(data, str) and data.strip()[:1] in ("{", "["):
@@ -402,13 +432,23 @@ def page_of(data: Any) -> str:
     return page_text(data)
 
 
-def written_text(data: Any) -> str:
+def written_text(value: Value) -> str:
     """Print what `output` and `log` write: containers always over several lines."""
+    data = value.data if value.text is None else value.text
     return json_text(data, indent=2) if isinstance(data, (list, dict)) else page_text(data)
 
 
 def _is_plain(node: Any) -> bool:
-    return type(node).__name__ == "Literal"
+    return isinstance(node, Literal)
+
+
+def is_constant(node: Any) -> bool:
+    """Say whether an expression needs nothing but itself."""
+    if isinstance(node, ListLiteral):
+        return all(is_constant(item) for item in node.items)
+    if isinstance(node, ObjectLiteral):
+        return all(key is not None and is_constant(item) for key, item in node.entries)
+    return isinstance(node, Literal)
 
 
 def _augmented(old: Any, new: Any) -> Any:

@@ -140,11 +140,12 @@ class Parallel(NamedTuple):
 
 
 class For(NamedTuple):
-    """`for @name in source => body` or `for @key, @name in source [ ... ]`."""
+    """`for @name in source when where => body` or `for @key, @name in source [ ... ]`."""
 
     key: str | None
     name: str
     source: Any
+    where: Any
     body: Any
     parallel: Parallel | None
     span: Span
@@ -304,6 +305,19 @@ class Return(NamedTuple):
 
 class Continue(NamedTuple):
     """`continue value` inside a loop."""
+
+    value: Any
+    span: Span
+
+
+class Skip(NamedTuple):
+    """`skip`: the round of a `for` gives no item."""
+
+    span: Span
+
+
+class Say(NamedTuple):
+    """A quoted text as the action of a `when`: what a function returns, or what is shown at the top of a script."""
 
     value: Any
     span: Span

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
 from mlld_sdk.transport.embedded.scanner import LETTERS, WORD, Scanner
 from mlld_sdk.transport.embedded.syntax import Field, FileRead, Hole, Literal, Reference, Span, Template
 
@@ -111,7 +112,7 @@ class TemplateParser(Scanner):
                 flush()
                 parts.append(self.hole(quoting))
                 chars.extend(self._boundary())
-            elif char == "<" and (read := self.file_read_in_text()) is not None:
+            elif char == "<" and (quoting.newlines or not chars) and (read := self.file_read_in_text()) is not None:
                 flush()
                 parts.append(read)
             else:
@@ -131,6 +132,8 @@ class TemplateParser(Scanner):
         name = self.identifier()
         value = self.postfix(Reference(name, Span(start, self.pos)), start, tight=True)
         raw = self.text[start : self.pos]
+        if self.looking_at("|@"):
+            raise UnsupportedConstruct("a pipe inside a text", self.line(start))
         if self.looking_at('??"') or self.looking_at("??'"):
             self.pos += 2
             return Hole(value, raw, default=self.quoted())
@@ -235,31 +238,28 @@ class TemplateParser(Scanner):
         self._boundary()
         return Hole(value, raw)
 
-    def raw_body(self, opening: str = "{") -> str:
-        """Read a shell body between braces; braces inside must pair up, quotes may hold any."""
+    def raw_body(self) -> str:
+        """Read a shell body between braces; braces inside must pair up, quoted texts may hold any."""
         start = self.pos
-        self.expect(opening, "to open the body")
-        depth, begin, quote = 1, self.pos, ""
+        self.expect("{", "to open the body")
+        depth, begin = 1, self.pos
         while self.pos < self.end:
             char = self.text[self.pos]
-            if quote:
-                if char == "\\" and quote == '"':
-                    self.pos += 1
-                elif char == quote:
-                    quote = ""
-            elif char in "\"'":
-                quote = char
-            elif char == "\\":
-                self.pos += 1
-            elif char == "{":
-                depth += 1
-            elif char == "}":
-                depth -= 1
-                if depth == 0:
-                    self.pos += 1
-                    return self.text[begin : self.pos - 1]
+            if char in "\"'":
+                self.pos = self._behind_quoted(char)
+                continue
+            depth += (char == "{") - (char == "}")
             self.pos += 1
+            if depth == 0:
+                return self.text[begin : self.pos - 1]
         raise self.error("Unterminated code block. Expected '}'", start)
+
+    def _behind_quoted(self, quote: str) -> int:
+        """Find the end of a quoted text in a shell body; a quote without a partner is a plain character."""
+        at = self.pos + 1
+        while at < self.end and self.text[at] != quote:
+            at += 2 if self.text[at] == "\\" and quote == '"' else 1
+        return at + 1 if at < self.end else self.pos + 1
 
     def command_body(self) -> Template:
         """Read the body of `cmd`: text with holes, where single quotes protect."""
@@ -268,7 +268,6 @@ class TemplateParser(Scanner):
         parts: list[Any] = []
         chars: list[str] = []
         quote = ""
-        depth = 1
         while True:
             char = self.peek()
             if not char:
@@ -291,13 +290,11 @@ class TemplateParser(Scanner):
                 quote = ""
             elif not quote and char in "\"'":
                 quote = char
-            elif not quote and char == "{":
-                depth += 1
             elif not quote and char == "}":
-                depth -= 1
-                if depth == 0:
-                    self.pos += 1
-                    break
+                self.pos += 1
+                break
+            elif not quote and (char in "{;&<>" or self.looking_at("||")):
+                raise self.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
             chars.append(char)
             self.pos += 1
         if chars:

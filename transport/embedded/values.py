@@ -1,5 +1,6 @@
 """Values of a script and how they become text: on the page, inside a template, in a shell."""
 
+import math
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.checkpoints import json_text, number_text, property_order
@@ -7,10 +8,17 @@ from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin
 
 
 class Value(NamedTuple):
-    """Plain data (text, number, boolean, None, list, dictionary or a `Function`) and where it came from."""
+    """Plain data (text, number, boolean, None, list, dictionary or a `Function`) and where it came from.
+
+    Attributes:
+        data: The value.
+        origin: Where it came from.
+        text: How it prints, when that is not what `data` would print: the text of a JSON file, the `null` of a function.
+    """
 
     data: Any
     origin: Origin = UNKNOWN
+    text: str | None = None
 
 
 NOTHING = Value(None)
@@ -18,9 +26,7 @@ NOTHING = Value(None)
 
 def tidy_number(number: float) -> float:
     """Turn a float that is a whole number into an int, so that it prints and compares as one number."""
-    if isinstance(number, float) and number.is_integer() and abs(number) <= 2**53:
-        return int(number)
-    return number
+    return int(number) if math.isfinite(number) and number == int(number) and abs(number) <= 2**53 else number
 
 
 def is_number(data: Any) -> bool:
@@ -42,6 +48,11 @@ def scalar_text(data: Any) -> str:
 def inline_text(data: Any) -> str:
     """Print a value inside a template: containers as compact JSON."""
     return json_text(data) if isinstance(data, (list, dict)) else scalar_text(data)
+
+
+def text_of(value: Value) -> str:
+    """Print a value inside a text."""
+    return inline_text(value.data) if value.text is None else value.text
 
 
 def page_text(data: Any) -> str:
@@ -70,9 +81,9 @@ def _has_structure(data: Any) -> bool:
 
 
 def is_truthy(data: Any) -> bool:
-    """Decide a condition: empty text, `"false"`, `"0"`, zero, nothing and empty containers are false."""
+    """Decide a condition: empty text, `"false"`, `"0"`, `"NaN"`, zero, nothing and empty containers are false."""
     if isinstance(data, str):
-        return data.lower() not in ("", "false", "0")
+        return data.lower() not in ("", "false", "0", "nan")
     if isinstance(data, (list, dict)):
         return len(data) > 0
     if isinstance(data, float) and data != data:  # the test for not-a-number
