@@ -14,7 +14,7 @@ from mlld_sdk.transport.wire import EngineEvent, Reply
 if TYPE_CHECKING:
     from mlld_sdk.transport.engine import Engine
 
-__all__ = ["Call", "OnEvents", "new_request_id"]
+__all__ = ["Call", "OnEvents", "Probe", "new_request_id"]
 
 OnEvents = Callable[[Sequence[EngineEvent]], None]
 """Takes the events of one request, in order, as many at a time as came together. Must not block. If it raises it is
@@ -35,11 +35,9 @@ class Call(LazyFuture[Reply]):
         method: `process`, `execute`, ...
         deadline: When it ends as `CallTimeout`, in the clock of the engine's `Env`; infinity if never.
         has_started: The engine has sent an event of it.
-        seconds: From submission to outcome; `None` until then.
     """
 
     has_started = False
-    seconds: float | None = None
     # Why this side gave it up: `cancelled` or `timeout`.
     _given_up: str | None = None
     # A request that is about another one is repeated while that one has not started.
@@ -111,18 +109,32 @@ class Call(LazyFuture[Reply]):
         self.engine._report("done-callback", error)
 
 
+class Probe(Call):
+    """A sign of life that was asked for.
+
+    Attributes:
+        seconds: How long it took; `None` until it is there.
+    """
+
+    seconds: float | None = None
+
+    def _finish(self, result: Reply | None, error: BaseException | None) -> None:
+        self.seconds = self.engine._now() - self._submitted
+        super()._finish(result, error)
+
+
 _BATCH = 128
 _ids: list[int] = []
 
 
 def new_request_id() -> int:
     """Make a number no script can guess: 52 random bits, within what the engine's numbers can hold."""
-    while True:
-        try:
-            return _ids.pop()
-        except IndexError:
-            numbers = struct.unpack(f"{_BATCH}Q", os.urandom(8 * _BATCH))
-            _ids.extend((number >> 12) | 1 << 52 for number in numbers)
+    try:
+        return _ids.pop()
+    except IndexError:
+        numbers = struct.unpack(f"{_BATCH}Q", os.urandom(8 * _BATCH))
+        _ids.extend((number >> 12) | 1 << 52 for number in numbers[1:])
+        return (int(numbers[0]) >> 12) | 1 << 52
 
 
 os.register_at_fork(after_in_child=_ids.clear)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -23,7 +23,7 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.transport import endings
-from mlld_sdk.transport.call import Call, OnEvents, new_request_id
+from mlld_sdk.transport.call import Call, OnEvents, Probe, new_request_id
 from mlld_sdk.transport.child import Child, decode_exit
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.errors import (
@@ -44,6 +44,7 @@ from mlld_sdk.transport.wire import (
     Decoded,
     EngineEvent,
     Reply,
+    ResultHead,
     cancel_line,
     decode_block,
     encode_request,
@@ -57,9 +58,9 @@ _NEVER = float("inf")
 _NOISE_KEPT = 400
 _DRAIN_ROUNDS = 1024
 _RETRY = 0.025
-_PROBE = "hello"
 _EMPTY = Reply(b'{"id":0,"result":null}')
 _numbers = itertools.count(1)
+CallT = TypeVar("CallT", bound=Call)
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -171,7 +172,6 @@ class Engine:
         self._next_deadline = _NEVER
         self._deadline_timer: Timer | None = None
         self._ladder: list[Timer] = []
-        self._submitted = 0
         self._finished_calls = 0
         self._events = 0
         self._dropped = 0
@@ -255,12 +255,8 @@ class Engine:
             EngineClosed, EngineDied: There is no engine any more.
             ForkedProcess: The engine belongs to another process.
         """
-        call = self._admit(method, params, timeout, on_events)
-        if call.deadline < self._next_deadline:
-            self._watch_deadline(call.deadline)
-        self._outgoing.send(call._line, patient=len(self._pending) > 1)
-        if not self._watched:
-            self._watch()
+        call = self._admit(method, params, timeout, on_events, Call)
+        self._send(call)
         return call
 
     def call(
@@ -280,7 +276,7 @@ class Engine:
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
         released = False
         try:
-            call = self._admit(method, params, timeout, on_events)
+            call = self._admit(method, params, timeout, on_events, Call)
             released = True
         finally:
             if not released:
@@ -288,14 +284,16 @@ class Engine:
         self._read_as_leader(call, None, send=True)
         return call.result()
 
-    def probe(self, timeout: float | timedelta = 5.0) -> Call:
+    def probe(self, timeout: float | timedelta = 5.0) -> Probe:
         """Ask the engine for a sign of life that needs no interpreter.
 
         The call ends well as soon as the engine answers anything: the extended protocol says who it is, a live engine
-        that it does not know the method (the payload is `None` then). `Call.seconds` is how long its event loop took
+        that it does not know the method (the payload is `None` then). `Probe.seconds` is how long its event loop took
         to look up. A probe that times out kills nothing.
         """
-        return self.submit(_PROBE, timeout=timeout)
+        probe = self._admit("hello", None, timeout, None, Probe)
+        self._send(probe)
+        return probe
 
     def wait_ready(self, timeout: float | timedelta = 30.0) -> float:
         """Block until the engine answers a probe; return how long that took.
@@ -321,7 +319,14 @@ class Engine:
         assert call.seconds is not None
         return call.seconds
 
-    def _admit(self, method: str, params: Any, timeout: float | timedelta | None, on_events: OnEvents | None) -> Call:
+    def _admit(
+        self,
+        method: str,
+        params: Any,
+        timeout: float | timedelta | None,
+        on_events: OnEvents | None,
+        kind: type[CallT],
+    ) -> CallT:
         """Make a request pending, or refuse it."""
         if self._ending is not None:
             raise self._refusal()
@@ -339,28 +344,31 @@ class Engine:
         line = encode_request(method, request_id, params)
         now = self._now()
         deadline = _NEVER if timeout is None else now + (timeout if type(timeout) is float else seconds(timeout))
-        call = Call(self, request_id, method, line, now, deadline, on_events)
+        call = kind(self, request_id, method, line, now, deadline, on_events)
         if type(params) is dict and "timeoutMs" in params:
             call._has_engine_timeout = True
         pending[request_id] = call
         # The end may have emptied `pending` just before; then nobody else will answer this one.
         if self._finished and pending.pop(request_id, None) is not None:
             raise self._refusal()
-        self._submitted += 1
         return call
+
+    def _send(self, call: Call) -> None:
+        if call.deadline < self._next_deadline:
+            self._watch_deadline(call.deadline)
+        self._outgoing.send(call._line, patient=len(self._pending) > 1)
+        if not self._watched:
+            self._watch()
 
     def _control(self, target: Call, method: str, params: Any, timeout: float | timedelta | None) -> Call:
         """Send a request about another one, again and again while that one is not active yet."""
-        call = self._admit(method, params, timeout, None)
+        call = self._admit(method, params, timeout, None, Call)
         if target.done():
             self._settle(call, None, endings.not_active(target))
             return call
         call._target = target
         call._params = params
-        if call.deadline < self._next_deadline:
-            self._watch_deadline(call.deadline)
-        self._outgoing.send(call._line, patient=False)
-        self._watch()
+        self._send(call)
         return call
 
     def _control_again(self, call: Call) -> None:
@@ -377,7 +385,6 @@ class Engine:
         if self._pending.pop(call.id, None) is None:
             return False
         self._finished_calls += 1
-        call.seconds = self._now() - call._submitted
         call._finish(reply, error)
         if self._leading is call and self._reader != threading.get_ident() and self._seat is not None:
             self._seat.ring()
@@ -388,7 +395,7 @@ class Engine:
                     engine=self.label,
                     method=call.method,
                     outcome="ok" if error is None else error.code,
-                    seconds=call.seconds,
+                    seconds=self._now() - call._submitted,
                     bytes=0 if reply is None else len(reply.line),
                 )
             )
@@ -491,6 +498,8 @@ class Engine:
     def _route(self, decoded: Decoded) -> None:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending = self._pending
+        # Nobody is to be told and nobody to be woken: most answers only go into their future.
+        quiet = not self._observed and self._leading is None
         batches: dict[Call, list[EngineEvent]] = {}
         last_id: Any = None
         batch: list[EngineEvent] | None = None
@@ -513,18 +522,23 @@ class Engine:
                     batch.append(event)
                 continue
             last_id = None
-            request_id = head.request_id
+            result = head.result
+            plain = type(result) is ResultHead and head.id is msgspec.UNSET
+            request_id = result.id if plain else head.request_id  # type: ignore[union-attr]
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
                 self._unknown += 1
                 continue
             if batches and (events := batches.pop(call, None)):
                 self._deliver(call, events)
-            error = failure_of(head)
-            if error is None:
-                self._settle(call, Reply(line), None)
-            else:
+            error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
+            if error is not None:
                 self._failed(call, error)
+            elif not quiet:
+                self._settle(call, Reply(line), None)
+            elif pending.pop(call.id, None) is not None:
+                self._finished_calls += 1
+                call._finish(Reply(line), None)
         for call, events in batches.items():
             self._deliver(call, events)
         if decoded.heads or decoded.dropped:
@@ -564,7 +578,7 @@ class Engine:
                 self._end_for(call)
             else:
                 self._settle(call, None, endings.given_up(call, error))
-        elif call.method == _PROBE:
+        elif isinstance(call, Probe):
             self._settle(call, _EMPTY, None)
         elif code == "REQUEST_NOT_FOUND" and call._target is not None and not call._target.done():
             self._later(_RETRY, lambda: self._control_again(call))
@@ -974,7 +988,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counters."""
         return EngineStats(
-            submitted=self._submitted,
+            submitted=self._finished_calls + len(self._pending),
             finished=self._finished_calls,
             in_flight=len(self._pending),
             events=self._events,

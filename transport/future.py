@@ -46,6 +46,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     _lazy_waiters: list[Any] | None = None
     _callbacks: list[Callable[[Any], object]] | None = None
     _sleepers: list[Any] | None = None
+    # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
+    _attended = False
 
     def __init__(self) -> None:
         """Do nothing: see the class attributes."""
@@ -56,6 +58,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             if self._lazy_condition is None:
                 self._lazy_waiters = []
                 self._lazy_condition = threading.Condition()
+                self._attended = True
             return self._lazy_condition
 
     @property
@@ -99,6 +102,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 if self._callbacks is None:
                     self._callbacks = []
         self._callbacks.append(fn)
+        self._attended = True
         if self._state is FINISHED:
             self._run_callbacks()
 
@@ -111,6 +115,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                     self._sleepers = []
         sleepers = self._sleepers
         sleepers.append(lock)
+        self._attended = True
         if self._state is FINISHED:
             return
         limit = _FOREVER if timeout is None else max(0.0, seconds(timeout))
@@ -123,9 +128,14 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def _finish(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome, wake who waits, run the callbacks. Must be called once only."""
+        if error is not None:
+            self._exception = error
         self._result = result
-        self._exception = error
         self._state = FINISHED
+        if self._attended:
+            self._wake(error)
+
+    def _wake(self, error: BaseException | None) -> None:
         sleepers = self._sleepers
         while sleepers:
             try:

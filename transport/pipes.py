@@ -15,6 +15,8 @@ from mlld_sdk.transport.reactor import Reactor
 __all__ = ["LineBuffer", "LineTooLong", "Outgoing", "Seat", "Tail"]
 
 _CHUNK = 65536
+# So many lines a sender writes one by one; a longer burst is left to the reactor, which writes it at once.
+_BURST = 16
 
 
 class Outgoing:
@@ -25,7 +27,7 @@ class Outgoing:
     new requests while `backlog` is beyond its limit.
     """
 
-    __slots__ = ("_blocked", "_broken", "_dirty", "_fd", "_lock", "_queue", "_reactor", "backlog")
+    __slots__ = ("_blocked", "_broken", "_burst", "_dirty", "_fd", "_lock", "_queue", "_reactor", "backlog")
 
     def __init__(self, fd: int, reactor: Reactor, broken: Callable[[], None]) -> None:
         self._fd = fd
@@ -35,6 +37,7 @@ class Outgoing:
         self._lock = allocate_lock()
         self._blocked = False
         self._dirty = False
+        self._burst = 0
         self.backlog = 0
         """Bytes that wait. Exact whenever the queue is empty; in between good enough for a limit."""
 
@@ -45,17 +48,21 @@ class Outgoing:
         if self._blocked:
             return
         reactor = self._reactor
-        if patient and reactor.awake:
-            if not self._dirty:
-                self._dirty = True
-                reactor.dirty.append(self)
-            if reactor.awake:  # it looks at `dirty` once more before it sleeps
+        if patient:
+            self._burst += 1
+            if reactor.awake or self._burst > _BURST:
+                if not self._dirty:
+                    self._dirty = True
+                    reactor.dirty.append(self)
+                reactor.wake()
                 return
         self.flush()
 
     def flush(self) -> None:
         """Write what waits, unless somebody else is at it or the pipe is full."""
         self._dirty = False
+        if self._reactor.awake:
+            self._burst = 0
         while self._queue and not self._blocked and self._lock.acquire(False):
             try:
                 self._write()

@@ -112,6 +112,7 @@ class Reactor:
         self._timer_lock = threading.Lock()
         self._sequence = itertools.count()
         self._cancelled = 0
+        self._rung = False
         self._sleeping_until = 0.0
         self._closing = False
         self._wake_read, self._wake_write = os.pipe()
@@ -144,7 +145,7 @@ class Reactor:
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run the function on the reactor's thread. Callable from any thread."""
         self._calls.append(function)
-        self._wake()
+        self.wake()
 
     def call_at(self, when: float, function: Callable[[], object]) -> Timer:
         """Run the function on the reactor's thread when `Env.now` has reached `when`. Callable from any thread."""
@@ -156,7 +157,7 @@ class Reactor:
                 self._cancelled = 0
             heapq.heappush(self._timers, (when, next(self._sequence), timer))
         if when < self._sleeping_until:
-            self._wake()
+            self.wake()
         return timer
 
     def close(self, timeout: float = 5.0) -> None:
@@ -166,7 +167,7 @@ class Reactor:
         for inhabitant in list(self.inhabitants):
             inhabitant.wait(timeout)
         self._closing = True
-        self._wake()
+        self.wake()
         if not self.is_current:
             self._thread.join(timeout)
 
@@ -176,9 +177,11 @@ class Reactor:
         self._handlers.clear()
         self._release()
 
-    def _wake(self) -> None:
-        # The thread looks at its queues once more between saying that it sleeps and sleeping, so nothing is missed.
-        if not self.awake:
+    def wake(self) -> None:
+        """Have the thread look at its queues. Nothing queued before is missed."""
+        # It looks once more between saying that it sleeps and sleeping; and when it has been rung it will look anyway.
+        if not self.awake and not self._rung:
+            self._rung = True
             try:
                 os.write(self._wake_write, b"\0")
             except OSError:  # full: it will wake anyway; closed: nobody is there to wake
@@ -200,6 +203,7 @@ class Reactor:
                 pause = 0.0
             ready = wait(pause)
             self.awake = True
+            self._rung = False
             for fd in ready:
                 handler = handlers.get(fd)
                 if handler is not None:

@@ -96,9 +96,11 @@ class Head(msgspec.Struct, gc=False):
     @property
     def request_id(self) -> Any:
         """The request this answers."""
-        if self.id is not msgspec.UNSET:
-            return self.id
-        return self.result.id if type(self.result) is ResultHead else None
+        own = self.id
+        if own is not msgspec.UNSET:
+            return own
+        result = self.result
+        return result.id if type(result) is ResultHead else None
 
 
 class Decoded(msgspec.Struct):
@@ -149,12 +151,12 @@ class Reply(msgspec.Struct, gc=False):
 
         A struct is decoded straight from the line; it should have no field `id`, where the request's id may stand.
         """
-        is_struct = isinstance(as_, type) and issubclass(as_, msgspec.Struct)
-        if not is_struct or b'"value":' in self.line[:96]:  # perhaps wrapped: rare, so the slow way may find out
+        decoder = _result_decoders.get(as_) or _result_decoder(as_)
+        if decoder is None or self.line.find(b'"value":', 0, 96) > 0:  # perhaps wrapped: the slow way finds out
             return msgspec.convert(self.payload, as_)
         envelope: _ResultEnvelope[T]
         try:
-            envelope = _result_decoder(cast("Hashable", as_)).decode(self.line)
+            envelope = decoder.decode(self.line)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:  # a lone surrogate
@@ -183,9 +185,18 @@ def _event_decoder(as_: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(_EventEnvelope[as_])  # type: ignore[valid-type]
 
 
-@functools.lru_cache(maxsize=256)
-def _result_decoder(as_: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(_ResultEnvelope[as_])  # type: ignore[valid-type]
+_result_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_DECODERS_KEPT = 256
+
+
+def _result_decoder(as_: Any) -> msgspec.json.Decoder[Any] | None:
+    """Make the decoder that goes straight from the line to a struct; nothing for any other type."""
+    if not (isinstance(as_, type) and issubclass(as_, msgspec.Struct)):
+        return None
+    if len(_result_decoders) >= _DECODERS_KEPT:
+        _result_decoders.clear()
+    decoder = _result_decoders[as_] = msgspec.json.Decoder(_ResultEnvelope[as_])
+    return decoder
 
 
 def _plain(line: bytes) -> Any:
@@ -214,9 +225,12 @@ def decode_block(block: bytes) -> Decoded:
         return _one_by_one(lines, dropped)
     if len(heads) != len(lines):  # blank lines
         return _one_by_one(lines, dropped)
-    for head in heads:
-        if head.event is None and not head.is_message:
-            return _one_by_one(lines, dropped)
+    for head in heads:  # the common shapes first: this loop is what a message costs
+        if head.event is None:
+            if type(head.result) is ResultHead and head.id is msgspec.UNSET and head.error is None:
+                continue
+            if not head.is_message:
+                return _one_by_one(lines, dropped)
     return Decoded(heads, lines, dropped=dropped)
 
 
@@ -290,20 +304,19 @@ def failure_of(head: Head) -> dict[str, Any] | None:
 
     An `error` that is text is an ordinary field of a successful answer.
     """
-    if type(head.error) is dict:
-        return head.error
     result = head.result
     if type(result) is ResultHead and type(result.error) is dict:
         return result.error
-    return None
+    return head.error if type(head.error) is dict else None
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-@functools.lru_cache(maxsize=64)
-def _opening(method: str) -> bytes:
-    return b'{"method":' + _encode(method) + b',"id":'
+class _Request(msgspec.Struct, gc=False):
+    method: str
+    id: int
+    params: Any
 
 
 def encode_request(method: str, request_id: int, params: Any) -> bytes:
@@ -311,26 +324,23 @@ def encode_request(method: str, request_id: int, params: Any) -> bytes:
 
     Lone surrogates are escaped, so they arrive as they are.
     """
-    return b'%b%d,"params":%b}\n' % (_opening(method), request_id, _encode_params(params))
+    request = _Request(method, request_id, params)
+    try:
+        line = _encode(request) + b"\n"
+    except UnicodeEncodeError:
+        _refuse_unserialisable(params)
+        return json.dumps(msgspec.to_builtins(request), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        _refuse_unserialisable(params)
+        raise UnserialisableParams("params", str(error)) from None
+    if params is not None and b"null" in line:  # msgspec says null for NaN; where there is no null there was none
+        _refuse_unserialisable(params)
+    return line
 
 
 def cancel_line(request_id: int) -> bytes:
     """Say the cancel of a request. Its answer, if there is one, comes under the id of the request itself."""
     return b'{"method":"cancel","id":%d}\n' % request_id
-
-
-def _encode_params(params: Any) -> bytes:
-    try:
-        encoded = _encode(params)
-    except UnicodeEncodeError:
-        _refuse_unserialisable(params)
-        return json.dumps(msgspec.to_builtins(params), separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
-        _refuse_unserialisable(params)
-        raise UnserialisableParams("params", str(error)) from None
-    if b"null" in encoded:  # msgspec says null for NaN; where there is no null there was none
-        _refuse_unserialisable(params)
-    return encoded
 
 
 def _refuse_unserialisable(value: Any, path: str = "", above: tuple[int, ...] = ()) -> None:
