@@ -461,10 +461,14 @@ async function main() {
   const responseFd = privateDescriptor('MLLD_ENGINE_RESPONSE_FD');
   const directory = process.env.MLLD_OTP_BRIDGE_PACKAGE;
   if (Number(process.versions.node.split('.')[0]) < OLDEST_NODE) return unusable(`Node ${process.versions.node} is too old`, `use Node ${OLDEST_NODE} or newer`);
-  if (requestFd === undefined || responseFd === undefined) {
-    return unusable('MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open descriptors', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
+  const byHand = 'start the bridge through mlld_sdk (engine="bridge"), not by hand';
+  if (requestFd === undefined || responseFd === undefined) return unusable('MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open pipes', byHand);
+  if (!directory) return unusable('MLLD_OTP_BRIDGE_PACKAGE must name the directory of the installed mlld package', byHand);
+  try {
+    channel = new Channel(requestFd, responseFd);
+  } catch (error) {
+    return unusable(`MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open pipes: ${error.message}`, byHand);
   }
-  if (!directory) return unusable('MLLD_OTP_BRIDGE_PACKAGE must name the directory of the installed mlld package', 'start the bridge through mlld_sdk (engine="bridge"), not by hand');
   process.env.MLLD_STREAMING = 'false'; // output belongs into the result, not on this process's stdout; events are not affected
   try {
     mlld = await loadPackage(directory, taps);
@@ -475,7 +479,7 @@ async function main() {
   delegate = mlld.cli && new Delegate(mlld.cli);
   surviveScripts();
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => shutdown(false));
-  channel = new Channel(requestFd, responseFd, onLine, shutdown);
+  channel.open(onLine, shutdown);
 }
 
 main().catch((error) => unusable(`failed to start: ${error.stack}`, 'report this'));

@@ -50,14 +50,30 @@ function describeError(error, depth = 0) {
   return described;
 }
 
+/**
+ * Take over one end of an inherited pipe. It is opened anew, because Node marks only the descriptors it opened itself, and the
+ * first few inherited ones, as not for children; without blocking, so that a host that is gone already cannot hang the start.
+ */
+function takeOver(fd, access) {
+  if (!fs.fstatSync(fd).isFIFO()) throw new Error(`descriptor ${fd} is no pipe`);
+  const own = fs.openSync(`/dev/fd/${fd}`, access | fs.constants.O_NONBLOCK);
+  fs.closeSync(fd);
+  return own;
+}
+
 class Channel {
+  constructor(requestFd, responseFd) {
+    this.requestFd = takeOver(requestFd, fs.constants.O_RDONLY);
+    this.responseFd = takeOver(responseFd, fs.constants.O_WRONLY);
+  }
+
   /**
    * @param onLine called with each non-blank line
-   * @param onEnd called once, when requests can no longer arrive (`false`) or answers can no longer leave (`true`)
+   * @param onEnd called when requests can no longer arrive (`false`) or answers can no longer leave (`true`)
    */
-  constructor(requestFd, responseFd, onLine, onEnd) {
-    this.input = stream(requestFd, { readable: true, writable: requestFd === responseFd });
-    this.output = requestFd === responseFd ? this.input : stream(responseFd, { readable: false, writable: true });
+  open(onLine, onEnd) {
+    this.input = new net.Socket({ fd: this.requestFd, readable: true, writable: false });
+    this.output = new net.Socket({ fd: this.responseFd, readable: false, writable: true });
     this.output.on('drain', () => this.input.resume());
     this.output.on('error', () => onEnd(true));
     this.input.on('error', () => onEnd(false));
@@ -94,12 +110,6 @@ class Channel {
     if (this.output.destroyed) finished();
     else this.output.end(finished);
   }
-}
-
-function stream(fd, direction) {
-  const kind = fs.fstatSync(fd);
-  if (kind.isFIFO() || kind.isSocket()) return new net.Socket({ fd, allowHalfOpen: true, ...direction });
-  return direction.readable ? fs.createReadStream(null, { fd }) : fs.createWriteStream(null, { fd });
 }
 
 module.exports = { Channel, describeError, plain };

@@ -1,5 +1,6 @@
 """An engine process spoken to in bare protocol lines, to see what really is on the wire."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -81,6 +82,8 @@ class RawEngine:
         environment = {**os.environ, **command.environ, **(environ or {})}
         self.printed = os.memfd_create("printed")
         self.complaints = os.memfd_create("complaints")
+        for file in (self.printed, self.complaints):
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)  # several processes write there
         ask_read, self._ask = os.pipe()
         self._answers, answer_write = os.pipe()
         if command.private_fds:
@@ -100,11 +103,22 @@ class RawEngine:
         self._buffer = bytearray()
         self._ids = itertools.count(1)
 
-    def send_line(self, line: str | bytes) -> None:
-        data = line.encode() if isinstance(line, str) else line
-        view = memoryview(data + b"\n")
+    def send_line(self, line: str) -> None:
+        self.send_bytes(line.encode() + b"\n")
+
+    def send_bytes(self, data: bytes) -> None:
+        view = memoryview(data)
         while view:
             view = view[os.write(self._ask, view) :]
+
+    def offer(self, data: bytes, patience: float) -> int:
+        """Write as much as the engine takes, until it has taken nothing for `patience` seconds; return how much."""
+        os.set_blocking(self._ask, False)
+        taken = 0
+        while taken < len(data) and select.select([], [self._ask], [], patience)[1]:
+            taken += os.write(self._ask, data[taken : taken + 65536])
+        os.set_blocking(self._ask, True)
+        return taken
 
     def send(self, method: str, params: Any = None, *, name: Any = None) -> Any:
         """Send a request under this id, or the next number, and return the id."""
@@ -145,6 +159,16 @@ class RawEngine:
                 return Answer(result, events)
             if "event" in message:
                 events.append(message["event"])
+
+    def until_results(self, count: int, within: float = 30.0) -> list[dict[str, Any]]:
+        """Read messages until so many results have come; return the results' messages. Every line must be a message."""
+        results: list[dict[str, Any]] = []
+        while len(results) < count:
+            message = self.read(within)
+            assert message is not None, f"the engine ended; stderr: {self.stderr[-2000:]}"
+            if "result" in message:
+                results.append(message)
+        return results
 
     def ask(self, method: str, params: Any = None, within: float = 30.0) -> Answer:
         return self.answer(self.send(method, params), within)
