@@ -77,8 +77,15 @@ def test_one_write_that_does_not_fit_does_not_take_its_group_with_it(path: Path)
         for lease in leases:
             begin(journal, lease, "1")
         page_limit(journal, 1)
-        gate = threading.Event()
-        threading.Thread(target=journal._store.write, args=(journal.session, lambda tx: gate.wait(10), 20)).start()
+        gate, entered = threading.Event(), threading.Event()
+
+        def block(tx: object) -> None:
+            entered.set()
+            gate.wait(20)
+
+        blocker = threading.Thread(target=journal._store.write, args=(journal.session, block, 20))
+        blocker.start()
+        assert entered.wait(20)
         results: dict[int, object] = {}
 
         def finish(n: int) -> None:
@@ -92,7 +99,7 @@ def test_one_write_that_does_not_fit_does_not_take_its_group_with_it(path: Path)
             thread.start()
         eventually(lambda: journal.status().store.queued >= 8)  # all wait for one commit
         gate.set()
-        for thread in threads:
+        for thread in (blocker, *threads):
             thread.join()
         assert results.pop(3) is e.JournalFull
         assert set(results.values()) == {"x"}
