@@ -17,6 +17,11 @@ from mlld_sdk.journal import Lease
 from mlld_sdk.services import LOOK, LookForWork
 from mlld_sdk.work import Work, Worker
 
+FIRST_LOOK = 0.02
+"""Seconds until an agent looks again for runs its predecessor has not let go of yet; doubles up to `LONGEST_LOOK`."""
+
+LONGEST_LOOK = 1.0
+
 CANCEL_GRACE = 5.0
 """Seconds the code of a cancelled run gets to come to an end before its worker is killed."""
 
@@ -67,11 +72,12 @@ class Agent(EngineOwner):
         self._working: dict[ActorRef[Worker], Work] = {}
         self._draining = False
         self._drained: list[Any] = []
+        self._look_again_in = FIRST_LOOK
 
     def on_start(self) -> None:
         """Take over the bay of this name, and look whether work was left behind."""
         super().on_start()
-        if self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=1):
+        if self._work_is_left():
             self.actor_ref.cast(LOOK)
 
     def on_receive(self, message: Any) -> Any:
@@ -120,10 +126,21 @@ class Agent(EngineOwner):
     def _look(self) -> None:
         """Claim what waits in the journal, as much as there is room for."""
         room = self.options.concurrency - len(self._working)
-        if room > 0 and not self._draining:
-            owner = f"{self.name}#{self.actor_ref.epoch}"
-            for lease in self.services.journal.claim_unfinished(self.name, owner, limit=room):
-                self._begin(lease)
+        if room <= 0 or self._draining:
+            return
+        owner = f"{self.name}#{self.actor_ref.epoch}"
+        leases = self.services.journal.claim_unfinished(self.name, owner, limit=room)
+        for lease in leases:
+            self._begin(lease)
+        if not leases and self._look_again_in < LONGEST_LOOK and self._work_is_left():
+            # The last incarnation is being buried, and its runs are free when that is done.
+            self.send_after(self._look_again_in, LOOK)
+            self._look_again_in *= 2
+
+    def _work_is_left(self) -> bool:
+        mine = {work.lease.run_id for work in self._working.values()}
+        runs = self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=len(mine) + 1)
+        return any(run.id not in mine for run in runs)
 
     def _begin(self, lease: Lease) -> None:
         name, services, me = self.name, self.services, self.actor_ref

@@ -39,7 +39,7 @@ EXIT_GAVE_UP: Final = 1
 EXIT_FORCED: Final = 75
 
 ROUNDS: Final = 1.0
-"""Seconds between two looks for runs that other processes have submitted."""
+"""Seconds between two looks for runs that other processes have submitted or left behind."""
 
 KEEP: Final = Retention()
 """What is kept of ended runs unless something else is said."""
@@ -352,11 +352,11 @@ class Runtime:
         return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
 
     def _make_rounds(self) -> None:
-        """Wake agents for whom other processes have submitted runs."""
+        """Wake agents that other processes have submitted runs for, or have died over."""
         services = self._services_or_raise()
         while not self._stopping.wait(ROUNDS):
             try:
-                kinds = {run.kind for run in services.journal.runs(states=("pending",), limit=1000)}
+                kinds = {run.kind for run in services.journal.runs(states=("pending", "running"), limit=1000)}
             except MlldError:
                 continue  # the journal tells by itself that it is not well
             for kind in kinds:

@@ -82,6 +82,7 @@ class Recovery:
         self.directory = directory
         self.steps = steps
         self.story = Story(title=f"{steps} steps, killed three times", goal=steps)
+        self.restarts = 0
         self.result = ""
         self.tree = ""
         self._engine = engine
@@ -127,8 +128,8 @@ class Recovery:
             raise DemoFailed(f"the result differs from an uninterrupted run's: {self.result!r}")
         if len(calls) != self.steps or len(repeated) > len(self.story.kills) or max(calls.values()) > 2:
             raise DemoFailed(f"steps were repeated: {repeated}")
-        if len(self.story.kills) != 3:
-            raise DemoFailed(f"only {len(self.story.kills)} of 3 kills happened")
+        if len(self.story.kills) != 3 or self.restarts != 2:
+            raise DemoFailed(f"{len(self.story.kills)} of 3 kills and {self.restarts} of 2 restarts happened")
         return (
             f"{self.steps} steps, {calls.total()} calls made. Finished steps repeated: none. "
             f"Steps in flight at a kill and made again: {len(repeated)} of at most 3. "
@@ -157,7 +158,9 @@ class Recovery:
             case "demo.result":
                 self.result, self.tree = said["result"], said["tree"]
             case "step.finished":
-                self._finished()
+                self.story.progress.append(self._now())
+            case "step.started":
+                self._kill_if_due()
             case "run.claimed":
                 self._lane("agent", "running")
             case "child.exited":
@@ -165,15 +168,15 @@ class Recovery:
                 self._tell(f"crash   {said['path']}: {said['reason'].splitlines()[0][:100]}")
                 self._tell(f"        decision: {said['decision']}, budget {_budget(said)}")
             case "child.started" if said.get("cause") == "restart":
+                self.restarts += 1
                 self._tell(f"restart {said['path']} is incarnation {said['incarnation']}")
             case "engine.started":
                 self._lane("engine", "running")
 
-    def _finished(self) -> None:
-        self.story.progress.append(self._now())
-        done = len(self.story.progress)
-        kill = self._kills.pop(done, None)
+    def _kill_if_due(self) -> None:
+        kill = self._kills.pop(len(self.story.progress), None)
         if kill is not None:
+            time.sleep(self._pause / 2)  # into the middle of the step that has just begun
             kill()
 
     def _kill_engine(self) -> None:

@@ -57,8 +57,9 @@ def main() -> None:
         max_restarts=5,
         within=10.0,
     )
-    with Runtime(tree, store=options.dir / "state.db") as runtime:
-        runtime.bus.attach("demo", _say)
+    runtime = Runtime(tree, store=options.dir / "state.db")
+    runtime.bus.attach("demo", _say)
+    with runtime:
         run = runtime["pipeline"].run({"steps": options.steps}, key=KEY)
         threading.Thread(target=_obey, args=(runtime,), daemon=True).start()
         result = run.result(timeout=120)
