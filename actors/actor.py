@@ -7,7 +7,7 @@ import pykka
 
 from mlld_sdk.actors import events
 from mlld_sdk.actors.cell import Cell
-from mlld_sdk.actors.context import current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.context import current_cell
 from mlld_sdk.actors.errors import ActorError, ActorKilled
 from mlld_sdk.actors.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.future import Future
@@ -277,8 +277,6 @@ class Actor(pykka.Actor):
             resource: A process, a socket, a file.
             close: How; by default its `kill`, `close` or `stop` method, the first it has.
         """
-        if fenced:
-            stop_if_fenced()
         if close is None:
             for name in ("kill", "close", "stop"):
                 close = getattr(resource, name, None)
@@ -292,7 +290,7 @@ class Actor(pykka.Actor):
         if cell.owned is None:
             cell.owned = []
         cell.owned.append((resource, close))
-        if cell.reason is not None:
+        if cell.reason is not None:  # killed meanwhile: closed at once, like the rest of what it owned
             cell.system.release(cell)
             raise ActorKilled(f"{cell.path} was killed")
         return resource

@@ -17,7 +17,7 @@ from mlld_sdk.actors.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, crash, reason_of
 from mlld_sdk.actors.future import CANCELLED
 from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, IdleNow, Life
-from mlld_sdk.actors.links import Down
+from mlld_sdk.actors.links import Down, Revocable
 from mlld_sdk.actors.mailbox import Entry
 from mlld_sdk.actors.scheduler import yield_processor
 
@@ -38,7 +38,7 @@ class Cell(Life):
         context.cell = self
         self.thread = get_ident()
         try:
-            more = self._slice()
+            more = self.context.run(self._slice)
         except ActorKilled:
             more = False
         except BaseException as error:  # noqa: BLE001 - the runtime's own code failed: that is this actor's crash
@@ -141,6 +141,8 @@ class Cell(Life):
         assert actor is not None
         if message.__class__ is Down:
             return None if message.monitor.cancelled else actor.on_receive(message)
+        if message.__class__ is Revocable:
+            return None if message.handle.cancelled else actor.on_receive(message.message)
         return pykka_compat.receive(actor, message)
 
     def _obey(self, entry: Entry | None, result: Any) -> None:

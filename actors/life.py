@@ -5,6 +5,7 @@ exactly once whoever calls it: the actor itself after its stop hook, or a killer
 """
 
 from collections.abc import Callable
+from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from mlld_sdk.actors.errors import (
 )
 from mlld_sdk.actors.exits import Crash, Reason, reason_of
 from mlld_sdk.actors.future import PENDING, Future
-from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, effect_of, topology
+from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, Revocable, effect_of, topology
 from mlld_sdk.actors.mailbox import Entry, Mailbox, Overflow, SystemMessage
 from mlld_sdk.events import Event
 
@@ -55,7 +56,7 @@ class IdleNow:
         self.handled = handled
 
 
-SPECIAL: Final = frozenset({Down, IdleNow, *pykka_compat.MESSAGES})
+SPECIAL: Final = frozenset({Down, Revocable, IdleNow, *pykka_compat.MESSAGES})
 """Classes of messages that are not simply handed to `on_receive`."""
 
 
@@ -66,6 +67,7 @@ class Life(Mailbox):
         "__weakref__",
         "actor",
         "born",
+        "context",
         "current",
         "deferred",
         "ending",
@@ -121,6 +123,8 @@ class Life(Mailbox):
         """Set when the end is known: it is dead."""
         self.error: BaseException | None = None
         """What it crashed with, while its stop hook runs."""
+        self.context = Context()
+        """Context variables set by its hooks stay with it, and do not leak to others on the same worker."""
         self.handled = 0
         self.current: Entry | None = None
         self.since = self.born = system.now()
@@ -286,6 +290,9 @@ class Life(Mailbox):
         self.alarm = True
         system = self.system
         system.forget(self)
+        for handle in monitors or ():
+            if handle.first:
+                handle.fire(reason)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
         for timer in list(self.timers or ()):
@@ -305,7 +312,8 @@ class Life(Mailbox):
         if parent is not None and had_started:
             parent.signal(self.ref, reason)
         for handle in monitors or ():
-            handle.fire(reason)
+            if not handle.first:
+                handle.fire(reason)
         self.timers = None
         self.error = None
         self.actor = None

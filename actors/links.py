@@ -27,12 +27,18 @@ class Monitor:
         ref: Who is watched.
     """
 
-    __slots__ = ("_callback", "_watcher", "cancelled", "ref")
+    __slots__ = ("_callback", "_watcher", "cancelled", "first", "ref")
 
     def __init__(
-        self, ref: "ActorRef[Any]", watcher: "Cell | None", callback: "Callable[[Down], object] | None"
+        self,
+        ref: "ActorRef[Any]",
+        watcher: "Cell | None",
+        callback: "Callable[[Down], object] | None",
+        *,
+        first: bool = False,
     ) -> None:
         self.ref = ref
+        self.first = first
         self._watcher = watcher
         self._callback = callback
         self.cancelled = False
@@ -90,11 +96,28 @@ class Down(msgspec.Struct, frozen=True, gc=False):
     reason: Reason
 
 
+class Revocable:
+    """A message whose sender may take it back while it waits: dropped if `handle.cancelled` by then."""
+
+    __slots__ = ("handle", "message")
+
+    def __init__(self, handle: Any, message: Any) -> None:
+        self.handle = handle
+        self.message = message
+
+
 def monitor(
-    target: "ActorRef[Any]", watcher: "Cell | None", callback: Callable[[Down], object] | None = None
+    target: "ActorRef[Any]",
+    watcher: "Cell | None",
+    callback: Callable[[Down], object] | None = None,
+    *,
+    first: bool = False,
 ) -> Monitor:
-    """Watch `target`; if it has ended already the notice (with `NoProc`) comes at once."""
-    handle = Monitor(target, watcher, callback)
+    """Watch `target`; if it has ended already the notice (with `NoProc`) comes at once.
+
+    Callbacks that are `first` run before anybody else learns of the end: they clean up what was kept for the actor.
+    """
+    handle = Monitor(target, watcher, callback, first=first)
     cell = target.cell
     with topology:
         alive = cell.reason is None

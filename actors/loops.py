@@ -69,15 +69,12 @@ class LoopThread:
             loop.close()
 
     def _begin(self, cell: "Life") -> None:
-        import contextvars
-
         parked, cell.parked = cell.parked, None
         assert parked is not None
+        assert self._loop is not None
         coroutine, then = parked
-        own = contextvars.copy_context()
-        own.run(async_cell.set, cell)
-        task: asyncio.Task[Any] = own.run(self._task, coroutine)
-        cell.task = task
+        cell.context.run(async_cell.set, cell)
+        cell.task = task = self._loop.create_task(coroutine, context=cell.context)
         if cell.reason is not None:
             task.cancel()
 
@@ -96,10 +93,6 @@ class LoopThread:
             cell.schedule(cell)
 
         task.add_done_callback(done)
-
-    def _task(self, coroutine: Any) -> "asyncio.Task[Any]":
-        assert self._loop is not None
-        return self._loop.create_task(coroutine)
 
     @staticmethod
     def _cancel(cell: "Life") -> None:

@@ -192,13 +192,13 @@ class Mailbox:
     def _wait_for_room(self, limit: int, patience: float) -> bool:
         """Block the sender until a message was taken out, for at most `patience` seconds."""
         deadline = time.monotonic() + patience
-        while self._user.qsize() >= limit:
-            if self.is_closed():
-                raise self.dead()
+        while self._user.qsize() >= limit and not self.is_closed():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             self._sleep_until_called(limit, left)
+        if self.is_closed():
+            raise self.dead()
         return True
 
     def _sleep_until_called(self, limit: int, left: float) -> None:

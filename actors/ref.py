@@ -390,7 +390,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             return done
         timer = None
         if timeout is not None and timeout > 0:
-            timer = cell.system.timers.after(timeout, lambda: self._kill_late(timeout))
+            timer = cell.system.timers.after(timeout, lambda: self._kill_late(timeout, 2))
 
         def ended(down: Down) -> None:
             if timer is not None:
@@ -404,8 +404,13 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             cell.post_system(EndNow(as_reason(reason)))
         return done
 
-    def _kill_late(self, timeout: float) -> None:
-        self.cell.kill(Killed(f"did not end within {timeout} seconds"))
+    def _kill_late(self, timeout: float, chances: int) -> None:
+        """Kill at the deadline; one that is not even running was starved, not stuck, and gets a moment more."""
+        cell = self.cell
+        if chances and cell.ending is None and cell.thread is None and cell.task is None:
+            cell.system.timers.after(0.05, lambda: self._kill_late(timeout, chances - 1))
+        else:
+            cell.kill(Killed(f"did not end within {timeout} seconds"))
 
     def join(self, timeout: float | None) -> Reason:
         """Wait for its end.
