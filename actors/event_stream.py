@@ -86,7 +86,7 @@ class EventStream:
         self._window.first()
         self._timeout = timeout
         self._pump = spawn(system, _Pump, (producer, self._feed, most, partition), parent=current_actor())
-        self._pump.monitor(lambda down: self._feed.end(_Ended(down.reason)))
+        self._pump.monitor(lambda down: self._feed.end(_Ended(down.ref.reason or down.reason)))
 
     def close(self) -> None:
         """Take no more events."""

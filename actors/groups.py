@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from mlld_sdk.actors.library_errors import NotJoined
+from mlld_sdk.actors.links import Revocable
 from mlld_sdk.actors.outlet import LIMIT, Outlet
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import strict
@@ -36,7 +37,7 @@ class GroupMonitor:
         self._groups._forget(self)
 
     def _send(self, kind: Literal["join", "leave"], group: Group, refs: tuple[Ref, ...]) -> None:
-        self._outlet.send(GroupChanged(self, kind, group, refs))
+        self._outlet.send(Revocable(self, GroupChanged(self, kind, group, refs)))
 
 
 class GroupChanged(msgspec.Struct, frozen=True):
@@ -46,11 +47,6 @@ class GroupChanged(msgspec.Struct, frozen=True):
     kind: Literal["join", "leave"]
     group: Any
     refs: tuple[Ref, ...]
-
-    @property
-    def revoked(self) -> bool:
-        """Whether the monitor was cancelled while this was on its way; the mailbox then drops it."""
-        return self.monitor.cancelled
 
 
 class Groups:

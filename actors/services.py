@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.library_errors import NotAnActor, UnknownName
-from mlld_sdk.actors.links import Down
+from mlld_sdk.actors.links import Down, monitor
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
@@ -123,11 +123,11 @@ class Watches:
         """
         if ref not in self._watches:
             self._watches[ref] = None
-            watch = ref.monitor(self._ended)
+            watch = monitor(ref, None, self._ended, first=True)
             if ref in self._watches:
                 self._watches[ref] = watch
         if not ref.is_alive():
-            self._ended(Down(None, ref, ref.reason))
+            self._forget(ref)
             raise ActorDead(f"{ref} has ended", reason=ref.reason)
 
     def release(self, ref: Ref) -> None:
@@ -138,5 +138,8 @@ class Watches:
 
     def _ended(self, down: Down) -> None:
         with self._lock:
-            if self._watches.pop(down.ref, self) is not self:
-                self._died(down.ref)
+            self._forget(down.ref)
+
+    def _forget(self, ref: Ref) -> None:
+        if self._watches.pop(ref, self) is not self:
+            self._died(ref)

@@ -28,7 +28,7 @@ from mlld_sdk.actors.errors import NoSuchActor
 from mlld_sdk.actors.exits import NORMAL, Reason
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import TaskExited, TooManyTasks
-from mlld_sdk.actors.links import Down
+from mlld_sdk.actors.links import Down, monitor
 from mlld_sdk.actors.names import Name
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.services import spawn
@@ -111,7 +111,8 @@ class _Job:
 
     def ended(self, down: Down) -> None:
         """Answer for a task that cannot any more; nothing if it has."""
-        error = TaskExited(f"task {down.ref.path} ended: {down.reason}", reason=down.reason)
+        reason = _reason_of(down)
+        error = TaskExited(f"task {down.ref.path} ended: {reason}", reason=reason)
         error.__cause__ = self.error
         self.answer.try_set_exception(error)
 
@@ -306,7 +307,7 @@ class Tasks:
         ref, job = self.run(_Child(lambda: _Job(function, link), "temporary", shutdown))
         if link is not None:
             # The link alone would wait for the function to return before it ends the task.
-            watch = link.monitor(lambda down: down.reason == NORMAL or ref.kill("its caller has ended"))
+            watch = link.monitor(lambda down: _reason_of(down) == NORMAL or ref.kill("its caller has ended"))
             job.answer.on_done(lambda _: watch.cancel())
         return Task(ref, current_actor(), job.answer)
 
@@ -330,16 +331,16 @@ class Tasks:
             raise
         with self._lock:
             self._children[ref] = child
-        ref.monitor(lambda down: self._ended(down, job))
+        monitor(ref, None, self._ended, first=True)
+        ref.monitor(job.ended)
         return ref, job
 
-    def _ended(self, down: Down, job: _Job) -> None:
+    def _ended(self, down: Down) -> None:
         with self._lock:
             child = self._children.pop(down.ref)
-            again = child.comes_back_after(down.reason)
+            again = child.comes_back_after(_reason_of(down))
             if not again:
                 self._count -= 1
-        job.ended(down)
         if again:
             self.ref.cast(_Again(child))
 
@@ -350,6 +351,11 @@ class Tasks:
             ref.kill("its task supervisor ends it")
         else:
             ref.shutdown(float(child.shutdown))
+
+
+def _reason_of(down: Down) -> Reason:
+    """Say why it ended, also when it had ended before anybody watched."""
+    return down.ref.reason or down.reason
 
 
 class TaskSupervisor(Actor):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlld_sdk.actors import task_supervisor
 from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import ActorDead, CallCancelled, NoSuchActor
 from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Killed
@@ -549,3 +550,21 @@ def test_the_end_of_the_system_is_the_end_of_every_task(gates: Gates) -> None:
         assert isinstance(task.outcome, Exited)
         assert task.outcome.reason != SHUTDOWN
         gates.let("last")
+
+
+def test_a_task_that_is_over_before_anybody_watches_still_tells_why(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:  # TSK-2, TSK-4
+    def spawn_and_wait(*args: Any, **kwargs: Any) -> Ref:
+        ref = spawn(*args, **kwargs)
+        ref.join(10)
+        return ref
+
+    spawn = task_supervisor.spawn
+    monkeypatch.setattr(task_supervisor, "spawn", spawn_and_wait)
+    with pytest.raises(TaskExited, match="boom") as exited:
+        tasks.async_nolink(boom).result()
+    assert exited.value.reason.is_crash
+    tasks.start_child(int, restart="transient")
+    assert tasks.ref.call("barrier") is None
+    assert tasks.children() == []
