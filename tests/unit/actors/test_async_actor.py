@@ -1,0 +1,137 @@
+"""Actors with `async def` hooks: one message at a time for each, many actors at once."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from mlld_sdk.actors.actor import Actor, current_actor
+from mlld_sdk.actors.directives import IGNORE, Continue, Reply, Stop
+from mlld_sdk.actors.errors import ActorCrashed, StartFailed, StartIgnored
+from mlld_sdk.actors.exits import NORMAL, Crash, Other
+from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.errors import ConfigurationError
+from tests.support.actors import Puppet
+
+
+class Async(Actor):
+    """Awaits something in every hook."""
+
+    def __init__(self, log: list[Any] | None = None) -> None:
+        self.log: list[Any] = [] if log is None else log
+        self.inside = 0
+
+    async def on_start(self) -> Any:
+        await asyncio.sleep(0)
+        self.log.append(("start", threading.current_thread().name))
+
+    async def on_receive(self, message: Any) -> Any:
+        self.inside += 1
+        assert self.inside == 1
+        await asyncio.sleep(0)
+        self.inside -= 1
+        return message(self) if callable(message) else message
+
+    async def on_continue(self, value: Any) -> None:
+        await asyncio.sleep(0)
+        self.log.append(value)
+
+    async def on_terminate(self, reason: Any) -> None:
+        await asyncio.sleep(0)
+        self.log.append(reason)
+
+
+def test_async_hooks_run_on_the_loops_thread_and_are_answered(system: ActorSystem) -> None:  # T-24
+    ref = system.start(Async)
+    assert ref.ask(lambda me: me.log) == [("start", "test-loop")]
+    assert ref.call(lambda me: current_actor()) is ref
+
+
+def test_messages_are_handled_one_at_a_time_and_in_order(system: ActorSystem) -> None:  # GEN-2
+    log: list[Any] = []
+    ref = system.start(Async, (log,))
+    log.clear()
+    futures = [ref.request(lambda me, number=number: me.log.append(number)) for number in range(100)]
+    for future in futures:
+        future.get(timeout=10)
+    assert log == list(range(100))
+
+
+def test_many_async_actors_wait_at_the_same_time(system: ActorSystem) -> None:
+    barrier: list[asyncio.Event] = []
+
+    class Meeting(Actor):
+        count = 0
+
+        async def on_receive(self, message: Any) -> Any:
+            if not barrier:
+                barrier.append(asyncio.Event())
+            Meeting.count += 1
+            if Meeting.count == 50:
+                barrier[0].set()
+            await barrier[0].wait()
+            return "met"
+
+    futures = [system.start(Meeting).request("x") for _ in range(50)]
+    assert [future.get(timeout=10) for future in futures] == ["met"] * 50
+    assert system.scheduler.size < 10
+
+
+def test_directives_work_from_coroutines(system: ActorSystem) -> None:
+    log: list[Any] = []
+    ref = system.start(Async, (log,))
+    assert ref.call(lambda me: Reply("now", Continue("then"))) == "now"
+    ref.call("flush")
+    assert log[-1] == "then"
+    assert ref.call(lambda me: Stop(Other("end"), reply="bye")) == "bye"
+    assert log[-1] == Other("end")
+
+
+def test_a_crash_in_a_coroutine_is_a_crash(system: ActorSystem) -> None:  # GEN-7
+    log: list[Any] = []
+    ref = system.start(Async, (log,))
+    with pytest.raises(ActorCrashed):
+        ref.call(lambda me: 1 / 0)
+    assert isinstance(ref.reason, Crash)
+    assert log[-1] == ref.reason
+
+
+def test_an_orderly_stop_waits_for_the_message_and_runs_the_hook(system: ActorSystem) -> None:
+    log: list[Any] = []
+    ref = system.start(Async, (log,))
+    future = ref.request("last")
+    assert ref.stop()
+    assert log[-1] == NORMAL
+    assert future.done
+
+
+def test_an_async_start_can_fail_ignore_and_be_awaited(system: ActorSystem) -> None:
+    class Fails(Async):
+        async def on_start(self) -> Any:
+            raise ValueError("no")
+
+    class Ignores(Async):
+        async def on_start(self) -> Any:
+            return IGNORE
+
+    with pytest.raises(StartFailed) as caught:
+        system.start(Fails)
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(StartIgnored):
+        system.start(Ignores)
+
+
+def test_an_async_actor_can_await_another(system: ActorSystem) -> None:
+    class Asks(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            return [await message.request(number) for number in range(3)]
+
+    assert system.start(Asks).ask(system.start(Puppet), timeout=10) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("option", ["threaded", "caller_runs"])
+def test_async_hooks_do_not_go_with_a_thread_of_ones_own(system: ActorSystem, option: str) -> None:
+    bad = type("Bad", (Async,), {option: True})
+    with pytest.raises(ConfigurationError, match=option):
+        system.start(bad)
