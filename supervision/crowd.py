@@ -114,10 +114,8 @@ class CrowdTurn(Turn[CrowdState]):
             self.put(slot, child=came.child)
             return
         calls = slot.calls
-        slot = self.came_up(slot, came.child, "restart" if slot.incarnation > 1 else "call")
+        self.came_up(slot, came.child, "restart" if slot.incarnation > 1 else "call")
         self.answer(calls, came.child)
-        if calls:
-            self.put(slot, calls=())
 
     def on_declined(self, declined: Declined) -> None:
         """A child does not want to run: it leaves no trace (SUP-8, SUP-47)."""

@@ -2,7 +2,7 @@
 
 A supervisor's state is frozen, so that a snapshot is just a reference to it and a decision can be tested without a
 thread. Copying a dict on every crash would make a crash cost what the tree weighs; `SlotMap` shares all but the few
-short tuples on the way to the slot that changed.
+short lists on the way to the slot that changed.
 """
 
 from collections.abc import Iterator
@@ -85,20 +85,22 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
 
 BITS = 5
 WIDTH = 1 << BITS
-EMPTY: tuple[Any, ...] = (None,) * WIDTH
+MASK = WIDTH - 1
+EMPTY: list[Any] = [None] * WIDTH
 
 
 class SlotMap:
     """A persistent map from whole numbers to slots, iterated in order of the numbers.
 
-    `put` and `drop` return a new map and leave this one alone. Both cost a few tuples of 32, whatever the size.
+    `put` and `drop` return a new map and leave this one alone. Both copy one short list for each level of a tree that
+    is 32 wide, whatever the size. No list is changed once it is part of a map.
     """
 
-    __slots__ = ("_count", "_levels", "_root")
+    __slots__ = ("_count", "_root", "_shift")
 
-    def __init__(self, root: tuple[Any, ...] = EMPTY, levels: int = 0, count: int = 0) -> None:
+    def __init__(self, root: list[Any] = EMPTY, shift: int = 0, count: int = 0) -> None:
         self._root = root
-        self._levels = levels
+        self._shift = shift
         self._count = count
 
     def __len__(self) -> int:
@@ -106,14 +108,16 @@ class SlotMap:
 
     def get(self, key: int) -> Slot | None:
         """Find a slot, or `None`."""
-        if key >> (BITS * (self._levels + 1)):
+        shift = self._shift
+        if key >> (shift + BITS):
             return None
         node: Any = self._root
-        for level in range(self._levels, 0, -1):
-            node = node[(key >> (BITS * level)) & (WIDTH - 1)]
+        while shift:
+            node = node[(key >> shift) & MASK]
             if node is None:
                 return None
-        found: Slot | None = node[key & (WIDTH - 1)]
+            shift -= BITS
+        found: Slot | None = node[key & MASK]
         return found
 
     def __getitem__(self, key: int) -> Slot:
@@ -124,37 +128,44 @@ class SlotMap:
 
     def put(self, slot: Slot) -> "SlotMap":
         """Add or replace the slot with this key."""
-        root, levels = self._root, self._levels
-        while slot.key >> (BITS * (levels + 1)):
-            root = (root, *EMPTY[1:])
-            levels += 1
-        grown = 0 if self.get(slot.key) is not None else 1
-        return SlotMap(_put(root, levels, slot.key, slot), levels, self._count + grown)
+        key = slot.key
+        root, shift = self._root, self._shift
+        while key >> (shift + BITS):
+            root = [root, *EMPTY[1:]]
+            shift += BITS
+        node = top = root.copy()
+        for level in range(shift, 0, -BITS):
+            at = (key >> level) & MASK
+            below = node[at]
+            node[at] = below = EMPTY.copy() if below is None else below.copy()
+            node = below
+        at = key & MASK
+        grown = node[at] is None
+        node[at] = slot
+        return SlotMap(top, shift, self._count + grown)
 
     def drop(self, key: int) -> "SlotMap":
         """Remove a slot; nothing happens when it is not there."""
         if self.get(key) is None:
             return self
-        return SlotMap(_put(self._root, self._levels, key, None), self._levels, self._count - 1)
+        return SlotMap(_drop(self._root, self._shift, key) or EMPTY, self._shift, self._count - 1)
 
     def __iter__(self) -> Iterator[Slot]:
-        return _walk(self._root, self._levels)
+        return _walk(self._root, self._shift)
 
 
-def _put(node: tuple[Any, ...], level: int, key: int, value: Slot | None) -> tuple[Any, ...]:
-    at = (key >> (BITS * level)) & (WIDTH - 1)
-    below: Any = value
-    if level:
-        below = _put(node[at] or EMPTY, level - 1, key, value)
-        if value is None and below == EMPTY:
-            below = None
-    return (*node[:at], below, *node[at + 1 :])
+def _drop(node: list[Any], shift: int, key: int) -> list[Any] | None:
+    """Copy a node without this key; `None` when nothing is left of it."""
+    at = (key >> shift) & MASK
+    copy = node.copy()
+    copy[at] = _drop(node[at], shift - BITS, key) if shift else None
+    return None if copy == EMPTY else copy
 
 
-def _walk(node: tuple[Any, ...], level: int) -> Iterator[Slot]:
+def _walk(node: list[Any], shift: int) -> Iterator[Slot]:
     for below in node:
         if below is not None:
-            if level:
-                yield from _walk(below, level - 1)
+            if shift:
+                yield from _walk(below, shift - BITS)
             else:
                 yield below

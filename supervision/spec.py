@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
+from mlld_sdk.actors.names import Name, Via
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild, InvalidOption
@@ -111,6 +112,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
         shutdown: How it is stopped.
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor (see `auto_shutdown`).
+        register: Name under which the whole actor system finds it, whichever incarnation it is; `None` for none.
         start_timeout: Seconds its start may take.
         backoff: Delays between start attempts; `None` starts again at once.
         budget: Its own restart limit; `None` shares the supervisor's.
@@ -126,6 +128,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     shutdown: Shutdown = WORKER_SHUTDOWN
     kind: Literal["worker", "supervisor"] = "worker"
     significant: bool = False
+    register: Name | None = None
     start_timeout: float = START_TIMEOUT
     backoff: Backoff | None = None
     budget: Budget | None = None
@@ -185,6 +188,7 @@ def child(
     shutdown: Seconds | Literal["kill"] | None = None,
     kind: Literal["worker", "supervisor"] | None = None,
     significant: bool | None = None,
+    register: Name | None = None,
     start_timeout: Seconds | None = None,
     backoff: Backoff | None = None,
     budget: Budget | None = None,
@@ -207,6 +211,7 @@ def child(
             and for supervisors as long as their children need.
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor.
+        register: Name under which the whole actor system finds it, whichever incarnation it is.
         start_timeout: Seconds its start may take; by default 30, and for supervisors as long as their children need.
         backoff: Delays between start attempts.
         budget: A restart limit of its own.
@@ -222,6 +227,7 @@ def child(
         "shutdown": shutdown,
         "kind": kind,
         "significant": significant,
+        "register": register,
         "start_timeout": start_timeout,
         "backoff": backoff,
         "budget": budget,
@@ -232,19 +238,23 @@ def child(
     if isinstance(start, ChildSpec):
         base = {option: getattr(start, option) for option in OPTIONS}
         return _checked(
-            name or start.name, start.start, args or start.args, {**start.kwargs, **kwargs}, {**base, **given}
+            start.name if name is None else name,
+            start.start,
+            args or start.args,
+            {**start.kwargs, **kwargs},
+            {**base, **given},
         )
     if isinstance(start, SupervisorSpec | DynamicSpec):
         if args or kwargs:
             raise InvalidOption("kwargs", kwargs or args, "no arguments; a supervisor spec holds its own")
-        return _checked(name or start.name, start, (), {}, {"kind": "supervisor", **given})
+        return _checked(start.name if name is None else name, start, (), {}, {"kind": "supervisor", **given})
     if not inspect.isclass(start):
         raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
     defaults = getattr(start, "child_options", {})
     unknown = set(defaults) - OPTIONS
     if unknown:
         raise InvalidOption("child_options", sorted(unknown), ", ".join(sorted(OPTIONS)))
-    return _checked(name or snake_case(start.__name__), start, args, kwargs, {**defaults, **given})
+    return _checked(snake_case(start.__name__) if name is None else name, start, args, kwargs, {**defaults, **given})
 
 
 def _checked(
@@ -270,10 +280,16 @@ def _checked(
         raise InvalidOption("significant", significant, "True or False")
     if significant and restart in (None, "permanent"):
         raise InvalidOption("significant", significant, "only with restart='transient' or 'temporary'")
-    for option, wanted in (("backoff", Backoff), ("budget", Budget), ("breaker", BreakerPolicy), ("wedge", Wedge)):
+    for option, wanted in (
+        ("register", str | Via),
+        ("backoff", Backoff),
+        ("budget", Budget),
+        ("breaker", BreakerPolicy),
+        ("wedge", Wedge),
+    ):
         value = options.get(option)
         if value is not None and not isinstance(value, wanted):
-            raise InvalidOption(option, value, f"a {wanted.__name__}")
+            raise InvalidOption(option, value, f"a {getattr(wanted, '__name__', 'name')}")
     return ChildSpec(
         name=name,
         start=start,
@@ -283,6 +299,7 @@ def _checked(
         shutdown=cast("Shutdown", shutdown),
         kind=cast("Literal['worker', 'supervisor']", kind),
         significant=significant,
+        register=options.get("register"),
         start_timeout=seconds("start_timeout", start_timeout, above=0, infinite=True),
         backoff=options.get("backoff"),
         budget=options.get("budget"),

@@ -118,6 +118,7 @@ class Turn(Generic[S]):
             child=child,
             since=self.world.now,
             held="",
+            calls=(),
             restarts=slot.restarts + (cause == "restart"),
         )
         self.do(
