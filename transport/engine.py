@@ -163,6 +163,8 @@ class Engine:
         self._finished = False
         self._forked = False
         self._tainted = False
+        self._retires_when_tainted = False
+        self._retired = False
         self._heard = False
         self._eof = False
         self._status: int | None = None
@@ -186,6 +188,7 @@ class Engine:
         command: EngineCommand,
         *,
         exclusive: bool = False,
+        retire_when_tainted: bool = False,
         label: str | None = None,
         limits: Limits | None = None,
         reactor: Reactor | None = None,
@@ -200,6 +203,7 @@ class Engine:
             exclusive: The engine runs one script at a time for one owner, so a cancel or a deadline of a `process` or
                 `execute` kills it, with everything it started, before the call gets its outcome. Otherwise the engine
                 is shared: such a call ends, the engine stays, and the script may go on unseen (`Engine.tainted`).
+            retire_when_tainted: A shared engine is to `retire` by itself when that happens.
             label: Name for reports; a number is added.
             limits: Bounds and graces.
             reactor: The I/O thread; the process-wide one unless given.
@@ -222,6 +226,7 @@ class Engine:
             env=env or reactor.env,
             sink=sink,
         )
+        engine._retires_when_tainted = retire_when_tainted
         if on_exit is not None:
             engine._exit_callbacks.append(on_exit)
         _engines.add(engine)
@@ -255,6 +260,8 @@ class Engine:
             EngineClosed, EngineDied: There is no engine any more.
             ForkedProcess: The engine belongs to another process.
         """
+        if self._retired:
+            raise self._refusal()
         call = self._admit(method, params, timeout, on_events, Call)
         self._send(call)
         return call
@@ -272,7 +279,7 @@ class Engine:
         Such a caller reads the engine's pipe itself, which saves two changes of thread; `on_events` is then called on
         the caller's thread.
         """
-        if self._pending or self._reactor.is_current or not self._read_lock.acquire(False):
+        if self._pending or self._retired or self._reactor.is_current or not self._read_lock.acquire(False):
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
         released = False
         try:
@@ -385,6 +392,8 @@ class Engine:
         if self._pending.pop(call.id, None) is None:
             return False
         self._finished_calls += 1
+        if self._retired and not self._pending and self._ending is None:
+            self.kill()
         call._finish(reply, error)
         if self._leading is call and self._reader != threading.get_ident() and self._seat is not None:
             self._seat.ring()
@@ -438,10 +447,11 @@ class Engine:
             self._outgoing.send(cancel_line(call.id), patient=False)
             self._later(self.limits.cancel_grace, lambda: self._end_for(call))
         elif why == "timeout":
-            self._tainted = True
+            self._taint()
             self._settle(call, None, endings.given_up(call))
             self._outgoing.send(cancel_line(call.id), patient=False)
         else:
+            self._taint()
             self._outgoing.send(cancel_line(call.id), patient=False)
             self._later(self.limits.cancel_grace, lambda: self._unconfirmed(call))
         return True
@@ -453,8 +463,13 @@ class Engine:
             self._later(self.limits.term_grace, self._kill_group)
 
     def _unconfirmed(self, call: Call) -> None:
-        if self._settle(call, None, endings.given_up(call)):
-            self._tainted = True
+        self._settle(call, None, endings.given_up(call))
+
+    def _taint(self) -> None:
+        """Note that a script nobody waits for any more may go on; an engine that confirms a cancel runs it on too."""
+        self._tainted = True
+        if self._retires_when_tainted:
+            self._retired = True
 
     def _cancel_again(self, call: Call) -> None:
         if call.id in self._pending:
@@ -499,7 +514,7 @@ class Engine:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending = self._pending
         # Nobody is to be told and nobody to be woken: most answers only go into their future.
-        quiet = not self._observed and self._leading is None
+        quiet = not self._observed and self._leading is None and not self._retired
         batches: dict[Call, list[EngineEvent]] = {}
         last_id: Any = None
         batch: list[EngineEvent] | None = None
@@ -543,6 +558,8 @@ class Engine:
             self._deliver(call, events)
         if decoded.heads or decoded.dropped:
             self._heard = True
+        if self._retired and not pending and self._ending is None:
+            self.kill()
         self._dropped += decoded.dropped
         if decoded.noise:
             self._salvaged += decoded.salvaged
@@ -708,6 +725,12 @@ class Engine:
         except TimeoutError:
             return False
         return True
+
+    def retire(self) -> None:
+        """Take no more requests, and kill the process when those in flight are over; at once if there are none."""
+        self._retired = True
+        if not self._pending:
+            self.kill()
 
     def add_exit_callback(self, function: Callable[[Engine], None]) -> None:
         """Call the function once when the process has been reaped (at once if it has), on the I/O thread.
@@ -896,7 +919,7 @@ class Engine:
             )
         return endings.ended(
             self.label,
-            str(self._ending),
+            self._ending or "closed",
             how=self._exit,
             fatal=self._fatal,
             heard=self._heard,
@@ -957,7 +980,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether the process runs and takes requests."""
-        return self._ending is None and not self._eof
+        return self._ending is None and not self._eof and not self._retired
 
     @property
     def exit(self) -> EngineExit | None:

@@ -290,10 +290,11 @@ def test_a_deadline_covers_the_writing() -> None:  # T-15
 def test_on_a_shared_engine_the_neighbours_live_on(habits: tuple[str, ...]) -> None:  # T-19
     with running(*habits, limits=Limits(cancel_grace=0.1)) as engine:
         neighbour = engine.submit("process", do("hang"), timeout=None)
-        cancelled = engine.submit("execute", do("hang"), timeout=None)
+        cancelled = engine.submit("execute", do(("event", "begun"), "hang"), timeout=None)
+        eventually(lambda: cancelled.has_started)
         cancelled.cancel()
         assert isinstance(cancelled.exception(10), CallCancelled)
-        assert engine.tainted == bool(habits)
+        assert engine.tainted  # a confirmed cancel does not stop the script
         expired = engine.submit("process", do("hang"), timeout=0.05)
         assert isinstance(expired.exception(10), CallTimeout)
         assert engine.tainted
@@ -306,7 +307,32 @@ def test_a_cancel_that_came_too_early_is_repeated_and_not_taken_for_the_result()
         call = engine.submit("process", do(("late", 0.2), "hang"), timeout=None)
         call.cancel()
         assert isinstance(call.exception(5), CallCancelled)
-        assert not engine.tainted
+
+
+def test_a_retired_engine_refuses_new_requests_and_ends_when_the_last_one_is_over() -> None:  # T-19
+    with running() as engine:
+        last = engine.submit("process", do("hang"), timeout=None)
+        engine.retire()
+        assert not engine.alive
+        with pytest.raises(EngineClosed):
+            engine.submit("process", do(), timeout=5)
+        assert last.update_state("finish", 1).result(10).payload["path"] == "finish"
+        assert last.result(10).payload == {"output": "finished"}
+        assert engine.wait(10)
+
+
+def test_a_shared_engine_may_be_told_to_retire_when_a_script_in_it_was_given_up() -> None:  # T-19
+    with running(retire_when_tainted=True) as engine:
+        neighbour = engine.submit("process", do("hang"), timeout=None)
+        given_up = engine.submit("process", do(("event", "begun"), "hang"), timeout=None)
+        eventually(lambda: given_up.has_started)
+        given_up.cancel()
+        assert isinstance(given_up.exception(10), CallCancelled)
+        assert not engine.alive
+        assert engine.exit is None
+        neighbour.update_state("finish", 1)
+        assert neighbour.result(10).payload == {"output": "finished"}
+        assert engine.wait(10)
 
 
 def test_no_event_arrives_after_a_cancel() -> None:  # T-9
