@@ -194,7 +194,7 @@ async function scriptOf(target) {
 async function run(request, params, filePath, view, languageMode) {
   const timeoutMs = timeout(params.timeoutMs);
   const asked = parseCheckpointParams(params, filePath);
-  const cacheOptions = prepareCache(asked, home);
+  const cacheOptions = prepareCache(asked, home, mlld.checkpointRoot);
   if (timeoutMs !== undefined) {
     request.timer = setTimeout(() => {
       const message = `Request exceeded its timeout of ${timeoutMs} ms`;

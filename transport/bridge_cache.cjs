@@ -181,9 +181,9 @@ function parseCheckpointParams(params, filePath) {
 }
 
 /** Bring the cache into the state the request asked for, and say which options the interpreter needs. */
-function prepareCache(asked, workingDirectory) {
+function prepareCache(asked, workingDirectory, defaultRoot) {
   if (asked.off || asked.name === undefined) return { noCheckpoint: true };
-  const root = path.resolve(workingDirectory, asked.root ?? path.join('.mlld', 'checkpoints'));
+  const root = path.resolve(workingDirectory, asked.root ?? defaultRoot);
   const cache = new CheckpointCache(root, asked.name);
   if (asked.fresh) cache.clear();
   cache.repair();

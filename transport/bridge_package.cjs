@@ -74,6 +74,7 @@ async function loadPackage(directory, taps) {
   const cli = path.join(directory, 'dist', 'cli.cjs');
   return {
     version: manifest.version,
+    checkpointRoot: defaultCheckpointRoot(manifest.version),
     cli: fs.existsSync(cli) ? cli : undefined,
     newFileSystem,
     withScript,
@@ -81,6 +82,13 @@ async function loadPackage(directory, taps) {
     analyze: mlld.analyzeModule,
     pathContext: (scriptPath, fileSystem) => mlld.PathContextBuilder.fromFile(scriptPath, fileSystem)
   };
+}
+
+/** Where this version keeps its caches unless told: the same place as its own command line and live engine. */
+function defaultCheckpointRoot(version) {
+  const [major, minor, patch] = version.split('.').map((part) => Number.parseInt(part, 10));
+  const moved = major > 2 || (major === 2 && (minor > 0 || patch > 5));
+  return path.join(moved ? '.llm' : '.mlld', 'checkpoints');
 }
 
 /** The first argument of a call as the cache's own index shows it. */

@@ -883,6 +883,7 @@ class Engine:
                 stderr_tail=self._words.text,
             )
         )
+        self._run_exit_callbacks()  # first, so that a successor need not wait for the search
         bury(
             Burial(
                 mark=self._child.mark,
@@ -893,7 +894,6 @@ class Engine:
                 done=lambda _: self._reactor.call_soon(self._buried),
             )
         )
-        self._run_exit_callbacks()
 
     def _buried(self) -> None:
         for call in list(self._pending.values()):

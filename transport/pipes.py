@@ -15,19 +15,17 @@ from mlld_sdk.transport.reactor import Reactor
 __all__ = ["LineBuffer", "LineTooLong", "Outgoing", "Seat", "Tail"]
 
 _CHUNK = 65536
-# So many lines a sender writes one by one; a longer burst is left to the reactor, which writes it at once.
-_BURST = 16
 
 
 class Outgoing:
     """Lines on their way into a pipe that may be full.
 
-    Whoever sends writes, and writes whatever others have queued meanwhile, so many small sends become few writes. While
-    the reactor is awake anyway the writing is left to it. What a full pipe does not take waits here; the owner refuses
-    new requests while `backlog` is beyond its limit.
+    Whoever sends writes, and writes whatever others have queued meanwhile. Where many requests are in flight the
+    writing is left to the reactor, which is woken once and writes a whole burst at once. What a full pipe does not
+    take waits here; the owner refuses new requests while `backlog` is beyond its limit.
     """
 
-    __slots__ = ("_blocked", "_broken", "_burst", "_dirty", "_fd", "_lock", "_queue", "_reactor", "backlog")
+    __slots__ = ("_blocked", "_broken", "_dirty", "_fd", "_lock", "_queue", "_reactor", "backlog")
 
     def __init__(self, fd: int, reactor: Reactor, broken: Callable[[], None]) -> None:
         self._fd = fd
@@ -37,32 +35,26 @@ class Outgoing:
         self._lock = allocate_lock()
         self._blocked = False
         self._dirty = False
-        self._burst = 0
         self.backlog = 0
         """Bytes that wait. Exact whenever the queue is empty; in between good enough for a limit."""
 
     def send(self, line: bytes, *, patient: bool) -> None:
-        """Queue a line and see to it that it is written. A patient one may wait for the reactor's next round."""
+        """Queue a line and see to it that it is written: at once, or a patient one by the reactor's next round."""
         self._queue.append(line)
         self.backlog += len(line)
         if self._blocked:
             return
-        reactor = self._reactor
         if patient:
-            self._burst += 1
-            if reactor.awake or self._burst > _BURST:
-                if not self._dirty:
-                    self._dirty = True
-                    reactor.dirty.append(self)
-                reactor.wake()
-                return
+            if not self._dirty:
+                self._dirty = True
+                self._reactor.dirty.append(self)
+            self._reactor.wake()
+            return
         self.flush()
 
     def flush(self) -> None:
         """Write what waits, unless somebody else is at it or the pipe is full."""
         self._dirty = False
-        if self._reactor.awake:
-            self._burst = 0
         while self._queue and not self._blocked and self._lock.acquire(False):
             try:
                 self._write()

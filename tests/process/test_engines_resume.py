@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.eventually import eventually
-from tests.support.raw_engine import ALL, Answer, RawEngine, started
+from tests.support.raw_engine import ALL, REAL, Answer, RawEngine, real_version, started
 
 PROMPTS = ["1", "2", "3", "4", "5", "6"]
 
@@ -17,6 +17,10 @@ SEQUENTIAL = (
     + "`\n"
 )
 PARALLEL = f"var @all = for parallel(2) @p in {json.dumps(PROMPTS)} => @ask(@p)\nshow @all\n"
+
+
+CACHES = ".llm/checkpoints" if REAL and real_version() > (2, 0, 5) else ".mlld/checkpoints"
+"""Where the live engine keeps its caches: it cannot be told, so the others are."""
 
 
 class Pipeline:
@@ -42,13 +46,14 @@ class Pipeline:
 
     @property
     def stored(self) -> int:
-        index = self.directory / ".mlld" / "checkpoints" / "pipe" / "llm-cache.jsonl"
+        index = self.directory / CACHES / "pipe" / "llm-cache.jsonl"
         return len(index.read_text().splitlines()) if index.exists() else 0
 
     def send(self, engine: RawEngine, kind: str) -> object:
         """Start it so that finished calls are stored and served, in the way this engine has for it."""
         if kind != "live":
-            return engine.send("execute", {"filepath": str(self.script), "checkpoint": True})
+            params = {"filepath": str(self.script), "checkpoint": True, "checkpointRoot": CACHES}
+            return engine.send("execute", params)
         text = "resume: auto\n" + self.script.read_text()
         return engine.send("process", {"filePath": str(self.script), "script": text, "mode": "strict"})
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.transport.bridge import bridge_command
+from mlld_sdk.transport.bridge import bridge_command, find_package
 from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand, embedded_command, resolve
 
 REAL = os.environ.get("MLLD_COMMAND")
@@ -40,6 +40,12 @@ def command_of(engine: str, *switches: str) -> EngineCommand:
     if engine == "bridge":
         return bridge_command(command, args)
     return resolve(command, args)
+
+
+def real_version() -> tuple[int, ...]:
+    """Give the version of the mlld that MLLD_COMMAND names."""
+    command, *args = shlex.split(REAL or "mlld")
+    return tuple(int(number) for number in re.findall(r"\d+", find_package(command, args).version)[:3])
 
 
 class Answer:
