@@ -117,6 +117,11 @@ class Agent(EngineOwner):
                 work.give_up(str(reason))
         super().on_terminate(reason)
 
+    def stuck_for(self) -> float:
+        """Say for how long a run has got nothing done, in seconds; supervision asks, from a thread of its own."""
+        now = self.services.env.now()
+        return max((now - work.job.last_progress for work in list(self._working.values())), default=0.0)
+
     def status(self) -> OwnerStatus:
         """Say what is going on."""
         runs = tuple(work.lease.run_id for work in self._working.values())

@@ -10,7 +10,7 @@ from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.exits import Crash, Reason
 from mlld_sdk.agent_options import EngineOptions
 from mlld_sdk.bay import BayStatus, EngineBay
-from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.port import Port
 from mlld_sdk.services import Services
 from mlld_sdk.transport.engine import Engine
@@ -81,6 +81,7 @@ class EngineOwner(Actor):
     and ends with an orderly stop.
     """
 
+    answers = (ConfigurationError,)
     Options: ClassVar[type[EngineOptions]] = EngineOptions
 
     def __init__(self, **options: Any) -> None:

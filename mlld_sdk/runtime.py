@@ -29,7 +29,7 @@ from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.state import State
 from mlld_sdk.supervision.supervisor import Supervisor
-from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
+from mlld_sdk.supervision.tree import Place, ShutdownReport, SupervisorRef, Tree
 from mlld_sdk.supervision.verdict import Verdict
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.transport.sweep import sweep_orphans
@@ -267,6 +267,11 @@ class Runtime:
     def place(self, path: str) -> Place:
         """Name a place in the tree, whoever fills it."""
         return self._running()[path]
+
+    @property
+    def supervisor(self) -> SupervisorRef:
+        """The management calls of the root supervisor: start, stop, restart and update children while it runs."""
+        return self._running().supervisor
 
     def run(self, run_id: str) -> RunHandle:
         """Attach to a run by its id, whoever submitted it, and in whichever process.

@@ -106,7 +106,7 @@ def after_death(
     assert run.owner is not None
     positions = tuple(step.position for step in in_flight)
     death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=positions[:100])
-    before = run.deaths if progress <= run.progress else ()
+    before = run.deaths
     deaths = (*before, death)
     steps = [
         msgspec.structs.replace(
@@ -162,9 +162,11 @@ def begin(
     """
     if known is None:
         return Fresh(attempt=1)
-    if (known.name, known.fingerprint) != (name, digest):
+    answered = known.state == "finished" or (known.state == "failed" and known.final)
+    # A step without an answer that may be repeated may also be asked differently: by a stronger model, say.
+    if (known.name, known.fingerprint) != (name, digest) and (answered or policy.on_interrupt == "fail"):
         raise StepMismatch(run_id, position, f"{known.name}({known.asked})", f"{name}({asked})")
-    if known.state == "finished" or (known.state == "failed" and known.final):
+    if answered:
         return known
     interrupted = known.state in ("started", "interrupted")
     if interrupted and policy.on_interrupt == "fail":
