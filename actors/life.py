@@ -403,7 +403,8 @@ class Life(Mailbox):
             return False
         self.system.zombies.add_if_running(self)
         waiting = self.waiting
-        if waiting is not None and waiting[1] is not None:
+        # Whoever takes the hook out of the future may call it: an answer may come at this very moment.
+        if waiting is not None and waiting[1] is not None and waiting[0]._forget(waiting[1]):
             waiting[1]()
         if self.task is not None:
             self.system.loop.cancel(self)
