@@ -34,7 +34,7 @@ from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.services import spawn
 from mlld_sdk.actors.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.actors.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown
+from mlld_sdk.actors.tasks import BRUTAL_KILL, Ok, ShutdownTime, Task, check_shutdown
 from mlld_sdk.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class _Job:
         self.function = function
         self.link = link
         self.answer: Future[Any] = Future()
+        self.value: Ok[Any] | None = None
         self.error: BaseException | None = None
         caller = current_actor()
         self.context = contextvars.copy_context()
@@ -95,7 +96,7 @@ class _Job:
             raise
         if iscoroutine(value):
             return self._await(value)
-        self.answer.try_set(value)
+        self.value = Ok(value)
         return Stop(NORMAL)
 
     async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Stop:
@@ -103,14 +104,17 @@ class _Job:
             if variable is not async_cell:
                 variable.set(value)
         try:
-            self.answer.try_set(await coroutine)
+            self.value = Ok(await coroutine)
         except BaseException as error:
             self.error = error
             raise
         return Stop(NORMAL)
 
     def ended(self, down: Down) -> None:
-        """Answer for a task that cannot any more; nothing if it has."""
+        """Answer, now that the task is over: with its value, or with why there is none."""
+        if self.value is not None:
+            self.answer.try_set(self.value.value)
+            return
         reason = _reason_of(down)
         error = TaskExited(f"task {down.ref.path} ended: {reason}", reason=reason)
         error.__cause__ = self.error

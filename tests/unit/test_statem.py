@@ -31,6 +31,7 @@ from mlld_sdk.actors.statem import (
     update_timeout,
 )
 from mlld_sdk.actors.system import ActorSystem
+from tests.support.eventually import eventually
 from tests.support.libraries import Clock, Ref, fresh_system, puppet
 
 
@@ -245,7 +246,8 @@ def test_an_event_timeout_is_ended_by_any_event(world: tuple[ActorSystem, Clock]
     log(ref)
     clock.advance(30)
     assert log(ref) == []
-    ref.tell(("act", lambda me: keep(event_timeout(30, "quiet"))))
+    act(ref, keep(event_timeout(30, "quiet")))
+    eventually(lambda: len(system.timers) == 1)
     ref.get_state()  # looking at it is no event
     clock.advance(30)
     assert log(ref) == [("a", "act"), ("a", "quiet")]
