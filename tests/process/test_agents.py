@@ -386,9 +386,11 @@ def test_a_result_that_cannot_be_kept_fails_the_run_by_name(tmp_path: Path) -> N
 
 
 def test_an_agent_without_anything_to_run_says_so(tmp_path: Path) -> None:
-    with running(one_for_one(child(Agent, name="agent", engine="embedded")), tmp_path) as (runtime, _):
-        with pytest.raises(RunFailed, match="nothing to run"):
-            runtime["agent"].run().result(30)
+    with (
+        running(one_for_one(child(Agent, name="agent", engine="embedded")), tmp_path) as (runtime, _),
+        pytest.raises(RunFailed, match="nothing to run"),
+    ):
+        runtime["agent"].run().result(30)
 
 
 def test_draining_waits_for_the_run_and_leaves_the_next_for_later(tmp_path: Path) -> None:
