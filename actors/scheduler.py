@@ -181,14 +181,14 @@ class Scheduler:
             thread.worker = worker  # type: ignore[attr-defined]
             worker.thread = thread
             self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more threads: go on with those there are
-            with self._lock:
+            try:
+                # Inside the lock, so that `close` never meets a thread that has not been started.
+                thread.start()
+            except RuntimeError:  # the system has no more threads: go on with those there are
                 self._count -= 1
                 self._threads.discard(thread)
-            self._exhausted(self._count)
-            return False
+                self._exhausted(self._count)
+                return False
         return True
 
     def _work(self, worker: Worker) -> None:
