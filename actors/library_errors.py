@@ -24,9 +24,9 @@ ActorError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlld_sdk.actors.errors import ActorError
+from mlld_sdk.actors.exits import Other, Reason
 
 if TYPE_CHECKING:
-    from mlld_sdk.actors.exits import Reason
     from mlld_sdk.actors.ref import ActorRef
 
 
@@ -112,9 +112,14 @@ class TaskExited(ActorError):
 
     default_code: ClassVar[str] = "TASK_EXITED"
 
-    def __init__(self, message: str, *, reason: "Reason") -> None:
+    def __init__(self, message: str, *, reason: Reason) -> None:
         super().__init__(message)
         self.reason = reason
+
+    @property
+    def exit_reason(self) -> Reason:
+        """Why an actor ends that does not catch this: for what ended the task, but never as if all were well."""
+        return Other(f"a task gave no value: {self.reason}") if self.reason.is_normal_family else self.reason
 
 
 class TaskTimeout(ActorError, TimeoutError):

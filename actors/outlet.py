@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mlld_sdk.actors.library_events import SubscriberLagged, SubscriberResumed
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.services import offer, queued
 
@@ -58,6 +59,8 @@ class Outlet:
         self.missed += 1
         self.total_missed += 1
         if self.missed == 1:
+            cell = self.ref.cell
+            cell.system.emit(lambda at: SubscriberLagged(at=at, actor=cell.path, source=self.source, limit=self.limit))
             offer(self.ref, Lagged(self.source), beyond_limit=True)
         return False
 
@@ -65,6 +68,8 @@ class Outlet:
         """Close the gap if the subscriber has caught up."""
         if queued(self.ref) > self.limit // 2:
             return False
-        offer(self.ref, Resumed(self.source, self.missed), beyond_limit=True)
+        cell, missed = self.ref.cell, self.missed
+        cell.system.emit(lambda at: SubscriberResumed(at=at, actor=cell.path, source=self.source, missed=missed))
+        offer(self.ref, Resumed(self.source, missed), beyond_limit=True)
         self.missed = 0
         return True

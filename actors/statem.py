@@ -30,6 +30,7 @@ from mlld_sdk.actors.directives import NO_REPLY, Continue
 from mlld_sdk.actors.directives import Stop as StopActor
 from mlld_sdk.actors.exits import NORMAL, as_reason
 from mlld_sdk.actors.library_errors import UndeclaredTransition, UnhandledEvent
+from mlld_sdk.actors.library_events import StateChanged
 from mlld_sdk.actors.links import Down, Exit
 from mlld_sdk.actors.statem_engine import (
     EVENT_TIMEOUT,
@@ -210,6 +211,11 @@ class StateMachine(Actor):
             raise UndeclaredTransition(
                 f"{self.declaration.name}.{rule.method} went from {self.state!r} to {outcome.state!r}",
                 hint=f"declare it with to=; declared are {', '.join(rule.targets) or 'none'}",
+            )
+        if isinstance(outcome, Goto) and outcome.state != self.state:
+            cell, old, new = self._cell, self.state, outcome.state
+            cell.system.emit(
+                lambda at: StateChanged(at=at, actor=cell.path, epoch=cell.epoch, old=old, new=new, cause=rule.label)
             )
         return self._finish(event, outcome, enter=enters(self._machine, outcome))
 

@@ -9,6 +9,7 @@ from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.env import Env
+from mlld_sdk.events import Event, name_of
 
 Ref = ActorRef[Any]
 
@@ -19,6 +20,10 @@ class Clock:
     def __init__(self) -> None:
         self.time = 0.0
         self.system: ActorSystem | None = None
+        self.events: list[Event] = []
+
+    def named(self, tag: str) -> list[Any]:
+        return [event for event in self.events if name_of(event) == tag]
 
     def __call__(self) -> float:
         return self.time
@@ -34,9 +39,9 @@ class Clock:
 
 @contextmanager
 def fresh_system(name: str = "test") -> Iterator[tuple[ActorSystem, Clock]]:
-    """Run a system whose clock stands still."""
+    """Run a system whose clock stands still; its events are kept in `clock.events`."""
     clock = Clock()
-    with ActorSystem(name, env=Env(now=clock), max_workers=64) as system:
+    with ActorSystem(name, env=Env(now=clock), sink=clock.events.append, max_workers=64) as system:
         clock.system = system
         yield system, clock
 

@@ -12,13 +12,18 @@ from mlld_sdk.actors.library_errors import NotAnActor, UnknownName, Unsubscribed
 from mlld_sdk.actors.outlet import Lagged, Resumed
 from mlld_sdk.actors.pubsub import Listener, PubSub, Subscription
 from mlld_sdk.actors.system import ActorSystem
-from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within
+from tests.support.libraries import Clock, Gates, Ref, fresh_system, puppet, seen, within
 
 
 @pytest.fixture
-def system() -> Iterator[ActorSystem]:
-    with fresh_system() as (system, _):
-        yield system
+def world() -> Iterator[tuple[ActorSystem, Clock]]:
+    with fresh_system() as (system, clock):
+        yield system, clock
+
+
+@pytest.fixture
+def system(world: tuple[ActorSystem, Clock]) -> ActorSystem:
+    return world[0]
 
 
 @pytest.fixture
@@ -123,8 +128,9 @@ def test_topic_spaces_are_found_by_name_and_apart(system: ActorSystem, topics: P
 
 
 def test_a_slow_subscriber_holds_up_nobody_learns_of_its_gap_and_stays_subscribed(
-    system: ActorSystem, topics: PubSub, one: Ref
+    world: tuple[ActorSystem, Clock], topics: PubSub, one: Ref
 ) -> None:
+    system, clock = world
     slow, gates = puppet(system), Gates()
     subscription = topics.subscribe("a", limit=4, ref=slow)
     topics.subscribe("a", ref=one)
@@ -138,6 +144,8 @@ def test_a_slow_subscriber_holds_up_nobody_learns_of_its_gap_and_stays_subscribe
     assert seen(slow) == [0, 1, 2, 3, Lagged("a")]
     topics.broadcast("a", 10)
     assert seen(slow)[5:] == [Resumed("a", 6), 10]
+    assert [(event.actor, event.limit) for event in clock.named("subscriber.lagged")] == [(slow.path, 4)]
+    assert [(event.actor, event.missed) for event in clock.named("subscriber.resumed")] == [(slow.path, 6)]
 
 
 def test_a_subscriber_that_lags_again_is_told_again(system: ActorSystem, topics: PubSub) -> None:

@@ -414,6 +414,18 @@ def test_going_where_the_declaration_does_not_lead_ends_the_machine_by_name(worl
         assert isinstance(crashed.value.__cause__, error)
 
 
+def test_each_change_of_state_is_one_event(world: tuple[ActorSystem, Clock]) -> None:
+    system, clock = world
+    ref = begin(system)
+    for answer in (goto("b"), goto("b"), repeat(), goto("c")):
+        act(ref, answer)
+    log(ref)
+    assert [(event.actor, event.old, event.new, event.cause) for event in clock.named("state.changed")] == [
+        (ref.path, "a", "b", "tuple"),
+        (ref.path, "b", "c", "tuple"),
+    ]
+
+
 def test_a_machine_that_feeds_itself_can_be_stopped(world: tuple[ActorSystem, Clock]) -> None:
     class Busy(StateMachine):
         on = State(initial=True)

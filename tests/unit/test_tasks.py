@@ -11,7 +11,7 @@ import pytest
 from mlld_sdk.actors import task_supervisor
 from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.errors import ActorDead, CallCancelled, NoSuchActor
-from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Killed
+from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.system import ActorSystem
@@ -83,6 +83,14 @@ def test_a_failure_is_raised_by_whoever_waits_with_its_reason_and_cause(tasks: T
         tasks.async_nolink(boom).result()
     assert exited.value.reason.is_crash
     assert isinstance(exited.value.__cause__, ValueError)
+
+
+def test_who_does_not_catch_a_failed_task_ends_for_its_reason(tasks: Tasks, one: Ref) -> None:  # TSK-2
+    one.cast(lambda _: tasks.async_nolink(boom).result())
+    reason = one.join(10)
+    assert isinstance(reason, Crash)
+    assert reason.message == "boom"
+    assert not TaskExited("ended normally", reason=NORMAL).exit_reason.is_normal_family
 
 
 def test_a_task_that_was_killed_says_so(tasks: Tasks, gates: Gates) -> None:  # TSK-2, TS23, TK4
