@@ -106,7 +106,7 @@ def after_death(
     assert run.owner is not None
     positions = tuple(step.position for step in in_flight)
     death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=positions[:100])
-    before = run.deaths
+    before = run.deaths if progress <= run.progress else ()
     deaths = (*before, death)
     steps = [
         msgspec.structs.replace(
