@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -70,26 +69,23 @@ class Child:
         It is started from the caller's thread, without a parent-death signal: that one fires when the *thread* ends.
         """
         mark = our_mark(secrets.token_hex(8))
-        try:
-            directory = tempfile.mkdtemp(prefix=directory_prefix(mark))
-        except OSError as error:
-            raise SpawnRefused(f"no temporary directory: {error}", hint="make room below TMPDIR") from error
+        directory = os.path.join(tempfile.gettempdir(), directory_prefix(mark) + mark.engine)
         fds: list[int] = []
+        pid = 0
         try:
             pid = cls._start(command, mark, directory, fds)
-            try:
-                pidfd = os.pidfd_open(pid) if _HAS_PIDFD else None
-            except OSError:
+            # While the program is still being loaded; before a request can be written there is no script to miss it.
+            os.mkdir(directory, 0o700)
+            pidfd = os.pidfd_open(pid) if _HAS_PIDFD else None
+        except OSError as error:
+            if pid:
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                raise
-        except BaseException as error:
             for fd in fds:
                 os.close(fd)
-            shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise _spawn_error(command, error) from error
-            raise
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+            raise _spawn_error(command, error) from error
         answers, requests, words = fds
         return cls(pid, command, mark, directory, requests, answers, words, pidfd, threading.Lock())
 
@@ -108,9 +104,9 @@ class Child:
             for reads in (True, False, True):
                 pipe(reads)
             answers, requests, words = theirs
-            environ = {**os.environ, **command.environ, "TMPDIR": directory, MARKER: str(mark)}
+            added = {**command.environ, "TMPDIR": directory, MARKER: str(mark)}
             if command.private_fds:
-                environ |= {READ_FD: str(requests), WRITE_FD: str(answers)}
+                added |= {READ_FD: str(requests), WRITE_FD: str(answers)}
             process = subprocess.Popen(
                 command.argv,
                 stdin=subprocess.DEVNULL if command.private_fds else requests,
@@ -118,7 +114,7 @@ class Child:
                 stderr=words,
                 pass_fds=(requests, answers) if command.private_fds else (),
                 cwd=command.cwd,
-                env=environ,
+                env={**os.environb, **{os.fsencode(name): os.fsencode(value) for name, value in added.items()}},
                 start_new_session=True,
             )
         finally:
