@@ -234,8 +234,15 @@ class Shell:
         token = booting.set(boot)
         timeout = None if spec.start_timeout == inf else spec.start_timeout
         try:
-            label = self.label_of(key, spec)
-            started = self.system.start_soon(start, args, kwargs, label=label, parent=self.ref, timeout=timeout)
+            started = self.system.start_soon(
+                start,
+                args,
+                kwargs,
+                name=spec.register,
+                label=self.label_of(key, spec),
+                parent=self.ref,
+                timeout=timeout,
+            )
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
             self.forget_old(key)
             self._inbox.append(self.failed(key, incarnation, crash(error), error))

@@ -66,8 +66,11 @@ class Grove:
         self._waiting = 0
 
     def sink(self, event: Event) -> None:
-        """Take an event."""
-        self._sink(event)
+        """Take an event; a sink that raises is reported and never felt."""
+        try:
+            self._sink(event)
+        except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
+            self.system.callback_failed(error)
 
     def publish(self, ref: Ref, state: State | CrowdState) -> None:
         """Let everybody see a supervisor's state."""
@@ -418,8 +421,10 @@ class Tree:
         walked = self.name
         for part in path.split("/")[1:]:
             state = self.grove.states.get(here)
+            if state is None and slot is not None and slot.spec.kind == "worker":
+                raise ChildNotFound(path)
             if state is None:
-                raise ChildUnavailable(walked, "stopped")
+                raise ChildUnavailable(walked, "stopped" if slot is None else slot.status)
             slot = _child_named(state, part)
             if slot is None:
                 raise ChildNotFound(path)

@@ -111,9 +111,13 @@ class Turn(Generic[S]):
 
     def came_up(self, slot: Slot, child: Any, cause: Cause) -> Slot:
         """Note that a start has succeeded."""
+        spec = slot.spec
+        if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
+            spec = msgspec.structs.replace(spec, args=(), kwargs={})
         took = self.world.now - slot.since
         slot = self.put(
             slot,
+            spec=spec,
             status="running",
             child=child,
             since=self.world.now,
