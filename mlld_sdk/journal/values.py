@@ -130,8 +130,8 @@ class Values:
         if isinstance(value, str):
             return _text(value, where)
         if isinstance(value, int):
-            if not -(2**63) <= value < 2**64:
-                raise ValueNotStorable(where, "the integer has more than 64 bits")
+            if not -(2**63) <= value < 2**64 and not _same_number(value):
+                raise ValueNotStorable(where, "the integer is too long")
             return int(value)
         if isinstance(value, float):
             if value != value or value in (float("inf"), float("-inf")):
@@ -195,6 +195,13 @@ class Values:
 def digest_of(data: bytes) -> str:
     """Digest bytes into 32 hexadecimal characters."""
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _same_number(value: int) -> bool:
+    try:
+        return bool(_decode(_encode(value)) == value)
+    except (OverflowError, ValueError, msgspec.MsgspecError):
+        return False
 
 
 def _text(value: str, where: str) -> str:
