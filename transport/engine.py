@@ -28,6 +28,7 @@ from mlld_sdk.transport.child import Child, decode_exit
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.errors import (
     CallTimeout,
+    EngineAborted,
     EngineBabbling,
     EngineExit,
     EngineOverloaded,
@@ -600,7 +601,10 @@ class Engine:
         elif code == "REQUEST_NOT_FOUND" and call._target is not None and not call._target.done():
             self._later(_RETRY, lambda: self._control_again(call))
         else:
-            self._settle(call, None, endings.reported(error, call, trusted=self.command.extended))
+            told = endings.reported(error, call, trusted=self.command.extended)
+            # An engine that is being ended gives its requests up by itself; that was us.
+            gave_up = isinstance(told, EngineAborted) and self._ending is not None
+            self._settle(call, None, self._refusal(call) if gave_up else told)
 
     def _keep_noise(self, lines: list[bytes]) -> None:
         if self._noise is None:
