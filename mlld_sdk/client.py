@@ -36,7 +36,6 @@ from mlld_sdk.requests import (
     process_params,
     seconds,
 )
-from mlld_sdk.run_events import RunStarted
 from mlld_sdk.run_log import MAX_EVENTS, History, RunLog
 from mlld_sdk.transport.bridge import bridge_command
 from mlld_sdk.transport.call import Call, OnEvents
@@ -150,6 +149,7 @@ class Client:
         self.engine: EngineKind = engine or _engine_by_default(command, self.command_args)
         self.isolation: Isolation = isolation
         self.strict = strict
+        self._cuts_things = self.engine == "live"
         self._heap_mib = None if heap is None else _mib(heap)
         self._max_events = max_events
         self._environ = dict(environ or {})
@@ -342,7 +342,7 @@ class Client:
     @property
     def starts_nothing(self) -> bool:
         """Whether a run submitted now needs no process to be started, so that submitting it takes microseconds."""
-        return self.isolation == "shared" and self._shared.is_up
+        return self.isolation == "shared" and self._shared.pid is not None
 
     def __enter__(self) -> Self:
         return self
@@ -359,7 +359,12 @@ class Client:
 
     def _start_engine(self, exclusive: bool) -> Engine:
         return Engine.start(
-            self._engine_command(), exclusive=exclusive, limits=self._limits, env=self._env, sink=self._sink
+            self._engine_command(),
+            exclusive=exclusive,
+            retire_when_tainted=not exclusive,
+            limits=self._limits,
+            env=self._env,
+            sink=self._sink,
         )
 
     def _engine_command(self) -> EngineCommand:
@@ -387,7 +392,7 @@ class Client:
         timeout = self._patience(options)
         log = RunLog(self._max_events)
         call = self._submit(method, self._on_the_wire(params, events="all"), timeout, log.push)
-        log.begin(RunStarted(method=method, request_id=getattr(call, "id", None)))
+        log.follow(call, method)
         return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))
 
     def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
@@ -401,19 +406,27 @@ class Client:
     ) -> Call | QueuedCall:
         if self.isolation == "exclusive":
             return self._exclusive.submit(method, params, timeout, on_events)
-        return self._shared.submit(method, params, timeout, on_events, stop_children="mcpServers" in params)
+        call = self._shared.submit(method, params, timeout, on_events)
+        if "mcpServers" in params:
+            call.add_done_callback(_stop_servers)
+        return call
 
     def _on_the_wire(self, params: dict[str, Any], *, events: str) -> dict[str, Any]:
         """Add what only engines of the 2.1 line ask for, and make paths mean the same whoever reads them."""
-        if self.engine == "live" and (named := [name for name in CHECKPOINT_PARAMS if name in params]):
+        if self.engine == "live" and not CHECKPOINT_PARAMS.isdisjoint(params):
+            named = ", ".join(sorted(CHECKPOINT_PARAMS & params.keys()))
             raise UnsupportedByEngine(
-                f"the live engine ignores {', '.join(named)}", hint='use engine="bridge" or engine="embedded"'
+                f"the live engine ignores {named}", hint='use engine="bridge" or engine="embedded"'
             )
-        wire = {**params, "eventMode": events}
-        for name in ("filePath", "filepath"):
-            if name in wire:
-                wire[name] = os.path.abspath(os.path.join(self.working_dir or "", wire[name]))
-        return wire
+        params["eventMode"] = events
+        if "filepath" in params:
+            params["filepath"] = self._absolute(params["filepath"])
+        elif "filePath" in params:
+            params["filePath"] = self._absolute(params["filePath"])
+        return params
+
+    def _absolute(self, path: str) -> str:
+        return path if os.path.isabs(path) else os.path.abspath(os.path.join(self.working_dir or "", path))
 
     def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> Any:
         answer = self._request(method, params, self.timeout if timeout is DEFAULT else seconds(timeout))
@@ -424,17 +437,14 @@ class Client:
 
     # From answers to results.
 
-    @property
-    def _cuts_things(self) -> bool:
-        return self.engine == "live"
-
     def _output(self, reply: Reply, strict: bool) -> str:
         try:
             text = reply.decode(_Text)
             output = text.value if text.output is msgspec.UNSET else text.output
         except msgspec.ValidationError:
             output = reply.payload
-        output = results.output_text(output)
+        if type(output) is not str:
+            output = results.output_text(output)
         if self._cuts_things and len(output) > NEVER_CUT and find_cuts(output, "output"):
             if strict:
                 raise TruncatedResult(["output"], output)
@@ -456,6 +466,12 @@ class Client:
         if not isinstance(payload, dict):
             raise _wrong_answer(method, payload)
         return payload
+
+
+def _stop_servers(call: Call) -> None:
+    """End the MCP servers of a run, which a shared engine would keep; only when no other run may be using its own."""
+    if call.engine.stats.in_flight == 0:
+        call.engine.reap_descendants()
 
 
 def _values_of(result: ExecuteResult, payload: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineClosed, EngineDied, EngineOverloaded
+from mlld_sdk.transport.errors import (
+    CallCancelled,
+    CallTimeout,
+    EngineClosed,
+    EngineDied,
+    EngineDiedAtStart,
+    EngineOverloaded,
+)
 from mlld_sdk.transport.reactor import Timer, shared_reactor
 from mlld_sdk.transport.wire import Reply
 
@@ -31,8 +38,8 @@ LONGEST_DELAY = 30.0
 IDLE_SECONDS = 60.0
 """Seconds after which exclusive engines that nobody uses are ended, the spares too."""
 
-GIVEN_UP = (CallCancelled, CallTimeout)
-"""How a call ends whose script may go on in a shared engine: nothing but the end of the process stops it."""
+LAST_WORDS = 1.0
+"""Seconds a caller waits to be told how an engine ended that died before it could take the request."""
 
 StartEngine = Callable[[bool], Engine]
 """Starts an engine, exclusive or not, and returns at once."""
@@ -93,7 +100,7 @@ class StartGate:
 
 
 class SharedEngine:
-    """One engine for all requests of a client, started when first needed and again after it died."""
+    """One engine for all requests of a client, started when first needed and again after it died or retired."""
 
     def __init__(self, gate: StartGate) -> None:
         self._gate = gate
@@ -103,7 +110,7 @@ class SharedEngine:
         """Begin anew, as in a forked child: the engines are the parent's, and its lock may have been held."""
         self._lock = threading.Lock()
         self._engine: Engine | None = None
-        self._leaving: set[Engine] = set()
+        self._started: set[Engine] = set()
 
     @property
     def pid(self) -> int | None:
@@ -111,89 +118,47 @@ class SharedEngine:
         engine = self._engine
         return engine.pid if engine is not None and engine.alive else None
 
-    @property
-    def is_up(self) -> bool:
-        """Whether a request can be submitted without starting a process."""
+    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call:
+        """Send a request to the engine, starting one if need be."""
         engine = self._engine
-        return engine is not None and engine.alive
-
-    def submit(
-        self,
-        method: str,
-        params: Any,
-        timeout: float | None,
-        on_events: OnEvents | None,
-        *,
-        stop_children: bool = False,
-    ) -> Call:
-        """Send a request to the engine, starting one if need be.
-
-        Args:
-            method: Method of the protocol.
-            params: Its parameters.
-            timeout: Seconds from now until the answer, or `None`.
-            on_events: Takes its events.
-            stop_children: The request makes the engine start helpers (MCP servers) that it never stops.
-        """
-        engine, fresh = self._current()
         while True:
+            fresh = engine is None or not engine.alive
+            if engine is None or fresh:
+                engine = self._another_than(engine)
             try:
-                call = engine.submit(method, params, timeout=timeout, on_events=on_events)
-                break
+                return engine.submit(method, params, timeout=timeout, on_events=on_events)
             except (EngineClosed, EngineDied):
                 # It went between the look and the call, and nothing was sent: take the next. Not so if it is new.
                 if fresh:
                     raise
-            engine, fresh = self._current(instead_of=engine)
-        call.add_done_callback(lambda done: self._look_after(engine, done.exception(), stop_children))
-        return call
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Reply:
         """Send a request and wait for its answer; the fast way."""
-        engine, _ = self._current()
+        engine = self._engine
+        if engine is None or not engine.alive:
+            engine = self._another_than(engine)
         try:
             return engine.call(method, params, timeout=timeout, on_events=on_events)
-        except GIVEN_UP as error:
-            self._look_after(engine, error)
+        except EngineDiedAtStart as error:
+            if error.exit is None and engine.wait(LAST_WORDS):
+                engine.submit(method, params, timeout=timeout)  # refused once more, now saying how it ended
             raise
-        finally:
-            if self._leaving:
-                self._look_after(engine)
 
     def close(self) -> None:
-        """End the engine and those that are leaving; their requests end as `EngineClosed`."""
+        """End the engine and those that are retiring; their requests end as `EngineClosed`."""
         with self._lock:
-            engines = [*self._leaving, *([self._engine] if self._engine else [])]
-            self._engine = None
-            self._leaving.clear()
+            engines, self._engine = list(self._started), None
         for engine in engines:
             engine.close()
 
-    def _current(self, instead_of: Engine | None = None) -> tuple[Engine, bool]:
-        """Give the engine for the next request, and whether it was started for it."""
+    def _another_than(self, gone: Engine | None) -> Engine:
         with self._lock:
             engine = self._engine
-            if engine is not None and engine is not instead_of and engine.alive:
-                return engine, False
-            self._engine = self._gate.start(False)
-            return self._engine, True
-
-    def _look_after(self, engine: Engine, error: BaseException | None = None, stop_children: bool = False) -> None:
-        """Take an engine out of use if a script that was given up may still run in it, and end it when it is idle."""
-        if isinstance(error, GIVEN_UP):
-            with self._lock:
-                self._leaving.add(engine)
-                if self._engine is engine:
-                    self._engine = None
-        leaving = engine in self._leaving
-        if not (leaving or stop_children) or engine.stats.in_flight:
-            return
-        if leaving:
-            with self._lock:
-                self._leaving.discard(engine)
-            engine.kill()
-        else:
-            engine.reap_descendants()
+            if engine is None or engine is gone or not engine.alive:
+                engine = self._engine = self._gate.start(False)
+                self._started.add(engine)
+                engine.add_exit_callback(self._started.discard)
+            return engine
 
 
 class QueuedCall(concurrent.futures.Future[Reply]):

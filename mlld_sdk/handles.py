@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlld_sdk import results
 from mlld_sdk.engines import QueuedCall
-from mlld_sdk.errors import InfrastructureError, MlldError
+from mlld_sdk.errors import MlldError
 from mlld_sdk.requests import DEFAULT, Timeout, a_text, seconds
 from mlld_sdk.run_events import (
     EventsDropped,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from mlld_sdk.transport.wire import Reply
 
 R = TypeVar("R")
+
+_reviving = threading.Lock()
 
 STEERING_SECONDS = 2.0
 """How long steering a run without any deadline may take to reach it."""
@@ -66,15 +69,19 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         self._log = log
         self._patience = patience
         self._strict = strict
-        self._upstream_events = EventStream(log)
-        self._reading = threading.Lock()
-        self._reviving = threading.Lock()
-        call.add_done_callback(self._over)
+
+    @functools.cached_property
+    def _upstream_events(self) -> EventStream:
+        return EventStream(self._log)
+
+    @functools.cached_property
+    def _reading(self) -> threading.Lock:
+        return threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
         if name not in Handle._BASE:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with self._reviving:
+        with _reviving:
             if "_condition" not in self.__dict__:
                 concurrent.futures.Future.__init__(self)
                 concurrent.futures.Future.set_running_or_notify_cancel(self)
@@ -281,17 +288,6 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             if self.done() or error.code == RunEnded.default_code:
                 raise RunEnded(f"the run ended meanwhile: {self!r}") from error
             raise
-
-    def _over(self, call: Any) -> None:
-        error = call.exception()
-        if error is None:
-            self._log.end(RunCompleted())
-        elif isinstance(error, CallCancelled):
-            self._log.end(RunCancelled())
-        else:
-            code = error.code if isinstance(error, MlldError) else type(error).__name__
-            infrastructure = isinstance(error, InfrastructureError) or not isinstance(error, MlldError)
-            self._log.end(RunFailed(code=code, message=str(error), infrastructure=infrastructure))
 
     def _settle(self, _: object) -> None:
         error = self._call.exception()

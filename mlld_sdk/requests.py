@@ -174,7 +174,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "checkpoint_root": ("checkpointRoot", _TEXT),
 }
 
-CHECKPOINT_PARAMS = ("checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot")
+CHECKPOINT_PARAMS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot"})
 """Wire names of the parameters that only engines with the feature `checkpoint` honour."""
 
 _ELSEWHERE = {"payload_labels", "timeout", "strict"}
@@ -182,6 +182,8 @@ _ELSEWHERE = {"payload_labels", "timeout", "strict"}
 
 def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any]:
     params: dict[str, Any] = {}
+    if not options and payload is None:
+        return params
     for name, value in dict[str, Any](options).items():
         if name in _ELSEWHERE:
             continue

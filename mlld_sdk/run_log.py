@@ -7,6 +7,7 @@ reader of `events()` that comes first, or when the result is built. So a run nob
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections import deque
@@ -16,8 +17,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mlld_sdk import results
+from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.normalise import Normaliser
-from mlld_sdk.run_events import LAST_EVENTS, EventsDropped, OtherEvent, RunEvent
+from mlld_sdk.run_events import (
+    LAST_EVENTS,
+    EventsDropped,
+    OtherEvent,
+    RunCancelled,
+    RunCompleted,
+    RunEvent,
+    RunFailed,
+    RunStarted,
+)
+from mlld_sdk.transport.errors import CallCancelled
 from mlld_sdk.types import Effect, GuardDenial, StateWrite
 
 if TYPE_CHECKING:
@@ -39,8 +51,9 @@ class History:
     When it is full the newest are not kept and `dropped` says how many.
     """
 
+    dropped = 0
+
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
-        self.dropped = 0
         self._kept: list[EngineEvent] = []
         self._room = max_events
         self._bytes = max_bytes
@@ -74,36 +87,40 @@ class History:
 
 
 class RunLog(History):
-    """A history that can also be read while it grows.
+    """A history that can also be read while it grows, and for ever after.
 
     Bounded: at most `max_events` undecoded and as many decoded events are kept, the oldest go first, and each reader is
     told what it missed by an `EventsDropped`.
     """
+
+    # What a log needs once somebody reads it stands in the class until then: most runs are only waited for.
+    _raw_bytes = 0
+    _missed = 0  # raw events that were dropped since the last one that was decoded
+    _seq = 0
+    _ended = False
+    _watched = False
+    _call: concurrent.futures.Future[Any] | None = None
+    _method = ""
+    _told: deque[RunEvent]
+    _normaliser: Normaliser
+    _wakers: list[Callable[[], None]] | None = None
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(max_events, max_bytes)
         self._limit = max_events
         self._limit_bytes = max_bytes
         self._raw: deque[EngineEvent] = deque()
-        self._raw_bytes = 0
-        self._missed = 0  # raw events that were dropped since the last one that was decoded
-        self._told: deque[RunEvent] = deque(maxlen=max_events)
-        self._seq = 0
-        self._normaliser = Normaliser()
-        self._last: RunEvent | None = None
-        self._ended = False
-        self._changed = threading.Condition()
-        self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
-    def begin(self, first: RunEvent) -> None:
-        """Say the first event of the run."""
-        with self._changed:
-            self._tell(first)
+    def follow(self, call: concurrent.futures.Future[Any], method: str) -> None:
+        """Say whose events these are: its outcome will be the last one."""
+        self._call = call
+        self._method = method
 
     def push(self, events: Sequence[EngineEvent]) -> None:
         """Put events away and wake the readers. Never blocks."""
         super().push(events)
-        with self._changed:
+        with self._lock:
             for event in events:
                 if event.type in REPEATS_THE_RESULT:
                     continue
@@ -112,62 +129,78 @@ class RunLog(History):
                 while len(self._raw) > self._limit or self._raw_bytes > self._limit_bytes:
                     self._raw_bytes -= len(self._raw.popleft().line)
                     self._missed += 1
+        if self._wakers:
             self._wake()
-
-    def end(self, last: RunEvent) -> None:
-        """Say the last event of the run; only the first of several counts."""
-        with self._changed:
-            if self._last is None:
-                self._last = last
-                self._wake()
 
     def after(self, seq: int) -> RunEvent | None:
         """Give the event that follows number `seq`, or `None` if there is none yet."""
-        with self._changed:
+        with self._lock:
             self._decode()
             if seq >= self._seq:
                 return None
             oldest = self._told[0].seq
-            if seq + 1 < oldest:
-                return EventsDropped(seq=oldest - 1, count=oldest - 1 - seq)
-            # Numbers rise by one but for gaps, so the event stands at or before this place.
-            for event in _from(self._told, min(seq + 1 - oldest, len(self._told) - 1), seq):
-                if event.seq > seq + 1:
-                    return EventsDropped(seq=event.seq - 1, count=event.seq - 1 - seq)
-                return event
-            return None
+            # Numbers rise by one but for gaps, so the event stands at this place or before it.
+            place = max(0, min(seq + 1 - oldest, len(self._told) - 1))
+            while place > 0 and self._told[place - 1].seq > seq:
+                place -= 1
+            event = self._told[place]
+            if event.seq > seq + 1:
+                return EventsDropped(seq=event.seq - 1, count=event.seq - 1 - seq)
+            return event
 
     def wait_after(self, seq: int, deadline: float | None) -> RunEvent | None:
         """Wait for the event that follows number `seq`; `None` if none came before the deadline (`time.monotonic`)."""
-        with self._changed:
+        event = self.after(seq)
+        if event is not None:
+            return event
+        news = threading.Event()
+        stop = self.listen(news.set)
+        try:
             while (event := self.after(seq)) is None:
                 left = None if deadline is None else deadline - time.monotonic()
-                if (left is not None and left <= 0) or not self._changed.wait(left):
-                    return self.after(seq)
-            return event
+                if left is not None and left <= 0:
+                    return None
+                news.wait(left)
+                news.clear()
+        finally:
+            stop()
+        return event
 
     def listen(self, function: Callable[[], None]) -> Callable[[], None]:
         """Call the function, on the I/O thread, whenever there is something new; returns what ends that."""
-        with self._changed:
-            self._listeners.append(function)
+        with self._lock:
+            if self._wakers is None:
+                self._wakers = []
+            self._wakers.append(function)
+            begin, self._watched = not self._watched, True
+        if begin and self._call is not None:
+            self._call.add_done_callback(lambda _: self._wake())
 
         def stop() -> None:
-            with self._changed:
-                if function in self._listeners:
-                    self._listeners.remove(function)
+            with self._lock:
+                if self._wakers and function in self._wakers:
+                    self._wakers.remove(function)
 
         return stop
 
     def _wake(self) -> None:
-        self._changed.notify_all()
-        for listener in self._listeners:
-            listener()
+        for waker in list(self._wakers or ()):
+            waker()
 
     def _tell(self, event: RunEvent) -> None:
         self._seq += 1
         self._told.append(msgspec.structs.replace(event, seq=self._seq))
 
     def _decode(self) -> None:
+        if self._ended:
+            return
+        if self._seq == 0:
+            self._told = deque(maxlen=self._limit)
+            self._normaliser = Normaliser()
+            self._tell(RunStarted(method=self._method, request_id=getattr(self._call, "id", None)))
+        over = (
+            self._call is not None and self._call.done()
+        )  # asked first: whatever was before the outcome is here by now
         while self._raw:
             self._skip_missed()
             event = self._raw.popleft()
@@ -178,16 +211,27 @@ class RunLog(History):
                 continue
             for told in self._normaliser.feed(body):
                 self._tell(told)
-        if self._last is not None and not self._ended:
+        if over:
             self._ended = True
             self._skip_missed()
             for told in self._normaliser.finish():
                 self._tell(told)
-            self._tell(self._last)
+            self._tell(_last_event(self._call))
 
     def _skip_missed(self) -> None:
         self._seq += self._missed
         self._missed = 0
+
+
+def _last_event(call: concurrent.futures.Future[Any] | None) -> RunEvent:
+    error = None if call is None else call.exception()
+    if error is None:
+        return RunCompleted()
+    if isinstance(error, CallCancelled):
+        return RunCancelled()
+    code = error.code if isinstance(error, MlldError) else type(error).__name__
+    infrastructure = isinstance(error, InfrastructureError) or not isinstance(error, MlldError)
+    return RunFailed(code=code, message=str(error), infrastructure=infrastructure)
 
 
 class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
@@ -251,16 +295,6 @@ class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
             self._seq = event.seq
             self._done = isinstance(event, LAST_EVENTS)
         return event
-
-
-def _from(events: deque[RunEvent], place: int, seq: int) -> Iterator[RunEvent]:
-    """Walk from the first event with a number above `seq`, which stands at `place` or before it."""
-    while place > 0 and events[place - 1].seq > seq:
-        place -= 1
-    while place < len(events):
-        if events[place].seq > seq:
-            yield events[place]
-        place += 1
 
 
 def _body(event: EngineEvent) -> dict[str, Any] | None:

@@ -132,7 +132,7 @@ def test_a_shared_engine_with_a_ghost_in_it_is_replaced_when_its_neighbours_are_
     with pytest.raises(CallCancelled):
         ghost.result()
     assert client.process('show "fresh"') == "fresh\n"
-    assert old.alive
+    assert old.exit is None
     assert client._shared.pid != old.pid
     neighbour.update_state("exit", True)
     assert neighbour.result() == "loop-stopped\n"

@@ -1,6 +1,7 @@
 """Run events: bounded, typed, seen by every reader, and still in the result."""
 
 import asyncio
+import concurrent.futures
 import json
 import threading
 from typing import Any
@@ -137,13 +138,21 @@ def test_stderr_and_plain_output_of_commands_are_told_as_such() -> None:  # C-33
 
 
 def finished(log: RunLog) -> RunLog:
-    log.end(RunCompleted())
+    """Let the run of the log be over."""
+    assert log._call is not None
+    log._call.set_result(None)
+    return log
+
+
+def new_log(**limits: int) -> RunLog:
+    log = RunLog(**limits)
+    call: concurrent.futures.Future[None] = concurrent.futures.Future()
+    log.follow(call, "process")
     return log
 
 
 def test_every_reader_sees_every_event_and_the_result_still_has_them() -> None:  # C-34, upstream's P5 and P8
-    log = RunLog()
-    log.begin(RunStarted(method="process", request_id=7))
+    log = new_log()
     log.push([write(1, 0), write(2, 1)])
     finished(log)
     first, second = list(EventStream(log)), list(EventStream(log))
@@ -154,7 +163,7 @@ def test_every_reader_sees_every_event_and_the_result_still_has_them() -> None: 
 
 
 def test_two_threads_reading_one_run_starve_neither() -> None:  # C-34, upstream's P8
-    log, seen = RunLog(), []
+    log, seen = new_log(), []
     threads = [threading.Thread(target=lambda: seen.append(list(EventStream(log)))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -165,15 +174,16 @@ def test_two_threads_reading_one_run_starve_neither() -> None:  # C-34, upstream
         thread.join(10)
     assert len(seen) == 2
     assert seen[0] == seen[1]
-    assert len(seen[0]) == 101
+    assert len(seen[0]) == 102
 
 
 @pytest.mark.parametrize("decode_early", [True, False])
 def test_a_slow_reader_is_told_how_many_events_it_missed(decode_early: bool) -> None:  # C-35, upstream's P16
-    log = RunLog(max_events=10)
+    log = new_log(max_events=10)
     reader = EventStream(log)
     log.push([write(number, number) for number in range(5)])
     if decode_early:
+        assert reader.next(0) == RunStarted(seq=1, method="process")
         assert reader.next(0).write.value == 0  # type: ignore[union-attr]
     for number in range(5, 100):
         log.push([write(number, number)])
@@ -185,17 +195,17 @@ def test_a_slow_reader_is_told_how_many_events_it_missed(decode_early: bool) -> 
     written = [event.write.value for event in events if isinstance(event, StateWritten)]
     assert written == list(range(100 - len(written), 100))
     assert 9 <= len(written) <= 10
-    assert events[0].count + len(written) + (1 if decode_early else 0) == 100
+    assert events[0].count + len(written) == (99 if decode_early else 101)
     assert events[-1].kind == "run.completed"
-    assert [event.seq for event in events] == list(range(events[0].seq, 102))
+    assert [event.seq for event in events] == list(range(events[0].seq, 103))
 
 
 def test_raw_events_are_bounded_in_bytes_too() -> None:  # C-35
-    log = RunLog(max_events=1000, max_bytes=10_000)
+    log = new_log(max_events=1000, max_bytes=10_000)
     log.push([write("y" * 4000, number) for number in range(5)])
     events = list(EventStream(finished(log)))
-    assert events[0] == EventsDropped(seq=3, count=3)
-    assert len(events) == 4
+    assert events[:2] == [RunStarted(seq=1, method="process"), EventsDropped(seq=4, count=3)]
+    assert len(events) == 5
     assert (len(log.state_writes()), log.dropped) == (2, 3)
 
 
@@ -206,30 +216,33 @@ def test_a_history_keeps_only_what_belongs_to_the_result_and_counts_the_rest() -
 
 
 def test_an_event_that_cannot_be_read_does_not_end_the_reading() -> None:  # C-30
-    log = RunLog()
+    log = new_log()
     log.push([EngineEvent(type="odd", line=b'{"event": {"type"'), write(1)])
-    assert [event.kind for event in EventStream(finished(log))] == ["other", "state.written", "run.completed"]
+    kinds = [event.kind for event in EventStream(finished(log))]
+    assert kinds == ["run.started", "other", "state.written", "run.completed"]
 
 
 def test_a_reader_with_a_deadline_gets_nothing_when_nothing_comes() -> None:  # C-36
-    log = RunLog()
-    assert EventStream(log).next(0.01) is None
-    stream = EventStream(finished(log))
-    assert stream.next(0.01) is not None
+    stream = EventStream(log := new_log())
+    assert stream.next(0.01) == RunStarted(seq=1, method="process")
+    assert stream.next(0.01) is None
+    assert EventStream(finished(log)).next(0.01) is not None
+    assert stream.next(None) == RunCompleted(seq=2)
     assert stream.next(None) is None
     assert list(stream) == []
 
 
-def test_coroutines_read_the_same_events_without_a_thread() -> None:  # C-36 C-50
+def test_coroutines_read_the_same_events_without_a_thread() -> None:  # C-36 C-71
     async def read() -> list[str]:
-        log = RunLog()
+        log = new_log()
         stream = EventStream(log)
+        assert await stream.anext(0.01) == RunStarted(seq=1, method="process")
         assert await stream.anext(0.01) is None
         loop = asyncio.get_running_loop()
         feeder = loop.run_in_executor(None, lambda: (log.push([write(1), write(2, 1)]), finished(log)))
         kinds = [event.kind async for event in stream]
         await feeder
-        assert not log._listeners
+        assert not log._wakers
         return kinds
 
     assert asyncio.run(read()) == ["state.written", "state.written", "run.completed"]
