@@ -4,6 +4,7 @@
 holds an exception or a traceback object, only text, so it can be kept, compared, sent and stored.
 """
 
+import linecache
 import traceback
 from typing import Any, ClassVar
 
@@ -11,6 +12,10 @@ import msgspec
 
 TRACE_LIMIT = 8_000
 """A crash keeps at most this many characters of its traceback: the end, where the cause is."""
+
+
+TRACE_FRAMES = 20
+"""... and at most this many frames, the innermost."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -143,6 +148,21 @@ def _text_of(error: BaseException) -> str:
 
 def _trace_of(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error, limit=-20))[-TRACE_LIMIT:]
+        if error.__cause__ is None and error.__context__ is None and not hasattr(error, "__notes__"):
+            return _plain_trace(error)[-TRACE_LIMIT:]
+        return "".join(traceback.format_exception(error, limit=-TRACE_FRAMES))[-TRACE_LIMIT:]
     except Exception as second:  # noqa: BLE001 - see above
         return f"<its trace could not be made: {type(second).__name__}>"
+
+
+def _plain_trace(error: BaseException) -> str:
+    """Format the trace of an exception that stands alone, much faster than the standard library: restarts count."""
+    frames = list(traceback.walk_tb(error.__traceback__))[-TRACE_FRAMES:]
+    lines = ["Traceback (most recent call last):\n"]
+    for frame, number in frames:
+        code = frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
+        source = linecache.getline(code.co_filename, number, frame.f_globals).strip()
+        if source:
+            lines.append(f"    {source}\n")
+    return "".join([*lines, *traceback.format_exception_only(error)])
