@@ -12,7 +12,7 @@ from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.agent_options import AgentOptions
 from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.errors import ConfigurationError, TaskError
-from mlld_sdk.job import IDEMPOTENT, ONCE, Job
+from mlld_sdk.job import Job
 from mlld_sdk.journal import Lease
 from mlld_sdk.services import LOOK, LookForWork
 from mlld_sdk.work import Work, Worker
@@ -149,8 +149,13 @@ class Agent(EngineOwner):
 
     def _begin(self, lease: Lease) -> None:
         name, services, me = self.name, self.services, self.actor_ref
-        policy = IDEMPOTENT if self.options.checkpoint else ONCE
-        job = Job(lease, self.new_port(), services=services, policy=policy)
+        job = Job(
+            lease,
+            self.new_port(),
+            services=services,
+            protected=bool(self.options.checkpoint),
+            attempts=self.options.step_attempts,
+        )
         work = Work(lease, job, self.run if self.run is not None else self._run_script)
         lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
         ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))

@@ -114,11 +114,13 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
         script: What `run` executes when the class does not define one.
         engines: How many engines it may use at once, for parallel branches and for requests beside runs.
         concurrency: How many runs it works on at once.
+        step_attempts: How often a step that may be repeated is begun in all, before its run is parked.
     """
 
     script: str | None = None
     engines: int = 1
     concurrency: int = 1
+    step_attempts: int = 5
 
     @property
     def berths(self) -> tuple[int, int]:
@@ -127,7 +129,7 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
 
     def _check(self) -> None:
         super()._check()
-        self._at_least(1, "engines", "concurrency")
+        self._at_least(1, "engines", "concurrency", "step_attempts")
 
 
 def _plain(value: Any) -> Any:

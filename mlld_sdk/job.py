@@ -27,9 +27,6 @@ from mlld_sdk.types import ExecuteResult
 T = TypeVar("T")
 S = TypeVar("S")
 
-IDEMPOTENT: Final = StepPolicy(on_interrupt="retry", max_attempts=5)
-"""A step that may run twice: up to five times when whoever runs it keeps dying."""
-
 ONCE: Final = StepPolicy(on_interrupt="fail")
 """A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
 
@@ -80,14 +77,23 @@ class Job:
         attempt: How often the run has been taken up, 1 the first time.
     """
 
-    def __init__(self, lease: Lease, port: Port, *, services: Services, policy: StepPolicy) -> None:
-        """Jobs are made by the agent that works on a run."""
+    def __init__(self, lease: Lease, port: Port, *, services: Services, protected: bool, attempts: int) -> None:
+        """Jobs are made by the agent that works on a run.
+
+        Args:
+            lease: Ownership of the run.
+            port: The way to the agent's engines.
+            services: What the runtime shares.
+            protected: Whether a step on an engine may be repeated unless it says otherwise.
+            attempts: How often a step that may be repeated is begun in all.
+        """
         self.run_id = lease.run_id
         self.attempt = lease.attempt
         self._lease = lease
         self._port = port
         self._services = services
-        self._policy = policy
+        self._protected = protected
+        self._attempts = attempts
         self._positions = Positions()
         self._fate = _Fate(port, services.env.now())
 
@@ -149,7 +155,7 @@ class Job:
                 restarted and the step treated as interrupted.
         """
         asked = self._fingerprint("step", name, args)
-        return cast("T", self._step(name, asked, IDEMPOTENT if idempotent else ONCE, lambda: function(*args)))
+        return cast("T", self._step(name, asked, idempotent, lambda: function(*args)))
 
     def parallel(self, *branches: Callable[["Job"], Any]) -> list[Any]:
         """Run branches side by side, each with a job of its own for its steps, and return what they gave, in order.
@@ -223,7 +229,7 @@ class Job:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _branch(self, positions: Positions) -> "Job":
-        job = Job(self._lease, self._port, services=self._services, policy=self._policy)
+        job = Job(self._lease, self._port, services=self._services, protected=self._protected, attempts=self._attempts)
         job._positions, job._fate = positions, self._fate
         return job
 
@@ -236,12 +242,13 @@ class Job:
     def _engine_step(
         self, name: str, asked: Sequence[Any], idempotent: bool | None, run: Callable[[], ExecuteResult]
     ) -> ExecuteResult:
-        policy = self._policy if idempotent is None else IDEMPOTENT if idempotent else ONCE
-        stored = self._step(name, self._fingerprint(*asked), policy, lambda: _storable(run()))
+        repeatable = self._protected if idempotent is None else idempotent
+        stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()))
         return results.execute_result(stored)
 
-    def _step(self, name: str, asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
+    def _step(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
         self.check()
+        policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
         position = self._positions.next()
         decision = self._sealing(lambda: self._lease.begin_step(position, name, asked, policy))
         match decision:

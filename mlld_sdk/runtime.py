@@ -18,7 +18,7 @@ from mlld_sdk.budget import EngineBudget
 from mlld_sdk.engine_owner import EngineOwner
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
-from mlld_sdk.journal import Journal, Retention, Values
+from mlld_sdk.journal import Journal, Limits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.pool import Pool, PoolHandle
 from mlld_sdk.runs import RunHandle
@@ -74,6 +74,7 @@ class Runtime:
         durability: `full` survives a power cut, `normal` every crash of the program.
         retention: Which ended runs to keep.
         values: Registered types of user values in runs and steps.
+        limits: How large runs may become, and how often they may take their owners down.
         start_timeout: Seconds the tree may take to start.
         drain_timeout: Seconds runs get to end when the runtime is told to stop.
         stop_timeout: Seconds the tree then gets to stop before what is left is killed.
@@ -92,6 +93,7 @@ class Runtime:
         durability: Durability = "full",
         retention: Retention | None = KEEP,
         values: Values | None = None,
+        limits: Limits | None = None,
         start_timeout: float = 60.0,
         drain_timeout: float = 10.0,
         stop_timeout: float = 20.0,
@@ -105,6 +107,7 @@ class Runtime:
         self._durability: Durability = durability
         self._retention = retention
         self._values = values
+        self._limits = limits
         self._budget = EngineBudget(max_engines, min_free_memory=min_free_memory, stagger=stagger, env=self.env)
         self._start_timeout = start_timeout
         self._drain_timeout = drain_timeout
@@ -139,6 +142,7 @@ class Runtime:
                 durability=self._durability,
                 retention=self._retention,
                 values=self._values,
+                limits=self._limits,
             )
             system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
             services = Services(system, journal, self._budget, self.env, self.bus.emit, self._state_dir())
