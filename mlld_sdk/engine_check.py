@@ -19,6 +19,7 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
 from mlld_sdk.transport.bridge import find_package
 from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.errors import ScriptError
 
 __all__ = ["EngineReport", "EnginesReport", "Hello", "check_engines"]
 
@@ -166,8 +167,13 @@ def _own_words(error: MlldError) -> tuple[str, str | None]:
 
 
 def _introduction(engine: Engine, timeout: float | timedelta) -> Hello | None:
-    """Ask an engine who it is; the live engine does not know the question, and the transport takes that as a no."""
-    payload = engine.call("hello", timeout=timeout).payload
+    """Ask an engine who it is; the live engine does not know the question."""
+    try:
+        payload = engine.call("hello", timeout=timeout).payload
+    except ScriptError as error:
+        if error.code == "METHOD_NOT_FOUND":
+            return None
+        raise
     return None if payload is None else msgspec.convert(payload, Hello)
 
 
