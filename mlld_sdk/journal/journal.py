@@ -333,6 +333,10 @@ class Journal:
         query = RunQuery(kind=kind, states=tuple(states), after=after, limit=limit)
         return self._store.read(lambda reader: reader.runs(query))
 
+    def unfinished_kinds(self) -> set[str]:
+        """Name the kinds that have pending or running runs: whom to wake when other processes may have submitted."""
+        return self._store.read(lambda reader: reader.unfinished_kinds())
+
     def steps(self, run_id: str) -> list[StepRecord]:
         """List a run's steps in the order of their positions."""
         return self._store.read(lambda reader: reader.steps(run_id))

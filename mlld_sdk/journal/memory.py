@@ -124,6 +124,9 @@ class _MemoryTx:
             counts[run.state] = counts.get(run.state, 0) + 1
         return counts
 
+    def unfinished_kinds(self) -> set[str]:
+        return {run.kind for run in self._all_runs() if run.state in ("pending", "running")}
+
     def settled(self, run_ids: Collection[str]) -> list[str]:
         runs = {run_id: self.run(run_id) for run_id in run_ids}
         return [run_id for run_id, run in runs.items() if run is None or run.state in (*ENDED, "parked")]

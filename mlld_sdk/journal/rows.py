@@ -148,6 +148,11 @@ class SqliteTx:
         """Count runs by state."""
         return dict(self._execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall())
 
+    def unfinished_kinds(self) -> set[str]:
+        """Name the kinds that have pending or running runs."""
+        sql = "SELECT DISTINCT kind FROM runs WHERE state IN ('pending', 'running')"
+        return {row[0] for row in self._execute(sql)}
+
     def settled(self, run_ids: Collection[str]) -> list[str]:
         """Say which of these runs have come to rest, or are gone."""
         wanted = list(run_ids)

@@ -124,6 +124,9 @@ class Reader(Protocol):
     def counts(self) -> dict[str, int]:
         """Count runs by state."""
 
+    def unfinished_kinds(self) -> set[str]:
+        """Name the kinds that have pending or running runs."""
+
     def settled(self, run_ids: Collection[str]) -> list[str]:
         """Say which of these runs have come to rest (ended, parked or gone)."""
 

@@ -28,7 +28,7 @@ from mlld_sdk.journal.errors import (
     WaitTimeout,
 )
 from mlld_sdk.journal.memory import MemoryStore
-from tests.support.journal import Clock, act, begin, quick
+from tests.support.journal import AGAIN, Clock, act, begin, quick
 
 FAIL = StepPolicy()
 
@@ -141,6 +141,10 @@ def test_runs_are_listed_by_kind_and_state_page_by_page(journal: Journal) -> Non
     assert [run.id for run in journal.runs(after=ids[2])] == ids[3:]
     assert [run.id for run in journal.runs(kind="a", states=["pending"])] == [ids[3], ids[5]]
     assert journal.status().runs == {"pending": 6, "running": 1}
+    assert journal.unfinished_kinds() == {"a", "b"}
+    for run in journal.runs(kind="b"):
+        journal.cancel(run.id)
+    assert journal.unfinished_kinds() == {"a"}
 
 
 @pytest.mark.parametrize("option", [{"kind": ""}, {"kind": "a", "key": "x" * 501}, {"kind": "a", "run_id": ""}])
@@ -184,6 +188,21 @@ def test_a_step_that_asks_for_something_else_is_refused_with_both_sides_named(jo
         said = str(caught.value)
         assert all(part in said for part in (run.id, "step 1", "fetch", '"old"', name, asked["url"], "cancel it")), said
     assert lease.begin_step("1", "fetch", journal.fingerprint({"url": "old"})) == Replay(1)
+
+
+def test_a_step_without_an_answer_that_may_run_again_may_ask_for_something_else(journal: Journal) -> None:  # J-13
+    run = journal.submit("a")
+    lease = journal.claim(run.id, "w")
+    lease.begin_step("1", "ask", journal.fingerprint("small model"), AGAIN)
+    lease.abandon("killed")
+    lease = journal.claim(run.id, "w")
+    with pytest.raises(StepMismatch):
+        lease.begin_step("1", "ask", journal.fingerprint("large model"), FAIL)
+    assert isinstance(lease.begin_step("1", "ask", journal.fingerprint("large model"), AGAIN), Fresh)
+    lease.finish_step("1", "answer")
+    lease.release()
+    lease = journal.claim(run.id, "w")
+    assert lease.begin_step("1", "ask", journal.fingerprint("large model"), AGAIN) == Replay("answer")
 
 
 def test_an_interrupted_step_is_not_repeated_unasked(journal: Journal) -> None:  # J-14
