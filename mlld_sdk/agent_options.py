@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import msgspec
@@ -10,6 +11,7 @@ from mlld_sdk.bay import Recycle
 from mlld_sdk.engine_choice import EngineKind, chosen, command_for
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.port import DEFAULT_TIMEOUT
+from mlld_sdk.requests import RunOptions
 from mlld_sdk.transport.command import EngineCommand
 
 LIVE_CHANGES = frozenset({"script", "timeout", "hibernate_after", "concurrency"})
@@ -28,6 +30,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         environ: Added to the engines' environment.
         checkpoint: Serve finished model calls from mlld's cache when a script is run again. `"isolated"`: from a cache
             that belongs to this name alone.
+        resume: Serve finished calls but for those named: `"@fn"`, `"@fn:2"`, `'@fn("prefix")'`, a checkpoint's name.
+        fresh: Forget a script's finished calls before each request.
+        fork: Start from the finished calls of another script, by its name.
         timeout: Seconds a request may take, waiting for an engine included; `None` for no limit.
         spares: Engines kept warm beyond those in use, so that whoever needs a new one finds it ready.
         eager: Start engines with the actor instead of at the first request.
@@ -41,6 +46,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str | None = None
     environ: Mapping[str, str] = {}
     checkpoint: bool | Literal["isolated"] = False
+    resume: bool | str = False
+    fresh: bool = False
+    fork: str | None = None
     timeout: float | None = DEFAULT_TIMEOUT
     spares: int = 0
     eager: bool = False
@@ -65,6 +73,25 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
                     hint=f"these can: {', '.join(sorted(LIVE_CHANGES))}; for others change its declaration",
                 )
         return self.having(changes)
+
+    def caching(self, own_root: Path) -> RunOptions:
+        """Say how requests use the cache of finished calls, unless they say otherwise.
+
+        Args:
+            own_root: Where the cache lies if it is to be this name's alone.
+        """
+        asked: RunOptions = {}
+        if self.checkpoint:
+            asked["checkpoint"] = True
+        if self.checkpoint == "isolated":
+            asked["checkpoint_root"] = str(own_root)
+        if self.resume:
+            asked["resume"] = self.resume
+        if self.fresh:
+            asked["fresh"] = True
+        if self.fork is not None:
+            asked["fork"] = self.fork
+        return asked
 
     def engine_command(self) -> EngineCommand:
         """Find the program that runs the engines.

@@ -134,14 +134,12 @@ class EngineOwner(Actor):
 
     def new_port(self) -> Port:
         """Make a way to the engines that can be stopped for itself."""
-        isolated = self.options.checkpoint == "isolated"
         return Port(
             self.bay,
             name=self.name,
             kind=self._command.label,
             working_dir=self.options.working_dir,
-            checkpoint=bool(self.options.checkpoint),
-            cache_root=self.services.cache_root(self.name) if isolated else None,
+            caching=self.options.caching(self.services.cache_root(self.name)),
             timeout=self.options.timeout,
             env=self.services.env,
             sink=self.services.sink,

@@ -76,8 +76,7 @@ class Port:
         name: Path of the agent or pool, for events.
         kind: `live`, `bridge` or `embedded`.
         working_dir: Where the engines run, and relative script paths start.
-        checkpoint: Whether finished model calls are served from mlld's own cache.
-        cache_root: Directory of the cache, when it is not the usual one below `working_dir`.
+        caching: Checkpoint options of every request that can have them and does not say otherwise.
         timeout: Seconds a request may take, waiting for an engine included.
         env: Clocks.
         sink: Takes the events.
@@ -93,8 +92,7 @@ class Port:
         name: str,
         kind: str,
         working_dir: str | os.PathLike[str] | None = None,
-        checkpoint: bool = False,
-        cache_root: str | os.PathLike[str] | None = None,
+        caching: RunOptions | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         env: Env | None = None,
         sink: Sink = discard,
@@ -102,10 +100,9 @@ class Port:
         self.bay = bay
         self.name = name
         self.kind = kind
-        self.checkpoint = checkpoint
         self.timeout = timeout
         self._working_dir = Path(working_dir or os.curdir).absolute()
-        self._cache_root = Path(cache_root) if cache_root is not None else None
+        self._caching: RunOptions = caching or {}
         self._env = env or Env()
         self._sink = sink
         self._calls: set[Call] = set()
@@ -121,7 +118,7 @@ class Port:
             TaskError: The script failed.
             InfrastructureError: The engine did, or none was to be had.
         """
-        params = execute_params(self._working_dir / filepath, payload, self._with_defaults(options))
+        params = execute_params(self._working_dir / filepath, payload, {**self._caching, **options})
         return self._run("execute", params, options)
 
     def process(
@@ -129,8 +126,8 @@ class Port:
     ) -> ExecuteResult:
         """Run script text. Raises as `execute` does."""
         where = None if file_path is None else self._working_dir / file_path
-        keeps = self.checkpoint and where is not None
-        params = process_params(script, where, payload, self._with_defaults(options) if keeps else options)
+        caching: RunOptions = self._caching if where is not None else {}  # text without a file has no cache
+        params = process_params(script, where, payload, {**caching, **options})
         return self._run("process", params, options)
 
     def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
@@ -153,14 +150,6 @@ class Port:
             call.cancel()
         for lease in leases:
             lease.engine.kill()
-
-    def _with_defaults(self, options: RunOptions) -> RunOptions:
-        chosen: RunOptions = {**options}
-        if self.checkpoint and options.get("checkpoint") is None:
-            chosen["checkpoint"] = True
-        if self._cache_root is not None and options.get("checkpoint_root") is None:
-            chosen["checkpoint_root"] = str(self._cache_root)
-        return chosen
 
     def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
         history = History()
