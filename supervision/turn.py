@@ -30,7 +30,7 @@ from mlld_sdk.supervision.steps import Effect, Finish, Kill, Overdue, Signal, St
 S = TypeVar("S", State, CrowdState)
 
 HEAD_START = 0.05
-HEAD_START_SHARE = 0.02
+HEAD_START_SHARE = 0.1
 """A supervisor is handed a deadline a little before it is killed itself, at most so many seconds and so much of what is
 left: time to kill its own and to say so."""
 

@@ -13,8 +13,7 @@ import pytest
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.directives import IGNORE, Stop
 from mlld_sdk.actors.errors import ActorCrashed, ActorDead, StartFailed, StartIgnored
-from mlld_sdk.actors.exits import NORMAL, Killed, Reason, Shutdown
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.exits import NORMAL, Killed, Shutdown
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.supervision import (
     Backoff,
@@ -46,60 +45,7 @@ from mlld_sdk.supervision import (
 )
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStopped, SupervisorStopped
 from tests.support.eventually import eventually
-from tests.support.supervision import Clock, Recorder, fake_system, quiet
-
-
-class Puppet(Actor):
-    """Does as it is told, and remembers what it was started with."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-
-    def on_start(self) -> Any:
-        begin: Callable[[Puppet], Any] | None = self.options.get("begin")
-        return begin(self) if begin else None
-
-    def on_receive(self, message: Any) -> Any:
-        if isinstance(message, BaseException):
-            raise message
-        return message(self) if callable(message) else message
-
-    def on_terminate(self, reason: Reason) -> None:
-        finish: Callable[[Puppet, Reason], None] | None = self.options.get("finish")
-        if finish:
-            finish(self, reason)
-
-
-class World:
-    """A system whose clock stands still, its events, and the trees a test has started."""
-
-    def __init__(self) -> None:
-        self.events = Recorder()
-        self.system: ActorSystem
-        self.clock: Clock
-        self.system, self.clock = fake_system(self.events)
-        self.trees: list[Tree] = []
-        self.release = threading.Event()
-
-    def start(self, spec: Any, **options: Any) -> Tree:
-        tree = Tree.start(self.system, spec, **{"timeout": 5, **options})
-        self.trees.append(tree)
-        return tree
-
-    def settle(self) -> None:
-        quiet(self.system)
-
-    def crash(self, tree: Tree, path: str, error: BaseException | None = None) -> None:
-        """Have a child crash, and wait until its supervisor has dealt with it."""
-        ref = tree[path].ref()
-        ref.tell(error or RuntimeError("boom"))
-        ref.join(5)
-        self.settle()
-
-    def close(self) -> None:
-        self.release.set()
-        self.system.stop(3)
+from tests.support.trees import Later, Puppet, World, attempt, is_up
 
 
 @pytest.fixture
@@ -107,11 +53,6 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.close()
-
-
-def blocks(world: World) -> Callable[[Any, Any], None]:
-    """Make a stop hook that does not end until the test is over."""
-    return lambda *_: world.release.wait(10)
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------
@@ -279,12 +220,11 @@ def test_a_child_that_does_not_stop_in_time_is_killed_and_named_in_the_report(
     world: World,
 ) -> None:  # SUP-20, suture#34
     spec = one_for_one(
-        child(Puppet, name="a"), one_for_one(child(Puppet, name="stuck", shutdown=3, finish=blocks(world)), name="in")
+        child(Puppet, name="a"), one_for_one(child(Puppet, name="stuck", shutdown=3, finish=world.blocks()), name="in")
     )
     tree = world.start(spec)
     stopper = Later(tree.stop)
-    eventually(lambda: world.system.timers)
-    world.events.wait_for(lambda _: world.clock.advance(0.5) is None and not stopper.running, within=10)
+    world.advance_until(lambda: not stopper.running)
     report = stopper.result()
     assert report.killed == ("root/in/stuck",)
     assert not report.clean
@@ -292,45 +232,16 @@ def test_a_child_that_does_not_stop_in_time_is_killed_and_named_in_the_report(
     assert [(one.killed, one.overdue, one.context) for one in stopped] == [(True, True, "shutdown_error")]
 
 
-class Later:
-    """Runs something in a thread of its own and keeps its result."""
-
-    def __init__(self, action: Callable[[], Any]) -> None:
-        self._answer: list[Any] = []
-        self._thread = threading.Thread(target=lambda: self._answer.append(action()))
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def result(self, within: float = 5.0) -> Any:
-        self._thread.join(within)
-        assert not self._thread.is_alive(), "still running"
-        return self._answer[0]
-
-
-def advance_until(world: World, done: Callable[[], bool], step: float = 0.5) -> float:
-    """Let time pass in steps until something is so; says how much it took."""
-    passed = 0.0
-    while not done():
-        time.sleep(0.005)
-        if done():
-            break
-        world.clock.advance(step)
-        passed += step
-        assert passed < 200, "time alone does not do it"
-    return passed
-
-
 def test_the_deadline_is_handed_down_through_every_level(world: World) -> None:  # T-12
-    spec = child(Puppet, name="stuck", shutdown=inf, finish=blocks(world))
+    spec = child(Puppet, name="stuck", shutdown=inf, finish=world.blocks())
     for depth in range(4):
         spec = child(one_for_one(spec, name=f"l{depth}"))
     tree = world.start(one_for_one(spec, child(Puppet, name="b")))
     stopper = Later(lambda: tree.stop(timeout=10))
+    stuck = tree["l3/l2/l1/l0/stuck"].ref()
+    eventually(lambda: stuck.info().state == "stopping")
     world.clock.advance(9.5)
-    passed = 9.5 + advance_until(world, lambda: not stopper.running, 0.01)
+    passed = 9.5 + world.advance_until(lambda: not stopper.running, 0.01)
     assert stopper.result().killed == ("root/l3/l2/l1/l0/stuck",)
     assert passed <= 10
     assert world.events.named("supervisor.stopped")[0].killed == ("root/l3/l2/l1/l0/stuck",)
@@ -350,17 +261,9 @@ def test_stop_interrupts_a_start_that_hangs(world: World) -> None:  # D-1, circu
     eventually(lambda: started)
     stopper = Later(tree.stop)
     assert isinstance(adding.result(), SupervisorStopping)
-    advance_until(world, lambda: not stopper.running)
+    world.advance_until(lambda: not stopper.running)
     hang.set()
     assert stopper.result().killed == ("root/n",)
-
-
-def attempt(action: Callable[[], Any]) -> Any:
-    """Do something and return what it raised."""
-    try:
-        return action()
-    except Exception as error:
-        return error
 
 
 def test_stop_is_safe_at_any_time_and_as_often_as_one_likes(world: World) -> None:  # suture#12, #14, #38
@@ -438,7 +341,7 @@ def test_a_supervisor_killed_in_the_middle_of_its_stop_leaves_nobody(world: Worl
     tree = world.start(
         one_for_one(
             *[child(Puppet, name=n, shutdown=30) for n in "abc"],
-            child(Puppet, name="s", shutdown=30, finish=blocks(world)),
+            child(Puppet, name="s", shutdown=30, finish=world.blocks()),
         )
     )
     refs = [tree[n].ref() for n in "abcs"]
@@ -447,7 +350,7 @@ def test_a_supervisor_killed_in_the_middle_of_its_stop_leaves_nobody(world: Worl
     tree.root.kill()
     stopper.result()
     eventually(lambda: not any(ref.is_alive() for ref in refs))
-    advance_until(world, lambda: all(ref.reason is not None for ref in refs), 5)
+    world.advance_until(lambda: all(ref.reason is not None for ref in refs), 5)
 
 
 def test_a_supervisor_killed_while_a_child_starts_leaves_nobody(world: World) -> None:  # T-6
@@ -462,7 +365,7 @@ def test_a_supervisor_killed_while_a_child_starts_leaves_nobody(world: World) ->
     assert begun.wait(5)
     tree.root.kill()
     assert isinstance(adding.result(), ActorDead)
-    advance_until(world, lambda: not world.system.actors())
+    world.advance_until(lambda: not world.system.actors())
 
 
 def test_a_bug_in_the_supervisor_itself_is_a_crash_like_any_other(world: World) -> None:  # T-6
@@ -562,13 +465,6 @@ def test_a_supervisor_answers_and_its_other_children_run_while_a_restart_is_dela
     assert not is_up(tree, "a")
     world.clock.advance(0.2)
     eventually(lambda: is_up(tree, "a"))
-
-
-def is_up(tree: Tree, path: str) -> bool:
-    try:
-        return tree[path].ref().is_alive()
-    except (ChildUnavailable, ChildNotFound):
-        return False
 
 
 def test_a_stop_calls_delayed_restarts_off_first(world: World) -> None:  # circus#965
