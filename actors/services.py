@@ -94,9 +94,10 @@ def spawn(
     kwargs: Mapping[str, Any] | None = None,
     *,
     parent: Ref | None = None,
+    label: str | None = None,
 ) -> Ref:
     """Start an actor and have its ref at once, without waiting for its `on_start`."""
-    started = system.start_soon(actor_class, args, kwargs, parent=parent, timeout=None)
+    started = system.start_soon(actor_class, args, kwargs, parent=parent, timeout=None, label=label)
     cell = started._target
     if cell is None:
         started.get(timeout=0)

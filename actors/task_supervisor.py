@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from inspect import iscoroutine
+from itertools import count
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -76,13 +77,14 @@ class TooManyRestarts(Reason, frozen=True, tag="too_many_restarts"):
 class _Job:
     """What a task does: the call, in the context of its caller, and where the value goes."""
 
-    def __init__(self, function: Callable[[], Any], link: Ref | None) -> None:
+    def __init__(self, what: str, function: Callable[[], Any], link: Ref | None) -> None:
+        self.what = what
         self.function = function
         self.link = link
         self.answer: Future[Any] = Future()
         self.value: Ok[Any] | None = None
         self.error: BaseException | None = None
-        caller = current_actor()
+        self.caller = caller = current_actor()
         self.context = contextvars.copy_context()
         if caller is not None:
             self.context.run(_callers.set, (caller, *callers()))
@@ -136,6 +138,9 @@ class _TaskActor(Actor):
     def on_continue(self, _: Any) -> Any:
         return self._job.run()
 
+    def format_state(self) -> str:
+        return f"function: {self._job.what}, started by: {self._job.caller or 'code outside actors'}"
+
 
 class _Child:
     """What the supervisor remembers of a task: how to start it again and how to end it."""
@@ -170,6 +175,7 @@ class Tasks:
         self._lock = threading.Lock()
         self._children: dict[Ref, _Child] = {}
         self._count = 0
+        self._numbers = count(1)
 
     @classmethod
     def start(
@@ -195,13 +201,13 @@ class Tasks:
         Raises:
             TooManyTasks: `max_children` tasks are running.
         """
-        return self._task(lambda: function(*args, **kwargs), shutdown, link=current_actor())
+        return self._task(_name_of(function), lambda: function(*args, **kwargs), shutdown, link=current_actor())
 
     def async_nolink(
         self, function: Callable[..., T], /, *args: Any, shutdown: ShutdownTime = 5.0, **kwargs: Any
     ) -> Task[T]:
         """Run `function(*args, **kwargs)` as a task whose crash is only seen by whoever waits for it."""
-        return self._task(lambda: function(*args, **kwargs), shutdown, link=None)
+        return self._task(_name_of(function), lambda: function(*args, **kwargs), shutdown, link=None)
 
     def start_child(
         self,
@@ -228,7 +234,7 @@ class Tasks:
         if restart not in {"temporary", "transient", "permanent"}:
             raise ConfigurationError(f"restart={restart!r}", hint='it is "temporary", "transient" or "permanent"')
         check_shutdown(shutdown)
-        child = _Child(lambda: _Job(lambda: function(*args, **kwargs), None), restart, shutdown)
+        child = _Child(lambda: _Job(_name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
         self._reserve()
         return self.run(child)[0]
 
@@ -300,15 +306,17 @@ class Tasks:
     ) -> TaskStream[I, T]:
         check_shutdown(shutdown)
 
+        what = _name_of(function)
+
         def spawn(item: I) -> Task[T]:
-            return self._task(lambda: function(item, *args), shutdown, link=None)
+            return self._task(what, lambda: function(item, *args), shutdown, link=None)
 
         return TaskStream(self._system, source, spawn, options)
 
-    def _task(self, function: Callable[[], T], shutdown: ShutdownTime, *, link: Ref | None) -> Task[T]:
+    def _task(self, what: str, function: Callable[[], T], shutdown: ShutdownTime, *, link: Ref | None) -> Task[T]:
         check_shutdown(shutdown)
         self._reserve()
-        ref, job = self.run(_Child(lambda: _Job(function, link), "temporary", shutdown))
+        ref, job = self.run(_Child(lambda: _Job(what, function, link), "temporary", shutdown))
         if link is not None:
             # The link alone would wait for the function to return before it ends the task.
             watch = link.monitor(lambda down: _reason_of(down) == NORMAL or ref.kill("its caller has ended"))
@@ -328,7 +336,8 @@ class Tasks:
         """Start a task whose place is reserved. For the supervisor."""
         try:
             job = child.make()
-            ref = spawn(self._system, _TaskActor, (job,), parent=self.ref)
+            label = f"{job.what}-{next(self._numbers)}"
+            ref = spawn(self._system, _TaskActor, (job,), parent=self.ref, label=label)
         except BaseException:
             with self._lock:
                 self._count -= 1
@@ -355,6 +364,11 @@ class Tasks:
             ref.kill("its task supervisor ends it")
         else:
             ref.shutdown(float(child.shutdown))
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    """Name a function, for paths and reports."""
+    return getattr(function, "__name__", type(function).__name__).strip("<>")
 
 
 def _reason_of(down: Down) -> Reason:

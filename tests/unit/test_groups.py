@@ -160,6 +160,7 @@ def test_a_dead_watcher_is_forgotten(groups: Groups, one: Ref, two: Ref) -> None
 
 
 def test_a_slow_watcher_is_told_that_it_missed_something(system: ActorSystem, groups: Groups, one: Ref) -> None:
+    # PG-4, PUB-5
     slow, gates = puppet(system), Gates()
     groups.monitor("g", ref=slow, limit=4)
     slow.cast(lambda _: gates.hold())

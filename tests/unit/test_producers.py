@@ -92,6 +92,7 @@ def collected(ref: Ref) -> list[Any]:
 
 
 def test_a_producer_gives_what_a_consumer_asks_for_and_no_more(system: ActorSystem, gates: Gates) -> None:
+    # DEM-1, DEM-2
     source = system.start(Numbers)
     slow = system.start(Collector, (source, gates.hold), {"most": 4, "least": 2})
     gates.wait_for()
@@ -99,7 +100,7 @@ def test_a_producer_gives_what_a_consumer_asks_for_and_no_more(system: ActorSyst
     assert slow.info().queued == 0
 
 
-def test_a_consumer_asks_again_when_it_is_down_to_its_least(system: ActorSystem) -> None:
+def test_a_consumer_asks_again_when_it_is_down_to_its_least(system: ActorSystem) -> None:  # DEM-2
     source = system.start(Numbers, (10,))
     consumer = system.start(Collector, (source,), {"most": 4, "least": 2})
     assert eventually(lambda: len(collected(consumer)) == 10)
@@ -108,7 +109,7 @@ def test_a_consumer_asks_again_when_it_is_down_to_its_least(system: ActorSystem)
     assert source.call(lambda me: me.asked[0]) == 4
 
 
-def test_open_demand_is_served_later_and_only_that_far(system: ActorSystem) -> None:
+def test_open_demand_is_served_later_and_only_that_far(system: ActorSystem) -> None:  # DEM-1
     source = system.start(Numbers, (0,))
     consumer = system.start(Collector, (source,), {"most": 4, "least": 0})
     eventually(lambda: source.call(lambda me: me.demand) == 4)
@@ -125,7 +126,7 @@ def refused(me: Any) -> Any:
     return None
 
 
-def test_emitting_more_than_asked_for_is_an_error_and_gives_nothing_out(system: ActorSystem) -> None:
+def test_emitting_more_than_asked_for_is_an_error_and_gives_nothing_out(system: ActorSystem) -> None:  # DEM-1
     source = system.start(Numbers, (0,))
     consumer = system.start(Collector, (source,), {"most": 2, "least": 0})
     eventually(lambda: source.call(lambda me: me.demand) == 2)
@@ -142,14 +143,14 @@ def test_emitting_more_than_asked_for_is_an_error_and_gives_nothing_out(system: 
     assert "DemandExceeded" in str(greedy.join(10))
 
 
-def test_events_dealt_by_demand_go_to_one_consumer_each(system: ActorSystem) -> None:
+def test_events_dealt_by_demand_go_to_one_consumer_each(system: ActorSystem) -> None:  # DEM-3
     source = system.start(Numbers, (100,))
     consumers = [system.start(Collector, (source,), {"most": most, "least": 0}) for most in (3, 7)]
     assert eventually(lambda: sum(len(collected(ref)) for ref in consumers) == 100)
     assert sorted(event for ref in consumers for event in collected(ref)) == list(range(100))
 
 
-def test_a_broadcast_waits_for_the_slowest(system: ActorSystem, gates: Gates) -> None:
+def test_a_broadcast_waits_for_the_slowest(system: ActorSystem, gates: Gates) -> None:  # DEM-3
     source = system.start(Everybody, (100,))
     quick = system.start(Collector)
     slow = system.start(Collector, (None, gates.hold))
@@ -166,7 +167,7 @@ def test_a_broadcast_waits_for_the_slowest(system: ActorSystem, gates: Gates) ->
     assert collected(quick) == list(range(100))
 
 
-def test_partitions_get_their_own_events(system: ActorSystem) -> None:
+def test_partitions_get_their_own_events(system: ActorSystem) -> None:  # DEM-3
     source = system.start(Halves, (0,))
     halves = [system.start(Collector) for _ in range(2)]
     for half, ref in enumerate(halves):
@@ -176,7 +177,7 @@ def test_partitions_get_their_own_events(system: ActorSystem) -> None:
     assert eventually(lambda: [collected(ref) for ref in halves] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]])
 
 
-def test_a_partition_has_one_consumer(system: ActorSystem) -> None:
+def test_a_partition_has_one_consumer(system: ActorSystem) -> None:  # DEM-3
     source = system.start(Halves, (0,))
     first = system.start(Collector, (source,), {"partition": 0})
     second = system.start(Collector, (source,), {"partition": 0})
@@ -184,7 +185,7 @@ def test_a_partition_has_one_consumer(system: ActorSystem) -> None:
     assert first.is_alive()
 
 
-def test_the_demand_of_a_dead_consumer_is_gone(system: ActorSystem) -> None:
+def test_the_demand_of_a_dead_consumer_is_gone(system: ActorSystem) -> None:  # DEM-4
     source = system.start(Numbers, (0,))
     consumer = system.start(Collector, (source,), {"most": 5})
     eventually(lambda: source.call(lambda me: me.demand) == 5)
@@ -192,7 +193,7 @@ def test_the_demand_of_a_dead_consumer_is_gone(system: ActorSystem) -> None:
     assert eventually(lambda: source.call(lambda me: (me.demand, len(me._consumers))) == (0, 0))
 
 
-def test_unsubscribing_drops_what_is_on_the_way(system: ActorSystem) -> None:
+def test_unsubscribing_drops_what_is_on_the_way(system: ActorSystem) -> None:  # DEM-4
     source = system.start(Numbers, (0,))
     consumer = system.start(Collector, (source,), {"most": 5})
     eventually(lambda: source.call(lambda me: me.demand) == 5)
@@ -214,7 +215,7 @@ def test_unsubscribing_drops_what_is_on_the_way(system: ActorSystem) -> None:
 )
 def test_the_end_of_a_producer_comes_after_its_events(
     system: ActorSystem, option: Any, reason: Reason, lives: bool
-) -> None:
+) -> None:  # DEM-6
     ends: list[Any] = []
 
     class Last(Collector):
@@ -232,7 +233,7 @@ def test_the_end_of_a_producer_comes_after_its_events(
         assert consumer.join(10) == reason
 
 
-def test_a_consumer_may_ask_by_itself(system: ActorSystem) -> None:
+def test_a_consumer_may_ask_by_itself(system: ActorSystem) -> None:  # DEM-2
     source = system.start(Numbers)
     consumer = system.start(Collector, (source,), {"most": 5, "manual": True})
     assert collected(consumer) == []
@@ -294,7 +295,7 @@ class Thrice(Doubling):
         return [event for event in events for _ in range(3)]
 
 
-def test_a_stage_asks_for_exactly_what_is_asked_of_it(system: ActorSystem, gates: Gates) -> None:
+def test_a_stage_asks_for_exactly_what_is_asked_of_it(system: ActorSystem, gates: Gates) -> None:  # DEM-5
     source = system.start(Numbers)
     stage = system.start(Doubling, (source,))
     assert source.call(lambda me: me.next) == 0
@@ -304,14 +305,14 @@ def test_a_stage_asks_for_exactly_what_is_asked_of_it(system: ActorSystem, gates
     assert stage.call(lambda me: (me.demand, len(me._held), me._on_the_way)) == (0, 0, 0)
 
 
-def test_a_filter_asks_again_for_what_it_left_out(system: ActorSystem) -> None:
+def test_a_filter_asks_again_for_what_it_left_out(system: ActorSystem) -> None:  # DEM-5
     source = system.start(Numbers, (20,))
     stage = system.start(EvenOnly, (source,))
     consumer = system.start(Collector, (stage,), {"most": 4})
     assert eventually(lambda: collected(consumer) == list(range(0, 20, 2)))
 
 
-def test_a_stage_that_multiplies_asks_for_fewer(system: ActorSystem, gates: Gates) -> None:
+def test_a_stage_that_multiplies_asks_for_fewer(system: ActorSystem, gates: Gates) -> None:  # DEM-5
     source = system.start(Numbers)
     stage = system.start(Thrice, (source,))
     consumer = system.start(Collector, (stage, gates.hold), {"most": 8, "least": 4})
@@ -323,7 +324,7 @@ def test_a_stage_that_multiplies_asks_for_fewer(system: ActorSystem, gates: Gate
     assert "most >= 3" in str(small.join(10))
 
 
-def test_a_stage_that_makes_more_than_it_declared_ends_by_name(system: ActorSystem) -> None:
+def test_a_stage_that_makes_more_than_it_declared_ends_by_name(system: ActorSystem) -> None:  # DEM-5
     class Lying(Thrice):
         expansion = 2
 
@@ -332,7 +333,7 @@ def test_a_stage_that_makes_more_than_it_declared_ends_by_name(system: ActorSyst
     assert "DemandExceeded" in str(stage.join(10))
 
 
-def test_what_was_on_its_way_to_a_dead_consumer_goes_to_the_next(system: ActorSystem) -> None:
+def test_what_was_on_its_way_to_a_dead_consumer_goes_to_the_next(system: ActorSystem) -> None:  # DEM-5
     held: list[Any] = []
 
     class Slow(Numbers):
@@ -352,7 +353,7 @@ def test_what_was_on_its_way_to_a_dead_consumer_goes_to_the_next(system: ActorSy
     assert eventually(lambda: collected(second) == [2, 4, 6, 8])
 
 
-def test_a_stage_has_one_producer(system: ActorSystem) -> None:
+def test_a_stage_has_one_producer(system: ActorSystem) -> None:  # DEM-5
     source, other = system.start(Numbers), system.start(Numbers)
     stage = system.start(Doubling, (source,))
     stage.cast(lambda me: me.subscribe_to(other))
@@ -362,7 +363,7 @@ def test_a_stage_has_one_producer(system: ActorSystem) -> None:
 # -- code outside actors
 
 
-def test_a_thread_reads_events_at_its_own_pace(system: ActorSystem) -> None:
+def test_a_thread_reads_events_at_its_own_pace(system: ActorSystem) -> None:  # DEM-7
     source = system.start(Numbers)
     with EventStream(system, source, most=4) as events:
         read = iter(events)
@@ -374,7 +375,7 @@ def test_a_thread_reads_events_at_its_own_pace(system: ActorSystem) -> None:
     assert eventually(lambda: source.call(lambda me: len(me._consumers)) == 0)
 
 
-def test_reading_ends_with_the_producer(system: ActorSystem) -> None:
+def test_reading_ends_with_the_producer(system: ActorSystem) -> None:  # DEM-7
     source = system.start(Numbers, (3,))
     with EventStream(system, source, most=10) as events:
         read = iter(events)
@@ -397,7 +398,7 @@ def test_reading_waits_for_so_long_and_no_longer(system: ActorSystem) -> None:
         EventStream(system, system.start(Numbers), most=0)
 
 
-def test_a_coroutine_reads_without_stopping_its_loop(system: ActorSystem) -> None:
+def test_a_coroutine_reads_without_stopping_its_loop(system: ActorSystem) -> None:  # DEM-7
     source = system.start(Numbers, (50,))
 
     async def main() -> list[int]:

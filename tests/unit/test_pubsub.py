@@ -129,7 +129,7 @@ def test_topic_spaces_are_found_by_name_and_apart(system: ActorSystem, topics: P
 
 def test_a_slow_subscriber_holds_up_nobody_learns_of_its_gap_and_stays_subscribed(
     world: tuple[ActorSystem, Clock], topics: PubSub, one: Ref
-) -> None:
+) -> None:  # PUB-5
     system, clock = world
     slow, gates = puppet(system), Gates()
     subscription = topics.subscribe("a", limit=4, ref=slow)
@@ -148,7 +148,7 @@ def test_a_slow_subscriber_holds_up_nobody_learns_of_its_gap_and_stays_subscribe
     assert [(event.actor, event.missed) for event in clock.named("subscriber.resumed")] == [(slow.path, 6)]
 
 
-def test_a_subscriber_that_lags_again_is_told_again(system: ActorSystem, topics: PubSub) -> None:
+def test_a_subscriber_that_lags_again_is_told_again(system: ActorSystem, topics: PubSub) -> None:  # PUB-5
     # One lag must not end a subscription for good.
     slow = puppet(system)
     topics.subscribe("a", limit=2, ref=slow)
@@ -165,7 +165,7 @@ def test_a_subscriber_that_lags_again_is_told_again(system: ActorSystem, topics:
     assert [message for message in got if isinstance(message, Resumed)] == [Resumed("a", 2), Resumed("a", 3)]
 
 
-def test_a_full_mailbox_is_no_error_for_the_broadcaster(system: ActorSystem, topics: PubSub) -> None:
+def test_a_full_mailbox_is_no_error_for_the_broadcaster(system: ActorSystem, topics: PubSub) -> None:  # PUB-5
     class Small(Actor):
         mailbox_limit = 2
         overflow = "block"
@@ -187,7 +187,7 @@ def test_a_full_mailbox_is_no_error_for_the_broadcaster(system: ActorSystem, top
 # -- listeners
 
 
-def test_a_thread_listens(topics: PubSub) -> None:
+def test_a_thread_listens(topics: PubSub) -> None:  # PUB-6
     with topics.listen("a", "metadata") as listener:
         topics.broadcast("a", 1)
         topics.broadcast_from("a", 2)
@@ -201,7 +201,7 @@ def test_a_thread_listens(topics: PubSub) -> None:
     assert topics._listeners == {}
 
 
-def test_a_slow_listener_finds_the_gap_at_its_place(topics: PubSub) -> None:
+def test_a_slow_listener_finds_the_gap_at_its_place(topics: PubSub) -> None:  # PUB-5, PUB-6
     with topics.listen("a", limit=2) as listener:
         for number in range(5):
             topics.broadcast("a", number)
@@ -212,7 +212,7 @@ def test_a_slow_listener_finds_the_gap_at_its_place(topics: PubSub) -> None:
         assert [listener.take() for _ in range(4)] == [5, 6, Lagged("a"), Resumed("a", 2)]
 
 
-def test_a_coroutine_listens_without_stopping_its_loop(topics: PubSub, one: Ref) -> None:
+def test_a_coroutine_listens_without_stopping_its_loop(topics: PubSub, one: Ref) -> None:  # PUB-6
     async def main() -> list[Any]:
         got: list[Any] = []
         async with topics.listen("a") as listener:
@@ -226,7 +226,7 @@ def test_a_coroutine_listens_without_stopping_its_loop(topics: PubSub, one: Ref)
     assert asyncio.run(main()) == [0, 1, 2]
 
 
-def test_a_cancelled_listening_coroutine_loses_no_message(topics: PubSub) -> None:
+def test_a_cancelled_listening_coroutine_loses_no_message(topics: PubSub) -> None:  # PUB-6
     async def main() -> Any:
         with topics.listen("a") as listener:
             waiting = asyncio.ensure_future(anext(aiter(listener)))

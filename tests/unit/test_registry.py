@@ -54,7 +54,9 @@ def test_keys_of_no_known_kind_are_refused_when_it_is_made(system: ActorSystem, 
 
 
 @pytest.mark.parametrize("keys", KINDS)
-def test_a_registry_is_found_by_name_and_an_unknown_one_is_an_error(system: ActorSystem, keys: Any) -> None:  # REG-1
+def test_a_registry_is_found_by_name_and_an_unknown_one_is_an_error(
+    system: ActorSystem, keys: Any
+) -> None:  # REG-1, RU21, RD20
     made = Registry(system, "r", keys=keys)
     assert Registry.of(system, "r") is made
     with pytest.raises(UnknownName, match="nobody"):
@@ -229,7 +231,7 @@ def test_whoever_learns_of_a_death_finds_the_key_free(system: ActorSystem, uniqu
     assert set(found) == {0}
 
 
-def test_the_watch_ends_with_the_last_key(unique: Registry, one: Ref) -> None:  # REG-12, RU20
+def test_the_watch_ends_with_the_last_key(unique: Registry, one: Ref) -> None:  # REG-12, RU20, RD19
     within(one, lambda: (unique.register("a"), unique.register("b")))
     within(one, lambda: unique.unregister("a"))
     assert one in unique._watches._watches

@@ -122,7 +122,7 @@ def test_the_first_state_is_entered_at_the_start_with_itself_before(world: tuple
 
 
 def test_init_may_begin_elsewhere_with_actions_decline_or_fail(world: tuple[ActorSystem, Clock]) -> None:
-    # FSM-10, SM1
+    # FSM-10, SM1, FSM-11
     system, clock = world
     ref = system.start(Scripted, (goto("start", state_timeout(5, "first")),))
     clock.advance(5)
@@ -381,7 +381,7 @@ def test_its_end_runs_terminate_in_the_state_it_was_in(world: tuple[ActorSystem,
     assert len(world[0].timers) == 0
 
 
-def test_an_event_nobody_declared_ends_the_machine_by_name(world: tuple[ActorSystem, Clock]) -> None:
+def test_an_event_nobody_declared_ends_the_machine_by_name(world: tuple[ActorSystem, Clock]) -> None:  # FSM-11
     class Small(StateMachine):
         only = State(initial=True)
 
@@ -396,6 +396,7 @@ def test_an_event_nobody_declared_ends_the_machine_by_name(world: tuple[ActorSys
 
 
 def test_going_where_the_declaration_does_not_lead_ends_the_machine_by_name(world: tuple[ActorSystem, Clock]) -> None:
+    # FSM-11
     class Strict(StateMachine):
         a = State(initial=True)
         b = State()
@@ -426,7 +427,7 @@ def test_each_change_of_state_is_one_event(world: tuple[ActorSystem, Clock]) -> 
     ]
 
 
-def test_a_machine_that_feeds_itself_can_be_stopped(world: tuple[ActorSystem, Clock]) -> None:
+def test_a_machine_that_feeds_itself_can_be_stopped(world: tuple[ActorSystem, Clock]) -> None:  # FSM-14
     class Busy(StateMachine):
         on = State(initial=True)
 

@@ -51,7 +51,7 @@ def rule(state: str, kind: str, content: Any = None, timer: TimerKey | None = No
     return found and found.method
 
 
-def test_events_find_their_rule_by_kind_type_value_and_timer() -> None:
+def test_events_find_their_rule_by_kind_type_value_and_timer() -> None:  # FSM-12
     assert rule("locked", "call", "coin") == "pay"
     assert rule("locked", "cast", "coin") is None
     assert rule("unlocked", "call", "coin") is None
@@ -63,7 +63,7 @@ def test_events_find_their_rule_by_kind_type_value_and_timer() -> None:
     assert rule("forgotten", "cast", "kick") == "kick"
 
 
-def test_a_value_matches_only_its_own_type() -> None:
+def test_a_value_matches_only_its_own_type() -> None:  # FSM-12
     class One(StateMachine):
         only = State(initial=True)
 
@@ -75,7 +75,7 @@ def test_a_value_matches_only_its_own_type() -> None:
     assert One.declaration.rule_for("only", Happening("cast", 1.0)) is None
 
 
-def test_rules_of_a_state_come_before_those_for_every_state() -> None:
+def test_rules_of_a_state_come_before_those_for_every_state() -> None:  # FSM-12
     class Both(StateMachine):
         only = State(initial=True)
 
@@ -90,7 +90,7 @@ def test_rules_of_a_state_come_before_those_for_every_state() -> None:
     assert found.method == "special"
 
 
-def test_a_subclass_inherits_replaces_and_adds() -> None:
+def test_a_subclass_inherits_replaces_and_adds() -> None:  # FSM-12
     class Alarmed(Turnstile):
         ringing = State()
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_meant_is_refused_when_the_class_is_made() -> None:
             def x(self, event: Happening) -> None: ...
 
 
-def test_the_graph_is_known_without_running_anything() -> None:
+def test_the_graph_is_known_without_running_anything() -> None:  # FSM-13
     graph = Turnstile.graph()
     assert (graph.states, graph.initial) == (("locked", "unlocked", "broken", "forgotten"), ("locked",))
     assert ("locked", "unlocked", "coin (call)", "pay") in [
@@ -141,7 +141,7 @@ def test_the_graph_is_known_without_running_anything() -> None:
     assert graph.reachable() == {"locked", "unlocked", "broken"}
 
 
-def test_the_graph_is_written_as_text() -> None:
+def test_the_graph_is_written_as_text() -> None:  # FSM-13
     assert Turnstile.graph().text() == (
         "Turnstile\n"
         "  locked (initial)\n"
@@ -159,14 +159,14 @@ def test_the_graph_is_written_as_text() -> None:
     )
 
 
-def test_the_graph_is_written_for_graphviz() -> None:
+def test_the_graph_is_written_for_graphviz() -> None:  # FSM-13
     dot = Turnstile.graph().dot()
     assert dot.startswith('digraph "Turnstile" {')
     assert '  "locked" [penwidth=2];' in dot
     assert '  "unlocked" -> "broken" [label="state_timeout\\nkick"];' in dot
 
 
-def test_the_graph_is_drawn_with_every_state_and_every_way_inside_the_picture() -> None:
+def test_the_graph_is_drawn_with_every_state_and_every_way_inside_the_picture() -> None:  # FSM-13
     root = ET.fromstring(Turnstile.graph().svg())
     name = "{http://www.w3.org/2000/svg}"
     texts = [text.text for text in root.iter(f"{name}text")]

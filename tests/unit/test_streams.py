@@ -284,7 +284,7 @@ def test_leaving_the_loop_kills_what_runs_before_it_goes_on(
     assert len(system.timers) == 0
 
 
-def test_a_killed_consumer_takes_its_tasks_along(tasks: Tasks, one: Ref, gates: Gates) -> None:
+def test_a_killed_consumer_takes_its_tasks_along(tasks: Tasks, one: Ref, gates: Gates) -> None:  # STR-5
     one.cast(lambda _: list(tasks.async_stream_nolink(range(3), gates.hold, max_concurrency=3, timeout=None)))
     for number in range(3):
         gates.wait_for(number)
@@ -333,7 +333,7 @@ def test_a_timeout_of_zero_is_a_timeout(world: tuple[ActorSystem, Clock], tasks:
 
 
 def test_a_stream_belongs_to_whoever_iterates_not_to_whoever_built_it(tasks: Tasks, one: Ref) -> None:
-    # TS32, TS33
+    # TS32, TS33, STR-7
     stream = tasks.async_stream([1, 2], lambda number: (number, callers()))
     assert within(one, lambda: list(stream)) == [Ok((1, (one,))), Ok((2, (one,)))]
     assert list(stream) == [Ok((1, ())), Ok((2, ()))]
@@ -345,7 +345,7 @@ def test_streams_may_be_nested(tasks: Tasks) -> None:  # TK9, TK10
     assert [item.value for item in outer] == [0, 4, 8, 12, 16]
 
 
-def test_a_coroutine_iterates_without_stopping_its_loop(tasks: Tasks, gates: Gates) -> None:
+def test_a_coroutine_iterates_without_stopping_its_loop(tasks: Tasks, gates: Gates) -> None:  # STR-7
     async def main() -> list[Any]:
         asyncio.get_running_loop().call_soon(gates.let, 0)
         found = []
@@ -359,6 +359,7 @@ def test_a_coroutine_iterates_without_stopping_its_loop(tasks: Tasks, gates: Gat
 
 @pytest.mark.parametrize("how", ["break", "cancel"])
 def test_a_coroutine_that_leaves_or_is_cancelled_kills_what_runs(tasks: Tasks, gates: Gates, how: str) -> None:
+    # STR-5, STR-7
     async def main() -> None:
         gates.let(0)
         async for _ in tasks.async_stream_nolink([0, 1, 2], gates.hold, max_concurrency=3, timeout=None):

@@ -81,7 +81,7 @@ def test_bad_options_are_named(system: ActorSystem, option: dict[str, Any]) -> N
         Table(system, "t", **option)
 
 
-def test_who_may_write_and_read_is_what_access_says(system: ActorSystem, one: Ref, two: Ref) -> None:
+def test_who_may_write_and_read_is_what_access_says(system: ActorSystem, one: Ref, two: Ref) -> None:  # TBL-2
     tables = {
         access: within(one, lambda access=access: Table(system, access, access=access))
         for access in ("public", "protected", "private")
@@ -104,7 +104,7 @@ def test_who_may_write_and_read_is_what_access_says(system: ActorSystem, one: Re
             forbidden()
 
 
-def test_reading_sends_no_message_and_waits_for_no_one(system: ActorSystem, one: Ref) -> None:
+def test_reading_sends_no_message_and_waits_for_no_one(system: ActorSystem, one: Ref) -> None:  # TBL-1
     table = within(one, lambda: Table(system, "t"))
     within(one, lambda: table.put("k", 1))
     gates, handled = Gates(), one.info().handled
@@ -119,7 +119,7 @@ def test_reading_sends_no_message_and_waits_for_no_one(system: ActorSystem, one:
     gates.open_all()
 
 
-def test_a_full_table_refuses_or_evicts_as_it_was_told(system: ActorSystem) -> None:
+def test_a_full_table_refuses_or_evicts_as_it_was_told(system: ActorSystem) -> None:  # TBL-4
     refusing = Table(system, "refusing", limit=2)
     oldest = Table(system, "oldest", limit=2, when_full="evict_oldest")
     unused = Table(system, "unused", limit=2, when_full="evict_least_used")
@@ -139,7 +139,7 @@ def test_a_full_table_refuses_or_evicts_as_it_was_told(system: ActorSystem) -> N
     )
 
 
-def test_a_table_is_gone_with_its_owner(system: ActorSystem, one: Ref) -> None:
+def test_a_table_is_gone_with_its_owner(system: ActorSystem, one: Ref) -> None:  # TBL-3
     table = within(one, lambda: Table(system, "t", access="public"))
     one.kill()
     for use in (lambda: table.get("k"), lambda: table.put("k", 1), lambda: len(table), table.items):
@@ -149,7 +149,7 @@ def test_a_table_is_gone_with_its_owner(system: ActorSystem, one: Ref) -> None:
         Table.of(system, "t")
 
 
-def test_an_heir_gets_the_table_with_what_is_in_it(system: ActorSystem, one: Ref, two: Ref) -> None:
+def test_an_heir_gets_the_table_with_what_is_in_it(system: ActorSystem, one: Ref, two: Ref) -> None:  # TBL-3
     table = within(one, lambda: Table(system, "t", heir=two, heir_data="will"))
     within(one, lambda: table.put("k", 1))
     one.kill()
@@ -161,7 +161,7 @@ def test_an_heir_gets_the_table_with_what_is_in_it(system: ActorSystem, one: Ref
         table.get("k")
 
 
-def test_a_dead_heir_inherits_nothing(system: ActorSystem, one: Ref, two: Ref) -> None:
+def test_a_dead_heir_inherits_nothing(system: ActorSystem, one: Ref, two: Ref) -> None:  # TBL-3
     table = within(one, lambda: Table(system, "t"))
     within(one, lambda: table.set_heir(two))
     two.kill()
@@ -170,7 +170,7 @@ def test_a_dead_heir_inherits_nothing(system: ActorSystem, one: Ref, two: Ref) -
         table.get("k")
 
 
-def test_an_owner_gives_its_table_away(system: ActorSystem, one: Ref, two: Ref) -> None:
+def test_an_owner_gives_its_table_away(system: ActorSystem, one: Ref, two: Ref) -> None:  # TBL-3
     table = within(one, lambda: Table(system, "t"))
     within(one, lambda: table.give(two, "here"))
     assert seen(two) == [TableGiven(table, one, "here")]
@@ -185,6 +185,7 @@ def test_an_owner_gives_its_table_away(system: ActorSystem, one: Ref, two: Ref) 
 
 
 def test_a_table_of_the_code_outside_actors_lives_with_the_system(system: ActorSystem, one: Ref) -> None:
+    # TBL-2, TBL-3
     table = Table(system, "t")
     table.put("k", 1)
     assert within(one, lambda: table["k"]) == 1
@@ -192,7 +193,7 @@ def test_a_table_of_the_code_outside_actors_lives_with_the_system(system: ActorS
         within(one, lambda: table.put("k", 2))
 
 
-def test_updates_of_many_threads_are_all_counted(system: ActorSystem) -> None:
+def test_updates_of_many_threads_are_all_counted(system: ActorSystem) -> None:  # TBL-5
     table = Table(system, "t", access="public")
     threads = [threading.Thread(target=lambda: [table.update_counter("n") for _ in range(500)]) for _ in range(4)]
     for thread in threads:

@@ -375,7 +375,7 @@ def test_a_brutally_killed_task_gets_no_time_when_the_supervisor_ends(
     assert isinstance(ref.reason, Killed)
 
 
-def test_tasks_may_finish_when_the_supervisor_ends(system: ActorSystem, gates: Gates) -> None:  # TS6, TS11, TS16
+def test_tasks_may_finish_when_the_supervisor_ends(system: ActorSystem, gates: Gates) -> None:  # TS6, TS11, TS16, TSK-9
     tasks = Tasks.start(system)
     task = tasks.async_nolink(gates.hold, "value", shutdown=30.0)
     gates.wait_for("value")
@@ -385,7 +385,7 @@ def test_tasks_may_finish_when_the_supervisor_ends(system: ActorSystem, gates: G
     assert task.result() == "value"
 
 
-def test_a_killed_supervisor_leaves_no_task(system: ActorSystem, gates: Gates) -> None:
+def test_a_killed_supervisor_leaves_no_task(system: ActorSystem, gates: Gates) -> None:  # TSK-9
     tasks = Tasks.start(system)
     held = [tasks.async_nolink(gates.hold, n) for n in range(3)]
     for n in range(3):
@@ -465,6 +465,16 @@ def test_a_task_knows_on_whose_behalf_it_runs_and_who_is_responsible(tasks: Task
     assert (callers(), ancestors()) == ((), ())
 
 
+def test_the_report_of_a_failed_task_names_function_and_starter(
+    world: tuple[ActorSystem, Clock], tasks: Tasks, one: Ref
+) -> None:  # TK11
+    within(one, lambda: tasks.async_nolink(boom)).ref.join(10)
+    (report,) = eventually(lambda: [event for event in world[1].named("actor.exited") if not event.normal])
+    assert report.actor == f"{tasks.ref.path}/boom-1"
+    assert (report.reason, report.state) == ("ValueError: boom", f"function: boom, started by: {one}")
+    assert "raise ValueError" in report.trace
+
+
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
 
 
@@ -486,7 +496,7 @@ async def give_variable() -> str:
 # -- coroutines
 
 
-def test_a_coroutine_function_is_a_task_too(tasks: Tasks, one: Ref) -> None:
+def test_a_coroutine_function_is_a_task_too(tasks: Tasks, one: Ref) -> None:  # TSK-7
     async def work(value: int) -> tuple[int, Any]:
         await asyncio.sleep(0)
         return value, current_actor()
@@ -501,7 +511,7 @@ def test_a_coroutine_function_is_a_task_too(tasks: Tasks, one: Ref) -> None:
         tasks.async_nolink(fail).result()
 
 
-def test_killing_a_task_cancels_its_coroutine(tasks: Tasks) -> None:
+def test_killing_a_task_cancels_its_coroutine(tasks: Tasks) -> None:  # TSK-7
     started, cancelled = threading.Event(), threading.Event()
 
     async def work() -> None:
@@ -518,7 +528,7 @@ def test_killing_a_task_cancels_its_coroutine(tasks: Tasks) -> None:
     assert cancelled.wait(10)
 
 
-def test_a_coroutine_awaits_a_task_without_stopping_its_loop(tasks: Tasks, gates: Gates) -> None:
+def test_a_coroutine_awaits_a_task_without_stopping_its_loop(tasks: Tasks, gates: Gates) -> None:  # TSK-8
     async def main() -> Any:
         task = tasks.async_nolink(gates.hold, "value")
         asyncio.get_running_loop().call_soon(gates.let, "value")
@@ -527,7 +537,7 @@ def test_a_coroutine_awaits_a_task_without_stopping_its_loop(tasks: Tasks, gates
     assert asyncio.run(main()) == "value"
 
 
-def test_cancelling_the_await_kills_the_task(tasks: Tasks, gates: Gates) -> None:
+def test_cancelling_the_await_kills_the_task(tasks: Tasks, gates: Gates) -> None:  # TSK-8
     async def main() -> Any:
         task = tasks.async_nolink(gates.hold)
         with pytest.raises(TimeoutError):
@@ -542,7 +552,7 @@ def test_cancelling_the_await_kills_the_task(tasks: Tasks, gates: Gates) -> None
         task.result()
 
 
-def test_awaiting_a_failed_task_raises_its_end(tasks: Tasks) -> None:
+def test_awaiting_a_failed_task_raises_its_end(tasks: Tasks) -> None:  # TSK-8
     async def main() -> None:
         await tasks.async_nolink(boom)
 
@@ -550,7 +560,7 @@ def test_awaiting_a_failed_task_raises_its_end(tasks: Tasks) -> None:
         asyncio.run(main())
 
 
-def test_the_end_of_the_system_is_the_end_of_every_task(gates: Gates) -> None:
+def test_the_end_of_the_system_is_the_end_of_every_task(gates: Gates) -> None:  # TSK-9
     with fresh_system("ending") as (system, _):
         task = Tasks.start(system).async_nolink(gates.hold, "last", shutdown=BRUTAL_KILL)
         gates.wait_for("last")
