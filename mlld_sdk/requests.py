@@ -90,7 +90,9 @@ def process_params(
     params: dict[str, Any] = {"script": a_text("script", script), "recordEffects": True}
     if file_path is not None:
         params["filePath"] = os.fspath(file_path)
-    return params | _run_params("process", payload, options)
+    if options or payload is not None:
+        params |= _run_params("process", payload, options)
+    return params
 
 
 def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunO
         InvalidRequest: An argument cannot be sent.
     """
     params: dict[str, Any] = {"filepath": os.fspath(filepath), "recordEffects": True}
-    return params | _run_params("execute", payload, options)
+    if options or payload is not None:
+        params |= _run_params("execute", payload, options)
+    return params
 
 
 def a_text(name: str, value: object, *, blank: bool = True) -> str:
@@ -182,8 +186,6 @@ _ELSEWHERE = {"payload_labels", "timeout", "strict"}
 
 def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any]:
     params: dict[str, Any] = {}
-    if not options and payload is None:
-        return params
     for name, value in dict[str, Any](options).items():
         if name in _ELSEWHERE:
             continue

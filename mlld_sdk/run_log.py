@@ -52,19 +52,20 @@ class History:
     """
 
     dropped = 0
+    _kept_bytes = 0
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+        self._limit = max_events
+        self._limit_bytes = max_bytes
         self._kept: list[EngineEvent] = []
-        self._room = max_events
-        self._bytes = max_bytes
 
     def push(self, events: Sequence[EngineEvent]) -> None:
         """Put events away. Never blocks."""
         for event in events:
             if event.type in PART_OF_RESULT:
-                if self._room > 0 and self._bytes >= len(event.line):
-                    self._room -= 1
-                    self._bytes -= len(event.line)
+                size = self._kept_bytes + len(event.line)
+                if len(self._kept) < self._limit and size <= self._limit_bytes:
+                    self._kept_bytes = size
                     self._kept.append(event)
                 else:
                     self.dropped += 1
@@ -106,9 +107,9 @@ class RunLog(History):
     _wakers: list[Callable[[], None]] | None = None
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
-        super().__init__(max_events, max_bytes)
         self._limit = max_events
         self._limit_bytes = max_bytes
+        self._kept = []
         self._raw: deque[EngineEvent] = deque()
         self._lock = threading.Lock()
 
