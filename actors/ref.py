@@ -277,20 +277,23 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
     def _run_here(self, message: Any, future: Future[Any]) -> None:
         """Run the actor in the caller's thread if it is idle: two thread switches less."""
         cell = self.cell
+        entry = (message, future)
+        if cell.limit is not None and cell.queued()[0] >= cell.limit and not cell.make_room(entry):
+            return
         caller = context.cell
         if caller is not None:
             caller.before_waiting(future)
-        if cell.limit is not None and cell.queued()[0] >= cell.limit and not cell.make_room((message, future)):
-            return
-        if not cell._idle.acquire(False):
-            cell.post_always((message, future))
-            return
-        cell._user.put((message, future))
-        context.depth += 1
         try:
-            cell.run()
+            if not cell._idle.acquire(False):  # it runs elsewhere just now
+                cell.post_always(entry)
+                return
+            cell._user.put(entry)
+            context.depth += 1
+            try:
+                cell.run()
+            finally:
+                context.depth -= 1
         finally:
-            context.depth -= 1
             if caller is not None:
                 caller.waited()
 
