@@ -19,7 +19,7 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
 from mlld_sdk.transport.bridge import find_package
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import ScriptError
+from mlld_sdk.transport.errors import EngineBabbling, ScriptError
 
 __all__ = ["EngineReport", "EnginesReport", "Hello", "check_engines"]
 
@@ -169,12 +169,13 @@ def _own_words(error: MlldError) -> tuple[str, str | None]:
 def _introduction(engine: Engine, timeout: float | timedelta) -> Hello | None:
     """Ask an engine who it is; the live engine does not know the question."""
     try:
-        payload = engine.call("hello", timeout=timeout).payload
+        return msgspec.convert(engine.call("hello", timeout=timeout).payload, Hello)
     except ScriptError as error:
         if error.code == "METHOD_NOT_FOUND":
             return None
         raise
-    return None if payload is None else msgspec.convert(payload, Hello)
+    except msgspec.ValidationError as error:
+        raise EngineBabbling(f"its answer to hello is none: {error}", hint="is this program an engine?") from error
 
 
 def _installed_version(command: str, args: Sequence[str], environ: Mapping[str, str] | None) -> str | None:
