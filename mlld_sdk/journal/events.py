@@ -71,6 +71,12 @@ class RunRetried(RunEvent, frozen=True, kw_only=True, tag="run.retried"):
     """A run that had stopped was put back into the queue."""
 
 
+class RunDamaged(RunEvent, frozen=True, kw_only=True, tag="run.damaged"):
+    """A run was set aside because its record, or one of its steps, cannot be read; `verify` says more."""
+
+    reason: str
+
+
 class StepEvent(Event, frozen=True, kw_only=True):
     """Base of what happens to a step.
 

@@ -1,5 +1,6 @@
 """The journal: runs that survive whoever works on them."""
 
+import contextlib
 import math
 import os
 import threading
@@ -184,11 +185,12 @@ class Journal:
         """Give back what is still owned here, write what is queued and close. Closing twice is closing once."""
         with self._lock:
             leases = list(self._leases.values())
+        holders, wall = [lease.holder for lease in leases], self.env.wall()
+        if holders:
+            with contextlib.suppress(JournalError):  # if not, they are taken over when the session is seen to be dead
+                self.write("release", lambda tx: writes.release_all(tx, holders, wall))
         for lease in leases:
-            try:
-                lease.release()
-            except (JournalError, JournalRefusal):
-                self.forget(lease)  # its run will be taken over when the session is seen to be dead
+            lease.end()
         self._store.leave(self.session)
 
     def __enter__(self) -> Self:
@@ -512,11 +514,10 @@ class Journal:
         self, lease: Lease, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
     ) -> Outcome:
         """End a run for its owner."""
-        holder = writes.Holder(lease.run_id, lease.run.kind, lease.owner, lease.epoch)
         record = OutcomeRecord(run_id=lease.run_id, state=state, at=self.env.wall(), value=value, error=error)
         name = "finish_run" if state == "finished" else "fail_run"
         try:
-            ended = self.write(name, lambda tx: writes.end_run(tx, holder, record))
+            ended = self.write(name, lambda tx: writes.end_run(tx, lease.holder, record))
         except LeaseLost as lost:
             lease.lose(lost)
             raise
@@ -629,11 +630,9 @@ class Journal:
             lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
 
     def _renewal(self, lease: Lease, now: float) -> Callable[[Tx], object]:
-        holder = writes.Holder(lease.run_id, lease.run.kind, lease.owner, lease.epoch)
-
         def work(tx: Tx) -> None:
             try:
-                writes.renew(tx, holder, now + lease.ttl, lease.ttl)
+                writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
             except LeaseLost as lost:
                 lease.lose(lost)
             else:

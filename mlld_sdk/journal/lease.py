@@ -30,6 +30,7 @@ class Lease:
         run_id: Its id.
         owner: Whose lease this is.
         epoch: The epoch that fences its writes.
+        holder: The same three, as its writes name them.
     """
 
     def __init__(self, journal: "Journal", run: RunRecord, ttl: float, auto_renew: bool) -> None:
@@ -43,7 +44,7 @@ class Lease:
         self.until = run.owner.until
         self.auto_renew = auto_renew
         self._journal = journal
-        self._holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
+        self.holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
         self._lock = threading.Lock()
         self._lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
@@ -141,7 +142,7 @@ class Lease:
                 deaths=known.deaths if known else 0,
                 started=self._journal.env.wall(),
             )
-            self._write("begin_step", lambda tx: writes.begin_step(tx, self._holder, step))
+            self._write("begin_step", lambda tx: writes.begin_step(tx, self.holder, step))
         except BaseException:
             self._put_back(position, known)
             raise
@@ -165,7 +166,7 @@ class Lease:
         )
         wall = self._journal.env.wall()
         done = msgspec.structs.replace(step, state="finished", result=raw, ended=wall)
-        self._write("finish_step", lambda tx: writes.end_step(tx, self._holder, done, wall))
+        self._write("finish_step", lambda tx: writes.end_step(tx, self.holder, done, wall))
         self._open.pop(position, None)
         return back
 
@@ -182,7 +183,7 @@ class Lease:
         record = self._journal.error_record(error)
         wall = self._journal.env.wall()
         failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=wall)
-        self._write("fail_step", lambda tx: writes.end_step(tx, self._holder, failed, wall))
+        self._write("fail_step", lambda tx: writes.end_step(tx, self.holder, failed, wall))
         with self._lock:
             del self._open[position]
             if not final:
@@ -192,7 +193,7 @@ class Lease:
 
     def note(self, name: str, data: Any = None) -> EventRecord:
         """Add a receipt to the run: progress, a decision, a cost. Bounded by `events_per_run`."""
-        return self._journal.note(self._holder, name, data)
+        return self._journal.note(self.holder, name, data)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -210,14 +211,14 @@ class Lease:
         record = ErrorRecord(code="RUN_PARKED", message=error) if isinstance(error, str) else error
         record = self._journal.error_record(record)
         wall = self._journal.env.wall()
-        run: RunRecord = self._write("park_run", lambda tx: writes.park_run(tx, self._holder, record, wall))
+        run: RunRecord = self._write("park_run", lambda tx: writes.park_run(tx, self.holder, record, wall))
         self.end()
         return run
 
     def release(self) -> None:
         """Give the run back in good order, to be claimed again; steps in flight count as interrupted."""
         wall = self._journal.env.wall()
-        self._write("release", lambda tx: writes.release(tx, self._holder, wall))
+        self._write("release", lambda tx: writes.release(tx, self.holder, wall))
         self.end()
 
     def abandon(self, reason: str) -> RunRecord:
@@ -227,7 +228,7 @@ class Lease:
         """
         wall = self._journal.env.wall()
         limits = self._journal.limits
-        run: RunRecord = self._write("abandon", lambda tx: writes.abandon(tx, self._holder, reason, wall, limits))
+        run: RunRecord = self._write("abandon", lambda tx: writes.abandon(tx, self.holder, reason, wall, limits))
         self.end()
         return run
 
@@ -235,7 +236,7 @@ class Lease:
         """Prolong the lease from now by `ttl`, or by what it was claimed with."""
         ttl = self.ttl if ttl is None else ttl
         until = self._journal.env.now() + ttl
-        self._write("renew", lambda tx: writes.renew(tx, self._holder, until, ttl))
+        self._write("renew", lambda tx: writes.renew(tx, self.holder, until, ttl))
         self.ttl, self.until = ttl, until
 
     # -- inside -------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class _MemoryTx:
     def sessions(self) -> set[str]:
         return {run.owner.session for run in self._all_runs() if run.owner is not None}
 
-    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[RunRecord]:
+    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
         free = [
             run
             for run in self._all_runs()
@@ -150,14 +150,18 @@ class _MemoryTx:
                 or (run.owner is not None and (run.owner.until <= now or run.owner.session in dead))
             )
         ]
-        return sorted(free, key=lambda run: (-run.priority, run.queued, run.id))[:limit]
+        in_turn = sorted(free, key=lambda run: (-run.priority, run.queued, run.id))
+        return [(run.id, run.kind) for run in in_turn[:limit]]
 
-    def overdue(self, kind: str | None, wall: float, limit: int) -> list[RunRecord]:
+    def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         return [
-            run
+            (run.id, run.kind)
             for run in self._all_runs()
             if kind in (None, run.kind) and run.state == "pending" and run.deadline is not None and run.deadline <= wall
         ][:limit]
+
+    def set_aside(self, run_id: str) -> None:
+        self._drop(self._tables.runs, run_id)
 
     def put_run(self, record: RunRecord) -> None:
         self._put(self._tables.runs, record.id, pack(record))

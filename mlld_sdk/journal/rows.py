@@ -25,6 +25,8 @@ from mlld_sdk.journal.store import Notes, RunQuery
 R = TypeVar("R", InputRecord, OutcomeRecord)
 
 _RUN = "SELECT id, state, epoch, body FROM runs"
+_TURN = "SELECT -priority, queued, id, kind FROM runs"
+_DAMAGED = "damaged"
 _ENDED = "state IN ('finished', 'failed', 'cancelled')"
 _ENDED_KINDS = f"SELECT DISTINCT kind FROM runs WHERE {_ENDED}"  # noqa: S608 - fixed texts
 
@@ -174,23 +176,27 @@ class SqliteTx:
         """Name the sessions that own running runs."""
         return {row[0] for row in self._execute("SELECT DISTINCT session FROM runs WHERE state='running'")}
 
-    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[RunRecord]:
-        """List pending runs and running ones whose owner is late or dead, whose turn it is first."""
+    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
+        """List runs without an owner, or whose owner is late or dead, whose turn it is first."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         turn = "ORDER BY priority DESC, queued, id LIMIT ?"
-        pending = f"{_RUN} WHERE {of_kind} state='pending' {turn}"
-        left = f"{_RUN} WHERE {of_kind} state='running' AND (until<=? OR session IN ({_marks(dead)})) {turn}"
+        pending = f"{_TURN} WHERE {of_kind} state='pending' {turn}"
+        left = f"{_TURN} WHERE {of_kind} state='running' AND (until<=? OR session IN ({_marks(dead)})) {turn}"
         rows = [
             *self._execute(pending, (*kinds, limit)).fetchall(),
             *self._execute(left, (*kinds, now, *dead, limit)).fetchall(),
         ]
-        return sorted(map(_run, rows), key=lambda run: (-run.priority, run.queued, run.id))[:limit]
+        return [(run_id, of) for _, _, run_id, of in sorted(rows)[:limit]]
 
-    def overdue(self, kind: str | None, wall: float, limit: int) -> list[RunRecord]:
+    def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List pending runs whose deadline has passed."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
-        sql = f"{_RUN} WHERE {of_kind} state='pending' AND deadline<=? LIMIT ?"
-        return [_run(row) for row in self._execute(sql, (*kinds, wall, limit))]
+        sql = f"SELECT id, kind FROM runs WHERE {of_kind} state='pending' AND deadline<=? LIMIT ?"  # noqa: S608 - fixed texts
+        return self._execute(sql, (*kinds, wall, limit)).fetchall()
+
+    def set_aside(self, run_id: str) -> None:
+        """Take a damaged run out of every list of runs to work on; the record is left as it is."""
+        self._execute("UPDATE runs SET state=? WHERE id=?", (_DAMAGED, run_id))
 
     def put_run(self, record: RunRecord) -> None:
         """Write or replace a run."""
@@ -280,6 +286,11 @@ def _disagree(where: str) -> JournalCorrupt:
 
 def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
     run_id, state, epoch, body = row
+    if state == _DAMAGED:
+        raise JournalCorrupt(
+            f"run {run_id} was set aside: its record or one of its steps is damaged",
+            hint="restore a backup; verify() lists all that is damaged",
+        )
     run = unpack(RunRecord, body, f"run {run_id}")
     if (run.id, run.state, run.epoch) != (run_id, state, epoch):
         raise _disagree(f"run {run_id}")

@@ -87,6 +87,9 @@ def connect(path: Path, durability: Durability, busy_s: float) -> sqlite3.Connec
         connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA synchronous={durability}")
+        connection.execute(
+            f"PRAGMA fullfsync={'ON' if durability == 'full' else 'OFF'}"
+        )  # macOS: through the disk's cache
     except BaseException:
         connection.close()
         raise

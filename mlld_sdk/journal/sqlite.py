@@ -58,7 +58,7 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._closed = False
         schema.create_file(self._path)
-        self._connection: sqlite3.Connection | None = self._open()
+        self._connection = self._open()
         try:
             self._identity = _identity(self._path)
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
@@ -83,6 +83,8 @@ class SqliteStore:
             if self._closed or session != self._session.name:
                 return
             self._closed = True
+        if os.getpid() != self._pid:
+            return  # a fork of whoever opened it: everything here is the parent's
         in_time = self._writer.close(self._limits.write_timeout)
         with self._lock:
             idle, self._idle = self._idle, []
@@ -174,8 +176,6 @@ class SqliteStore:
         """Give the connection to write with; what is damaged or gone for good is refused at once."""
         if self._final and self._fault is not None:
             raise self._fault
-        if self._connection is None:
-            self._connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
         return self._connection
 
     def committed(self) -> None:
@@ -227,9 +227,7 @@ class SqliteStore:
 
     def closed(self) -> None:
         """Close the writing connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection.close()
 
     def _check_names(self) -> None:
         try:

@@ -142,11 +142,14 @@ class Tx(Reader, Protocol):
     def sessions(self) -> set[str]:
         """Name the sessions that own running runs."""
 
-    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[RunRecord]:
-        """List pending runs and running ones whose lease ran out or whose session is dead, whose turn it is first."""
+    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
 
-    def overdue(self, kind: str | None, wall: float, limit: int) -> list[RunRecord]:
-        """List pending runs whose deadline has passed."""
+    def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs whose deadline has passed."""
+
+    def set_aside(self, run_id: str) -> None:
+        """Take a damaged run out of every list of runs to work on."""
 
     def put_run(self, record: RunRecord) -> None:
         """Write or replace a run."""

@@ -40,7 +40,7 @@ class Disk(Protocol):
     """What the writer needs of the file. All of it runs on the writer's thread."""
 
     def connection(self) -> sqlite3.Connection:
-        """Give the connection to write with, opened again if it had to be closed."""
+        """Give the connection to write with, or raise what the file is refused with."""
 
     def committed(self) -> None:
         """Check after a commit that the file is still the one that was opened; raises if not."""

@@ -12,6 +12,7 @@ import msgspec
 from mlld_sdk.journal import events, rules
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
+    JournalCorrupt,
     JournalRefusal,
     LeaseHeld,
     LimitExceeded,
@@ -116,12 +117,17 @@ def claim_unfinished(
     limits: Limits,
 ) -> list[RunRecord]:
     """Take up to `limit` runs that nobody works on, those whose turn it is first."""
-    for run in tx.overdue(kind, wall, limit):
-        _overdue(tx, run, wall)
     dead = [session for session in tx.sessions() if not alive(session)]
     granted: list[RunRecord] = []
-    for run in tx.claimable(kind, now, dead, limit):
-        grant = claim(tx, run.id, owner, now, wall, alive, limits)
+    for run_id, of in (*tx.overdue(kind, wall, limit), *tx.claimable(kind, now, dead, limit)):
+        try:
+            grant = claim(tx, run_id, owner, now, wall, alive, limits)
+        except RunEnded:
+            continue  # it was overdue, and is on both lists
+        except JournalCorrupt as error:  # one damaged run must not stand in the way of all others
+            tx.set_aside(run_id)
+            tx.notes.events.append(events.RunDamaged(at=wall, run_id=run_id, kind=of, reason=error.message))
+            continue
         if isinstance(grant, RunRecord):
             granted.append(grant)
     return granted
@@ -210,6 +216,13 @@ def release(tx: Tx, holder: Holder, wall: float) -> None:
         msgspec.structs.replace(run, state="pending", owner=None, epoch=holder.epoch + 1, queued=wall, updated=wall)
     )
     tx.notes.events.append(events.RunReleased(at=wall, run_id=run.id, kind=run.kind, owner=holder.owner))
+
+
+def release_all(tx: Tx, holders: list[Holder], wall: float) -> None:
+    """Give back all runs that these owners still own."""
+    for holder in holders:
+        if tx.fence(holder.run_id) == (holder.epoch, "running"):
+            release(tx, holder, wall)
 
 
 def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: Limits) -> RunRecord:

@@ -423,6 +423,22 @@ def test_a_record_damaged_in_place_is_refused_alone_and_the_rest_goes_on(path: P
         assert len(problems) == 2
 
 
+def test_a_damaged_run_is_set_aside_and_does_not_stand_in_the_way(path: Path) -> None:  # J-68
+    told: list[Event] = []
+    with quick(path, sink=told.append) as journal:
+        ids = [journal.submit("a", n).id for n in range(3)]
+        raw = sqlite3.connect(path, isolation_level=None)
+        raw.execute("UPDATE runs SET body=substr(body, 1, 50) WHERE id=?", (ids[0],))
+        raw.close()
+        assert [lease.run_id for lease in journal.claim_unfinished("a", "w", limit=3)] == ids[1:]
+        assert journal.claim_unfinished("a", "w") == []
+        with pytest.raises(e.JournalCorrupt, match="set aside"):
+            journal.run(ids[0])
+        assert journal.status().runs == {"damaged": 1, "running": 2}
+        assert [problem.where for problem in journal.verify()] == [f"run {ids[0]}"]
+    assert [name_of(event) for event in told].count("run.damaged") == 1
+
+
 def test_a_record_of_a_newer_version_is_refused_as_unknown(path: Path) -> None:  # J-67
     from zlib import crc32
 
