@@ -142,13 +142,13 @@ class Registry:
         self._require_unique("whereis")
         with self._lock:
             row = self._rows.holder(key)
-        return row.owner if row is not None and row.owner.is_alive() else None
+        return row.owner if row is not None and row.owner.reason is None else None
 
     def lookup(self, key: Hashable, *, where: Callable[[Any], object] | None = None) -> list[Registration]:
         """List the registrations of a key by live actors, oldest first: all, or those whose value satisfies `where`."""
         with self._lock:
             rows = self._rows.under(key)
-        return [_shown(row) for row in rows if row.owner.is_alive() and (where is None or where(row.value))]
+        return [_shown(row) for row in rows if row.owner.reason is None and (where is None or where(row.value))]
 
     def keys(self, ref: Ref) -> list[Hashable]:
         """List the keys an actor holds, one for each registration."""
@@ -164,7 +164,7 @@ class Registry:
         """List all registrations of live actors, or those that satisfy `where`. Looks at every one."""
         with self._lock:
             rows = list(self._rows)
-        found = [_shown(row) for row in rows if row.owner.is_alive()]
+        found = [_shown(row) for row in rows if row.owner.reason is None]
         return found if where is None else [shown for shown in found if where(shown)]
 
     def __len__(self) -> int:
@@ -229,7 +229,7 @@ class Registry:
     def _take(self, key: Hashable, owner: Ref, value: Any) -> Ref | None:
         with self._lock:
             if self.unique and (row := self._rows.holder(key)) is not None:
-                if row.owner.is_alive():
+                if row.owner.reason is None:
                     return row.owner
                 self._drop(row, died=True)
             self._watches.keep(owner)

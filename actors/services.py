@@ -127,7 +127,7 @@ class Watches:
             watch = monitor(ref, None, self._ended, first=True)
             if ref in self._watches:
                 self._watches[ref] = watch
-        if not ref.is_alive():
+        if ref.reason is not None:
             self._forget(ref)
             raise ActorDead(f"{ref} has ended", reason=ref.reason)
 

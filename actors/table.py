@@ -249,7 +249,7 @@ class Table:
 
     def _owner_died(self, _: Ref) -> None:
         heir, self._heir = self._heir, None
-        if heir is not None and heir.is_alive():
+        if heir is not None and heir.reason is None:
             try:
                 self._move_to(heir, self._heir_data)
             except ActorDead:

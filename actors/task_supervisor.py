@@ -12,51 +12,33 @@ Starting a task is one step in the caller; the supervisor is not asked. When it 
 the time it was given.
 """
 
-import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from inspect import iscoroutine
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from mlld_sdk.actors.actor import Actor, current_actor
-from mlld_sdk.actors.context import async_cell
-from mlld_sdk.actors.directives import Continue, Stop
+from mlld_sdk.actors.directives import Stop
 from mlld_sdk.actors.errors import NoSuchActor
 from mlld_sdk.actors.exits import NORMAL, Reason
-from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.library_errors import TaskExited, TooManyTasks
+from mlld_sdk.actors.library_errors import TooManyTasks
 from mlld_sdk.actors.links import Down, monitor
 from mlld_sdk.actors.names import Name
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.services import spawn
 from mlld_sdk.actors.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.actors.tasks import BRUTAL_KILL, Ok, ShutdownTime, Task, check_shutdown
+from mlld_sdk.actors.task_actor import Job, TaskActor, name_of, reason_of
+from mlld_sdk.actors.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown
 from mlld_sdk.errors import ConfigurationError
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
 Ref = ActorRef[Any]
 Restart = Literal["temporary", "transient", "permanent"]
-
-_callers: contextvars.ContextVar[tuple[Ref, ...]] = contextvars.ContextVar("callers", default=())
-
-
-def callers() -> tuple[Ref, ...]:
-    """Say on whose behalf this task runs: who started it, who started that one, and so on, nearest first."""
-    return _callers.get()
-
-
-def ancestors() -> tuple[Ref, ...]:
-    """Say who is responsible for the running actor: its parent, the parent of that, and so on, nearest first."""
-    found, here = [], current_actor()
-    while here is not None and (here := here.parent) is not None:
-        found.append(here)
-    return tuple(found)
 
 
 class TooManyRestarts(Reason, frozen=True, tag="too_many_restarts"):
@@ -74,78 +56,10 @@ class TooManyRestarts(Reason, frozen=True, tag="too_many_restarts"):
         return f"more than {self.limit} restarts in {self.within} s"
 
 
-class _Job:
-    """What a task does: the call, in the context of its caller, and where the value goes."""
-
-    def __init__(self, what: str, function: Callable[[], Any], link: Ref | None) -> None:
-        self.what = what
-        self.function = function
-        self.link = link
-        self.answer: Future[Any] = Future()
-        self.value: Ok[Any] | None = None
-        self.error: BaseException | None = None
-        self.caller = caller = current_actor()
-        self.context = contextvars.copy_context()
-        if caller is not None:
-            self.context.run(_callers.set, (caller, *callers()))
-
-    def run(self) -> Any:
-        """Call the function; hand back what has to be awaited, if it was a coroutine function."""
-        try:
-            value = self.context.run(self.function)
-        except BaseException as error:
-            self.error = error
-            raise
-        if iscoroutine(value):
-            return self._await(value)
-        self.value = Ok(value)
-        return Stop(NORMAL)
-
-    async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Stop:
-        for variable, value in self.context.items():
-            if variable is not async_cell:
-                variable.set(value)
-        try:
-            self.value = Ok(await coroutine)
-        except BaseException as error:
-            self.error = error
-            raise
-        return Stop(NORMAL)
-
-    def ended(self, down: Down) -> None:
-        """Answer, now that the task is over: with its value, or with why there is none."""
-        if self.value is not None:
-            self.answer.try_set(self.value.value)
-            return
-        reason = _reason_of(down)
-        error = TaskExited(f"task {down.ref.path} ended: {reason}", reason=reason)
-        error.__cause__ = self.error
-        self.answer.try_set_exception(error)
-
-
-class _TaskActor(Actor):
-    """The actor whose whole life is one function."""
-
-    def __init__(self, job: _Job) -> None:
-        super().__init__()
-        self._job = job
-
-    def on_start(self) -> Any:
-        if self._job.link is not None:
-            self.link(self._job.link)
-        return Continue()
-
-    def on_continue(self, _: Any) -> Any:
-        return self._job.run()
-
-    def format_state(self) -> str:
-        return f"function: {self._job.what}, started by: {self._job.caller or 'code outside actors'}"
-
-
 class _Child:
     """What the supervisor remembers of a task: how to start it again and how to end it."""
 
-    def __init__(self, make: Callable[[], _Job], restart: Restart, shutdown: ShutdownTime) -> None:
+    def __init__(self, make: Callable[[], Job], restart: Restart, shutdown: ShutdownTime) -> None:
         self.make = make
         self.restart = restart
         self.shutdown = shutdown
@@ -201,13 +115,13 @@ class Tasks:
         Raises:
             TooManyTasks: `max_children` tasks are running.
         """
-        return self._task(_name_of(function), lambda: function(*args, **kwargs), shutdown, link=current_actor())
+        return self._task(name_of(function), lambda: function(*args, **kwargs), shutdown, link=current_actor())
 
     def async_nolink(
         self, function: Callable[..., T], /, *args: Any, shutdown: ShutdownTime = 5.0, **kwargs: Any
     ) -> Task[T]:
         """Run `function(*args, **kwargs)` as a task whose crash is only seen by whoever waits for it."""
-        return self._task(_name_of(function), lambda: function(*args, **kwargs), shutdown, link=None)
+        return self._task(name_of(function), lambda: function(*args, **kwargs), shutdown, link=None)
 
     def start_child(
         self,
@@ -234,7 +148,7 @@ class Tasks:
         if restart not in {"temporary", "transient", "permanent"}:
             raise ConfigurationError(f"restart={restart!r}", hint='it is "temporary", "transient" or "permanent"')
         check_shutdown(shutdown)
-        child = _Child(lambda: _Job(_name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
+        child = _Child(lambda: Job(name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
         self._reserve()
         return self.run(child)[0]
 
@@ -270,7 +184,7 @@ class Tasks:
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
         with self._lock:
-            return [ref for ref in self._children if ref.is_alive()]
+            return [ref for ref in self._children if ref.reason is None]
 
     def terminate_child(self, ref: Ref) -> None:
         """End a task for good, within the time it was given.
@@ -306,7 +220,7 @@ class Tasks:
     ) -> TaskStream[I, T]:
         check_shutdown(shutdown)
 
-        what = _name_of(function)
+        what = name_of(function)
 
         def spawn(item: I) -> Task[T]:
             return self._task(what, lambda: function(item, *args), shutdown, link=None)
@@ -316,10 +230,10 @@ class Tasks:
     def _task(self, what: str, function: Callable[[], T], shutdown: ShutdownTime, *, link: Ref | None) -> Task[T]:
         check_shutdown(shutdown)
         self._reserve()
-        ref, job = self.run(_Child(lambda: _Job(what, function, link), "temporary", shutdown))
+        ref, job = self.run(_Child(lambda: Job(what, function, link), "temporary", shutdown))
         if link is not None:
             # The link alone would wait for the function to return before it ends the task.
-            watch = link.monitor(lambda down: _reason_of(down) == NORMAL or ref.kill("its caller has ended"))
+            watch = link.monitor(lambda down: reason_of(down) == NORMAL or ref.kill("its caller has ended"))
             job.answer.on_done(lambda _: watch.cancel())
         return Task(ref, current_actor(), job.answer)
 
@@ -332,12 +246,12 @@ class Tasks:
                 )
             self._count += 1
 
-    def run(self, child: _Child) -> tuple[Ref, _Job]:
+    def run(self, child: _Child) -> tuple[Ref, Job]:
         """Start a task whose place is reserved. For the supervisor."""
         try:
             job = child.make()
             label = f"{job.what}-{next(self._numbers)}"
-            ref = spawn(self._system, _TaskActor, (job,), parent=self.ref, label=label)
+            ref = spawn(self._system, TaskActor, (job,), parent=self.ref, label=label)
         except BaseException:
             with self._lock:
                 self._count -= 1
@@ -351,7 +265,7 @@ class Tasks:
     def _ended(self, down: Down) -> None:
         with self._lock:
             child = self._children.pop(down.ref)
-            again = child.comes_back_after(_reason_of(down))
+            again = child.comes_back_after(reason_of(down))
             if not again:
                 self._count -= 1
         if again:
@@ -364,16 +278,6 @@ class Tasks:
             ref.kill("its task supervisor ends it")
         else:
             ref.shutdown(float(child.shutdown))
-
-
-def _name_of(function: Callable[..., object]) -> str:
-    """Name a function, for paths and reports."""
-    return getattr(function, "__name__", type(function).__name__).strip("<>")
-
-
-def _reason_of(down: Down) -> Reason:
-    """Say why it ended, also when it had ended before anybody watched."""
-    return down.ref.reason or down.reason
 
 
 class TaskSupervisor(Actor):

@@ -132,12 +132,30 @@ def test_a_key_whose_holder_is_dead_but_not_yet_forgotten_is_taken_over(unique: 
     with unique._lock:
         killer = threading.Thread(target=one.kill)
         killer.start()
-        while one.is_alive():
+        while one.reason is None:
             pass
         assert (unique.whereis("k"), unique.lookup("k"), unique.select(), len(unique)) == (None, [], [], 1)
         unique.register("k", 2, ref=two)
     killer.join(10)
     assert unique.lookup("k") == [Registration("k", two, 2)]
+
+
+def test_a_key_is_held_until_the_stop_hook_has_run(system: ActorSystem, unique: Registry, two: Ref) -> None:  # REG-4
+    gates = Gates()
+
+    class Cleaning(Actor):
+        def on_terminate(self, reason: Any) -> None:
+            gates.hold()
+
+    one = system.start(Cleaning, name=unique.via("k"))
+    stopped = one.stop(block=False)
+    gates.wait_for()
+    with pytest.raises(NameTaken):
+        unique.register("k", ref=two)
+    assert unique.whereis("k") is one
+    gates.open_all()
+    assert stopped.get(timeout=10)
+    unique.register("k", ref=two)
 
 
 def test_the_dying_never_unregister_their_successor(unique: Registry, one: Ref, two: Ref) -> None:

@@ -10,7 +10,8 @@ import pytest
 from mlld_sdk.actors.exits import Crash
 from mlld_sdk.actors.library_errors import TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.actors.task_supervisor import Tasks, callers
+from mlld_sdk.actors.task_actor import callers
+from mlld_sdk.actors.task_supervisor import Tasks
 from mlld_sdk.actors.tasks import TOO_SLOW, Exited, Ok
 from mlld_sdk.errors import ConfigurationError
 from tests.support.eventually import eventually

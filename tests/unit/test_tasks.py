@@ -15,7 +15,8 @@ from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Kille
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.actors.task_supervisor import Tasks, TaskSupervisor, TooManyRestarts, ancestors, callers
+from mlld_sdk.actors.task_actor import ancestors, callers
+from mlld_sdk.actors.task_supervisor import Tasks, TaskSupervisor, TooManyRestarts
 from mlld_sdk.actors.tasks import BRUTAL_KILL, Exited, Ok, await_many, completed, yield_many
 from mlld_sdk.errors import ConfigurationError
 from tests.support.eventually import eventually
