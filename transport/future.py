@@ -39,7 +39,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     """
 
     # Class attributes stand in for what the standard class sets up in every instance.
-    _state = RUNNING
+    _done = False
+    _published = False
     _result: T | None = None
     _exception: BaseException | None = None
     _lazy_condition: threading.Condition | None = None
@@ -59,7 +60,15 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 self._lazy_waiters = []
                 self._lazy_condition = threading.Condition()
                 self._attended = True
+                self._published = self._done
             return self._lazy_condition
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        """What the standard functions see: it changes only while the condition is held, as they rely on."""
+        if self._lazy_condition is None:
+            return FINISHED if self._done else RUNNING
+        return FINISHED if self._published else RUNNING
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
@@ -68,11 +77,11 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def done(self) -> bool:
         """Whether there is an outcome."""
-        return self._state is FINISHED
+        return self._done
 
     def running(self) -> bool:
         """Whether there is no outcome yet."""
-        return self._state is not FINISHED
+        return not self._done
 
     def cancelled(self) -> bool:
         """Always false: a cancelled call ends with an error that says so."""
@@ -80,7 +89,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def result(self, timeout: float | timedelta | None = None) -> T:
         """Wait for the outcome and return it, or raise it. `TimeoutError` if there is none in time."""
-        if self._state is not FINISHED:
+        if not self._done:
             self._wait(timeout)
         if self._exception is not None:
             try:
@@ -91,7 +100,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | timedelta | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, or `None` if it is a good one."""
-        if self._state is not FINISHED:
+        if not self._done:
             self._wait(timeout)
         return self._exception
 
@@ -103,7 +112,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                     self._callbacks = []
         self._callbacks.append(fn)
         self._attended = True
-        if self._state is FINISHED:
+        if self._done:
             self._run_callbacks()
 
     def _wait(self, timeout: float | timedelta | None) -> None:
@@ -116,10 +125,10 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         sleepers = self._sleepers
         sleepers.append(lock)
         self._attended = True
-        if self._state is FINISHED:
+        if self._done:
             return
         limit = _FOREVER if timeout is None else max(0.0, seconds(timeout))
-        if not lock.acquire(timeout=min(limit, threading.TIMEOUT_MAX)) and self._state is not FINISHED:
+        if not lock.acquire(timeout=min(limit, threading.TIMEOUT_MAX)) and not self._done:
             try:
                 sleepers.remove(lock)
             except ValueError:  # just now awakened
@@ -131,7 +140,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         if error is not None:
             self._exception = error
         self._result = result
-        self._state = FINISHED
+        self._done = True
         if self._attended:
             self._wake(error)
 
@@ -144,6 +153,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 break
         if self._lazy_condition is not None:
             with self._lazy_condition:
+                self._published = True
                 for waiter in self._waiters:
                     if error is None:
                         waiter.add_result(self)

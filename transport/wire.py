@@ -226,11 +226,14 @@ def decode_block(block: bytes) -> Decoded:
     if len(heads) != len(lines):  # blank lines
         return _one_by_one(lines, dropped)
     for head in heads:  # the common shapes first: this loop is what a message costs
-        if head.event is None:
-            if type(head.result) is ResultHead and head.id is msgspec.UNSET and head.error is None:
+        if head.error is None:
+            if head.event is None:
+                if type(head.result) is ResultHead and head.id is msgspec.UNSET:
+                    continue
+            elif head.result is msgspec.UNSET:
                 continue
-            if not head.is_message:
-                return _one_by_one(lines, dropped)
+        if not head.is_message:
+            return _one_by_one(lines, dropped)
     return Decoded(heads, lines, dropped=dropped)
 
 

@@ -281,9 +281,9 @@ def test_a_request_nothing_was_written_of_is_withdrawn() -> None:  # T-16
 
 
 def test_a_deadline_covers_the_writing() -> None:  # T-15
-    with running("deaf", exclusive=True, limits=Limits(cancel_grace=0.05, term_grace=0.05)) as engine:
-        with pytest.raises(CallTimeout):
-            engine.call("process", "x" * 900_000, timeout=0.2)
+    limits = Limits(cancel_grace=0.05, term_grace=0.05)
+    with running("deaf", exclusive=True, limits=limits) as engine, pytest.raises(CallTimeout):
+        engine.call("process", "x" * 900_000, timeout=0.2)
 
 
 @pytest.mark.parametrize("habits", [(), ("mute",)])

@@ -67,9 +67,9 @@ def carry_out(id_, method, verbs):
     for verb, *arg in verbs:
         if verb == "answer":
             return answer(id_, *arg)
-        elif verb == "fail":
+        if verb == "fail":
             return fail(id_, *arg[:2], **(arg[2] if len(arg) > 2 else {}))
-        elif verb == "event":
+        if verb == "event":
             event(id_, arg[0], **(arg[1] if len(arg) > 1 else {}))
         elif verb == "events":
             write(
