@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast
 
-import msgspec
-
-from mlld_sdk import results
+from mlld_sdk import analysis
+from mlld_sdk.answers import mapping, output_of, result_of, wrong_answer
 from mlld_sdk.bay import BayStatus
 from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartEngine, StartGate
 from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.requests import (
@@ -53,42 +51,11 @@ H = TypeVar("H", bound=Handle[Any])
 ENGINE_VARIABLE = "MLLD_ENGINE"
 """Environment variable that names the engine of clients that do not name one."""
 
-NEVER_CUT = 3900
-"""Texts shorter than this cannot have been cut by the live engine."""
-
-
-class TruncatedResult(InfrastructureError):
-    """Strict mode: the script ran, and the live engine cut something out of its result. Use the bridge, or write files.
-
-    Attributes:
-        cuts: Where something is missing.
-        result: What did arrive.
-    """
-
-    default_code = "TRUNCATED"
-
-    def __init__(self, cuts: Sequence[str], result: Any) -> None:
-        super().__init__(
-            f"the engine cut something out of the result, at {', '.join(cuts[:3])}{' ...' if len(cuts) > 3 else ''}",
-            hint='use engine="bridge", which cuts nothing, or let the script write the text to a file',
-        )
-        self.cuts = list(cuts)
-        self.result = result
-
-
-class TruncationWarning(UserWarning):
-    """The text `process` returns lacks its middle, because the live engine cut it out. `strict=True` raises instead."""
-
 
 class UnsupportedByEngine(ConfigurationError):
     """The option needs an engine that honours it. Choose another `engine`, or leave the option out."""
 
     default_code = "UNSUPPORTED_BY_ENGINE"
-
-
-class _Text(msgspec.Struct, gc=False):
-    output: Any = msgspec.UNSET
-    value: Any = ""
 
 
 class Client:
@@ -114,6 +81,9 @@ class Client:
         limits: Bounds and graces of the transport.
         env: Clock and randomness.
         sink: Takes the transport's events.
+
+    Attributes:
+        cuts: Whether the engine may cut values, so that answers are searched for what is missing.
 
     Raises:
         InvalidRequest: An option is wrong; the message names it.
@@ -149,10 +119,10 @@ class Client:
         self.engine: EngineKind = engine or _engine_by_default(command, self.command_args)
         self.isolation: Isolation = isolation
         self.strict = strict
-        self._cuts_things = self.engine == "live"
         self._heap_mib = None if heap is None else _mib(heap)
         self._max_events = max_events
         self._environ = dict(environ or {})
+        self.cuts = self.engine == "live" or (self.engine == "embedded" and self._imitates_live())
         self._limits = limits
         self._env = env or Env()
         self._sink = sink
@@ -162,6 +132,9 @@ class Client:
         self._exclusive = ExclusiveEngines(gate, size=max_engines, warm=warm, max_waiting=max_waiting, env=self._env)
         self._at_exit = weakref.finalize(self, _close_both, self._shared, self._exclusive)
         _CLIENTS.add(self)
+
+    def _imitates_live(self) -> bool:
+        return bool(self.command_args or {**os.environ, **self._environ}.get("MLLD_EMBEDDED_LIKE_REAL"))
 
     def _check(self, **counts: int) -> None:
         _one_of("engine", self.engine, ("live", "bridge", "embedded"))
@@ -207,7 +180,7 @@ class Client:
         """
         params, timeout = process_params(script, file_path, payload, options), self._patience(options)
         reply = self._run("process", params, timeout, None)
-        return self._output(reply, options.get("strict", self.strict))
+        return output_of(reply, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
 
     def process_result(
         self,
@@ -221,7 +194,7 @@ class Client:
         params, timeout = process_params(script, file_path, payload, options), self._patience(options)
         history = History(self._max_events)
         reply = self._run("process", params, timeout, history.push)
-        return self._full_result(reply, history, options.get("strict", self.strict))
+        return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
 
     def process_async(
         self,
@@ -252,7 +225,7 @@ class Client:
         params, timeout = execute_params(filepath, payload, options), self._patience(options)
         history = History(self._max_events)
         reply = self._run("execute", params, timeout, history.push)
-        return self._full_result(reply, history, options.get("strict", self.strict))
+        return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
 
     def execute_async(
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
@@ -266,8 +239,8 @@ class Client:
         """Say what a module defines, imports and needs, without running it. A bad module is `valid=False`, no error."""
         path = os.fspath(filepath)
         payload = self._ask("analyze", {"filepath": path}, timeout)
-        result = results.analyze_result(self._mapping(payload, "analyze"), path)
-        result.truncated = self._cuts_things and bool(find_cuts(payload))
+        result = analysis.analyze_result(mapping(payload, "analyze"), path)
+        result.truncated = self.cuts and bool(find_cuts(payload))
         return result
 
     def fs_status(
@@ -277,8 +250,8 @@ class Client:
         payload = self._ask("fs:status", only_given(glob=glob, basePath=base_path), timeout)
         items = payload.get("value") if isinstance(payload, dict) else payload
         if not isinstance(items, list):
-            raise _wrong_answer("fs:status", payload)
-        return [results.filesystem_status(item) for item in items if isinstance(item, dict)]
+            raise wrong_answer("fs:status", payload)
+        return [analysis.filesystem_status(item) for item in items if isinstance(item, dict)]
 
     def sign(
         self,
@@ -299,12 +272,12 @@ class Client:
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
-        return results.file_verify_result(self._mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
+        return analysis.file_verify_result(mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
 
     def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
         """Say whether a file is signed and still what was signed."""
         payload = self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
-        return results.file_verify_result(self._mapping(payload, "sig:verify"))
+        return analysis.file_verify_result(mapping(payload, "sig:verify"))
 
     def sign_content(
         self,
@@ -328,7 +301,7 @@ class Client:
         """
         params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
         payload = self._ask("sig:sign-content", params, timeout)
-        return results.content_signature(self._mapping(payload, "sig:sign-content"))
+        return analysis.content_signature(mapping(payload, "sig:sign-content"))
 
     def close(self) -> None:
         """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""
@@ -435,67 +408,11 @@ class Client:
     def _request(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
         return self._shared.call(method, params, timeout, None).payload
 
-    # From answers to results.
-
-    def _output(self, reply: Reply, strict: bool) -> str:
-        try:
-            text = reply.decode(_Text)
-            output = text.value if text.output is msgspec.UNSET else text.output
-        except msgspec.ValidationError:
-            output = reply.payload
-        if type(output) is not str:
-            output = results.output_text(output)
-        if self._cuts_things and len(output) > NEVER_CUT and find_cuts(output, "output"):
-            if strict:
-                raise TruncatedResult(["output"], output)
-            warnings.warn("the engine cut the middle out of the output", TruncationWarning, stacklevel=3)
-        return output
-
-    def _full_result(self, reply: Reply, history: History, strict: bool) -> ExecuteResult:
-        payload = self._mapping(reply.payload, "run")
-        result = results.execute_result(payload, history.state_writes(), history.denials(), history.effects())
-        result.events_dropped = history.dropped
-        if self._cuts_things:
-            result.truncations = [cut.path for cut in find_cuts(_values_of(result, payload))]
-            result.truncated = bool(result.truncations)
-            if strict and result.truncated:
-                raise TruncatedResult(result.truncations, result)
-        return result
-
-    def _mapping(self, payload: Any, method: str) -> dict[str, Any]:
-        if not isinstance(payload, dict):
-            raise _wrong_answer(method, payload)
-        return payload
-
 
 def _stop_servers(call: Call) -> None:
     """End the MCP servers of a run, which a shared engine would keep; only when no other run may be using its own."""
     if call.engine.stats.in_flight == 0:
         call.engine.reap_descendants()
-
-
-def _values_of(result: ExecuteResult, payload: dict[str, Any]) -> dict[str, Any]:
-    """Gather what a script's author would miss if it were cut, after the events have filled what they could."""
-    values: dict[str, Any] = {
-        "output": result.output,
-        "exports": result.exports,
-        "stateWrites": [{"value": write.value} for write in result.state_writes],
-        "effects": [{"content": effect.content} for effect in result.effects],
-        "denials": payload.get("denials", []),
-        "streaming": payload.get("streaming"),
-    }
-    for name, kept in (("stateWrites", len(result.state_writes)), ("effects", len(result.effects))):
-        sent = payload.get(name)
-        if isinstance(sent, list) and len(sent) > kept:
-            values[name] = sent
-    return values
-
-
-def _wrong_answer(method: str, payload: Any) -> InfrastructureError:
-    return InfrastructureError(
-        f"the engine answered {method} with {type(payload).__name__}, which is no answer to that",
-        code="TRANSPORT_ERROR",
-    )
 
 
 def _engine_by_default(command: str, args: Sequence[str]) -> EngineKind:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlld_sdk import results
+from mlld_sdk.analysis import file_verify_result
+from mlld_sdk.answers import mapping, output_of, result_of
 from mlld_sdk.engines import QueuedCall
 from mlld_sdk.errors import MlldError
 from mlld_sdk.requests import DEFAULT, Timeout, a_text, seconds
@@ -268,7 +269,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         raise NotImplementedError
 
     def _full_result(self, reply: Reply) -> ExecuteResult:
-        return self._client._full_result(reply, self._log, self._strict)
+        return result_of(reply, self._log, may_be_cut=self._client.cuts, strict=self._strict)
 
     def _on_engine(self) -> Call | None:
         call = self._call
@@ -333,7 +334,7 @@ class ProcessHandle(Handle[str]):
         return self._full_result(self._call.result(seconds(timeout)))
 
     def _made_of(self, reply: Reply) -> str:
-        return self._client._output(reply, self._strict)
+        return output_of(reply, may_be_cut=self._client.cuts, strict=self._strict)
 
 
 class ExecuteHandle(Handle[ExecuteResult]):
@@ -359,7 +360,7 @@ class ExecuteHandle(Handle[ExecuteResult]):
         a_text("file write path", path, blank=False)
         a_text("file write content", content)
         reply = self._steer(lambda call, left: call.write_file(path, content, timeout=left), timeout)
-        return results.file_verify_result(self._client._mapping(reply.payload, "file:write"))
+        return file_verify_result(mapping(reply.payload, "file:write"))
 
     def _made_of(self, reply: Reply) -> ExecuteResult:
         return self._full_result(reply)

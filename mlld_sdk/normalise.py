@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlld_sdk import results
+from mlld_sdk.results import as_text, as_whole
 from mlld_sdk.run_events import (
     CheckpointHit,
     CheckpointMissed,
@@ -45,7 +46,7 @@ class Normaliser:
         """Read one raw event, which may be worth several run events or none."""
         kind = str(event.get("type", ""))
         if kind == "stream:chunk":
-            yield from self._chunk(_dict(event.get("event")))
+            yield from self._chunk(_object(event.get("event")))
         elif kind.startswith("streaming:"):
             if not self._recognised:
                 yield from _streaming(kind, event)
@@ -101,14 +102,14 @@ def _streaming(kind: str, event: dict[str, Any]) -> Iterator[LlmEvent]:
                 is_error=event.get("success") is False,
             )
         case "metadata":
-            usage = _dict(event.get("usage"))
+            usage = _object(event.get("usage"))
             yield LlmUsage(
-                input_tokens=_whole(usage.get("inputTokens")),
-                output_tokens=_whole(usage.get("outputTokens")),
-                model=_text(event.get("model")),
+                input_tokens=as_whole(usage.get("inputTokens")),
+                output_tokens=as_whole(usage.get("outputTokens")),
+                model=as_text(event.get("model")),
             )
         case "error":
-            yield LlmError(message=str(event.get("message", "")), code=_text(event.get("code")))
+            yield LlmError(message=str(event.get("message", "")), code=as_text(event.get("code")))
 
 
 def _state_written(event: dict[str, Any]) -> RunEvent | None:
@@ -137,18 +138,18 @@ def _output_written(event: dict[str, Any]) -> RunEvent | None:
 
 
 def _checkpoint(kind: type[CheckpointHit] | type[CheckpointMissed], event: dict[str, Any]) -> RunEvent:
-    about = _dict(event.get("checkpoint"))
+    about = _object(event.get("checkpoint"))
     return kind(
         function=str(about.get("fn", "")), key=str(about.get("key", "")), preview=str(about.get("argsPreview", ""))
     )
 
 
 def _stage(event: dict[str, Any]) -> RunEvent:
-    inner = _dict(event.get("event")) or event
+    inner = _object(event.get("event")) or event
     known = {"id", "requestId", "type", "timestamp", "pipelineId", "stageIndex", "parallelIndex", "event"}
     return StageChanged(
         what=str(inner.get("type", "")),
-        stage=_whole(inner.get("stageIndex")),
+        stage=as_whole(inner.get("stageIndex")),
         stream=_stream_of(inner),
         detail={name: value for name, value in inner.items() if name not in known},
     )
@@ -168,13 +169,5 @@ _READERS = {
 }
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -12,25 +12,15 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from mlld_sdk.types import (
-    AnalysisError,
-    AnalyzeResult,
-    ContentSignature,
     Effect,
-    Executable,
     ExecuteResult,
-    FilesystemStatus,
-    FileVerifyResult,
-    Guard,
     GuardDenial,
-    Import,
     Metrics,
-    Needs,
     SessionFinalState,
     SessionWrite,
     StateWrite,
     Streaming,
     TraceEvent,
-    Variable,
 )
 
 T = TypeVar("T")
@@ -44,8 +34,8 @@ def state_write(payload: Any) -> StateWrite | None:
             return StateWrite(
                 path=path,
                 value=payload.get("value"),
-                timestamp=_text(payload.get("timestamp")),
-                security=_dict(payload.get("security")),
+                timestamp=as_text(payload.get("timestamp")),
+                security=as_dict(payload.get("security")),
                 index=index if isinstance(index, int) and not isinstance(index, bool) else None,
             )
     return None
@@ -56,11 +46,11 @@ def session_write(payload: Any) -> SessionWrite | None:
     if not isinstance(payload, dict):
         return None
     names = ("frame_id", "session_name", "declaration_id", "slot_path", "operation")
-    texts = {name: text for name in names if (text := _text(payload.get(name)))}
+    texts = {name: text for name in names if (text := as_text(payload.get(name)))}
     if len(texts) < len(names):
         return None
     return SessionWrite(
-        **texts, origin_path=_text(payload.get("origin_path")), prev=payload.get("prev"), next=payload.get("next")
+        **texts, origin_path=as_text(payload.get("origin_path")), prev=payload.get("prev"), next=payload.get("next")
     )
 
 
@@ -69,12 +59,12 @@ def guard_denial(payload: Any) -> GuardDenial | None:
     match payload:
         case {"operation": str(operation), "reason": str(reason)} if operation and reason:
             return GuardDenial(
-                guard=_text(payload.get("guard")),
+                guard=as_text(payload.get("guard")),
                 operation=operation,
                 reason=reason,
-                rule=_text(payload.get("rule")),
-                labels=_texts(payload.get("labels")),
-                args=_dict(payload.get("args")),
+                rule=as_text(payload.get("rule")),
+                labels=as_texts(payload.get("labels")),
+                args=as_dict(payload.get("args")),
             )
     return None
 
@@ -88,8 +78,8 @@ def trace_event(payload: Any) -> TraceEvent | None:
         level=str(payload.get("level", "")),
         category=str(payload.get("category", "")),
         event=str(payload.get("event", "")),
-        scope=_dict(payload.get("scope")) or {},
-        data=_dict(payload.get("data")) or {},
+        scope=as_dict(payload.get("scope")) or {},
+        data=as_dict(payload.get("data")) or {},
     )
 
 
@@ -99,9 +89,9 @@ def effect(payload: Any) -> Effect | None:
         return None
     return Effect(
         type=str(payload.get("type", "")),
-        content=_text(payload.get("content")),
-        security=_dict(payload.get("security")),
-        path=_text(payload.get("path")),
+        content=as_text(payload.get("content")),
+        security=as_dict(payload.get("security")),
+        path=as_text(payload.get("path")),
     )
 
 
@@ -116,16 +106,16 @@ def execute_result(
     The engine's final lists are cut at 200 entries and lack denials that no script handled; the events are not.
     """
     output = payload.get("output", payload.get("value", ""))
-    effects = _read(effect, payload.get("effects"))
+    effects = read_all(effect, payload.get("effects"))
     return ExecuteResult(
         output=output if isinstance(output, str) else "" if output is None else json.dumps(output, ensure_ascii=False),
-        state_writes=merge_state_writes(_read(state_write, payload.get("stateWrites")), streamed_writes),
+        state_writes=merge_state_writes(read_all(state_write, payload.get("stateWrites")), streamed_writes),
         exports=payload.get("exports", []),
         effects=effects if len(effects) >= len(streamed_effects) else list(streamed_effects),
-        denials=merge_denials(_read(guard_denial, payload.get("denials")), streamed_denials),
+        denials=merge_denials(read_all(guard_denial, payload.get("denials")), streamed_denials),
         metrics=_metrics(payload.get("metrics")),
-        sessions=_read(_session, payload.get("sessions")),
-        trace_events=_read(trace_event, payload.get("traceEvents")),
+        sessions=read_all(_session, payload.get("sessions")),
+        trace_events=read_all(trace_event, payload.get("traceEvents")),
         streaming=_streaming(payload.get("streaming")),
     )
 
@@ -190,8 +180,8 @@ def _metrics(payload: Any) -> Metrics | None:
         parse_ms=_number(payload.get("parseMs")) or 0,
         evaluate_ms=_number(payload.get("evaluateMs")) or 0,
         cache_hit=hit if isinstance(hit, bool) else None,
-        effect_count=_whole(payload.get("effectCount")),
-        state_write_count=_whole(payload.get("stateWriteCount")),
+        effect_count=as_whole(payload.get("effectCount")),
+        state_write_count=as_whole(payload.get("stateWriteCount")),
     )
 
 
@@ -204,8 +194,8 @@ def _session(payload: Any) -> SessionFinalState | None:
                 frame_id=frame,
                 declaration_id=declaration,
                 name=name,
-                final_state=_dict(payload.get("finalState")) or {},
-                origin_path=_text(payload.get("originPath")),
+                final_state=as_dict(payload.get("finalState")) or {},
+                origin_path=as_text(payload.get("originPath")),
             )
     return None
 
@@ -214,148 +204,11 @@ def _streaming(payload: Any) -> Streaming | None:
     if not isinstance(payload, dict):
         return None
     return Streaming(
-        text=_text(payload.get("text")) or "",
-        thinking=_text(payload.get("thinking")) or "",
+        text=as_text(payload.get("text")) or "",
+        thinking=as_text(payload.get("thinking")) or "",
         tool_calls=[call for call in _list(payload.get("toolCalls")) if isinstance(call, dict)],
-        usage=_dict(payload.get("usage")) or {},
+        usage=as_dict(payload.get("usage")) or {},
         errors=_list(payload.get("errors")),
-    )
-
-
-def analyze_result(payload: dict[str, Any], filepath: str) -> AnalyzeResult:
-    """Read an analysis."""
-    executables = _read(_executable, payload.get("executables"))
-    labels = {executable.name: executable.labels for executable in executables}
-    variables = _read(_variable, payload.get("variables"))
-    for variable in variables:
-        variable.labels = variable.labels or list(labels.get(variable.name, ()))
-    return AnalyzeResult(
-        filepath=str(payload.get("filepath", filepath)),
-        valid=payload.get("valid", True) is True,
-        errors=_read(_analysis_error, payload.get("errors")),
-        executables=executables,
-        exports=_texts(payload.get("exports")),
-        imports=_read(_import, payload.get("imports")),
-        guards=_read(_guard, payload.get("guards")),
-        needs=_needs(payload.get("needs") or _under(payload.get("frontmatter"), "needs")),
-        warnings=_read(_analysis_error, payload.get("warnings")),
-        variables=variables,
-        stats={k: v for k, v in (_dict(payload.get("stats")) or {}).items() if _whole(v) is not None},
-        frontmatter=_dict(payload.get("frontmatter")),
-    )
-
-
-def _executable(payload: Any) -> Executable | None:
-    if not isinstance(payload, dict):
-        return None
-    return Executable(
-        name=_text(payload.get("name")) or "",
-        params=_texts(payload.get("params")),
-        labels=_texts(payload.get("labels")),
-        language=_text(payload.get("language")),
-    )
-
-
-def _variable(payload: Any) -> Variable | None:
-    if not isinstance(payload, dict):
-        return None
-    return Variable(
-        name=_text(payload.get("name")) or "",
-        type=_text(payload.get("type")) or "unknown",
-        exported=payload.get("exported") is True,
-        labels=list(dict.fromkeys(_texts(payload.get("labels")))),
-    )
-
-
-def _import(payload: Any) -> Import | None:
-    if not isinstance(payload, dict):
-        return None
-    return Import(
-        from_=_first_text(payload, "from", "source") or "",
-        names=_texts(payload.get("names")),
-        alias=_text(payload.get("alias")),
-        type=_text(payload.get("type")),
-    )
-
-
-def _guard(payload: Any) -> Guard | None:
-    if not isinstance(payload, dict):
-        return None
-    trigger = _first_text(payload, "trigger", "filter", "label")
-    return Guard(
-        name=_text(payload.get("name")) or "",
-        timing=_text(payload.get("timing")) or "",
-        label=trigger,
-        trigger=trigger or "",
-    )
-
-
-def _needs(payload: Any) -> Needs | None:
-    if isinstance(payload, list):  # the front matter's list form names commands
-        return Needs(cmd=_texts(payload))
-    if not isinstance(payload, dict):
-        return None
-    packages = _dict(payload.get("packages")) or {}
-    named = {name: _texts(payload.get(name, packages.get(name))) for name in ("cmd", "node", "py")}
-    other = {name: value for name, value in payload.items() if name not in (*named, "packages")}
-    return Needs(**named, other=other)
-
-
-def _analysis_error(payload: Any) -> AnalysisError | None:
-    if not isinstance(payload, dict):
-        return None
-    place = _dict(payload.get("location")) or {}
-    place = _dict(place.get("start")) or place
-    return AnalysisError(
-        message=str(payload.get("message", "")),
-        line=_whole(payload.get("line", place.get("line"))),
-        column=_whole(payload.get("column", place.get("column"))),
-        code=_text(payload.get("code")),
-    )
-
-
-def file_verify_result(payload: dict[str, Any]) -> FileVerifyResult:
-    """Read what was said about one file's signature."""
-    return FileVerifyResult(
-        path=str(payload.get("path", "")),
-        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
-        status=str(payload.get("status", "")),
-        verified=payload.get("verified") is True,
-        signer=_text(payload.get("signer")),
-        signed_at=_first_text(payload, "signedAt", "signed_at"),
-        hash=_text(payload.get("hash")),
-        expected_hash=_first_text(payload, "expectedHash", "expected_hash"),
-        metadata=_dict(payload.get("metadata")),
-        error=_text(payload.get("error")),
-    )
-
-
-def filesystem_status(payload: dict[str, Any]) -> FilesystemStatus:
-    """Read one entry of `fs_status`."""
-    return FilesystemStatus(
-        path=str(payload.get("path", "")),
-        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
-        status=str(payload.get("status", "")),
-        verified=payload.get("verified") is True,
-        signer=_text(payload.get("signer")),
-        labels=_texts(payload.get("labels")),
-        taint=_texts(payload.get("taint")),
-        signed_at=_first_text(payload, "signedAt", "signed_at"),
-        error=_text(payload.get("error")),
-    )
-
-
-def content_signature(payload: dict[str, Any]) -> ContentSignature:
-    """Read the signature of a piece of content."""
-    metadata = _dict(payload.get("metadata"))
-    return ContentSignature(
-        id=str(payload.get("id", "")),
-        hash=str(payload.get("hash", "")),
-        algorithm=str(payload.get("algorithm", "")),
-        signed_by=_first_text(payload, "signedBy", "signed_by") or "",
-        signed_at=_first_text(payload, "signedAt", "signed_at") or "",
-        content_length=_whole(payload.get("contentLength", payload.get("content_length"))) or 0,
-        metadata=None if metadata is None else {k: v for k, v in metadata.items() if isinstance(v, str)},
     )
 
 
@@ -366,7 +219,8 @@ def output_text(payload: Any) -> str:
     return payload if isinstance(payload, str) else "" if payload is None else str(payload)
 
 
-def _read(read: Any, items: Any) -> list[Any]:
+def read_all(read: Any, items: Any) -> list[Any]:
+    """Read each item of a list and leave out what cannot be read."""
     return [value for item in _list(items) if (value := read(item)) is not None]
 
 
@@ -374,29 +228,25 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _texts(value: Any) -> list[str]:
+def as_texts(value: Any) -> list[str]:
+    """Keep the texts of a list."""
     return [item for item in _list(value) if isinstance(item, str)]
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Keep a text, and nothing else."""
     return value if isinstance(value, str) else None
 
 
-def _first_text(payload: dict[str, Any], *names: str) -> str | None:
-    return next((payload[name] for name in names if isinstance(payload.get(name), str)), None)
-
-
-def _dict(value: Any) -> dict[str, Any] | None:
+def as_dict(value: Any) -> dict[str, Any] | None:
+    """Keep an object, and nothing else."""
     return value if isinstance(value, dict) else None
-
-
-def _under(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
 
 
 def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _whole(value: Any) -> int | None:
+def as_whole(value: Any) -> int | None:
+    """Keep a whole number, and nothing else."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.client import Client, TruncatedResult, TruncationWarning
+from mlld_sdk.answers import TruncatedResult, TruncationWarning
+from mlld_sdk.client import Client
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.handles import RunEnded
 from mlld_sdk.labels import trusted, untrusted

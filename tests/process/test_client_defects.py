@@ -565,3 +565,10 @@ def test_exclusive_runs_do_not_share_an_engine_and_spares_are_warm() -> None:  #
         for run in runs[1:]:
             run.update_state("finish", 1)
             assert run.result() == "finished"
+
+
+def test_an_embedded_engine_with_the_real_ones_habits_is_searched_for_cuts_too() -> None:  # C-51, E3
+    with Client(engine="embedded", command_args=["--like-real"], timeout=20) as client:
+        result = client.process_result("show @payload.t", payload={"t": "x" * 9000})
+    assert result.truncated
+    assert len(result.output) <= 4000

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlld_sdk import results
+from mlld_sdk import analysis, results
 from mlld_sdk.types import (
     AnalysisError,
     ContentSignature,
@@ -129,7 +129,7 @@ RICH = {
 
 
 def test_an_analysis_is_read_in_both_spellings() -> None:  # C-24, upstream's E14
-    result = results.analyze_result(RICH, "rich.mld")
+    result = analysis.analyze_result(RICH, "rich.mld")
     assert result.imports == [Import("./lib.mld", ["@p"], None, "module"), Import("@c", [], "@a")]
     assert result.guards == [Guard("@g", "before", "secret", "secret"), Guard("", "after", "net:w", "net:w")]
     assert result.needs == Needs(cmd=["git"], other={"sh": True})
@@ -144,23 +144,23 @@ def test_an_analysis_is_read_in_both_spellings() -> None:  # C-24, upstream's E1
 
 def test_needs_and_places_of_errors_are_read_in_their_other_forms() -> None:  # C-24
     def needs(value: Any) -> Needs | None:
-        return results.analyze_result({"needs": value}, "f").needs
+        return analysis.analyze_result({"needs": value}, "f").needs
 
     assert needs(["node", "git"]) == Needs(cmd=["node", "git"])
     assert needs({"packages": {"node": ["tsx"]}}) == Needs(node=["tsx"])
     assert needs(None) is None
-    bad = results.analyze_result({"valid": False, "errors": [{"message": "m", "line": 1, "column": 2}, "x"]}, "f")
+    bad = analysis.analyze_result({"valid": False, "errors": [{"message": "m", "line": 1, "column": 2}, "x"]}, "f")
     assert (bad.filepath, bad.valid, bad.errors) == ("f", False, [AnalysisError("m", 1, 2)])
 
 
 def test_signatures_are_read_in_both_spellings() -> None:  # C-25
-    assert results.file_verify_result(
+    assert analysis.file_verify_result(
         {"path": "/p", "relativePath": "p", "status": "modified", "verified": False, "expectedHash": "h", "error": "e"}
     ) == FileVerifyResult("/p", "p", "modified", False, expected_hash="h", error="e")
-    assert results.filesystem_status(
+    assert analysis.filesystem_status(
         {"path": "/p", "relative_path": "p", "status": "verified", "verified": True, "labels": ["a"], "taint": None}
     ) == FilesystemStatus("/p", "p", "verified", True, labels=["a"])
-    assert results.content_signature(
+    assert analysis.content_signature(
         {"id": "i", "hash": "h", "algorithm": "a", "signed_by": "s", "contentLength": 3, "metadata": {"k": "v", "n": 1}}
     ) == ContentSignature("i", "h", "a", "s", "", 3, {"k": "v"})
 
