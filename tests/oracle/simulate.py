@@ -139,7 +139,7 @@ class World_:
                 how, function = call
                 self.trace.append([how, function, result(function, value, error)])
             case Tell(event):
-                self.events.append(event)
+                self.events.append((node, event))
             case Ready():
                 if node.parent is None:
                     self.trace.append(["up"])

@@ -237,8 +237,8 @@ def test_the_deadline_is_handed_down_through_every_level(world: World) -> None: 
     for depth in range(4):
         spec = child(one_for_one(spec, name=f"l{depth}"))
     tree = world.start(one_for_one(spec, child(Puppet, name="b")))
-    stopper = Later(lambda: tree.stop(timeout=10))
     stuck = tree["l3/l2/l1/l0/stuck"].ref()
+    stopper = Later(lambda: tree.stop(timeout=10))
     eventually(lambda: stuck.info().state == "stopping")
     world.clock.advance(9.5)
     passed = 9.5 + world.advance_until(lambda: not stopper.running, 0.01)
