@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
 import threading
@@ -32,6 +31,8 @@ from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied, S
 from mlld_sdk.types import ExecuteResult, FileVerifyResult, HandleEvent
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mlld_sdk.client import Client
     from mlld_sdk.transport.call import Call
     from mlld_sdk.transport.wire import Reply
@@ -155,6 +156,8 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:
+        import asyncio
+
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
 
@@ -211,6 +214,8 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     async def next_event_async(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
         """Do what `next_event` does without blocking the event loop; one reader at a time, of either kind."""
+        import asyncio
+
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
         try:
             async with asyncio.timeout(patience):

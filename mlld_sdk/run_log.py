@@ -6,7 +6,6 @@ reader of `events()` that comes first, or when the result is built. So a run nob
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import threading
 import time
@@ -271,6 +270,8 @@ class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
             return None
         if (event := self._log.after(self._seq)) is not None:
             return self._took(event)
+        import asyncio
+
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
