@@ -141,11 +141,11 @@ class Actor(pykka.Actor):
 
     def format_state(self) -> str:
         """Say what state it is in, for crash reports. By default the names of its attributes only."""
-        return ", ".join(name for name in vars(self) if not name.startswith("_"))
+        return ", ".join(public_names(self))
 
     def get_state(self) -> Any:
         """Give its state to `ref.get_state()`: by default a copy of its public attributes."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: getattr(self, name) for name in public_names(self)}
 
     # -- starting
 
@@ -352,6 +352,11 @@ class PykkaActor(Actor):
     def stop(self, reason: object = NORMAL) -> None:
         """End after the messages that wait now."""
         self.actor_ref.stop(block=False, reason=reason)
+
+
+def public_names(actor: Actor) -> list[str]:
+    """List the attributes an actor has set on itself for others to see."""
+    return [name for name in vars(actor) if not name.startswith("_") and name != "on_receive"]
 
 
 def current_actor() -> ActorRef[Any] | None:

@@ -16,7 +16,7 @@ from mlld_sdk.actors.directives import UNSET, Continue, Idle, Ignore, NoReply, R
 from mlld_sdk.actors.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, crash, reason_of
 from mlld_sdk.actors.future import CANCELLED
-from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, IdleNow, Life
+from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, EndInTurn, IdleNow, Life
 from mlld_sdk.actors.links import Down, Revocable
 from mlld_sdk.actors.mailbox import Entry
 from mlld_sdk.actors.scheduler import yield_processor
@@ -143,6 +143,8 @@ class Cell(Life):
             return None if message.monitor.cancelled else actor.on_receive(message)
         if message.__class__ is Revocable:
             return None if message.handle.cancelled else actor.on_receive(message.message)
+        if message.__class__ is EndInTurn:
+            return Stop(message.reason)
         return pykka_compat.receive(actor, message)
 
     def _obey(self, entry: Entry | None, result: Any) -> None:

@@ -261,7 +261,7 @@ class Future(pykka.Future[T]):
     def _call(self, callback: "Callable[[Future[T]], object]") -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - a listener is never felt by whom it listens to
+        except BaseException as error:  # noqa: BLE001 - a listener is never felt by whom it listens to
             report_callback_failure(error, self._target)
 
     def to_concurrent(self) -> "concurrent.futures.Future[T]":

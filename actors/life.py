@@ -56,7 +56,16 @@ class IdleNow:
         self.handled = handled
 
 
-SPECIAL: Final = frozenset({Down, Revocable, IdleNow, *pykka_compat.MESSAGES})
+class EndInTurn:
+    """A request to end that waits its turn behind the messages before it."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+SPECIAL: Final = frozenset({Down, Revocable, IdleNow, EndInTurn, *pykka_compat.MESSAGES})
 """Classes of messages that are not simply handed to `on_receive`."""
 
 

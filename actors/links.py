@@ -66,7 +66,7 @@ class Monitor:
         elif self._callback is not None:
             try:
                 self._callback(down)
-            except Exception as error:  # noqa: BLE001 - a watcher is never felt by the watched
+            except BaseException as error:  # noqa: BLE001 - a watcher is never felt by the watched
                 self.ref.cell.system.callback_failed(error)
 
 

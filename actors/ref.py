@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 import msgspec
 import pykka
 
-from mlld_sdk.actors import pykka_compat
 from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
 from mlld_sdk.actors.errors import ActorDead, CallingSelf, CallTimeout, MailboxFull
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.future import PENDING, VALUE, Future
-from mlld_sdk.actors.life import RUNNING, STARTING, EndNow, Life, Request
+from mlld_sdk.actors.life import RUNNING, STARTING, EndInTurn, EndNow, Life, Request
 from mlld_sdk.actors.links import Down, Monitor, monitor
 
 if TYPE_CHECKING:
@@ -345,7 +344,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
                 raise CallingSelf(f"{self.path} waits for its own end", hint="use self.stop()")
             monitor(self, None, lambda _: done.try_set(True))
             if cell.traits.like_pykka if drain is None else drain:
-                cell.post_always((pykka_compat.ActorStop(), None))
+                cell.post_always((EndInTurn(as_reason(reason)), None))
             else:
                 cell.post_system(EndNow(as_reason(reason)))
         return done.get(timeout=timeout) if block else done
@@ -487,6 +486,13 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """Run `change(actor)` as the actor, between two messages; a failure is the caller's, the actor goes on."""
         return self._between_messages(lambda cell: change(cell.actor), timeout)
 
+    def trace(self, watch: Callable[[Any], object] | None, timeout: float | None = 5.0) -> None:
+        """Have `watch(message)` called with each message just before it is handled, as the actor; `None` ends it.
+
+        It costs nothing while it is off. A `watch` that raises is reported and detached.
+        """
+        self._between_messages(lambda cell: _trace(cell, watch), timeout)
+
     def _between_messages(self, action: Callable[[Life], Any], timeout: float | None) -> Any:
         if fenced:
             stop_if_fenced()
@@ -509,6 +515,25 @@ def state_of(cell: Cell) -> Literal["starting", "running", "suspended", "stoppin
     if cell.phase == STARTING:
         return "starting"
     return "suspended" if cell.suspended else "running"
+
+
+def _trace(cell: Life, watch: Callable[[Any], object] | None) -> None:
+    actor = cell.actor
+    assert actor is not None
+    vars(actor).pop("on_receive", None)
+    if watch is None:
+        return
+    receive = actor.on_receive
+
+    def traced(message: Any) -> Any:
+        try:
+            watch(message)
+        except Exception as error:  # noqa: BLE001 - a watcher is never felt by the watched
+            vars(actor).pop("on_receive", None)
+            cell.system.callback_failed(error)
+        return receive(message)
+
+    vars(actor)["on_receive"] = traced
 
 
 def _suspend(cell: Life) -> None:

@@ -52,11 +52,12 @@ _epochs = count(1)
 
 
 class Counters:
-    """What was dropped, counted."""
+    """What nobody got, counted."""
 
-    __slots__ = ("_dropped", "_late")
+    __slots__ = ("_dropped", "_late", "_sink_failures")
 
     def __init__(self) -> None:
+        self._sink_failures = count()
         self._late = count()
         self._dropped = count()
 
@@ -67,6 +68,15 @@ class Counters:
     def dropped(self) -> None:
         """Count a message that nobody will handle."""
         next(self._dropped)
+
+    def sink_failed(self) -> None:
+        """Count an event that the sink did not take."""
+        next(self._sink_failures)
+
+    @property
+    def sink_failures(self) -> int:
+        """Events the sink raised at."""
+        return _value_of(self._sink_failures)
 
     @property
     def late_replies(self) -> int:
@@ -450,9 +460,12 @@ class ActorSystem:
     # -- for the runtime's own parts
 
     def emit(self, make: Callable[[float], Event]) -> None:
-        """Give an event to the sink, if anybody listens."""
+        """Give an event to the sink, if anybody listens. A sink must not raise; one that does is counted, not felt."""
         if self.listening:
-            self.sink(make(self.env.wall()))
+            try:
+                self.sink(make(self.env.wall()))
+            except Exception:  # noqa: BLE001 - an actor's end must be made known whatever the listeners do
+                self.counters.sink_failed()
 
     def callback_failed(self, error: BaseException) -> None:
         """Report what a callback raised."""

@@ -20,7 +20,14 @@ from mlld_sdk.actors.errors import (
     StartIgnored,
     StartTimeout,
 )
-from mlld_sdk.actors.events import ActorExited, ActorStarted, ActorStartFailed, ErrorUnheard, MessageUnhandled
+from mlld_sdk.actors.events import (
+    ActorExited,
+    ActorStarted,
+    ActorStartFailed,
+    CallbackFailed,
+    ErrorUnheard,
+    MessageUnhandled,
+)
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.names import NameTable, Via
@@ -540,10 +547,11 @@ def test_stop_overtakes_the_backlog_unless_asked_to_drain(system: ActorSystem) -
         assert gate.entered.wait(10)
         for number in range(3):
             ref.tell(number)
-        done = ref.stop(block=False, drain=drain)
+        done = ref.stop(block=False, drain=drain, reason="why")
         gate.open.set()
         assert done.get(timeout=10)
         assert actor.seen == handled
+        assert ref.reason == Other("why")
 
 
 def test_a_stop_that_takes_too_long_times_out_and_goes_on(system: ActorSystem) -> None:  # GEN-14
@@ -593,6 +601,21 @@ def test_a_suspended_actor_handles_system_messages_only(system: ActorSystem) -> 
     assert seen_by(ref) == ["waits"]
     ref.suspend()
     assert ref.stop()
+
+
+def test_messages_can_be_watched_as_they_are_handled(system: ActorSystem, sink: Sink) -> None:  # GEN-17
+    ref = system.start(Puppet)
+    watched: list[Any] = []
+    ref.trace(watched.append)
+    ref.ask("one")
+    assert ref.get_state() == {"trap_exit": False, "seen": ["one"], "ended": []}
+    ref.trace(None)
+    ref.ask("two")
+    assert watched == ["one"]
+    ref.trace(boom)
+    assert ref.ask("three") == "three"
+    assert ref.ask("four") == "four"
+    assert len(sink.of(CallbackFailed)) == 1
 
 
 def test_looking_at_a_busy_actor_does_not_disturb_it(system: ActorSystem) -> None:  # GEN-17

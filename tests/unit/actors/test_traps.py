@@ -628,6 +628,18 @@ def test_a_callback_that_raises_is_reported_and_felt_by_nobody(system: ActorSyst
     assert ref.reason == NORMAL
 
 
+def test_a_sink_that_raises_is_counted_and_felt_by_nobody() -> None:  # T-21
+    def broken(_: Any) -> None:
+        raise RuntimeError
+
+    with ActorSystem("deaf", sink=broken) as system:
+        parent = system.start(Puppet, (True,))
+        child = parent.ask(lambda me: me.start_link(Puppet))
+        parent.kill()
+        assert child.join(10) == Killed()
+        assert system.counters.sink_failures >= 4
+
+
 # -- T-22: context
 
 
