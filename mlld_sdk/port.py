@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mlld_sdk import checkpointing, results
+from mlld_sdk import analysis, checkpointing, results
 from mlld_sdk.bay import Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMiss
 from mlld_sdk.env import Env
@@ -133,7 +133,7 @@ class Port:
     def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
         path = os.fspath(self._working_dir / filepath)
-        return results.analyze_result(self._ask("analyze", {"filepath": path}, timeout, None), path)
+        return analysis.analyze_result(self._ask("analyze", {"filepath": path}, timeout, None), path)
 
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
