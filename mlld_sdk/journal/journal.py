@@ -560,7 +560,8 @@ class Journal:
     def committed(self, notes: Notes) -> None:
         """Tell events, and wake whoever waits for a run that came to rest."""
         for event in notes.events:
-            self._sink(event)
+            with contextlib.suppress(Exception):  # sinks do not raise; one that does must not cost us a waiter
+                self._sink(event)
         for record in notes.settled:
             self._ended_since_prune += 1
             if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:

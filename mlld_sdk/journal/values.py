@@ -177,7 +177,10 @@ class Values:
         if tag == _ESCAPED and isinstance(data, dict):
             return {key: self._revive(item, where) for key, item in data.items()}
         if tag in self._upgrades:
-            return self._upgrades[tag](data)
+            try:
+                return self._upgrades[tag](data)
+            except Exception as error:
+                raise RecordUnknown(f"{where} holds a {tag!r} that could not be upgraded: {error}") from error
         if tag not in self._types:
             raise RecordUnknown(
                 f"{where} holds a value of type {tag!r}, which is not registered",

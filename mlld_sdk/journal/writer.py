@@ -1,5 +1,6 @@
 """One thread that writes: whatever was asked for while the last commit ran goes into the next one."""
 
+import contextlib
 import math
 import queue
 import sqlite3
@@ -197,6 +198,8 @@ class Writer:
                     self._alone(job)
             else:
                 self._fail(jobs, error)
+        else:
+            self._tell(jobs)
 
     def _alone(self, job: Job) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
@@ -208,6 +211,8 @@ class Writer:
             if connection is not None:
                 self._rollback(connection)
             self._fail([job], error)
+        else:
+            self._tell([job])
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._disk.connection()
@@ -230,9 +235,13 @@ class Writer:
         self._disk.committed()
         self.commits += 1
         self.writes += len(jobs)
+
+    def _tell(self, jobs: list[Job]) -> None:
+        """Pass on what is durable now, then let the callers go on."""
         for job in jobs:
             if job.error is None:
-                self._disk.told(job.notes)
+                with contextlib.suppress(Exception):  # whatever a listener does, this write is durable
+                    self._disk.told(job.notes)
             job.state = _DONE
             job.gate.release()
 
@@ -292,7 +301,9 @@ class Writer:
         try:
             connection = self._disk.connection()
             if chores:
-                self._commit(self._begin(), [Job(chore) for chore in chores])
+                jobs = [Job(chore) for chore in chores]
+                self._commit(self._begin(), jobs)
+                self._tell(jobs)
             version = connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
             if connection is not None:

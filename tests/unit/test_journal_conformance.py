@@ -9,7 +9,7 @@ import pytest
 
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Event, name_of
-from mlld_sdk.journal import ErrorRecord, Failed, Fresh, Journal, Limits, Replay, StepPolicy
+from mlld_sdk.journal import ErrorRecord, Failed, Fresh, Journal, Limits, Positions, Replay, StepPolicy
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
     JournalClosed,
@@ -536,6 +536,78 @@ def test_a_lease_can_be_taken_over_at_once_when_its_journal_is_closed(world: Wor
     assert begin(other, lease, "1") == Replay(1)
     with pytest.raises(StepInterrupted):
         begin(other, lease, "2", policy=FAIL)
+
+
+def test_giving_back_is_no_death_and_abandoning_is(journal: Journal) -> None:  # J-35
+    run = journal.submit("a")
+    lease = journal.claim(run.id, "w")
+    begin(journal, lease, "1")
+    lease.release()
+    assert lease.over
+    [step] = journal.steps(run.id)
+    assert (journal.run(run.id).deaths, step.state, step.deaths) == ((), "interrupted", 0)
+    lease = journal.claim(run.id, "w")
+    begin(journal, lease, "1")
+    lease.abandon("exit 137")
+    [death] = journal.run(run.id).deaths
+    assert (death.owner, death.reason, death.in_flight) == ("w", "exit 137", ("1",))
+    assert journal.steps(run.id)[0].deaths == 1
+
+
+def test_a_run_too_large_for_memory_is_replayed_step_by_step(world: World) -> None:  # J-12
+    journal = world.open(limits=Limits(replay_bytes=700))
+    run = journal.submit("a")
+    lease = journal.claim(run.id, "w")
+    for n in range(1, 41):
+        act(journal, lease, str(n), {"n": n})
+    lease.release()
+    lease = journal.claim(run.id, "w")
+    for n in range(1, 41):
+        assert begin(journal, lease, str(n)) == Replay({"n": n})
+    assert begin(journal, lease, "41") == Fresh(attempt=1)
+
+
+def test_branches_in_threads_are_recorded_and_replayed_alike(journal: Journal) -> None:  # J-17
+    run = journal.submit("a")
+
+    def work(lease: Any) -> list[Any]:
+        answers: dict[str, Any] = {}
+
+        def branch(positions: Positions, number: int) -> None:
+            for n in range(10):
+                position = positions.next()
+                begun = begin(journal, lease, position)
+                value = f"{number}/{n}"
+                answers[position] = begun.value if isinstance(begun, Replay) else lease.finish_step(position, value)
+
+        branches = Positions().branches(8)
+        threads = [threading.Thread(target=branch, args=(part, n)) for n, part in enumerate(branches)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sorted(answers.items())
+
+    lease = journal.claim(run.id, "w")
+    first = work(lease)
+    lease.abandon("killed")
+    assert len(first) == 80
+    assert work(journal.claim(run.id, "w")) == first
+    assert {step.attempts for step in journal.steps(run.id)} == {1}
+
+
+def test_a_sink_that_raises_costs_nobody_anything(world: World) -> None:  # J-21, J-82
+    def bad(event: Event) -> None:
+        raise RuntimeError("sink broke")
+
+    journal = world.open(sink=bad)
+    run = journal.submit("a")
+    told: list[str] = []
+    journal.on_outcome(run.id, lambda outcome: told.append(outcome.state))
+    lease = journal.claim(run.id, "w")
+    act(journal, lease, "1")
+    lease.finish_run()
+    assert told == ["finished"]
 
 
 def test_unfinished_runs_are_claimed_by_priority_then_in_turn(world: World, journal: Journal) -> None:  # J-34

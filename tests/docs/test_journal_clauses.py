@@ -1,0 +1,43 @@
+"""The pages about the journal and the checkpoints: their examples run, their clauses are cited by tests."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlld_sdk.journal import errors
+
+ROOT = Path(__file__).parents[2]
+JOURNAL = (ROOT / "docs" / "journal.md").read_text()
+CHECKPOINTS = (ROOT / "docs" / "checkpoints.md").read_text()
+
+
+def clauses(page: str, letter: str) -> set[str]:
+    return set(re.findall(rf"^\* \*\*({letter}-\d+)\*\*", page, re.MULTILINE))
+
+
+def cited(pattern: str, letter: str) -> set[str]:
+    texts = [file.read_text() for file in (ROOT / "tests").rglob(pattern)]
+    return {clause for text in texts for clause in re.findall(rf"\b{letter}-\d+\b", text)}
+
+
+@pytest.mark.parametrize(
+    ("page", "letter", "tests"), [(JOURNAL, "J", "test_journal_*.py"), (CHECKPOINTS, "C", "test_checkpoints_*.py")]
+)
+def test_every_clause_is_cited_by_a_test_and_every_citation_exists(page: str, letter: str, tests: str) -> None:
+    assert clauses(page, letter) == cited(tests, letter)
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", JOURNAL, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/journal.md", "exec"), {})
+    assert (tmp_path / "state.db").exists()
+
+
+def test_the_error_codes_on_the_page_exist() -> None:
+    known = {
+        kind.default_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "default_code")
+    }
+    written = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", JOURNAL)) - {"RUN_DEADLINE_EXCEEDED", "CRASH_POINTS"}
+    assert written <= known
