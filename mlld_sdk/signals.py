@@ -24,7 +24,9 @@ def caught_signals(words: "SimpleQueue[str]") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # both are caught from the same moment on
     before = {number: signal.signal(number, handle) for number in STOPPING}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     try:
         yield
     finally:

@@ -28,8 +28,13 @@ from tests.support.eventually import eventually
 ROOT = Path(__file__).parents[2]
 
 SERVICE = """
-import sys
+import signal, sys, threading, time
 from mlld_sdk import Agent, Runtime, child, one_for_one
+
+def say_when_ready():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.01)
+    print("ready", flush=True)
 
 class Worker(Agent):
     engine = "embedded"
@@ -54,7 +59,7 @@ runtime = Runtime(one_for_one(child(Worker, name="worker"), child(Brittle, name=
                   store="state.db", drain_timeout=float(sys.argv[2]))
 runtime.start()
 runtime["worker"].run("1", key="1")
-print("ready", flush=True)
+threading.Thread(target=say_when_ready).start()
 sys.exit(runtime.run_forever())
 """
 
