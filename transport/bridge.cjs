@@ -111,11 +111,12 @@ function onLine(line) {
   if (id === null) return refuse('INVALID_REQUEST', 'Request id is required');
   if (active.has(id)) return refuse('REQUEST_IN_PROGRESS', `Request ${id} is already active`);
   if (method === 'hello') return writeResult(id, { value: hello() });
-  const handler = DELEGATED.has(method) && delegate ? (asked) => delegate.ask(method, asked) : METHODS[method];
-  if (!handler) return refuse('METHOD_NOT_FOUND', METHODS[method] || DELEGATED.has(method) ? `Method '${method}' is out of the bridge's reach: the mlld package has no dist/cli.cjs` : `Method '${method}' is not supported`);
+  if (DELEGATED.has(method) && !delegate) return refuse('METHOD_NOT_FOUND', `Method '${method}' is out of the bridge's reach: this mlld package has no dist/cli.cjs`);
+  const handler = DELEGATED.has(method) ? (params) => delegate.ask(method, params) : METHODS[method];
+  if (!handler) return refuse('METHOD_NOT_FOUND', `Method '${method}' is not supported`);
   const current = new Request(id, method);
   Promise.resolve()
-    .then(() => handler(request.params, current))
+    .then(() => (current.settled ? undefined : handler(request.params, current))) // a cancel may have come with the request
     .then((answer) => current.settle(answer), (error) => current.settle({ error: asError(error) }));
 }
 
@@ -137,6 +138,7 @@ function hello() {
 }
 
 const METHODS = {
+  __proto__: null, // no method is called `toString`
   process: (params, request) => {
     const given = typeof params === 'string' ? { script: params } : params;
     if (!isRecord(given)) throw new Error('process params must be a script string or object');
@@ -154,7 +156,7 @@ const METHODS = {
     if (typeof filepath !== 'string') throw new Error('analyze params.filepath must be a string');
     return plain(await mlld.analyze(filepath));
   },
-  'state:update': async (params, request) => {
+  'state:update': async (params) => {
     const target = targetOf(params, 'state:update');
     if (typeof params.path !== 'string' || !params.path.trim()) throw new Refusal('INVALID_REQUEST', 'state:update params.path must be a non-empty string');
     if (params.labels !== undefined && !(Array.isArray(params.labels) && params.labels.every((label) => typeof label === 'string'))) {
@@ -165,7 +167,7 @@ const METHODS = {
     await handle.updateState(params.path, params.value, params.labels);
     return { requestId: target.id, path: params.path };
   },
-  'file:write': async (params, request) => {
+  'file:write': async (params) => {
     const target = targetOf(params, 'file:write');
     if (typeof params.path !== 'string' || !params.path.trim()) throw new Refusal('INVALID_REQUEST', 'file:write params.path must be a non-empty string');
     if (typeof params.content !== 'string') throw new Refusal('INVALID_REQUEST', 'file:write params.content must be a string');
@@ -427,11 +429,9 @@ function surviveScripts() {
     running.getStore()?.stop(error, { code: 'UNCAUGHT_EXCEPTION', ...described });
   });
   process.exit = (code) => {
-    const request = running.getStore();
-    if (!request) return reallyExit(code);
     const error = new Refusal('PROCESS_EXIT', `The script called process.exit(${code ?? ''})`);
     report(error.message, 'the engine goes on');
-    request.stop(error, { code: error.code, message: error.message });
+    running.getStore()?.stop(error, { code: error.code, message: error.message });
     throw error;
   };
 }
@@ -469,6 +469,9 @@ async function main() {
   } catch (error) {
     return unusable(`MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open pipes: ${error.message}`, byHand);
   }
+  // A host that was itself started by an mlld may hand these down; they would silence `stream:*` and `streaming:*` events.
+  delete process.env.MLLD_NO_STREAM;
+  delete process.env.MLLD_NO_STREAMING;
   process.env.MLLD_STREAMING = 'false'; // output belongs into the result, not on this process's stdout; events are not affected
   try {
     mlld = await loadPackage(directory, taps);

@@ -59,6 +59,15 @@ def client(kind: str, directory: Path) -> Client:
     return Client(command, args, engine=kind, working_dir=directory, timeout=30)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "able"), IN_FULL)
+def test_an_introduction(kind: str, able: bool, engine: RawEngine) -> None:  # XP-7
+    result = engine.ask("hello").result
+    if able:
+        assert result["value"]["engine"] == kind
+    else:  # which proves just as well that it is there
+        assert result["error"]["code"] == "METHOD_NOT_FOUND"
+
+
 # ---- what a result holds
 
 

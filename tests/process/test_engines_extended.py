@@ -106,10 +106,11 @@ def test_a_line_that_is_no_json_is_refused_and_harmless(engine: RawEngine) -> No
     assert engine.run('show "alive"').output == "alive\n"
 
 
-def test_an_unknown_method_is_refused_by_name(engine: RawEngine) -> None:
-    error = engine.ask("frobnicate").error
+@pytest.mark.parametrize("method", ["frobnicate", "toString", "__proto__", "constructor"])
+def test_an_unknown_method_is_refused_by_name(engine: RawEngine, method: str) -> None:
+    error = engine.ask(method).error
     assert error["code"] == "METHOD_NOT_FOUND"
-    assert "frobnicate" in error["message"]
+    assert method in error["message"]
 
 
 def test_a_second_request_under_an_active_id_is_refused_at_once(own: RawEngine) -> None:  # XP-27
@@ -433,6 +434,14 @@ def test_every_event_carries_the_request_under_two_names_and_none_is_debug(  # X
         assert not event["type"].startswith("debug:")
 
 
+@pytest.mark.parametrize("kind", EXTENDED)
+def test_an_inherited_wish_for_silence_is_not_obeyed(kind: str, tmp_path: Path) -> None:  # XP-30
+    with started(kind, tmp_path, {"MLLD_NO_STREAM": "true", "MLLD_NO_STREAMING": "true"}) as engine:
+        answer = engine.run("run sh { echo chunk }\n")
+        assert [event["event"]["chunk"] for event in answer.of_type("stream:chunk")] == ["chunk\n"]
+        assert answer.output == "chunk\n"
+
+
 # ---- failures
 
 
@@ -491,9 +500,9 @@ def test_a_cancelled_script_stops_at_its_next_operation(own: RawEngine, tmp_path
 
 def test_a_request_cancelled_at_once_never_starts(own: RawEngine, tmp_path: Path) -> None:  # XP-26
     marker = tmp_path / "ran"
-    sent = own.send("process", {"script": f"run sh {{ touch {marker} }}\n"})
-    own.send("cancel", name=sent)
-    assert own.answer(sent).error["code"] == "ABORTED"
+    request = {"method": "process", "id": "x", "params": {"script": f"run sh {{ touch {marker} }}\n"}}
+    own.send_line(json.dumps(request) + "\n" + json.dumps({"method": "cancel", "id": "x"}))
+    assert own.answer("x").error["code"] == "ABORTED"
     assert own.run('show "next"').output == "next\n"
     assert not marker.exists()
 

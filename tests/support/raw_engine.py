@@ -9,6 +9,7 @@ import select
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -46,6 +47,14 @@ def real_version() -> tuple[int, ...]:
     """Give the version of the mlld that MLLD_COMMAND names."""
     command, *args = shlex.split(REAL or "mlld")
     return tuple(int(number) for number in re.findall(r"\d+", find_package(command, args).version)[:3])
+
+
+def nameless_log() -> int:
+    """Open a file without a name that several processes may append to."""
+    number, name = tempfile.mkstemp()
+    os.unlink(name)
+    fcntl.fcntl(number, fcntl.F_SETFL, os.O_APPEND)
+    return number
 
 
 class Answer:
@@ -86,10 +95,7 @@ class RawEngine:
 
     def __init__(self, command: EngineCommand, cwd: Path, environ: Mapping[str, str] | None = None) -> None:
         environment = {**os.environ, **command.environ, **(environ or {})}
-        self.printed = os.memfd_create("printed")
-        self.complaints = os.memfd_create("complaints")
-        for file in (self.printed, self.complaints):
-            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)  # several processes write there
+        self.printed, self.complaints = nameless_log(), nameless_log()
         ask_read, self._ask = os.pipe()
         self._answers, answer_write = os.pipe()
         if command.private_fds:
