@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from mlld_sdk.client import Client
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
-from mlld_sdk.requests import DEFAULT, RunOptions, Timeout
+from mlld_sdk.requests import CHECKPOINT_OPTIONS, DEFAULT, RunOptions, Timeout
 from mlld_sdk.run_log import EventStream
 from mlld_sdk.types import (
     AnalyzeResult,
@@ -145,7 +145,7 @@ class AsyncClient:
     ) -> AsyncProcessHandle:
         """Start a run of script text and return its handle."""
         start = self.sync.process_async
-        if self.sync.starts_nothing:
+        if self._at_once(options):
             return AsyncProcessHandle(start(script, file_path=file_path, payload=payload, **options))
         return AsyncProcessHandle(
             await asyncio.to_thread(start, script, file_path=file_path, payload=payload, **options)
@@ -161,9 +161,13 @@ class AsyncClient:
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
     ) -> AsyncExecuteHandle:
         """Start a run of a script file and return its handle."""
-        if self.sync.starts_nothing:
+        if self._at_once(options):
             return AsyncExecuteHandle(self.sync.execute_async(filepath, payload, **options))
         return AsyncExecuteHandle(await asyncio.to_thread(self.sync.execute_async, filepath, payload, **options))
+
+    def _at_once(self, options: RunOptions) -> bool:
+        """Whether submitting a run only writes to a pipe: no process is started, and no file looked at."""
+        return self.sync.starts_nothing and CHECKPOINT_OPTIONS.isdisjoint(options)
 
     async def analyze(self, filepath: str | os.PathLike[str], **options: Any) -> AnalyzeResult:
         """Say what a module defines, without running it."""

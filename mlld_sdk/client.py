@@ -12,15 +12,16 @@ import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast
 
 from mlld_sdk import analysis
 from mlld_sdk.answers import mapping, output_of, result_of, wrong_answer
 from mlld_sdk.bay import BayStatus
+from mlld_sdk.checkpointing import for_engine
 from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartEngine, StartGate
 from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.requests import (
@@ -50,12 +51,6 @@ H = TypeVar("H", bound=Handle[Any])
 
 ENGINE_VARIABLE = "MLLD_ENGINE"
 """Environment variable that names the engine of clients that do not name one."""
-
-
-class UnsupportedByEngine(ConfigurationError):
-    """The option needs an engine that honours it. Choose another `engine`, or leave the option out."""
-
-    default_code = "UNSUPPORTED_BY_ENGINE"
 
 
 class Client:
@@ -364,12 +359,13 @@ class Client:
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
         timeout = self._patience(options)
         log = RunLog(self._max_events)
-        call = self._submit(method, self._on_the_wire(params, events="all"), timeout, log.push)
+        sent_as, params = self._on_the_wire(method, params, events="all")
+        call = self._submit(sent_as, params, timeout, log.push)
         log.follow(call, method)
         return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))
 
     def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
-        params = self._on_the_wire(params, events="minimal")
+        method, params = self._on_the_wire(method, params, events="minimal")
         if self.isolation == "shared" and "mcpServers" not in params:
             return self._shared.call(method, params, timeout, on_events)
         return self._submit(method, params, timeout, on_events).result()
@@ -384,19 +380,16 @@ class Client:
             call.add_done_callback(_stop_servers)
         return call
 
-    def _on_the_wire(self, params: dict[str, Any], *, events: str) -> dict[str, Any]:
-        """Add what only engines of the 2.1 line ask for, and make paths mean the same whoever reads them."""
-        if self.engine == "live" and not CHECKPOINT_PARAMS.isdisjoint(params):
-            named = ", ".join(sorted(CHECKPOINT_PARAMS & params.keys()))
-            raise UnsupportedByEngine(
-                f"the live engine ignores {named}", hint='use engine="bridge" or engine="embedded"'
-            )
-        params["eventMode"] = events
+    def _on_the_wire(self, method: str, params: dict[str, Any], *, events: str) -> tuple[str, dict[str, Any]]:
+        """Say a run as this engine takes it: with absolute paths, and checkpoints by the means it has."""
+        params["eventMode"] = events  # only engines of the 2.1 line read it
         if "filepath" in params:
             params["filepath"] = self._absolute(params["filepath"])
         elif "filePath" in params:
             params["filePath"] = self._absolute(params["filePath"])
-        return params
+        if CHECKPOINT_PARAMS.isdisjoint(params):
+            return method, params
+        return for_engine(self.engine, method, params, Path(self.working_dir or os.curdir).absolute())
 
     def _absolute(self, path: str) -> str:
         return path if os.path.isabs(path) else os.path.abspath(os.path.join(self.working_dir or "", path))

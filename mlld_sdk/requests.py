@@ -178,8 +178,9 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "checkpoint_root": ("checkpointRoot", _TEXT),
 }
 
+CHECKPOINT_OPTIONS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkpoint_name", "checkpoint_root"})
 CHECKPOINT_PARAMS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot"})
-"""Wire names of the parameters that only engines with the feature `checkpoint` honour."""
+"""Wire names of the parameters about stored answers of model calls."""
 
 _ELSEWHERE = {"payload_labels", "timeout", "strict"}
 

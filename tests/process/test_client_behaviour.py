@@ -435,6 +435,20 @@ def test_long_lists_and_wide_objects_come_back_or_are_marked(
         assert not result.truncated
 
 
+def test_finished_model_calls_are_served_again_when_asked(make_client: Make, tmp_path: Path) -> None:  # C-9
+    script, calls = tmp_path / "ask.mld", tmp_path / "calls"
+    script.write_text(
+        f'exe llm @ask(q) = sh {{ echo call >> {shlex.quote(str(calls))}; echo "answer to $q" }}\n'
+        'var @a = @ask("one")\nshow @a\n'
+    )
+    client = make_client(working_dir=tmp_path)
+    counts = []
+    for options in ({}, {"resume": True}, {}, {"resume": "@ask"}, {"fresh": True}, {"checkpoint": True}):
+        assert client.execute(script, **options).output == "answer to one\n"
+        counts.append(calls.read_text().count("call"))
+    assert counts == [1, 1, 2, 3, 4, 4]
+
+
 def test_a_client_in_a_with_block_is_closed_at_its_end(engine: EngineUnderTest) -> None:  # C-14, upstream's P18
     with engine.client() as client:
         assert client.process('show "in"') == "in\n"

@@ -58,8 +58,8 @@ class HostileClient(Client):
     def _engine_command(self) -> EngineCommand:
         return replace(hostile(*self._habits), cwd=self.working_dir)
 
-    def _on_the_wire(self, params: dict[str, Any], *, events: str) -> dict[str, Any]:
-        return json.loads(params["script"]) if params["script"].startswith("{") else params
+    def _on_the_wire(self, method: str, params: dict[str, Any], *, events: str) -> tuple[str, dict[str, Any]]:
+        return method, json.loads(params["script"]) if params["script"].startswith("{") else params
 
 
 def told(*verbs: Any) -> str:

@@ -205,8 +205,9 @@ def test_the_engine_comes_from_the_option_the_command_the_environment_in_this_or
     assert Client(engine="live").engine == "live"
 
 
-def test_checkpoint_options_are_refused_where_the_engine_would_ignore_them() -> None:  # C-9
-    with pytest.raises(MlldError, match="the live engine ignores fresh, resume") as refusal:
-        Client(command="/nowhere/mlld").process("show 1", resume=True, fresh=True)
-    assert refusal.value.code == "UNSUPPORTED_BY_ENGINE"
+@pytest.mark.parametrize("options", [{"checkpoint": False}, {"resume": True, "checkpoint_name": "n"}])
+def test_checkpoint_options_are_refused_where_the_engine_would_ignore_them(options: Any) -> None:  # C-9
+    with pytest.raises(MlldError) as refusal:
+        Client(command="/nowhere/mlld").process("show 1", file_path="a.mld", **options)
+    assert refusal.value.code == "NO_LIVE_CHECKPOINT"
     assert "bridge" in str(refusal.value)
