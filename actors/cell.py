@@ -62,9 +62,9 @@ class Cell(Life):
                 self.schedule(self)
 
     def _has_work(self) -> bool:
-        if not self._user.empty():
-            return not self.suspended or self.ending is not None
-        return self._system is not None and not self._system.empty()
+        if self._system is not None and not self._system.empty():
+            return True
+        return not self._user.empty() and (not self.suspended or self.ending is not None)
 
     def _slice(self) -> bool:
         """Handle up to `slice` messages; say whether to be scheduled again at once."""

@@ -89,17 +89,20 @@ class Gates:
     """Holds tasks until the test lets them go; nothing is held after the test."""
 
     def __init__(self) -> None:
-        self._open = threading.Event()
+        self._all_open = False
         self._gates: dict[Any, threading.Event] = {}
         self.entered: dict[Any, threading.Event] = {}
         self._lock = threading.Lock()
 
     def _pair(self, name: Any) -> tuple[threading.Event, threading.Event]:
         with self._lock:
-            return (
+            entered, gate = (
                 self.entered.setdefault(name, threading.Event()),
                 self._gates.setdefault(name, threading.Event()),
             )
+            if self._all_open:
+                gate.set()
+            return entered, gate
 
     def hold(self, name: Any = None) -> Any:
         """Wait, in a task, until `let` is called for `name`; give `name` back."""
@@ -119,6 +122,8 @@ class Gates:
         self._pair(name)[1].set()
 
     def open_all(self) -> None:
+        """Let everybody go, also those who come later."""
         with self._lock:
+            self._all_open = True
             for gate in self._gates.values():
                 gate.set()

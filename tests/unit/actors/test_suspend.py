@@ -1,0 +1,21 @@
+"""A resume is never missed."""
+
+from mlld_sdk.actors.cell import Request
+from mlld_sdk.actors.future import Future
+from mlld_sdk.actors.ref import _resume
+from mlld_sdk.actors.system import ActorSystem
+from tests.support.actors import Puppet
+
+
+def test_a_resume_that_comes_while_the_worker_lets_go_is_seen(system: ActorSystem) -> None:  # GEN-17
+    ref = system.start(Puppet)
+    ref.suspend()
+    ref.tell("waiting")
+    cell = ref.cell
+    assert cell._idle.acquire(timeout=10)  # the worker is at the end of a slice ...
+    resumed: Future[None] = Future()
+    cell.post_system(Request(_resume, resumed))
+    assert cell._has_work()  # ... and looks once more after letting go
+    cell._idle.release()
+    ref.tell("next")
+    resumed.get(timeout=10)
