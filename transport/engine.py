@@ -8,7 +8,6 @@ import itertools
 import os
 import signal
 import threading
-import weakref
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from mlld_sdk.transport.errors import (
     CallTimeout,
     EngineAborted,
     EngineBabbling,
+    EngineClosed,
     EngineExit,
     EngineOverloaded,
     EngineSilent,
@@ -62,7 +62,7 @@ _RETRY = 0.025
 _EMPTY = Reply(b'{"id":0,"result":null}')
 _numbers = itertools.count(1)
 CallT = TypeVar("CallT", bound=Call)
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines: set[Engine] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +217,8 @@ class Engine:
             SpawnRefused: The system has nothing left to start it with.
         """
         reactor = reactor or shared_reactor()
+        if reactor.is_closed:
+            raise EngineClosed("the I/O thread has been closed", hint="start a new one")
         child = Child.spawn(command)
         engine = cls(
             child,
@@ -280,15 +282,13 @@ class Engine:
         Such a caller reads the engine's pipe itself, which saves two changes of thread; `on_events` is then called on
         the caller's thread.
         """
-        if self._pending or self._retired or self._reactor.is_current or not self._read_lock.acquire(False):
+        if self._pending or self._retired or self._reactor.is_current or not self._take_read_lock():
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
-        released = False
         try:
             call = self._admit(method, params, timeout, on_events, Call)
-            released = True
-        finally:
-            if not released:
-                self._release_read_lock()
+        except BaseException:
+            self._release_read_lock()
+            raise
         self._read_as_leader(call, None, send=True)
         return call.result()
 
@@ -628,12 +628,8 @@ class Engine:
 
     def _wait_as_reader(self, call: Call, timeout: float | timedelta | None) -> bool:
         """Wait for a call by reading, if it is alone and nobody reads; false if the caller has to wait otherwise."""
-        ident = threading.get_ident()
-        if self._reader == ident or self._reactor.is_current:
-            raise InfrastructureError(
-                "waiting for an engine inside its own callback would last for ever", hint="use add_done_callback"
-            )
-        if len(self._pending) != 1 or self._eof or self._ending is not None or not self._read_lock.acquire(False):
+        self._refuse_inside()
+        if len(self._pending) != 1 or self._eof or self._ending is not None or not self._take_read_lock():
             return False
         until = None if timeout is None else self._now() + seconds(timeout)
         self._read_as_leader(call, until, send=False)
@@ -643,14 +639,36 @@ class Engine:
             raise TimeoutError
         return False
 
+    @property
+    def _is_inside(self) -> bool:
+        """Whether the caller is a callback, run by the thread it would have to wait for."""
+        return self._reader == threading.get_ident() or self._reactor.is_current
+
+    def _refuse_inside(self) -> None:
+        if self._is_inside:
+            raise InfrastructureError(
+                "waiting for an engine inside its own callback would last for ever", hint="use add_done_callback"
+            )
+
+    def _take_read_lock(self) -> bool:
+        """Become the one who reads, with a place to wait; false if somebody reads or there is no descriptor left."""
+        if not self._read_lock.acquire(False):
+            return False
+        if self._seat is None and not self._finished:
+            try:
+                self._seat = Seat(self._child.answers)
+            except OSError:
+                self._release_read_lock()
+                return False
+        return True
+
     def _read_as_leader(self, call: Call, until: float | None, *, send: bool) -> None:
         """Read the pipe on the caller's thread until the call is done, or there is reason to leave it to the reactor.
 
         The read lock is held at the beginning and released at the end.
         """
+        assert self._seat is not None
         try:
-            if self._seat is None:
-                self._seat = Seat(self._child.answers)
             self._reader = threading.get_ident()
             self._leading = call
             if self._watched:
@@ -701,7 +719,7 @@ class Engine:
 
         Requests in flight end as `EngineClosed`; with any in flight the EOF is left out, since the engine would drop
         them anyway. Returns whether it went without SIGKILL. Does nothing when it has ended, and nothing in a forked
-        child. On the I/O thread it begins the end and does not wait.
+        child. Inside a callback it begins the end and does not wait.
         """
         if self._forked:
             return True
@@ -714,7 +732,7 @@ class Engine:
                 self._outgoing.close()
                 self._later(patience / 2, lambda: self._child.signal_group(signal.SIGTERM))
                 self._later(patience * 3 / 4, self._kill_group)
-        if self._reactor.is_current:
+        if self._is_inside:
             return True
         return self.wait(patience + self.limits.burial) and not self._killed_hard
 
@@ -724,6 +742,8 @@ class Engine:
 
     def wait(self, timeout: float | timedelta | None = None) -> bool:
         """Block until the process is reaped, its descendants are dead and its TMPDIR is gone; false if not in time."""
+        if not self._gone.done():
+            self._refuse_inside()
         try:
             self._gone.result(timeout)
         except TimeoutError:
@@ -903,6 +923,7 @@ class Engine:
         for call in list(self._pending.values()):
             self._settle(call, None, self._end_of(call))
         self._reactor.inhabitants.discard(self)
+        _engines.discard(self)
         self._gone._finish(None, None)
 
     def _cannot_be_killed(self) -> None:
@@ -964,9 +985,11 @@ class Engine:
         own = {self.pid}
         if self.command.wrapped:
             own.update(descendants_of(self.pid)[:1])
+        me = process(self.pid)
+        born = 0 if me is None else me.started
         killed = 0
         for entry in list(processes()):
-            if entry.pid in own or entry.is_dead:
+            if entry.started < born or entry.pid in own or entry.is_dead:  # the cheap questions first: there are many
                 continue
             if entry.session == self.pid or mark_of(entry.pid) == self._child.mark:
                 killed += kill_surely(entry.pid, functools.partial(_is_still, entry.pid, entry.started))
@@ -1046,13 +1069,14 @@ def _is_still(pid: int, started: int) -> bool:
 
 
 def _after_fork() -> None:
-    for engine in list(_engines):
+    for engine in _engines.copy():
         engine._forget_parent()
+    _engines.clear()
 
 
 def _at_exit() -> None:
     """End what the program has not ended: in order as far as half a second goes, then by force."""
-    engines = [engine for engine in list(_engines) if not engine._finished]
+    engines = [engine for engine in _engines.copy() if not engine._finished]
     for engine in engines:
         if engine._begin_end("closed"):
             if engine._pending:
