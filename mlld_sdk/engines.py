@@ -8,6 +8,8 @@ itself, leased from a bay that keeps some warm; runs beyond its size wait in ord
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -202,6 +204,12 @@ class QueuedCall(concurrent.futures.Future[Reply]):
             self.set_exception(error)
 
 
+@functools.lru_cache(maxsize=1)
+def _janitor() -> concurrent.futures.ThreadPoolExecutor:
+    """Give the one thread that cleans up after runs; started when first needed."""
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mlld-shared-janitor")
+
+
 class ExclusiveEngines:
     """An engine for each running script, from a bay; more runs than engines wait, first come first served."""
 
@@ -211,10 +219,14 @@ class ExclusiveEngines:
         self._warm = warm
         self._max_waiting = max_waiting
         self._env = env
+        self._pid = os.getpid()
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, with no engine: after `close`, and in a forked child."""
+        """Begin anew, with no engine: after `close`, and in a forked child, which has no threads either."""
+        if self._pid != os.getpid():
+            _janitor.cache_clear()
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._queue: deque[QueuedCall] = deque()
         self._bay: EngineBay[Engine] = EngineBay(
@@ -272,6 +284,13 @@ class ExclusiveEngines:
         return call
 
     def _give_back(self, lease: Lease[Engine]) -> None:
+        """Clean an engine up and let the next run have it, on a thread that may look at every process there is."""
+        try:
+            _janitor().submit(self._clean_up, lease)
+        except RuntimeError:  # the interpreter is ending and takes no more work
+            self._clean_up(lease)
+
+    def _clean_up(self, lease: Lease[Engine]) -> None:
         if lease.engine.alive:
             lease.engine.reap_descendants()  # what the script started and left behind, MCP servers included
         lease.give_back()
