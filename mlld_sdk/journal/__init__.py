@@ -1,6 +1,6 @@
 """The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises."""
 
-from mlld_sdk.journal.journal import DeadLetter, Journal, JournalStatus, Outcome
+from mlld_sdk.journal.journal import Journal
 from mlld_sdk.journal.lease import Lease
 from mlld_sdk.journal.options import Limits, Retention, StepPolicy
 from mlld_sdk.journal.positions import Positions
@@ -8,6 +8,7 @@ from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecor
 from mlld_sdk.journal.rules import Failed, Fresh, Replay
 from mlld_sdk.journal.store import Problem, Store, StoreStatus
 from mlld_sdk.journal.values import Fingerprint, Values
+from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
 
 __all__ = [
     "DeadLetter",

@@ -1,7 +1,6 @@
 """The journal: runs that survive whoever works on them."""
 
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -17,12 +16,9 @@ from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
-from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.lease import Lease
 from mlld_sdk.journal.options import Durability, Limits, Retention
 from mlld_sdk.journal.records import (
-    ENDED,
-    Death,
     ErrorRecord,
     EventRecord,
     OutcomeRecord,
@@ -33,66 +29,16 @@ from mlld_sdk.journal.records import (
     StepRecord,
     shorten,
 )
-from mlld_sdk.journal.store import Notes, Problem, Reader, RunQuery, Store, StoreStatus, Tx
+from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, Tx
+from mlld_sdk.journal.upkeep import Upkeep, rest
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
+from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 DEFAULT_TTL = 30.0
 _KEEP = Retention()
-_PRUNE_EVERY = 1000
-"""Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run came to rest.
-
-    Attributes:
-        run_id: The run.
-        state: finished, failed, cancelled, or parked (which a retry may still change).
-        at: Wall-clock seconds.
-        value: Its result, if it finished.
-        error: Why not, otherwise.
-    """
-
-    run_id: str
-    state: OutcomeState
-    at: float
-    value: Any = None
-    error: ErrorRecord | None = None
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A parked run and why.
-
-    Attributes:
-        run: The run.
-        error: Why it is parked.
-        deaths: Owners that died on it without progress, oldest first.
-        steps: Its steps that did not finish.
-    """
-
-    run: RunRecord
-    error: ErrorRecord
-    deaths: tuple[Death, ...]
-    steps: tuple[StepRecord, ...]
-
-
-class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How the journal is doing.
-
-    Attributes:
-        store: How its store is doing.
-        runs: Number of runs by state.
-        leases: Runs owned through this journal.
-        waiting: Callbacks that wait for outcomes here.
-    """
-
-    store: StoreStatus
-    runs: dict[str, int]
-    leases: int
-    waiting: int
 
 
 class Journal:
@@ -119,16 +65,9 @@ class Journal:
         self.env = env or Env()
         self.limits = limits or Limits()
         self.values = values or Values()
-        self.poll_interval = poll_interval
-        self._retention = retention
-        self._sink = sink
         self._store = store
-        self._lock = threading.Lock()
-        self._leases: dict[tuple[str, int], Lease] = {}
-        self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
-        self._ended_since_prune = _PRUNE_EVERY
-        self._renew_at = math.inf
-        self.session = store.join(self)
+        self._upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
+        self.session = store.join(self._upkeep)
         store.wake()
 
     @classmethod
@@ -183,8 +122,7 @@ class Journal:
 
     def close(self) -> None:
         """Give back what is still owned here, write what is queued and close. Closing twice is closing once."""
-        with self._lock:
-            leases = list(self._leases.values())
+        leases = self._upkeep.leases()
         holders, wall = [lease.holder for lease in leases], self.env.wall()
         if holders:
             with contextlib.suppress(JournalError):  # if not, they are taken over when the session is seen to be dead
@@ -294,7 +232,7 @@ class Journal:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
         wall = self.env.wall()
         run = self.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, wall))
-        self._lose(run, f"it was cancelled: {reason}")
+        self._upkeep.lose(run, f"it was cancelled: {reason}")
         return run
 
     def retry(self, run_id: str, *, rerun_interrupted: bool = False) -> RunRecord:
@@ -360,8 +298,8 @@ class Journal:
 
     def outcome(self, run_id: str) -> Outcome | None:
         """Say how a run came to rest, or `None` while it has not."""
-        record = self._store.read(lambda reader: _rest(reader, run_id))
-        return None if record is None else self._outcome(record)
+        record = self._store.read(lambda reader: rest(reader, run_id))
+        return None if record is None else self._upkeep.outcome(record)
 
     def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """List parked runs with the reasons, oldest submission first."""
@@ -393,19 +331,9 @@ class Journal:
             RunNotFound: There is no such run.
         """
         self.run(run_id)
-        with self._lock:
-            self._waiting.setdefault(run_id, []).append(callback)
-
-        def withdraw() -> None:
-            with self._lock:
-                callbacks = self._waiting.get(run_id, [])
-                if callback in callbacks:
-                    callbacks.remove(callback)
-                if not callbacks:
-                    self._waiting.pop(run_id, None)
-
+        withdraw = self._upkeep.await_outcome(run_id, callback)
         self._store.wake()
-        self._settle(run_id)  # it may have ended while we registered
+        self._upkeep.settle(run_id)  # it may have ended while we registered
         return withdraw
 
     def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
@@ -485,13 +413,13 @@ class Journal:
 
     def status(self) -> JournalStatus:
         """Say how the journal is doing."""
-        with self._lock:
-            leases, waiting = len(self._leases), sum(map(len, self._waiting.values()))
         try:
             counts = self._store.read(lambda reader: reader.counts())
         except JournalError:
             counts = {}  # the store's own status says what is wrong
-        return JournalStatus(store=self._store.status(), runs=counts, leases=leases, waiting=waiting)
+        return JournalStatus(
+            store=self._store.status(), runs=counts, leases=len(self._upkeep.leases()), waiting=self._upkeep.waiting
+        )
 
     def fingerprint(self, *parts: Any) -> Fingerprint:
         """Digest what a step asks for; leave out what changes without mattering: times, random ids, stack traces."""
@@ -522,7 +450,7 @@ class Journal:
             lease.lose(lost)
             raise
         lease.end()
-        return self._outcome(ended)
+        return self._upkeep.outcome(ended)
 
     def note(self, holder: writes.Holder | None, name: str, data: Any, run_id: str = "") -> EventRecord:
         """Write an event, for an owner or for nobody in particular."""
@@ -545,66 +473,11 @@ class Journal:
 
     def forget(self, lease: Lease) -> None:
         """Stop renewing a lease."""
-        with self._lock:
-            self._leases.pop((lease.run_id, lease.epoch), None)
+        self._upkeep.forget(lease)
 
     def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
         """Call a user's callback so that nothing it raises is felt."""
-        try:
-            callback(argument)
-        except Exception as error:  # noqa: BLE001 - it is told as an event
-            self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=f"{type(error).__name__}: {error}"))
-
-    # -- for the store ------------------------------------------------------------------------------------------------
-
-    def committed(self, notes: Notes) -> None:
-        """Tell events, and wake whoever waits for a run that came to rest."""
-        for event in notes.events:
-            with contextlib.suppress(Exception):  # sinks do not raise; one that does must not cost us a waiter
-                self._sink(event)
-        for record in notes.settled:
-            self._ended_since_prune += 1
-            if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:
-                self._store.wake()
-            if record.run_id in self._waiting:
-                self._wake(record.run_id, self._outcome_or_error(record))
-
-    def changed_elsewhere(self) -> None:
-        """Look at every run that is waited for."""
-        with self._lock:
-            waiting = list(self._waiting)
-        if waiting:
-            for run_id in self._store.read(lambda reader: reader.settled(waiting)):
-                self._settle(run_id)
-
-    def chores(self) -> list[Callable[[Tx], object]]:
-        """Give the renewals and the retention that are due."""
-        now, wall = self.env.now(), self.env.wall()
-        if now < self._renew_at and self._ended_since_prune < _PRUNE_EVERY:
-            return []
-        with self._lock:
-            due = [lease for lease in self._leases.values() if _renewal_due(lease) <= now]
-        work: list[Callable[[Tx], object]] = [self._renewal(lease, now) for lease in due]
-        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
-            retention = self._retention
-            self._ended_since_prune = 0
-
-            def prune(tx: Tx) -> None:
-                if writes.prune(tx, None, retention, wall):
-                    self._ended_since_prune = _PRUNE_EVERY  # there may be more
-
-            work.append(prune)
-        return work
-
-    def pace(self) -> float | None:
-        """Say when to look again."""
-        with self._lock:
-            if self._waiting:
-                return self.poll_interval
-            self._renew_at = min((_renewal_due(lease) for lease in self._leases.values()), default=math.inf)
-        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
-            return 0.0
-        return None if self._renew_at == math.inf else max(self._renew_at - self.env.now(), 0.05)
+        self._upkeep.call(run_id, callback, argument)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -616,74 +489,12 @@ class Journal:
 
     def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> Lease:
         lease = Lease(self, run, ttl, auto_renew)
-        self._lose(run, f"{lease.owner} took it over")
-        with self._lock:
-            self._leases[run.id, run.epoch] = lease
-            self._renew_at = min(self._renew_at, _renewal_due(lease))
+        self._upkeep.lose(run, f"{lease.owner} took it over")
+        self._upkeep.keep(lease)
         self._store.wake()
         return lease
-
-    def _lose(self, run: RunRecord, why: str) -> None:
-        """Tell older leases of the same run, held in this process, that they are over."""
-        with self._lock:
-            stale = [lease for (run_id, _), lease in self._leases.items() if run_id == run.id]
-        for lease in stale:
-            lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
-
-    def _renewal(self, lease: Lease, now: float) -> Callable[[Tx], object]:
-        def work(tx: Tx) -> None:
-            try:
-                writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
-            except LeaseLost as lost:
-                lease.lose(lost)
-            else:
-                lease.until = now + lease.ttl
-
-        return work
-
-    def _outcome(self, record: OutcomeRecord) -> Outcome:
-        where = f"the outcome of run {record.run_id}"
-        value = None if record.value is msgspec.UNSET else self.values.decode(record.value, where)
-        return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
-
-    def _outcome_or_error(self, record: OutcomeRecord) -> Outcome:
-        """Give the outcome even if its value cannot be read here: whoever waits must be told something."""
-        try:
-            return self._outcome(record)
-        except JournalError as error:
-            return Outcome(run_id=record.run_id, state="failed", at=record.at, error=self.error_record(error))
-
-    def _settle(self, run_id: str) -> None:
-        try:
-            record = self._store.read(lambda reader: _rest(reader, run_id))
-        except RunNotFound as gone:
-            error = self.error_record(gone)
-            self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self.env.wall(), error=error))
-            return
-        if record is not None:
-            self._wake(run_id, self._outcome_or_error(record))
-
-    def _wake(self, run_id: str, outcome: Outcome) -> None:
-        with self._lock:
-            callbacks = self._waiting.pop(run_id, [])
-        for callback in callbacks:
-            self.call(run_id, callback, outcome)
-
-
-def _renewal_due(lease: Lease) -> float:
-    """Say when a lease should be renewed: after a third of its time."""
-    return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf
 
 
 def seconds(span: float | timedelta) -> float:
     """Take a duration as seconds."""
     return span.total_seconds() if isinstance(span, timedelta) else float(span)
-
-
-def _rest(reader: Reader, run_id: str) -> OutcomeRecord | None:
-    run = writes.found(reader, run_id)
-    if run.state == "parked":
-        return writes.parked_outcome(run)
-    if run.state not in ENDED:
-        return None
-    return reader.outcome(run_id)

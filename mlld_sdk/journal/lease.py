@@ -15,7 +15,8 @@ from mlld_sdk.journal.rules import Failed, Fresh, Replay
 from mlld_sdk.journal.values import Fingerprint
 
 if TYPE_CHECKING:
-    from mlld_sdk.journal.journal import Journal, Outcome
+    from mlld_sdk.journal.journal import Journal
+    from mlld_sdk.journal.views import Outcome
 
 _DEFAULT = StepPolicy()
 

@@ -41,7 +41,7 @@ class SqliteStore:
         """Open or make the file; an older one is brought up to date first."""
         if durability not in ("full", "normal"):
             raise ConfigurationError(f"durability is {durability!r}, allowed are 'full' and 'normal'")
-        self._path = path.absolute()
+        self._path = path.resolve()  # one file, one folder of sessions, by whatever link it was named
         self._env = env
         self._sink = sink
         self._durability = durability

@@ -292,6 +292,18 @@ def test_the_runs_of_a_killed_process_are_free_at_once(tmp_path: Path) -> None: 
         assert begin(journal, lease, "1").attempt == 2
 
 
+def test_a_link_to_the_file_is_the_same_journal(tmp_path: Path) -> None:  # J-31
+    path, link = tmp_path / "journal.db", tmp_path / "link" / "other.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with quick(path) as journal, quick(link) as linked:
+        run = journal.submit("k")
+        journal.claim(run.id, "me")
+        with pytest.raises(LeaseHeld):
+            linked.claim(run.id, "other")
+    assert sorted(file.name for file in link.parent.iterdir()) == ["other.db"]
+
+
 def test_a_stopped_process_that_comes_back_late_finds_its_word_refused(tmp_path: Path) -> None:  # J-31, J-32
     path = tmp_path / "journal.db"
     with quick(path) as journal:

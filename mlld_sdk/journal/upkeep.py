@@ -1,0 +1,215 @@
+"""What the journal does beside its callers: renewing leases, pruning, telling what has happened.
+
+All of it runs on the store's writer thread, between commits, so the journal has no other thread.
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from mlld_sdk.env import Env
+from mlld_sdk.events import Sink
+from mlld_sdk.journal import writes
+from mlld_sdk.journal.errors import JournalError, LeaseLost, RunNotFound
+from mlld_sdk.journal.events import ListenerFailed
+from mlld_sdk.journal.options import Retention
+from mlld_sdk.journal.records import ENDED, ErrorRecord, OutcomeRecord, RunRecord
+from mlld_sdk.journal.store import Notes, Reader, Store, Tx
+from mlld_sdk.journal.values import Values
+from mlld_sdk.journal.views import Outcome
+
+if TYPE_CHECKING:
+    from mlld_sdk.journal.lease import Lease
+
+A = TypeVar("A")
+
+_PRUNE_EVERY: Final = 1000
+"""Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
+
+
+class Upkeep:
+    """The leases held here, the callbacks that wait here, and what is due for them. Implements the store's `Host`."""
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        sink: Sink,
+        retention: Retention | None,
+        values: Values,
+        poll_interval: float,
+    ) -> None:
+        self._store = store
+        self._env = env
+        self._sink = sink
+        self._retention = retention
+        self._values = values
+        self._poll_interval = poll_interval
+        self._lock = threading.Lock()
+        self._leases: dict[tuple[str, int], Lease] = {}
+        self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
+        self._ended_since_prune = _PRUNE_EVERY
+        self._renew_at = math.inf
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def leases(self) -> "list[Lease]":
+        """List the leases held here."""
+        with self._lock:
+            return list(self._leases.values())
+
+    def keep(self, lease: "Lease") -> None:
+        """Renew a lease from now on, if it wants to be."""
+        with self._lock:
+            self._leases[lease.run_id, lease.epoch] = lease
+            self._renew_at = min(self._renew_at, _renewal_due(lease))
+
+    def forget(self, lease: "Lease") -> None:
+        """Stop renewing a lease."""
+        with self._lock:
+            self._leases.pop((lease.run_id, lease.epoch), None)
+
+    def lose(self, run: RunRecord, why: str) -> None:
+        """Tell the leases of a run that are held here that they are over."""
+        for lease in self.leases():
+            if lease.run_id == run.id:
+                lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Number of callbacks that wait."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    def await_outcome(self, run_id: str, callback: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Register a callback; returns how to withdraw it."""
+        with self._lock:
+            self._waiting.setdefault(run_id, []).append(callback)
+
+        def withdraw() -> None:
+            with self._lock:
+                callbacks = self._waiting.get(run_id, [])
+                if callback in callbacks:
+                    callbacks.remove(callback)
+                if not callbacks:
+                    self._waiting.pop(run_id, None)
+
+        return withdraw
+
+    def settle(self, run_id: str) -> None:
+        """Wake whoever waits for a run, if it has come to rest."""
+        try:
+            record = self._store.read(lambda reader: rest(reader, run_id))
+        except RunNotFound as gone:
+            self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self._env.wall(), error=ErrorRecord.of(gone)))
+            return
+        if record is not None:
+            self._wake(run_id, self._outcome_or_error(record))
+
+    def outcome(self, record: OutcomeRecord) -> Outcome:
+        """Read an outcome's value."""
+        where = f"the outcome of run {record.run_id}"
+        value = None if record.value is msgspec.UNSET else self._values.decode(record.value, where)
+        return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
+
+    def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
+        """Call a user's callback so that nothing it raises is felt."""
+        try:
+            callback(argument)
+        except Exception as error:  # noqa: BLE001 - it is told as an event
+            said = f"{type(error).__name__}: {error}"
+            self._sink(ListenerFailed(at=self._env.wall(), run_id=run_id, error=said))
+
+    # -- for the store ------------------------------------------------------------------------------------------------
+
+    def committed(self, notes: Notes) -> None:
+        """Tell events, and wake whoever waits for a run that came to rest."""
+        for event in notes.events:
+            with contextlib.suppress(Exception):  # sinks do not raise; one that does must not cost us a waiter
+                self._sink(event)
+        for record in notes.settled:
+            self._ended_since_prune += 1
+            if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:
+                self._store.wake()
+            if record.run_id in self._waiting:
+                self._wake(record.run_id, self._outcome_or_error(record))
+
+    def changed_elsewhere(self) -> None:
+        """Look at every run that is waited for."""
+        with self._lock:
+            waiting = list(self._waiting)
+        if waiting:
+            for run_id in self._store.read(lambda reader: reader.settled(waiting)):
+                self.settle(run_id)
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Give the renewals and the retention that are due."""
+        now, wall = self._env.now(), self._env.wall()
+        prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
+        if now < self._renew_at and not prune_due:
+            return []
+        work = [self._renewal(lease, now) for lease in self.leases() if _renewal_due(lease) <= now]
+        if prune_due:
+            self._ended_since_prune = 0
+            work.append(lambda tx: self._prune(tx, wall))
+        return work
+
+    def pace(self) -> float | None:
+        """Say when to look again."""
+        with self._lock:
+            if self._waiting:
+                return self._poll_interval
+            self._renew_at = min((_renewal_due(lease) for lease in self._leases.values()), default=math.inf)
+        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
+            return 0.0
+        return None if self._renew_at == math.inf else max(self._renew_at - self._env.now(), 0.05)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _renewal(self, lease: "Lease", now: float) -> Callable[[Tx], object]:
+        def work(tx: Tx) -> None:
+            try:
+                writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
+            except LeaseLost as lost:
+                lease.lose(lost)
+            else:
+                lease.until = now + lease.ttl
+
+        return work
+
+    def _prune(self, tx: Tx, wall: float) -> None:
+        assert self._retention is not None
+        if writes.prune(tx, None, self._retention, wall):
+            self._ended_since_prune = _PRUNE_EVERY  # there may be more
+
+    def _outcome_or_error(self, record: OutcomeRecord) -> Outcome:
+        """Give the outcome even if its value cannot be read here: whoever waits must be told something."""
+        try:
+            return self.outcome(record)
+        except JournalError as error:
+            return Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
+
+    def _wake(self, run_id: str, outcome: Outcome) -> None:
+        with self._lock:
+            callbacks = self._waiting.pop(run_id, [])
+        for callback in callbacks:
+            self.call(run_id, callback, outcome)
+
+
+def rest(reader: Reader, run_id: str) -> OutcomeRecord | None:
+    """Find how a run came to rest, or `None` while it has not."""
+    run = writes.found(reader, run_id)
+    if run.state == "parked":
+        return writes.parked_outcome(run)
+    return reader.outcome(run_id) if run.state in ENDED else None
+
+
+def _renewal_due(lease: "Lease") -> float:
+    """Say when a lease should be renewed: after a third of its time."""
+    return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf
