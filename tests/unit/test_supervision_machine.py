@@ -41,32 +41,46 @@ def random_tree(chance: random.Random, depth: int = 0, number: list[int] | None 
     return {
         "id": "root",
         "strategy": chance.choice(STRATEGIES),
-        "intensity": chance.choice((0, 1, 2, 5)),
+        "intensity": chance.choice((0, 1, 2, 5)) if depth else 40,
         "period": chance.choice((1, 5, 60)),
         "children": tuple(children),
     }
 
 
-def check_events(told: list[Any]) -> None:
-    """Every incarnation comes up once and goes down once, in that order, and each attempt has one outcome."""
-    up: dict[str, int] = {}
-    attempts: dict[str, int] = {}
-    for event in told:
+class Ledger:
+    """What one supervisor told: each incarnation comes up once and goes down once, each attempt has one outcome."""
+
+    def __init__(self) -> None:
+        self.up: dict[str, int] = {}
+        self.attempts: dict[str, int] = {}
+        self.planned: set[str] = set()
+
+    def enter(self, event: Any) -> None:
         match event:
             case ChildStarted(path=path, incarnation=incarnation):
-                assert path not in up, f"{path} came up twice"
-                assert incarnation > attempts.get(path, 0)
-                up[path] = attempts[path] = incarnation
+                assert path not in self.up, f"{path} came up twice"
+                assert incarnation > self.attempts.get(path, 0)
+                self.up[path] = self.attempts[path] = incarnation
             case (
                 ChildIgnored(path=path, incarnation=incarnation) | ChildStartFailed(path=path, incarnation=incarnation)
             ):
-                assert path not in up
-                assert incarnation > attempts.get(path, 0)
-                attempts[path] = incarnation
+                assert path not in self.up
+                assert incarnation > self.attempts.get(path, 0)
+                self.attempts[path] = incarnation
             case ChildExited(path=path, incarnation=incarnation):
-                assert up.pop(path) == incarnation
+                assert self.up.pop(path) == incarnation
+            case ChildStopped(path=path, reason="its restart was called off"):
+                assert path in self.planned
+            case ChildStopped(path=path, incarnation=incarnation) if path in self.up:
+                assert self.up.pop(path) == incarnation
             case ChildStopped(path=path, incarnation=incarnation):
-                assert up.pop(path, incarnation) == incarnation
+                assert incarnation > self.attempts.get(path, 0), f"{path} went down twice"
+                self.attempts[path] = incarnation
+            case _:
+                return
+        self.planned.discard(path)
+        if isinstance(event, ChildExited | ChildStartFailed) and event.decision in ("restart", "wait", "park"):
+            self.planned.add(path)
 
 
 class DecidingMachine(RuleBasedStateMachine):
@@ -79,6 +93,7 @@ class DecidingMachine(RuleBasedStateMachine):
         self.world.boot(self.world.root, build(self.world.tree, worker), "root")
         self.world.settle()
         self.added = 0
+        self.ledgers: dict[int, Ledger] = {}
 
     def pick(self, *, supervisors: bool) -> Node | None:
         fitting = [node for node in self.alive() if (node.state is not None) == supervisors]
@@ -177,8 +192,9 @@ class DecidingMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_transition_is_one_event(self) -> None:
-        for node in {id(one): one for one, _ in self.world.events}.values():
-            check_events([event for one, event in self.world.events if one is node])
+        told, self.world.events = self.world.events, []
+        for node, event in told:
+            self.ledgers.setdefault(id(node), Ledger()).enter(event)
 
     def teardown(self) -> None:
         if hasattr(self, "world") and self.world.root.alive:
@@ -186,8 +202,8 @@ class DecidingMachine(RuleBasedStateMachine):
             self.world.settle()
             assert not self.world.root.alive
             assert not any(node.alive for node in self.world.nodes.values())
-            told = [event for node, event in self.world.events if node is self.world.root]
-            check_events(told)
+            self.every_transition_is_one_event()
+            assert not self.ledgers[id(self.world.root)].up
 
 
 def halt() -> Any:
