@@ -32,7 +32,7 @@ from mlld_sdk.transport.reactor import Timer, shared_reactor
 from mlld_sdk.transport.wire import Reply
 
 FIRST_DELAY = 0.1
-"""Seconds until the next start after an engine died before it had answered anything; doubles with each such death."""
+"""Seconds until the next start after two engines in a row died before they had answered anything; then it doubles."""
 
 LONGEST_DELAY = 30.0
 """Seconds the delay grows to."""
@@ -83,7 +83,7 @@ class StartGate:
             EngineCoolingDown: It is too early.
         """
         left = self._not_before - self._env.now()
-        if self._deaths and left > 0:
+        if left > 0:
             raise EngineCoolingDown(left, self._deaths, self._last_words)
         engine = self._start(exclusive)
         engine.add_exit_callback(self._ended)
@@ -91,13 +91,14 @@ class StartGate:
 
     def _ended(self, engine: Engine) -> None:
         if engine.has_spoken:
-            self._deaths = 0
+            self._deaths, self._not_before = 0, 0.0
             return
         if engine.exit is not None and engine.exit.expected:
             return
         lines = engine.stderr_tail.strip().splitlines()
         self._last_words = lines[-1][:200] if lines else ""
-        self._not_before = self._env.now() + min(LONGEST_DELAY, FIRST_DELAY * 2**self._deaths)
+        if self._deaths:  # once may be a script that ended the engine before it had said a word
+            self._not_before = self._env.now() + min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self._deaths - 1))
         self._deaths = min(self._deaths + 1, 32)
 
 

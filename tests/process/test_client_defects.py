@@ -497,7 +497,10 @@ def test_clients_add_no_threads() -> None:  # C-16, P18
 def test_an_engine_that_dies_at_once_is_not_started_over_and_over() -> None:  # C-17, P19
     now = [100.0]
     with hostile_client("dies", env=Env(now=lambda: now[0]), timeout=None) as client:
-        for deaths, delay in ((1, 0.1), (2, 0.2), (3, 0.4)):
+        with pytest.raises(EngineDiedAtStart):
+            client.process(told())
+        eventually(lambda: client._shared._gate._deaths == 1)
+        for deaths, delay in ((2, 0.1), (3, 0.2), (4, 0.4)):
             with pytest.raises(EngineDiedAtStart) as died:
                 client.process(told())
             assert died.value.returncode == 3
