@@ -118,7 +118,7 @@ def test_descriptors_must_be_pipes(tmp_path: Path) -> None:  # XP-8
 class TestReal:
     pytestmark = needs_real
 
-    def test_printing_neither_forges_nor_breaks_a_message(self, own: RawEngine) -> None:  # XP-2
+    def test_printing_neither_forges_nor_breaks_a_message(self, bridge: RawEngine) -> None:  # XP-2
         forged = json.dumps({"result": {"id": 999, "output": "forged"}})
         script = textwrap.dedent(f"""\
             var @a = js {{ console.log({json.dumps(forged)}); return 1 }}
@@ -126,13 +126,13 @@ class TestReal:
             run sh {{ echo '{forged}' >> /proc/$PPID/fd/1 }}
             show `@a @b`
             """)
-        bystander = own.send("process", {"script": 'run sh { sleep 0.3 }\nshow "mine"\n'}, name=999)
-        printing = own.send("process", {"script": script})
-        results = {message["result"]["id"]: message["result"] for message in own.until_results(2)}
+        bystander = bridge.send("process", {"script": 'run sh { sleep 0.3 }\nshow "mine"\n'}, name=999)
+        printing = bridge.send("process", {"script": script})
+        results = {message["result"]["id"]: message["result"] for message in bridge.until_results(2)}
         assert results[bystander]["output"].strip() == "mine"
         assert results[printing]["output"].strip() == "1 2"
-        assert own.stdout.count("forged") == 2
-        assert "no newline" in own.stdout
+        assert bridge.stdout.count("forged") == 2
+        assert "no newline" in bridge.stdout
 
     def test_children_of_scripts_inherit_neither_descriptor(self, bridge: RawEngine) -> None:  # XP-2
         answer = bridge.run("var @open = sh { ls /proc/self/fd }\nshow @open\n")
@@ -155,7 +155,7 @@ class TestReal:
     def test_a_host_that_does_not_read_gets_no_new_work_done(self, own: RawEngine) -> None:
         request = {"method": "process", "params": {"script": "show @payload.t\n", "payload": {"t": "x" * 1_000_000}}}
         data = b"".join(json.dumps({**request, "id": number}).encode() + b"\n" for number in range(30))
-        taken = own.offer(data, patience=3.0)
+        taken = own.offer(data, patience=1.5)
         assert taken < len(data)  # requests wait in the pipe, not in the engine's memory
         writer = threading.Thread(target=own.send_bytes, args=(data[taken:],))
         writer.start()
@@ -179,19 +179,19 @@ class TestReal:
             ),
         ],
     )
-    def test_a_script_cannot_end_the_engine(self, own: RawEngine, body: str, code: str, word: str) -> None:  # XP-22
-        bystander = own.send("process", {"script": 'run sh { sleep 0.3 }\nshow "unharmed"\n'})
-        error = own.run(f"var @x = js {{ {body} }}\nshow @x\n").error
+    def test_a_script_cannot_end_the_engine(self, bridge: RawEngine, body: str, code: str, word: str) -> None:  # XP-22
+        bystander = bridge.send("process", {"script": 'run sh { sleep 0.3 }\nshow "unharmed"\n'})
+        error = bridge.run(f"var @x = js {{ {body} }}\nshow @x\n").error
         assert error["code"] == code
         assert word in error["message"]
-        assert word in own.stderr
-        assert own.answer(bystander).output.strip() == "unharmed"
+        assert word in bridge.stderr
+        assert bridge.answer(bystander).output.strip() == "unharmed"
 
-    def test_a_rejection_nobody_handles_is_reported_and_harms_nothing(self, own: RawEngine) -> None:  # XP-22
-        answer = own.run("var @x = js { Promise.reject(new Error('unheard of')); return 5 }\nshow @x\n")
+    def test_a_rejection_nobody_handles_is_reported_and_harms_nothing(self, bridge: RawEngine) -> None:  # XP-22
+        answer = bridge.run("var @x = js { Promise.reject(new Error('unheard of')); return 5 }\nshow @x\n")
         assert answer.output == "5\n"
-        assert own.run('show "alive"').output == "alive\n"
-        assert own.stderr.count("unheard of") == 1
+        assert bridge.run('show "alive"').output == "alive\n"
+        assert bridge.stderr.count("unheard of") == 1
 
     def test_failures_that_were_answered_leave_stderr_quiet(self, own: RawEngine) -> None:  # XP-22
         own.run("show @nowhere\n")
@@ -214,18 +214,18 @@ class TestReal:
         error = bridge.run("bail `@payload.why`\n", payload={"why": "because " * 2000}).error
         assert error["message"].count("because") == 2000
 
-    def test_nothing_more_is_started_after_a_cancel(self, own: RawEngine) -> None:  # XP-24
+    def test_nothing_more_is_started_after_a_cancel(self, bridge: RawEngine) -> None:  # XP-24
         script = (
             "var @x = for parallel(2) @i in [1,2,3,4,5,6] => js { process.stdout.write('item');"
             " return new Promise(r => setTimeout(r, 150)) }\nshow @x\n"
         )
-        sent = own.send("process", {"script": script})
-        eventually(lambda: own.stdout.count("item") >= 2)
-        own.send("cancel", name=sent)
-        assert own.answer(sent).error["code"] == "ABORTED"
-        begun = own.stdout.count("item")
-        own.run("run sh { sleep 0.6 }\n")
-        assert own.stdout.count("item") <= begun + 1
+        sent = bridge.send("process", {"script": script})
+        eventually(lambda: bridge.stdout.count("item") >= 2)
+        bridge.send("cancel", name=sent)
+        assert bridge.answer(sent).error["code"] == "ABORTED"
+        begun = bridge.stdout.count("item")
+        bridge.run("run sh { sleep 0.6 }\n")
+        assert bridge.stdout.count("item") <= begun + 1
 
     def test_a_script_that_never_yields_dies_with_the_group_only(self, own: RawEngine) -> None:  # XP-24
         sent = own.send("process", {"script": "var @x = js { process.stdout.write('spin'); for (;;) {} }\nshow @x\n"})
@@ -262,53 +262,62 @@ class TestReal:
 
     # ---- files and signatures
 
-    def test_a_running_script_can_be_given_a_signed_file(self, own: RawEngine, tmp_path: Path) -> None:
+    def test_a_running_script_can_be_given_a_signed_file(self, bridge: RawEngine, tmp_path: Path) -> None:
+        (tmp_path / "package.json").write_text("{}")
         script = tmp_path / "route.mld"
         script.write_text("loop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\nshow <made/by/host.txt>\n")
-        sent = own.send("execute", {"filepath": str(script), "state": {"stop": False}})
-        written = own.ask("file:write", {"requestId": sent, "path": "made/by/host.txt", "content": "café"}).result
+        sent = bridge.send("execute", {"filepath": str(script), "state": {"stop": False}})
+        written = bridge.ask("file:write", {"requestId": sent, "path": "made/by/host.txt", "content": "café"}).result
         assert written["verified"] is True
         assert written["signer"] == "agent:route"
         assert (tmp_path / "made/by/host.txt").read_text() == "café"
-        own.ask("state:update", {"requestId": sent, "path": "stop", "value": True})
-        assert "café" in own.answer(sent).output
+        bridge.ask("state:update", {"requestId": sent, "path": "stop", "value": True})
+        assert "café" in bridge.answer(sent).output
 
-    def test_a_file_outside_the_project_is_refused_before_it_is_written(self, own: RawEngine, tmp_path: Path) -> None:
+    def test_a_file_outside_the_project_is_refused_before_it_is_written(
+        self, bridge: RawEngine, tmp_path: Path
+    ) -> None:
         project = tmp_path / "project"
         project.mkdir()
         (project / "package.json").write_text("{}")
         script = project / "route.mld"
         script.write_text("loop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\n")
-        sent = own.send("execute", {"filepath": str(script), "state": {"stop": False}})
-        refused = own.ask("file:write", {"requestId": sent, "path": str(tmp_path / "outside"), "content": "x"}).error
+        sent = bridge.send("execute", {"filepath": str(script), "state": {"stop": False}})
+        refused = bridge.ask("file:write", {"requestId": sent, "path": str(tmp_path / "outside"), "content": "x"}).error
         assert "escapes project root" in refused["message"]
         assert not (tmp_path / "outside").exists()
-        own.send("cancel", name=sent)
-        own.answer(sent)
+        bridge.send("cancel", name=sent)
+        bridge.answer(sent)
 
-    def test_signatures_and_status_are_served_by_the_package_behind(self, own: RawEngine, tmp_path: Path) -> None:
+    def test_signatures_and_status_are_served_by_the_package_behind(self, bridge: RawEngine, tmp_path: Path) -> None:
+        (tmp_path / "package.json").write_text("{}")
         (tmp_path / "note.txt").write_text("hello\n")
-        signed = own.ask("sig:sign", {"path": "note.txt", "identity": "user:tester", "basePath": str(tmp_path)}).result
+        signed = bridge.ask(
+            "sig:sign", {"path": "note.txt", "identity": "user:tester", "basePath": str(tmp_path)}
+        ).result
         assert (signed["status"], signed["signer"]) == ("verified", "user:tester")
         (tmp_path / "note.txt").write_text("changed\n")
-        assert own.ask("sig:verify", {"path": "note.txt", "basePath": str(tmp_path)}).result["status"] == "modified"
-        content = own.ask("sig:sign-content", {"content": "hello wor", "identity": "agent:x", "id": "n"}).value
+        assert bridge.ask("sig:verify", {"path": "note.txt", "basePath": str(tmp_path)}).result["status"] == "modified"
+        content = bridge.ask("sig:sign-content", {"content": "hello wor", "identity": "agent:x", "id": "n"}).value
         assert content["id"] == "n"
-        [status] = own.ask("fs:status", {"basePath": str(tmp_path)}).value
+        [status] = bridge.ask("fs:status", {"basePath": str(tmp_path)}).value
         assert status["relativePath"] == "note.txt"
-        assert own.ask("sig:verify", {}).error["code"] == "RUNTIME_ERROR"
+        assert bridge.ask("sig:verify", {}).error["code"] == "RUNTIME_ERROR"
 
-    def test_a_status_too_long_for_the_live_engine_is_an_error_not_a_part(self, own: RawEngine, tmp_path: Path) -> None:
+    def test_a_status_too_long_for_the_live_engine_is_an_error_not_a_part(
+        self, bridge: RawEngine, tmp_path: Path
+    ) -> None:
+        (tmp_path / "package.json").write_text("{}")
         script = tmp_path / "many.mld"
         script.write_text("loop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\n")
-        sent = own.send("execute", {"filepath": str(script), "state": {"stop": False}})
+        sent = bridge.send("execute", {"filepath": str(script), "state": {"stop": False}})
         for number in range(201):
-            own.send("file:write", {"requestId": sent, "path": f"f{number}.txt", "content": "x"}, name=f"w{number}")
-        own.answer("w200")
-        own.send("cancel", name=sent)
-        own.answer(sent)
-        assert own.ask("fs:status", {"basePath": str(tmp_path)}).error["code"] == "TRUNCATED"
-        narrow = own.ask("fs:status", {"basePath": str(tmp_path), "glob": "f1*.txt"}).value
+            bridge.send("file:write", {"requestId": sent, "path": f"f{number}.txt", "content": "x"}, name=f"w{number}")
+        bridge.answer("w200")
+        bridge.send("cancel", name=sent)
+        bridge.answer(sent)
+        assert bridge.ask("fs:status", {"basePath": str(tmp_path)}).error["code"] == "TRUNCATED"
+        narrow = bridge.ask("fs:status", {"basePath": str(tmp_path), "glob": "f1*.txt"}).value
         assert 0 < len(narrow) <= 200
 
     def test_analysis_is_whole(self, bridge: RawEngine, tmp_path: Path) -> None:  # XP-9

@@ -83,12 +83,12 @@ def test_hello_says_who_the_engine_is(engine: RawEngine) -> None:  # XP-6
     assert hello["mlld"].startswith("2.")
 
 
-def test_hello_is_answered_while_a_script_runs(own: RawEngine) -> None:  # XP-6
-    running = own.send("process", {"script": 'run sh { sleep 5 }\nshow "done"\n'})
-    hello = own.ask("hello", within=4)
+def test_hello_is_answered_while_a_script_runs(engine: RawEngine) -> None:  # XP-6
+    running = engine.send("process", {"script": 'run sh { sleep 5 }\nshow "done"\n'})
+    hello = engine.ask("hello", within=4)
     assert hello.value["protocol"] == 1
-    own.send("cancel", name=running)
-    assert own.answer(running, within=4).error["code"] == "ABORTED"
+    engine.send("cancel", name=running)
+    assert engine.answer(running, within=4).error["code"] == "ABORTED"
 
 
 @pytest.mark.parametrize("line", ["null", "42", '"text"', "[1]", "true"])
@@ -113,11 +113,11 @@ def test_an_unknown_method_is_refused_by_name(engine: RawEngine, method: str) ->
     assert method in error["message"]
 
 
-def test_a_second_request_under_an_active_id_is_refused_at_once(own: RawEngine) -> None:  # XP-27
-    own.send("process", {"script": 'run sh { sleep 0.3 }\nshow "first"\n'}, name="same")
-    own.send("process", {"script": 'show "second"\n'}, name="same")
-    assert own.answer("same").error["code"] == "REQUEST_IN_PROGRESS"
-    assert own.answer("same").output.strip() == "first"
+def test_a_second_request_under_an_active_id_is_refused_at_once(engine: RawEngine) -> None:  # XP-27
+    engine.send("process", {"script": 'run sh { sleep 0.3 }\nshow "first"\n'}, name="same")
+    engine.send("process", {"script": 'show "second"\n'}, name="same")
+    assert engine.answer("same").error["code"] == "REQUEST_IN_PROGRESS"
+    assert engine.answer("same").output.strip() == "first"
 
 
 def test_end_of_file_ends_the_engine_with_every_request_answered(own: RawEngine) -> None:  # XP-5
@@ -407,14 +407,14 @@ def test_cache_events_name_function_key_and_first_argument(engine: RawEngine, pi
         assert isinstance(event["timestamp"], int | float)
 
 
-def test_a_miss_is_announced_before_the_body_runs(own: RawEngine, tmp_path: Path) -> None:  # XP-21
+def test_a_miss_is_announced_before_the_body_runs(engine: RawEngine, tmp_path: Path) -> None:  # XP-21
     gate = tmp_path / "gate"
     script = f'exe llm @ask(p) = sh {{ while [ ! -e {gate} ]; do sleep 0.02; done; echo "$p" }}\nshow @ask("x")\n'
-    sent = own.send("process", {"script": script, "checkpointName": "gated"})
-    event = own.read()["event"]  # type: ignore[index]
+    sent = engine.send("process", {"script": script, "checkpointName": "gated"})
+    event = engine.read()["event"]  # type: ignore[index]
     assert event["type"] == "checkpoint:miss"
     gate.touch()
-    assert own.answer(sent).output == "x\n"
+    assert engine.answer(sent).output == "x\n"
 
 
 # ---- events
@@ -445,12 +445,12 @@ def test_an_inherited_wish_for_silence_is_not_obeyed(kind: str, tmp_path: Path) 
 # ---- failures
 
 
-def test_a_failing_script_ends_its_request_and_nothing_else(own: RawEngine) -> None:  # XP-22
-    bystander = own.send("process", {"script": 'run sh { sleep 0.3 }\nshow "unharmed"\n'})
-    failing = own.send("process", {"script": "show @nowhere\n"})
-    assert own.answer(failing).error["message"] == "Variable not found: nowhere"
-    assert own.answer(bystander).output.strip() == "unharmed"
-    assert own.process.poll() is None
+def test_a_failing_script_ends_its_request_and_nothing_else(engine: RawEngine) -> None:  # XP-22
+    bystander = engine.send("process", {"script": 'run sh { sleep 0.3 }\nshow "unharmed"\n'})
+    failing = engine.send("process", {"script": "show @nowhere\n"})
+    assert engine.answer(failing).error["message"] == "Variable not found: nowhere"
+    assert engine.answer(bystander).output.strip() == "unharmed"
+    assert engine.process.poll() is None
 
 
 def test_a_failure_has_the_interpreters_own_code_for_both_methods(engine: RawEngine, tmp_path: Path) -> None:  # XP-23
@@ -472,38 +472,38 @@ def test_a_script_that_is_not_there_and_one_that_cannot_be_read(engine: RawEngin
     assert engine.run('var @x = "').error["code"] == "PARSE_ERROR"
 
 
-def test_a_cancelled_request_is_aborted_and_falls_silent(own: RawEngine, tmp_path: Path) -> None:  # XP-24 XP-25
+def test_a_cancelled_request_is_aborted_and_falls_silent(engine: RawEngine, tmp_path: Path) -> None:  # XP-24 XP-25
     ticks = tmp_path / "ticks"
-    sent = own.send("process", {"script": f"loop(endless, 30ms) [\n  run sh {{ echo t >> {ticks} }}\n]\n"})
+    sent = engine.send("process", {"script": f"loop(endless, 30ms) [\n  run sh {{ echo t >> {ticks} }}\n]\n"})
     eventually(lambda: ticks.exists() and len(ticks.read_text()) > 4)
-    own.send("cancel", name=sent)
-    assert own.answer(sent).error["code"] == "ABORTED"
-    own.send("hello", name="mark")
-    assert own.answer("mark").events == []
+    engine.send("cancel", name=sent)
+    assert engine.answer(sent).error["code"] == "ABORTED"
+    engine.send("hello", name="mark")
+    assert engine.answer("mark").events == []
 
 
-def test_a_cancelled_script_stops_at_its_next_operation(own: RawEngine, tmp_path: Path) -> None:  # XP-24
-    assert "cancel-at-steps" in own.ask("hello").value["features"]
+def test_a_cancelled_script_stops_at_its_next_operation(engine: RawEngine, tmp_path: Path) -> None:  # XP-24
+    assert "cancel-at-steps" in engine.ask("hello").value["features"]
     gate, late = tmp_path / "gate", tmp_path / "late"
     first = f"touch {gate}.up; while [ ! -e {gate} ]; do sleep 0.02; done; touch {gate}.down"
     script = f"run sh {{ {first} }}\nrun sh {{ touch {late} }}\n"
-    sent = own.send("process", {"script": script})
+    sent = engine.send("process", {"script": script})
     eventually(Path(f"{gate}.up").exists)
-    own.send("cancel", name=sent)
-    assert own.answer(sent).error["code"] == "ABORTED"
+    engine.send("cancel", name=sent)
+    assert engine.answer(sent).error["code"] == "ABORTED"
     gate.touch()
-    if own.ask("hello").value["engine"] == "bridge":  # the operation in flight runs to its end
+    if engine.ask("hello").value["engine"] == "bridge":  # the operation in flight runs to its end
         eventually(Path(f"{gate}.down").exists)
-    assert own.run('show "after"').output == "after\n"
+    assert engine.run('show "after"').output == "after\n"
     assert not late.exists()
 
 
-def test_a_request_cancelled_at_once_never_starts(own: RawEngine, tmp_path: Path) -> None:  # XP-26
+def test_a_request_cancelled_at_once_never_starts(engine: RawEngine, tmp_path: Path) -> None:  # XP-26
     marker = tmp_path / "ran"
     request = {"method": "process", "id": "x", "params": {"script": f"run sh {{ touch {marker} }}\n"}}
-    own.send_line(json.dumps(request) + "\n" + json.dumps({"method": "cancel", "id": "x"}))
-    assert own.answer("x").error["code"] == "ABORTED"
-    assert own.run('show "next"').output == "next\n"
+    engine.send_line(json.dumps(request) + "\n" + json.dumps({"method": "cancel", "id": "x"}))
+    assert engine.answer("x").error["code"] == "ABORTED"
+    assert engine.run('show "next"').output == "next\n"
     assert not marker.exists()
 
 
@@ -512,25 +512,25 @@ def test_a_cancel_of_nothing_is_refused(engine: RawEngine) -> None:  # XP-26
     assert engine.answer("nobody").error["code"] == "REQUEST_NOT_FOUND"
 
 
-def test_a_state_update_sent_with_the_request_is_not_too_early(own: RawEngine) -> None:  # XP-26
-    sent = own.send(
+def test_a_state_update_sent_with_the_request_is_not_too_early(engine: RawEngine) -> None:  # XP-26
+    sent = engine.send(
         "process",
         {"script": 'loop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\nshow "stopped"\n', "state": {"stop": False}},
     )
-    update = own.send("state:update", {"requestId": sent, "path": "stop", "value": True})
-    assert own.answer(update).result == {"id": update, "requestId": sent, "path": "stop"}
-    assert own.answer(sent).output == "stopped\n"
-    late = own.ask("state:update", {"requestId": sent, "path": "stop", "value": True})
+    update = engine.send("state:update", {"requestId": sent, "path": "stop", "value": True})
+    assert engine.answer(update).result == {"id": update, "requestId": sent, "path": "stop"}
+    assert engine.answer(sent).output == "stopped\n"
+    late = engine.ask("state:update", {"requestId": sent, "path": "stop", "value": True})
     assert late.error["code"] == "REQUEST_NOT_FOUND"
 
 
 @pytest.mark.parametrize("method", ["process", "execute"])
-def test_a_timeout_is_a_timeout_for_both_methods(own: RawEngine, tmp_path: Path, method: str) -> None:  # XP-24
+def test_a_timeout_is_a_timeout_for_both_methods(engine: RawEngine, tmp_path: Path, method: str) -> None:  # XP-24
     script = tmp_path / "slow.mld"
     script.write_text("run sh { sleep 20 }\n")
     params = {"filepath": str(script)} if method == "execute" else {"script": script.read_text()}
-    assert own.ask(method, {**params, "timeoutMs": 150}, within=10).error["code"] == "TIMEOUT"
-    assert own.run('show "next"').output == "next\n"
+    assert engine.ask(method, {**params, "timeoutMs": 150}, within=10).error["code"] == "TIMEOUT"
+    assert engine.run('show "next"').output == "next\n"
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 2147483648, "100", True])
@@ -547,11 +547,11 @@ def test_metrics_are_part_of_both_results(engine: RawEngine, tmp_path: Path) -> 
         assert metrics["effectCount"] == 1
 
 
-def test_scripts_of_two_requests_do_not_wait_for_each_other(own: RawEngine) -> None:
+def test_scripts_of_two_requests_do_not_wait_for_each_other(engine: RawEngine) -> None:
     began = time.monotonic()
-    slow = own.send("process", {"script": 'run sh { sleep 20 }\nshow "slow"\n'})
-    quick = own.run('show "quick"', within=10)
+    slow = engine.send("process", {"script": 'run sh { sleep 20 }\nshow "slow"\n'})
+    quick = engine.run('show "quick"', within=10)
     assert quick.output == "quick\n"
     assert time.monotonic() - began < 20
-    own.send("cancel", name=slow)
-    assert own.answer(slow).error["code"] == "ABORTED"
+    engine.send("cancel", name=slow)
+    assert engine.answer(slow).error["code"] == "ABORTED"
