@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from queue import SimpleQueue
 from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,7 +22,7 @@ from mlld_sdk.journal.options import Durability
 from mlld_sdk.pool import Pool, PoolHandle
 from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
-from mlld_sdk.signals import caught_signals
+from mlld_sdk.signals import Words, caught_signals
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -118,7 +117,6 @@ class Runtime:
         self._journal: Journal | None = None
         self._services: Services | None = None
         self._report: ShutdownReport | None = None
-        self._words: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
         self._rounds: threading.Thread | None = None
 
@@ -155,7 +153,6 @@ class Runtime:
             except BaseException:
                 self._shut_down()
                 raise
-            self._tree.root.monitor(lambda _: self._words.put("ended"))
             self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
             self._rounds.start()
         return self
@@ -211,23 +208,12 @@ class Runtime:
         Returns:
             The exit status: 0 when all stopped in order, 75 when something had to be killed, 1 when the root gave up.
         """
-        with caught_signals(self._words):
-            if self._tree is None:
-                self.start()
-            first = self._words.get()
-            if first == "ended":
-                self.stop(drain=False)
-                return EXIT_GAVE_UP
-            stopper = threading.Thread(target=self._stop_and_say, name=f"{self.name}-stop")
-            stopper.start()
-            word = self._words.get()
-            while word == "ended":
-                word = self._words.get()
-            if word != "stopped":
-                self._kill()
-            stopper.join()
-            assert self._report is not None
-            return EXIT_CLEAN if word == "stopped" and self._report.clean else EXIT_FORCED
+        words = Words()
+        try:
+            with caught_signals(words):
+                return self._run_until_told(words)
+        finally:
+            words.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -371,9 +357,27 @@ class Runtime:
             for kind in kinds:
                 services.poke(kind)
 
-    def _stop_and_say(self) -> None:
-        self.stop()
-        self._words.put("stopped")
+    def _run_until_told(self, words: Words) -> int:
+        if self._tree is None:
+            self.start()
+        monitor = self._running().root.monitor(lambda _: words.put("ended"))
+        if words.get() == "ended":
+            self.stop(drain=False)
+            return EXIT_GAVE_UP
+        monitor.cancel()
+
+        def stop() -> None:
+            self.stop()
+            words.put("stopped")
+
+        stopper = threading.Thread(target=stop, name=f"{self.name}-stop")
+        stopper.start()
+        in_order = words.get() in ("stopped", "ended")
+        if not in_order:
+            self._kill()
+        stopper.join()
+        assert self._report is not None
+        return EXIT_CLEAN if in_order and self._report.clean else EXIT_FORCED
 
     def _kill(self) -> None:
         """End everything now: engines first, then actors."""

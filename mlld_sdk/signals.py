@@ -1,21 +1,57 @@
-"""SIGTERM and SIGINT as words in a queue, with the handlers that were there before put back afterwards."""
+"""SIGTERM and SIGINT as words that the main thread waits for, with the handlers that were there before put back."""
 
+import contextlib
+import os
+import select
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
 from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-@contextmanager
-def caught_signals(words: "SimpleQueue[str]") -> Iterator[None]:
-    """Put the name of each SIGTERM and SIGINT into the queue, inside the block.
+class Words:
+    """Words that any thread and any signal may say, and one thread waits for.
 
-    Outside the main thread nothing can be caught, and nothing is. The queue is a `SimpleQueue` because its `put` may
-    interrupt its own `get`, which a handler does.
+    The kernel may deliver a signal to any thread, and a main thread that waits in a lock would not notice. So it waits
+    for a pipe instead, which both the signal machinery and `put` write to.
+    """
+
+    def __init__(self) -> None:
+        self._said: deque[str] = deque()
+        self._read, self.wake = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self.wake, False)
+
+    def put(self, word: str) -> None:
+        """Say a word; callable from a signal handler."""
+        self._said.append(word)
+        with contextlib.suppress(OSError):  # full: the wake-up is pending; closed: nobody waits any more
+            os.write(self.wake, b"\0")
+
+    def get(self) -> str:
+        """Wait for the next word."""
+        while True:
+            try:
+                return self._said.popleft()
+            except IndexError:
+                select.select([self._read], [], [])
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._read, 4096)
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self._read)
+        os.close(self.wake)
+
+
+@contextlib.contextmanager
+def caught_signals(words: Words) -> Iterator[None]:
+    """Say the name of each SIGTERM and SIGINT as a word, inside the block.
+
+    Outside the main thread nothing can be caught, and nothing is.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape signal handlers have
@@ -25,10 +61,12 @@ def caught_signals(words: "SimpleQueue[str]") -> Iterator[None]:
         yield
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # both are caught from the same moment on
+    wake_before = signal.set_wakeup_fd(words.wake, warn_on_full_buffer=False)
     before = {number: signal.signal(number, handle) for number in STOPPING}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wake_before)
         for number, handler in before.items():
             signal.signal(number, handler)
