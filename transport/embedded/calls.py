@@ -87,7 +87,7 @@ class Calls:
                 "MlldInterpreterError",
             )
         values = [self._argument(arg, name, scope) for arg in args]
-        return self.call(target.data, name, values, span, scope, keyed=_keyed(args, values))
+        return self.call(target.data, name, values, span, scope, keyed=keyed(args, values))
 
     def _argument(self, node: Any, function: str, scope: Scope) -> Value:
         if (
@@ -231,7 +231,7 @@ class Calls:
             value = scope.find(name)
             if value is None:
                 continue
-            variables[name] = _for_shell(value.data)
+            variables[name] = _for_shell(value)
             origins.append(value.origin)
         return variables, merge(*origins)
 
@@ -270,7 +270,7 @@ class Calls:
         return (stdout if stdout.strip() else stderr).rstrip()
 
 
-def _keyed(nodes: tuple[Any, ...], values: list[Value]) -> list[Any]:
+def keyed(nodes: tuple[Any, ...], values: list[Value]) -> list[Any]:
     """Give arguments as the cache's key has them: what was written or computed in place counts as text."""
     return [
         _storable(value.data) if isinstance(value.data, (list, dict, Function)) or _is_named(node) else _as_text(value)
@@ -300,18 +300,19 @@ def _body_taint(body: Any) -> Origin:
     return Origin(taint=("src:template",)) if isinstance(body, Template) else UNKNOWN
 
 
-def _for_shell(data: Any) -> str:
-    if data is None:
+def _for_shell(value: Value) -> str:
+    """Write a value into a variable of a shell: a list with an item on each line, nothing as no text."""
+    if value.data is None:
         return ""
-    if isinstance(data, list):
-        return "\n".join("" if item is None else inline_text(item) for item in data)
-    return inline_text(data)
+    if value.text is None and isinstance(value.data, list):
+        return "\n".join("" if item is None else inline_text(item) for item in value.data)
+    return text_of(value)
 
 
 def _shell_words(value: Value, *, in_quotes: bool) -> str:
-    """Write a value into a command line: as one text inside quotes, else as words, or as quoted JSON."""
+    """Write a value into a command line: a flat list as words, other containers as JSON, the rest as text."""
     data = value.data
-    if not in_quotes and isinstance(data, list) and not any(isinstance(item, (list, dict)) for item in data):
+    if isinstance(data, list) and not any(isinstance(item, (list, dict)) for item in data):
         return " ".join(_protected(scalar_text(item)) for item in data)
     if not in_quotes and isinstance(data, (list, dict)):
         return _quoted(inline_text(data))

@@ -2,9 +2,10 @@
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from mlld_sdk.transport.embedded.calls import Calls
+from mlld_sdk.transport.embedded.calls import Calls, keyed
 from mlld_sdk.transport.embedded.errors import Bail, ScriptError
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
 from mlld_sdk.transport.embedded.methods import call_method, read_field
@@ -50,10 +51,7 @@ class Evaluator(Calls):
 
     def evaluate(self, node: Any, scope: Scope) -> Value:
         """Give the value of an expression."""
-        method = self._expressions.get(type(node))
-        if method is None:
-            raise TypeError(f"not an expression: {type(node).__name__}")
-        return method(self, node, scope)
+        return self._expressions[type(node)](self, node, scope)
 
     def text(self, node: Any, scope: Scope) -> tuple[str, Origin]:
         """Give an expression as it reads inside a text."""
@@ -114,10 +112,11 @@ class Evaluator(Calls):
                 pieces.append(part)
                 continue
             if isinstance(part, FileRead):
-                part = part._replace(optional=True)
-            value = self._hole(part, scope) if isinstance(part, Hole) else self.evaluate(part, scope)
-            if isinstance(part, FileRead) and value.data is None:
-                continue
+                value = self._file_read(part._replace(optional=True), scope)
+                if value.data is None:
+                    continue
+            else:
+                value = self.evaluate(part, scope)
             pieces.append(text_of(value))
             origins.append(value.origin)
         return Value("".join(pieces), merge(*origins))
@@ -188,10 +187,11 @@ class Evaluator(Calls):
         if isinstance(target.data, dict):
             function = target.data.get(node.name)
             if isinstance(function, Function):
-                return self.call(function, node.name, [self.evaluate(arg, scope) for arg in node.args], node.span)
-        args = [self.evaluate(arg, scope) for arg in node.args]
-        data = call_method(target.data, node.name, [arg.data for arg in args])
-        return Value(data, merge(target.origin, *(arg.origin for arg in args)))
+                args = [self.evaluate(arg, scope) for arg in node.args]
+                return self.call(function, node.name, args, node.span, scope, keyed=keyed(node.args, args))
+        values = [self.evaluate(arg, scope) for arg in node.args]
+        data = call_method(target.data, node.name, [value.data for value in values])
+        return Value(data, merge(target.origin, *(value.origin for value in values)))
 
     def _lenient(self, node: Any, scope: Scope) -> Value:
         """Evaluate an operand; an unknown variable counts as nothing there."""
@@ -291,7 +291,7 @@ class Evaluator(Calls):
         del node, scope
         return Value("")
 
-    _expressions = {
+    _expressions: ClassVar[dict[type, Callable[[Any, Any, Scope], Value]]] = {
         Literal: _literal,
         Template: _template,
         Reference: _reference,
@@ -334,7 +334,7 @@ def node_path(node: FileRead) -> str:
 
 def parsed_output(text: str) -> Any:
     """Read a command's output: JSON becomes data, everything else stays text."""
-    if text[:1] not in '{["-0123456789tfn' or not text:
+    if not text or text[0] not in '{["-0123456789tfn':
         return text
     try:
         return json.loads(text, parse_constant=_no_constant)

@@ -219,9 +219,11 @@ class Execution:
     def write_state(self, path: str, value: Value) -> None:
         """Tell the host that the script set a state value."""
         origin = self.recorded or UNKNOWN
+        if self.state is not None:
+            place_at_path(self.state, path, copied(value.data))
         write = {
             "path": path,
-            "value": value.data,
+            "value": copied(value.data),
             "operation": "set",
             "security": merge(value.origin, origin).plain(),
             "index": len(self.state_writes),
@@ -248,6 +250,13 @@ class Execution:
         if self.streamed:
             result["streaming"] = {}
         return result
+
+
+def copied(data: Any) -> Any:
+    """Copy plain data, so that what was written does not change with what it was written from."""
+    if isinstance(data, list):
+        return [copied(item) for item in data]
+    return {key: copied(item) for key, item in data.items()} if isinstance(data, dict) else data
 
 
 def capability(kind: str, origin: Origin, details: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:

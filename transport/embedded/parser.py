@@ -385,7 +385,7 @@ class Parser(ExpressionParser):
                 alias = name
                 if self.take_word("as"):
                     self.skip_space()
-                    self.take("@")
+                    self.expect("@", "before the new name")
                     alias = self.identifier()
                     self.skip_space()
                 names.append((name, alias))

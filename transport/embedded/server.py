@@ -325,6 +325,8 @@ class Server:
                 self._after_failure(failure)
         except RecursionError:
             self._fail(request, ScriptError("Maximum call stack size exceeded", name="RangeError"))
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the client must get its one result
+            self._fail(request, ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}"))
 
     def _load(self, request: Active, params: Any) -> tuple[Job, float, Script, bool]:
         begin = self.env.now()

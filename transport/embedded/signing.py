@@ -105,7 +105,7 @@ def _sign(root: str, path: str, identity: str, env: Env) -> None:
     _start_store(root)
     relative = _relative(root, path)
     data = _read(path)
-    record = {
+    record: dict[str, Any] = {
         "file": relative,
         "hash": _hash(data),
         "algorithm": "sha256",

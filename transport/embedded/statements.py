@@ -2,7 +2,8 @@
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from mlld_sdk.transport.checkpoints import json_text
 from mlld_sdk.transport.embedded.errors import Bail as BailError
@@ -68,9 +69,9 @@ class Interpreter(Loops):
         """Do one statement."""
         self.run.step()
         method = self._statements.get(type(node))
-        if method is None:
-            return self.branch_value(node, scope) if isinstance(node, Block) else self.evaluate(node, scope)
-        return method(self, node, scope)
+        if method is not None:
+            return method(self, node, scope)
+        return self.branch_value(node, scope) if isinstance(node, Block) else self.evaluate(node, scope)
 
     def block_value(self, block: Block, scope: Scope) -> Value:
         """Run a block and give what its `=>` gives, or nothing."""
@@ -168,7 +169,9 @@ class Interpreter(Loops):
             return NOTHING
         for name, alias in node.names:
             if name not in source and not node.source.startswith("@"):
-                raise ScriptError(f"Import '{name}' not found in module '{node.source}'", "IMPORT_NAME_NOT_FOUND")
+                raise ScriptError(
+                    f"Import '{name}' not found in module '{node.source}'", "IMPORT_EXPORT_MISSING", "MlldImportError"
+                )
             scope.declare(alias, Value(source.get(name), origin), place, here)
         return NOTHING
 
@@ -176,7 +179,7 @@ class Interpreter(Loops):
         if node.source in ("@payload", "@state"):
             value = self.lookup(node.source[1:], Scope())
             if value is None or not isinstance(value.data, dict):
-                raise ScriptError(f"Import failed: {node.source} is not available", "IMPORT_FAILED", "MlldImportError")
+                raise ScriptError(f"No resolver found for: {node.source}", "E_NO_RESOLVER", "MlldResolutionError")
             return value.data, merge(self._dynamic(node.source), value.origin)
         module = self.run.job.modules.get(node.source)
         if isinstance(module, dict):
@@ -187,7 +190,7 @@ class Interpreter(Loops):
 
     def _dynamic(self, name: str) -> Origin:
         """Say where values come from that the host sent along."""
-        labels = ("src:dynamic",)
+        labels: tuple[str, ...] = ("src:dynamic",)
         if self.run.job.module_label is not None:
             labels += (f"src:{self.run.job.module_label}",)
         return Origin(labels, labels, ("dynamic-module", f"dynamic://{name}"))
@@ -200,9 +203,7 @@ class Interpreter(Loops):
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
         except OSError as error:
-            raise ScriptError(
-                f"Import error: File not found: {source}", "IMPORT_FILE_NOT_FOUND", "MlldImportError"
-            ) from error
+            raise ScriptError(f"Import error: File not found: {source}") from error
 
     def _run_module(self, text: str) -> dict[str, Any]:
         """Give what a module exports; only its definitions are run."""
@@ -273,7 +274,9 @@ class Interpreter(Loops):
         return ":".join(["cmd", *words[:2]])
 
     def _log(self, node: Log, scope: Scope) -> Value:
-        value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
+        value = self._output_value(node.value, scope)
+        if not _is_plain(node.value):
+            self.run.record(value.origin)
         text = written_text(value)
         self.run.effect("stderr", text if text.endswith("\n") else text + "\n")
         self.run.record(Origin(sources=("log",)))
@@ -395,7 +398,7 @@ class Interpreter(Loops):
         if text:
             self.run.effect("both", text)
 
-    _statements = {
+    _statements: ClassVar[dict[type, Callable[[Any, Any, Scope], Value]]] = {
         Var: _var,
         Let: _let,
         Exe: _exe,
