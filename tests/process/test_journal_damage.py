@@ -3,7 +3,9 @@
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,37 @@ def test_a_full_disk_refuses_by_name_keeps_what_was_there_and_recovers(path: Pat
     names = [name_of(event) for event in told]
     assert [name for name in names if name.startswith("journal.")] == ["journal.degraded", "journal.recovered"]
     assert names.count("step.finished") == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a file system here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_really_fills_up_loses_nothing_and_goes_on_when_there_is_room(small_disk: Path) -> None:  # J-63
+    with quick(small_disk / "journal.db") as journal:
+        confirmed: list[str] = []
+
+        def fill() -> None:
+            for n in range(2000):
+                confirmed.append(journal.submit("a", {"n": n, "text": "x" * 3000}).id)
+
+        with pytest.raises(e.JournalFull):
+            fill()
+        with pytest.raises(e.JournalFull):
+            fill()
+        assert [run.id for run in journal.runs(limit=5000)] == confirmed
+        subprocess.run(["mount", "-o", "remount,size=3m", str(small_disk)], check=True)
+        assert journal.submit("a", "again").state == "pending"
+        assert journal.status().store.degraded is None
+        assert journal.verify() == []
 
 
 def test_one_write_that_does_not_fit_does_not_take_its_group_with_it(path: Path) -> None:  # J-64

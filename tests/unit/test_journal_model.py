@@ -287,8 +287,8 @@ class OnDisk(JournalAgainstModel):
 
 
 TestInMemory = InMemory.TestCase
-TestInMemory.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestInMemory.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestOnDisk = OnDisk.TestCase
 TestOnDisk.settings = settings(
-    max_examples=15, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=10, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

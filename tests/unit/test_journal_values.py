@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlld_sdk.errors import ConfigurationError
@@ -53,6 +53,7 @@ def round_trip(values: Values, value: Any) -> Any:
     return again
 
 
+@settings(max_examples=60)
 @given(json_values)
 def test_plain_values_come_back_the_same_even_with_our_own_marker_in_them(value: Any) -> None:  # J-50
     back = round_trip(Values(), value)
