@@ -127,10 +127,10 @@ class MailboxMachine(RuleBasedStateMachine):
 
 
 MailboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestMailboxMachine = MailboxMachine.TestCase
+TestMailboxMachine = MailboxMachine.TestCase  # BOX-2, BOX-3
 
 
-def test_the_system_lane_is_taken_by_itself_and_refused_at_the_close() -> None:  # T-3
+def test_the_system_lane_is_taken_by_itself_and_refused_at_the_close() -> None:  # T-3, BOX-1
     box, first, second = Box(), Note(), Note()
     box.post((1, None))
     box.post_system(first)
@@ -146,14 +146,14 @@ def test_the_system_lane_is_taken_by_itself_and_refused_at_the_close() -> None: 
     assert late.refused
 
 
-def test_a_notice_of_the_runtime_passes_a_full_mailbox() -> None:
+def test_a_notice_of_the_runtime_passes_a_full_mailbox() -> None:  # BOX-2
     box = Box(limit=1)
     box.post((1, None))
     box.post_always((2, None))
     assert box.queued() == (2, 0)
 
 
-def test_a_blocked_sender_goes_on_when_there_is_room_and_gives_up_in_time(system: ActorSystem) -> None:
+def test_a_blocked_sender_goes_on_when_there_is_room_and_gives_up_in_time(system: ActorSystem) -> None:  # BOX-2
     class Narrow(Puppet):
         mailbox_limit = 2
         overflow = "block"
@@ -182,7 +182,7 @@ def test_a_blocked_sender_goes_on_when_there_is_room_and_gives_up_in_time(system
     gate.open.set()
 
 
-def test_an_actor_is_never_blocked_on_its_own_mailbox(system: ActorSystem) -> None:
+def test_an_actor_is_never_blocked_on_its_own_mailbox(system: ActorSystem) -> None:  # BOX-2
     class Narrow(Puppet):
         mailbox_limit = 1
         overflow = "block"
@@ -193,7 +193,7 @@ def test_an_actor_is_never_blocked_on_its_own_mailbox(system: ActorSystem) -> No
         ref.ask(lambda me: [me.actor_ref.tell(number) for number in range(2)], timeout=10)
 
 
-def test_a_refused_ask_is_answered_and_a_refused_tell_raises(system: ActorSystem, sink: Sink) -> None:
+def test_a_refused_ask_is_answered_and_a_refused_tell_raises(system: ActorSystem, sink: Sink) -> None:  # BOX-2
     class Narrow(Puppet):
         mailbox_limit = 1
 
@@ -231,7 +231,7 @@ def test_a_bad_option_of_a_class_is_named_with_its_value(system: ActorSystem, op
     assert repr(value) in str(caught.value)
 
 
-def test_a_slice_gives_others_their_turn(system: ActorSystem) -> None:
+def test_a_slice_gives_others_their_turn(system: ActorSystem) -> None:  # BOX-4
     class Short(Puppet):
         slice = 2
 

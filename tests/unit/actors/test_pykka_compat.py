@@ -28,7 +28,7 @@ def stop_all() -> Iterator[None]:
 # -- what we take from Pykka's inside
 
 
-def test_the_private_names_we_use_exist_as_we_use_them() -> None:
+def test_the_private_names_we_use_exist_as_we_use_them() -> None:  # PYK-3
     assert messages._ActorStop() == ()
     assert list(inspect.signature(pykka.Actor._handle_receive).parameters) == ["self", "message"]
     assert hasattr(ActorRegistry, "_actor_refs")
@@ -72,7 +72,7 @@ class Calculator(PykkaActor):
 
 
 @pytest.mark.usefixtures("stop_all")
-def test_proxies_call_read_and_set() -> None:
+def test_proxies_call_read_and_set() -> None:  # PYK-1
     proxy = Calculator.start().proxy()
     assert proxy.add(2).get(timeout=10) == 2
     proxy.total = 40
@@ -84,7 +84,9 @@ def test_proxies_call_read_and_set() -> None:
 
 
 @pytest.mark.usefixtures("stop_all")
-def test_a_pykka_actor_survives_an_asked_exception_and_dies_of_a_told_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pykka_actor_survives_an_asked_exception_and_dies_of_a_told_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # PYK-2
     caplog.set_level(logging.INFO, "pykka")
     ref = Calculator.start()
     with pytest.raises(LookupError):
@@ -96,7 +98,7 @@ def test_a_pykka_actor_survives_an_asked_exception_and_dies_of_a_told_one(caplog
 
 
 @pytest.mark.usefixtures("stop_all")
-def test_a_pykka_actor_handles_what_was_sent_before_the_stop() -> None:
+def test_a_pykka_actor_handles_what_was_sent_before_the_stop() -> None:  # PYK-2
     ref, gate = Calculator.start(), Gate()
     ref.tell(gate)
     assert gate.entered.wait(10)
@@ -111,7 +113,7 @@ def test_a_pykka_actor_handles_what_was_sent_before_the_stop() -> None:
 
 
 @pytest.mark.usefixtures("stop_all")
-def test_a_failing_on_start_does_not_reach_the_starter_of_a_pykka_actor() -> None:
+def test_a_failing_on_start_does_not_reach_the_starter_of_a_pykka_actor() -> None:  # PYK-2
     class Bad(PykkaActor):
         def on_start(self) -> None:
             raise ValueError("no")
@@ -136,7 +138,7 @@ def test_an_actor_made_by_hand_and_started_through_pykkas_own_start_works() -> N
 
 
 @pytest.mark.usefixtures("stop_all")
-def test_pykkas_envelopes_stop_messages_and_broadcasts_are_understood() -> None:
+def test_pykkas_envelopes_stop_messages_and_broadcasts_are_understood() -> None:  # PYK-1
     ref = Calculator.start()
     ActorRegistry.broadcast(lambda me: me.add(1), Calculator)
     assert ref.proxy().total.get(timeout=10) == 1
