@@ -192,6 +192,7 @@ class Registry:
 
         Raises:
             LockTimeout: (on entering) It was not the caller's turn within `timeout` seconds.
+            DeadlockDetected: (on entering) The calling actor holds the key already.
         """
         return KeyLock(self._locks, key, timeout)
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from mlld_sdk.actors.actor import current_actor
-from mlld_sdk.actors.errors import CallTimeout
+from mlld_sdk.actors.errors import CallTimeout, DeadlockDetected
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import LockTimeout
 from mlld_sdk.actors.ref import ActorRef
@@ -26,12 +26,20 @@ class KeyLocks:
         self._watches = Watches(self._lock, self._died)
 
     def enter(self, lock: "KeyLock") -> Future[None]:
-        """Queue up; the future is answered when it is this lock's turn."""
+        """Queue up; the future is answered when it is this lock's turn.
+
+        Raises:
+            DeadlockDetected: The actor holds this key already and would wait for itself.
+            ActorDead: The actor was killed.
+        """
         with self._lock:
+            queue = self._queues.get(strict(lock.key)) or OrderedDict()
             if lock.owner is not None:
+                if queue and next(iter(queue.values())).owner is lock.owner:
+                    raise DeadlockDetected([f"{lock.owner.path} (locking {lock.key!r})"])
                 self._watches.keep(lock.owner)
                 self._of_actor.setdefault(lock.owner, set()).add(lock)
-            queue = self._queues.setdefault(strict(lock.key), OrderedDict())
+            self._queues[strict(lock.key)] = queue
             queue[id(lock)] = lock
             lock.turn = turn = Future[None]()
             if len(queue) == 1:

@@ -20,10 +20,10 @@ without running the machine (`Door.graph()`), and going elsewhere is an error by
 machine is kept in ordinary attributes of `self`.
 """
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.directives import NO_REPLY, Continue

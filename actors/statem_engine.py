@@ -12,16 +12,16 @@ million.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 Kind = Literal["call", "cast", "info", "internal", "state_timeout", "event_timeout", "timeout"]
 """Where an event comes from. `timeout` is a named (generic) timeout; the name is in `Happening.timer`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimerKey:
+class TimerKey(msgspec.Struct, frozen=True):
     """Which timer is meant: the one of the state, the one of the next event, or one with a name."""
 
     kind: Literal["state_timeout", "event_timeout", "timeout"]
@@ -38,8 +38,7 @@ EVENT_TIMEOUT = TimerKey("event_timeout")
 # -- events and what a callback may ask for --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Happening:
+class Happening(msgspec.Struct, frozen=True, eq=False):
     """One event on its way to a state.
 
     Attributes:
@@ -61,21 +60,18 @@ class Happening:
         return Reply(self.source, value)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, eq=False):
     """Answer a call, now or from a later state."""
 
     source: object
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class Postpone:
+class Postpone(msgspec.Struct, frozen=True):
     """Keep the current event for the next state."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NextEvent:
+class NextEvent(msgspec.Struct, frozen=True, eq=False):
     """Handle this event before anything that waits."""
 
     content: object
@@ -83,8 +79,7 @@ class NextEvent:
     source: object = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SetTimer:
+class SetTimer(msgspec.Struct, frozen=True, eq=False):
     """Start a timer, or start it afresh: after `delay` seconds, or at the instant `at` of the machine's clock."""
 
     key: TimerKey
@@ -93,15 +88,13 @@ class SetTimer:
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(msgspec.Struct, frozen=True):
     """Forget a timer; nothing happens when it is not running."""
 
     key: TimerKey
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class UpdateTimer:
+class UpdateTimer(msgspec.Struct, frozen=True, eq=False):
     """Change what a running timer will say; one that is not running fires at once."""
 
     key: TimerKey
@@ -111,30 +104,26 @@ class UpdateTimer:
 Action: TypeAlias = Reply | Postpone | NextEvent | SetTimer | CancelTimer | UpdateTimer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Keep:
+class Keep(msgspec.Struct, frozen=True, eq=False):
     """Stay in the state."""
 
     actions: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Repeat:
+class Repeat(msgspec.Struct, frozen=True, eq=False):
     """Stay in the state, but run its enter callback once more."""
 
     actions: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Goto:
+class Goto(msgspec.Struct, frozen=True, eq=False):
     """Change to the state of this name. The same name as now is no change."""
 
     state: str
     actions: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, eq=False):
     """End the machine for `reason`, after these replies."""
 
     reason: object
@@ -147,8 +136,7 @@ Outcome: TypeAlias = Keep | Repeat | Goto | Stop
 # -- effects: what the shell has to carry out --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StartClock:
+class StartClock(msgspec.Struct, frozen=True):
     """Run a clock; when it ends, `fired` is called with the same key and `generation`."""
 
     key: TimerKey
@@ -157,16 +145,14 @@ class StartClock:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopClock:
+class StopClock(msgspec.Struct, frozen=True):
     """The clock of this key and generation is not needed any more."""
 
     key: TimerKey
     generation: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Halt:
+class Halt(msgspec.Struct, frozen=True, eq=False):
     """The machine ends for this reason."""
 
     reason: object
@@ -180,8 +166,7 @@ Effect: TypeAlias = Reply | StartClock | StopClock | Halt
 Chain: TypeAlias = "tuple[Happening, Chain] | None"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Running:
+class Running(msgspec.Struct, frozen=True, eq=False):
     """A timer that has not fired: which start it belongs to, and what it will say."""
 
     generation: int
@@ -189,8 +174,7 @@ class Running:
     immediate: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Machine:
+class Machine(msgspec.Struct, frozen=True, eq=False):
     """Everything the order of events depends on.
 
     Attributes:
@@ -203,11 +187,14 @@ class Machine:
     """
 
     state: str
-    queue: Chain = field(default=None, repr=False)
-    postponed: Chain = field(default=None, repr=False)
-    timers: Mapping[TimerKey, Running] = field(default_factory=lambda: MappingProxyType({}))
+    queue: Chain = None
+    postponed: Chain = None
+    timers: Mapping[TimerKey, Running] = {}
     immediate: tuple[TimerKey, ...] = ()
     generation: int = 0
+
+    def __repr__(self) -> str:
+        return f"<machine in {self.state}>"  # the chains may be long and deep
 
 
 def reply_effects(actions: Iterable[Action]) -> list[Effect]:

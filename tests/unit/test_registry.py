@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.errors import ActorDead, AlreadyStarted, NoSuchActor, StartFailed
+from mlld_sdk.actors.errors import ActorDead, AlreadyStarted, DeadlockDetected, NoSuchActor, StartFailed
 from mlld_sdk.actors.library_errors import LockTimeout, NameTaken, NotAnActor, NotRegistered, UnknownName
 from mlld_sdk.actors.registry import KeyRegistered, KeyUnregistered, Registration, Registry
 from mlld_sdk.actors.system import ActorSystem
@@ -463,6 +463,16 @@ def test_a_killed_holder_loses_the_lock_and_a_killed_waiter_its_place(system: Ac
     with unique.lock("k", timeout=5):
         assert len(unique._locks._queues["k"]) == 1
         gates.open_all()
+    assert unique._locks._queues == {}
+
+
+def test_an_actor_that_would_wait_for_itself_is_told_at_once(unique: Registry, one: Ref) -> None:  # REG-14
+    def twice() -> None:
+        with unique.lock("k"), unique.lock("k", timeout=None):
+            pass
+
+    with pytest.raises(DeadlockDetected):
+        within(one, twice)
     assert unique._locks._queues == {}
 
 
