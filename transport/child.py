@@ -61,6 +61,7 @@ class Child:
     pidfd: int | None
     lock: threading.Lock
     reaped: bool = False
+    status: int | None = None
 
     @classmethod
     def spawn(cls, command: EngineCommand) -> Child:
@@ -129,27 +130,32 @@ class Child:
         with self.lock:
             if self.reaped:
                 return False
-            # macOS says EPERM for a group of which only a zombie is left.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+            _kill_group(self.pid, number)
             return True
 
     def has_ended(self) -> bool:
         """Whether the process has ended (it need not be reaped)."""
         try:
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            if hasattr(os, "waitid"):
+                return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            with self.lock:  # macOS cannot look without reaping
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self.reaped, self.status = True, status
+                    _kill_group(self.pid)
+                return pid != 0
         except ChildProcessError:
             return True
 
     def reap(self) -> int | None:
         """Kill what is left of the group, then collect the status (as `subprocess` counts); `None` if it got lost."""
-        self.signal_group(signal.SIGKILL)
         with self.lock:
-            self.reaped = True
-            try:
-                return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            except ChildProcessError:  # somebody waits for every child of this process
-                return None
+            if not self.reaped:
+                _kill_group(self.pid)
+                self.reaped = True
+                with contextlib.suppress(ChildProcessError):  # somebody waits for every child of this process
+                    self.status = os.waitpid(self.pid, 0)[1]
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 
     def close_fds(self, forget: Callable[[int], None]) -> None:
         """Close what this side reads; the writing end belongs to who writes."""
@@ -159,6 +165,12 @@ class Child:
                 setattr(self, name, -1)
                 forget(fd)
                 os.close(fd)
+
+
+def _kill_group(group: int, number: int = signal.SIGKILL) -> None:
+    # macOS says EPERM for a group of which only a zombie is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 def _spawn_error(command: EngineCommand, error: OSError) -> Exception:

@@ -654,12 +654,12 @@ class Engine:
         """Become the one who reads, with a place to wait; false if somebody reads or there is no descriptor left."""
         if not self._read_lock.acquire(False):
             return False
-        if self._seat is None and not self._finished:
-            try:
+        try:
+            if self._seat is None:
                 self._seat = Seat(self._child.answers)
-            except OSError:
-                self._release_read_lock()
-                return False
+        except (OSError, ValueError):  # no descriptor left, or the engine has just ended
+            self._release_read_lock()
+            return False
         return True
 
     def _read_as_leader(self, call: Call, until: float | None, *, send: bool) -> None:

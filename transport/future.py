@@ -11,6 +11,7 @@ to what is used here.
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable
@@ -24,6 +25,14 @@ T = TypeVar("T")
 
 _FOREVER = -1.0
 _condition_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _condition_lock
+    _condition_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def seconds(duration: float | timedelta) -> float:

@@ -193,14 +193,14 @@ class Seat:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
         if hasattr(os, "eventfd"):
             self._bell_read = self._bell_write = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
             self._bell_read, self._bell_write = os.pipe()
             os.set_blocking(self._bell_read, False)
             os.set_blocking(self._bell_write, False)
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
         self._poll.register(self._bell_read, select.POLLIN)
 
     def wait(self, limit: float | None) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,8 @@ MARKER = "MLLD_OTP_OWNER"
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEAD_STATES = "ZX"
+_LOOKS = 4
+_BLINK = 0.0005
 
 
 class Process(NamedTuple):
@@ -111,17 +114,14 @@ def processes() -> Iterator[Process]:
     except OSError:
         return
     for name in names:
-        if name.isdigit() and (found := process(int(name))) is not None:
+        # Threads of the kernel have no session.
+        if name.isdigit() and (found := process(int(name))) is not None and found.session:
             yield found
 
 
 def mark_of(pid: int) -> Mark | None:
     """Read the mark of a process; nothing if it has none, is gone or belongs to somebody else."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environ = file.read()
-    except OSError:
-        return None
+    environ = _environ_of(pid)
     name = MARKER.encode() + b"="
     at = 0 if environ.startswith(name) else environ.find(b"\0" + name) + 1
     if at == 0 and not environ.startswith(name):
@@ -130,6 +130,21 @@ def mark_of(pid: int) -> Mark | None:
     if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
         return None
     return Mark(parts[0], int(parts[1]), int(parts[2]), parts[3])
+
+
+def _environ_of(pid: int) -> bytes:
+    """Read a process's environment; again if it is empty, as it is for a moment while a program is being loaded."""
+    for attempt in range(_LOOKS):
+        if attempt:
+            time.sleep(_BLINK)
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environ = file.read()
+        except OSError:
+            break
+        if environ:
+            return environ
+    return b""
 
 
 def kill_surely(pid: int, still_meant: Callable[[], bool]) -> bool:

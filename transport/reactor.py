@@ -9,6 +9,7 @@ import select
 import selectors
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -121,6 +122,12 @@ class Reactor:
         self.watch_read(self._wake_read, self._woken)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        _reactors.add(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the thread has ended or is about to."""
+        return self._closing
 
     @property
     def is_current(self) -> bool:
@@ -173,9 +180,10 @@ class Reactor:
 
     def abandon(self) -> None:
         """In a forked child: give up descriptors that belong to the parent's thread."""
-        self._closing = True
-        self._handlers.clear()
-        self._release()
+        if not self._closing:
+            self._closing = True
+            self._handlers.clear()
+            self._release()
 
     def wake(self) -> None:
         """Have the thread look at its queues. Nothing queued before is missed."""
@@ -215,7 +223,9 @@ class Reactor:
 
     def _release(self) -> None:
         self._poller.close()
-        for fd in (self._wake_read, self._wake_write):
+        fds = (self._wake_read, self._wake_write)
+        self._wake_read = self._wake_write = -1
+        for fd in fds:
             os.close(fd)
 
     def _flush(self) -> None:
@@ -247,6 +257,7 @@ class Reactor:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
 
 
+_reactors: weakref.WeakSet[Reactor] = weakref.WeakSet()
 _shared: Reactor | None = None
 _shared_lock = threading.Lock()
 
@@ -262,8 +273,8 @@ def shared_reactor() -> Reactor:
 
 def _after_fork() -> None:
     global _shared, _shared_lock
-    reactor, _shared, _shared_lock = _shared, None, threading.Lock()
-    if reactor is not None:
+    _shared, _shared_lock = None, threading.Lock()
+    for reactor in list(_reactors):
         reactor.abandon()
 
 
