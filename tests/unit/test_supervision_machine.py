@@ -93,7 +93,7 @@ class DecidingMachine(RuleBasedStateMachine):
         self.world.boot(self.world.root, build(self.world.tree, worker), "root")
         self.world.settle()
         self.added = 0
-        self.ledgers: dict[int, Ledger] = {}
+        self.ledgers: dict[Node, Ledger] = {}
 
     def pick(self, *, supervisors: bool) -> Node | None:
         fitting = [node for node in self.alive() if (node.state is not None) == supervisors]
@@ -194,7 +194,7 @@ class DecidingMachine(RuleBasedStateMachine):
     def every_transition_is_one_event(self) -> None:
         told, self.world.events = self.world.events, []
         for node, event in told:
-            self.ledgers.setdefault(id(node), Ledger()).enter(event)
+            self.ledgers.setdefault(node, Ledger()).enter(event)
 
     def teardown(self) -> None:
         if hasattr(self, "world") and self.world.root.alive:
@@ -203,7 +203,7 @@ class DecidingMachine(RuleBasedStateMachine):
             assert not self.world.root.alive
             assert not any(node.alive for node in self.world.nodes.values())
             self.every_transition_is_one_event()
-            assert not self.ledgers[id(self.world.root)].up
+            assert not self.ledgers[self.world.root].up
 
 
 def halt() -> Any:
