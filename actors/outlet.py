@@ -51,9 +51,8 @@ class Outlet:
         with self._lock:
             if self.missed and not self._resume():
                 return self._miss()
-            if queued(self.ref) >= self.limit or offer(self.ref, message) != "ok":
-                return self._miss()
-            return True
+            result = "full" if queued(self.ref) >= self.limit else offer(self.ref, message)
+            return self._miss() if result == "full" else result == "ok"
 
     def _miss(self) -> bool:
         self.missed += 1

@@ -1,7 +1,6 @@
 """What registries, groups, topics and tables share: a place in their system, and the watch over whom they serve."""
 
 import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -29,18 +28,9 @@ def acting(what: str, ref: Ref | None) -> Ref:
     return found
 
 
-_by_system: "weakref.WeakKeyDictionary[ActorSystem, dict[tuple[type, str], object]]" = weakref.WeakKeyDictionary()
-_making = threading.Lock()
-
-
-def _services(system: ActorSystem) -> dict[tuple[type, str], object]:
-    with _making:
-        return _by_system.setdefault(system, {})
-
-
 def publish(system: ActorSystem, service: object, name: str) -> None:
     """Make a service known in its system by its class and name."""
-    if _services(system).setdefault((type(service), name), service) is not service:
+    if system.services.setdefault((type(service), name), service) is not service:
         raise ConfigurationError(
             f"{type(service).__name__} {name!r} exists in system {system.name!r}", hint="use that one, or another name"
         )
@@ -48,7 +38,7 @@ def publish(system: ActorSystem, service: object, name: str) -> None:
 
 def withdraw(system: ActorSystem, service: object, name: str) -> None:
     """Take a service out of its system; its name is free again."""
-    _services(system).pop((type(service), name), None)
+    system.services.pop((type(service), name), None)
 
 
 def find(system: ActorSystem, kind: type[S], name: str) -> S:
@@ -57,7 +47,7 @@ def find(system: ActorSystem, kind: type[S], name: str) -> S:
     Raises:
         UnknownName: There is none; never an empty stand-in.
     """
-    found = _services(system).get((kind, name))
+    found = system.services.get((kind, name))
     if not isinstance(found, kind):
         raise UnknownName(
             f"no {kind.__name__} {name!r} in system {system.name!r}", hint="make it first, or check the name"

@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from mlld_sdk.actors.actor import current_actor
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import TaskTimeout
+from mlld_sdk.actors.links import Monitor
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.stream_slots import Slots
 from mlld_sdk.actors.system import ActorSystem
@@ -93,6 +94,7 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         # last reference to the run, and that is what ends it.
         self._running: dict[int, _Entry[T, I]] = {}
         self._closed = False
+        self._watch: Monitor | None = None
         self._timers = system.timers
         self._source = source
         self._spawn = spawn
@@ -104,7 +106,8 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         self._news: _News[T] = _News()
         self._owner = current_actor()
         running = self._running
-        self._watch = None if self._owner is None else self._owner.monitor(lambda _: _kill_all(running))
+        if self._owner is not None:
+            self._watch = self._owner.monitor(lambda _: _kill_all(running))
 
     def __iter__(self) -> "_Run[I, T]":
         return self

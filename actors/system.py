@@ -171,6 +171,8 @@ class ActorSystem:
         self.now = self.env.now
         self.counters = Counters()
         self.names = NameTable()
+        self.services: dict[tuple[type, str], object] = {}
+        """Registries, groups, topics and tables by class and name; see `services`."""
         self.timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
         self.scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
         self.schedule = self.scheduler.schedule
