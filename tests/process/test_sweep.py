@@ -45,9 +45,7 @@ def test_orphans_of_a_killed_host_are_swept_and_the_living_are_spared() -> None:
         dead.wait(10)
         with running() as own:
             own.wait_ready(10)
-            swept = sweep_orphans(sink=told)
-            # Every host that boots sweeps, so somebody else on this machine may have been first.
-            assert set(swept.pids) & set(left["pids"]) or not any(map(is_alive, left["pids"]))
+            swept = sweep_orphans(sink=told)  # every host that boots sweeps: another one may have been first
             assert [event.pids for event in told.of(OrphansSwept)] in ([swept.pids], [])
             eventually(lambda: not any(map(is_alive, left["pids"])))
             eventually(lambda: not Path(str(left["tmp"])).exists())
