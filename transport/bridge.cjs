@@ -186,7 +186,7 @@ function targetOf(params, method) {
 }
 
 async function scriptOf(target) {
-  const handle = METHODS[target.method] === METHODS.process || METHODS[target.method] === METHODS.execute ? await target.ready : undefined;
+  const handle = ['process', 'execute'].includes(target.method) ? await target.ready : undefined;
   if (!handle || target.settled) throw new Refusal('REQUEST_NOT_FOUND', `No active request for id ${target.id}`);
   return handle;
 }
@@ -224,7 +224,9 @@ async function run(request, params, filePath, view, languageMode) {
   try {
     return await running.run(request, () => result(request, filePath, params.payload, options));
   } catch (error) {
-    throw /^(Unknown|Ambiguous) checkpoint "/.test(error?.message ?? '') ? new Refusal('CHECKPOINT_NOT_FOUND', error.message) : error;
+    if (/^(Unknown|Ambiguous) checkpoint "/.test(error?.message ?? '')) throw new Refusal('CHECKPOINT_NOT_FOUND', error.message);
+    // The package wraps what fails before the run as a failure of the file; script text has none.
+    throw request.method === 'process' && error?.name === 'ExecuteError' && error.cause instanceof Error ? error.cause : error;
   }
 }
 
@@ -262,7 +264,7 @@ const taps = {
     const request = running.getStore();
     if (!request || request.emitter) return;
     request.emitter = emitter;
-    for (const type of EVENTS) emitter.on(type, (event) => request.emit(type, plain(event)));
+    for (const type of EVENTS) emitter.on(type, (event) => request.settled || request.emit(type, plain(event)));
   },
   step() {
     const request = running.getStore();
