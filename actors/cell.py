@@ -17,7 +17,7 @@ from mlld_sdk.actors.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, crash, reason_of
 from mlld_sdk.actors.future import CANCELLED
 from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, EndInTurn, IdleNow, Life
-from mlld_sdk.actors.links import Down, Revocable
+from mlld_sdk.actors.links import Down, Revocable, topology
 from mlld_sdk.actors.mailbox import Entry
 from mlld_sdk.actors.scheduler import yield_processor
 
@@ -300,7 +300,10 @@ class Cell(Life):
 
     def started(self) -> None:
         """The start is over and went well."""
-        self.phase = RUNNING
+        with topology:
+            if self.reason is not None:
+                return
+            self.phase = RUNNING
         system = self.system
         if system.listening:
             system.emit(lambda at: events.ActorStarted(at=at, actor=self.path, epoch=self.epoch, kind=self.traits.kind))

@@ -182,7 +182,8 @@ class Life(Mailbox):
 
     def traps_exits(self) -> bool:
         """Whether exit signals become messages."""
-        return self.actor is not None and bool(self.actor.trap_exit)
+        actor = self.actor
+        return actor is not None and bool(actor.trap_exit)
 
     # -- what a mailbox asks its owner
 

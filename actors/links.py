@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from mlld_sdk.actors.context import fenced, stop_if_fenced
 from mlld_sdk.actors.exits import NOPROC, NORMAL, Reason
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def monitor(
 
     Callbacks that are `first` run before anybody else learns of the end: they clean up what was kept for the actor.
     """
+    if fenced:
+        stop_if_fenced()
     handle = Monitor(target, watcher, callback, first=first)
     cell = target.cell
     with topology:

@@ -556,10 +556,14 @@ class ReplyTo:
 
     def reply(self, value: Any = None) -> bool:
         """Answer; says whether this was the first answer (a further one is dropped and counted)."""
+        if fenced:
+            stop_if_fenced()
         return self._answered(self._future.try_set(value))
 
     def fail(self, error: BaseException) -> bool:
         """Answer with an exception; says whether this was the first answer."""
+        if fenced:
+            stop_if_fenced()
         return self._answered(self._future.try_set_exception(error))
 
     def _answered(self, first: bool) -> bool:

@@ -21,6 +21,7 @@ from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fence
 from mlld_sdk.actors.errors import (
     ActorDead,
     AlreadyStarted,
+    CallingSelf,
     CallTimeout,
     NoSuchActor,
     StartFailed,
@@ -541,7 +542,13 @@ class ActorSystem:
 
         Args:
             timeout: Seconds for all of it together.
+
+        Raises:
+            CallingSelf: Called by one of its own actors, which would wait for its own end.
         """
+        caller = current_cell()
+        if caller is not None and caller.system is self:
+            raise CallingSelf(f"{caller.path} stops the system it lives in", hint="let a thread outside do it")
         with self._lock:
             if self._closed:
                 return StopReport()

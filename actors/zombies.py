@@ -6,6 +6,7 @@ it owned is closed, and the pool gets another worker. What is left is counted an
 
 import sys
 import traceback
+from _thread import get_ident
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -52,15 +53,15 @@ class Zombies:
         return len(self._since)
 
     def add_if_running(self, cell: "Life") -> None:
-        """List a killed actor if a thread other than the caller's is in one of its handlers."""
-        from _thread import get_ident
-
+        """Fence a killed actor that is in one of its handlers, and list it unless that is on this very stack."""
         with topology:
             thread = cell.thread
-            if thread is None or thread == get_ident():
+            if thread is None:
+                return
+            fenced.add(cell)
+            if thread == get_ident():
                 return
             self._since[cell] = (self._system.now(), thread)
-            fenced.add(cell)
         self._system.lose_thread(thread)
         self._system.emit(
             lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))

@@ -25,6 +25,7 @@ from mlld_sdk.actors.directives import NO_REPLY
 from mlld_sdk.actors.errors import (
     ActorDead,
     ActorKilled,
+    CallingSelf,
     CallTimeout,
     DeadlockDetected,
     MailboxFull,
@@ -83,6 +84,8 @@ def test_what_a_killed_actor_still_does_has_no_effect_and_unwinds_it(system: Act
             lambda: me.own(socket.socket()),
             lambda: other.exit("ghost"),
             lambda: other.stop(block=False),
+            lambda: me.monitor(other),
+            lambda: other.info() and other.get_state(),
         ):
             try:
                 attempt()
@@ -96,7 +99,7 @@ def test_what_a_killed_actor_still_does_has_no_effect_and_unwinds_it(system: Act
     ref.kill()
     gate.open.set()
     eventually(lambda: len(system.zombies) == 0)
-    assert attempts == ["fenced"] * 10
+    assert attempts == ["fenced"] * 12
     assert seen_by(other) == []
     assert system.whereis("ghost") is None
 
@@ -193,6 +196,29 @@ def test_an_actor_that_kills_itself_stops_right_there(system: ActorSystem) -> No
     system.start(Puppet).ask("another turn")
     assert after == []
     assert len(system.zombies) == 0
+
+
+def test_an_actor_killed_while_it_runs_another_in_its_own_thread_is_fenced_too(system: ActorSystem) -> None:  # T-1
+    class Inline(Puppet):
+        caller_runs = True
+
+    other, inline, outer = system.start(Puppet), system.start(Inline), system.start(Puppet)
+    outer.tell(lambda me: (inline.call(lambda _: outer.kill()), other.tell("ghost")))
+    assert outer.join(10) == KILLED
+    system.start(Puppet).ask("another turn")
+    assert seen_by(other) == []
+    assert inline.call("alive") == "alive"
+    assert len(system.zombies) == 0
+
+
+def test_an_actor_cannot_stop_the_system_it_lives_in(system: ActorSystem) -> None:  # T-11
+    class Suicidal(Puppet):
+        answers = (CallingSelf,)
+
+    ref = system.start(Suicidal)
+    with pytest.raises(CallingSelf):
+        ref.call(lambda me: me.system.stop())
+    assert ref.call("alive") == "alive"
 
 
 # -- T-3: stop reaches a busy actor
