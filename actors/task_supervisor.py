@@ -32,7 +32,7 @@ from mlld_sdk.actors.services import spawn
 from mlld_sdk.actors.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.actors.task_actor import Job, TaskActor, name_of, reason_of
-from mlld_sdk.actors.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown
+from mlld_sdk.actors.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
 from mlld_sdk.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class Tasks:
         if child is None:
             raise NoSuchActor(f"{ref} is no running task of {self.ref}")
         self._end(ref, child)
-        ref.join(None if child.shutdown == BRUTAL_KILL else float(child.shutdown) + 5.0)
+        ref.join(longest(child.shutdown))
 
     def end_all(self) -> None:
         """End every task, all at once, each within its time. The supervisor does this when it ends."""
@@ -206,7 +206,7 @@ class Tasks:
         for ref, child in children.items():
             self._end(ref, child)
         for ref, child in children.items():
-            ref.join(5.0 if child.shutdown == BRUTAL_KILL else float(child.shutdown) + 5.0)
+            ref.join(longest(child.shutdown))
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -219,7 +219,6 @@ class Tasks:
         options: StreamOptions,
     ) -> TaskStream[I, T]:
         check_shutdown(shutdown)
-
         what = name_of(function)
 
         def spawn(item: I) -> Task[T]:
@@ -256,6 +255,7 @@ class Tasks:
             with self._lock:
                 self._count -= 1
             raise
+        job.answer._target = ref.cell  # so that a task and its caller that wait for each other are told
         with self._lock:
             self._children[ref] = child
         monitor(ref, None, self._ended, first=True)
@@ -306,7 +306,7 @@ class TaskSupervisor(Actor):
         self._tasks = Tasks(self.system, self.actor_ref, self._max_children)
 
     def on_receive(self, message: Any) -> Any:
-        """Run tasks again, and end with the parent."""
+        """Say how to start tasks, and run again those that ended and should not have."""
         match message:
             case _GetTasks():
                 return self._tasks

@@ -27,6 +27,9 @@ BRUTAL_KILL: Final = "brutal_kill"
 
 ShutdownTime: TypeAlias = float | Literal["brutal_kill"]
 
+KILL_TIME: Final = 5.0
+"""Seconds after which a kill is taken to have failed. It never should: killing waits for nobody."""
+
 TOO_SLOW: Final = Other("timeout")
 """Why a task was killed that took too long."""
 
@@ -124,7 +127,7 @@ class Task(Generic[T]):
                 self.ref.kill("shut down")
             else:
                 self.ref.shutdown(float(timeout))
-            self._wait(None if timeout == BRUTAL_KILL else float(timeout) + 5.0)
+            self._wait(longest(timeout))
         found = self.outcome
         return None if isinstance(found, Exited) and isinstance(found.reason, Shutdown | Killed) else found
 
@@ -261,6 +264,11 @@ def _wait_for_many(
     finally:
         for task in tasks:
             task.unwatch(note)
+
+
+def longest(timeout: ShutdownTime) -> float:
+    """Say for how long to wait for a task that is being shut down: a kill needs an instant, and no more."""
+    return KILL_TIME if timeout == BRUTAL_KILL else float(timeout) + KILL_TIME
 
 
 def check_shutdown(timeout: object) -> None:

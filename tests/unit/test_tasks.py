@@ -10,7 +10,7 @@ import pytest
 
 from mlld_sdk.actors import task_supervisor
 from mlld_sdk.actors.actor import current_actor
-from mlld_sdk.actors.errors import ActorDead, CallCancelled, NoSuchActor
+from mlld_sdk.actors.errors import ActorDead, CallCancelled, DeadlockDetected, NoSuchActor
 from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.links import Exit
@@ -151,6 +151,15 @@ def test_a_finished_task_is_made_where_an_interface_wants_one(one: Ref) -> None:
     task = completed(42)
     assert (task.result(), task.poll(), task.shutdown(), task.ref) == (42, Ok(42), Ok(42), None)
     assert within(one, lambda: completed(1).result()) == 1
+
+
+def test_a_task_that_asks_the_actor_that_waits_for_it_is_told_at_once(tasks: Tasks, one: Ref) -> None:
+    def ask_back() -> Any:
+        return one.call(lambda me: "never", timeout=60)
+
+    with pytest.raises(TaskExited) as exited:
+        within(one, lambda: tasks.async_nolink(ask_back).result(timeout=60))
+    assert isinstance(exited.value.__cause__, DeadlockDetected)
 
 
 # -- links
