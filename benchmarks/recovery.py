@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlld_sdk.journal import Journal, StepPolicy
+from msgspec.structs import replace
+
+from mlld_sdk.journal import Journal, Lease, StepPolicy
 from mlld_sdk.journal.records import StepRecord, pack
 
 RESULT = {"step": "call_model", "output": "x" * 150, "n": 5, "ok": True}
@@ -85,8 +87,6 @@ def sample_step(run_id: str, position: str) -> tuple[bytes, bytes]:
             started=journal.env.wall(),
         )
         raw = journal.values.encode(RESULT, "result", 10_000)
-    from msgspec.structs import replace
-
     return pack(step), pack(replace(step, state="finished", result=raw, ended=step.started))
 
 
@@ -106,7 +106,7 @@ def durable_steps(writers: int, steps: int, rounds: int = 7) -> tuple[float, flo
         leases = [journal.claim(journal.submit("bench", n).id, "bench") for n in range(writers)]
         begun, ended = sample_step(leases[0].run_id, "1.100")
 
-        def work(lease: object, number: int) -> None:
+        def work(lease: Lease, number: int) -> None:
             for n in range(1, steps + 1):
                 position = f"{number}.{n}"
                 lease.begin_step(position, "ask", fingerprint)

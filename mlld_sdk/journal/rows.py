@@ -55,13 +55,7 @@ class SqliteTx:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
-        self._connection = connection
         self.notes = Notes()
-
-    @property
-    def changes(self) -> int:
-        """Rows changed by this connection so far."""
-        return self._connection.total_changes
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

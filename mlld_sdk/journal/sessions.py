@@ -18,11 +18,17 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Session:
-    """One open journal's sign of life."""
+    """One open journal's sign of life.
+
+    Attributes:
+        name: Its name.
+        inherited: Whether this process is a fork of the one that started it, and must leave everything alone.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Start a session; its file appears locked or not at all."""
         self.name = uuid.uuid4().hex
+        self.inherited = False
         self._path = folder / self.name
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -82,6 +88,7 @@ _here: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
 def _forked() -> None:
     for session in list(_here):
+        session.inherited = True
         session.drop()
 
 

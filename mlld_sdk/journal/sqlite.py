@@ -46,7 +46,6 @@ class SqliteStore:
         self._sink = sink
         self._durability = durability
         self._limits = limits
-        self._pid = os.getpid()
         self._host: Host | None = None
         self._fault: JournalError | None = None
         self._final = False
@@ -83,7 +82,7 @@ class SqliteStore:
             if self._closed or session != self._session.name:
                 return
             self._closed = True
-        if os.getpid() != self._pid:
+        if self._session.inherited:
             return  # a fork of whoever opened it: everything here is the parent's
         in_time = self._writer.close(self._limits.write_timeout)
         with self._lock:
@@ -248,9 +247,9 @@ class SqliteStore:
     def _check(self) -> None:
         if self._closed:
             raise JournalClosed(f"{self._path} is closed", hint="open it again")
-        if os.getpid() != self._pid:
+        if self._session.inherited:
             raise JournalClosed(
-                f"{self._path} was opened by process {self._pid}, and this is a fork of it",
+                f"{self._path} was opened by another process, and this is a fork of it",
                 hint="open the journal again in the child",
             )
 

@@ -44,7 +44,7 @@ def page_limit(journal: Journal, pages: int) -> None:
     """Make the disk full for the writing connection."""
 
     def work(tx: object) -> None:
-        tx._connection.execute(f"PRAGMA max_page_count={pages}")  # type: ignore[attr-defined]
+        tx._execute(f"PRAGMA max_page_count={pages}")  # type: ignore[attr-defined]
 
     journal._store.write(journal.session, work, 5)
 
@@ -91,7 +91,8 @@ def test_a_disk_that_really_fills_up_loses_nothing_and_goes_on_when_there_is_roo
 
         def fill() -> None:
             for n in range(2000):
-                confirmed.append(journal.submit("a", {"n": n, "text": "x" * 3000}).id)
+                run = journal.submit("a", {"n": n, "text": "x" * 3000})
+                confirmed.append(run.id)
 
         with pytest.raises(e.JournalFull):
             fill()
@@ -567,7 +568,7 @@ def test_a_mistake_in_one_write_is_its_callers_alone(path: Path) -> None:  # J-6
 
         def half_done(tx: object) -> None:
             tx.drop_run("x")  # type: ignore[attr-defined]
-            tx._connection.execute("INSERT INTO inputs VALUES ('orphan', x'00')")  # type: ignore[attr-defined]
+            tx._execute("INSERT INTO inputs VALUES ('orphan', x'00')")  # type: ignore[attr-defined]
             raise ZeroDivisionError("a bug after a write")
 
         for bug in (broken, half_done):
