@@ -13,6 +13,7 @@ from mlld_sdk.actors.library_errors import LockTimeout, NameTaken, NotAnActor, N
 from mlld_sdk.actors.registry import KeyRegistered, KeyUnregistered, Registration, Registry
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
+from tests.support.eventually import eventually
 from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within
 
 KINDS = ["unique", "duplicate"]
@@ -132,8 +133,7 @@ def test_a_key_whose_holder_is_dead_but_not_yet_forgotten_is_taken_over(unique: 
     with unique._lock:
         killer = threading.Thread(target=one.kill)
         killer.start()
-        while one.reason is None:
-            pass
+        eventually(lambda: one.reason is not None)
         assert (unique.whereis("k"), unique.lookup("k"), unique.select(), len(unique)) == (None, [], [], 1)
         unique.register("k", 2, ref=two)
     killer.join(10)
@@ -423,8 +423,7 @@ def test_a_key_is_held_by_one_caller_at_a_time_first_come_first_served(
     with unique.lock("k"):
         for number, worker in enumerate(workers):
             answers.append(worker.request(lambda _, number=number: work(number)))
-            while len(unique._locks._queues[("k")]) < number + 2:
-                pass
+            eventually(lambda number=number: len(unique._locks._queues["k"]) == number + 2)
         assert order == []
     for answer in answers:
         answer.get(timeout=10)
@@ -456,8 +455,7 @@ def test_a_killed_holder_loses_the_lock_and_a_killed_waiter_its_place(system: Ac
     holder.cast(hold)
     gates.wait_for("holding")
     waiter.cast(queue_up)
-    while len(unique._locks._queues["k"]) < 2:
-        pass
+    eventually(lambda: len(unique._locks._queues["k"]) == 2)
     waiter.kill()
     holder.kill()
     with unique.lock("k", timeout=5):

@@ -221,21 +221,23 @@ def test_shutting_down_a_running_task_gives_nothing_and_then_noproc(tasks: Tasks
     assert tasks.children() == []
 
 
-def test_a_task_may_finish_within_its_shutdown_time(tasks: Tasks, gates: Gates) -> None:  # TSK-3, TK8
-    task = tasks.async_nolink(gates.hold, "done")
+def test_a_task_may_finish_within_its_shutdown_time(system: ActorSystem, tasks: Tasks, one: Ref, gates: Gates) -> None:
+    # TSK-3, TK8
+    task = within(one, lambda: tasks.async_nolink(gates.hold, "done"))
     gates.wait_for("done")
-    threading.Timer(0.01, gates.let, ["done"]).start()
-    assert task.shutdown(30) == Ok("done")
+    answer = one.request(lambda _: task.shutdown(30))
+    eventually(lambda: len(system.timers) == 1)
+    gates.let("done")
+    assert answer.get(timeout=10) == Ok("done")
 
 
 def test_a_task_that_does_not_end_in_its_shutdown_time_is_killed(
     world: tuple[ActorSystem, Clock], tasks: Tasks, gates: Gates
 ) -> None:  # TSK-3, TK8
     system, clock = world
-    task = tasks.async_nolink(gates.hold)
-    gates.wait_for()
     waiting = puppet(system)
-    task.owner = waiting
+    task = within(waiting, lambda: tasks.async_nolink(gates.hold))
+    gates.wait_for()
     answer = waiting.request(lambda _: task.shutdown(3))
     eventually(lambda: len(system.timers) > 0)
     clock.advance(3)
