@@ -1,7 +1,7 @@
 """What durability costs, and how long it takes to come back: ratios against the bare floor, measured in the same run.
 
-Run it with `python benchmarks/recovery.py`; it prints Markdown. Absolute times depend on the disk; the ratios are medians
-of interleaved rounds, so that a noisy moment hits both sides. Nothing asserts on them.
+Run it with `python benchmarks/recovery.py`; it prints Markdown. Absolute times depend on the disk; the ratios are
+medians of interleaved rounds, so that a noisy moment hits both sides. Nothing asserts on them.
 """
 
 import queue
@@ -13,6 +13,7 @@ import time
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -119,8 +120,8 @@ def durable_steps(writers: int, steps: int, rounds: int = 7) -> tuple[float, flo
                 floor.put(run_id, position, ended)
 
         for number in range(1, rounds + 1):
-            ours.append(in_threads([lambda lease=lease: work(lease, number) for lease in leases]))
-            raw.append(in_threads([lambda lease=lease: work_raw(lease.run_id, number) for lease in leases]))
+            ours.append(in_threads([partial(work, lease, number) for lease in leases]))
+            raw.append(in_threads([partial(work_raw, lease.run_id, number) for lease in leases]))
         floor.close()
     total = writers * steps
     ratio = statistics.median(r / o for o, r in zip(ours, raw, strict=True))
@@ -139,7 +140,7 @@ def resume(steps: int, rounds: int = 5) -> tuple[float, float, float]:
                 lease.begin_step(str(n), "ask", fingerprint)
                 lease.finish_step(str(n), RESULT)
 
-        in_threads([lambda share=share: fill(share) for share in range(32)])
+        in_threads([partial(fill, share) for share in range(32)])
         lease.release()
         ours: list[float] = []
         raw: list[float] = []
@@ -166,8 +167,8 @@ def journal_report() -> str:
     lines = [
         "### Durable steps",
         "",
-        "A step is two durable writes. The floor is bare SQLite (WAL, FULL, one writer thread, group commit) writing the "
-        "same bytes.",
+        "A step is two durable writes. The floor is bare SQLite (WAL, FULL, one writer thread, group commit)",
+        "writing the same bytes.",
         "",
         "| writers | steps/s | floor, steps/s | of the floor |",
         "|---:|---:|---:|---:|",
