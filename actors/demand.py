@@ -104,5 +104,8 @@ def deal_by_partition(
     owners = {partition: subscriber for subscriber, partition in partitions.items()}
     shares: dict[S, list[E]] = {}
     for event in events:
-        shares.setdefault(owners[partition_of(event)], []).append(event)
+        partition = partition_of(event)
+        if partition not in owners:
+            raise ValueError(f"an event belongs to partition {partition!r}, and there is no such partition")
+        shares.setdefault(owners[partition], []).append(event)
     return shares

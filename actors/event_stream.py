@@ -10,7 +10,7 @@ from mlld_sdk.actors.exits import Reason
 from mlld_sdk.actors.feed import Feed
 from mlld_sdk.actors.producers import MOST, Consumer
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.services import spawn
+from mlld_sdk.actors.services import offer, spawn
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
@@ -126,7 +126,7 @@ class EventStream:
 
     def _handled(self) -> None:
         if count := self._window.handled(1):
-            self._pump.cast(count)
+            offer(self._pump, count, beyond_limit=True)
 
 
 def _raise_if_abnormal(reason: Reason) -> None:

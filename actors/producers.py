@@ -24,6 +24,7 @@ lost with it, like any message.
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -43,6 +44,7 @@ from mlld_sdk.actors.exits import Reason
 from mlld_sdk.actors.library_errors import DemandExceeded
 from mlld_sdk.actors.links import Down, Monitor
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import offer
 from mlld_sdk.errors import ConfigurationError
 
 Ref = ActorRef[Any]
@@ -84,10 +86,20 @@ class _Emitting(Actor):
     """Who gets an event: whoever wants most (`demand`), everybody (`broadcast`), or the consumer of the event's
     partition (`partition`)."""
 
+    partitions: ClassVar[tuple[Hashable, ...]] = ()
+    """For `dealing = "partition"`: all there are. Nothing is asked for until each has its consumer."""
+
     _least_most = 1
 
     def __init__(self) -> None:
         super().__init__()
+        if self.dealing not in {"demand", "broadcast", "partition"} or (self.dealing == "partition") == (
+            not self.partitions
+        ):
+            raise ConfigurationError(
+                f"dealing={self.dealing!r}, partitions={self.partitions!r} of {type(self).__name__}",
+                hint='dealing is "demand", "broadcast", or "partition" with its partitions',
+            )
         self._ledger: Ledger[Ref] = Ledger()
         self._partitions: dict[Ref, Hashable] = {}
         self._consumers: dict[Ref, Monitor] = {}
@@ -99,6 +111,8 @@ class _Emitting(Actor):
     @property
     def demand(self) -> int:
         """How many events may be emitted now."""
+        if len(self._partitions) < len(self.partitions):
+            return 0
         return open_demand(self._ledger.wanted, self.dealing)
 
     def emit(self, events: Iterable[Any]) -> None:
@@ -107,11 +121,11 @@ class _Emitting(Actor):
         Raises:
             DemandExceeded: They are more than `demand`; none was given out.
         """
-        batch = events if isinstance(events, Sequence) else list(events)
         room = self.demand
+        batch = events if isinstance(events, Sequence) else list(islice(events, room + 1))
         if len(batch) > room:
             raise DemandExceeded(
-                f"{type(self).__name__} emitted {len(batch)} events where {room} were asked for",
+                f"{type(self).__name__} emitted more events than the {room} that were asked for",
                 hint="emit no more than self.demand; what is left over stays where it comes from",
             )
         if not batch:
@@ -119,7 +133,7 @@ class _Emitting(Actor):
         shares = self._deal(batch)
         self._ledger.serve(shares)
         for consumer, share in shares.items():
-            consumer.cast(_Events(self.actor_ref, share))
+            offer(consumer, _Events(self.actor_ref, share), beyond_limit=True)
 
     def _deal(self, batch: Sequence[Any]) -> dict[Ref, list[Any]]:
         match self.dealing:
@@ -134,10 +148,12 @@ class _Emitting(Actor):
         problem = None
         if message.most < self._least_most:
             problem = f"it needs most >= {self._least_most}"
-        elif self.dealing == "partition" and message.partition in self._partitions.values():
+        elif message.partition in self._partitions.values() and self.partitions:
             problem = f"partition {message.partition!r} has a consumer"
+        elif self.partitions and message.partition not in self.partitions:
+            problem = f"there is no partition {message.partition!r}"
         if problem is not None:
-            message.consumer.cast(_Refused(self.actor_ref, problem))
+            offer(message.consumer, _Refused(self.actor_ref, problem), beyond_limit=True)
             return
         self._consumers[message.consumer] = self.monitor(message.consumer)
         self._partitions[message.consumer] = message.partition
@@ -215,7 +231,7 @@ class _Receiving(Actor):
             raise ConfigurationError(f"{self.actor_ref} is subscribed to {producer} already")
         source = _Source(Window(most, least), self.monitor(producer), when_it_ends, manual=manual)
         self._sources[producer] = source
-        producer.cast(_Subscribe(self.actor_ref, most, partition))
+        offer(producer, _Subscribe(self.actor_ref, most, partition), beyond_limit=True)
         self._begin_asking(producer, source)
 
     def unsubscribe_from(self, producer: Ref) -> None:
@@ -223,7 +239,7 @@ class _Receiving(Actor):
         source = self._sources.pop(producer, None)
         if source is not None:
             source.monitor.cancel()
-            producer.cast(_Cancel(self.actor_ref))
+            offer(producer, _Cancel(self.actor_ref), beyond_limit=True)
 
     def ask(self, producer: Ref, count: int) -> None:
         """Ask for `count` more events; for a subscription made with `manual=True`.
@@ -235,14 +251,14 @@ class _Receiving(Actor):
         if window.outstanding + count > window.most:
             raise DemandExceeded(f"asked for {count} with {window.outstanding} of {window.most} outstanding")
         window.outstanding += count
-        producer.cast(_Ask(self.actor_ref, count))
+        offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
 
     def on_producer_end(self, producer: Ref, reason: Reason) -> Any:
         """Be told that a producer has ended and all its events are handled; may return `Stop`."""
 
     def _begin_asking(self, producer: Ref, source: _Source) -> None:
         if not source.manual:
-            producer.cast(_Ask(self.actor_ref, source.window.first()))
+            offer(producer, _Ask(self.actor_ref, source.window.first()), beyond_limit=True)
 
     def _take_events(self, events: list[Any], producer: Ref) -> None:
         raise NotImplementedError
@@ -313,7 +329,7 @@ class Consumer(_Receiving):
         if source.manual:
             source.window.outstanding -= len(events)
         elif count := source.window.handled(len(events)):
-            producer.cast(_Ask(self.actor_ref, count))
+            offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
 
 
 class ProducerConsumer(_Receiving, _Emitting):
@@ -370,4 +386,4 @@ class ProducerConsumer(_Receiving, _Emitting):
             room = min(wanted, source.window.most) - self._on_the_way
             if room > 0:
                 self._on_the_way += room
-                producer.cast(_Ask(self.actor_ref, room))
+                offer(producer, _Ask(self.actor_ref, room), beyond_limit=True)

@@ -1,5 +1,6 @@
 """The arithmetic of demand: what is asked, what may be emitted, who gets it."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,8 @@ def test_a_broadcast_goes_as_far_as_the_least_eager(wanted: dict[str, int]) -> N
 def test_partitions_get_their_own_events_in_order() -> None:  # DEM-3
     shares = deal_by_partition({"even": 0, "odd": 1}, [1, 2, 3, 4], lambda event: event % 2)
     assert shares == {"odd": [1, 3], "even": [2, 4]}
+    with pytest.raises(ValueError, match="no such partition"):
+        deal_by_partition({"even": 0}, [1], lambda event: event % 2)
 
 
 def test_a_ledger_counts_what_is_still_owed() -> None:

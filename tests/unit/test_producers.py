@@ -1,6 +1,7 @@
 """Producers and consumers: nothing is emitted that was not asked for."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,7 @@ class Everybody(Numbers):
 
 class Halves(Numbers):
     dealing = "partition"
+    partitions = (0, 1)
 
     def partition_of(self, event: Any) -> Any:
         return event % 2
@@ -131,7 +133,7 @@ def test_emitting_more_than_asked_for_is_an_error_and_gives_nothing_out(system: 
     consumer = system.start(Collector, (source,), {"most": 2, "least": 0})
     eventually(lambda: source.call(lambda me: me.demand) == 2)
     error, demand = source.call(refused)
-    assert "3 events where 2 were asked for" in str(error)
+    assert "more events than the 2 that were asked for" in str(error)
     assert (demand, collected(consumer)) == (2, [])
 
     class Greedy(Producer):
@@ -141,6 +143,16 @@ def test_emitting_more_than_asked_for_is_an_error_and_gives_nothing_out(system: 
     greedy = system.start(Greedy)
     system.start(Collector, (greedy,), {"when_it_ends": "stay"})
     assert "DemandExceeded" in str(greedy.join(10))
+
+
+def test_events_without_end_are_looked_at_only_as_far_as_they_may_be_emitted(system: ActorSystem) -> None:  # DEM-1
+    class Endless(Producer):
+        def on_demand(self, count: int) -> Any:
+            return itertools.count()
+
+    endless = system.start(Endless)
+    system.start(Collector, (endless,), {"when_it_ends": "stay"})
+    assert "DemandExceeded" in str(endless.join(10))
 
 
 def test_events_dealt_by_demand_go_to_one_consumer_each(system: ActorSystem) -> None:  # DEM-3
@@ -182,7 +194,31 @@ def test_a_partition_has_one_consumer(system: ActorSystem) -> None:  # DEM-3
     first = system.start(Collector, (source,), {"partition": 0})
     second = system.start(Collector, (source,), {"partition": 0})
     assert "refused" in str(second.join(10))
+    stranger = system.start(Collector, (source,), {"partition": 2})
+    assert "no partition 2" in str(stranger.join(10))
     assert first.is_alive()
+
+
+def test_nothing_is_asked_for_until_every_partition_has_its_consumer(system: ActorSystem) -> None:  # DEM-3
+    source = system.start(Halves, (100,))
+    even = system.start(Collector, (source,), {"partition": 0, "most": 10})
+    eventually(lambda: source.call(lambda me: list(me._ledger.wanted.values())) == [10])
+    assert source.call(lambda me: (me.asked, me.demand)) == ([], 0)
+    odd = system.start(Collector, (source,), {"partition": 1, "most": 10})
+    assert eventually(lambda: len(collected(even)) >= 5 and len(collected(odd)) >= 5)
+    odd.kill()
+    eventually(lambda: source.call(lambda me: len(me._consumers)) == 1)
+    emitted = source.call(lambda me: me.next)
+    assert source.call(lambda me: (me.demand, me.next)) == (0, emitted)
+    assert source.is_alive()
+
+
+@pytest.mark.parametrize(("dealing", "partitions"), [("partition", ()), ("demand", (1,)), ("random", ())])
+def test_bad_dealing_is_named(system: ActorSystem, dealing: str, partitions: tuple[int, ...]) -> None:
+    wrong = type("Wrong", (Numbers,), {"dealing": dealing, "partitions": partitions})
+    with pytest.raises(StartFailed) as failed:
+        system.start(wrong)
+    assert "dealing" in str(failed.value.__cause__)
 
 
 def test_the_demand_of_a_dead_consumer_is_gone(system: ActorSystem) -> None:  # DEM-4

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors import task_supervisor
-from mlld_sdk.actors.actor import current_actor
+from mlld_sdk.actors.actor import Actor, current_actor
 from mlld_sdk.actors.errors import ActorDead, CallCancelled, DeadlockDetected, NoSuchActor
 from mlld_sdk.actors.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks
@@ -547,6 +547,29 @@ def test_a_coroutine_awaits_a_task_without_stopping_its_loop(tasks: Tasks, gates
         return await task
 
     assert asyncio.run(main()) == "value"
+
+
+def test_many_tasks_are_awaited_together(tasks: Tasks) -> None:  # TSK-8
+    async def main() -> list[int]:
+        return await asyncio.gather(*[tasks.async_nolink(pow, 2, number) for number in range(4)])
+
+    assert asyncio.run(main()) == [1, 2, 4, 8]
+
+
+def test_an_actor_with_coroutine_hooks_owns_awaits_and_streams_its_tasks(system: ActorSystem, tasks: Tasks) -> None:
+    # TSK-2, TSK-8, STR-7
+    class Asynchronous(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            linked = await tasks.async_(pow, 2, message)
+            streamed = [item.value async for item in tasks.async_stream(range(message), double)]
+            return linked, streamed, await tasks.async_nolink(callers)
+
+    ref = system.start(Asynchronous)
+    assert ref.call(3) == (8, [0, 2, 4], (ref,))
+
+
+def double(number: int) -> int:
+    return number * 2
 
 
 def test_cancelling_the_await_kills_the_task(tasks: Tasks, gates: Gates) -> None:  # TSK-8
