@@ -1,0 +1,48 @@
+"""How much of everything an engine may use, and what it has used so far."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+__all__ = ["EngineStats", "Limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much of everything an engine may use of this process, and how patient its end is.
+
+    Attributes:
+        in_flight: Requests at once; one more is refused with `EngineOverloaded`.
+        queued_bytes: Bytes waiting because the engine does not read; beyond it requests are refused.
+        line_bytes: Longest protocol line; a longer one ends the engine as `EngineBabbling`.
+        stderr_bytes: How much of stderr's end is kept.
+        noise_lines: How many lines that are no protocol are kept (the last ones, 400 bytes of each).
+        cancel_grace: Seconds an engine gets to confirm a cancel before it is ended (exclusive), or before the call
+            ends without the confirmation (shared).
+        term_grace: Seconds between SIGTERM and SIGKILL.
+        burial: Seconds the reaping of descendants may take before a call is answered without it.
+    """
+
+    in_flight: int = 1024
+    queued_bytes: int = 16 * 1024 * 1024
+    line_bytes: int = 256 * 1024 * 1024
+    stderr_bytes: int = 16 * 1024
+    noise_lines: int = 32
+    cancel_grace: float = 0.25
+    term_grace: float = 0.2
+    burial: float = 2.0
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine has done so far, in numbers."""
+
+    submitted: int = 0
+    finished: int = 0
+    in_flight: int = 0
+    events: int = 0
+    debug_dropped: int = 0
+    noise_lines: int = 0
+    salvaged: int = 0
+    unknown_ids: int = 0
+    unrouted_events: int = 0
+    queued_bytes: int = 0
