@@ -100,7 +100,7 @@ class Mailbox:
         """Put something into the system lane: handled before any waiting message, refused when closed."""
         lane = self._system
         if lane is None:
-            with _making:
+            with making:
                 lane = self._system
                 if lane is None:
                     lane = self._system = SimpleQueue()
@@ -137,7 +137,7 @@ class Mailbox:
 
     def call_waiting_senders(self) -> None:
         """Wake the senders that wait for room; they look for themselves."""
-        with _making:
+        with making:
             waiting, self._room = self._room, None
         for wake in waiting or ():
             wake()
@@ -204,7 +204,7 @@ class Mailbox:
     def _sleep_until_called(self, limit: int, left: float) -> None:
         gate = allocate_lock()
         gate.acquire()
-        with _making:
+        with making:
             if self._room is None:
                 self._room = []
             self._room.append(gate.release)
@@ -219,6 +219,6 @@ class Mailbox:
                 worker.exit_blocking()
 
 
-_making = RLock()
+making = RLock()
 """Held for an instant, when a mailbox gets its first system message or a blocked sender. Re-entrant because the
 garbage collector may run somebody's `__del__` in between, and that may send too."""

@@ -33,6 +33,7 @@ from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.life import Life
 from mlld_sdk.actors.links import topology
 from mlld_sdk.actors.loops import LoopThread
+from mlld_sdk.actors.mailbox import making
 from mlld_sdk.actors.names import Name, NameTable, Via
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.scheduler import OwnThread, Scheduler
@@ -656,15 +657,32 @@ def _at_exit() -> None:
         system.stop(2.0)
 
 
-def _after_fork() -> None:
+_PROCESS_WIDE_LOCKS = (_default_lock, topology, making)
+
+
+def _before_fork() -> None:
+    # Held across the fork, so that the copy does not inherit them held by a thread it does not have.
+    for lock in _PROCESS_WIDE_LOCKS:
+        lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for lock in reversed(_PROCESS_WIDE_LOCKS):
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _default
+    for lock in reversed(_PROCESS_WIDE_LOCKS):
+        lock.release()
     for system in list(_living):
         system.disable()
-    global _default
+    fenced.clear()
     _default = None
 
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 __all__ = ["ActorDead", "ActorSystem", "Counters", "StopReport", "current_system", "default_system"]
