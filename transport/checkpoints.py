@@ -9,8 +9,8 @@ A cache belongs to one script name and is a folder of three things:
   results/sha256-<64 hex>.json    one stored value for each key
 ```
 
-A call is stored in the order result file, index row, manifest, so a crash leaves at worst a result nobody points at or a
-torn last row. The key depends on the function's name and its arguments alone. Both the embedded engine and the host's
+A call is stored in the order result file, index row, manifest, so a crash leaves at worst a result nobody points at or
+a torn last row. The key depends on the function's name and its arguments alone. Both the embedded engine and the host's
 checkpoint API work on this module; it needs nothing but the standard library.
 """
 

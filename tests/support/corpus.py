@@ -3,6 +3,7 @@
 `tests/corpus/README.md` tells the formats. `MLLD_COMMAND=... python -m tests.support.corpus` records the answers anew.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 ANSWERS = CORPUS / "answers"
@@ -74,14 +75,12 @@ class Engine:
         self._buffer = b""
         self._id = 0
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None

@@ -1,9 +1,10 @@
 """Replaying recorded conversations with the real engine against another engine.
 
-`tests/golden/README.md` tells the format. A replay sends every recorded line at the moment the recording had it: as soon
-as everything recorded before it has arrived. What came is normalised as the recording was and compared line by line.
+`tests/golden/README.md` tells the format. A replay sends every recorded line at the moment the recording had it: as
+soon as everything recorded before it has arrived. What came is normalised as the recording was and compared.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -149,10 +150,7 @@ class Replay:
         return [*self._came, *exits, *observed], [*wanted, *tail_wanted]
 
     def _send(self, line: dict[str, Any], position: int) -> None:
-        if "raw" in line:
-            data = line["raw"].encode("utf-8", "surrogatepass")
-        else:
-            data = self._localised(line["line"])
+        data = line["raw"].encode("utf-8", "surrogatepass") if "raw" in line else self._localised(line["line"])
         if self._is_early_control(line, position):
             self._send_until_accepted(data, line["line"]["id"])
             return
@@ -185,19 +183,24 @@ class Replay:
     def _send_until_accepted(self, data: bytes, request_id: Any) -> None:
         """Send again as long as the target is not active yet, as a client has to with the real engine."""
         deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < deadline:
-            with self._changed:
-                start = len(self._came)
-            self._write(data)
-            with self._changed:
-                self._changed.wait_for(lambda: self._answer(start, request_id) is not None or self._ended, DEADLINE)
-                answer = self._answer(start, request_id)
-                if answer is None:
-                    return
-                error = self._came[answer]["line"]["result"].get("error", {})
-                if error.get("code") != "REQUEST_NOT_FOUND":
-                    return
-                del self._came[answer]
+        while time.monotonic() < deadline and self._refused(data, request_id):
+            pass
+
+    def _refused(self, data: bytes, request_id: Any) -> bool:
+        """Send a line and say whether it was answered REQUEST_NOT_FOUND; that answer is forgotten."""
+        with self._changed:
+            start = len(self._came)
+        self._write(data)
+        with self._changed:
+            self._changed.wait_for(lambda: self._answer(start, request_id) is not None or self._ended, DEADLINE)
+            answer = self._answer(start, request_id)
+            if answer is None or self._code(answer) != "REQUEST_NOT_FOUND":
+                return False
+            del self._came[answer]
+            return True
+
+    def _code(self, position: int) -> str | None:
+        return self._came[position]["line"]["result"].get("error", {}).get("code")
 
     def _answer(self, start: int, request_id: Any) -> int | None:
         for position in range(start, len(self._came)):
@@ -269,10 +272,8 @@ class Replay:
 
     def close(self) -> None:
         """End the engine and what it left behind."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self._reader.join(DEADLINE)
         for pipe in (self.process.stdin, self.process.stdout):

@@ -16,13 +16,13 @@ from mlld_sdk.transport.embedded.syntax import (
     Field,
     For,
     Loop,
-    Method,
     Reference,
     Shell,
     Span,
     Template,
     Unsupported,
     When,
+    root_of,
 )
 from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text, text_of
 
@@ -82,7 +82,8 @@ class Calls:
             )
         if not isinstance(target.data, Function):
             raise ScriptError(
-                f"Interpreter error (undefined): Variable {name} is not executable (type: {_variable_kind(target.data)})",
+                f"Interpreter error (undefined): Variable {name} is not executable "
+                f"(type: {_variable_kind(target.data)})",
                 "INTERPRETATION_FAILED",
                 "MlldInterpreterError",
             )
@@ -192,7 +193,7 @@ class Calls:
         stdin: str | None = None,
         statement: bool = False,
     ) -> Value:
-        """Run `sh` or `cmd` and give what it printed; a failing command gives its stdout, or its stderr when that is empty."""
+        """Run `sh` or `cmd` and give what it printed: stdout, or stderr when that is empty, however it ended."""
         self.run.step()
         if node.stream:
             self.run.streamed = True
@@ -273,15 +274,11 @@ class Calls:
 def keyed(nodes: tuple[Any, ...], values: list[Value]) -> list[Any]:
     """Give arguments as the cache's key has them: what was written or computed in place counts as text."""
     return [
-        _storable(value.data) if isinstance(value.data, (list, dict, Function)) or _is_named(node) else _as_text(value)
+        _storable(value.data)
+        if isinstance(value.data, (list, dict, Function)) or isinstance(root_of(node), Reference)
+        else _as_text(value)
         for node, value in zip(nodes, values, strict=True)
     ]
-
-
-def _is_named(node: Any) -> bool:
-    while isinstance(node, (Field, Method)):
-        node = node.target
-    return isinstance(node, Reference)
 
 
 def _as_text(value: Value) -> str:

@@ -29,7 +29,8 @@ class UnsupportedConstruct(ScriptError):
 
     def __init__(self, construct: str, line: int) -> None:
         super().__init__(
-            f"{construct} (line {line}) is outside the embedded engine's subset of mlld; run this script on the real engine",
+            f"{construct} (line {line}) is outside the embedded engine's subset of mlld; "
+            "run this script on the real engine",
             "UNSUPPORTED_CONSTRUCT",
             "UnsupportedConstruct",
         )

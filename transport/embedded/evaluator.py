@@ -38,6 +38,7 @@ from mlld_sdk.transport.embedded.syntax import (
     Ternary,
     Unary,
     When,
+    root_of,
 )
 from mlld_sdk.transport.embedded.values import NOTHING, Value, inline_text, is_truthy, ordered, text_of
 
@@ -122,10 +123,8 @@ class Evaluator(Calls):
         return Value("".join(pieces), merge(*origins))
 
     def _hole(self, hole: Hole, scope: Scope) -> Value:
-        head = hole.value
-        while not isinstance(head, (Reference, Call, str)):
-            head = head.target
-        known = not isinstance(head, Reference) or self.lookup(head.name, scope) is not None
+        root = root_of(hole.value)
+        known = not isinstance(root, Reference) or self.lookup(root.name, scope) is not None
         if hole.default is not None:
             value = self.evaluate(hole.value, scope) if known else NOTHING
             return self.evaluate(hole.default, scope) if value.data is None else value
@@ -195,12 +194,9 @@ class Evaluator(Calls):
 
     def _lenient(self, node: Any, scope: Scope) -> Value:
         """Evaluate an operand; an unknown variable counts as nothing there."""
-        if isinstance(node, (Reference, Field)):
-            head = node
-            while isinstance(head, Field):
-                head = head.target
-            if isinstance(head, Reference) and self.lookup(head.name, scope) is None:
-                return NOTHING
+        root = root_of(node)
+        if isinstance(root, Reference) and self.lookup(root.name, scope) is None:
+            return NOTHING
         return self.evaluate(node, scope)
 
     def _unary(self, node: Unary, scope: Scope) -> Value:
@@ -222,7 +218,7 @@ class Evaluator(Calls):
             return Value(equal(left.data, right.data) is (operator == "=="), origin)
         if operator in ("<", ">", "<=", ">="):
             return Value(compare(operator, left.data, right.data), origin)
-        return Value(calculate(operator, left.data, right.data, ""), origin)
+        return Value(calculate(operator, left.data, right.data), origin)
 
     def _ternary(self, node: Ternary, scope: Scope) -> Value:
         chosen = node.yes if is_truthy(self._lenient(node.condition, scope).data) else node.no
@@ -249,7 +245,8 @@ class Evaluator(Calls):
             if branch.condition is None or branch.condition == Literal("none"):
                 return branch.action
             value = self._lenient(branch.condition, scope)
-            if is_truthy(value.data) if subject is None else fits(subject.data, value.data):
+            chosen = is_truthy(value.data) if subject is None else fits(subject.data, value.data)
+            if chosen:
                 return branch.action
         return None
 

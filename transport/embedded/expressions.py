@@ -230,7 +230,7 @@ class ExpressionParser(TemplateParser):
         raise self.error("Loop pacing expects a duration like 1s or 500ms.")
 
     def postfix(self, target: Any, start: int, *, tight: bool) -> Any:
-        """Read fields, indexes, calls and methods behind `target`; `tight` inside a text, where a dot may end a sentence."""
+        """Read fields, indexes, calls and methods behind `target`; `tight` inside a text, where `[` may be text."""
         while True:
             char = self.peek()
             if char == "." and self.peek(1) in WORD and self.peek(1):

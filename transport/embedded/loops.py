@@ -140,7 +140,7 @@ class Loops(Evaluator):
                     if pace:
                         self.run.sleep(pace)
                     results[at] = one(at)
-            except BaseException as error:  # carried to the thread that waits for the workers
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for the workers
                 failures.append(error)
             finally:
                 self.run.turn.hand_on()

@@ -14,6 +14,7 @@ from typing import NoReturn
 from mlld_sdk.transport.embedded.options import BadOptions
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+SIGNALS = ("KILL", "ABRT", "SEGV", "HUP", "QUIT")
 FLOOD_LINE = b"x" * 79 + b"\n"
 KEYS = {
     "refuse-to-start": "exit with this code before the first answer",
@@ -21,7 +22,7 @@ KEYS = {
     "die-at-request": "die when the n-th process/execute request arrives",
     "die-at-step": "die when the n-th llm call of the process starts",
     "die-after-step": "die right after the n-th llm call of the process was stored",
-    "die-with": "how to die: an exit code, or KILL, TERM, ABRT, SEGV (default 1)",
+    "die-with": "how to die: an exit code, or KILL, ABRT, SEGV, HUP, QUIT (default 1)",
     "hang-at-request": "answer nothing any more from the n-th request on",
     "hang-at-step": "never return from the n-th llm call",
     "stop-reading-after": "read no more after n lines, but keep the pipe open",
@@ -39,6 +40,9 @@ KEYS = {
     "once": "path: misbehave only if this file does not exist yet, and create it",
 }
 
+WORDS = frozenset(("die-with", "forge-id", "orphans", "once", "ignore-sigterm", "ignore-eof"))
+SIZED = frozenset(("flood-stdout", "flood-stderr", "leak"))
+
 
 def size(text: str) -> int:
     """Read `64k`, `10m` or a number of bytes."""
@@ -54,6 +58,9 @@ class Misbehaviour:
         if unknown:
             raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
         self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
+        how = keys.get("die-with", "1")
+        if not how.isdigit() and how.upper() not in SIGNALS:
+            raise BadOptions(f"die-with={how} is neither an exit code nor a signal\nsignals: {', '.join(SIGNALS)}")
         self._lock = threading.Lock()
         self._requests = 0
         self._steps = 0
@@ -62,11 +69,8 @@ class Misbehaviour:
         self._lines_written = 0
         self._kept: list[bytes] = []
         try:
-            self._numbers = {
-                key: float(self._keys[key]) for key in self._keys if key not in ("die-with", "forge-id", "orphans", "once")
-                and not key.startswith(("flood", "leak", "ignore"))
-            }  # fmt: skip
-            self._sizes = {key: size(self._keys[key]) for key in self._keys if key.startswith(("flood", "leak"))}
+            self._numbers = {key: float(value) for key, value in self._keys.items() if key not in WORDS | SIZED}
+            self._sizes = {key: size(value) for key, value in self._keys.items() if key in SIZED}
         except ValueError as error:
             raise BadOptions(f"not a number in --misbehave: {error}\nuse KEY=NUMBER") from None
 
@@ -145,8 +149,7 @@ class Misbehaviour:
         how = self._keys.get("die-with", "1")
         if how.isdigit():
             os._exit(int(how))
-        number = getattr(signal, f"SIG{how.upper()}", signal.SIGKILL)
-        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+        number = getattr(signal, f"SIG{how.upper()}")
         os.kill(os.getpid(), number)
         hang()
 

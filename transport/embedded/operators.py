@@ -64,7 +64,7 @@ def compare(operator: str, left: Any, right: Any) -> bool:
     return first <= second if operator == "<=" else first >= second
 
 
-def calculate(operator: str, left: Any, right: Any, place: str) -> float:
+def calculate(operator: str, left: Any, right: Any) -> float:
     """Calculate with numbers.
 
     Raises:
@@ -74,8 +74,7 @@ def calculate(operator: str, left: Any, right: Any, place: str) -> float:
         first, second = to_number(left), to_number(right)
         if math.isnan(first) or math.isnan(second):
             raise ScriptError(
-                "Directive error (expression): String concatenation with + is not supported. Use template strings instead. "
-                f"Hint: Use template interpolation such as `@first @second` instead of @first + @second.{place}",
+                "Two texts cannot be added with +; put them into one template",
                 "STRING_CONCAT_WITH_PLUS",
                 "MlldDirectiveError",
             )

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-USAGE = """usage: python -m mlld_sdk.transport.embedded live --stdio [--like-real] [--survive] [--misbehave KEY=VALUE,...]
+USAGE = """usage: python -m mlld_sdk.transport.embedded live --stdio [--like-real] [--survive] [--misbehave K=V,...]
 
   live --stdio   read requests from stdin and answer on stdout, one JSON object a line
   --like-real    take on the habits of the real engine: death after a failure, ghosts, truncation, late activation

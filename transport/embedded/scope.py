@@ -62,9 +62,7 @@ class Scope:
         """
         if name in self._lines:
             raise ScriptError(
-                f"Interpreter error (variable-redefinition): Variable '{name}' is already defined and cannot be redefined. "
-                f"Originally defined at {self._lines.get(name, 'unknown')}. Variables in mlld are immutable by design. "
-                f"Use a different variable name or remove one of the definitions.{here}",
+                f"Variable '{name}' is already defined, at {self._lines.get(name, 'unknown')}{here}",
                 "VARIABLE_REDEFINITION",
                 "VariableRedefinitionError",
             )

@@ -214,7 +214,7 @@ class Server:
         self._abort(request, Aborted())
 
     def _abort(self, request: Active, failure: ScriptError) -> None:
-        """Stop a request. The real engine answers at once and lets the script run on; this one answers when it has stopped."""
+        """Stop a request. The real engine answers at once and lets the script run on; this one answers afterwards."""
         if self.extended:
             request.early = request.early or failure
             if request.run is not None:

@@ -1,7 +1,7 @@
 """`sig:*`, `fs:status` and `file:write`: who signed which file, and whether it has changed since.
 
-Signatures are kept as the real engine keeps them, in `.sig` below the project root: a hash, a name and a time. They prove
-nothing against somebody who can write there.
+Signatures are kept as the real engine keeps them, in `.sig` below the project root: a hash, a name and a time. They
+prove nothing against somebody who can write there.
 """
 
 import fnmatch
@@ -210,7 +210,7 @@ def _uuid() -> str:
 
 
 def write_signed(folder: str, path: str, content: str, script: str, env: Env) -> dict[str, Any]:
-    """Write a file for `file:write` and sign it for the script. A path outside the project is written before it is refused."""
+    """Write a file for `file:write` and sign it for the script; outside the project it is written, then refused."""
     target = os.path.normpath(os.path.join(folder, path))
     root = project_root(folder)
     _write(target, content.encode("utf-8", "surrogatepass"))

@@ -21,7 +21,6 @@ from mlld_sdk.transport.embedded.syntax import (
     Done,
     Exe,
     Export,
-    Field,
     For,
     If,
     Import,
@@ -30,7 +29,6 @@ from mlld_sdk.transport.embedded.syntax import (
     Literal,
     Log,
     Loop,
-    Method,
     ObjectLiteral,
     Output,
     Pipe,
@@ -46,6 +44,7 @@ from mlld_sdk.transport.embedded.syntax import (
     Unsupported,
     Var,
     When,
+    root_of,
 )
 from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
 
@@ -114,13 +113,12 @@ class Interpreter(Loops):
         return value._replace(origin=merge(labels, value.origin))
 
     def _assigned(self, node: Any, scope: Scope, span: Span) -> Value:
-        head = node.source if isinstance(node, Pipe) else node
-        while isinstance(head, (Field, Method)):
-            head = head.target
+        head = root_of(node.source if isinstance(node, Pipe) else node)
         if isinstance(head, Reference) and self.lookup(head.name, scope) is None:
             point = self.run.positions.point(span.start)
+            place = f"line {point['line']}, column {point['column']}"
             raise ScriptError(
-                f"Directive error (var): Variable not found: {head.name} at line {point['line']}, column {point['column']}",
+                f"Directive error (var): Variable not found: {head.name} at {place}",
                 "VALIDATION_FAILED",
                 "MlldDirectiveError",
             )

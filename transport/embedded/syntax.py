@@ -202,6 +202,13 @@ class Unsupported(NamedTuple):
     facts: dict[str, Any]
 
 
+def root_of(node: Any) -> Any:
+    """Find what fields, slices and methods hang on: `@x` of `@x.a[0].trim()`."""
+    while isinstance(node, (Field, Slice, Method)):
+        node = node.target
+    return node
+
+
 # --- statements -----------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ class Value(NamedTuple):
     Attributes:
         data: The value.
         origin: Where it came from.
-        text: How it prints, when that is not what `data` would print: the text of a JSON file, the `null` of a function.
+        text: How it prints, when that is not what `data` would print: the text of a JSON file, a function's `null`.
     """
 
     data: Any

@@ -46,8 +46,8 @@ def read_lines(descriptor: int, wake: int) -> Iterator[str]:
 
     Args:
         descriptor: Where to read.
-        wake: Becomes readable when a signal has arrived. Any thread may have taken it, so waiting for the requests alone
-            could go on for ever.
+        wake: Becomes readable when a signal has arrived. Any thread may have taken it, so waiting for the requests
+            alone could go on for ever.
     """
     rest = b""
     poll = select.poll()
