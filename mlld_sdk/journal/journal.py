@@ -375,6 +375,10 @@ class Journal:
         """List events of the common stream or of a run, from the number behind `after`."""
         return self._store.read(lambda reader: reader.events(run_id, after, limit))
 
+    def event_data(self, event: EventRecord) -> Any:
+        """Read what an event says beside its name."""
+        return None if event.data is msgspec.UNSET else self.values.decode(event.data, f"event {event.n}")
+
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def prune(

@@ -113,7 +113,7 @@ class SqliteTx:
         cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         if self._execute(size).fetchone()[0] <= max_bytes:
-            return dict(cursor), True  # the whole file is smaller
+            return dict(cursor.fetchall()), True  # the whole file is smaller
         found: dict[str, bytes] = {}
         total = 0
         while rows := cursor.fetchmany(5000):

@@ -751,7 +751,8 @@ def test_the_common_stream_keeps_the_newest_events_and_is_read_on_from_a_number(
         assert journal.append_event("tick", {"n": n}).n == n + 1
     assert [event.n for event in journal.events()] == [3, 4, 5]
     assert [event.n for event in journal.events(after=3, limit=1)] == [4]
-    assert journal.values.decode(journal.events(after=4)[0].data, "data") == {"n": 4}
+    assert journal.event_data(journal.events(after=4)[0]) == {"n": 4}
+    assert journal.event_data(journal.append_event("tock")) is None
 
 
 def test_receipts_belong_to_their_run(journal: Journal) -> None:  # J-81
