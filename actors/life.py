@@ -354,6 +354,12 @@ class Life(Mailbox):
         if current is not None and current[1] is not None and not current[1].done:
             current[1].try_set_exception(self.dead())
 
+    def tell_when_started(self, starter: Future[Any]) -> None:
+        """Answer `starter` when the start is over, however it goes; at once if it has ended already."""
+        self.starter = starter
+        if self.reason is not None:
+            self._tell_starter(starter, self.reason, None)
+
     def _tell_starter(self, starter: Future[Any], reason: Reason, error: BaseException | None) -> None:
         if isinstance(error, StartIgnored | StartFailed):
             starter.try_set_exception(error)

@@ -8,7 +8,7 @@ import pykka
 
 from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
-from mlld_sdk.actors.errors import ActorDead, CallingSelf, CallTimeout, MailboxFull
+from mlld_sdk.actors.errors import ActorDead, ActorError, CallingSelf, CallTimeout, MailboxFull
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.future import PENDING, VALUE, Future
 from mlld_sdk.actors.life import RUNNING, STARTING, EndInTurn, EndNow, Life, Request
@@ -297,6 +297,8 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
                 caller.waited()
 
     def _wait(self, message: Any, future: Future[Any], timeout: float | None) -> Any:
+        if context.on_loop:
+            raise ActorError("a blocking call on the event loop's thread", hint="await ref.request(message)")
         if context.cell is self.cell:
             raise CallingSelf(
                 f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"

@@ -20,6 +20,7 @@ from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
 from mlld_sdk.actors.errors import (
     ActorDead,
+    ActorError,
     AlreadyStarted,
     CallingSelf,
     CallTimeout,
@@ -28,7 +29,7 @@ from mlld_sdk.actors.errors import (
     StartTimeout,
     SystemStopped,
 )
-from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, Other, crash
+from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, Other, crash, reason_of
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.life import Life
 from mlld_sdk.actors.links import topology
@@ -184,7 +185,6 @@ class ActorSystem:
         self._own_threads: dict[Life, OwnThread] = {}
         self._in_pykka_registry = in_pykka_registry
         self._closed = False
-        self._lock = threading.RLock()
         self._switch_interval_before: float | None = None
         if switch_interval is not None:
             self._switch_interval_before = sys.getswitchinterval()
@@ -232,13 +232,15 @@ class ActorSystem:
             AlreadyStarted: The name is taken; nothing of the actor has run.
             StartIgnored: It declined.
         """
+        if context.on_loop and traits_of(actor_class).starts:
+            raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
         cell = self._create(actor_class, args, kwargs, name, parent, label)
         if not cell.traits.starts:
             cell.open()
             return cast("ActorRef[A]", cell.ref)
         started: Future[ActorRef[A]] = Future()
         started._target = cell
-        cell.starter = started
+        cell.tell_when_started(started)
         if cell.traits.caller_runs and not context.on_loop:
             cell.run()
         else:
@@ -277,7 +279,7 @@ class ActorSystem:
             cell.open()
             started.try_set(cast("ActorRef[A]", cell.ref))
             return started
-        cell.starter = started
+        cell.tell_when_started(started)
         if timeout is not None:
             timer = self.timers.after(
                 timeout, lambda: cell.kill(Killed("it did not start in time"), _start_timeout(cell, timeout))
@@ -337,17 +339,19 @@ class ActorSystem:
                     f"the name {cell.label!r} is taken by {holder.path}", reason=Other("already started"), holder=holder
                 )
         with topology:
-            if above is not None:
-                if above.ending is not None:
-                    cell.ending = cell.reason = NOPROC
-                else:
+            refused = self._has_stopped() or (above is not None and above.ending is not None)
+            if refused:
+                cell.ending = cell.reason = NOPROC
+            else:
+                if above is not None:
                     if above.links is None:
                         above.links = {}
                     above.links[cell] = True
-            self._cells[cell.epoch] = cell
-        if cell.reason is not None:
+                self._cells[cell.epoch] = cell
+        if refused:
             self.forget(cell)
-            raise StartFailed(f"{cell.label} did not start: its parent has ended", reason=NOPROC)
+            why = "its system has stopped" if self._has_stopped() else "its parent has ended"
+            raise StartFailed(f"{cell.label} did not start: {why}", reason=NOPROC)
         if self._in_pykka_registry:
             ActorRegistry.register(cell.ref)
         if cell.traits.threaded:
@@ -358,14 +362,18 @@ class ActorSystem:
             cell.actor = actor
             actor.__init__(*args, **(kwargs or {}))
         except BaseException as error:
-            if raw or not isinstance(error, Exception):
+            interrupted = isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+            if raw or interrupted:
                 cell.finish(crash(error), error)
                 raise
             started: Future[Any] = Future()
-            cell.starter = started
-            cell.finish(crash(error), error)
+            cell.tell_when_started(started)
+            cell.finish(reason_of(error), error)
             started.get(timeout=0)
         return cell
+
+    def _has_stopped(self) -> bool:
+        return self._closed
 
     def _give_thread(self, cell: Cell) -> None:
         try:
@@ -379,6 +387,8 @@ class ActorSystem:
             ) from error
         self._own_threads[cell] = own
         cell.schedule = own.schedule
+        if cell.reason is not None:  # killed by its name meanwhile
+            self.forget(cell)
 
     # -- finding actors
 
@@ -550,7 +560,7 @@ class ActorSystem:
         caller = current_cell()
         if caller is not None and caller.system is self:
             raise CallingSelf(f"{caller.path} stops the system it lives in", hint="let a thread outside do it")
-        with self._lock:
+        with topology:
             if self._closed:
                 return StopReport()
             self._closed = True

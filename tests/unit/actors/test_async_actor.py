@@ -8,7 +8,7 @@ import pytest
 
 from mlld_sdk.actors.actor import Actor, current_actor
 from mlld_sdk.actors.directives import IGNORE, Continue, Reply, Stop
-from mlld_sdk.actors.errors import ActorCrashed, StartFailed, StartIgnored
+from mlld_sdk.actors.errors import ActorCrashed, ActorError, StartFailed, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, Crash, Other
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
@@ -128,6 +128,18 @@ def test_an_async_actor_can_await_another(system: ActorSystem) -> None:
             return [await message.request(number) for number in range(3)]
 
     assert system.start(Asks).ask(system.start(Puppet), timeout=10) == [0, 1, 2]
+
+
+def test_an_async_actor_starts_others_without_blocking_the_loop(system: ActorSystem) -> None:  # T-24
+    class Starts(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            with pytest.raises(ActorError, match="event loop"):
+                self.start_link(Async)
+            return await self.system.start_soon(Async, parent=self.actor_ref)
+
+    child = system.start(Starts).ask("x", timeout=10)
+    assert child.ask("alive", timeout=10) == "alive"
+    assert len(system) == 2
 
 
 @pytest.mark.parametrize("option", ["threaded", "caller_runs"])

@@ -98,6 +98,36 @@ def test_a_constructor_that_raises_fails_the_start(system: ActorSystem) -> None:
     assert system.whereis("x") is None
 
 
+def test_a_constructor_that_exits_is_a_failed_start_and_not_the_starters_end(system: ActorSystem) -> None:  # T-5
+    class Exits(Actor):
+        def __init__(self) -> None:
+            raise SystemExit(1)
+
+    class Careful(Puppet):
+        answers = (StartFailed,)
+
+    parent = system.start(Careful)
+    with pytest.raises(StartFailed) as caught:
+        parent.ask(lambda me: me.start_link(Exits))
+    assert isinstance(caught.value.__cause__, SystemExit)
+    assert parent.ask("alive") == "alive"
+
+
+def test_an_actor_killed_while_it_is_constructed_fails_its_start(system: ActorSystem) -> None:  # GEN-1
+    class KilledEarly(Starter):
+        def __init__(self) -> None:
+            super().__init__()
+            self.actor_ref.kill("early")
+
+    class KilledEarlyThreaded(KilledEarly):
+        threaded = True
+
+    for kind in (KilledEarly, KilledEarlyThreaded):
+        with pytest.raises(StartFailed) as caught:
+            system.start(kind, timeout=10)
+        assert caught.value.reason == Killed("early")
+
+
 def test_a_thousand_failing_starts_of_one_name_never_find_it_taken(system: ActorSystem) -> None:  # GEN-1, GS12
     def fail(_: Any) -> None:
         raise ValueError
