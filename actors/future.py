@@ -49,13 +49,13 @@ class Future(pykka.Future[T]):
 
     _sources: "tuple[Future[Any], ...]"
 
-    def __init__(self) -> None:
+    def __init__(self, target: "Life | None" = None, *, wraps_crash: bool = False) -> None:
         # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
         self._hooks: list[Callable[[], object]] = [_open]
         self._state = PENDING
-        self._target: Life | None = None
+        self._target = target
         self._hook: Callable[[float | None], Any] | None = None
-        self.wraps_crash = False
+        self.wraps_crash = wraps_crash
 
     def __repr__(self) -> str:
         return f"<Future {('pending', 'answered', 'failed', 'cancelled', 'timed out')[self._state]}>"

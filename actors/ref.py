@@ -227,8 +227,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             ActorDead: It is, or became, dead without answering.
             CallTimeout: No answer in time.
         """
-        future: Future[Any] = Future()
-        future._target = self.cell
+        future: Future[Any] = Future(self.cell)
         if not block:
             self._send(message, future, block=False)
             return future
@@ -244,16 +243,12 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             CallingSelf: It is the caller itself.
             DeadlockDetected: Waiting would close a ring of waiting actors.
         """
-        future: Future[Any] = Future()
-        future._target = self.cell
-        future.wraps_crash = True
+        future: Future[Any] = Future(self.cell, wraps_crash=True)
         return self._wait(message, future, timeout)
 
     def request(self, message: Any) -> Future[Any]:
         """Send like `call` and return at once; the future raises what `call` would. It can be awaited."""
-        future: Future[Any] = Future()
-        future._target = self.cell
-        future.wraps_crash = True
+        future: Future[Any] = Future(self.cell, wraps_crash=True)
         self._send(message, future, block=False)
         return future
 
@@ -314,6 +309,9 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             if future.give_up(late):
                 raise CallTimeout(f"{self.path} did not answer within {timeout} seconds", timeout=timeout) from None
             return future.get()
+        except BaseException:
+            future.cancel()  # it may still wait in the mailbox: a ring was found, the waiter was killed or interrupted
+            raise
 
     # -- ending it
 
@@ -337,8 +335,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         if fenced:
             stop_if_fenced()
         cell = self.cell
-        done: Future[bool] = Future()
-        done._target = cell
+        done: Future[bool] = Future(cell)
         if cell.reason is not None:
             done.try_set(False)
         else:
@@ -387,8 +384,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         if fenced:
             stop_if_fenced()
         cell = self.cell
-        done: Future[Reason] = Future()
-        done._target = cell
+        done: Future[Reason] = Future(cell)
         if cell.reason is not None:
             done.try_set(cell.reason)
             return done
@@ -422,8 +418,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         Raises:
             CallTimeout: It did not end in time.
         """
-        done: Future[Reason] = Future()
-        done._target = self.cell
+        done: Future[Reason] = Future(self.cell)
         handle = monitor(self, None, lambda down: done.try_set(self.cell.reason or down.reason))
         try:
             return cast("Reason", done.get(timeout=timeout))
@@ -500,8 +495,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             stop_if_fenced()
         if context.cell is self.cell:
             raise CallingSelf(f"{self.path} waits for itself", hint="use self directly")
-        future: Future[Any] = Future()
-        future._target = self.cell
+        future: Future[Any] = Future(self.cell)
         if self.cell.ending is not None:
             raise self.cell.dead()
         self.cell.post_system(Request(action, future))

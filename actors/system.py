@@ -238,8 +238,7 @@ class ActorSystem:
         if not cell.traits.starts:
             cell.open()
             return cast("ActorRef[A]", cell.ref)
-        started: Future[ActorRef[A]] = Future()
-        started._target = cell
+        started: Future[ActorRef[A]] = Future(cell)
         cell.tell_when_started(started)
         if cell.traits.caller_runs and not context.on_loop:
             cell.run()

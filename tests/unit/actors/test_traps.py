@@ -389,6 +389,7 @@ def test_a_ring_of_asks_is_found_by_who_closes_it(system: ActorSystem) -> None: 
         one.ask(lambda me: two.ask(lambda me: three.ask(lambda me: one.ask("x"))), timeout=10)
     assert caught.value.ring == ["three", "one", "two"]
     assert [ref.ask("alive") for ref in (one, two, three)] == ["alive"] * 3
+    assert seen_by(one) == ["alive"]  # the message that would have closed the ring was taken back
 
 
 def test_a_child_that_asks_its_starting_parent_fails_its_start(system: ActorSystem) -> None:  # T-11
