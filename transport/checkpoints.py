@@ -16,12 +16,13 @@ checkpoint API work on this module; it needs nothing but the standard library.
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mlld_sdk.transport.javascript import json_text, utf16_order
 
 DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
 PREVIEW_LIMIT = 160
@@ -50,98 +51,7 @@ class SelectorError(ValueError):
     """A selector cannot be read; the message shows the accepted forms."""
 
 
-# --- text that both engines must agree on to the byte ---------------------------------------------------------------
-
-
-def number_text(value: float) -> str:
-    """Print a number as JavaScript does: `1.0` is `1`, `1e-7` has no leading zero in its exponent."""
-    if isinstance(value, int) and abs(value) < 10**21:
-        return str(value) if abs(value) <= 2**53 else number_text(float(value))
-    number = float(value)
-    if math.isnan(number):
-        return "NaN"
-    if math.isinf(number):
-        return "Infinity" if number > 0 else "-Infinity"
-    if number == 0:
-        return "0"
-    sign = "-" if number < 0 else ""
-    mantissa, _, exponent_text = f"{abs(number)!r}".partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    fraction = "" if fraction == "0" else fraction
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) + (int(exponent_text) if exponent_text else 0)
-    if whole == "0":
-        point -= len(fraction) - len(fraction.lstrip("0")) + 1
-    digits = digits.rstrip("0") or "0"
-    if 0 < point <= 21:
-        text = digits.ljust(point, "0") if len(digits) <= point else f"{digits[:point]}.{digits[point:]}"
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{digits}"
-    else:
-        power = point - 1
-        head = digits if len(digits) == 1 else f"{digits[0]}.{digits[1:]}"
-        text = f"{head}e{'+' if power >= 0 else '-'}{abs(power)}"
-    return sign + text
-
-
-def string_text(value: str) -> str:
-    """Quote a string as `JSON.stringify` does: raw except for quotes, control characters and lone surrogates."""
-    quoted = json.dumps(value, ensure_ascii=False)
-    if any("\ud800" <= char <= "\udfff" for char in quoted):
-        return "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in quoted)
-    return quoted
-
-
-def _utf16_order(text: str) -> bytes:
-    return text.encode("utf-16-be", "surrogatepass")
-
-
-def _is_array_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and (key == "0" or key[0] != "0") and int(key) < 2**32 - 1
-
-
-def property_order(keys: Iterable[str]) -> list[str]:
-    """Put keys into the order a JavaScript object lists them: whole numbers first by size, the rest as inserted."""
-    names = list(keys)
-    numbers = [name for name in names if _is_array_index(name)]
-    if not numbers:
-        return names
-    return sorted(numbers, key=int) + [name for name in names if not _is_array_index(name)]
-
-
-def json_text(value: Any, *, indent: int = 0, sort: bool = False, _pad: str = "") -> str:
-    """Write `value` as `JSON.stringify` would, byte for byte.
-
-    Args:
-        value: Plain data: strings, numbers, booleans, None, lists and dictionaries.
-        indent: Blanks for each level; 0 writes everything on one line without blanks.
-        sort: Sort the keys at every level by UTF-16 code units first, as cache keys need it.
-    """
-    if isinstance(value, str):
-        return string_text(value)
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return number_text(value) if isinstance(value, int) or math.isfinite(value) else "null"
-    inner = _pad + " " * indent
-    if isinstance(value, (list, tuple)):
-        parts = [json_text(item, indent=indent, sort=sort, _pad=inner) for item in value]
-        opening, closing = "[", "]"
-    elif isinstance(value, dict):
-        keys = sorted((str(key) for key in value), key=_utf16_order) if sort else [str(key) for key in value]
-        colon = ": " if indent else ":"
-        parts = [
-            f"{string_text(key)}{colon}{json_text(value[key], indent=indent, sort=sort, _pad=inner)}"
-            for key in property_order(keys)
-        ]
-        opening, closing = "{", "}"
-    else:
-        raise TypeError(f"not plain data: {type(value).__name__}")
-    if not parts or not indent:
-        return opening + ",".join(parts) + closing
-    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{_pad}{closing}"
+# --- keys -----------------------------------------------------------------------------------------------------------
 
 
 def _digest(text: str) -> str:
@@ -163,7 +73,7 @@ def args_preview(args: Sequence[Any], limit: int = PREVIEW_LIMIT) -> str:
     if not args:
         return ""
     text = args[0] if isinstance(args[0], str) else json_text(args[0], sort=True)
-    units = _utf16_order(text)
+    units = utf16_order(text)
     if len(units) <= 2 * limit:
         return text
     return units[: 2 * (limit - 3)].decode("utf-16-be", "replace") + "..."
@@ -553,7 +463,3 @@ class RunCounters:
         order = self.order
         self.order += 1
         return index, ordinal, order
-
-
-Clock = Callable[[], str]
-"""Gives the time as ISO text with milliseconds and `Z`, as the rows have it."""

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from mlld_sdk.transport.checkpoints import json_text
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.values import is_number, is_truthy, scalar_text, tidy_number
+from mlld_sdk.transport.javascript import json_text
 
 
 def to_number(data: Any) -> float:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from mlld_sdk.transport.embedded.compounds import CompoundParser
 from mlld_sdk.transport.embedded.errors import ScriptParseError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.expressions import CODE_LANGUAGES, ExpressionParser
+from mlld_sdk.transport.embedded.expressions import CODE_LANGUAGES
 from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
 from mlld_sdk.transport.embedded.syntax import (
     Bail,
@@ -45,7 +46,7 @@ FOREIGN_DIRECTIVES = (
 )  # fmt: skip
 
 
-class Parser(ExpressionParser):
+class Parser(CompoundParser):
     """Reads statements. `lenient` reads past what this engine does not run, for `analyze`."""
 
     def __init__(self, text: str, *, lenient: bool = False) -> None:

@@ -13,9 +13,10 @@ import time
 from typing import Any
 
 from mlld_sdk.env import Env
-from mlld_sdk.transport.checkpoints import json_text, script_name
+from mlld_sdk.transport.checkpoints import script_name
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.execution import project_root
+from mlld_sdk.transport.javascript import json_text
 
 
 def answer(method: str, params: Any, env: Env) -> Any:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from mlld_sdk.transport.checkpoints import json_text
 from mlld_sdk.transport.embedded.errors import Bail as BailError
 from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
 from mlld_sdk.transport.embedded.execution import capability
@@ -47,6 +46,7 @@ from mlld_sdk.transport.embedded.syntax import (
     root_of,
 )
 from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
+from mlld_sdk.transport.javascript import json_text
 
 
 class Interpreter(Loops):

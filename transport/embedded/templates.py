@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
-from mlld_sdk.transport.embedded.scanner import LETTERS, WORD, Scanner
+from mlld_sdk.transport.embedded.scanner import LETTERS, Scanner
 from mlld_sdk.transport.embedded.syntax import Field, FileRead, Hole, Literal, Reference, Span, Template
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'", ".": "."}
@@ -316,8 +316,3 @@ def _trim_newlines(text: Literal | Template) -> Literal | Template:
     if isinstance(parts[-1], str):
         parts[-1] = parts[-1].removesuffix("\n")
     return Template(tuple(part for part in parts if part != ""))
-
-
-def is_word(char: str) -> bool:
-    """Say whether `char` may stand in a name."""
-    return bool(char) and char in WORD

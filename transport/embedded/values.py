@@ -3,8 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.checkpoints import json_text, number_text, property_order
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin
+from mlld_sdk.transport.javascript import json_text, number_text, property_order
 
 
 class Value(NamedTuple):

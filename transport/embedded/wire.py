@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlld_sdk.transport.checkpoints import json_text, string_text
+from mlld_sdk.transport.javascript import json_text, string_text
 
 READ_SIZE = 1 << 16
 
