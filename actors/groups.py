@@ -15,7 +15,7 @@ from mlld_sdk.actors.links import Revocable
 from mlld_sdk.actors.outlet import LIMIT, Outlet
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import strict
-from mlld_sdk.actors.services import Watches, acting, find, publish
+from mlld_sdk.actors.services import Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.system import ActorSystem
 
 Ref = ActorRef[Any]
@@ -77,6 +77,7 @@ class Groups:
         Raises:
             ActorDead: One of them has ended; those named before it have joined.
         """
+        still_in_effect()
         with self._lock:
             for ref in refs or (acting("joining", None),):
                 self._watches.keep(ref)
@@ -93,6 +94,7 @@ class Groups:
         Raises:
             NotJoined: None of them was a member.
         """
+        still_in_effect()
         with self._lock:
             exact = strict(group)
             gone = [ref for ref in refs or (acting("leaving", None),) if self._leave_once(exact, ref)]

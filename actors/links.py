@@ -118,7 +118,7 @@ def monitor(
 
     Callbacks that are `first` run before anybody else learns of the end: they clean up what was kept for the actor.
     """
-    if fenced:
+    if fenced and not first:  # book-keeping half done must be finished, also by a killed actor's thread
         stop_if_fenced()
     handle = Monitor(target, watcher, callback, first=first)
     cell = target.cell

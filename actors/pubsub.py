@@ -14,7 +14,7 @@ from mlld_sdk.actors.library_errors import Unsubscribed
 from mlld_sdk.actors.outlet import LIMIT, Lagged, Outlet, Resumed
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import Rows, strict
-from mlld_sdk.actors.services import Watches, acting, find, publish
+from mlld_sdk.actors.services import Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.system import ActorSystem
 
 Ref = ActorRef[Any]
@@ -155,6 +155,7 @@ class PubSub:
 
     def listen(self, topic: Topic, metadata: Any = None, *, limit: int = LIMIT) -> Listener:
         """Subscribe code that is no actor: a thread (`take`) or a coroutine (`async for`)."""
+        still_in_effect()
         listener = Listener(self, topic, metadata, limit)
         with self._lock:
             self._listeners.setdefault(strict(topic), {})[listener] = None
@@ -178,6 +179,7 @@ class PubSub:
         return [*(row.value for row in rows), *listeners]  # type: ignore[list-item]  # rows hold what `subscribe` put
 
     def _send(self, topic: Topic, sender: Ref | None, message: Any, dispatcher: Dispatcher | None) -> None:
+        still_in_effect()
         found = self.subscribers(topic)
         if found:
             (dispatcher or self._dispatch)(found, sender, message)

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from mlld_sdk.actors.actor import current_actor
+from mlld_sdk.actors.context import fenced, stop_if_fenced
 from mlld_sdk.actors.errors import ActorDead
+from mlld_sdk.actors.exits import Killed
 from mlld_sdk.actors.library_errors import NotAnActor, UnknownName
+from mlld_sdk.actors.life import EndNow
 from mlld_sdk.actors.links import Down, monitor
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
@@ -22,10 +25,17 @@ def acting(what: str, ref: Ref | None) -> Ref:
     Raises:
         NotAnActor: Neither is there.
     """
+    still_in_effect()
     found = ref or current_actor()
     if found is None:
         raise NotAnActor(what)
     return found
+
+
+def still_in_effect() -> None:
+    """Refuse what the rest of a killed actor still tries to do; called before anything is changed."""
+    if fenced:
+        stop_if_fenced()
 
 
 def publish(system: ActorSystem, service: object, name: str) -> None:
@@ -75,6 +85,14 @@ def offer(ref: Ref, message: Any, *, beyond_limit: bool = False) -> Literal["ok"
         return "full"
     cell.post_always((message, None))
     return "ok"
+
+
+def kill(ref: Ref, detail: str) -> None:
+    """Kill an actor from a callback, which may be running in that very actor's thread; never raises."""
+    if current_actor() is ref:
+        ref.cell.post_system(EndNow(Killed(detail)))
+    else:
+        ref.kill(detail)
 
 
 def spawn(

@@ -16,6 +16,7 @@ from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import TaskTimeout
 from mlld_sdk.actors.links import Monitor
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import kill
 from mlld_sdk.actors.stream_slots import Slots
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.actors.tasks import TOO_SLOW, Exited, Ok, Task
@@ -250,4 +251,4 @@ def _kill_all(running: "dict[int, _Entry[Any, Any]]") -> None:
 
 def _kill(task: Task[Any]) -> None:
     if task.ref is not None and not task.done:
-        task.ref.kill("its stream does not need it any more")
+        kill(task.ref, "its stream does not need it any more")

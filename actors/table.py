@@ -16,7 +16,7 @@ from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.library_errors import NotOwner, TableClosed, TableFull
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.registry_rows import strict
-from mlld_sdk.actors.services import Watches, find, offer, publish, withdraw
+from mlld_sdk.actors.services import Watches, find, offer, publish, still_in_effect, withdraw
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError
 
@@ -230,12 +230,14 @@ class Table:
         return self._open()
 
     def _writable(self) -> OrderedDict[Hashable, tuple[Hashable, Any]]:
+        still_in_effect()
         entries = self._open()
         if self.access != "public":
             self._require_owner("write")
         return entries
 
     def _require_owner(self, what: str) -> None:
+        still_in_effect()
         if current_actor() is not self.owner:
             owner = self.owner or "the code outside actors"
             raise NotOwner(f"only its owner may {what} table {self.name!r}", hint=f"its owner is {owner}")

@@ -22,13 +22,13 @@ import msgspec
 
 from mlld_sdk.actors.actor import Actor, current_actor
 from mlld_sdk.actors.directives import Stop
-from mlld_sdk.actors.errors import NoSuchActor
+from mlld_sdk.actors.errors import ActorKilled, NoSuchActor
 from mlld_sdk.actors.exits import NORMAL, Reason
 from mlld_sdk.actors.library_errors import TooManyTasks
 from mlld_sdk.actors.links import Down, monitor
 from mlld_sdk.actors.names import Name
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.services import spawn
+from mlld_sdk.actors.services import kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.actors.task_actor import Job, TaskActor, name_of, reason_of
@@ -232,11 +232,16 @@ class Tasks:
         ref, job = self.run(_Child(lambda: Job(what, function, link), "temporary", shutdown))
         if link is not None:
             # The link alone would wait for the function to return before it ends the task.
-            watch = link.monitor(lambda down: reason_of(down) == NORMAL or ref.kill("its caller has ended"))
+            def caller_ended(down: Down) -> None:
+                if reason_of(down) != NORMAL:
+                    kill(ref, "its caller has ended")
+
+            watch = link.monitor(caller_ended)
             job.answer.on_done(lambda _: watch.cancel())
         return Task(ref, current_actor(), job.answer)
 
     def _reserve(self) -> None:
+        still_in_effect()
         with self._lock:
             if self._count >= self.max_children:
                 raise TooManyTasks(
@@ -259,7 +264,11 @@ class Tasks:
         with self._lock:
             self._children[ref] = child
         monitor(ref, None, self._ended, first=True)
-        ref.monitor(job.ended)
+        try:
+            ref.monitor(job.ended)
+        except ActorKilled:
+            ref.kill("whoever started it was killed meanwhile")
+            raise
         return ref, job
 
     def _ended(self, down: Down) -> None:
@@ -269,7 +278,7 @@ class Tasks:
             if not again:
                 self._count -= 1
         if again:
-            self.ref.cast(_Again(child))
+            offer(self.ref, _Again(child), beyond_limit=True)
 
     @staticmethod
     def _end(ref: Ref, child: _Child) -> None:

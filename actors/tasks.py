@@ -16,6 +16,7 @@ from mlld_sdk.actors.exits import KILLED, NOPROC, Killed, Other, Reason, Shutdow
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.library_errors import NotOwner, TaskExited, TaskTimeout
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.services import kill
 from mlld_sdk.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -173,7 +174,7 @@ class Task(Generic[T]):
         for callback in watchers:
             callback(self)
         if answer.cancelled and self.ref is not None:
-            self.ref.kill("nobody waits for it any more")
+            kill(self.ref, "nobody waits for it any more")
 
     def _wait(self, timeout: float | None) -> None:
         try:

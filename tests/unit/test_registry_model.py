@@ -8,11 +8,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mlld_sdk.actors.errors import ActorDead
+from mlld_sdk.actors.errors import ActorDead, ActorKilled
+from mlld_sdk.actors.groups import Groups
 from mlld_sdk.actors.library_errors import NameTaken, NotRegistered
+from mlld_sdk.actors.pubsub import PubSub
 from mlld_sdk.actors.registry import Registry
 from mlld_sdk.actors.system import ActorSystem
-from tests.support.libraries import Ref, puppet
+from mlld_sdk.actors.table import Table
+from mlld_sdk.actors.task_supervisor import Tasks
+from tests.support.libraries import Gates, Ref, puppet
 
 KEYS = st.sampled_from(["a", 1, 1.0, ("a", 1)])
 WHO = st.integers(0, 3)
@@ -98,6 +102,41 @@ class Duplicate(Model):
 TestUnique = Model.TestCase
 TestDuplicate = Duplicate.TestCase
 TestUnique.settings = TestDuplicate.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+
+
+def test_what_the_rest_of_a_killed_actor_does_has_no_effect() -> None:  # T-1
+    with ActorSystem("fenced") as system:
+        registry, groups, topics = Registry(system, "r", keys="duplicate"), Groups(system), PubSub(system)
+        table = Table(system, "t", access="public")
+        tasks = Tasks.start(system)
+        gates, victim, other = Gates(), puppet(system), puppet(system)
+        refused: list[bool] = []
+
+        def live_on(_: Any) -> None:
+            gates.hold()
+            for step in (
+                lambda: registry.register("k", ref=other),
+                lambda: groups.join("g", other),
+                lambda: topics.subscribe("a", ref=other),
+                lambda: topics.broadcast("a", 1),
+                lambda: topics.listen("a"),
+                lambda: table.put("k", 1),
+                lambda: tasks.async_nolink(int),
+            ):
+                try:
+                    step()
+                except ActorKilled:
+                    refused.append(True)
+            gates.let("done")
+
+        victim.cast(live_on)
+        gates.wait_for()
+        victim.kill()
+        gates.let()
+        gates.hold("done")
+        assert refused == [True] * 7
+        assert (len(registry), groups.which_groups(), topics.subscribers("a"), len(table)) == (0, [], [], 0)
+        assert (tasks.children(), tasks._count) == ([], 0)
 
 
 def test_a_unique_key_never_has_two_live_holders_however_many_race_for_it() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -378,3 +379,18 @@ def test_a_coroutine_that_leaves_or_is_cancelled_kills_what_runs(tasks: Tasks, g
 
     asyncio.run(outside())
     assert tasks.children() == []
+
+
+def test_consumers_killed_at_any_instant_leave_no_task_and_no_reserved_place() -> None:  # STR-5, T-1
+    chance = random.Random(7)
+    with ActorSystem("chaos", switch_interval=1e-6) as system:
+        tasks = Tasks.start(system)
+        for number in range(150):
+            consumer = puppet(system)
+            options = {"max_concurrency": 3, "ordered": bool(number % 2), "timeout": None}
+            consumer.cast(lambda _, options=options: list(tasks.async_stream_nolink(range(40), double, **options)))
+            for _ in range(chance.randint(0, 300)):
+                consumer.is_alive()
+            consumer.kill()
+        assert eventually(lambda: tasks._count == 0)
+        assert (tasks.children(), tasks._children, len(system.timers)) == ([], {}, 0)

@@ -190,6 +190,20 @@ def test_a_linked_task_ends_with_its_caller_even_in_the_middle(tasks: Tasks, one
     assert tasks.children() == []
 
 
+def test_a_task_that_kills_its_caller_ends_too_and_breaks_nothing(system: ActorSystem, tasks: Tasks, one: Ref) -> None:
+    # TSK-1
+    ended = threading.Event()
+
+    def kill_caller() -> None:
+        one.monitor(lambda down: ended.set())
+        one.kill()
+
+    one.cast(lambda _: tasks.async_(kill_caller))
+    assert ended.wait(10)
+    eventually(lambda: tasks.children() == [])
+    assert tasks.children() == []
+
+
 def test_without_a_link_neither_end_touches_the_other(tasks: Tasks, one: Ref, gates: Gates) -> None:  # TSK-1, TS10
     held = within(one, lambda: tasks.async_nolink(gates.hold))
     failing = within(one, lambda: tasks.async_nolink(boom))
