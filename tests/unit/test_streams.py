@@ -389,7 +389,7 @@ def test_consumers_killed_at_any_instant_leave_no_task_and_no_reserved_place() -
             consumer = puppet(system)
             options = {"max_concurrency": 3, "ordered": bool(number % 2), "timeout": None}
             consumer.cast(lambda _, options=options: list(tasks.async_stream_nolink(range(40), double, **options)))
-            for _ in range(chance.randint(0, 300)):
+            for _ in range(chance.randint(0, 5_000)):
                 consumer.is_alive()
             consumer.kill()
         assert eventually(lambda: tasks._count == 0)
