@@ -14,6 +14,8 @@ from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.agent import Agent
 from mlld_sdk.agent_handle import AgentHandle
 from mlld_sdk.budget import EngineBudget
+from mlld_sdk.control.protocol import socket_path
+from mlld_sdk.control.server import ControlServer
 from mlld_sdk.engine_owner import EngineOwner
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
@@ -31,6 +33,7 @@ from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.tree import Place, ShutdownReport, SupervisorRef, Tree
 from mlld_sdk.supervision.verdict import Verdict
 from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.sweep import sweep_orphans
 
 EXIT_CLEAN: Final = 0
@@ -42,6 +45,9 @@ ROUNDS: Final = 1.0
 
 KEEP: Final = Retention()
 """What is kept of ended runs unless something else is said."""
+
+FAILURES: Final = ("child.exited", "child.start_failed", "supervisor.gave_up")
+"""Events that make a crash report, which is kept in the journal."""
 
 Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
 
@@ -77,7 +83,12 @@ class Runtime:
         start_timeout: Seconds the tree may take to start.
         drain_timeout: Seconds runs get to end when the runtime is told to stop.
         stop_timeout: Seconds the tree then gets to stop before what is left is killed.
+        control: Whether the command line may attach to this runtime, over a unix socket only this user can open.
         env: Clocks and chance.
+
+    Attributes:
+        bus: The stream of events; attach to it before the start to miss nothing.
+        history: The last events and the crash reports.
     """
 
     def __init__(
@@ -96,11 +107,14 @@ class Runtime:
         start_timeout: float = 60.0,
         drain_timeout: float = 10.0,
         stop_timeout: float = 20.0,
+        control: bool = False,
         env: Env | None = None,
     ) -> None:
         self.name = name
         self.env = env or Env()
         self.bus = Bus(self.env)
+        self.history = History()
+        self.bus.attach_inline("history", self.history)
         self._spec = tree
         self._store = None if store is None else Path(store)
         self._durability: Durability = durability
@@ -111,6 +125,8 @@ class Runtime:
         self._start_timeout = start_timeout
         self._drain_timeout = drain_timeout
         self._stop_timeout = stop_timeout
+        self._control = control
+        self._server: ControlServer | None = None
         self._lock = threading.Lock()
         self._tree: Tree | None = None
         self._system: ActorSystem | None = None
@@ -143,6 +159,8 @@ class Runtime:
                 limits=self._limits,
             )
             system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
+            self.history.remember(journal)
+            self.bus.attach("history-keeper", self.history.keeper(journal), events=FAILURES)
             services = Services(system, journal, self._budget, self.env, self.bus.emit, self._state_dir())
             services.publish()
             self._journal, self._system, self._services = journal, system, services
@@ -155,6 +173,13 @@ class Runtime:
                 raise
             self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
             self._rounds.start()
+            if self._control:
+                try:
+                    self._server = ControlServer(self, socket_path(self.name))
+                except BaseException:
+                    self._tree.stop(self._stop_timeout)
+                    self._shut_down()
+                    raise
         return self
 
     def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
@@ -233,7 +258,7 @@ class Runtime:
             ChildNotFound: There is none.
         """
         path, start = self._find(name)
-        services = self._services_or_raise()
+        services = self.services
         if isinstance(start, type) and issubclass(start, Pool):
             return PoolHandle(services, path)
         if isinstance(start, type) and issubclass(start, EngineOwner):
@@ -275,7 +300,7 @@ class Runtime:
 
     def agents(self) -> list[AgentHandle]:
         """List the agents of the tree."""
-        services = self._services_or_raise()
+        services = self.services
         found = ((path, start) for path, start in self._places() if isinstance(start, type))
         return [AgentHandle(services, path) for path, start in found if issubclass(start, Agent)]
 
@@ -307,6 +332,33 @@ class Runtime:
         """Say in a word how the tree is, and what is wrong with it."""
         return self._running().verdict()
 
+    # -- operating ----------------------------------------------------------------------------------------------------
+
+    def pause(self, path: str, reason: str) -> None:
+        """Stop what is at a place and keep it stopped until `resume`; runs for it wait.
+
+        Args:
+            path: The place, or its name if that is unique.
+            reason: Why; shown in the tree.
+        """
+        above, name = self._above(path)
+        above.terminate_child(name, reason)
+
+    def resume(self, path: str) -> None:
+        """Start again what `pause` has stopped, or what was given up on."""
+        above, name = self._above(path)
+        above.restart_child(name)
+
+    def restart(self, path: str, reason: str) -> None:
+        """Stop what is at a place in order, and start it again; that counts towards no limit."""
+        self.pause(path, reason)
+        self.resume(path)
+
+    def _above(self, path: str) -> tuple[SupervisorRef, str]:
+        whole, _ = self._find(path)
+        above, _, name = whole.rpartition("/")
+        return self._running()[above].supervisor(), name
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _running(self) -> Tree:
@@ -314,7 +366,9 @@ class Runtime:
             raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
         return self._tree
 
-    def _services_or_raise(self) -> Services:
+    @property
+    def services(self) -> Services:
+        """What the agents share."""
         self._running()
         assert self._services is not None
         return self._services
@@ -348,7 +402,7 @@ class Runtime:
 
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for, or have died over."""
-        services = self._services_or_raise()
+        services = self.services
         while not self._stopping.wait(ROUNDS):
             try:
                 kinds = {run.kind for run in services.journal.runs(states=("pending", "running"), limit=1000)}
@@ -381,12 +435,14 @@ class Runtime:
 
     def _kill(self) -> None:
         """End everything now: engines first, then actors."""
-        services, tree = self._services_or_raise(), self._running()
+        services, tree = self.services, self._running()
         services.close()
         tree.root.kill("a second signal came")
 
     def _shut_down(self) -> None:
         self._stopping.set()
+        if self._server is not None:
+            self._server.close()
         if self._services is not None:
             self._services.close()
         if self._system is not None:

@@ -1,0 +1,255 @@
+"""What each command does: ask the runtime, and print the answer for people or as JSON."""
+
+import json
+import shlex
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mlld_sdk.cli import words
+from mlld_sdk.control import protocol as p
+from mlld_sdk.control.client import Remote
+from mlld_sdk.errors import ConfigurationError
+
+DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
+
+
+def _remote(options: Namespace) -> Remote:
+    return Remote(options.runtime)
+
+
+def _print(options: Namespace, data: Any, text: str) -> None:
+    print(msgspec.json.encode(data, enc_hook=str).decode() if options.json else text)
+
+
+def tree(options: Namespace) -> int:
+    """Print the tree and its verdict; the exit status says whether it is healthy."""
+    with _remote(options) as remote:
+        found = remote.ask(p.AskTree())
+    _print(options, found, found["text"])
+    return 0 if found["verdict"]["word"] in ("healthy", "recovering", "maintenance") else 3
+
+
+def top(options: Namespace) -> int:
+    """Print who works and what it costs."""
+    with _remote(options) as remote:
+        while True:
+            found = remote.ask(p.AskTop())
+            engines = [
+                (one["engine"], one["pid"], words.ago(one["since"]), words.size(one["rss"])) for one in found["engines"]
+            ]
+            agents = [(one["path"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
+            runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
+            text = "\n\n".join(
+                [
+                    f"runs: {runs}",
+                    words.table(("engine", "pid", "started", "memory"), engines),
+                    words.table(("agent or pool", "busy", "idle", "waiting"), agents),
+                ]
+            )
+            if options.every and not options.json:
+                sys.stdout.write("\033[2J\033[H")
+            _print(options, found, text)
+            if not options.every:
+                return 0
+            time.sleep(options.every)
+
+
+def why(options: Namespace) -> int:
+    """Print everything known about a crash, or about a place and its crashes."""
+    with _remote(options) as remote:
+        found = remote.ask(p.AskWhy(subject=options.subject))
+    place = found.get("place")
+    said = []
+    if place:
+        said.append(f"{place['path']}: {place['state']}" + (f", last: {place['last']}" if place.get("last") else ""))
+    said += [words.crash_report(crash) for crash in found["crashes"]]
+    if not found["crashes"]:
+        said.append("it has not failed, as far as is remembered")
+    _print(options, found, "\n\n".join(said))
+    return 0
+
+
+def events(options: Namespace) -> int:
+    """Print events, the last ones or as they come."""
+    with _remote(options) as remote:
+        after, wait = -options.last, 0.0
+        while True:
+            found = remote.ask(p.AskEvents(after=after, wait=wait))
+            for event in found["events"]:
+                print(json.dumps(event) if options.json else words.event_line(event), flush=True)
+                after = event["n"]
+            if not options.follow:
+                return 0
+            after, wait = max(after, found["last"] if after < 0 else after), 20.0
+
+
+def crashes(options: Namespace) -> int:
+    """Print crashes, newest first, one line each."""
+    with _remote(options) as remote:
+        found = remote.ask(p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
+    _print(options, found, "\n".join(words.crash_line(crash) for crash in found["crashes"]) or "none")
+    return 0
+
+
+def runs(options: Namespace) -> int:
+    """List, show, retry, cancel or submit runs."""
+    with _remote(options) as remote:
+        match options.action:
+            case "ls":
+                found = remote.ask(p.AskRuns(states=tuple(options.state or ()), limit=options.limit))
+                rows = [
+                    (run["id"], run["kind"], run["state"], run["attempt"], words.ago(run["updated"]))
+                    for run in found["runs"]
+                ]
+                text = words.table(("run", "agent", "state", "attempt", "changed"), rows)
+            case "show":
+                found = remote.ask(p.AskRun(run_id=options.run))
+                text = _run_text(found)
+            case "retry":
+                found = remote.ask(p.RetryRun(run_id=options.run, rerun_interrupted=options.rerun_interrupted))
+                text = f"{options.run} is {found['run']['state']}"
+            case "cancel":
+                found = remote.ask(p.CancelRun(run_id=options.run, reason=options.reason))
+                text = f"{options.run} is {found['run']['state']}"
+            case _:
+                payload = None if options.payload is None else _json(options.payload)
+                found = remote.ask(p.SubmitRun(agent=options.run, payload=payload, key=options.key))
+                text = found["run_id"]
+    _print(options, found, text)
+    return 0
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the payload is no JSON: {error}", hint="""for example '{"topic": "safety"}'"""
+        ) from None
+
+
+def _run_text(found: dict[str, Any]) -> str:
+    run, outcome = found["run"], found["outcome"]
+    lines = [
+        f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   changed {words.ago(run['updated'])}"
+    ]
+    lines += [f"  died: {reason}" for reason in run["deaths"]]
+    if outcome and outcome.get("error"):
+        lines.append(f"  {outcome['error']['code']}: {outcome['error']['message']}")
+    elif outcome:
+        lines.append(f"  result: {json.dumps(outcome['value'])[:400]}")
+    rows = [
+        (step["position"], step["name"], step["state"], step["attempts"], step["error"] or "")
+        for step in found["steps"]
+    ]
+    return "\n".join([*lines, words.table(("step", "name", "state", "attempts", "error"), rows)])
+
+
+def operate(options: Namespace) -> int:
+    """Pause, resume, restart or drain a place."""
+    with _remote(options) as remote:
+        found = remote.ask(p.Operate(what=options.command, path=options.path, reason=options.reason or ""))
+    _print(options, found, found["text"])
+    return 0
+
+
+def checkpoint(options: Namespace) -> int:
+    """List, look into, clean or fork caches of finished model calls; works on files, with or without a runtime."""
+    from mlld_sdk.checkpoints import Checkpoints
+
+    caches = Checkpoints(options.dir)
+    match options.action:
+        case "ls":
+            found: Any = [msgspec.to_builtins(one, enc_hook=str) for one in caches.list()]
+            text = words.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
+        case "inspect":
+            found = [msgspec.to_builtins(one, enc_hook=str) for one in caches.inspect(options.script)]
+            text = words.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
+        case "clean":
+            found = (
+                caches.clean(options.script)
+                if options.only is None
+                else caches.invalidate(options.script, options.only)
+            )
+            text = f"{found} entries gone"
+        case _:
+            found = caches.fork(options.script, options.only)
+            text = f"{found} entries copied"
+    _print(options, found, text)
+    return 0
+
+
+def doctor(options: Namespace) -> int:
+    """Say which engines are installed and answer, and what this machine allows."""
+    from mlld_sdk.engine_check import check_engines
+
+    report = check_engines()
+    _print(options, msgspec.to_builtins(report, enc_hook=str), str(report))
+    return 0
+
+
+def shell(options: Namespace) -> int:
+    """Talk to a runtime line by line: commands without their prefix, and `AGENT> mlld text` to run on its engine."""
+    from mlld_sdk.cli.main import run_line
+
+    print(
+        "Commands as on the command line, or `AGENT> mlld text` to run on that agent's engine. ^D or an empty line ends."
+    )
+    while True:
+        try:
+            line = input("mlld-otp> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return 0
+        if not line:
+            return 0
+        agent, arrow, script = line.partition(">")
+        if arrow and agent.strip().isprintable() and " " not in agent.strip():
+            run_line(["evaluate", agent.strip(), script.strip()], options)
+        else:
+            run_line(shlex.split(line), options)
+
+
+def evaluate(options: Namespace) -> int:
+    """Run a line of mlld on an agent's engine and print its output."""
+    with _remote(options) as remote:
+        found = remote.ask(p.Evaluate(agent=options.agent, script=options.script))
+    _print(options, found, found["output"].rstrip("\n"))
+    return 0
+
+
+def demo(options: Namespace) -> int:
+    """Break something for real and watch it heal."""
+    from mlld_sdk.demo.recovery import main
+
+    return main(options.engine, options.picture)
+
+
+def run(options: Namespace) -> int:
+    """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
+    import runpy
+
+    from mlld_sdk.runtime import Runtime
+
+    path = Path(options.file)
+    if not path.exists():
+        raise ConfigurationError(
+            f"there is no file {path}", hint="give a Python file that declares `tree = one_for_one(...)`"
+        )
+    sys.path.insert(0, str(path.parent.absolute()))
+    found = runpy.run_path(str(path), run_name="mlld_otp_service")
+    if "tree" not in found:
+        raise ConfigurationError(f"{path} declares no `tree`", hint=DECLARE)
+    settings = {"name": path.stem, "control": True, **found.get("runtime_options", {})}
+    if options.store:
+        settings["store"] = options.store
+    runtime = Runtime(found["tree"], **settings)
+    if not options.quiet:
+        from mlld_sdk.telemetry.log import log_events
+
+        log_events(runtime.bus)
+    return runtime.run_forever()

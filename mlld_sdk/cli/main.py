@@ -1,0 +1,133 @@
+"""The words of the command line, and what becomes of errors.
+
+Exit status: 0 done; 1 it failed, the reason is on stderr; 2 the words were wrong; 3 `tree`: the tree is not healthy;
+`run`: 0 all stopped in order, 75 something had to be killed, 1 the root gave up.
+"""
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlld_sdk.cli import commands
+from mlld_sdk.errors import MlldError
+
+STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def span(text: str) -> float:
+    """Read `90`, `90s`, `5m`, `1h` or `2d` as seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of time; say 90s, 5m, 1h or 2d")
+    return float(found[1]) * SECONDS[found[2] or "s"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument("--runtime", help="name of the runtime to attach to, if several are running")
+    words = argparse.ArgumentParser(prog="mlld-otp", description="Supervised mlld agents.")
+    verbs = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def verb(name: str, work: object, text: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text, parents=[common])
+        one.set_defaults(work=work)
+        return one
+
+    one = verb("run", commands.run, "run a Python file that declares `tree` as a service")
+    one.add_argument("file")
+    one.add_argument("--store", help="file of the journal")
+    one.add_argument("--quiet", action="store_true", help="write no log")
+    verb("tree", commands.tree, "print the tree and its verdict")
+    one = verb("top", commands.top, "print who works and what it costs")
+    one.add_argument("--every", type=span, default=0.0, help="print again after so long")
+    one = verb("why", commands.why, "print everything known about a crash or a place")
+    one.add_argument("subject", metavar="PATH|CRASH")
+    one = verb("events", commands.events, "print what happened")
+    one.add_argument("--follow", action="store_true", help="go on printing as it happens")
+    one.add_argument("--last", type=int, default=100, help="how many to begin with")
+    one = verb("crashes", commands.crashes, "print crashes, newest first")
+    one.add_argument("path", nargs="?")
+    one.add_argument("--last", type=span, help="only of so long ago")
+    one.add_argument("--limit", type=int, default=50)
+    _runs(verb("runs", commands.runs, "list, show, retry, cancel or submit runs"))
+    _checkpoint(verb("checkpoint", commands.checkpoint, "list, inspect, clean or fork caches of finished model calls"))
+    for name, text in (
+        ("pause", "stop a place and keep it stopped"),
+        ("resume", "start again what was paused"),
+        ("restart", "stop a place in order and start it again"),
+        ("drain", "let an agent finish its runs and take no more"),
+    ):
+        one = verb(name, commands.operate, text)
+        one.add_argument("path")
+        one.add_argument("--reason", required=name in ("pause", "restart"), help="why; kept and shown")
+    verb("doctor", commands.doctor, "say which engines are installed and answer")
+    one = verb("evaluate", commands.evaluate, "run a line of mlld on an agent's engine")
+    one.add_argument("agent")
+    one.add_argument("script")
+    verb("shell", commands.shell, "talk to a running runtime line by line")
+    one = verb("demo", commands.demo, "break something for real and watch it heal")
+    one.add_argument("name", nargs="?", choices=["recovery"], default="recovery")
+    one.add_argument("--engine", choices=["live", "bridge", "embedded"], default="embedded")
+    one.add_argument("--picture", type=Path, default=Path("recovery.svg"), help="where the picture goes (SVG)")
+    return words
+
+
+def _runs(one: argparse.ArgumentParser) -> None:
+    one.add_argument("action", choices=["ls", "show", "retry", "cancel", "submit"])
+    one.add_argument("run", nargs="?", help="id of the run; for submit, the agent")
+    one.add_argument("payload", nargs="?", help="for submit: the payload as JSON")
+    one.add_argument(
+        "--state", action="append", choices=["pending", "running", "finished", "failed", "cancelled", "parked"]
+    )
+    one.add_argument("--limit", type=int, default=100)
+    one.add_argument("--key", help="for submit: idempotency key")
+    one.add_argument("--reason", default="cancelled by an operator", help="for cancel")
+    one.add_argument(
+        "--rerun-interrupted", action="store_true", help="for retry: repeat steps nobody declared harmless"
+    )
+
+
+def _checkpoint(one: argparse.ArgumentParser) -> None:
+    one.add_argument("action", choices=["ls", "inspect", "clean", "fork"])
+    one.add_argument("script", nargs="?")
+    one.add_argument(
+        "only", nargs="?", help="clean: only these, as @fn, @fn:2 or '@fn(\"prefix\")'; fork: the other script"
+    )
+    one.add_argument("--dir", type=Path, default=Path(), help="working directory of the engines")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    words = parser()
+    options = words.parse_args(arguments)
+    if options.command == "runs" and options.action != "ls" and options.run is None:
+        words.error(f"runs {options.action} needs a run (or, for submit, an agent)")
+    if options.command == "checkpoint" and options.action != "ls" and options.script is None:
+        words.error(f"checkpoint {options.action} needs a script")
+    if options.command == "checkpoint" and options.action == "fork" and options.only is None:
+        words.error("checkpoint fork needs two scripts: from and to")
+    try:
+        status: int = options.work(options)
+    except MlldError as error:
+        print(f"mlld-otp: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"mlld-otp: {error.hint}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def run_line(arguments: Sequence[str], options: argparse.Namespace) -> None:
+    """Run one line of the shell as a command, against the same runtime; wrong words do not end the shell."""
+    extra = ["--runtime", options.runtime] if options.runtime else []
+    with contextlib.suppress(SystemExit):
+        main([*arguments[:1], *extra, *arguments[1:]])

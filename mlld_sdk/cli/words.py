@@ -1,0 +1,78 @@
+"""How the command line says things: durations, ages, tables, crash reports. Plain text; prettier if rich is there."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mlld_sdk.supervision.snapshot import duration, shorten
+
+
+def ago(at: float) -> str:
+    """Say how long ago a wall-clock moment was."""
+    return f"{duration(max(0.0, time.time() - at))} ago"  # noqa: TID251 - compared with moments of other processes
+
+
+def clock(at: float) -> str:
+    """Say a wall-clock moment as hours, minutes, seconds."""
+    return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
+
+
+def size(count: int) -> str:
+    """Say a number of bytes in MiB."""
+    return f"{count / (1 << 20):.0f} MiB"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Lay out a table in columns as wide as they need to be."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return "none"
+    widths = [max(len(row[at]) for row in [list(heads), *cells]) for at in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *cells]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def crash_line(crash: dict[str, Any]) -> str:
+    """Say a crash in one line."""
+    head = f"{clock(crash['at'])}  {crash['crash_id']:<12} {crash['path']:<28} {crash['decision']:<8}"
+    return f"{head} {shorten(crash['reason'])}"
+
+
+def crash_report(crash: dict[str, Any]) -> str:
+    """Say everything about a crash."""
+    budget, engine = crash.get("budget"), crash.get("engine")
+    when = f"{clock(crash['at'])} ({ago(crash['at'])})"
+    lines = [
+        f"{crash['path']} #{crash['incarnation']}   {crash['kind']}   {when}   {crash['crash_id']}",
+        f"  reason    {crash['reason']}",
+    ]
+    if crash.get("wedged_for"):
+        lines.append(f"  wedged    nothing finished for {duration(crash['wedged_for'])}")
+    if engine:
+        memory = ", memory ran out?" if engine.get("out_of_memory") else ""
+        lines.append(f"  engine    {engine['engine']} (pid {engine['pid']}) ended: {engine['exit']}{memory}")
+        lines += [f"            | {line}" for line in engine.get("stderr_tail", ())]
+    if crash.get("lived") is not None:
+        lines.append(f"  lived     {duration(crash['lived'])}")
+    if crash.get("runs"):
+        lines.append(f"  took      runs {', '.join(crash['runs'])}; they go on with the next incarnation")
+    if crash.get("last_step"):
+        lines.append(f"  progress  last step finished {ago(crash['last_step'])}")
+    decided = f"  decision  {crash['decision']}" + (f" by {crash['blame']}" if crash.get("blame") else "")
+    if crash.get("next_attempt_in"):
+        decided += f", next start after {crash['next_attempt_in']:.1f} s"
+    lines.append(decided)
+    if budget:
+        lines.append(f"  budget    {budget['used']} of {budget['limit']} restarts within {budget['within']:g} s")
+    if crash.get("trace"):
+        lines += ["  trace", *(f"    {line}" for line in crash["trace"].rstrip().splitlines()[-12:])]
+    return "\n".join(lines)
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """Say an event in one line."""
+    skipped = ("at", "trace", "stderr_tail")
+    fields = " ".join(
+        f"{name}={shorten(str(value), 48)}" for name, value in event["fields"].items() if name not in skipped
+    )
+    return f"{clock(event['at'])}  {event['level']:<7} {event['name']:<24} {fields}"

@@ -1,0 +1,243 @@
+"""What can be said to a running runtime from outside: typed requests and answers, in frames of bounded size."""
+
+import os
+import socket
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from mlld_sdk.errors import InfrastructureError, MlldError
+
+MAX_FRAME: Final = 8 << 20
+"""Bytes of one request or answer; a longer one ends the connection."""
+
+TIMEOUT: Final = 30.0
+"""Seconds a request may take from its first byte to its answer, unless it waits for news."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask"):
+    """Base of all requests."""
+
+
+class AskTree(Request, frozen=True, kw_only=True, tag="tree"):
+    """The tree as a value, its verdict, and its printout."""
+
+
+class AskTop(Request, frozen=True, kw_only=True, tag="top"):
+    """Engines with their memory, agents with their work, journal and budget."""
+
+
+class AskWhy(Request, frozen=True, kw_only=True, tag="why"):
+    """Everything known about one failure, or about the failures of one place.
+
+    Attributes:
+        subject: A crash id, or a path.
+    """
+
+    subject: str
+
+
+class AskEvents(Request, frozen=True, kw_only=True, tag="events"):
+    """Events from a number on.
+
+    Attributes:
+        after: The number behind which to begin; negative: so many from the end.
+        wait: Seconds to wait for news when there is none.
+    """
+
+    after: int = -100
+    wait: float = 0.0
+
+
+class AskCrashes(Request, frozen=True, kw_only=True, tag="crashes"):
+    """Crash reports, newest first.
+
+    Attributes:
+        path: Only of this place and below.
+        since: Only newer than this many seconds ago.
+        limit: At most so many.
+    """
+
+    path: str | None = None
+    since: float | None = None
+    limit: int = 50
+
+
+class AskRuns(Request, frozen=True, kw_only=True, tag="runs"):
+    """Runs, oldest first.
+
+    Attributes:
+        states: Only these states.
+        limit: At most so many.
+    """
+
+    states: tuple[str, ...] = ()
+    limit: int = 100
+
+
+class AskRun(Request, frozen=True, kw_only=True, tag="run"):
+    """One run with its steps."""
+
+    run_id: str
+
+
+class RetryRun(Request, frozen=True, kw_only=True, tag="run.retry"):
+    """Put a run back into the queue.
+
+    Attributes:
+        run_id: The run.
+        rerun_interrupted: Also repeat steps nobody declared harmless.
+    """
+
+    run_id: str
+    rerun_interrupted: bool = False
+
+
+class CancelRun(Request, frozen=True, kw_only=True, tag="run.cancel"):
+    """End a run."""
+
+    run_id: str
+    reason: str
+
+
+class SubmitRun(Request, frozen=True, kw_only=True, tag="run.submit"):
+    """Give an agent a run."""
+
+    agent: str
+    payload: Any = None
+    key: str | None = None
+
+
+class Operate(Request, frozen=True, kw_only=True, tag="operate"):
+    """Do something to a place in the tree.
+
+    Attributes:
+        what: `pause` stops it and keeps it stopped, `resume` starts it again, `restart` does both, `drain` lets it
+            finish its runs and take no more.
+        path: The place.
+        reason: Why; shown in the tree and kept in the events.
+    """
+
+    what: Literal["pause", "resume", "restart", "drain"]
+    path: str
+    reason: str
+
+
+class Evaluate(Request, frozen=True, kw_only=True, tag="evaluate"):
+    """Run a line of mlld on an agent's engine."""
+
+    agent: str
+    script: str
+
+
+AnyRequest = (
+    AskTree
+    | AskTop
+    | AskWhy
+    | AskEvents
+    | AskCrashes
+    | AskRuns
+    | AskRun
+    | RetryRun
+    | CancelRun
+    | SubmitRun
+    | Operate
+    | Evaluate
+)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of a request.
+
+    Attributes:
+        data: The answer, if there is one.
+        code: Stable name of the failure, if it failed.
+        message: The failure in one line.
+        hint: What to do about it.
+    """
+
+    data: Any = None
+    code: str | None = None
+    message: str = ""
+    hint: str | None = None
+
+
+class ControlError(InfrastructureError):
+    """The runtime cannot be talked to: it is not there, it is somebody else's, or what it said makes no sense."""
+
+    default_code = "CONTROL_ERROR"
+
+
+class Refused(MlldError):
+    """The runtime refused or failed a request; `code` is its own."""
+
+    default_code = "REFUSED"
+
+
+_LENGTH = struct.Struct(">I")
+decode_request = msgspec.json.Decoder(AnyRequest).decode
+decode_answer = msgspec.json.Decoder(Answer).decode
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def socket_path(name: str) -> Path:
+    """Say where the socket of a runtime lies; in a folder that is this user's alone."""
+    base = os.environ.get("MLLD_OTP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder = Path(base) / f"mlld-otp-{os.getuid()}"
+    return folder / f"{name}.sock"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder only this user can enter, or refuse one that somebody else has made.
+
+    Raises:
+        ControlError: It belongs to somebody else, or others may enter.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
+        raise ControlError(
+            f"{folder} is not private to this user",
+            hint="remove it, or set MLLD_OTP_RUNTIME_DIR to a folder of your own",
+        )
+
+
+def send(connection: socket.socket, message: Request | Answer) -> None:
+    """Write one frame."""
+    body = _encode(message)
+    if len(body) > MAX_FRAME:
+        body = _encode(Answer(code="TOO_LARGE", message=f"the answer has {len(body)} bytes, allowed are {MAX_FRAME}"))
+    connection.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """Read one frame; `None` when the other side has nothing more to say.
+
+    Raises:
+        ControlError: The frame is too long, or ends in the middle.
+    """
+    head = _exactly(connection, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_FRAME:
+        raise ControlError(f"a frame of {length} bytes was announced, allowed are {MAX_FRAME}")
+    body = _exactly(connection, length)
+    if body is None:
+        raise ControlError("the connection ended in the middle of a frame")
+    return body
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    found = bytearray()
+    while len(found) < count:
+        piece = connection.recv(min(count - len(found), 1 << 16))
+        if not piece:
+            if found:
+                raise ControlError("the connection ended in the middle of a frame")
+            return None
+        found += piece
+    return bytes(found)

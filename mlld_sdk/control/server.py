@@ -1,0 +1,306 @@
+"""The runtime's side of the control socket: a few threads that answer requests from the runtime's public methods."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlld_sdk.control import protocol as p
+from mlld_sdk.errors import MlldError
+from mlld_sdk.events import Event
+from mlld_sdk.journal.records import RunRecord, StepRecord
+from mlld_sdk.transport.processes import rss_of
+
+if TYPE_CHECKING:
+    from mlld_sdk.runtime import Runtime
+
+CONNECTIONS = 8
+"""Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""
+
+LONGEST_WAIT = 30.0
+
+
+class OperatorActed(Event, frozen=True, kw_only=True, tag="operator.acted"):
+    """Somebody did something to the runtime from outside.
+
+    Attributes:
+        what: What was done.
+        subject: To whom.
+        reason: Why, in that person's words.
+        user: Id of the user.
+    """
+
+    what: str
+    subject: str
+    reason: str
+    user: int
+
+
+class ControlServer:
+    """Listens on a unix socket that only this user may open, and checks who it is all the same."""
+
+    def __init__(self, runtime: "Runtime", path: Path) -> None:
+        self.path = path
+        self._runtime = runtime
+        self._places = threading.BoundedSemaphore(CONNECTIONS)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = _listen(path)
+        self._inode = path.stat().st_ino
+        self._thread = threading.Thread(target=self._accept, name=f"{runtime.name}-control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, end every connection, and remove the socket."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            connections = list(self._open)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_ino == self._inode:  # a successor's socket is not ours to remove
+                self.path.unlink()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(p.TIMEOUT)
+            if not self._places.acquire(timeout=p.TIMEOUT):
+                connection.close()
+                continue
+            with self._lock:
+                self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), name="control-client", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                user = _user_of(connection)
+                if user not in (None, os.getuid()):
+                    p.send(connection, p.Answer(code="WRONG_USER", message="this runtime belongs to another user"))
+                    return
+                while (body := p.receive(connection)) is not None:
+                    p.send(connection, self._answer(body, user or os.getuid()))
+        except (OSError, p.ControlError):
+            return  # the client is gone, too slow, or talks nonsense: nothing here depends on it
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            self._places.release()
+
+    def _answer(self, body: bytes, user: int) -> p.Answer:
+        try:
+            request = p.decode_request(body)
+        except msgspec.MsgspecError as error:
+            return p.Answer(code="MALFORMED", message=f"no such request: {error}", hint="are both of the same version?")
+        try:
+            return p.Answer(data=_WORK[type(request)](self._runtime, request, user))
+        except MlldError as error:
+            return p.Answer(code=error.code, message=error.message, hint=error.hint)
+        except Exception as error:  # noqa: BLE001 - a request that fails must not take the server down
+            return p.Answer(code="INTERNAL", message=f"{type(error).__name__}: {error}")
+
+
+def _listen(path: Path) -> socket.socket:
+    p.private_folder(path.parent)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and not _somebody_listens(path):
+            path.unlink()  # left by a process that was killed
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise p.ControlError(
+            f"the control socket {path} cannot be opened: {error}",
+            hint="another runtime of this name may be running: give this one another name, or control=False",
+        ) from error
+    return listener
+
+
+def _somebody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _user_of(connection: socket.socket) -> int | None:
+    """Say who is at the other end, where the system tells."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return int(user)
+
+
+# -- what can be asked -------------------------------------------------------------------------------------------------
+
+
+def _tree(runtime: "Runtime", _: p.AskTree, __: int) -> Any:
+    verdict = runtime.verdict()
+    return {"verdict": verdict, "text": f"{verdict}\n\n{runtime.tree()}", "tree": runtime.snapshot()}
+
+
+def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
+    engines = [
+        {"engine": one.engine, "pid": one.pid, "since": one.since, "rss": rss_of(one.pid)}
+        for one in runtime.history.engines()
+    ]
+    bays = {name: bay.status() for name, bay in runtime.services.bays().items()}
+    agents = [
+        {"path": name, "busy": bay.busy, "idle": bay.idle, "waiting": bay.waiting}
+        for name, bay in bays.items()
+        if bay.busy or bay.idle or bay.waiting
+    ]
+    status = runtime.journal.status()
+    return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store}
+
+
+def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:
+    crash = runtime.history.crash(ask.subject)
+    if crash is not None:
+        return {"crashes": [crash]}
+    path = ask.subject if ask.subject.split("/", 1)[0] == runtime.name else f"{runtime.name}/{ask.subject}"
+    node = next((node for node in _walk(runtime.snapshot()) if node.path == path), None)
+    crashes = runtime.history.crashes(path, limit=10)
+    if node is None and not crashes:
+        raise p.Refused(
+            f"there is no place and no crash {ask.subject!r}", code="NOT_FOUND", hint="see `tree` and `crashes`"
+        )
+    return {"place": node, "crashes": crashes}
+
+
+def _walk(node: Any) -> list[Any]:
+    return [node, *(below for child in node.children for below in _walk(child))]
+
+
+def _events(runtime: "Runtime", ask: p.AskEvents, _: int) -> Any:
+    after = ask.after if ask.after >= 0 else max(0, runtime.history.last + ask.after)
+    found = runtime.history.events(after)
+    if not found and ask.wait > 0:
+        found = runtime.history.wait(after, min(ask.wait, LONGEST_WAIT, p.TIMEOUT - 5))
+    return {"events": found, "last": runtime.history.last}
+
+
+def _crashes(runtime: "Runtime", ask: p.AskCrashes, _: int) -> Any:
+    oldest = None if ask.since is None else time.time() - ask.since  # noqa: TID251 - compared with records of the past
+    found = runtime.history.crashes(ask.path, limit=ask.limit)
+    return {"crashes": [crash for crash in found if oldest is None or crash.at >= oldest]}
+
+
+def _runs(runtime: "Runtime", ask: p.AskRuns, _: int) -> Any:
+    return {"runs": [_run_row(run) for run in runtime.journal.runs(states=ask.states, limit=ask.limit)]}  # type: ignore[arg-type]
+
+
+def _run(runtime: "Runtime", ask: p.AskRun, _: int) -> Any:
+    run = runtime.journal.run(ask.run_id)
+    outcome = runtime.journal.outcome(ask.run_id)
+    return {
+        "run": _run_row(run),
+        "outcome": outcome,
+        "steps": [_step_row(step) for step in runtime.journal.steps(run.id)],
+    }
+
+
+def _retry(runtime: "Runtime", ask: p.RetryRun, user: int) -> Any:
+    run = runtime.journal.retry(ask.run_id, rerun_interrupted=ask.rerun_interrupted)
+    _acted(runtime, "retry", ask.run_id, "", user)
+    runtime.services.poke(run.kind)
+    return {"run": _run_row(run)}
+
+
+def _cancel(runtime: "Runtime", ask: p.CancelRun, user: int) -> Any:
+    run = runtime.journal.cancel(ask.run_id, ask.reason)
+    _acted(runtime, "cancel", ask.run_id, ask.reason, user)
+    return {"run": _run_row(run)}
+
+
+def _submit(runtime: "Runtime", ask: p.SubmitRun, user: int) -> Any:
+    handle = runtime.agent(ask.agent).run(ask.payload, key=ask.key)
+    _acted(runtime, "submit", handle.id, "", user)
+    return {"run_id": handle.id}
+
+
+def _operate(runtime: "Runtime", ask: p.Operate, user: int) -> Any:
+    work: dict[str, Callable[[str, str], object]] = {
+        "pause": runtime.pause,
+        "resume": lambda path, _: runtime.resume(path),
+        "restart": runtime.restart,
+        "drain": lambda path, _: runtime.agent(path).drain(p.TIMEOUT - 5),
+    }
+    work[ask.what](ask.path, ask.reason)
+    _acted(runtime, ask.what, ask.path, ask.reason, user)
+    return {"text": f"{ask.what}: {ask.path}"}
+
+
+def _evaluate(runtime: "Runtime", ask: p.Evaluate, user: int) -> Any:
+    _acted(runtime, "evaluate", ask.agent, "", user)
+    return {"output": runtime[ask.agent].process(ask.script, timeout=p.TIMEOUT - 5)}
+
+
+def _acted(runtime: "Runtime", what: str, subject: str, reason: str, user: int) -> None:
+    runtime.bus.emit(OperatorActed(at=runtime.env.wall(), what=what, subject=subject, reason=reason, user=user))
+
+
+def _run_row(run: RunRecord) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "state": run.state,
+        "created": run.created,
+        "updated": run.updated,
+        "attempt": run.attempt,
+        "owner": run.owner.name if run.owner else None,
+        "deaths": [death.reason for death in run.deaths],
+        "parked": run.parked.message if run.parked else None,
+    }
+
+
+def _step_row(step: StepRecord) -> dict[str, Any]:
+    return {
+        "position": step.position,
+        "name": step.name,
+        "asked": step.asked,
+        "state": step.state,
+        "attempts": step.attempts,
+        "started": step.started,
+        "ended": step.ended,
+        "error": step.error.message if step.error else None,
+    }
+
+
+_WORK: dict[type, Callable[["Runtime", Any, int], Any]] = {
+    p.AskTree: _tree,
+    p.AskTop: _top,
+    p.AskWhy: _why,
+    p.AskEvents: _events,
+    p.AskCrashes: _crashes,
+    p.AskRuns: _runs,
+    p.AskRun: _run,
+    p.RetryRun: _retry,
+    p.CancelRun: _cancel,
+    p.SubmitRun: _submit,
+    p.Operate: _operate,
+    p.Evaluate: _evaluate,
+}

@@ -1,0 +1,303 @@
+"""What happened lately, ready to be asked: the last events, and a crash report for every failure.
+
+A view of the one stream and of nothing else: reading it messages nobody. It keeps as much as it is told to in memory,
+and with a journal it keeps crash reports across restarts of the program.
+"""
+
+import contextlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from signal import Signals
+from typing import Any, Final
+
+import msgspec
+
+from mlld_sdk.errors import MlldError
+from mlld_sdk.events import Event, name_of
+from mlld_sdk.journal import Journal
+from mlld_sdk.journal.events import OwnerDied, StepFinished
+from mlld_sdk.supervision.events import BudgetView, ChildFailure, ChildStarted, ChildWedged, SupervisorGaveUp
+from mlld_sdk.telemetry.log import fields_of, level_of
+from mlld_sdk.transport.events import EngineExited, EngineStarted
+
+KEPT: Final = 10_000
+CRASHES: Final = 1_000
+STDERR_LINES: Final = 20
+ENGINES_REMEMBERED: Final = 1_000
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as data.
+
+    Attributes:
+        n: Its number, growing; gaps mean that something was not kept.
+        at: Wall-clock seconds.
+        name: What happened.
+        level: `debug`, `info`, `warning` or `error`.
+        fields: The rest of it.
+    """
+
+    n: int
+    at: float
+    name: str
+    level: str
+    fields: dict[str, Any]
+
+
+class EngineEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine ended that a failure is about.
+
+    Attributes:
+        engine: Its label.
+        pid: Its process.
+        exit: The exit in words: `exit 1`, `SIGKILL`.
+        out_of_memory: Whether it looks like memory ran out.
+        stderr_tail: Its last words, at most `STDERR_LINES` lines.
+    """
+
+    engine: str
+    pid: int
+    exit: str
+    out_of_memory: bool = False
+    stderr_tail: tuple[str, ...] = ()
+
+
+class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known about one failure, put together from the events around it.
+
+    Attributes:
+        crash_id: Short name, to find it again.
+        at: Wall-clock seconds.
+        path: Who failed.
+        incarnation: Which start of it.
+        context: `start_error`, `child_terminated` or `limit_exceeded`.
+        kind: Family of the reason.
+        reason: In one line.
+        trace: Formatted traceback, if there was one.
+        decision: What the supervisor did about it.
+        next_attempt_in: Seconds until the next start, when one was planned.
+        budget: State of the restart limit that was charged.
+        lived: Seconds it had been up.
+        blame: The supervisor that decided.
+        wedged_for: Seconds without progress, if that is why it was killed.
+        engine: How its engine ended, if one did within a moment before.
+        runs: Runs that lost their owner with it.
+        last_step: When it last finished a step, wall-clock seconds.
+    """
+
+    crash_id: str
+    at: float
+    path: str
+    incarnation: int
+    context: str
+    kind: str
+    reason: str
+    trace: str = ""
+    decision: str = ""
+    next_attempt_in: float | None = None
+    budget: BudgetView | None = None
+    lived: float | None = None
+    blame: str = ""
+    wedged_for: float | None = None
+    engine: EngineEnd | None = None
+    runs: tuple[str, ...] = ()
+    last_step: float | None = None
+
+
+class EngineView(msgspec.Struct, frozen=True, kw_only=True):
+    """A living engine, as far as events tell.
+
+    Attributes:
+        engine: Its label.
+        pid: Its process.
+        command: What runs.
+        since: Wall-clock seconds of its start.
+    """
+
+    engine: str
+    pid: int
+    command: str
+    since: float
+
+
+class History:
+    """Keeps the last events and crash reports. Attach it to a bus with `bus.attach_inline("history", history)`.
+
+    Args:
+        kept: How many events are kept in memory; the oldest go first.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._lock = threading.Lock()
+        self._events: deque[Told] = deque(maxlen=kept)
+        self._crashes: deque[CrashReport] = deque(maxlen=CRASHES)
+        self._engines: dict[str, EngineView] = {}
+        self._ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
+        self._wedged: dict[str, float] = {}
+        self._lost: deque[tuple[float, str, str]] = deque(maxlen=100)
+        self._last_step: dict[str, float] = {}
+        self._n = 0
+        self._news = threading.Condition(self._lock)
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; quick, and called by whoever emits it."""
+        with self._lock:
+            self._n += 1
+            self._events.append(
+                Told(n=self._n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
+            )
+            self._note(event)
+            self._news.notify_all()
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> int:
+        """Number of the newest event."""
+        return self._n
+
+    def events(self, after: int = 0, limit: int = 1000) -> list[Told]:
+        """List events from the number behind `after`, oldest first."""
+        with self._lock:
+            return [told for told in self._events if told.n > after][:limit]
+
+    def wait(self, after: int, timeout: float) -> list[Told]:
+        """List the events behind `after`, waiting for one if there is none yet."""
+        with self._news:
+            self._news.wait_for(lambda: self._n > after, timeout)
+        return self.events(after)
+
+    def crashes(self, path: str | None = None, limit: int = 100) -> list[CrashReport]:
+        """List crash reports, newest first; of one place and what is below it, if a path is given."""
+        with self._lock:
+            found = [
+                crash
+                for crash in reversed(self._crashes)
+                if path is None or crash.path == path or crash.path.startswith(f"{path}/")
+            ]
+        return found[:limit]
+
+    def crash(self, crash_id: str) -> CrashReport | None:
+        """Find a crash report by its id."""
+        with self._lock:
+            return next((crash for crash in self._crashes if crash.crash_id == crash_id), None)
+
+    def engines(self) -> list[EngineView]:
+        """List the engines that live."""
+        with self._lock:
+            return sorted(self._engines.values(), key=lambda engine: engine.since)
+
+    # -- keeping ------------------------------------------------------------------------------------------------------
+
+    def remember(self, journal: Journal) -> None:
+        """Take over the crash reports an earlier life of the program has kept."""
+        after = 0
+        while True:
+            try:
+                records = journal.events(after=after, limit=CRASHES)
+            except MlldError:
+                return  # a journal that cannot be read says so by itself
+            for record in records:
+                if record.name == "crash" and isinstance(record.data, msgspec.Raw):
+                    with contextlib.suppress(msgspec.MsgspecError):  # kept by a version that knew other fields
+                        self._crashes.append(msgspec.json.decode(record.data, type=CrashReport))
+            if len(records) < CRASHES:
+                return
+            after = records[-1].n
+
+    def keeper(self, journal: Journal) -> Callable[[Event], None]:
+        """Make a handler that keeps each crash report in the journal; attach it with a thread of its own."""
+
+        def keep(event: Event) -> None:
+            name = _gave_up(event).crash_id if isinstance(event, SupervisorGaveUp) else getattr(event, "crash_id", "")
+            crash = self.crash(name) if name else None
+            if crash is not None:
+                journal.append_event("crash", msgspec.to_builtins(crash))
+
+        return keep
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case EngineStarted():
+                self._engines[event.engine] = EngineView(
+                    engine=event.engine, pid=event.pid, command=event.command, since=event.at
+                )
+            case EngineExited():
+                self._engines.pop(event.engine, None)
+                self._ends[event.engine] = (event.at, _end_of(event))
+                while len(self._ends) > ENGINES_REMEMBERED:
+                    self._ends.popitem(last=False)
+            case OwnerDied():
+                self._lost.append((event.at, event.owner, event.run_id))
+            case StepFinished():
+                self._last_step[event.run_id] = event.at
+                while len(self._last_step) > ENGINES_REMEMBERED:
+                    del self._last_step[next(iter(self._last_step))]
+            case ChildWedged():
+                self._wedged[event.path] = event.idle
+            case ChildStarted():
+                self._wedged.pop(event.path, None)
+            case ChildFailure():
+                if event.kind not in ("normal", "shutdown"):
+                    self._crashes.append(self._report(event))
+            case SupervisorGaveUp():
+                self._crashes.append(_gave_up(event))
+
+    def _report(self, event: ChildFailure) -> CrashReport:
+        runs = tuple(
+            run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
+        )
+        return CrashReport(
+            crash_id=event.crash_id,
+            at=event.at,
+            path=event.path,
+            incarnation=event.incarnation,
+            context=str(getattr(event, "context", "")),
+            kind=event.kind,
+            reason=event.reason,
+            trace=event.trace,
+            decision=event.decision,
+            next_attempt_in=event.next_attempt_in,
+            budget=event.budget,
+            lived=event.lived,
+            blame=event.blame,
+            wedged_for=self._wedged.get(event.path),
+            engine=self._engine_end(event),
+            runs=runs,
+            last_step=max((self._last_step[run] for run in runs if run in self._last_step), default=None),
+        )
+
+    def _engine_end(self, event: ChildFailure) -> EngineEnd | None:
+        """Find the engine of this child that ended in the moment before."""
+        for label, (at, end) in reversed(self._ends.items()):
+            if event.at - at > 2.0:
+                return None
+            if label.rpartition("-")[0] == event.path:
+                return end
+        return None
+
+
+def _end_of(event: EngineExited) -> EngineEnd:
+    words = f"exit {event.code}" if event.signal is None else Signals(event.signal).name
+    lines = tuple(event.stderr_tail.splitlines()[-STDERR_LINES:])
+    return EngineEnd(
+        engine=event.engine, pid=event.pid, exit=words, out_of_memory=event.out_of_memory, stderr_tail=lines
+    )
+
+
+def _gave_up(event: SupervisorGaveUp) -> CrashReport:
+    return CrashReport(
+        crash_id=f"gave-up-{event.path}-{event.at:.3f}",
+        at=event.at,
+        path=event.path,
+        incarnation=0,
+        context="limit_exceeded",
+        kind="gave_up",
+        reason=f"{event.culprit}: {event.reason}",
+        decision=event.why,
+        budget=event.budget,
+        blame=event.path,
+    )
