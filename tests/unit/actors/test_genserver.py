@@ -590,6 +590,17 @@ def test_stop_overtakes_the_backlog_unless_asked_to_drain(system: ActorSystem) -
         assert ref.reason == Other("why")
 
 
+def test_a_class_may_take_its_end_into_its_own_hands(system: ActorSystem) -> None:  # GEN-14
+    class Orderly(Puppet):
+        def on_end_request(self, reason: Any) -> bool:
+            self.send_after(0, lambda me: Stop(reason))
+            return True
+
+    ref = system.start(Orderly)
+    assert ref.stop(reason="in my own time")
+    assert ref.reason == Other("in my own time")
+
+
 def test_a_stop_that_takes_too_long_times_out_and_goes_on(system: ActorSystem) -> None:  # GEN-14
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
