@@ -93,7 +93,8 @@ class StartGate:
         if engine.has_spoken:
             self._deaths, self._not_before = 0, 0.0
             return
-        if engine.exit is not None and engine.exit.expected:
+        ended = engine.exit
+        if ended is not None and ended.expected and not ended.code:  # by us: closed, or killed for a call
             return
         lines = engine.stderr_tail.strip().splitlines()
         self._last_words = lines[-1][:200] if lines else ""

@@ -14,8 +14,7 @@ from mlld_sdk.aio import AsyncClient
 from mlld_sdk.client import Client
 from mlld_sdk.handles import RunEnded
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, ScriptError
-from tests.support.clients import EngineUnderTest, Make, client, engine, make_client
-from tests.support.eventually import eventually
+from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
 
 __all__ = ["client", "engine", "make_client"]
 
@@ -188,7 +187,7 @@ def test_the_default_client_can_be_ones_own_and_threads_make_only_one(monkeypatc
     assert functions.process('show "a"') == "a\n"
     pid = mine._shared.pid
     functions.set_default_client(None)
-    eventually(lambda: mine._shared.pid is None)
+    soon(lambda: mine._shared.pid is None)
     assert pid is not None
     made: list[Client] = []
     threads = [threading.Thread(target=lambda: made.append(functions.default_client())) for _ in range(8)]

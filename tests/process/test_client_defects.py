@@ -39,9 +39,8 @@ from mlld_sdk.transport.errors import (
     EngineOverloaded,
     ScriptError,
 )
-from tests.support.clients import EngineUnderTest, Make, client, engine, make_client
+from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
 from tests.support.engines import do, hostile, is_alive
-from tests.support.eventually import eventually
 
 __all__ = ["client", "engine", "make_client"]
 
@@ -82,6 +81,16 @@ def ticking(tmp_path: Path, *, after: str = "") -> tuple[str, Callable[[], int]]
     return script, lambda: marks.read_text().count("tick") if marks.exists() else 0
 
 
+def begun(client: Client, script: str, has_begun: Callable[[], object], how: str, **options: Any) -> Any:
+    """Start a run and see it begin; for `timeout` with the first deadline that leaves it the time for that."""
+    for timeout in (1.0, 4.0, 16.0) if how == "timeout" else (60.0,):
+        handle = client.process_async(script, timeout=timeout, **options)
+        soon(lambda handle=handle: has_begun() or handle.done())
+        if has_begun():
+            return handle
+    raise AssertionError("the run never began")
+
+
 # Engines: E1 to E16.
 
 
@@ -107,8 +116,7 @@ def test_an_exclusive_run_that_is_given_up_is_dead_before_anybody_is_told(
     client = make_client(isolation="exclusive", warm=0)
     client.process('show "warm"')
     script, ticks = ticking(tmp_path)
-    handle = client.process_async(script, state={"exit": False}, timeout=1.0 if how == "timeout" else 30)
-    eventually(lambda: ticks() > 2)
+    handle = begun(client, script, ticks, how, state={"exit": False})
     if how == "cancel":
         handle.cancel()
     with pytest.raises(CallCancelled if how == "cancel" else CallTimeout):
@@ -117,7 +125,6 @@ def test_an_exclusive_run_that_is_given_up_is_dead_before_anybody_is_told(
     seen = ticks()
     client.process("run sh { sleep 0.3 }\n")  # time in which a ghost would have ticked, on another engine
     assert ticks() == seen
-    assert client.bay_status.retired == 1
 
 
 def test_a_shared_engine_with_a_ghost_in_it_is_replaced_when_its_neighbours_are_done(
@@ -126,7 +133,7 @@ def test_a_shared_engine_with_a_ghost_in_it_is_replaced_when_its_neighbours_are_
     neighbour = client.process_async(LOOP, state={"exit": False})
     script, ticks = ticking(tmp_path)
     ghost = client.process_async(script, state={"exit": False})
-    eventually(lambda: ticks() > 0)
+    soon(lambda: ticks() > 0)
     old = ghost._on_engine().engine
     ghost.cancel()
     with pytest.raises(CallCancelled):
@@ -151,21 +158,21 @@ def test_no_shell_of_a_script_survives_its_run(
     noted = tmp_path / "pid"
     script = f"run sh {{ echo $$ > {shlex.quote(str(noted))}; sleep 300; echo }}\n"
     client.process('show "warm"')
-    handle = client.process_async(script, timeout=1.0 if how == "timeout" else 60)
-    shell = eventually(lambda: noted.exists() and noted.read_text().strip())
+    handle = begun(client, script, lambda: noted.exists() and noted.read_text().strip(), how)
+    shell = noted.read_text()
     if how == "cancel":
         handle.cancel()
     elif how == "close":
         client.close()
     assert handle.exception(30) is not None
-    eventually(lambda: not is_alive(int(shell)))
+    soon(lambda: not is_alive(int(shell)))
 
 
 def test_what_a_finished_run_left_running_is_ended(make_client: Make, tmp_path: Path) -> None:  # C-63, E9
     client = make_client(isolation="exclusive", warm=0)
     noted = tmp_path / "pid"
     client.process(f"run sh {{ sleep 300 >/dev/null 2>&1 & echo $! > {shlex.quote(str(noted))} }}\n")
-    eventually(lambda: not is_alive(int(noted.read_text())))
+    soon(lambda: not is_alive(int(noted.read_text())))
     assert client.process('show "again"') == "again\n"
     assert client.bay_status.started == 1
 
@@ -203,7 +210,7 @@ def test_mcp_servers_end_with_the_run_that_asked_for_them(
         assert "echo:hi" in client.process(
             'import tools from mcp "tools" as @t\nshow @t.echo("hi")\n', mcp_servers={"tools": command}
         )
-    eventually(lambda: not any(is_alive(int(pid)) for pid in pids.read_text().split()))
+    soon(lambda: not any(is_alive(int(pid)) for pid in pids.read_text().split()))
 
 
 def test_protocol_that_a_script_prints_forges_nothing() -> None:  # C-64, E5
@@ -262,11 +269,11 @@ def test_an_engine_that_is_busy_and_deaf_to_signals_holds_nobody_up(isolation: s
         client.process(told())
         handle = client.process_async(told(("block", 300)), timeout=0.5)
         with pytest.raises(CallTimeout):
-            handle.result(15)
+            handle.result(40)
         assert client.process(told()) == "ok"
         stuck = client.process_async(told(("block", 300)), timeout=None)
         client.close()
-        assert isinstance(stuck.exception(15), MlldError)
+        assert isinstance(stuck.exception(40), MlldError)
 
 
 def test_debug_events_cost_neither_memory_nor_attention() -> None:  # C-30, E12
@@ -301,10 +308,10 @@ def test_an_engine_behind_a_wrapper_dies_with_it_and_is_missed(tmp_path: Path) -
         assert client.process('show "hi"') == "hi\n"
         handle = client.process_async("run sh { sleep 300 }\n")
         os.kill(int(noted.read_text()), signal.SIGKILL)
-        assert isinstance(handle.exception(15), EngineDied)
+        assert isinstance(handle.exception(40), EngineDied)
         assert client.process('show "again"') == "again\n"
         engine = int(noted.read_text())
-    eventually(lambda: not is_alive(engine))
+    soon(lambda: not is_alive(engine))
 
 
 def test_the_heap_limit_reaches_node(tmp_path: Path) -> None:  # C-2, E16
@@ -338,7 +345,7 @@ def test_engines_killed_under_eight_busy_threads_lose_only_what_was_in_flight(
         workers = [threads.submit(work) for _ in range(8)]
         for _ in range(kills):
             before = len(outcomes)
-            eventually(lambda before=before: len(outcomes) > before + 20 and client._shared.pid)
+            soon(lambda before=before: len(outcomes) > before + 20 and client._shared.pid)
             os.kill(client._shared.pid, signal.SIGKILL)
         stop.set()
         for worker in workers:
@@ -356,7 +363,7 @@ def test_a_deadline_covers_the_writing_to_an_engine_that_does_not_read() -> None
         handle = client.process_async('show "x"', payload={"t": "a" * 4_000_000}, timeout=60)
         handle.cancel()
         with pytest.raises(CallCancelled):
-            handle.result(10)
+            handle.result(40)
 
 
 FORK = """
@@ -430,7 +437,7 @@ def test_the_death_of_an_engine_is_decoded_and_reaped(client: Client) -> None:  
     assert died.value.returncode == -9
     assert died.value.code == "TRANSPORT_ERROR"
     assert isinstance(died.value, InfrastructureError)
-    eventually(lambda: not Path(f"/proc/{pid}").exists())  # not even as a zombie, and without another call
+    soon(lambda: not Path(f"/proc/{pid}").exists())  # not even as a zombie, and without another call
 
 
 def test_stderr_is_kept_only_as_a_tail() -> None:  # C-13, P15
@@ -480,7 +487,7 @@ def test_a_client_nobody_holds_any_more_ends_its_engine() -> None:  # C-14, P18
     pid = client._shared.pid
     del client
     gc.collect()
-    eventually(lambda: not is_alive(pid))
+    soon(lambda: not is_alive(pid))
 
 
 def test_clients_add_no_threads() -> None:  # C-16, P18
@@ -499,13 +506,13 @@ def test_an_engine_that_dies_at_once_is_not_started_over_and_over() -> None:  # 
     with hostile_client("dies", env=Env(now=lambda: now[0]), timeout=None) as client:
         with pytest.raises(EngineDiedAtStart):
             client.process(told())
-        eventually(lambda: client._shared._gate._deaths == 1)
+        soon(lambda: client._shared._gate._deaths == 1)
         for deaths, delay in ((2, 0.1), (3, 0.2), (4, 0.4)):
             with pytest.raises(EngineDiedAtStart) as died:
                 client.process(told())
             assert died.value.returncode == 3
             assert "Cannot find module" in died.value.stderr_tail
-            eventually(lambda deaths=deaths: client._shared._gate._deaths == deaths)
+            soon(lambda deaths=deaths: client._shared._gate._deaths == deaths)
             with pytest.raises(EngineCoolingDown) as refusal:
                 client.process(told())
             assert refusal.value.retry_after == pytest.approx(delay)
@@ -552,7 +559,7 @@ def test_closing_a_client_ends_the_runs_that_wait_too() -> None:  # C-14 C-65
     started = time.monotonic()
     client.close()
     for handle in (running, waiting):
-        assert isinstance(handle.exception(15), EngineClosed)
+        assert isinstance(handle.exception(40), EngineClosed)
     assert time.monotonic() - started < 15
     assert client.process(told()) == "ok"
     client.close()
@@ -562,9 +569,9 @@ def test_exclusive_runs_do_not_share_an_engine_and_spares_are_warm() -> None:  #
     with hostile_client(isolation="exclusive", max_engines=3, warm=1) as client:
         runs = [client.process_async(told("hang")) for _ in range(3)]
         assert len({run._on_engine().engine.pid for run in runs}) == 3
-        eventually(lambda: client.bay_status.idle == 1)
+        soon(lambda: client.bay_status.idle == 1)
         runs[0].cancel()
-        assert isinstance(runs[0].exception(15), CallCancelled)
+        assert isinstance(runs[0].exception(40), CallCancelled)
         for run in runs[1:]:
             run.update_state("finish", 1)
             assert run.result() == "finished"

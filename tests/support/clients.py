@@ -5,17 +5,24 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from mlld_sdk.client import Client
 from mlld_sdk.transport.bridge import find_package
+from tests.support.eventually import eventually
 
 KINDS = ("embedded", "live", "bridge")
 COMMAND = shlex.split(os.environ.get("MLLD_COMMAND", ""))
 
 Make = Callable[..., Client]
+T = TypeVar("T")
+
+
+def soon(check: Callable[[], T]) -> T:
+    """Wait as `eventually` does, with the patience a cold engine on a busy machine needs."""
+    return eventually(check, within=40)
 
 
 @dataclass(frozen=True)
