@@ -7,7 +7,7 @@ from mlld_sdk.supervision.events import SupervisorStarted
 from mlld_sdk.supervision.exits import Exit
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.state import Job, State, Why
-from mlld_sdk.supervision.steps import Answer, Arm, Disarm, Input, Overdue, Ready, Tell
+from mlld_sdk.supervision.steps import Answer, Arm, Disarm, Gone, Input, Overdue, Ready, Tell
 from mlld_sdk.supervision.turn import Turn
 
 
@@ -27,8 +27,23 @@ class JobTurn(Turn[State]):
     def begin_job(self, job: Job) -> None:
         """Start working on a list of stops and starts."""
         assert self.state.job is None, "one job at a time"
-        self.set(job=msgspec.structs.replace(job, within=frozenset(job.stops), began=self.world.now))
+        job = msgspec.structs.replace(job, within=frozenset(job.stops), began=self.world.now)
+        self.set(job=job)
+        self.take_queued_ends(job)
         self.work()
+
+    def take_queued_ends(self, job: Job) -> None:
+        """Note which of those that are to be stopped have ended already: no further notice of it will come (SUP-38)."""
+        if not (job.stops and self.state.queue):
+            return
+        kept: list[Input] = []
+        for waiting in self.state.queue:
+            slot = self.find(waiting.key, waiting.incarnation) if isinstance(waiting, Gone) else None
+            if isinstance(waiting, Gone) and slot is not None and slot.live and slot.key in job.within:
+                self.down(slot, waiting.exit)
+            else:
+                kept.append(waiting)
+        self.set(queue=tuple(kept))
 
     def work(self) -> None:
         """Go on with the job until it has to wait for somebody."""

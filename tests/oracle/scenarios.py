@@ -177,6 +177,12 @@ def intensity() -> list[Scenario]:
                 WHICH,
             ),
             scenario(
+                f"{strategy}_ends_are_noticed_before_the_group_they_belong_to_restarts",
+                tree("a", "b", "c", "d", strategy=strategy, intensity=9),
+                ("die_together", "root", (("d", "kill"), ("b", "kill"), ("c", "boom"))),
+                WHICH,
+            ),
+            scenario(
                 f"{strategy}_all_die_together",
                 tree("a", "b", "c", strategy=strategy, intensity=3),
                 ("die_together", "root", (("a", "kill"), ("b", "boom"), ("c", "normal"))),
