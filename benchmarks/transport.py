@@ -236,7 +236,18 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |", flush=True)
 
 
-def requests(argv: list[str], events: int, quick: bool) -> None:
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process and what it starts on one core, where a ping-pong has no other core to wake."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def requests(argv: list[str], events: int, quick: bool, note: str = "") -> None:
     params = {**PARAMS, "events": events} if events else PARAMS
     command = EngineCommand(argv=tuple(argv))
     with Engine.start(command, limits=LIMITS) as engine:
@@ -258,7 +269,7 @@ def requests(argv: list[str], events: int, quick: bool) -> None:
                 rows.append([str(window), name, f"{value:.1f}", ratio])
         for run in variants.values():
             getattr(run, "close", lambda: None)()
-    title = f"Requests, {events} events each" if events else "Requests"
+    title = (f"Requests, {events} events each" if events else "Requests") + note
     table(title, ["in flight", "who", "us a request", "against ours"], rows)
 
 
@@ -400,6 +411,9 @@ def main(*args: str) -> None:
     with trivial_engine() as argv:
         requests(argv, 0, quick)
         requests(argv, EVENTS, quick)
+        if hasattr(os, "sched_setaffinity"):
+            with one_core():
+                requests(argv, 0, quick, ", all on one core")
         flood(argv, quick)
         restart(argv, quick)
         for count in (200,) if quick else (200, 500):

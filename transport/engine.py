@@ -270,7 +270,7 @@ class Engine(Conversation):
             self._read_lock.release()
         self._exit = decode_exit(
             self._status,
-            expected=self._ending != "died",
+            expected=self._ending != "died" or self._killed_hard,
             wrapped=self.command.wrapped,
             stderr_tail=self._words.text,
         )
@@ -314,33 +314,35 @@ class Engine(Conversation):
         for call in calls:
             if call not in waiting:
                 self._settle(call, None, self._end_of(call))
-        exit_ = self._exit
-        assert exit_ is not None
-        self._sink(
-            EngineExited(
-                at=self._env.wall(),
-                engine=self.label,
-                pid=self.pid,
-                reason=str(self._ending),
-                code=exit_.code,
-                signal=exit_.signal,
-                out_of_memory=exit_.out_of_memory,
-                doubtful=exit_.doubtful,
-                in_flight=len(calls),
-                stderr_tail=self._words.text,
+        try:
+            exit_ = self._exit
+            assert exit_ is not None
+            self._sink(
+                EngineExited(
+                    at=self._env.wall(),
+                    engine=self.label,
+                    pid=self.pid,
+                    reason=str(self._ending),
+                    code=exit_.code,
+                    signal=exit_.signal,
+                    out_of_memory=exit_.out_of_memory,
+                    doubtful=exit_.doubtful,
+                    in_flight=len(calls),
+                    stderr_tail=self._words.text,
+                )
             )
-        )
-        self._run_exit_callbacks()  # first, so that a successor need not wait for the search
-        bury(
-            Burial(
-                mark=self._child.mark,
-                session=self.pid,
-                directory=self._child.directory,
-                delay=0.1 if self._ending == "died" and not waiting else 0.0,
-                patience=self.limits.burial,
-                done=lambda _: self._reactor.call_soon(self._buried),
+            self._run_exit_callbacks()  # before the search, so that a successor need not wait for it
+        finally:
+            bury(
+                Burial(
+                    mark=self._child.mark,
+                    session=self.pid,
+                    directory=self._child.directory,
+                    delay=0.1 if self._ending == "died" and not waiting else 0.0,
+                    patience=self.limits.burial,
+                    done=lambda _: self._reactor.call_soon(self._buried),
+                )
             )
-        )
 
     def _buried(self) -> None:
         for call in list(self._pending.values()):

@@ -129,8 +129,14 @@ class Reading:
             self._fatal = f"a line of more than {self.limits.line_bytes} bytes"
             self._kill_for("killed")
             return
-        if block is not None:
+        if block is None:
+            return
+        try:
             self._route(decode_block(block))
+        except Exception as error:  # noqa: BLE001 - answers are lost now, and nobody is to wait for them
+            self._report("reading", error)
+            self._fatal = "something this side stumbled over"
+            self._kill_for("killed")
 
     def _route(self, decoded: Decoded) -> None:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -27,14 +28,20 @@ from mlld_sdk.transport.errors import (
 )
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 from mlld_sdk.transport.processes import process, processes
+from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running
 from tests.support.eventually import eventually
 
 # -- starting
 
 
+def our_directories() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob(f"mlld-otp-*-{os.getpid()}-*"))
+
+
 def test_a_missing_program_is_a_typed_error_with_a_hint_and_leaves_nothing(tmp_path: Path) -> None:  # T-1
-    before = open_descriptors(), set(Path(os.environ.get("TMPDIR", "/tmp")).glob("mlld-otp-*"))
+    shared_reactor()
+    before = open_descriptors(), our_directories()
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     for argv, cwd, kind in [
@@ -46,7 +53,7 @@ def test_a_missing_program_is_a_typed_error_with_a_hint_and_leaves_nothing(tmp_p
         with pytest.raises(kind) as caught:
             Engine.start(EngineCommand(argv=argv, cwd=cwd))
         assert caught.value.hint
-    assert before == (open_descriptors(), set(Path(os.environ.get("TMPDIR", "/tmp")).glob("mlld-otp-*")))
+    assert before == (open_descriptors(), our_directories())
 
 
 def test_an_engine_that_dies_at_start_says_how_and_with_which_words() -> None:  # T-3
@@ -167,6 +174,8 @@ def test_an_engine_that_closes_its_output_is_made_to_go() -> None:  # T-27
         call = engine.submit("process", do("close-output", ("block", 60)), timeout=None)
         assert isinstance(call.exception(10), EngineDied)
         assert engine.wait(10)
+        assert engine.exit is not None
+        assert (engine.exit.signal, engine.exit.out_of_memory) == (signal.SIGKILL, False)
 
 
 def test_a_killed_process_leaves_no_descriptor_no_zombie_no_directory() -> None:  # T-28
@@ -219,7 +228,7 @@ def test_on_an_exclusive_engine_nothing_of_the_script_lives_when_the_call_ends(
         call = engine.submit(
             "execute",
             do(("spawn", "group"), ("spawn", "session", "quiet"), "hang"),
-            timeout=0.4 if how == "timeout" else None,
+            timeout=1.5 if how == "timeout" else None,
             on_events=lambda events: pids.extend(event.body["pid"] for event in events),
         )
         eventually(lambda: len(pids) == 2)
