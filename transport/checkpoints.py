@@ -17,7 +17,6 @@ checkpoint API work on this module; it needs nothing but the standard library.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -396,6 +395,8 @@ class CheckpointCache:
 
     def clear(self) -> int:
         """Remove the whole cache and return how many entries it had."""
+        import shutil
+
         count = len(self.entries())
         shutil.rmtree(self.folder, ignore_errors=True)
         return count

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from mlld_sdk.env import Env
+from mlld_sdk.transport.embedded.clock import system_clock
 from mlld_sdk.transport.embedded.options import BadOptions, read_options
 
 CANNOT_START = 78
@@ -17,7 +17,7 @@ def main() -> int:
             os.environ.pop(name, None)
         from mlld_sdk.transport.embedded.server import Server
 
-        return Server(options, Env()).serve()
+        return Server(options, system_clock()).serve()
     except BadOptions as fault:
         sys.stderr.write(f"embedded engine: {fault}\n")
         return CANNOT_START

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlld_sdk.env import Env
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.document import tidy
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
@@ -74,10 +74,10 @@ class Execution:
     at its next step and its children are killed at once.
     """
 
-    def __init__(self, job: Job, report: Report, turn: Turn, env: Env, *, kill_children: bool = True) -> None:
+    def __init__(self, job: Job, report: Report, turn: Turn, clock: Clock, *, kill_children: bool = True) -> None:
         self.job = job
         self.turn = turn
-        self.env = env
+        self.clock = clock
         self.positions = Positions(job.script)
         self.folder = os.path.dirname(os.path.abspath(job.path)) if job.path else os.getcwd()
         self.root = project_root(self.folder)
@@ -89,7 +89,7 @@ class Execution:
         self.recorded: Origin | None = None
         self.abort_error: ScriptError | None = None
         self.stopped = threading.Event()
-        self.started = env.now()
+        self.started = clock.now()
         self._report = report
         self._kill_children = kill_children
         self._page: list[str] = []
@@ -101,12 +101,11 @@ class Execution:
 
     def milliseconds(self) -> int:
         """Give the wall clock as events have it."""
-        return int(self.env.wall() * 1000)
+        return int(self.clock.wall() * 1000)
 
     def iso_time(self) -> str:
         """Give the wall clock as rows and manifests have it."""
-        now = self.milliseconds()
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
+        return self.clock.iso()
 
     def abort(self, error: ScriptError) -> None:
         """Stop the script: it raises `error` at its next step, and its children die now."""

@@ -33,14 +33,13 @@ class _Reader:
             return self.fail("Unexpected number")
         if char == '"':
             return self.fail("Unexpected string")
-        start, end = self.at - CONTEXT, self.at + CONTEXT
-        shown = self.text
-        if len(self.text) > 4 * CONTEXT:
-            shown = self.text[max(start, 0) : end]
-            before = "..." if start > 0 else ""
-            after = "..." if end < len(self.text) else ""
-            return _Fault(f"Unexpected token '{char}', {before}\"{shown}\"{after} is not valid JSON")
-        return _Fault(f"Unexpected token '{char}', \"{shown}\" is not valid JSON")
+        shown, before, after = self.text, "", ""
+        if len(self.text) > 2 * CONTEXT:
+            near_start, near_end = self.at < CONTEXT, self.at >= len(self.text) - CONTEXT
+            start, end = 0 if near_start else self.at - CONTEXT, self.at + CONTEXT
+            shown = self.text[start:end] if near_start or not near_end else self.text[start:]
+            before, after = "" if near_start else "...", "..." if near_start or not near_end else ""
+        return _Fault(f"Unexpected token '{char}', {before}\"{shown}\"{after} is not valid JSON")
 
     def value(self) -> None:
         self.skip()
@@ -117,7 +116,7 @@ class _Reader:
                 if self.peek() not in "0123456789abcdefABCDEF" or not self.peek():
                     raise self.fail("Bad Unicode escape" if self.peek() else "Unterminated string")
         elif not char:
-            raise self.fail("Unterminated string")
+            raise self.unexpected()
         elif char not in '"\\/bfnrt':
             raise self.fail("Bad escaped character")
 
@@ -149,11 +148,11 @@ class _Reader:
             self.skip()
             if self.peek() != '"':
                 raise self.fail("Expected property name or '}'" if first else "Expected double-quoted property name")
-            first = False
             self.string()
             self.skip()
             if self.peek() != ":":
-                raise self.fail("Expected ':' after property name")
+                raise self.fail("Expected ':' after property name") if first else self.unexpected()
+            first = False
             self.at += 1
             self.value()
             self.skip()
@@ -174,6 +173,8 @@ class _Reader:
 
 def explain(text: str) -> str:
     """Say what is wrong with a text that is not JSON."""
+    if text in ("undefined", "NaN", "Infinity"):
+        return f'"{text}" is not valid JSON'
     reader = _Reader(text)
     try:
         reader.document()

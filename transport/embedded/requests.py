@@ -7,6 +7,7 @@ from mlld_sdk.transport.checkpoints import Selector, SelectorError, parse_select
 from mlld_sdk.transport.embedded.errors import RequestError, ScriptError
 from mlld_sdk.transport.embedded.execution import ABSENT, Job
 from mlld_sdk.transport.embedded.memory import CachePlan
+from mlld_sdk.transport.javascript import json_text
 
 MAX_TIMEOUT_MS = 2147483647
 MAX_DEPTH = 10
@@ -93,27 +94,31 @@ def _payload_labels(raw: Any, payload: Any) -> dict[str, list[str]]:
 
 def check_size(name: str, data: Any) -> None:
     """Refuse what the real engine refuses to take in as data."""
+
+    def refuse(what: str) -> ScriptError:
+        return ScriptError(f"Dynamic module '{name}' {what}", name="TypeError")
+
     nodes = 0
     level: list[Any] = [data]
-    depth = 0
-    while level:
-        if depth > MAX_DEPTH:
-            raise ScriptError(f"Dynamic module '{name}' exceeds max depth of {MAX_DEPTH}")
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             nodes += 1
             if isinstance(item, dict):
                 if len(item) > MAX_ITEMS:
-                    raise ScriptError(f"Dynamic module '{name}' exceeds max keys per object of {MAX_ITEMS}")
+                    raise refuse(f"object exceeds maximum keys ({MAX_ITEMS})")
                 below.extend(item.values())
             elif isinstance(item, list):
                 if len(item) > MAX_ITEMS:
-                    raise ScriptError(f"Dynamic module '{name}' exceeds max array length of {MAX_ITEMS}")
+                    raise refuse(f"array exceeds maximum length ({MAX_ITEMS})")
                 below.extend(item)
         level = below
-        depth += 1
+    if level:
+        raise refuse(f"exceeds maximum depth ({MAX_DEPTH})")
     if nodes > MAX_NODES:
-        raise ScriptError(f"Dynamic module '{name}' exceeds max node count of {MAX_NODES}")
+        raise refuse(f"exceeds maximum node count ({MAX_NODES})")
+    if len(json_text(data).encode("utf-8", "replace")) > MAX_BYTES:
+        raise refuse(f"exceeds maximum serialized size ({MAX_BYTES} bytes)")
 
 
 def is_markdown(params: Any, path: str | None, *, execute: bool) -> bool:

@@ -6,9 +6,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-from mlld_sdk.env import Env
 from mlld_sdk.transport.checkpoints import CheckpointNotFound
 from mlld_sdk.transport.embedded import habits
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptError, UnsupportedConstruct
 from mlld_sdk.transport.embedded.execution import Execution, Job
 from mlld_sdk.transport.embedded.memory import CachePlan, Memory
@@ -70,9 +70,9 @@ class Active:
 class Server:
     """One engine process."""
 
-    def __init__(self, options: Options, env: Env) -> None:
+    def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options
-        self.env = env
+        self.clock = clock
         self.extended = not options.like_real
         self.wire = Wire(options.response_fd)
         self.mischief = Misbehaviour(options.misbehave)
@@ -180,7 +180,7 @@ class Server:
             elif method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
                 from mlld_sdk.transport.embedded.signing import answer
 
-                payload = answer(method, params, self.env)
+                payload = answer(method, params, self.clock)
             else:
                 self._refuse(request_id, "METHOD_NOT_FOUND", f"Method '{method}' is not supported")
                 return
@@ -266,7 +266,7 @@ class Server:
             return {"requestId": params["requestId"], "path": path}
         from mlld_sdk.transport.embedded.signing import write_signed
 
-        return write_signed(run.folder, path, params["content"], run.job.path or "", self.env)
+        return write_signed(run.folder, path, params["content"], run.job.path or "", self.clock)
 
     # -- running scripts
 
@@ -300,7 +300,7 @@ class Server:
                 job,
                 lambda body: self._send_event(request, body),
                 turn,
-                self.env,
+                self.clock,
                 kill_children=self.extended,
             )
             self._activate(request, run, turn)
@@ -329,7 +329,7 @@ class Server:
             self._fail(request, ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}"))
 
     def _load(self, request: Active, params: Any) -> tuple[Job, float, Script, bool]:
-        begin = self.env.now()
+        begin = self.clock.now()
         if request.execute:
             request.path = execute_path(params)
             job = execute_job(params, _read_script(request.path), request.path)
@@ -341,7 +341,7 @@ class Server:
             raise UnsupportedConstruct("markdown mode", 1)
         known = self._parsed.get(path) if request.execute and path is not None else None
         if known is not None and known[0] == job.script:
-            return job, (self.env.now() - begin) * 1000, known[1], True
+            return job, (self.clock.now() - begin) * 1000, known[1], True
         try:
             script = parse(job.script)
         except ScriptError as failure:
@@ -352,7 +352,7 @@ class Server:
             while len(self._parsed) >= PARSED_LIMIT:
                 self._parsed.pop(next(iter(self._parsed)))
             self._parsed[path] = (job.script, script)
-        return job, (self.env.now() - begin) * 1000, script, False
+        return job, (self.clock.now() - begin) * 1000, script, False
 
     def _activate(self, request: Active, run: Execution, turn: Turn) -> None:
         """Make a request reachable for control messages; the real engine takes its time."""
@@ -389,7 +389,7 @@ class Server:
         return run.result()
 
     def _metrics(self, run: Execution, parse_ms: float, *, cached: bool) -> dict[str, Any]:
-        total = (self.env.now() - run.started) * 1000
+        total = (self.clock.now() - run.started) * 1000
         return {
             "totalMs": round(total + parse_ms, 3),
             "parseMs": round(parse_ms, 3),
@@ -430,7 +430,7 @@ class Server:
             code = habits.flattened_code(code, failure.message, execute=execute)
             name = "ExecuteError" if execute and path is not None else name
         payload = {"code": code, "message": failure.message, "name": name}
-        if execute and path is not None:
+        if execute and path:
             payload["filePath"] = path
         payload["stack"] = f"{name}: {failure.message}\n    at embedded engine {VERSION}"
         return payload

@@ -3,8 +3,11 @@
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 PIECE = 65536
 CHILD_ENVIRONMENT = {"MLLD_NO_STREAMING": "true"}
@@ -59,6 +62,8 @@ def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | 
     The text for stdin is handed over through an unlinked file: no thread has to feed a pipe.
     """
     environment = {**os.environ, **CHILD_ENVIRONMENT, **variables}
+    import subprocess
+
     if stdin is None:
         source: int = subprocess.DEVNULL
     else:
@@ -108,6 +113,8 @@ def _signal(pid: int, number: int) -> None:
 def _children_of(parents: set[int]) -> list[int]:
     """List the processes whose parent is one of `parents`."""
     if not os.path.isdir("/proc/self"):
+        import subprocess
+
         listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
         pairs = [line.split() for line in listing.splitlines()]
         return [int(pid) for pid, parent in pairs if int(parent) in parents]

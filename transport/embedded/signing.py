@@ -9,22 +9,21 @@ import hashlib
 import json
 import os
 import subprocess
-import time
 from typing import Any
 
-from mlld_sdk.env import Env
 from mlld_sdk.transport.checkpoints import script_name
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.execution import project_root
 from mlld_sdk.transport.javascript import json_text
 
 
-def answer(method: str, params: Any, env: Env) -> Any:
+def answer(method: str, params: Any, clock: Clock) -> Any:
     """Answer one of the signature methods."""
     if method == "fs:status":
         return _status(params)
     if method == "sig:sign-content":
-        return _sign_content(params, env)
+        return _sign_content(params, clock)
     if isinstance(params, str):
         params = {"path": params}
     if not isinstance(params, dict) or not isinstance(params.get("path"), str):
@@ -36,7 +35,7 @@ def answer(method: str, params: Any, env: Env) -> Any:
         path = os.path.normpath(os.path.join(root, params["path"]))
     if method == "sig:sign":
         identity = params.get("identity")
-        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}", env)
+        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}", clock)
     return _check(root, path)
 
 
@@ -59,11 +58,6 @@ def _user(root: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         name = ""
     return name or os.environ.get("USER", "unknown")
-
-
-def _iso(env: Env) -> str:
-    now = int(env.wall() * 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
 
 
 def _hash(data: bytes) -> str:
@@ -97,12 +91,12 @@ def _start_store(root: str) -> None:
         _write(config, b'{\n  "version": 1\n}\n')
 
 
-def _note(root: str, env: Env, name: str, digest: str, identity: str) -> None:
-    row = {"ts": _iso(env), "event": "sign", "file": name, "hash": digest, "identity": identity}
+def _note(root: str, clock: Clock, name: str, digest: str, identity: str) -> None:
+    row = {"ts": clock.iso(), "event": "sign", "file": name, "hash": digest, "identity": identity}
     _write(os.path.join(root, ".sig", "audit.jsonl"), (json_text(row) + "\n").encode(), "ab")
 
 
-def _sign(root: str, path: str, identity: str, env: Env) -> None:
+def _sign(root: str, path: str, identity: str, clock: Clock) -> None:
     _start_store(root)
     relative = _relative(root, path)
     data = _read(path)
@@ -111,13 +105,13 @@ def _sign(root: str, path: str, identity: str, env: Env) -> None:
         "hash": _hash(data),
         "algorithm": "sha256",
         "signedBy": identity,
-        "signedAt": _iso(env),
+        "signedAt": clock.iso(),
         "contentLength": len(data),
     }
     stem = os.path.join(root, ".sig", "sigs", relative)
     _write(stem + ".sig.content", data)
     _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
-    _note(root, env, relative, record["hash"], identity)
+    _note(root, clock, relative, record["hash"], identity)
 
 
 def _check(root: str, path: str) -> dict[str, Any]:
@@ -169,7 +163,7 @@ def _fits(name: str, pattern: Any) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or (tail != pattern and fnmatch.fnmatchcase(os.path.basename(name), tail))
 
 
-def _sign_content(params: Any, env: Env) -> dict[str, Any]:
+def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     if not isinstance(params, dict) or not isinstance(params.get("content"), str):
         raise ScriptError("sig:sign-content params.content must be a string")
     identity = params.get("identity")
@@ -187,7 +181,7 @@ def _sign_content(params: Any, env: Env) -> dict[str, Any]:
         "hash": _hash(data),
         "algorithm": "sha256",
         "signedBy": identity.strip(),
-        "signedAt": _iso(env),
+        "signedAt": clock.iso(),
         "contentLength": len(data),
     }
     if metadata:
@@ -198,7 +192,7 @@ def _sign_content(params: Any, env: Env) -> dict[str, Any]:
     stem = os.path.join(root, ".sig", "content", name)
     _write(stem + ".sig.content", data)
     _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
-    _note(root, env, f"content:{record['id']}", record["hash"], record["signedBy"])
+    _note(root, clock, f"content:{record['id']}", record["hash"], record["signedBy"])
     return record
 
 
@@ -210,11 +204,11 @@ def _uuid() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def write_signed(folder: str, path: str, content: str, script: str, env: Env) -> dict[str, Any]:
+def write_signed(folder: str, path: str, content: str, script: str, clock: Clock) -> dict[str, Any]:
     """Write a file for `file:write` and sign it for the script; outside the project it is written, then refused."""
     target = os.path.normpath(os.path.join(folder, path))
     root = project_root(folder)
     _write(target, content.encode("utf-8", "surrogatepass"))
     if not os.path.relpath(target, root).startswith(".."):
-        _sign(root, target, f"agent:{script_name(script) or 'script'}", env)
+        _sign(root, target, f"agent:{script_name(script) or 'script'}", clock)
     return _check(root, target)

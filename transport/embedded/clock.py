@@ -1,0 +1,27 @@
+"""The engine's clocks, without the host's `Env`: the engine starts hundreds of times and imports cost."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Clock(NamedTuple):
+    """Where time comes from.
+
+    Attributes:
+        now: Monotonic seconds, for durations.
+        wall: Seconds since the epoch, for records.
+    """
+
+    now: Callable[[], float]
+    wall: Callable[[], float]
+
+    def iso(self) -> str:
+        """Give the wall clock as ISO text with milliseconds and `Z`."""
+        now = int(self.wall() * 1000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
+
+
+def system_clock() -> Clock:
+    """Give the system's clocks."""
+    return Clock(time.monotonic, lambda: time.clock_gettime(time.CLOCK_REALTIME))
