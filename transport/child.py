@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import signal
 import subprocess
 import tempfile
@@ -69,7 +68,7 @@ class Child:
 
         It is started from the caller's thread, without a parent-death signal: that one fires when the *thread* ends.
         """
-        mark = our_mark(secrets.token_hex(8))
+        mark = our_mark(os.urandom(8).hex())
         directory = os.path.join(tempfile.gettempdir(), directory_prefix(mark) + mark.engine)
         fds: list[int] = []
         pid = 0

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mlld_sdk.transport import sweep
 from mlld_sdk.transport.events import OrphansSwept
+from mlld_sdk.transport.processes import Mark, processes
 from mlld_sdk.transport.sweep import sweep_orphans
 from tests.support.engines import Recorder, is_alive, running
 from tests.support.eventually import eventually
@@ -60,13 +64,20 @@ def test_orphans_of_a_killed_host_are_swept_and_the_living_are_spared() -> None:
         eventually(lambda: not any(map(is_alive, spared["pids"])))
 
 
-def test_a_host_that_is_a_descendant_of_an_orphan_spares_itself() -> None:  # T-37
-    # The mark of a host that is gone, in this very process's children: the sweeper runs below it.
-    code = "from mlld_sdk.transport.sweep import sweep_orphans; sweep_orphans(); print('alive')"
+def test_a_host_that_was_itself_started_by_an_orphan_spares_itself(monkeypatch: pytest.MonkeyPatch) -> None:  # T-37
+    child = subprocess.Popen(["sleep", "60"])
     space = os.readlink("/proc/self/ns/pid")[5:-1]
-    marked = {**os.environ, "MLLD_OTP_OWNER": f"{space}:999999999:1:none"}
-    done = subprocess.run([sys.executable, "-c", code], env=marked, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "alive\n", done.stderr
+    related = [entry for entry in processes() if entry.pid in (os.getpid(), os.getppid(), child.pid)]
+    killed: list[int] = []
+    monkeypatch.setattr(sweep, "processes", lambda: related)
+    monkeypatch.setattr(sweep, "mark_of", lambda pid: Mark(space, 999_999_999, 1, "none"))
+    monkeypatch.setattr(sweep, "kill_surely", lambda pid, meant: not killed.append(pid) and meant())
+    try:
+        assert sweep_orphans().pids == (child.pid,)
+        assert killed == [child.pid]
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_host_that_ends_without_closing_leaves_nothing() -> None:  # T-29
