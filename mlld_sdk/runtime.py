@@ -405,7 +405,7 @@ class Runtime:
         services = self.services
         while not self._stopping.wait(ROUNDS):
             try:
-                kinds = {run.kind for run in services.journal.runs(states=("pending", "running"), limit=1000)}
+                kinds = services.journal.unfinished_kinds()
             except MlldError:
                 continue  # the journal tells by itself that it is not well
             for kind in kinds:

@@ -197,9 +197,7 @@ def shell(options: Namespace) -> int:
     """Talk to a runtime line by line: commands without their prefix, and `AGENT> mlld text` to run on its engine."""
     from mlld_sdk.cli.main import run_line
 
-    print(
-        "Commands as on the command line, or `AGENT> mlld text` to run on that agent's engine. ^D or an empty line ends."
-    )
+    print("Commands as on the command line; `AGENT> mlld text` runs on that agent's engine; ^D or an empty line ends.")
     while True:
         try:
             line = input("mlld-otp> " if sys.stdin.isatty() else "").strip()
