@@ -13,7 +13,7 @@ import pytest
 from mlld_sdk.client import Client
 from mlld_sdk.transport.command import resolve
 from tests.support.eventually import eventually
-from tests.support.raw_engine import ALL, REAL, RawEngine, command_of, needs_real, real_version, started
+from tests.support.raw_engine import ALL, PLAIN_SHELL, REAL, RawEngine, command_of, needs_real, real_version, started
 
 # What the live engine does is said of the released one.
 live_only = [*needs_real, pytest.mark.skipif(bool(REAL) and real_version() != (2, 0, 5), reason="said of mlld 2.0.5")]
@@ -56,7 +56,7 @@ def client(kind: str, directory: Path) -> Client:
     if kind == "embedded":
         return Client(engine="embedded", working_dir=directory, timeout=30)
     command, *args = shlex.split(REAL or "mlld")
-    return Client(command, args, engine=kind, working_dir=directory, timeout=30)  # type: ignore[arg-type]
+    return Client(command, args, engine=kind, working_dir=directory, timeout=30, environ=PLAIN_SHELL)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "able"), IN_FULL)

@@ -23,6 +23,9 @@ from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand, embedde
 
 REAL = os.environ.get("MLLD_COMMAND")
 
+PLAIN_SHELL = {"SHELL": "/bin/sh"}
+"""mlld asks the user's login shell about each new command, and what that shell's profile does may take seconds."""
+
 needs_real = [pytest.mark.real, pytest.mark.skipif(not REAL, reason="set MLLD_COMMAND to the real mlld")]
 
 LIVE = pytest.param("live", marks=needs_real)
@@ -94,7 +97,7 @@ class RawEngine:
     """A child process in a session of its own. Every wait has a deadline; leaving the `with` block kills the group."""
 
     def __init__(self, command: EngineCommand, cwd: Path, environ: Mapping[str, str] | None = None) -> None:
-        environment = {**os.environ, **command.environ, **(environ or {})}
+        environment = {**os.environ, **PLAIN_SHELL, **command.environ, **(environ or {})}
         self.printed, self.complaints = nameless_log(), nameless_log()
         ask_read, self._ask = os.pipe()
         self._answers, answer_write = os.pipe()
