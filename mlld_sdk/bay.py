@@ -160,6 +160,7 @@ class EngineBay(Generic[E]):
         spares: Idle engines kept warm beyond those in use.
         budget: Admits engines; shared by all bays of a runtime.
         recycle: When a working engine is replaced.
+        idle_after: Seconds after which `EngineBudget.sleep_idle` may put an idle engine to sleep; `None` for never.
         env: Clocks.
         label: Names the bay in errors.
     """
@@ -173,6 +174,7 @@ class EngineBay(Generic[E]):
         spares: int = 0,
         budget: EngineBudget | None = None,
         recycle: Recycle | None = None,
+        idle_after: float | None = None,
         env: Env | None = None,
         label: str = "bay",
     ) -> None:
@@ -180,6 +182,7 @@ class EngineBay(Generic[E]):
             if value < least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
         self.label = label
+        self.idle_after = idle_after
         self._start = start
         self._size = size
         self._overflow = overflow
@@ -365,7 +368,8 @@ class EngineBay(Generic[E]):
         if not stays:
             self._retire(berth, politely=True)
             return False
-        return self._budget.rest(berth.permit, lambda: self._reclaim(berth)) or not self._reclaim(berth)
+        sleep_at = None if self.idle_after is None else berth.idle_since + self.idle_after
+        return self._budget.rest(berth.permit, lambda: self._reclaim(berth), sleep_at) or not self._reclaim(berth)
 
     def _returned(self, berth: _Berth[E], broken: bool) -> None:
         if broken or not berth.engine.alive or self._is_worn(berth):

@@ -80,7 +80,7 @@ class EngineBudget:
         self._env = env or Env()
         self._lock = threading.Lock()
         self._live: set[Permit] = set()
-        self._idle: OrderedDict[Permit, Callable[[], bool]] = OrderedDict()
+        self._idle: OrderedDict[Permit, tuple[Callable[[], bool], float | None]] = OrderedDict()
         self._waiters: deque[_Waiter] = deque()
         self._next_start = 0.0
 
@@ -126,12 +126,13 @@ class EngineBudget:
                     hint="raise max_live or the timeout, or add memory",
                 )
 
-    def rest(self, permit: Permit, reclaim: Callable[[], bool]) -> bool:
+    def rest(self, permit: Permit, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
         """Say that an engine is idle now, and learn whether it may stay.
 
         Args:
             permit: The engine's.
             reclaim: Puts the engine to sleep, releasing its permit, and says whether it still could.
+            sleep_at: When `sleep_idle` may do that although nobody waits; `None` for never.
 
         Returns:
             `False` when somebody waits for an engine: put this one to sleep at once.
@@ -139,13 +140,22 @@ class EngineBudget:
         with self._lock:
             if self._waiters:
                 return False
-            self._idle[permit] = reclaim
+            self._idle[permit] = (reclaim, sleep_at)
             return True
 
     def wake(self, permit: Permit) -> None:
         """Say that an idle engine has work again."""
         with self._lock:
             self._idle.pop(permit, None)
+
+    def sleep_idle(self) -> None:
+        """Put the engines to sleep whose time has come; costs as much as there are idle engines, and no more."""
+        now = self._env.now()
+        with self._lock:
+            due = [permit for permit, (_, at) in self._idle.items() if at is not None and at <= now]
+            sleepy = [self._idle.pop(permit)[0] for permit in due]
+        for reclaim in sleepy:
+            reclaim()
 
     def _has_room(self) -> bool:
         if self.max_live is not None and len(self._live) >= self.max_live:
@@ -184,7 +194,7 @@ class EngineBudget:
             with self._lock:
                 if not self._idle:
                     return
-                _, reclaim = self._idle.popitem(last=False)
+                _, (reclaim, _) = self._idle.popitem(last=False)
             if reclaim():
                 return
 

@@ -16,9 +16,6 @@ from mlld_sdk.services import Services
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
 
-HIBERNATION_LOOK = 15.0
-"""Seconds between two looks for engines that have been idle for long, at most."""
-
 ENGINE_FAILURES = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
 """What is the engine's fault, and not the deadline's, the queue's or the caller's."""
 
@@ -69,11 +66,6 @@ class AskStatus:
     """Ask for an `OwnerStatus`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SleepIdle:
-    """Put engines to sleep that nobody has used for long."""
-
-
 class EngineOwner(Actor):
     """An actor with engines. Subclasses say what is done with them.
 
@@ -104,7 +96,6 @@ class EngineOwner(Actor):
         self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))
         if self.options.eager:
             self.bay.warm()
-        self._sleep_later()
 
     def on_receive(self, message: Any) -> Any:
         """Answer for the engines."""
@@ -114,10 +105,7 @@ class EngineOwner(Actor):
             case Configure(changes=changes):
                 self.options = self.options.changed(changes)
                 self.port.timeout = self.options.timeout
-            case SleepIdle():
-                if self.options.hibernate_after is not None:
-                    self.bay.sleep_idle(self.options.hibernate_after)
-                self._sleep_later()
+                self.bay.idle_after = self.options.hibernate_after
             case _:
                 return super().on_receive(message)
         return None
@@ -145,10 +133,6 @@ class EngineOwner(Actor):
             sink=self.services.sink,
         )
 
-    def _sleep_later(self) -> None:
-        if self.options.hibernate_after is not None:
-            self.send_after(min(self.options.hibernate_after, HIBERNATION_LOOK), SleepIdle())
-
     def _make_bay(self) -> EngineBay[Engine]:
         services, command, options = self.services, self._command, self.options
         size, overflow = options.berths
@@ -159,6 +143,7 @@ class EngineOwner(Actor):
             spares=options.spares,
             budget=services.budget,
             recycle=options.recycle,
+            idle_after=options.hibernate_after,
             env=services.env,
             label=self.name,
         )

@@ -1,6 +1,7 @@
 """The runtime: one supervision tree in one process, with everything its agents share."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ EXIT_GAVE_UP: Final = 1
 EXIT_FORCED: Final = 75
 
 ROUNDS: Final = 1.0
-"""Seconds between two looks for runs that other processes have submitted or left behind."""
+"""Seconds between two looks for runs other processes have submitted or left behind, and for engines long idle."""
 
 KEEP: Final = Retention()
 """What is kept of ended runs unless something else is said."""
@@ -401,9 +402,10 @@ class Runtime:
         return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
 
     def _make_rounds(self) -> None:
-        """Wake agents that other processes have submitted runs for, or have died over."""
+        """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
         services = self.services
         while not self._stopping.wait(ROUNDS):
+            self._budget.sleep_idle()
             try:
                 kinds = services.journal.unfinished_kinds()
             except MlldError:
@@ -451,4 +453,6 @@ class Runtime:
             self._journal.close()
         if self._rounds is not None:
             self._rounds.join()
+        if self._store is None and self._services is not None:
+            shutil.rmtree(self._services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
         self.bus.close()

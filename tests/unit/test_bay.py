@@ -222,6 +222,22 @@ def test_idle_engines_go_to_sleep(yard: Yard) -> None:
     assert (one.engine.alive, two.engine.alive) == (False, True)
 
 
+def test_the_budget_puts_engines_to_sleep_when_their_time_has_come(yard: Yard) -> None:
+    clock = Clock()
+    env = Env(now=clock)
+    budget = EngineBudget(env=env)
+    short, never = (EngineBay(yard.start, budget=budget, idle_after=after, env=env) for after in (10, None))
+    short.lease(1).give_back()
+    never.lease(1).give_back()
+    clock.time += 9
+    budget.sleep_idle()
+    assert yard.alive == 2
+    clock.time += 1
+    budget.sleep_idle()
+    assert [engine.alive for engine in yard.engines] == [False, True]
+    assert budget.live == 1
+
+
 def test_closing_refuses_those_who_wait_and_ends_every_engine(yard: Yard) -> None:
     bay = EngineBay(yard.start)
     lease = bay.lease(1)
