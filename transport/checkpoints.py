@@ -292,8 +292,8 @@ class CheckpointCache:
     # -- writing
 
     def write_value(self, key: str, value: Any) -> int:
-        """Write a value in one step and return its size in bytes. Also the way to patch a stored answer."""
-        text = json_text({"version": 1, "value": value})
+        """Write a value in one step, its keys sorted, and return its size in bytes. Also the way to patch an answer."""
+        text = f'{{"version":1,"value":{json_text(value, sort=True)}}}'
         _replace(self.result_path(key), text + "\n")
         return len(text.encode("utf-8", "replace"))
 

@@ -260,3 +260,32 @@ def test_start_time_and_memory_are_worth_knowing(tmp_path: Path, capsys: pytest.
     with capsys.disabled():
         print(f"\nembedded engine: first answer after {min(starts) * 1000:.0f} ms, peak {peak:.1f} MiB")
     assert peak > 0
+
+
+def test_a_text_too_long_for_an_environment_still_reaches_a_shell(tmp_path: Path) -> None:
+    script = 'exe @size(p) = sh { echo "${#p}" }\nshow @size(@payload.text)'
+    with Embedded(tmp_path) as engine:
+        result = engine.ask("process", {"script": script, "payload": {"text": "it's " * 80_000}})
+        assert result["output"] == "400000\n"
+
+
+def test_it_ends_with_its_children_when_nobody_reads_its_answers(tmp_path: Path) -> None:  # XP-5
+    with Embedded(tmp_path) as engine:
+        engine.send("process", 1, {"script": SLOW})
+        engine.until_event("effect")
+        eventually(lambda: descendants(engine.process.pid) != [], within=5)
+        children = descendants(engine.process.pid)
+        assert engine.process.stdout is not None
+        engine.process.stdout.close()
+        engine.send("hello", 2)
+        assert engine.exit_code() == 0
+        assert not any(is_running(pid) for pid in children)
+
+
+def test_an_endless_loop_without_a_pause_can_be_cancelled_and_blocks_nobody(tmp_path: Path) -> None:
+    with Embedded(tmp_path) as engine:
+        engine.send("process", 1, {"script": 'show "go"\nloop(endless) [\n  continue\n]'})
+        engine.until_event("effect")
+        assert engine.ask("process", "show `meanwhile`", 2)["output"] == "meanwhile\n"
+        engine.send("cancel", 1)
+        assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"

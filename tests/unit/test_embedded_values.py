@@ -1,6 +1,8 @@
 """How the embedded engine prints, compares and calculates."""
 
 import math
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from mlld_sdk.transport.embedded.jsonfaults import explain
 from mlld_sdk.transport.embedded.labels import Origin, merge
 from mlld_sdk.transport.embedded.methods import call_method, read_field
 from mlld_sdk.transport.embedded.operators import calculate, compare, equal
+from mlld_sdk.transport.embedded.server import VERSION
 from mlld_sdk.transport.embedded.values import inline_text, is_truthy, page_text, pretty_json
 
 
@@ -181,3 +184,8 @@ def test_codes_are_flattened_as_the_real_engine_does() -> None:
 )
 def test_broken_json_is_explained_as_node_20_does(text: str, message: str) -> None:
     assert explain(text) == message
+
+
+def test_the_engine_has_the_packages_version() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == VERSION

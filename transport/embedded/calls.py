@@ -168,7 +168,7 @@ class Calls:
             value = self.evaluate(body, scope)
         own = _body_taint(body)
         origin = merge(Origin(function.labels, function.labels), arguments, own, value.origin)
-        if isinstance(body, (Reference, Field)):
+        if isinstance(body, (Reference, Field)) and not isinstance(value.data, (list, dict)):
             return Value(text_of(value), origin)
         return Value(value.data, origin, "null" if value.data is None else value.text)
 
@@ -302,7 +302,7 @@ def _for_shell(value: Value) -> str:
     if value.data is None:
         return ""
     if value.text is None and isinstance(value.data, list):
-        return "\n".join("" if item is None else inline_text(item) for item in value.data)
+        return "\n".join(_for_shell(Value(item)) for item in value.data)
     return text_of(value)
 
 

@@ -160,7 +160,8 @@ class Evaluator(Calls):
         key = self.evaluate(node.key, scope)
         if key.data == "mx" and not (isinstance(target.data, dict) and "mx" in target.data):
             return Value(self._about(target, node, scope))
-        return Value(read_field(target.data, key.data), target.origin)
+        outside = self.run.state_origins.get(_state_path(node)) if self.run.state_origins else None
+        return Value(read_field(target.data, key.data), merge(target.origin, outside) if outside else target.origin)
 
     def _about(self, target: Value, node: Field, _: Scope) -> dict[str, Any]:
         """Give what `.mx` tells about a value."""
@@ -324,6 +325,15 @@ def _file_data(path: str, text: str) -> Any:
     return text
 
 
+def _state_path(node: Any) -> str:
+    """Give the dotted path of `@state.a.b`; an empty one for anything else."""
+    names: list[str] = []
+    while isinstance(node, Field) and isinstance(node.key, Literal):
+        names.append(str(node.key.data))
+        node = node.target
+    return ".".join(reversed(names)) if isinstance(node, Reference) and node.name == "state" else ""
+
+
 def node_path(node: FileRead) -> str:
     """Give a path as it was written."""
     return "".join(part if isinstance(part, str) else part.raw for part in node.path.parts)
@@ -348,7 +358,7 @@ def list_of(value: Value) -> list[tuple[str, Any]]:
     if isinstance(value.data, list):
         return [(str(at), item) for at, item in enumerate(value.data)]
     if isinstance(value.data, dict):
-        return list(value.data.items())
+        return list(ordered(value.data).items())
     raise ScriptError(
         f"Directive error (for): Type mismatch: for expects an array. Received: {describe(value.data)}",
         "VALIDATION_FAILED",

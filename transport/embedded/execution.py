@@ -84,6 +84,7 @@ class Execution:
         self.state = job.state
         self.effects: list[dict[str, Any]] = []
         self.state_writes: list[dict[str, Any]] = []
+        self.state_origins: dict[str, Origin] = {}  # of what was put into @state from outside, by path
         self.exports: dict[str, Any] = {}
         self.streamed = False
         self.recorded: Origin | None = None
@@ -231,11 +232,14 @@ class Execution:
         self.state_writes.append(write)
         self.report({"type": "state:write", "write": write})
 
-    def update_state(self, path: str, value: Any) -> None:
-        """Change `@state` from outside while the script runs. Labels of the update are not followed."""
+    def update_state(self, path: str, value: Any, labels: Any = None) -> None:
+        """Change `@state` from outside while the script runs; what is read there carries the labels from then on."""
         if self.state is None:
             raise ScriptError("No dynamic @state snapshot is available for this execution")
         place_at_path(self.state, path, value)
+        texts = labels if isinstance(labels, list) else []
+        names = tuple(dict.fromkeys(name.strip() for name in texts if isinstance(name, str) and name.strip()))
+        self.state_origins[path] = Origin(names, names)
 
     def result(self) -> dict[str, Any]:
         """Give the result of a script that came to its end."""

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from mlld_sdk.transport.checkpoints import CheckpointNotFound
 from mlld_sdk.transport.embedded import habits
@@ -74,7 +74,7 @@ class Server:
         self.options = options
         self.clock = clock
         self.extended = not options.like_real
-        self.wire = Wire(options.response_fd)
+        self.wire = Wire(options.response_fd, self._unheard)
         self.mischief = Misbehaviour(options.misbehave)
         self._turn = Turn()
         self._active: dict[Any, Active] = {}
@@ -92,8 +92,6 @@ class Server:
                 self.mischief.line_read()
                 if line:
                     self._line(line)
-                if self.wire.broken:
-                    return 1 if self.options.like_real else 0
         except Stop:
             return self._end()
         if self.mischief.asks("ignore-eof"):
@@ -125,10 +123,18 @@ class Server:
         for request in active:
             self._abort(request, Aborted())
         if self.extended:
+            deadline = self.clock.now() + SHUTDOWN_GRACE
             for request in active:
-                request.done.wait(SHUTDOWN_GRACE)
+                request.done.wait(max(0.0, deadline - self.clock.now()))
             return 0
         return 1 if active and not self.options.survive else 0
+
+    def _unheard(self) -> NoReturn:
+        """Nobody reads the answers any more: stop everything and go."""
+        for request in list(self._active.values()):
+            if request.run is not None:
+                request.run.abort(Aborted())
+        os._exit(1 if self.options.like_real else 0)
 
     # -- reading
 
@@ -220,7 +226,8 @@ class Server:
             if request.run is not None:
                 request.run.abort(failure)
             return
-        assert request.run is not None
+        if request.run is None or request.answered:
+            return
         request.run.abort(failure)
         self._finish(request, {"error": self._error_payload(failure, request.path, execute=request.execute)})
         self._after_failure(failure)
@@ -262,7 +269,7 @@ class Server:
     def _do_control(self, method: str, run: Execution, params: dict[str, Any]) -> dict[str, Any]:
         path = params["path"].strip()
         if method == "state:update":
-            run.update_state(path, params.get("value"))
+            run.update_state(path, params.get("value"), params.get("labels"))
             return {"requestId": params["requestId"], "path": path}
         from mlld_sdk.transport.embedded.signing import write_signed
 

@@ -107,26 +107,31 @@ def _unknown(value: Any) -> Any:
 
 
 class Wire:
-    """Writes lines, whole and one after the other, from any thread."""
+    """Writes lines, whole and one after the other, from any thread.
 
-    def __init__(self, descriptor: int) -> None:
+    Args:
+        descriptor: Where to write.
+        on_broken: Called when nobody reads any more.
+    """
+
+    def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
         self._descriptor = descriptor
+        self._on_broken = on_broken
         self._lock = threading.Lock()
-        self.broken = False
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one message."""
         self.send_raw(write_json(message) + b"\n")
 
     def send_raw(self, data: bytes) -> None:
-        """Write bytes as they are; a reader that is gone is noticed by whoever owns the engine."""
+        """Write bytes as they are."""
         view = memoryview(data)
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 while view:
                     view = view[os.write(self._descriptor, view) :]
-            except OSError:
-                self.broken = True
+        except OSError:
+            self._on_broken()
 
 
 def event(request_id: Any, body: dict[str, Any], *, extended: bool) -> dict[str, Any]:
