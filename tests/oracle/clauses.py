@@ -1,7 +1,7 @@
 """Which numbered clause of OTP's supervision is held by what: scenarios here, test functions elsewhere.
 
-`docs/semantics-supervision.md` states the clauses in words. A clause names scenarios (played on the decisions, on running
-supervisors and on a real Erlang) or test functions as `file::function`, or both.
+`docs/semantics-supervision.md` states the clauses in words. A clause names scenarios (played on the decisions, on
+running supervisors and on a real Erlang) or test functions as `file::function`, or both.
 """
 
 MATRIX = tuple(
@@ -31,8 +31,10 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
     "SUP-16": ("start_error_rolls_back", "start_raise_rolls_back", "first_start_error", "nested_start_error"),
     "SUP-19": ("start_in_order_stop_in_reverse", "nested_stop_order", "order_follows_additions"),
     "SUP-20": ("stop_policies", "stubborn_child_terminated", "stubborn_child_in_a_group"),
-    "SUP-22": ("children_with_other_reasons_at_the_end",)
-    + tuple(f"{one}_sibling_dies_badly_in_group_stop" for one in EACH),
+    "SUP-22": (
+        "children_with_other_reasons_at_the_end",
+        *tuple(f"{one}_sibling_dies_badly_in_group_stop" for one in EACH),
+    ),
     "SUP-24": ("parent_exits_normal", "parent_exits_shutdown", "parent_exits_boom", "intensity_0", "supervisor_killed"),
     "SUP-25": ("stranger_is_ignored",),
     "SUP-26": ("supervisor_killed", "inner_killed_permanent", "inner_killed_transient", "inner_killed_temporary"),
@@ -49,8 +51,10 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
     "SUP-34": tuple(f"{one}_stopped_siblings_come_back" for one in EACH)
     + tuple(f"{one}_ignored_sibling_is_asked_again" for one in EACH),
     "SUP-35": ("one_for_all_stopped_siblings_come_back", "rest_for_one_stopped_siblings_come_back"),
-    "SUP-36": tuple(f"{one}_added_children_take_part" for one in EACH)
-    + ("inner_restart_brings_back_the_static_list_only",),
+    "SUP-36": (
+        *tuple(f"{one}_added_children_take_part" for one in EACH),
+        "inner_restart_brings_back_the_static_list_only",
+    ),
     "SUP-37": tuple(f"{one}_counts_once_per_crash" for one in EACH),
     "SUP-38": tuple(f"{one}_two_die_together_intensity_1" for one in EACH)
     + tuple(f"{one}_two_die_together_later_first" for one in EACH)
@@ -60,7 +64,7 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
     "SUP-39": ("intensity_0", "intensity_1_second_kills", "intensity_3_allows_three", "intensity_3_fourth_gives_up"),
     "SUP-40": ("intensity_window_forgets",),
     "SUP-41": ("intensity_shared_by_all",),
-    "SUP-42": tuple(f"{one}_gives_up_in_reverse_order" for one in EACH) + ("give_up_goes_all_the_way",),
+    "SUP-42": (*tuple(f"{one}_gives_up_in_reverse_order" for one in EACH), "give_up_goes_all_the_way"),
     "SUP-43": ("inner_gives_up_permanent", "inner_gives_up_transient", "inner_gives_up_temporary"),
     "SUP-44": (
         "inner_start_fails_at_restart",
@@ -69,8 +73,8 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
         "one_for_one_other_fails_for_ever",
     ),
     "SUP-45": ("terminate_child_while_restarting", "sibling_dies_while_restarting"),
-    "SUP-46": tuple(f"{one}_second_fails_twice" for one in EACH)
-    + (
+    "SUP-46": (
+        *tuple(f"{one}_second_fails_twice" for one in EACH),
         "one_for_all_other_fails_for_ever",
         "rest_for_one_other_fails_for_ever",
         "rest_for_one_later_child_is_stopped_meanwhile",

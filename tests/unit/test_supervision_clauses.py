@@ -1,4 +1,4 @@
-"""SUP-1 to SUP-75, by number: each is held by scenarios, by tests, or by both, and the pages that cite tests are right."""
+"""SUP-1 to SUP-75, by number: each is held by scenarios, by tests, or by both, and the pages are right about it."""
 
 import re
 from pathlib import Path
