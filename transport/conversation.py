@@ -23,6 +23,7 @@ from mlld_sdk.transport.wire import Reply, cancel_line, encode_request
 __all__ = ["Conversation"]
 
 _RETRY = 0.025
+_BURST = 1e-5
 _EMPTY = Reply(b'{"id":0,"result":null}')
 CallT = TypeVar("CallT", bound=Call)
 
@@ -40,6 +41,7 @@ class Conversation(Reading):
         self._tainted = False
         self._retires_when_tainted = False
         self._exit: EngineExit | None = None
+        self._last_submitted = -NEVER
         self._next_deadline = NEVER
         self._deadline_timer: Timer | None = None
         self._ladder: list[Timer] = []
@@ -143,7 +145,10 @@ class Conversation(Reading):
     def _send(self, call: Call) -> None:
         if call.deadline < self._next_deadline:
             self._watch_deadline(call.deadline)
-        self._outgoing.send(call._line, patient=len(self._pending) > 1)
+        # What follows so closely belongs to a burst, which the reactor writes at once.
+        close = call._submitted - self._last_submitted < _BURST
+        self._last_submitted = call._submitted
+        self._outgoing.send(call._line, patient=close or len(self._pending) > 1)
         if not self._watched:
             self._watch()
 

@@ -141,8 +141,8 @@ class Reading:
     def _route(self, decoded: Decoded) -> None:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending = self._pending
-        # Nobody is to be told and nobody to be woken: most answers only go into their future.
-        quiet = not self._observed and self._leading is None and not self._retired
+        # Nobody is to be told: most answers only go into their future.
+        quiet = not self._observed and not self._retired
         batches: dict[Call, list[EngineEvent]] = {}
         last_id: Any = None
         batch: list[EngineEvent] | None = None
