@@ -160,8 +160,7 @@ class Evaluator(Calls):
         key = self.evaluate(node.key, scope)
         if key.data == "mx" and not (isinstance(target.data, dict) and "mx" in target.data):
             return Value(self._about(target, node, scope))
-        outside = self.run.state_origins.get(_state_path(node)) if self.run.state_origins else None
-        return Value(read_field(target.data, key.data), merge(target.origin, outside) if outside else target.origin)
+        return Value(read_field(target.data, key.data), target.origin)
 
     def _about(self, target: Value, node: Field, _: Scope) -> dict[str, Any]:
         """Give what `.mx` tells about a value."""
@@ -174,7 +173,9 @@ class Evaluator(Calls):
                     f'Field "mx" not found on payload field "{name}"', "FIELD_ACCESS_ERROR", "FieldAccessError"
                 )
             return {"labels": list(labels), "taint": list(labels)}
-        return {**target.origin.plain(), "text": inline_text(target.data)}
+        # Labels of an update from outside are told here; the real engine does not carry them along either.
+        outside = self.run.state_origins.get(_state_path(inner), UNKNOWN)
+        return {**merge(target.origin, outside).plain(), "text": inline_text(target.data)}
 
     def _slice(self, node: Slice, scope: Scope) -> Value:
         target = self.evaluate(node.target, scope)

@@ -233,7 +233,7 @@ class Execution:
         self.report({"type": "state:write", "write": write})
 
     def update_state(self, path: str, value: Any, labels: Any = None) -> None:
-        """Change `@state` from outside while the script runs; what is read there carries the labels from then on."""
+        """Change `@state` from outside while the script runs; `.mx` tells the labels from then on."""
         if self.state is None:
             raise ScriptError("No dynamic @state snapshot is available for this execution")
         place_at_path(self.state, path, value)
