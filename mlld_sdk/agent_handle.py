@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar, Unpack
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from mlld_sdk.actors.exits import crash
 from mlld_sdk.actors.ref import ActorRef
@@ -14,6 +15,8 @@ from mlld_sdk.port import Port
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
+from mlld_sdk.supervision.breaker import Breaker
+from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 T = TypeVar("T")
@@ -45,6 +48,9 @@ class Named:
         name: Path in the tree.
     """
 
+    ends_with_its_engine: ClassVar[bool] = False
+    """Whether a failed engine ends the actor: then that end tells the circuit breaker, and nobody counts it twice."""
+
     def __init__(self, services: Services, name: str) -> None:
         self.name = name
         self._services = services
@@ -63,6 +69,7 @@ class Named:
 
         Raises:
             TaskError: The script failed.
+            BreakerOpen: The circuit breaker in front of it refuses requests now, and says when to try again.
             InfrastructureError: The engine failed, or none was free in time, or nobody is there (`AgentUnavailable`).
         """
         return self._use(lambda port: port.execute(filepath, payload, options))
@@ -111,14 +118,24 @@ class Named:
         return ref.call(message, timeout=timeout)
 
     def _use(self, request: Callable[[Port], T]) -> T:
+        guard = self._services.breaker(self.name)
         ref, port = self.ref, self._services.ports.get(self.name)
         if ref is None or port is None:
-            raise AgentUnavailable(self.name)
-        try:
-            return request(port)
-        except ENGINE_FAILURES as error:
-            ref.cast(EngineFailed(crash(error)))
-            raise
+            raise self._nobody(guard)
+        with nullcontext() if guard is None else guard.acquire() as permit:
+            try:
+                return request(port)
+            except ENGINE_FAILURES as error:
+                if permit is not None and self.ends_with_its_engine:
+                    permit.withdraw()
+                ref.cast(EngineFailed(crash(error)))
+                raise
+
+    def _nobody(self, guard: Breaker | None) -> InfrastructureError:
+        view = None if guard is None else guard.view()
+        if view is not None and view.retry_after:
+            return BreakerOpen(view.name, view.retry_after)
+        return AgentUnavailable(self.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -126,6 +143,8 @@ class Named:
 
 class AgentHandle(Named):
     """An agent by its name."""
+
+    ends_with_its_engine = True
 
     def run(
         self,

@@ -19,6 +19,7 @@ from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink
 from mlld_sdk.journal import Journal
 from mlld_sdk.port import Port
+from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
 from mlld_sdk.transport.engine import Engine
@@ -110,6 +111,15 @@ class Services:
         try:
             return self.tree.ref(name)
         except (ChildNotFound, ChildUnavailable):
+            return None
+
+    def breaker(self, name: str) -> Breaker | None:
+        """Find the circuit breaker in front of a place in the tree, if it has one."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.breaker(name)
+        except ChildNotFound:
             return None
 
     def poke(self, name: str) -> None:

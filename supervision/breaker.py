@@ -279,6 +279,10 @@ class Permit:
         """Say what went wrong; whether it counts is up to the policy."""
         self._settle(failure)
 
+    def withdraw(self) -> None:
+        """Say nothing: somebody else reports how it went."""
+        self._breaker = None
+
     def _settle(self, failure: object) -> None:
         owner, self._breaker = self._breaker, None
         if owner is not None:

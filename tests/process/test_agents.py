@@ -15,10 +15,12 @@ from mlld_sdk import (
     AsyncJob,
     Job,
     JobCancelled,
+    Pool,
     RunCancelled,
     RunFailed,
     StepFailed,
     child,
+    circuit_breaker,
     one_for_one,
     wedge,
 )
@@ -26,6 +28,7 @@ from mlld_sdk.actors.errors import StartFailed
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.events import name_of
 from mlld_sdk.journal.errors import IdempotencyConflict, RunParked, ValueNotStorable, WaitTimeout
+from mlld_sdk.supervision.errors import BreakerOpen
 from tests.support.agents import ENGINES, Thinker, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -420,3 +423,33 @@ def test_a_wedged_run_is_killed_and_climbs_the_ladder(tmp_path: Path) -> None:
     with running(spec, tmp_path) as (runtime, seen):
         assert runtime["agent"].run().result(40) == "large"
     assert [name_of(event) for event in seen].count("child.wedged") == 1
+
+
+@pytest.mark.parametrize("kind", [Agent, Pool])
+def test_requests_go_through_the_breaker_in_front(kind: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    ask = "exe @ask() = sh { [ ! -e broken ] || kill -KILL $PPID; echo fine; }\nshow @ask()"
+    policy = circuit_breaker(failures=2, cooldown=0.5)
+    spec = one_for_one(child(kind, name="it", engine="embedded", working_dir=tmp_path, breaker=policy), max_restarts=9)
+    with running(spec, tmp_path) as (runtime, seen):
+        guard = runtime.place("root/it").breaker()
+        assert guard is not None
+        with pytest.raises(InfrastructureError):
+            runtime["it"].process(ask)
+        eventually(lambda: guard.view().failures == 1 and runtime["it"].ref)
+        with pytest.raises(InfrastructureError):
+            runtime["it"].process(ask)
+        eventually(lambda: guard.view().status == "open")
+        with pytest.raises(BreakerOpen) as refused:
+            runtime["it"].process('show "not even this"')
+        assert 0 < refused.value.retry_after <= 0.5
+        broken.unlink()
+        eventually(lambda: guard.view().status == "half_open")
+        assert runtime["it"].process(ask) == "fine\n"
+        assert guard.view().status == "closed"
+    assert [name_of(event) for event in seen if name_of(event).startswith("breaker")] == [
+        "breaker.opened",
+        "breaker.half_opened",
+        "breaker.closed",
+    ]
