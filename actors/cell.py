@@ -160,7 +160,7 @@ class Cell(Life):
             result = result.then
         if isinstance(result, Stop):
             if reply is not None:
-                self.last_answer = (reply, None if result.reply is UNSET else result.reply)
+                self.last_answer = (reply, None if result.reply is UNSET else result.reply, False)
             self.end(result.reason)
             return
         if isinstance(result, NoReply):
@@ -226,7 +226,7 @@ class Cell(Life):
             self.current = None
             return
         if reply is not None:
-            self.last_answer = (reply, error)
+            self.last_answer = (reply, error, True)
         self.end(reason_of(error), error)
 
     def _attend(self) -> bool:

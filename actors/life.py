@@ -21,7 +21,7 @@ from mlld_sdk.actors.errors import (
     StartFailed,
     StartIgnored,
 )
-from mlld_sdk.actors.exits import Crash, Reason, reason_of
+from mlld_sdk.actors.exits import Crash, Reason, crash, reason_of
 from mlld_sdk.actors.future import PENDING, Future
 from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, Revocable, effect_of, topology
 from mlld_sdk.actors.mailbox import Entry, Mailbox, Overflow, SystemMessage
@@ -147,7 +147,8 @@ class Life(Mailbox):
         self.pending: Continue | None = None
         self.idle_next: float | None = None
         self.idle_timer: Timer | None = None
-        self.last_answer: tuple[Future[Any], Any] | None = None
+        self.last_answer: tuple[Future[Any], Any, bool] | None = None
+        """An answer to give after the stop hook, and whether it is the exception of a crash."""
         self.starter: Future[Any] | None = None
         self.waiting: tuple[Future[Any], Callable[[], object] | None] | None = None
         self.thread: int | None = None
@@ -308,7 +309,7 @@ class Life(Mailbox):
         for timer in list(self.timers or ()):
             timer.cancel()
         last = self.current
-        refused = self._answer_all(reason, error)
+        refused = self._answer_all(reason)
         if system.listening:
             system.emit(lambda at: self._report(at, reason, error, had_started, last, refused))
         if self.owned is not None:
@@ -329,19 +330,19 @@ class Life(Mailbox):
         self.actor = None
         return True
 
-    def _answer_all(self, reason: Reason, error: BaseException | None) -> int:
+    def _answer_all(self, reason: Reason) -> int:
         """Answer everybody who still waits for this actor; count the messages refused."""
         if self.last_answer is not None:
-            (reply, value), self.last_answer = self.last_answer, None
-            if isinstance(value, BaseException):
-                if value is error and reply.wraps_crash:
-                    crashed = ActorCrashed(f"{self.label} crashed: {reason}", reason=reason)
-                    crashed.__cause__ = value
-                    reply.try_set_exception(crashed)
-                else:
-                    reply.try_set_exception(value)
-            else:
+            (reply, value, crashed), self.last_answer = self.last_answer, None
+            if not crashed:
                 reply.try_set(value)
+            elif reply.wraps_crash:
+                why = reason if reason.is_crash else crash(value)
+                error = ActorCrashed(f"{self.label} crashed: {why}", reason=why)
+                error.__cause__ = value
+                reply.try_set_exception(error)
+            else:
+                reply.try_set_exception(value)
         self.refuse_current()
         for future in list((self.deferred or {}).values()):
             future.try_set_exception(self.dead())

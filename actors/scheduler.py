@@ -54,11 +54,13 @@ class Job:
 class Worker:
     """One thread of the pool, as the pool knows it."""
 
-    __slots__ = ("blocked", "lost", "pool", "thread")
+    __slots__ = ("blocked", "counted", "lost", "pool", "thread")
 
     def __init__(self, pool: "Scheduler") -> None:
         self.pool = pool
         self.blocked = 0
+        self.counted = False
+        """Whether the pool counts it as blocked; changes only under the pool's lock, unlike `blocked`."""
         self.lost = False
         self.thread: threading.Thread | None = None
 
@@ -132,6 +134,7 @@ class Scheduler:
         with self._lock:
             if worker.lost:
                 return
+            worker.counted = True
             self._blocked += 1
             need = self._idle == 0 and self._count - self._blocked < self.workers
         if need:
@@ -140,7 +143,8 @@ class Scheduler:
     def worker_returns(self, worker: Worker) -> None:
         """Count a worker as running again."""
         with self._lock:
-            if not worker.lost:
+            if worker.counted:
+                worker.counted = False
                 self._blocked -= 1
 
     def lose(self, thread_id: int) -> None:
@@ -156,7 +160,8 @@ class Scheduler:
                 return
             worker.lost = True
             self._count -= 1
-            if worker.blocked:
+            if worker.counted:
+                worker.counted = False
                 self._blocked -= 1
             need = self._idle == 0 and self._count - self._blocked < self.workers
         if need:

@@ -442,6 +442,29 @@ def test_an_asker_gets_the_exception_itself(system: ActorSystem) -> None:  # GEN
     assert not ref.is_alive()
 
 
+def test_a_caller_learns_of_the_crash_also_if_the_stop_hook_is_killed(system: ActorSystem) -> None:  # GEN-7
+    gate = Gate()
+
+    class SlowEnd(Puppet):
+        def on_terminate(self, reason: Any) -> None:
+            gate(self)
+
+    ref = system.start(SlowEnd)
+    future = ref.request(boom)
+    assert gate.entered.wait(10)
+    assert ref.info().state == "stopping"
+    ref.kill()
+    with pytest.raises(ActorCrashed, match="boom"):
+        future.get(timeout=10)
+    assert ref.reason == Killed()
+    gate.open.set()
+
+
+def test_an_exception_given_as_an_answer_is_one_also_at_the_end(system: ActorSystem) -> None:  # GEN-6
+    error = ValueError("as a value")
+    assert system.start(Puppet).call(lambda me: Stop(reply=error)) is error
+
+
 def test_a_crash_by_tell_and_by_ask_is_the_same_end(system: ActorSystem) -> None:  # GEN-7, T-5
     told, asked = system.start(Puppet), system.start(Puppet)
     told.tell(boom)

@@ -1,10 +1,12 @@
 """Workers, callers that run actors themselves, and what surrounds a run."""
 
+import sys
 import threading
 from typing import Any
 
 import pytest
 
+from mlld_sdk.actors import scheduler as scheduler_module
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.errors import ActorCrashed, DeadlockDetected, MailboxFull
 from mlld_sdk.actors.events import WorkersExhausted
@@ -77,6 +79,26 @@ def test_a_pool_at_its_limit_says_so_and_goes_on_when_one_comes_back(sink: Sink)
         assert waiting.get(timeout=10) == "x"
         assert sink.of(WorkersExhausted)[0].limit == 2
     assert system.scheduler.peak == 2
+
+
+def test_workers_lost_while_they_block_leave_the_count_right(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "KEEPALIVE", 0.05)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(150):
+            refs = [system.start(Puppet) for _ in range(3)]
+            for ref in refs:
+                ref.tell(lambda me: [me.sleep(0) for _ in range(20)])
+            for ref in refs:
+                ref.kill()
+    finally:
+        sys.setswitchinterval(before)
+    eventually(lambda: len(system.zombies) == 0 and system.scheduler.size == 1)
+    assert system.scheduler._blocked == 0
+    assert system.start(Puppet).ask("works") == "works"
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 3, "max_workers": 2}])
