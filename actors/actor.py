@@ -220,7 +220,7 @@ class Actor(pykka.Actor):
     @property
     def stopping(self) -> bool:
         """Whether a request to end waits, or it was killed: a long computation looks here and returns early."""
-        return self._cell.ending is not None or self._cell.end_requested()
+        return self._cell.ending is not None or self._cell.asked_to_end
 
     # -- ending
 

@@ -75,6 +75,7 @@ class Life(Mailbox):
     __slots__ = (
         "__weakref__",
         "actor",
+        "asked_to_end",
         "born",
         "context",
         "current",
@@ -126,6 +127,8 @@ class Life(Mailbox):
         self.ref: ActorRef[Any]
         self.actor: Actor | None = None
         self.phase = STARTING
+        self.asked_to_end = False
+        """Whether somebody asked it to end; a long handler may look."""
         self.ending: Reason | None = None
         """Set when it takes nothing more: it is stopping, with this reason, or dead."""
         self.reason: Reason | None = None
@@ -484,19 +487,15 @@ class Life(Mailbox):
         if self.reason is not None and self in fenced:
             raise ActorKilled(f"{self.path} was killed while it waited")
 
-    def end_requested(self) -> bool:
-        """Whether a request to end waits in the system lane."""
-        return self.alarm and self.queued()[1] > 0
-
     def sleep(self, seconds: float) -> bool:
         """Wait as this actor, until the time has passed or something urgent came; says whether it passed."""
         gate: Future[bool] = Future()
-        if self.end_requested():
+        if self.asked_to_end:
             return False
         timer = self.system.timers.after(seconds, lambda: gate.try_set(True))
         self.sleeping = gate
         try:
-            if self.end_requested():
+            if self.asked_to_end:
                 return False
             return bool(gate.get(timeout=None))
         finally:
@@ -504,7 +503,11 @@ class Life(Mailbox):
             timer.cancel()
 
     def post_system(self, message: SystemMessage) -> None:
-        """Put something into the system lane, and wake the actor from `sleep`."""
+        """Put something into the system lane; a request to end wakes the actor from `sleep`."""
+        if not isinstance(message, EndNow):
+            Mailbox.post_system(self, message)
+            return
+        self.asked_to_end = True
         Mailbox.post_system(self, message)
         gate = self.sleeping
         if gate is not None:

@@ -36,7 +36,7 @@ from mlld_sdk.actors.links import topology
 from mlld_sdk.actors.loops import LoopThread
 from mlld_sdk.actors.mailbox import making
 from mlld_sdk.actors.names import Name, NameTable, Via
-from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.ref import ActorRef, Address
 from mlld_sdk.actors.scheduler import OwnThread, Scheduler
 from mlld_sdk.actors.timers import Timer, Timers
 from mlld_sdk.actors.traits import traits_of
@@ -424,6 +424,11 @@ class ActorSystem:
     def actors(self) -> list[ActorRef[Any]]:
         """List the living actors, in the order they were started."""
         return [cell.ref for cell in list(self._cells.values())]
+
+    def resolve(self, address: Address) -> ActorRef[Any] | None:
+        """Find the living incarnation an address names; an address of another system, or of the past, finds nobody."""
+        cell = self._cells.get(address.epoch) if address.system == self.id else None
+        return None if cell is None else cell.ref
 
     def nobody(self, name: Name) -> ActorRef[Any]:
         """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""

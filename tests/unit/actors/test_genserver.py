@@ -32,6 +32,7 @@ from mlld_sdk.actors.events import (
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.names import NameTable, Via
+from mlld_sdk.actors.ref import Address
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, TaskError
@@ -751,6 +752,10 @@ def test_an_actor_without_a_name_still_has_a_path(system: ActorSystem) -> None: 
     assert child.path == "root/child"
     assert child.address.path == "root/child"
     assert (child.address.system, child.address.epoch) == (system.id, child.epoch)
+    assert system.resolve(child.address) is child
+    child.kill()
+    assert system.resolve(child.address) is None
+    assert system.resolve(Address(root.path, "another system", root.epoch)) is None
     assert system.start(Puppet).path.startswith("Puppet-")
 
 

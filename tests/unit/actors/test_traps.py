@@ -241,6 +241,17 @@ def test_a_stop_wakes_an_actor_from_its_sleep(system: ActorSystem) -> None:  # T
     assert system.start(Puppet).ask(lambda me: me.sleep(0.001)) is True
 
 
+def test_only_a_request_to_end_wakes_a_sleeper(system: ActorSystem) -> None:  # T-3
+    began = threading.Event()
+    ref = system.start(Puppet, (True,))
+    slept = ref.request(lambda me: (began.set(), me.sleep(0.05), me.stopping))
+    assert began.wait(10)
+    ref.tell("a message")
+    ref.exit("trapped")
+    assert ref.get_state()["trap_exit"] is True
+    assert slept.get(timeout=10) == (None, True, False)
+
+
 def test_a_long_computation_can_see_that_it_is_to_stop(system: ActorSystem) -> None:  # T-3
     began = threading.Event()
 
