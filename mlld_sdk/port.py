@@ -14,13 +14,13 @@ from typing import Any, Final, Protocol
 
 from mlld_sdk import analysis, checkpointing, results
 from mlld_sdk.bay import Lease, NoEngineFree
-from mlld_sdk.checkpointing import CheckpointHit, CheckpointMiss
+from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.env import Env
 from mlld_sdk.errors import InfrastructureError, TaskError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.requests import RunOptions, execute_params, process_params, seconds
 from mlld_sdk.run_log import History
-from mlld_sdk.transport.call import Call
+from mlld_sdk.telemetry.spans import Span, begin_request
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.wire import EngineEvent
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
@@ -105,7 +105,6 @@ class Port:
         self._caching: RunOptions = caching or {}
         self._env = env or Env()
         self._sink = sink
-        self._calls: set[Call] = set()
         self._leases: set[Held] = set()
         self.failures = 0
         self._lock = threading.Lock()
@@ -133,7 +132,9 @@ class Port:
     def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
         path = os.fspath(self._working_dir / filepath)
-        return analysis.analyze_result(self._ask("analyze", {"filepath": path}, timeout, None), path)
+        params = {"filepath": path}
+        with self._span("analyze", params):
+            return analysis.analyze_result(self._ask("analyze", params, timeout, None), path)
 
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
@@ -142,17 +143,15 @@ class Port:
         return port
 
     def stop(self, why: BaseException) -> None:
-        """Refuse further requests with `why`, cancel those under way and kill their engines; returns at once."""
+        """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
         with self._lock:
             self._stopped = why
-            calls, leases = list(self._calls), list(self._leases)
-        for call in calls:
-            call.cancel()
+            leases = list(self._leases)
         for lease in leases:
             lease.engine.kill()
 
     def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
-        history = History()
+        history, asked = History(), method
         method, params = checkpointing.for_engine(self.kind, method, params, self._working_dir)
         timeout = options.get("timeout", self.timeout)
 
@@ -162,12 +161,18 @@ class Port:
                 if event.type in ("checkpoint:hit", "checkpoint:miss"):
                     self._tell_checkpoint(event)
 
-        reply = self._ask(method, params, seconds(timeout), take)
-        return results.execute_result(reply, history.state_writes(), history.denials(), history.effects())
+        with self._span(asked, params) as span:
+            reply = self._ask(method, params, seconds(timeout), take)
+            result = results.execute_result(reply, history.state_writes(), history.denials(), history.effects())
+            span.note(output_size=len(result.output), state_write_count=len(result.state_writes))
+        return result
+
+    def _span(self, method: str, params: dict[str, Any]) -> Span:
+        return begin_request(self._sink, self._env, method, params, {"agent": self.name})
 
     def _tell_checkpoint(self, event: EngineEvent) -> None:
         entry = event.body.get("checkpoint") or {}
-        kind = CheckpointHit if event.type == "checkpoint:hit" else CheckpointMiss
+        kind = CheckpointHit if event.type == "checkpoint:hit" else CheckpointMissed
         function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
         self._sink(kind(at=self._env.wall(), agent=self.name, function=function, key=key))
 
@@ -181,9 +186,7 @@ class Port:
         deadline = None if timeout is None else self._env.now() + timeout
         with self._engine(timeout) as engine:
             left = None if deadline is None else max(0.0, deadline - self._env.now())
-            call = engine.submit(method, params, timeout=left, on_events=on_events)
-            with self._underway(call):
-                reply = call.result()
+            reply = engine.call(method, params, timeout=left, on_events=on_events)
         self.failures = 0
         return reply.payload
 
@@ -204,6 +207,8 @@ class Port:
             broken = self.kind == "live"
             raise
         except InfrastructureError:
+            if self._stopped is not None:
+                raise self._stopped from None
             self.failures += 1
             raise
         finally:
@@ -212,20 +217,3 @@ class Port:
             if not broken and self.kind != "embedded":
                 lease.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
             lease.give_back(broken=broken)
-
-    @contextlib.contextmanager
-    def _underway(self, call: Call) -> Iterator[None]:
-        with self._lock:
-            self._calls.add(call)
-            stopped = self._stopped
-        if stopped is not None:
-            call.cancel()
-        try:
-            yield
-        except BaseException:
-            if self._stopped is not None:
-                raise self._stopped from None
-            raise
-        finally:
-            with self._lock:
-                self._calls.discard(call)
