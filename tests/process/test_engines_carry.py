@@ -13,10 +13,22 @@ import pytest
 from mlld_sdk.client import Client
 from mlld_sdk.transport.command import resolve
 from tests.support.eventually import eventually
-from tests.support.raw_engine import ALL, PLAIN_SHELL, REAL, RawEngine, command_of, needs_real, real_version, started
+from tests.support.raw_engine import (
+    BRIDGE,
+    EMBEDDED,
+    PLAIN_SHELL,
+    REAL,
+    RawEngine,
+    command_of,
+    needs_real,
+    real_version,
+    started,
+)
 
 # What the live engine does is said of the released one.
 live_only = [*needs_real, pytest.mark.skipif(bool(REAL) and real_version() != (2, 0, 5), reason="said of mlld 2.0.5")]
+
+EACH = [pytest.param("live", marks=live_only), BRIDGE, EMBEDDED]
 
 IN_FULL = [
     pytest.param("live", False, marks=live_only, id="live"),
@@ -118,7 +130,7 @@ def test_checkpoint_parameters_and_cache_events(kind: str, able: bool, engine: R
     assert (answer.cache == [("hit", "q")]) is able
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_finished_calls_are_kept_and_served(kind: str, engine: RawEngine, tmp_path: Path) -> None:
     calls, script = tmp_path / "calls", tmp_path / "served.mld"
     script.write_text(f'resume: auto\nexe llm @ask(p) = sh {{ echo "$p" >> {calls}; echo "re $p" }}\nshow @ask("q")\n')
@@ -193,7 +205,7 @@ def test_a_cancel_sent_with_the_request(kind: str, able: bool, engine: RawEngine
         assert engine.answer("hasty").output.strip() == "ran"
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_state_updates_reach_a_running_script(kind: str, engine: RawEngine, tmp_path: Path) -> None:
     up = tmp_path / "up"
     script = f"run sh {{ touch {up} }}\nloop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\nshow `@state.stop`\n"
@@ -222,7 +234,7 @@ def test_tool_use_events_that_name_their_request(kind: str, able: bool, engine: 
     assert (use["id"] == "mine") is able
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_output_of_commands_as_it_comes(kind: str, engine: RawEngine) -> None:
     answer = engine.run("run sh { echo one; echo two }\n")
     assert "".join(event["event"]["chunk"] for event in answer.of_type("stream:chunk")) == "one\ntwo\n"
@@ -260,7 +272,7 @@ def test_tool_servers_that_end_with_their_run(kind: str, able: bool, engine: Raw
         assert process.exists()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_signatures_and_status(kind: str, engine: RawEngine, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello\n")
     asked = {"path": str(tmp_path / "note.txt"), "basePath": str(tmp_path)}
@@ -273,7 +285,7 @@ def test_signatures_and_status(kind: str, engine: RawEngine, tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_files_written_for_a_running_script(kind: str, engine: RawEngine, tmp_path: Path) -> None:
     up, script = tmp_path / "up", tmp_path / "route.mld"
     script.write_text(f"run sh {{ touch {up} }}\nloop(9999, 20ms) until @state.stop [\n  let @x = 1\n]\n")
@@ -286,7 +298,7 @@ def test_files_written_for_a_running_script(kind: str, engine: RawEngine, tmp_pa
     assert (tmp_path / "made" / "out.txt").read_text() == "café"
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", EACH)
 def test_analysis(kind: str, engine: RawEngine, tmp_path: Path) -> None:
     script = tmp_path / "some.mld"
     script.write_text('exe llm @ask(p) = cmd { echo "@p" }\nvar @title = "x"\nexport { @ask }\n')
