@@ -31,7 +31,7 @@ class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
     key: str
 
 
-class CheckpointMiss(Event, frozen=True, kw_only=True, tag="checkpoint.miss"):
+class CheckpointMissed(Event, frozen=True, kw_only=True, tag="checkpoint.missed"):
     """A model call was made, and its answer kept.
 
     Attributes:

@@ -170,7 +170,9 @@ class CrowdTurn(Turn[CrowdState]):
         if slot is None or not slot.planned:
             return
         judged = when_due(slot, self.scene(due.closed_for))
-        self.follow(judged, judged.slot.last or KILLED, None)
+        exit_ = judged.slot.last or KILLED
+        self.tell_put_off(slot, exit_, judged)
+        self.follow(judged, exit_, None)
 
     def follow(self, judged: Judgement, exit_: Exit, event: FailureEvent | None, lived: float | None = None) -> None:
         """Carry out a judgement."""

@@ -196,7 +196,9 @@ class Decider(JobTurn):
             self.set(window=judged.window)
             self.restart(self.put(judged.slot))
         else:
-            self.follow(judged, judged.slot.last or KILLED, None)
+            exit_ = judged.slot.last or KILLED
+            self.tell_put_off(slot, exit_, judged)
+            self.follow(judged, exit_, None)
 
     def on_asked(self, asked: Asked) -> None:
         """Somebody makes a management call."""

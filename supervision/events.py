@@ -13,6 +13,8 @@ Numbered, because tests cite them:
   `supervisor.stopped`; one changed live is one `supervisor.updated`.
 - E-7 A child found stuck is one `child.wedged`; the kill that follows is its own `child.exited`.
 - E-8 A breaker that changes its status is one `breaker.opened`, `breaker.half_opened` or `breaker.closed`.
+- E-9 A planned restart that came due and was not made after all, because the child's breaker is closed to it or its
+  limit is spent, is one `child.put_off`; a limit of the supervisor's is its `supervisor.gave_up`.
 """
 
 from typing import Literal
@@ -129,6 +131,22 @@ class ChildStopped(ChildEvent, frozen=True, kw_only=True, tag="child.stopped"):
     overdue: bool = False
     took: float = 0.0
     context: Literal["", "shutdown_error"] = ""
+
+
+class ChildPutOff(ChildEvent, frozen=True, kw_only=True, tag="child.put_off"):
+    """A planned restart came due and was not made.
+
+    Attributes:
+        decision: What follows: `park` until its breaker allows, `fail` or `remove` because its own budget is spent.
+        reason: How it ended last, in one line.
+        next_attempt_in: Seconds until it is tried again, when it is.
+        budget: State of the limit that was charged, when one was.
+    """
+
+    decision: Decision
+    reason: str
+    next_attempt_in: float | None = None
+    budget: BudgetView | None = None
 
 
 class ChildWedged(ChildEvent, frozen=True, kw_only=True, tag="child.wedged"):

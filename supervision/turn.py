@@ -6,12 +6,15 @@ ever sees it half done.
 
 import random
 import zlib
+from copy import copy
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from mlld_sdk.supervision.events import (
     ChildExited,
+    ChildPutOff,
     ChildStarted,
     ChildStartFailed,
     ChildStopped,
@@ -55,7 +58,7 @@ class Turn(Generic[S]):
     """Whether the spec of a child that will not be restarted is kept."""
 
     def __init__(self, state: S, world: World) -> None:
-        self.state: S = state
+        self.state: S = copy(state)  # its own: nobody else sees it before the step is over
         self.world = world
         self.effects: list[Effect] = []
 
@@ -63,13 +66,14 @@ class Turn(Generic[S]):
 
     def set(self, **changes: Any) -> None:
         """Replace fields of the state."""
-        self.state = msgspec.structs.replace(self.state, **changes)
+        for name, value in changes.items():
+            force_setattr(self.state, name, value)
 
     def put(self, slot: Slot, **changes: Any) -> Slot:
         """Replace a slot, with these fields changed."""
         if changes:
             slot = msgspec.structs.replace(slot, **changes)
-        self.set(slots=self.state.slots.put(slot))
+        force_setattr(self.state, "slots", self.state.slots.put(slot))
         return slot
 
     def do(self, effect: Effect) -> None:
@@ -263,6 +267,24 @@ class Turn(Generic[S]):
                     cause=cause,
                     kind=slot.last.kind if slot.last else "shutdown",
                     reason="its restart was called off",
+                )
+            )
+        )
+
+    def tell_put_off(self, slot: Slot, exit_: Exit, judged: Judgement) -> None:
+        """Report that a planned restart came due and was not made; one that stays parked is nothing new."""
+        if judged.decision not in ("park", "fail", "remove") or slot.status == judged.slot.status:
+            return
+        self.do(
+            Tell(
+                ChildPutOff(
+                    at=self.world.wall,
+                    path=self.path_of(slot),
+                    incarnation=slot.incarnation,
+                    decision=judged.decision,
+                    reason=str(exit_),
+                    next_attempt_in=judged.delay if judged.decision == "park" else None,
+                    budget=judged.budget,
                 )
             )
         )

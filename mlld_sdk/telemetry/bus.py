@@ -11,10 +11,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Event, Sink, name_of
+from mlld_sdk.telemetry.spans import Span
 
 BACKLOG = 10_000
 """Events kept for a handler that does not keep up; beyond it the oldest are dropped and counted."""
@@ -176,6 +178,22 @@ class Bus:
         with self._lock:
             self._refuse_if_taken(key)
             self._inline += ((key, handler),)
+
+    def span(self, name: str, **fields: Any) -> Span:
+        """Begin a span: `span.started` now, and `span.stopped` or `span.failed` when the block ends (TEL-4).
+
+        ```python no-run
+        with bus.span("import", source="crm") as span:
+            span.note(rows=load())
+        ```
+
+        The exception of a failed block goes on. Where no handler is attached the events are made for nobody.
+
+        Args:
+            name: What is done.
+            **fields: Told with the start and again with the end.
+        """
+        return Span(self.emit, self.env, name, fields)
 
     def detach(self, key: str, timeout: float = 5.0) -> bool:
         """Take a handler off after it has seen what was emitted before, and say whether there was one.

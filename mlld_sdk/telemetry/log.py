@@ -9,7 +9,7 @@ from mlld_sdk.events import Event, name_of
 from mlld_sdk.telemetry.bus import Bus
 
 DEBUG: Final = frozenset(
-    {"request.finished", "step.started", "step.finished", "checkpoint.hit", "checkpoint.miss", "actor.started"}
+    {"request.finished", "step.started", "step.finished", "checkpoint.hit", "checkpoint.missed", "actor.started"}
 )
 WARNING: Final = frozenset(
     {
@@ -32,7 +32,7 @@ WARNING: Final = frozenset(
     }
 )
 ERROR: Final = frozenset(
-    {"journal.degraded", "run.parked", "supervisor.gave_up", "telemetry.handler_detached", "transport.callback_failed"}
+    {"journal.degraded", "run.parked", "supervisor.gave_up", "telemetry.handler_detached", "engine.callback_failed"}
 )
 GIVEN_UP: Final = frozenset({"fail", "give_up"})
 """Decisions about a child after which nobody tries again."""

@@ -1,0 +1,113 @@
+"""Every event there is, found in the code: the page that lists them is written from here and cannot be out of date.
+
+    python -m mlld_sdk.telemetry.catalogue docs/events.md      # write the list into the page
+"""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import mlld_sdk
+from mlld_sdk.events import Event
+
+BEGIN: Final = "<!-- the list below is written by `python -m mlld_sdk.telemetry.catalogue docs/events.md` -->"
+END: Final = "<!-- end of the list -->"
+
+LAYERS: Final = {
+    "actors": "Actors",
+    "supervision": "Supervision",
+    "transport": "Engines",
+    "journal": "Runs and steps",
+    "": "Agents, telemetry and operators",
+}
+"""Sections of the page, by the first folder below the package."""
+
+SKIPPED: Final = re.compile(r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)")
+"""Modules that declare no events and are programs, or need more than the core."""
+
+
+def catalogue() -> dict[str, type[Event]]:
+    """Find every event class of the library by its name; imports the whole library.
+
+    Raises:
+        ValueError: Two classes have the same name.
+    """
+    for module in pkgutil.walk_packages(mlld_sdk.__path__, "mlld_sdk.", onerror=lambda _: None):
+        if not SKIPPED.match(module.name):
+            importlib.import_module(module.name)
+    found: dict[str, type[Event]] = {}
+    todo: list[type[Event]] = [Event]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        tag = kind.__struct_config__.tag
+        if not isinstance(tag, str) or not kind.__module__.startswith("mlld_sdk."):
+            continue
+        if tag in found:
+            raise ValueError(f"{tag} is the name of {found[tag].__qualname__} and of {kind.__qualname__}")
+        found[tag] = kind
+    return dict(sorted(found.items()))
+
+
+def render() -> str:
+    """Write the list as Markdown: name, when it is told, fields."""
+    sections: dict[str, list[str]] = {title: [] for title in LAYERS.values()}
+    for tag, kind in catalogue().items():
+        folder = kind.__module__.split(".")[1]
+        section = LAYERS.get(folder, LAYERS[""])
+        sections[section].append(f"| `{tag}` | {_cell(_when(kind))} | {_cell(_fields(kind))} |")
+    lines: list[str] = []
+    for title, rows in sections.items():
+        lines += [f"### {title}", "", "| event | when | fields |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def into(page: str) -> str:
+    """Replace the list in a page by what is true now."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{render()}\n{END}{after}"
+
+
+def _when(kind: type[Event]) -> str:
+    text = inspect.getdoc(kind) or ""
+    return " ".join(re.split(r"\n\s*\nAttributes:", text)[0].split())
+
+
+def _fields(kind: type[Event]) -> str:
+    said: list[str] = []
+    explained = _explanations(kind)
+    for field in msgspec.structs.fields(kind):
+        if field.name == "at":
+            continue
+        text = explained.get(field.name)
+        said.append(f"`{field.name}`" + (f": {text}" if text else f" ({_type(field.type)})"))
+    return "<br>".join(said)
+
+
+def _explanations(kind: type[Event]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, attributes = (inspect.getdoc(base) or "").partition("Attributes:\n")
+        for match in re.finditer(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE):
+            found[match[1]] = " ".join(match[2].split())
+    return found
+
+
+def _type(declared: Any) -> str:
+    return getattr(declared, "__name__", str(declared)) if isinstance(declared, type) else str(declared)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(into(target.read_text()))
