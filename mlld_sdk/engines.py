@@ -179,6 +179,7 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         self.deadline = deadline
         self.on_events = on_events
         self.call: Call | None = None
+        self.cancel_wanted = False
         self.begun = threading.Event()
         self.timer: Timer | None = None
         self.withdraw: Callable[[], bool] = lambda: False
@@ -186,17 +187,20 @@ class QueuedCall(concurrent.futures.Future[Reply]):
 
     def cancel(self) -> bool:
         """Withdraw the request, or cancel it if it runs."""
+        self.cancel_wanted = True  # first: it may be on its way from the queue to an engine at this moment
         if self.withdraw():
             self.begun.set()
             self.set_exception(CallCancelled("the run was cancelled before an engine was free"))
             return True
-        return self.call is not None and self.call.cancel()
+        return not self.done() if self.call is None else self.call.cancel()
 
     def follow(self, call: Call) -> None:
         """Run as this call from now on."""
         self.call = call
         self.begun.set()
         call.add_done_callback(self._copy)
+        if self.cancel_wanted:
+            call.cancel()
 
     def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
         error = call.exception()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -61,6 +60,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         request_id: The id of the run on the wire; `None` while it waits for an engine.
     """
 
+    # One reader, and its turn, for all who call `next_event`.
+    _upstream: tuple[EventStream, threading.Lock] | None = None
+
     # The inherited future is brought to life only if somebody outside asks for its insides: most handles are only
     # waited for, and the call below can do that by itself.
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
@@ -72,22 +74,15 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         self._patience = patience
         self._strict = strict
 
-    @functools.cached_property
-    def _upstream_events(self) -> EventStream:
-        return EventStream(self._log)
-
-    @functools.cached_property
-    def _reading(self) -> threading.Lock:
-        return threading.Lock()
-
     def __getattr__(self, name: str) -> Any:
         if name not in Handle._BASE:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _reviving:
-            if "_condition" not in self.__dict__:
+            if revived := "_condition" not in self.__dict__:
                 concurrent.futures.Future.__init__(self)
                 concurrent.futures.Future.set_running_or_notify_cancel(self)
-                self._call.add_done_callback(self._settle)
+        if revived:
+            self._call.add_done_callback(self._settle)
         return self.__dict__[name]
 
     def __repr__(self) -> str:
@@ -199,14 +194,15 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         """
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
         deadline = None if patience is None else time.monotonic() + patience
+        stream, turn = self._reader()
         while True:
-            if not self._reading.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            if not turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
                 return None
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                event = self._upstream_events.next(left)
+                event = stream.next(left)
             finally:
-                self._reading.release()
+                turn.release()
             if event is None:
                 return None
             if (told := self._in_upstreams_words(event)) is not None:
@@ -217,9 +213,10 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         import asyncio
 
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
+        stream, _ = self._reader()
         try:
             async with asyncio.timeout(patience):
-                while (event := await self._upstream_events.anext(None)) is not None:
+                while (event := await stream.anext(None)) is not None:
                     if (told := self._in_upstreams_words(event)) is not None:
                         return told
         except TimeoutError:
@@ -276,6 +273,12 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     def _full_result(self, reply: Reply) -> ExecuteResult:
         return result_of(reply, self._log, may_be_cut=self._client.cuts, strict=self._strict)
 
+    def _reader(self) -> tuple[EventStream, threading.Lock]:
+        with _reviving:
+            if self._upstream is None:
+                self._upstream = (EventStream(self._log), threading.Lock())
+            return self._upstream
+
     def _on_engine(self) -> Call | None:
         call = self._call
         return call.call if isinstance(call, QueuedCall) else call
@@ -300,7 +303,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         if error is None:
             try:
                 result = self.result(0)
-            except MlldError as problem:
+            except Exception as problem:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
                 error = problem
             else:
                 self.set_result(result)
