@@ -17,7 +17,7 @@ from mlld_sdk.agent_handle import AgentHandle
 from mlld_sdk.budget import EngineBudget
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
-from mlld_sdk.engine_owner import EngineOwner
+from mlld_sdk.engine_owner import Drain, EngineOwner
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.journal import Journal, Limits, Retention, Values
@@ -208,23 +208,15 @@ class Runtime:
     def drain(self, timeout: float = 10.0) -> bool:
         """Let no agent take up more runs, and wait until those under way have ended; say whether they have in time."""
         deadline = time.monotonic() + timeout
-        threads = []
-        done: list[bool] = []
-
-        def wait(handle: AgentHandle) -> None:
+        refs = [handle.ref for handle in self.agents()]
+        asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
+        in_time = len(asked) == len(refs)
+        for answer in asked:
             try:
-                handle.drain(max(0.0, deadline - time.monotonic()))
-                done.append(True)
+                answer.get(timeout=max(0.0, deadline - time.monotonic()))
             except MlldError:
-                done.append(False)
-
-        for handle in self.agents():
-            thread = threading.Thread(target=wait, args=(handle,), name=f"drain-{handle.name}")
-            thread.start()
-            threads.append(thread)
-        for thread in threads:
-            thread.join()
-        return all(done)
+                in_time = False
+        return in_time
 
     def run_forever(self) -> int:
         """Run until SIGTERM, SIGINT or the end of the tree; for the main thread of a service.
