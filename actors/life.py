@@ -488,15 +488,13 @@ class Life(Mailbox):
             raise ActorKilled(f"{self.path} was killed while it waited")
 
     def sleep(self, seconds: float) -> bool:
-        """Wait as this actor, until the time has passed or something urgent came; says whether it passed."""
+        """Wait as this actor, until the time has passed or it is asked to end; says whether the time passed."""
         gate: Future[bool] = Future()
-        if self.asked_to_end:
-            return False
-        timer = self.system.timers.after(seconds, lambda: gate.try_set(True))
         self.sleeping = gate
+        if self.asked_to_end:
+            gate.try_set(False)
+        timer = self.system.timers.after(seconds, lambda: gate.try_set(True))
         try:
-            if self.asked_to_end:
-                return False
             return bool(gate.get(timeout=None))
         finally:
             self.sleeping = None

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
 import pykka
@@ -18,18 +18,16 @@ from pykka import ActorRegistry
 from mlld_sdk.actors import events, pykka_compat
 from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.counters import Counters
 from mlld_sdk.actors.errors import (
     ActorDead,
     ActorError,
-    AlreadyStarted,
     CallingSelf,
     CallTimeout,
     NoSuchActor,
     StartFailed,
-    StartTimeout,
-    SystemStopped,
 )
-from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, Other, crash, reason_of
+from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.life import Life
 from mlld_sdk.actors.links import topology
@@ -38,6 +36,7 @@ from mlld_sdk.actors.mailbox import making
 from mlld_sdk.actors.names import Name, NameTable, Via
 from mlld_sdk.actors.ref import ActorRef, Address
 from mlld_sdk.actors.scheduler import OwnThread, Scheduler
+from mlld_sdk.actors.starting import Starting, create, start_timeout
 from mlld_sdk.actors.timers import Timer, Timers
 from mlld_sdk.actors.traits import traits_of
 from mlld_sdk.actors.zombies import Zombie, Zombies
@@ -52,63 +51,6 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 _epochs = count(1)
 """Numbers of incarnations: one counter for the process, so that an epoch never comes back."""
-
-
-class Counters:
-    """What nobody got, counted."""
-
-    __slots__ = ("_dropped", "_late", "_sink_failures")
-
-    def __init__(self) -> None:
-        self._sink_failures = count()
-        self._late = count()
-        self._dropped = count()
-
-    def late(self) -> None:
-        """Count an answer that nobody waited for any more."""
-        next(self._late)
-
-    def dropped(self) -> None:
-        """Count a message that nobody will handle."""
-        next(self._dropped)
-
-    def sink_failed(self) -> None:
-        """Count an event that the sink did not take."""
-        next(self._sink_failures)
-
-    @property
-    def sink_failures(self) -> int:
-        """Events the sink raised at."""
-        return _value_of(self._sink_failures)
-
-    @property
-    def late_replies(self) -> int:
-        """Answers that came after the caller had given up, or after another answer."""
-        return _value_of(self._late)
-
-    @property
-    def dropped_messages(self) -> int:
-        """Messages without an asker that were refused at the end of their actor, or dropped by a full mailbox."""
-        return _value_of(self._dropped)
-
-
-def _value_of(counter: "count[int]") -> int:
-    # `next` on a count is atomic and needs no lock; its text is the only way to read without counting.
-    return int(repr(counter)[6:-1])
-
-
-class Starting(Future[ActorRef[A]], Generic[A]):
-    """The outcome of a start that goes on in the background.
-
-    Attributes:
-        ref: The actor that is starting: to watch it or to kill it meanwhile. `None` if it failed before it had one.
-    """
-
-    __slots__ = ("ref",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ref: ActorRef[A] | None = None
 
 
 class StopReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,9 +123,9 @@ class ActorSystem:
         self.schedule = self.scheduler.schedule
         self.loop = LoopThread(f"{name}-loop")
         self.zombies = Zombies(self, _thread_name)
-        self._cells: dict[int, Cell] = {}
-        self._own_threads: dict[Life, OwnThread] = {}
-        self._in_pykka_registry = in_pykka_registry
+        self.cells: dict[int, Cell] = {}
+        self.own_threads: dict[Life, OwnThread] = {}
+        self.in_pykka_registry = in_pykka_registry
         self._closed = False
         self._switch_interval_before: float | None = None
         if switch_interval is not None:
@@ -200,7 +142,7 @@ class ActorSystem:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<ActorSystem {self.name} {self.id}: {len(self._cells)} actors>"
+        return f"<ActorSystem {self.name} {self.id}: {len(self.cells)} actors>"
 
     # -- starting actors
 
@@ -234,7 +176,7 @@ class ActorSystem:
         """
         if context.on_loop and traits_of(actor_class).starts:
             raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
-        cell = self._create(actor_class, args, kwargs, name, parent, label)
+        cell = create(self, actor_class, args, kwargs, name, parent, label)
         if not cell.traits.starts:
             cell.open()
             return cast("ActorRef[A]", cell.ref)
@@ -247,7 +189,7 @@ class ActorSystem:
         try:
             return cast("ActorRef[A]", started.get(timeout=timeout))
         except CallTimeout:
-            cell.kill(Killed("it did not start in time"), _start_timeout(cell, timeout))
+            cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
             return cast("ActorRef[A]", started.get(timeout=timeout))
 
     def start_soon(
@@ -268,7 +210,7 @@ class ActorSystem:
         """
         started: Starting[A] = Starting()
         try:
-            cell = self._create(actor_class, args, kwargs, name, parent, label)
+            cell = create(self, actor_class, args, kwargs, name, parent, label)
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
@@ -281,7 +223,7 @@ class ActorSystem:
         cell.tell_when_started(started)
         if timeout is not None:
             timer = self.timers.after(
-                timeout, lambda: cell.kill(Killed("it did not start in time"), _start_timeout(cell, timeout))
+                timeout, lambda: cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
             )
             started.on_done(lambda _: timer.cancel())
         cell.schedule(cell)
@@ -291,14 +233,14 @@ class ActorSystem:
         self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> ActorRef[A]:
         """Start an actor as Pykka does: its ref at once, whatever `on_start` will do."""
-        cell = self._create(actor_class, args, kwargs, None, None, raw=True)
+        cell = create(self, actor_class, args, kwargs, None, None, raw=True)
         self.launch(cell)
         return cast("ActorRef[A]", cell.ref)
 
     def launch(self, cell: Cell) -> None:
         """Set a created actor going, without waiting for it."""
         with topology:
-            self._cells[cell.epoch] = cell
+            self.cells[cell.epoch] = cell
         if cell.traits.starts:
             cell.schedule(cell)
         else:
@@ -310,84 +252,9 @@ class ActorSystem:
         ActorRef(cell)
         return cell
 
-    def _create(
-        self,
-        actor_class: type[Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-        name: Name | None,
-        parent: ActorRef[Any] | None,
-        label: str | None = None,
-        *,
-        raw: bool = False,
-    ) -> Cell:
-        """Make an actor: named, linked to its parent, constructed; not running yet."""
-        if fenced:
-            stop_if_fenced()
-        if self._closed:
-            raise SystemStopped(
-                f"the actor system {self.name} has stopped", hint="start actors inside its `with` block"
-            )
-        above = None if parent is None else parent.cell
-        cell = self.new_cell(actor_class, name, above)
-        cell.segment = label
-        if name is not None:
-            holder = self._name_service(name).register_name(*_key_and_ref(name, cell.ref))
-            if holder is not None:
-                raise AlreadyStarted(
-                    f"the name {cell.label!r} is taken by {holder.path}", reason=Other("already started"), holder=holder
-                )
-        with topology:
-            refused = self._has_stopped() or (above is not None and above.ending is not None)
-            if refused:
-                cell.ending = cell.reason = NOPROC
-            else:
-                if above is not None:
-                    if above.links is None:
-                        above.links = {}
-                    above.links[cell] = True
-                self._cells[cell.epoch] = cell
-        if refused:
-            self.forget(cell)
-            why = "its system has stopped" if self._has_stopped() else "its parent has ended"
-            raise StartFailed(f"{cell.label} did not start: {why}", reason=NOPROC)
-        if self._in_pykka_registry:
-            ActorRegistry.register(cell.ref)
-        if cell.traits.threaded:
-            self._give_thread(cell)
-        try:
-            actor = actor_class.__new__(actor_class, *args, **(kwargs or {}))
-            actor._cell = cell
-            cell.actor = actor
-            actor.__init__(*args, **(kwargs or {}))
-        except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
-            if raw or interrupted:
-                cell.finish(crash(error), error)
-                raise
-            started: Future[Any] = Future()
-            cell.tell_when_started(started)
-            cell.finish(reason_of(error), error)
-            started.get(timeout=0)
-        return cell
-
-    def _has_stopped(self) -> bool:
+    def has_stopped(self) -> bool:
+        """Whether it takes no more actors."""
         return self._closed
-
-    def _give_thread(self, cell: Cell) -> None:
-        try:
-            own = OwnThread(f"{self.name}-{cell.label}")
-        except RuntimeError as error:
-            cell.finish(crash(error), error)
-            raise StartFailed(
-                f"{cell.label} did not start: no thread for it",
-                reason=crash(error),
-                hint="the machine has no more threads; use fewer actors with threaded = True",
-            ) from error
-        self._own_threads[cell] = own
-        cell.schedule = own.schedule
-        if cell.reason is not None:  # killed by its name meanwhile
-            self.forget(cell)
 
     # -- finding actors
 
@@ -395,7 +262,7 @@ class ActorSystem:
         """Find the live actor of that name (a ref gives itself while it lives)."""
         if isinstance(name, ActorRef):
             return name if name.is_alive() else None
-        found: ActorRef[Any] | None = self._name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
+        found: ActorRef[Any] | None = self.name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
         return found
 
     def __getitem__(self, name: Name) -> ActorRef[Any]:
@@ -423,11 +290,11 @@ class ActorSystem:
 
     def actors(self) -> list[ActorRef[Any]]:
         """List the living actors, in the order they were started."""
-        return [cell.ref for cell in list(self._cells.values())]
+        return [cell.ref for cell in list(self.cells.values())]
 
     def resolve(self, address: Address) -> ActorRef[Any] | None:
         """Find the living incarnation an address names; an address of another system, or of the past, finds nobody."""
-        cell = self._cells.get(address.epoch) if address.system == self.id else None
+        cell = self.cells.get(address.epoch) if address.system == self.id else None
         return None if cell is None else cell.ref
 
     def nobody(self, name: Name) -> ActorRef[Any]:
@@ -439,9 +306,10 @@ class ActorSystem:
         return cell.ref
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self.cells)
 
-    def _name_service(self, name: Name) -> Any:
+    def name_service(self, name: Name) -> Any:
+        """Find who keeps that kind of name; refuse what is no name."""
         if isinstance(name, str):
             if not name or "/" in name:
                 raise ConfigurationError(
@@ -492,7 +360,7 @@ class ActorSystem:
 
     def forget(self, cell: Life) -> None:
         """Drop a dead actor from every table."""
-        self._cells.pop(cell.epoch, None)
+        self.cells.pop(cell.epoch, None)
         name = cell.name
         if name is not None:
             service = self.names if isinstance(name, str) else name.service
@@ -500,11 +368,11 @@ class ActorSystem:
                 service.unregister_name(name if isinstance(name, str) else name.key, cell.ref)
             except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
                 self.callback_failed(error)
-        if self._in_pykka_registry:
+        if self.in_pykka_registry:
             registered: Any = ActorRegistry._actor_refs
             if cell.ref in registered:
                 ActorRegistry.unregister(cell.ref)
-        own = self._own_threads.pop(cell, None)
+        own = self.own_threads.pop(cell, None)
         if own is not None:
             own.close()
             cell.schedule = self.schedule
@@ -569,10 +437,10 @@ class ActorSystem:
                 return StopReport()
             self._closed = True
         deadline = time.monotonic() + timeout
-        before = len(self._cells)
+        before = len(self.cells)
         self._end_roots(deadline)
         killed: list[str] = []
-        for cell in reversed(list(self._cells.values())):
+        for cell in reversed(list(self.cells.values())):
             try:
                 cell.ref.join(max(0.0, deadline - time.monotonic()))
             except CallTimeout:
@@ -599,7 +467,7 @@ class ActorSystem:
         One that takes long is left to go on by itself, so that it does not use up the others' time; and there is no
         waiting for those that have nothing to do at their end.
         """
-        roots = [cell for cell in list(self._cells.values()) if cell.parent is None]
+        roots = [cell for cell in list(self.cells.values()) if cell.parent is None]
         while roots:
             cell = roots.pop()
             ended = cell.ref.shutdown(None, SHUTDOWN)
@@ -614,23 +482,11 @@ class ActorSystem:
     def disable(self) -> None:
         """Mark the system unusable: this is a forked copy of the process, and its threads are not here."""
         self._closed = True
-        for cell in self._cells.values():
+        for cell in self.cells.values():
             cell.ending = _FORKED
 
 
 _FORKED = Crash("forked", "this process is a forked copy; its actors run in the original")
-
-
-def _start_timeout(cell: Cell, timeout: float | None) -> StartTimeout:
-    return StartTimeout(
-        f"{cell.label} did not start within {timeout} seconds",
-        reason=Killed("it did not start in time"),
-        hint="give it more time, or let on_start return Continue and do the slow part in on_continue",
-    )
-
-
-def _key_and_ref(name: Name, ref: ActorRef[Any]) -> tuple[Any, ...]:
-    return (name, ref) if isinstance(name, str) else (name.key, ref, name.value)
 
 
 def _thread_name(ident: int) -> str:
