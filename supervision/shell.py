@@ -230,8 +230,8 @@ class Shell:
         key, incarnation, spec = effect.key, effect.incarnation, effect.spec
         start, args, kwargs = self.recipe(spec, effect.rung)
         child_path = f"{self.path}/{self.label_of(key, spec)}"
-        boot = Boot(self.grove, child_path) if spec.kind == "supervisor" and is_supervisor(start) else None
-        token = booting.set(boot)
+        boot = Boot(self.grove, child_path) if is_supervisor(start) else None
+        token = None if boot is None else booting.set(boot)
         timeout = None if spec.start_timeout == inf else spec.start_timeout
         try:
             started = self.system.start_soon(
@@ -248,7 +248,8 @@ class Shell:
             self._inbox.append(self.failed(key, incarnation, crash(error), error))
             return
         finally:
-            booting.reset(token)
+            if token is not None:
+                booting.reset(token)
         self.forget_old(key)
         cell = started._target
         if cell is not None:

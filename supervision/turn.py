@@ -6,7 +6,6 @@ ever sees it half done.
 
 import random
 import zlib
-from copy import copy
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -58,7 +57,7 @@ class Turn(Generic[S]):
     """Whether the spec of a child that will not be restarted is kept."""
 
     def __init__(self, state: S, world: World) -> None:
-        self.state: S = copy(state)  # its own: nobody else sees it before the step is over
+        self.state: S = msgspec.structs.replace(state)  # its own: nobody else sees it before the step is over
         self.world = world
         self.effects: list[Effect] = []
 
