@@ -277,6 +277,7 @@ class TestReal:
     def test_a_file_outside_the_project_is_refused_before_it_is_written(
         self, bridge: RawEngine, tmp_path: Path
     ) -> None:
+        # XP-31
         project = tmp_path / "project"
         project.mkdir()
         (project / "package.json").write_text("{}")
