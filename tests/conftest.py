@@ -1,11 +1,15 @@
 """What holds for every test: it leaves no thread and no child process behind."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["SHELL"] = "/bin/sh"
+"""mlld asks the login shell about each command it has not met before; a profile can make that slow."""
 
 PROCESS_WIDE = ("mlld-shared-",)
 """Names of threads that live as long as the process, by design."""
