@@ -226,13 +226,27 @@ class Server:
             if request.run is not None:
                 request.run.abort(failure)
             return
-        if request.run is None or request.answered:
-            return
-        request.run.abort(failure)
-        self._finish(request, {"error": self._error_payload(failure, request.path, execute=request.execute)})
-        self._after_failure(failure)
+        self._turn.take()
+        try:
+            if request.run is not None and not request.answered:
+                request.run.abort(failure)
+                self._fail(request, failure)
+                self._after_failure(failure)
+        finally:
+            self._turn.hand_on()
 
     def _control(self, method: str, request_id: Any, params: Any) -> None:
+        if self.extended:
+            self._answer_control(method, request_id, params)
+            return
+        # the real engine has one thread: nothing happens between a change and its answer
+        self._turn.take()
+        try:
+            self._answer_control(method, request_id, params)
+        finally:
+            self._turn.hand_on()
+
+    def _answer_control(self, method: str, request_id: Any, params: Any) -> None:
         try:
             target = self._checked_control(method, params)
             request = self._find(target)
