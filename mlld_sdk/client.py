@@ -7,6 +7,7 @@ r"""The mlld client: run scripts and files, watch them, analyse and sign, on eng
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import weakref
@@ -36,6 +37,7 @@ from mlld_sdk.requests import (
     seconds,
 )
 from mlld_sdk.run_log import MAX_EVENTS, History, RunLog
+from mlld_sdk.telemetry.spans import SILENT, Span, begin_request
 from mlld_sdk.transport.bridge import bridge_command
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
@@ -233,7 +235,8 @@ class Client:
     def analyze(self, filepath: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
         """Say what a module defines, imports and needs, without running it. A bad module is `valid=False`, no error."""
         path = os.fspath(filepath)
-        payload = self._ask("analyze", {"filepath": path}, timeout)
+        with self._span("analyze", {"filepath": path}):
+            payload = self._ask("analyze", {"filepath": path}, timeout)
         result = analysis.analyze_result(mapping(payload, "analyze"), path)
         result.truncated = self.cuts and bool(find_cuts(payload))
         return result
@@ -359,16 +362,33 @@ class Client:
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
         timeout = self._patience(options)
         log = RunLog(self._max_events)
-        sent_as, params = self._on_the_wire(method, params, events="all")
-        call = self._submit(sent_as, params, timeout, log.push)
+        span = self._span(method, params)
+        with span.handing_over():
+            sent_as, params = self._on_the_wire(method, params, events="all")
+            call = self._submit(sent_as, params, timeout, log.push)
+        if span is not SILENT:
+            call.add_done_callback(lambda done: _end_span(span, done))
         log.follow(call, method)
         return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))
 
     def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
+        if self._sink is discard:
+            return self._run_unseen(method, params, timeout, on_events)
+        with self._span(method, params) as span:
+            reply = self._run_unseen(method, params, timeout, on_events)
+            span.note(**_sizes(reply))
+        return reply
+
+    def _run_unseen(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Reply:
         method, params = self._on_the_wire(method, params, events="minimal")
         if self.isolation == "shared" and "mcpServers" not in params:
             return self._shared.call(method, params, timeout, on_events)
         return self._submit(method, params, timeout, on_events).result()
+
+    def _span(self, method: str, params: dict[str, Any]) -> Span:
+        return begin_request(self._sink, self._env, method, params, {})
 
     def _submit(
         self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
@@ -400,6 +420,22 @@ class Client:
 
     def _request(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
         return self._shared.call(method, params, timeout, None).payload
+
+
+def _sizes(reply: Reply) -> dict[str, int]:
+    """Say how much a run gave."""
+    payload = reply.payload
+    if not isinstance(payload, dict):
+        return {}
+    return {"output_size": len(payload.get("output") or ""), "state_write_count": len(payload.get("stateWrites") or ())}
+
+
+def _end_span(span: Span, call: concurrent.futures.Future[Reply]) -> None:
+    error = call.exception()
+    if error is None:
+        span.stop(**_sizes(call.result()))
+    else:
+        span.fail(error)
 
 
 def _stop_servers(call: Call) -> None:

@@ -1,6 +1,6 @@
 """Every event there is, found in the code: the page that lists them is written from here and cannot be out of date.
 
-    python -m mlld_sdk.telemetry.catalogue docs/events.md      # write the list into the page
+python -m mlld_sdk.telemetry.catalogue docs/events.md      # write the list into the page
 """
 
 import importlib
@@ -28,7 +28,9 @@ LAYERS: Final = {
 }
 """Sections of the page, by the first folder below the package."""
 
-SKIPPED: Final = re.compile(r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)")
+SKIPPED: Final = re.compile(
+    r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)"
+)
 """Modules that declare no events and are programs, or need more than the core."""
 
 

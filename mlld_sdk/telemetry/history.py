@@ -5,6 +5,7 @@ and with a journal it keeps crash reports across restarts of the program.
 """
 
 import contextlib
+import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,7 +18,15 @@ from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Event, name_of
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.events import OwnerDied, StepFinished
-from mlld_sdk.supervision.events import BudgetView, ChildFailure, ChildStarted, ChildWedged, SupervisorGaveUp
+from mlld_sdk.supervision.events import (
+    BudgetView,
+    ChildExited,
+    ChildFailure,
+    ChildStarted,
+    ChildStartFailed,
+    ChildWedged,
+    SupervisorGaveUp,
+)
 from mlld_sdk.telemetry.log import fields_of, level_of
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -130,7 +139,7 @@ class History:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._lock = threading.Lock()
-        self._events: deque[Told] = deque(maxlen=kept)
+        self._events: deque[tuple[int, Event]] = deque(maxlen=kept)
         self._crashes: deque[CrashReport] = deque(maxlen=CRASHES)
         self._engines: dict[str, EngineView] = {}
         self._ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
@@ -138,17 +147,30 @@ class History:
         self._lost: deque[tuple[float, str, str]] = deque(maxlen=100)
         self._last_step: dict[str, float] = {}
         self._n = 0
+        self._waiting = 0
+        self._notes: dict[type[Event], Callable[[Any], None]] = {
+            EngineStarted: self._engine_started,
+            EngineExited: self._engine_exited,
+            OwnerDied: self._owner_died,
+            StepFinished: self._step_finished,
+            ChildWedged: self._child_wedged,
+            ChildStarted: self._child_started,
+            ChildExited: self._child_failed,
+            ChildStartFailed: self._child_failed,
+            SupervisorGaveUp: self._supervisor_gave_up,
+        }
         self._news = threading.Condition(self._lock)
 
     def __call__(self, event: Event) -> None:
         """Take an event; quick, and called by whoever emits it."""
         with self._lock:
             self._n += 1
-            self._events.append(
-                Told(n=self._n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
-            )
-            self._note(event)
-            self._news.notify_all()
+            self._events.append((self._n, event))
+            note = self._notes.get(type(event))
+            if note is not None:
+                note(event)
+            if self._waiting:
+                self._news.notify_all()
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -160,12 +182,18 @@ class History:
     def events(self, after: int = 0, limit: int = 1000) -> list[Told]:
         """List events from the number behind `after`, oldest first."""
         with self._lock:
-            return [told for told in self._events if told.n > after][:limit]
+            first = self._events[0][0] if self._events else 0
+            found = list(itertools.islice(self._events, max(0, after + 1 - first), max(0, after + 1 - first) + limit))
+        return [_told(n, event) for n, event in found]
 
     def wait(self, after: int, timeout: float) -> list[Told]:
         """List the events behind `after`, waiting for one if there is none yet."""
         with self._news:
-            self._news.wait_for(lambda: self._n > after, timeout)
+            self._waiting += 1
+            try:
+                self._news.wait_for(lambda: self._n > after, timeout)
+            finally:
+                self._waiting -= 1
         return self.events(after)
 
     def crashes(self, path: str | None = None, limit: int = 100) -> list[CrashReport]:
@@ -219,32 +247,37 @@ class History:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _note(self, event: Event) -> None:
-        match event:
-            case EngineStarted():
-                self._engines[event.engine] = EngineView(
-                    engine=event.engine, pid=event.pid, command=event.command, since=event.at
-                )
-            case EngineExited():
-                self._engines.pop(event.engine, None)
-                self._ends[event.engine] = (event.at, _end_of(event))
-                while len(self._ends) > ENGINES_REMEMBERED:
-                    self._ends.popitem(last=False)
-            case OwnerDied():
-                self._lost.append((event.at, event.owner, event.run_id))
-            case StepFinished():
-                self._last_step[event.run_id] = event.at
-                while len(self._last_step) > ENGINES_REMEMBERED:
-                    del self._last_step[next(iter(self._last_step))]
-            case ChildWedged():
-                self._wedged[event.path] = event.idle
-            case ChildStarted():
-                self._wedged.pop(event.path, None)
-            case ChildFailure():
-                if event.kind not in ("normal", "shutdown"):
-                    self._crashes.append(self._report(event))
-            case SupervisorGaveUp():
-                self._crashes.append(_gave_up(event))
+    def _engine_started(self, event: EngineStarted) -> None:
+        self._engines[event.engine] = EngineView(
+            engine=event.engine, pid=event.pid, command=event.command, since=event.at
+        )
+
+    def _engine_exited(self, event: EngineExited) -> None:
+        self._engines.pop(event.engine, None)
+        self._ends[event.engine] = (event.at, _end_of(event))
+        while len(self._ends) > ENGINES_REMEMBERED:
+            self._ends.popitem(last=False)
+
+    def _owner_died(self, event: OwnerDied) -> None:
+        self._lost.append((event.at, event.owner, event.run_id))
+
+    def _step_finished(self, event: StepFinished) -> None:
+        self._last_step[event.run_id] = event.at
+        while len(self._last_step) > ENGINES_REMEMBERED:
+            del self._last_step[next(iter(self._last_step))]
+
+    def _child_wedged(self, event: ChildWedged) -> None:
+        self._wedged[event.path] = event.idle
+
+    def _child_started(self, event: ChildStarted) -> None:
+        self._wedged.pop(event.path, None)
+
+    def _child_failed(self, event: ChildFailure) -> None:
+        if event.kind not in ("normal", "shutdown"):
+            self._crashes.append(self._report(event))
+
+    def _supervisor_gave_up(self, event: SupervisorGaveUp) -> None:
+        self._crashes.append(_gave_up(event))
 
     def _report(self, event: ChildFailure) -> CrashReport:
         runs = tuple(
@@ -278,6 +311,10 @@ class History:
             if label.rpartition("-")[0] == event.path:
                 return end
         return None
+
+
+def _told(n: int, event: Event) -> Told:
+    return Told(n=n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
 
 
 def _end_of(event: EngineExited) -> EngineEnd:

@@ -9,15 +9,27 @@ from mlld_sdk.events import Event, name_of
 from mlld_sdk.telemetry.bus import Bus
 
 DEBUG: Final = frozenset(
-    {"request.finished", "step.started", "step.finished", "checkpoint.hit", "checkpoint.missed", "actor.started"}
+    {
+        "request.finished",
+        "step.started",
+        "step.finished",
+        "checkpoint.hit",
+        "checkpoint.missed",
+        "actor.started",
+        "span.started",
+        "span.stopped",
+        "span.failed",
+    }
 )
 WARNING: Final = frozenset(
     {
         "breaker.opened",
         "callback.failed",
         "child.exited",
+        "child.put_off",
         "child.start_failed",
         "child.wedged",
+        "engine.callback_failed",
         "engine.polluted",
         "journal.listener_failed",
         "mailbox.overflowed",
@@ -32,7 +44,7 @@ WARNING: Final = frozenset(
     }
 )
 ERROR: Final = frozenset(
-    {"journal.degraded", "run.parked", "supervisor.gave_up", "telemetry.handler_detached", "engine.callback_failed"}
+    {"journal.degraded", "run.damaged", "run.parked", "supervisor.gave_up", "telemetry.handler_detached"}
 )
 GIVEN_UP: Final = frozenset({"fail", "give_up"})
 """Decisions about a child after which nobody tries again."""

@@ -4,11 +4,15 @@ Requests of agents, pools and clients are spans named `process`, `execute` and `
 own with `bus.span(...)`. Where nobody listens a span costs next to nothing.
 """
 
+import contextlib
 import itertools
 import os
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self
+
+import msgspec
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
@@ -31,7 +35,7 @@ class SpanEvent(Event, frozen=True, kw_only=True):
 
     span: str
     name: str
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class SpanStarted(SpanEvent, frozen=True, kw_only=True, tag="span.started"):
@@ -47,7 +51,7 @@ class SpanStopped(SpanEvent, frozen=True, kw_only=True, tag="span.stopped"):
     """
 
     seconds: float
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class SpanFailed(SpanEvent, frozen=True, kw_only=True, tag="span.failed"):
@@ -127,6 +131,15 @@ class Span:
                     trace="" if known else "".join(traceback.format_exception(error))[-TRACE_LIMIT:],
                 )
             )
+
+    @contextlib.contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Fail it if the block does, which hands the work to somebody who will end the span."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
 
     def __enter__(self) -> Self:
         return self
