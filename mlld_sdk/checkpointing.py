@@ -8,13 +8,12 @@ is sent as text under a first line that tells the engine to serve what it has.
 from pathlib import Path
 from typing import Any
 
+from mlld_sdk.checkpoints import CacheNotFound, Checkpoints
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Event
-from mlld_sdk.transport.checkpoints import CheckpointCache, parse_selector, script_name
 
 PARAMETERS = ("checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName")
 SERVE = "resume: auto\n"
-FOLDER = Path(".mlld") / "checkpoints"
 
 
 class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
@@ -64,6 +63,7 @@ def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path
 
     Raises:
         NoLiveCheckpoint: The live engine has no means for what is asked.
+        CacheNotFound: There is nothing to fork from, or no checkpoint of that name.
     """
     if kind != "live" or not any(name in params for name in PARAMETERS):
         return method, params
@@ -73,24 +73,25 @@ def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path
     if path is None:
         raise NoLiveCheckpoint("script text without a file path has no cache", hint="give file_path")
     _refuse_what_live_cannot(asked)
-    edit_cache(working_dir / FOLDER, str(path), asked)
+    _edit_cache(Checkpoints(working_dir), str(path), asked)
     serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
     return _served(method, plain, Path(path)) if serves else (method, plain)
 
 
-def edit_cache(root: Path, script: str, asked: dict[str, Any]) -> None:
-    """Do to a script's cache what `fresh`, `fork` and `resume` ask, in this order; and mend a torn last row."""
-    name = script_name(script)
-    if name is None:
-        raise NoLiveCheckpoint(f"{script} has no cache", hint="give the script a file name")
-    cache = CheckpointCache(root, name)
-    cache.repair()
+def _edit_cache(caches: Checkpoints, script: str, asked: dict[str, Any]) -> None:
+    """Do to a script's cache what `fresh`, `fork` and `resume` ask, in this order; and mend a torn last row first."""
+    caches.repair(script)
     if asked.get("fresh"):
-        cache.clear()
+        caches.clean(script)
     if "fork" in asked:
-        cache.fork_from(CheckpointCache(root, asked["fork"]))
-    if isinstance(asked.get("resume"), str):
-        cache.drop(cache.select(parse_selector(asked["resume"])))
+        caches.fork(asked["fork"], script)
+    selector = asked.get("resume")
+    if isinstance(selector, str):
+        try:
+            caches.invalidate(script, selector)
+        except CacheNotFound:
+            if not selector.startswith("@"):  # a function without calls is nothing to forget, a checkpoint is
+                raise
 
 
 def _refuse_what_live_cannot(asked: dict[str, Any]) -> None:
