@@ -143,6 +143,9 @@ class Reading:
         pending = self._pending
         # Nobody is to be told: most answers only go into their future.
         quiet = not self._observed and not self._retired
+        # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
+        # failure to the engine. What a run says from then on is no result; it ends when the engine does.
+        signalled = self._ending is not None and self._ending != "died"
         batches: dict[Call, list[EngineEvent]] = {}
         last_id: Any = None
         batch: list[EngineEvent] | None = None
@@ -171,6 +174,8 @@ class Reading:
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
                 self._unknown += 1
+                continue
+            if signalled and call.is_run:
                 continue
             if batches and (events := batches.pop(call, None)):
                 self._deliver(call, events)

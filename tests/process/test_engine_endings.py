@@ -344,6 +344,14 @@ def test_a_shared_engine_may_be_told_to_retire_when_a_script_in_it_was_given_up(
         assert engine.wait(10)
 
 
+def test_what_a_run_answers_after_the_group_was_signalled_is_no_result() -> None:  # T-23
+    with running("stubborn") as engine:
+        call = engine.submit("process", do(("event", "begun"), ("block", 0.2)), timeout=None)
+        eventually(lambda: call.has_started)
+        engine.close(1.5)
+        assert isinstance(call.exception(10), EngineClosed)
+
+
 def test_no_event_arrives_after_a_cancel() -> None:  # T-9
     seen: list[Any] = []
     with running(limits=Limits(cancel_grace=0.2)) as engine:
