@@ -44,7 +44,7 @@ def test_a_cancel_is_answered_when_the_script_and_its_children_are_gone(tmp_path
         children = descendants(engine.process.pid)
         engine.send("cancel", 1)
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
-        assert not any(is_running(pid) for pid in children)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
         assert engine.ask("process", "show `still here`", 2)["output"] == "still here\n"
     assert not (tmp_path / "late.txt").exists()
 
@@ -64,7 +64,7 @@ def test_a_timeout_stops_the_script_too(tmp_path: Path) -> None:  # XP-24
     with Embedded(tmp_path) as engine:
         result = engine.ask("process", {"script": SLOW, "timeoutMs": 300})
         assert result["error"]["code"] == "TIMEOUT"
-        assert descendants(engine.process.pid) == []
+        eventually(lambda: descendants(engine.process.pid) == [], within=5)
 
 
 def test_control_messages_work_from_the_moment_the_request_was_read(tmp_path: Path) -> None:  # XP-26
@@ -169,7 +169,7 @@ def test_the_end_of_requests_ends_the_engine_and_its_children(tmp_path: Path) ->
         engine.close_requests()
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
         assert engine.exit_code() == 0
-        assert not any(is_running(pid) for pid in children)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
 
 
 def test_sigterm_ends_the_engine_politely(tmp_path: Path) -> None:  # XP-5
@@ -279,7 +279,7 @@ def test_it_ends_with_its_children_when_nobody_reads_its_answers(tmp_path: Path)
         engine.process.stdout.close()
         engine.send("hello", 2)
         assert engine.exit_code() == 0
-        assert not any(is_running(pid) for pid in children)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
 
 
 def test_an_endless_loop_without_a_pause_can_be_cancelled_and_blocks_nobody(tmp_path: Path) -> None:
