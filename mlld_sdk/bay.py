@@ -13,7 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from mlld_sdk.budget import EngineBudget, Permit
+from mlld_sdk.engine_budget import EngineBudget, Permit
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.agent import Agent
 from mlld_sdk.agent_handle import AgentHandle
-from mlld_sdk.budget import EngineBudget
+from mlld_sdk.engine_budget import EngineBudget
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
 from mlld_sdk.engine_owner import Drain, EngineOwner

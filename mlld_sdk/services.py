@@ -13,7 +13,7 @@ from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.services import find, publish
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.bay import EngineBay
-from mlld_sdk.budget import EngineBudget
+from mlld_sdk.engine_budget import EngineBudget
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlld_sdk.bay import BayClosed, EngineBay, NoEngineFree, Recycle
-from mlld_sdk.budget import EngineBudget, EngineBudgetExhausted
+from mlld_sdk.engine_budget import EngineBudget, EngineBudgetExhausted
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from tests.support.eventually import eventually
