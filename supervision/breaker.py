@@ -209,6 +209,11 @@ def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circ
     return msgspec.structs.replace(circuit, failed_at=failed_at, buckets=buckets)
 
 
+def released(circuit: Circuit) -> Circuit:
+    """Take back a probe that turned out to say nothing."""
+    return msgspec.structs.replace(circuit, probes=circuit.probes[1:]) if circuit.probes else circuit
+
+
 def opened(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
     """Open the breaker for the next cooldown."""
     cooldown = min(policy.cooldown * policy.growth ** min(circuit.openings, 60), policy.longest)
@@ -282,6 +287,12 @@ class Permit:
     def withdraw(self) -> None:
         """Say nothing: somebody else reports how it went."""
         self._breaker = None
+
+    def cancel(self) -> None:
+        """Say that the call was not made, or is judged by somebody else; another probe may be let through instead."""
+        owner, self._breaker = self._breaker, None
+        if owner is not None:
+            owner.withdraw(self._period)
 
     def _settle(self, failure: object) -> None:
         owner, self._breaker = self._breaker, None
@@ -366,6 +377,12 @@ class Breaker:
                 self._become(bad(self.policy, self._circuit, now, _words(failure)))
             else:
                 self._become(good(self.policy, self._circuit, now))
+
+    def withdraw(self, period: int) -> None:
+        """Take back a call that was let through in this period and says nothing."""
+        with self._lock:
+            if period == self._circuit.period:
+                self._circuit = released(self._circuit)
 
     def trip(self, cause: str = "tripped by hand") -> None:
         """Hold the breaker open until `reset`."""

@@ -167,6 +167,9 @@ class Shell:
         else:
             self.state, effects = step_crowd(state, what, world)
         self.grove.publish(self.ref, self.state)
+        key = getattr(what, "key", None)
+        if key is not None and isinstance(state, CrowdState):
+            self.forget_breaker(state.slots.get(key))
         for effect in effects:
             _CARRY_OUT[type(effect)](self, effect)
 
@@ -204,8 +207,7 @@ class Shell:
         if slot is None or slot.incarnation != incarnation:
             self.keys.pop(ref, None)
             return
-        own = slot.status != "stopping"
-        closed_for = self.tell_breaker(slot, exit_) if own else None
+        closed_for = self.tell_breaker(slot, exit_)
         if slot.status == "starting":
             self.happened(Failed(key, incarnation, exit_, closed_for))
         else:
@@ -407,13 +409,23 @@ class Shell:
             return None
         return self.grove.breakers.get(policy, f"{self.path}/{self.label_of(slot.key, slot.spec)}")
 
+    def forget_breaker(self, before: Slot | None) -> None:
+        """Drop the breaker of a child that has left for good, if it was its own."""
+        policy = None if before is None else before.spec.breaker
+        if before is None or policy is None or policy.name or self.state.slots.get(before.key) is not None:
+            return
+        self.grove.breakers.forget(f"{self.path}/{self.label_of(before.key, before.spec)}")
+
     def tell_breaker(self, slot: Slot, exit_: Exit) -> float | None:
         """Let the breaker know of an end; say for how long it keeps the child parked, if it does."""
         guard = self.breaker_of(slot)
         if guard is None:
             return None
         permit = self.permits.pop(slot.key, None)
-        if not exit_.expected:
+        if exit_.expected or slot.status == "stopping":
+            if permit is not None:
+                permit.cancel()
+        else:
             if permit is not None:
                 permit.failure(exit_)
             else:
@@ -464,6 +476,8 @@ class Shell:
         permit = self.permits.get(key)
         if permit is not None:
             stable = slot.spec.backoff.stable if slot.spec.backoff else STABLE
+            if slot.spec.breaker is not None:
+                stable = min(stable, slot.spec.breaker.probe_timeout / 2)
             self.watches[-1 - key] = self.system.timers.after(stable, permit.success)
         if slot.spec.wedge is not None:
             self.look_again(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
@@ -472,7 +486,11 @@ class Shell:
         """Look at a child's progress when it could have been stuck for too long at the earliest."""
 
         def look() -> None:
-            idle = idle_of(ref)
+            try:
+                idle = idle_of(ref)
+            except Exception as error:  # noqa: BLE001 - a class that cannot say it is looked at again
+                self.system.callback_failed(error)
+                idle = 0.0
             if idle >= limit:
                 self.cell.post_system(Happened(Stuck(key, incarnation, idle)))
             elif ref.reason is None:

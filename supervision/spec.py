@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
+from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.names import Name, Via
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
@@ -248,7 +249,7 @@ def child(
         if args or kwargs:
             raise InvalidOption("kwargs", kwargs or args, "no arguments; a supervisor spec holds its own")
         return _checked(start.name if name is None else name, start, (), {}, {"kind": "supervisor", **given})
-    if not inspect.isclass(start):
+    if not (inspect.isclass(start) and issubclass(start, Actor)):
         raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
     defaults = getattr(start, "child_options", {})
     unknown = set(defaults) - OPTIONS

@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from mlld_sdk.actors.context import current_cell
-from mlld_sdk.actors.errors import ActorDead, CallTimeout, StartFailed
+from mlld_sdk.actors.errors import ActorCrashed, ActorDead, CallTimeout, StartFailed
 from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason
 from mlld_sdk.actors.links import Down
@@ -260,6 +260,9 @@ class Place:
     def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
         """Call whoever is there, through the breaker if there is one.
 
+        The breaker hears of an answer, of an error that counts, and of silence until the timeout; that the child
+        crashes it hears from the supervisor, once.
+
         Raises:
             BreakerOpen: Refused at once; says when to try again.
             ChildUnavailable: Nobody is there at the moment.
@@ -267,8 +270,17 @@ class Place:
         guard = self.breaker()
         if guard is None:
             return self.ref().call(message, timeout=timeout)
-        with guard.acquire():
-            return self.ref().call(message, timeout=timeout)
+        permit = guard.acquire()
+        try:
+            answer = self.ref().call(message, timeout=timeout)
+        except (ChildNotFound, ChildUnavailable, ActorDead, ActorCrashed):
+            permit.cancel()
+            raise
+        except BaseException as error:
+            permit.failure(error)
+            raise
+        permit.success()
+        return answer
 
     def tell(self, message: Any) -> None:
         """Send to whoever is there."""

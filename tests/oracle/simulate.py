@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mlld_sdk.actors.actor import Actor
 from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
 from mlld_sdk.supervision.management import counts
@@ -57,7 +58,7 @@ REQUESTS = {
 
 def worker(data: dict[str, Any]) -> type:
     """Make a class that carries what the scenario says about a child."""
-    return type(data["id"], (), {"data": data})
+    return type(data["id"], (Actor,), {"data": data})
 
 
 class Node:

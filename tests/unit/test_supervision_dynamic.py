@@ -22,6 +22,7 @@ from mlld_sdk.supervision import (
     TooManyChildren,
     budget,
     child,
+    circuit_breaker,
     dynamic,
     one_for_one,
     partitioned,
@@ -374,6 +375,13 @@ def test_a_thousand_children_come_and_go(world: World) -> None:  # SUP-67, S58, 
     assert room.active() == 0
     assert len(room.tree["room"].ref().cell.actor.shell.keys) == 0
     assert len(room.tree["room"].ref().cell.actor.shell.refs) == 0
+
+
+def test_the_breaker_of_a_child_that_left_is_forgotten(world: World) -> None:
+    room = Room(world)
+    for _ in range(5):
+        room.end(room.add(breaker=circuit_breaker(failures=9)), RuntimeError("boom"))
+    assert room.tree.breakers.views() == []
 
 
 def test_a_dynamic_supervisor_can_be_a_supervised_child_of_any_supervisor(world: World) -> None:  # ED1, ED2, ED3

@@ -64,7 +64,7 @@ def test_a_childs_name_defaults_to_its_class_and_must_fit_into_a_path() -> None:
 
 
 def test_something_that_is_no_class_cannot_be_a_child() -> None:  # SUP-1, SUP-3
-    for wrong in (None, "LogReader", print, LogReader()):
+    for wrong in (None, "LogReader", print, int, LogReader()):
         refuses("start", wrong, lambda wrong=wrong: child(wrong))
 
 

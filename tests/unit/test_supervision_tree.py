@@ -624,7 +624,7 @@ def test_a_child_with_its_own_budget_goes_down_alone(world: World) -> None:  # J
 
 
 def test_callers_of_a_place_behind_an_open_breaker_are_refused_at_once(world: World) -> None:
-    policy = circuit_breaker(failures=2, cooldown=10)
+    policy = circuit_breaker(failures=1, cooldown=10)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy, backoff=Backoff.of(0.001)), max_restarts=9))
     with pytest.raises(ActorCrashed):
         tree["a"].call(RuntimeError("down"))
@@ -669,6 +669,47 @@ def test_resetting_a_breaker_by_hand_brings_its_parked_child_back(world: World) 
     assert not is_up(tree, "b")
     tree.breakers["model"].reset()
     eventually(lambda: is_up(tree, "a") and is_up(tree, "b"))
+
+
+def test_one_crash_is_one_failure_for_the_breaker_and_being_down_is_none(world: World) -> None:
+    policy = circuit_breaker(failures=2, cooldown=10)
+    tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy, backoff=Backoff.of(5, jitter=0))))
+    place = tree["a"]
+    with pytest.raises(ActorCrashed):
+        place.call(RuntimeError("down"))
+    world.settle()
+    for _ in range(5):
+        with pytest.raises(ChildUnavailable):
+            place.call("there?")
+    guard = place.breaker()
+    assert guard is not None
+    assert (guard.view().status, guard.view().failures) == ("closed", 1)
+    world.clock.advance(5)
+    eventually(lambda: is_up(tree, "a"))
+    assert place.call("hello") == "hello"
+    assert guard.view().failures == 0
+
+
+def test_a_silent_child_opens_the_breaker_of_its_callers(world: World) -> None:
+    tree = world.start(one_for_one(child(Puppet, name="a", breaker=circuit_breaker(failures=2))))
+    tree["a"].tell(lambda _: world.release.wait(10))
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            tree["a"].call("there?", timeout=0.01)
+    with pytest.raises(BreakerOpen):
+        tree["a"].call("there?", timeout=0.01)
+
+
+def test_stopping_the_probe_of_a_breaker_says_nothing_about_it(world: World) -> None:
+    policy = circuit_breaker("model", failures=1, cooldown=10, parks=True)
+    tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy)))
+    world.crash(tree, "a")
+    world.clock.advance(10)
+    eventually(lambda: is_up(tree, "a"))
+    tree.supervisor.terminate_child("a")
+    assert tree.breakers["model"].view().status == "half_open"
+    tree.breakers["model"].acquire().success()
+    assert tree.breakers["model"].view().status == "closed"
 
 
 # -- stuck children ----------------------------------------------------------------------------------------------------
