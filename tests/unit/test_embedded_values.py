@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlld_sdk.transport.embedded.calls import parsed_output
 from mlld_sdk.transport.embedded.document import tidy
 from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.evaluator import parsed_output
 from mlld_sdk.transport.embedded.execution import place_at_path
 from mlld_sdk.transport.embedded.habits import copy_with_losses, cut, flattened_code
 from mlld_sdk.transport.embedded.jsonfaults import explain

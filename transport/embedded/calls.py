@@ -1,5 +1,7 @@
 """Calling functions and shells, and remembering the answers of `llm` functions."""
 
+import itertools
+import json
 import os
 from typing import Any
 
@@ -26,6 +28,7 @@ from mlld_sdk.transport.embedded.syntax import (
 )
 from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text, text_of
 
+STATEMENT_NUMBERS = itertools.count(1)
 LARGE_VARIABLE = 100_000
 """Longer texts go into a shell script instead of its environment, which the system limits."""
 
@@ -37,7 +40,6 @@ class Calls:
         self.run = run
         self.memory = memory
         self._announces = announces
-        self._run_number = 0
 
     # -- implemented above
 
@@ -184,16 +186,20 @@ class Calls:
 
     # -- shells
 
-    def shell(
-        self,
-        node: Shell,
-        scope: Scope,
-        *,
-        params: tuple[str, ...] = (),
-        stdin: str | None = None,
-        statement: bool = False,
-    ) -> Value:
+    def shell(self, node: Shell, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None) -> Value:
         """Run `sh` or `cmd` and give what it printed: stdout, or stderr when that is empty, however it ended."""
+        text, origin, _ = self._run_shell(node, scope, params, stdin, "pipeline")
+        return Value(parsed_output(text), origin)
+
+    def shell_statement(self, node: Shell, scope: Scope) -> tuple[Value, str]:
+        """Run `sh` or `cmd` as a statement; give what it printed as it stands, and the name of the operation."""
+        pipeline = f"run-{self.run.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
+        text, origin, name = self._run_shell(node, scope, (), None, pipeline)
+        return Value(text, origin), name
+
+    def _run_shell(
+        self, node: Shell, scope: Scope, params: tuple[str, ...], stdin: str | None, pipeline: str
+    ) -> tuple[str, Origin, str]:
         self.run.step()
         if node.stream:
             self.run.streamed = True
@@ -201,29 +207,17 @@ class Calls:
             stdin = inline_text(self.evaluate(node.stdin, scope).data)
         if node.language == "cmd":
             command, origin = self.command_text(node.body, scope)
-            argv = ["/bin/sh", "-c", command]
-            name = command.split(maxsplit=1)[0] if command.split() else ""
-            origin = merge(Origin(taint=("src:cmd",), sources=(f"command:{name}",)), origin)
+            words = command.split()[:2]
+            origin = merge(Origin(taint=("src:cmd",), sources=(f"command:{words[0] if words else ''}",)), origin)
             operator = _forbidden_operator(command)
             if operator:
-                text = f"Shell operator {operator} is not allowed in cmd {{ }} commands"
-            else:
-                text = self._spawn(argv, {}, stdin, None)
-        else:
-            variables, origin = self._shell_variables(node.variables or params, scope)
-            prelude = "".join(
-                f"{key}={_quoted(text)}\n" for key, text in variables.items() if len(text) > LARGE_VARIABLE
-            )
-            small = {key: text for key, text in variables.items() if len(text) <= LARGE_VARIABLE}
-            pipeline = "pipeline"
-            if statement:
-                self._run_number += 1
-                pipeline = f"run-{self.run.milliseconds():x}-{self._run_number}"
-            origin = merge(Origin(taint=("src:sh",)), origin)
-            text = self._spawn(["bash"], small, prelude + node.body.strip("\n") + "\n", pipeline)
-        from mlld_sdk.transport.embedded.evaluator import parsed_output
-
-        return Value(parsed_output(text), origin, text if statement else None)
+                return f"Shell operator {operator} is not allowed in cmd {{ }} commands", origin, "cmd"
+            return self._spawn(["/bin/sh", "-c", command], {}, stdin, None), origin, ":".join(["cmd", *words])
+        variables, origin = self._shell_variables(node.variables or params, scope)
+        prelude = "".join(f"{key}={_quoted(text)}\n" for key, text in variables.items() if len(text) > LARGE_VARIABLE)
+        small = {key: text for key, text in variables.items() if len(text) <= LARGE_VARIABLE}
+        text = self._spawn(["bash"], small, prelude + node.body.strip("\n") + "\n", pipeline)
+        return text, merge(Origin(taint=("src:sh",)), origin), "sh"
 
     def _shell_variables(self, names: tuple[str, ...], scope: Scope) -> tuple[dict[str, str], Origin]:
         variables: dict[str, str] = {}
@@ -348,3 +342,17 @@ def _variable_kind(data: Any) -> str:
     if isinstance(data, (list, dict)):
         return "array" if isinstance(data, list) else "object"
     return f"primitive ({scalar_text(data)})" if data is None else "primitive"
+
+
+def parsed_output(text: str) -> Any:
+    """Read a command's output: JSON becomes data, everything else stays text."""
+    if not text or text[0] not in '{["-0123456789tfn':
+        return text
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)

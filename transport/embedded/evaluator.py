@@ -340,20 +340,6 @@ def node_path(node: FileRead) -> str:
     return "".join(part if isinstance(part, str) else part.raw for part in node.path.parts)
 
 
-def parsed_output(text: str) -> Any:
-    """Read a command's output: JSON becomes data, everything else stays text."""
-    if not text or text[0] not in '{["-0123456789tfn':
-        return text
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
 def list_of(value: Value) -> list[tuple[str, Any]]:
     """Give what a `for` goes over as pairs of key and item."""
     if isinstance(value.data, list):

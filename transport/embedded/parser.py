@@ -24,6 +24,8 @@ from mlld_sdk.transport.embedded.syntax import (
     Log,
     Method,
     Output,
+    Pipe,
+    Reference,
     Return,
     Run,
     Say,
@@ -306,10 +308,10 @@ class Parser(CompoundParser):
     def _bare(self, start: int) -> Any:
         value = self.expression()
         self.skip_blanks()
-        if hasattr(value, "name") and self.take("+="):
+        if isinstance(value, Reference) and self.take("+="):
             self.skip_blanks()
             return Let(value.name, self.expression(), True, Span(start, self.pos))
-        if isinstance(value, (Call, Method)) or type(value).__name__ == "Pipe":
+        if isinstance(value, (Call, Method, Pipe)):
             return Run(value, Span(start, self.pos))
         raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
 

@@ -247,8 +247,9 @@ class Interpreter(Loops):
         body = node.body
         if isinstance(body, Unsupported):
             raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
+        source = ""
         if isinstance(body, Shell):
-            value = self.shell(body, scope, statement=True)
+            value, source = self.shell_statement(body, scope)
         elif isinstance(body, Call):
             target = scope.find(body.name)
             if target is None or not isinstance(target.data, Function):
@@ -261,15 +262,9 @@ class Interpreter(Loops):
         text = page_text(value.data if value.text is None else value.text)
         if text:
             self.run.effect("both", text if text.endswith("\n") else text + "\n")
-        if isinstance(body, Shell):
-            self.run.record(Origin(sources=(self._shell_source(body, scope),)))
+        if source:
+            self.run.record(Origin(sources=(source,)))
         return value
-
-    def _shell_source(self, body: Shell, scope: Scope) -> str:
-        if body.language == "sh":
-            return "sh"
-        words = self.command_text(body.body, scope)[0].split()
-        return ":".join(["cmd", *words[:2]])
 
     def _log(self, node: Log, scope: Scope) -> Value:
         value = self._output_value(node.value, scope)
@@ -335,8 +330,8 @@ class Interpreter(Loops):
             for statement in action.statements:
                 self.execute(statement, inner)
             return NOTHING
-        if isinstance(action, (Say, Run)) and scope.returns and not isinstance(getattr(action, "body", None), Shell):
-            value = self.evaluate(action.value if isinstance(action, Say) else action.body, scope)
+        if scope.returns and (given := _given_by(action)) is not None:
+            value = self.evaluate(given, scope)
             if value.data is not None:
                 raise ReturnSignal(value)
             return NOTHING
@@ -437,6 +432,13 @@ def written_text(value: Value) -> str:
     """Print what `output` and `log` write: containers always over several lines."""
     data = value.data if value.text is None else value.text
     return json_text(data, indent=2) if isinstance(data, (list, dict)) else page_text(data)
+
+
+def _given_by(action: Any) -> Any:
+    """Find the value that an action of a `when` gives to a function: a text or a call, but not a command."""
+    if isinstance(action, Say):
+        return action.value
+    return action.body if isinstance(action, Run) and not isinstance(action.body, Shell) else None
 
 
 def _is_plain(node: Any) -> bool:
