@@ -22,7 +22,16 @@ class LoopThread:
 
     def run(self, cell: "Life") -> None:
         """Run the coroutine an actor is parked on; its outcome brings the actor back to the run queue."""
-        self._started().call_soon_threadsafe(self._begin, cell)
+        try:
+            loop = self._started()
+        except RuntimeError as error:  # no more threads, or the interpreter is about to end
+            assert cell.parked is not None
+            (coroutine, then), cell.parked = cell.parked, None
+            coroutine.close()
+            cell.resumed = (then, None, error)
+            cell.schedule(cell)
+        else:
+            loop.call_soon_threadsafe(self._begin, cell)
 
     def cancel(self, cell: "Life") -> None:
         """Cancel what an actor is parked on."""
@@ -47,9 +56,14 @@ class LoopThread:
 
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._work, args=(self._loop,), name=self._name, daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
             return self._loop
 
     def _work(self, loop: "asyncio.AbstractEventLoop") -> None:

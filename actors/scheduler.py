@@ -259,11 +259,15 @@ class Scheduler:
             if self._watching or self._closed:
                 return
             self._watching = True
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._look, name=f"{self.name}-watcher", daemon=True)
-                self._watcher.start()
-            else:
+            if self._watcher is not None:
                 self._bell.release()
+                return
+            watcher = threading.Thread(target=self._look, name=f"{self.name}-watcher", daemon=True)
+            try:
+                watcher.start()
+            except RuntimeError:  # no more threads, or the interpreter is about to end: there is nothing to grow with
+                return
+            self._watcher = watcher
 
     def _look(self) -> None:
         quiet, last = 0, -1

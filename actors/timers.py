@@ -109,7 +109,7 @@ class Timers:
     def after(self, delay: float, action: Callable[[], object]) -> Timer:
         """Run `action()` after `delay` seconds of the env's clock. It must be quick and must not block."""
         timer, is_first = self._heap.add(delay, action)
-        if is_first:
+        if is_first or self._thread is None:
             self.wake()
         return timer
 
@@ -119,8 +119,13 @@ class Timers:
             if self._closed:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads, or the interpreter is about to end: try at the next
+                    self._failed(error)
+                    return
+                self._thread = thread
             self._ring()
 
     def close(self, timeout: float) -> None:

@@ -545,6 +545,34 @@ def test_no_more_threads_is_a_failed_start(system: ActorSystem, monkeypatch: pyt
     assert system.start(Own, name="own").ask("x") == "x"
 
 
+def test_a_machine_without_threads_fails_what_needs_one_and_nothing_else(
+    system: ActorSystem, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:  # T-14
+    class Async(Actor):
+        async def on_receive(self, message: Any) -> Any:
+            return message
+
+    def refuse(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ref, asynchronous = system.start(Puppet), system.start(Async)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        asynchronous.ask("x", timeout=10)
+    ref.ask(lambda me: me.send_after(0, "late"))
+    assert [type(event) for event in sink.of(CallbackFailed)] == [CallbackFailed]
+    gate = Gate()
+    ref.tell(gate)
+    assert gate.entered.wait(10)
+    system.start(Puppet).tell("waits for the only worker")
+    gate.open.set()
+    assert ref.ask("alive", timeout=10) == "alive"
+    monkeypatch.undo()
+    assert system.start(Async).ask("x", timeout=10) == "x"
+    system.send_after(0, ref, "now")
+    eventually(lambda: seen_by(ref) == ["alive", "late", "now"])
+
+
 # -- T-15: registries
 
 
