@@ -90,7 +90,8 @@ class EngineOwner(Actor):
         self.services = Services.of(self.system)
         self.name = self.actor_ref.path
         self._command = self.options.engine_command()
-        self.bay = self.services.bay(self.name, self._make_bay)
+        made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
+        self.bay = self.services.bay(self.name, self._make_bay, made_of)
         self.port = self.new_port()
         self.services.ports[self.name] = self.port
         self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))

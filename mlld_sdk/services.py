@@ -59,6 +59,7 @@ class Services:
     ports: dict[str, Port] = field(default_factory=dict)
     tree: Tree | None = None
     _bays: dict[str, EngineBay[Engine]] = field(default_factory=dict)
+    _made_of: dict[str, object] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(self) -> None:
@@ -79,12 +80,23 @@ class Services:
                 f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
             ) from None
 
-    def bay(self, name: str, make: Callable[[], EngineBay[Engine]]) -> EngineBay[Engine]:
-        """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it."""
+    def bay(self, name: str, make: Callable[[], EngineBay[Engine]], made_of: object = None) -> EngineBay[Engine]:
+        """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it.
+
+        Args:
+            name: Path in the tree.
+            make: Makes the bay.
+            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old bay is
+                of no use to this incarnation and is closed.
+        """
         with self._lock:
-            if name not in self._bays:
-                self._bays[name] = make()
-            return self._bays[name]
+            old = self._bays.get(name)
+            if old is not None and self._made_of.get(name) == made_of:
+                return old
+            self._bays[name], self._made_of[name] = made = make(), made_of
+        if old is not None:
+            old.close()
+        return made[0]
 
     def close_bay(self, name: str) -> None:
         """End the engines of a name that is not coming back."""

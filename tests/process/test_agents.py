@@ -453,3 +453,16 @@ def test_requests_go_through_the_breaker_in_front(kind: Any, tmp_path: Path) -> 
         "breaker.half_opened",
         "breaker.closed",
     ]
+
+
+def test_a_rung_may_bring_other_engines(tmp_path: Path) -> None:
+    ask = "run sh { if [ $MODEL = small ]; then sleep 30; fi; echo $MODEL }"
+
+    class Model(Agent):
+        def run(self, job: Job, payload: None) -> str:
+            return job.process(ask, idempotent=True).strip()
+
+    ladder = [{"environ": {"MODEL": "large"}}]
+    given = {"engine": "embedded", "environ": {"MODEL": "small"}, "wedge": wedge(0.5, times=1, ladder=ladder)}
+    with running(one_for_one(child(Model, name="agent", **given), max_restarts=10, within=10), tmp_path) as (runtime, _):
+        assert runtime["agent"].run().result(30) == "large"
