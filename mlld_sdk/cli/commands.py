@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +223,13 @@ def evaluate(options: Namespace) -> int:
 
 def demo(options: Namespace) -> int:
     """Break something for real and watch it heal."""
-    from mlld_sdk.demo.recovery import main
+    if options.name == "recovery":
+        from mlld_sdk.demo.recovery import main
 
-    return main(options.engine, options.picture)
+        return main(options.engine, options.picture)
+    from mlld_sdk.demo.stage import perform
+
+    return perform(import_module(f"mlld_sdk.demo.{options.name}").play, options.engine)
 
 
 def run(options: Namespace) -> int:

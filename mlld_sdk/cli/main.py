@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlld_sdk.cli import commands
+from mlld_sdk.demo import DEMOS
 from mlld_sdk.errors import MlldError
 
 STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
@@ -72,9 +73,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("script")
     verb("shell", commands.shell, "talk to a running runtime line by line")
     one = verb("demo", commands.demo, "break something for real and watch it heal")
-    one.add_argument("name", nargs="?", choices=["recovery"], default="recovery")
+    one.formatter_class = argparse.RawDescriptionHelpFormatter
+    one.epilog = "\n".join(f"{name:9} {what}" for name, what in DEMOS.items())
+    one.add_argument("name", nargs="?", choices=list(DEMOS), default="recovery")
     one.add_argument("--engine", choices=["live", "bridge", "embedded"], default="embedded")
-    one.add_argument("--picture", type=Path, default=Path("recovery.svg"), help="where the picture goes (SVG)")
+    one.add_argument("--picture", type=Path, default=Path("recovery.svg"), help="where that of `recovery` goes (SVG)")
     return words
 
 

@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk.demo.picture import Span, Story, draw
+from mlld_sdk.demo.stage import DemoFailed
 
 PATIENCE = 120.0
 """Seconds the whole demo may take before it counts as broken."""
-
-
-class DemoFailed(Exception):
-    """What was promised did not happen."""
 
 
 class Service:
@@ -83,6 +80,7 @@ class Recovery:
         self.steps = steps
         self.story = Story(title=f"{steps} steps, killed three times", goal=steps)
         self.restarts = 0
+        self.begun = 0
         self.result = ""
         self.tree = ""
         self._engine = engine
@@ -127,7 +125,9 @@ class Recovery:
         if self.result != expected:
             raise DemoFailed(f"the result differs from an uninterrupted run's: {self.result!r}")
         if len(calls) != self.steps or len(repeated) > len(self.story.kills) or max(calls.values()) > 2:
-            raise DemoFailed(f"steps were repeated: {repeated}")
+            raise DemoFailed(f"calls were repeated: {repeated}")
+        if self.begun > self.steps + len(self.story.kills):
+            raise DemoFailed(f"{self.begun} steps were begun, so finished ones were begun again")
         if len(self.story.kills) != 3 or self.restarts != 2:
             raise DemoFailed(f"{len(self.story.kills)} of 3 kills and {self.restarts} of 2 restarts happened")
         return (
@@ -160,6 +160,7 @@ class Recovery:
             case "step.finished":
                 self.story.progress.append(self._now())
             case "step.started":
+                self.begun += 1
                 self._kill_if_due()
             case "run.claimed":
                 self._lane("agent", "running")
@@ -238,7 +239,7 @@ def main(engine: str, picture: Path, steps: int = 24, pause: float = 0.1) -> int
             print(f"\nThe demo failed: {failed}", file=sys.stderr)
             return 1
     picture.write_text(draw(demo.story), encoding="utf-8")
-    print(f"\n{demo.tree}\n\n{proof}\nThe picture: {picture}")
+    print(f"\n{demo.tree}\n\nThe picture: {picture}\nProof: {proof}")
     return 0
 
 

@@ -1,0 +1,95 @@
+"""A supervised agent inside an asyncio service: requests and runs are awaited, and the loop never waits for an engine.
+
+A ticker runs beside the work. Had anything blocked the loop for one model call, the ticker would have missed that long.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+from mlld_sdk import Runtime, child, one_for_one
+from mlld_sdk.agent import Agent
+from mlld_sdk.demo.stage import Stage
+
+SCRIPT = """\
+exe llm @think(n) = sh {
+  echo "$n $PPID" >> calls.log
+  sleep 0.8
+  echo "thought $n"
+}
+show @think(@payload)
+"""
+
+CALL = 0.8
+"""Seconds a model call takes."""
+
+TICK = 0.01
+RUNS = 6
+
+
+class Thinker(Agent):
+    """Thinks twice."""
+
+    checkpoint = True
+    engines = 3
+    concurrency = 3
+
+    async def run(self, job: Any, payload: Any) -> str:
+        """Take two steps, one after the other."""
+        first = await job.execute("think.mld", f"{payload}-first")
+        second = await job.execute("think.mld", f"{payload}-second")
+        return str(first.output.strip() + ", " + second.output.strip())
+
+
+def play(stage: Stage) -> str:
+    """Serve, kill an engine, and look how long the loop was away."""
+    stage.script("think.mld", SCRIPT)
+    thinker = child(Thinker, name="thinker", engine=stage.engine, working_dir=stage.directory)
+    runtime = Runtime(one_for_one(thinker, max_restarts=5, within=10.0), store=stage.directory / "state.db")
+    stage.watch(runtime)
+    ticks, longest = asyncio.run(_serve(stage, runtime))
+    stage.prove(f"the loop was never away for a model call: {longest:.2f} s", longest < CALL)
+    stage.prove("the killed engine was noticed", stage.count("child.exited") == 1)
+    return (
+        f"{RUNS} runs and a request awaited while an engine was killed; the loop ticked {ticks} times and was away for "
+        f"{longest * 1000:.0f} ms at most, while every model call took {CALL * 1000:.0f} ms."
+    )
+
+
+async def _serve(stage: Stage, runtime: Runtime) -> tuple[int, float]:
+    """What the lifespan of a web application does: start, serve, stop, none of it on the loop."""
+    gaps: list[float] = []
+    ticker = asyncio.create_task(_tick(gaps))
+    await asyncio.to_thread(runtime.start)
+    try:
+        agent = runtime.agent("thinker")
+        runs = [await agent.aio.run(str(n)) for n in range(RUNS)]
+        stage.tell(f"serve    {RUNS} runs submitted")
+        killer = asyncio.create_task(asyncio.to_thread(_kill, stage))
+        answers = await asyncio.wait_for(asyncio.gather(*runs), stage.patience)
+        await killer
+        stage.tell(f"serve    {len(answers)} runs answered")
+        said = await agent.aio.process('show "and a request beside"')
+        stage.tell(f"serve    {said.strip()}")
+        stage.prove("all answers are right", answers == [f"thought {n}-first, thought {n}-second" for n in range(RUNS)])
+    finally:
+        await asyncio.to_thread(runtime.stop)
+        ticker.cancel()
+    return len(gaps), max(gaps)
+
+
+async def _tick(gaps: list[float]) -> None:
+    before = time.monotonic()
+    while True:
+        await asyncio.sleep(TICK)
+        now = time.monotonic()
+        gaps.append(now - before)
+        before = now
+
+
+def _kill(stage: Stage) -> None:
+    calls = stage.wait("calls are made", lambda: calls if len(calls := stage.calls()) >= RUNS // 2 else [])
+    stage.tell("KILL     an engine that is in the middle of a call")
+    os.kill(int(calls[-1].split()[1]), signal.SIGKILL)

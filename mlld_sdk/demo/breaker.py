@@ -1,0 +1,120 @@
+"""A flapping engine: backoff spreads the restarts, and the circuit breaker keeps callers away until it works again.
+
+The script kills its own engine for as long as a file named `broken` is there. What reached an engine is counted in
+`calls.log`, so the demo can prove that refused requests reached nobody.
+"""
+
+from mlld_sdk import AgentHandle, Backoff, InfrastructureError, Runtime, child, circuit_breaker, one_for_one
+from mlld_sdk.agent import Agent
+from mlld_sdk.demo.stage import DemoFailed, Stage
+from mlld_sdk.supervision.errors import BreakerOpen
+
+SCRIPT = """\
+exe @ask() = sh {
+  echo called >> calls.log
+  if [ -e broken ]; then kill -KILL $PPID; fi
+  echo "an answer"
+}
+show @ask()
+"""
+
+FAILURES = 3
+CALLERS = 1000
+BREAKER = ["breaker.opened", "breaker.half_opened", "breaker.opened", "breaker.half_opened", "breaker.closed"]
+
+
+def play(stage: Stage) -> str:
+    """Break the engine, be refused, try too early, mend it, and be served again."""
+    stage.script("ask.mld", SCRIPT)
+    broken = stage.directory / "broken"
+    flaky = child(
+        Agent,
+        name="flaky",
+        engine=stage.engine,
+        working_dir=stage.directory,
+        backoff=Backoff.of(0.05, most=0.4, jitter=0.0),
+        breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
+    )
+    runtime = Runtime(one_for_one(flaky, max_restarts=20, within=10.0))
+    stage.watch(runtime)
+    with runtime:
+        agent = runtime.agent("flaky")
+        stage.tell(f"answer   {agent.execute('ask.mld').output.strip()}")
+
+        broken.touch()
+        stage.tell("BREAK    from now on every call kills the engine")
+        for number in range(1, FAILURES + 1):
+            _fail(stage, agent)
+            _back(stage, number + 1)
+        first = _refused(agent)
+        reached = len(stage.calls())
+        refused = sum(_is_refused(agent) for _ in range(CALLERS))
+        stage.tell(f"refused  {refused} of {CALLERS} callers, each at once; try again in {first:.2f} s")
+        stage.prove("an open breaker refuses everybody", refused == CALLERS)
+        stage.prove("a refused call reaches no engine", len(stage.calls()) == reached)
+        stage.show(runtime.tree())
+
+        stage.wait("the breaker is half-open", lambda: _half_open(runtime))
+        _fail(stage, agent)  # the probe meets an engine that is still broken
+        stage.wait("the breaker opens again", lambda: stage.count("breaker.opened") == 2)
+        _back(stage, FAILURES + 2)
+        second = _refused(agent)
+        stage.prove("the second cooldown is longer", second > first)
+
+        broken.unlink()
+        stage.tell("MEND     the engine works again")
+        stage.wait("the breaker is half-open again", lambda: _half_open(runtime))
+        for _ in range(10):
+            agent.execute("ask.mld")
+    made = len(stage.calls())
+    breaker = [name for name in stage.named() if name.startswith("breaker.")]
+    stage.prove(f"the breaker went {breaker}", breaker == BREAKER)
+    delays = [round(wait, 2) for event in stage.events if (wait := getattr(event, "next_attempt_in", None))]
+    delays = delays[:FAILURES]
+    stage.prove(f"delays grow: {delays}", len(delays) == FAILURES and delays == sorted(set(delays)))
+    stage.prove("every call was counted", made == 1 + FAILURES + 1 + 10)
+    waits = ", ".join(f"{delay:g}" for delay in delays)
+    return (
+        f"{CALLERS} callers were refused while it was broken and none of them reached an engine; "
+        f"only {FAILURES + 1} calls were lost, restarts waited {waits} s, and it closed by itself."
+    )
+
+
+def _fail(stage: Stage, agent: AgentHandle) -> None:
+    try:
+        agent.execute("ask.mld")
+    except BreakerOpen as error:
+        raise DemoFailed(f"refused too early: {error}") from error
+    except InfrastructureError as error:
+        stage.tell(f"lost     {error.message[:80]}")
+    else:
+        raise DemoFailed("the broken engine answered")
+
+
+def _back(stage: Stage, incarnation: int) -> None:
+    stage.wait("the agent is restarted", lambda: stage.count("child.started") == incarnation)
+
+
+def _refused(agent: AgentHandle) -> float:
+    try:
+        agent.execute("ask.mld")
+    except BreakerOpen as refused:
+        return refused.retry_after
+    except InfrastructureError as error:
+        raise DemoFailed(f"the breaker let a call through: {error.message}") from error
+    raise DemoFailed("the broken engine answered")
+
+
+def _is_refused(agent: AgentHandle) -> bool:
+    try:
+        agent.execute("ask.mld")
+    except BreakerOpen:
+        return True
+    except InfrastructureError:
+        return False
+    return False
+
+
+def _half_open(runtime: Runtime) -> bool:
+    guard = runtime.place("flaky").breaker()
+    return guard is None or guard.view().status == "half_open"

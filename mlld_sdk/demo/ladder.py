@@ -1,0 +1,69 @@
+"""A wedged agent: it is alive, has work, and finishes nothing. It is killed, and after that climbs to a stronger model.
+
+The small model never answers the hard question. What was finished before the agent got stuck stays finished: the demo
+counts the calls that were really made.
+"""
+
+from typing import Any
+
+from mlld_sdk import Job, Runtime, child, one_for_one, wedge
+from mlld_sdk.agent import Agent
+from mlld_sdk.demo.stage import DemoFailed, Stage
+from mlld_sdk.journal.errors import WaitTimeout
+
+SCRIPT = """\
+exe llm @ask(question) = sh {
+  echo "$MODEL $question" >> calls.log
+  if [ "$MODEL $question" = "small hard" ]; then sleep 600; fi
+  echo "$question answered by $MODEL"
+}
+show @ask(@payload)
+"""
+
+STUCK_AFTER = 0.8
+TIMES = 2
+MADE = ["small easy", *["small hard"] * TIMES, "large hard", "large last"]
+
+
+class Thinker(Agent):
+    """Answers questions one after the other, with the model its engine was given."""
+
+    checkpoint = True
+
+    def run(self, job: Job, payload: Any) -> list[str]:
+        """Ask; the questions are the same at every attempt, whichever model answers."""
+        return [job.execute("ask.mld", question).output.strip() for question in payload]
+
+
+def play(stage: Stage) -> str:
+    """Ask an easy question, a hard one and a last one."""
+    stage.script("ask.mld", SCRIPT)
+    thinker = child(
+        Thinker,
+        name="thinker",
+        engine=stage.engine,
+        working_dir=stage.directory,
+        environ={"MODEL": "small"},
+        wedge=wedge(STUCK_AFTER, times=TIMES, ladder=[{"environ": {"MODEL": "large"}}]),
+    )
+    runtime = Runtime(one_for_one(thinker, max_restarts=10, within=30.0), store=stage.directory / "state.db")
+    stage.watch(runtime)
+    with runtime:
+        stage.tell(f"ask      three questions; whoever gets nothing done for {STUCK_AFTER:g} s counts as stuck")
+        try:
+            answers = runtime.agent("thinker").run(["easy", "hard", "last"]).result(stage.patience)
+        except WaitTimeout:
+            raise DemoFailed("the agent is stuck and nothing is done about it") from None
+        for answer in answers:
+            stage.tell(f"answer   {answer}")
+        stage.show(runtime.tree())
+    stage.prove(
+        f"answers come from both models: {answers}",
+        [answer.split()[-1] for answer in answers] == ["small", "large", "large"],
+    )
+    stage.prove(f"it was found stuck {TIMES} times", stage.count("child.wedged") == TIMES)
+    stage.prove(f"calls made: {stage.calls()}", stage.calls() == MADE)
+    return (
+        f"stuck {TIMES} times on the small model, then the large one answered; the question finished before was not "
+        f"asked again ({len(MADE)} calls for 3 questions, {TIMES} of them killed)."
+    )

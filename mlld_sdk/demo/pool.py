@@ -1,0 +1,102 @@
+"""A pool of twenty engines, five more under load, and somebody who kills engines while they work."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+from mlld_sdk import InfrastructureError, Pool, PoolHandle, Runtime, child, one_for_one
+from mlld_sdk.demo.stage import Stage
+
+SCRIPT = """\
+exe llm @work(n) = sh {
+  echo "$n $PPID" >> calls.log
+  sleep 0.15
+  echo "done $n"
+}
+show @work(@payload)
+"""
+
+SIZE, OVERFLOW = 20, 5
+REQUESTS = 300
+CALLERS = 40
+KILLS = 10
+
+
+def play(stage: Stage) -> str:
+    """Work through the requests with more callers than engines, and kill engines meanwhile."""
+    stage.script("work.mld", SCRIPT)
+    pool = child(Pool, name="workers", engine=stage.engine, working_dir=stage.directory, size=SIZE, overflow=OVERFLOW)
+    runtime = Runtime(one_for_one(pool))
+    stage.watch(runtime)
+    lost: list[str] = []
+
+    def ask(n: int) -> str:
+        while True:
+            try:
+                return handle.execute("work.mld", str(n)).output.strip()
+            except InfrastructureError as error:
+                lost.append(error.message)  # the caller decides to ask again: this work is harmless
+
+    with runtime:
+        handle = runtime.pool("workers")
+        stage.tell(f"load     {REQUESTS} requests from {CALLERS} callers on {SIZE} engines and {OVERFLOW} more")
+        with _watching(handle) as most, ThreadPoolExecutor(CALLERS) as callers:
+            answers = callers.map(ask, range(REQUESTS))
+            killed = _kill(stage, runtime.env.random)
+            found = list(answers)
+        peak = max(most)
+        engines = stage.wait("the overflow is gone", lambda: _settled(handle))
+        stage.tell(f"load     done; at most {peak} engines at once, {engines} idle now, {len(lost)} requests lost")
+    stage.prove("every request was answered, in order", found == [f"done {n}" for n in range(REQUESTS)])
+    stage.prove(f"never more than {SIZE + OVERFLOW} engines: {peak}", SIZE < peak <= SIZE + OVERFLOW)
+    stage.prove(f"{killed} kills cost at most as many requests: {lost}", killed == KILLS and len(lost) <= killed)
+    stage.prove("the pool itself never crashed", stage.count("child.exited") == 0)
+    return (
+        f"{REQUESTS} requests answered although {killed} engines were killed; {len(lost)} were lost with their engine "
+        f"and asked again, nobody else noticed, and never more than {peak} engines lived."
+    )
+
+
+def _kill(stage: Stage, dice: Random) -> int:
+    """Kill engines that are at work, spread over the load."""
+    dead: set[str] = set()
+    for turn in range(1, KILLS + 1):
+        calls = _calls_when(stage, turn * REQUESTS // (KILLS + 2))
+        pid = dice.choice([pid for pid in {line.split()[1] for line in calls[-SIZE:]} if pid not in dead])
+        dead.add(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    return len(dead)
+
+
+def _calls_when(stage: Stage, due: int) -> list[str]:
+    return stage.wait("the load goes on", lambda: calls if len(calls := stage.calls()) >= due else [])
+
+
+@contextlib.contextmanager
+def _watching(pool: PoolHandle) -> Iterator[list[int]]:
+    """Count the engines that live, over and over."""
+    counts: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            status = pool.status().engines
+            counts.append(status.busy + status.idle)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield counts
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _settled(pool: PoolHandle) -> int:
+    status = pool.status().engines
+    return status.idle if status.busy == 0 and status.idle <= SIZE else 0

@@ -1,0 +1,158 @@
+"""What all demos share: saying what happens as it happens, proving it, and failing when it did not."""
+
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mlld_sdk.engine_choice import EngineKind
+from mlld_sdk.events import Event, name_of
+from mlld_sdk.runtime import Runtime
+from mlld_sdk.supervision import events as e
+from mlld_sdk.transport import events as t
+
+T = TypeVar("T")
+
+
+class DemoFailed(Exception):
+    """What was promised did not happen."""
+
+
+class Stage:
+    """Where a demo plays: a directory, a clock, and somebody who listens.
+
+    Args:
+        directory: For scripts, logs and the journal.
+        engine: Which engine runs the scripts.
+        patience: Seconds until something that does not happen counts as failed.
+        say: Takes what is said.
+    """
+
+    def __init__(
+        self, directory: Path, engine: EngineKind, *, patience: float = 60.0, say: Callable[[str], object] | None = None
+    ) -> None:
+        self.directory = directory
+        self.engine = engine
+        self.patience = patience
+        self.events: list[Event] = []
+        self._say = say or _print
+        self._start = time.monotonic()
+        self._happened = threading.Condition()
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        """Say what happens, with the time since the beginning."""
+        self._say(f"{time.monotonic() - self._start:6.2f} s  {line}")
+
+    def show(self, text: str) -> None:
+        """Show a few lines as they are."""
+        self._say("\n" + "\n".join(f"          {line}" for line in text.splitlines()) + "\n")
+
+    def watch(self, runtime: Runtime) -> None:
+        """Keep the events of a runtime, and tell those worth telling. Called before the runtime starts."""
+        runtime.bus.attach_inline("demo", self._take)
+
+    def count(self, name: str) -> int:
+        """Say how many events of a name there were."""
+        return self.named().count(name)
+
+    def named(self) -> list[str]:
+        """List the names of all events so far."""
+        return [name_of(event) for event in list(self.events)]
+
+    # -- proving ------------------------------------------------------------------------------------------------------
+
+    def wait(self, what: str, holds: Callable[[], T]) -> T:
+        """Wait until it holds; it is asked after every event and a few times a second.
+
+        Raises:
+            DemoFailed: It did not, within the patience of this stage.
+        """
+        deadline = time.monotonic() + self.patience
+        while not (found := holds()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DemoFailed(f"waited {self.patience:g} s in vain: {what}")
+            with self._happened:
+                self._happened.wait(min(left, 0.05))
+        return found
+
+    def prove(self, what: str, holds: bool) -> None:
+        """Insist on something.
+
+        Raises:
+            DemoFailed: It is not so.
+        """
+        if not holds:
+            raise DemoFailed(f"this does not hold: {what}")
+
+    # -- the scene ----------------------------------------------------------------------------------------------------
+
+    def script(self, name: str, text: str) -> None:
+        """Write a script into the directory."""
+        (self.directory / name).write_text(text, encoding="utf-8")
+
+    def calls(self) -> list[str]:
+        """List what was really called: the scripts of all demos leave a line in `calls.log` for each call."""
+        log = self.directory / "calls.log"
+        return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+    def _take(self, event: Event) -> None:
+        self.events.append(event)
+        line = _line(event)
+        if line:
+            self.tell(line)
+        with self._happened:
+            self._happened.notify_all()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")  # in one piece, because several threads talk
+    sys.stdout.flush()
+
+
+def _line(event: Event) -> str:
+    match event:
+        case e.ChildWedged():
+            return f"wedged   {event.path}: nothing finished for {event.idle:.1f} s, time {event.times} on this rung"
+        case e.ChildExited():
+            wait = f", next start in {event.next_attempt_in:.2f} s" if event.next_attempt_in else ""
+            return f"crash    {event.path}: {_short(event.reason)}; {event.decision}{wait}"
+        case e.ChildStarted(cause="restart"):
+            rung = f", rung {event.rung} of its ladder" if event.rung else ""
+            return f"restart  {event.path} is incarnation {event.incarnation}{rung}"
+        case e.BreakerOpened(retry_after=wait) if wait is not None:
+            return f"breaker  open for {wait:.2f} s: {_short(event.cause)}"
+        case e.BreakerHalfOpened():
+            return "breaker  half-open: one call may try"
+        case e.BreakerClosed():
+            return "breaker  closed"
+        case t.EngineExited(reason="died", signal=int(number)):
+            return f"engine   {event.pid} died of signal {number}"
+    return ""
+
+
+def _short(reason: str) -> str:
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", reason.splitlines()[0])[:80]
+
+
+Play = Callable[[Stage], str]
+"""A demo: plays on a stage and returns the proof in words, or raises `DemoFailed`."""
+
+
+def perform(play: Play, engine: EngineKind, *, patience: float = 60.0) -> int:
+    """Play a demo in a directory of its own and say how it went; the exit status says so too."""
+    with tempfile.TemporaryDirectory(prefix="mlld-demo-") as folder:
+        stage = Stage(Path(folder), engine, patience=patience)
+        try:
+            proof = play(stage)
+        except DemoFailed as failed:
+            print(f"\nThe demo failed: {failed}", file=sys.stderr)
+            return 1
+    print(f"\nProof: {proof}")
+    return 0
