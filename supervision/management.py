@@ -140,6 +140,8 @@ def _terminate(turn: "JobTurn", asked: Asked, name: str, why: str) -> None:
     if slot is None:
         return
     if not slot.live and not slot.planned:
+        if slot.status == "failed":
+            turn.tell_called_off(slot, "call", "it was down already")
         turn.put(slot, status="stopped", held=why)
         turn.do(Answer(asked.call, True))
         return

@@ -255,8 +255,8 @@ class Turn(Generic[S]):
             )
         )
 
-    def tell_called_off(self, slot: Slot, cause: Why) -> None:
-        """Report that a planned restart will not be made."""
+    def tell_called_off(self, slot: Slot, cause: Why, why: str = "its restart was called off") -> None:
+        """Report that a child which does not run is not meant to any more."""
         self.do(
             Tell(
                 ChildStopped(
@@ -265,7 +265,7 @@ class Turn(Generic[S]):
                     incarnation=slot.incarnation,
                     cause=cause,
                     kind=slot.last.kind if slot.last else "shutdown",
-                    reason="its restart was called off",
+                    reason=why,
                 )
             )
         )

@@ -69,6 +69,8 @@ class Ledger:
                 self.attempts[path] = incarnation
             case ChildExited(path=path, incarnation=incarnation):
                 assert self.up.pop(path) == incarnation
+            case ChildStopped(path=path, reason="it was down already"):
+                assert path not in self.up
             case ChildStopped(path=path, reason="its restart was called off"):
                 assert path in self.planned
             case ChildStopped(path=path, incarnation=incarnation) if path in self.up:
