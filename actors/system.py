@@ -329,12 +329,16 @@ class ActorSystem:
         cell = to.cell
 
         def fire() -> None:
-            if cell.timers is not None:
-                cell.timers.pop(timer, None)
+            with topology:  # it may fire before the lines below have run
+                if cell.timers is not None:
+                    for timer in made:
+                        cell.timers.pop(timer, None)
             cell.post_always((message, None))
 
+        made: list[Timer] = []
         timer = self.timers.after(delay, fire)
         with topology:
+            made.append(timer)
             if cell.reason is not None:
                 timer.cancel()
             elif timer.action is not None:

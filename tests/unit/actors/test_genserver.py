@@ -1,6 +1,7 @@
 """How an actor starts, serves and ends: clauses GEN-1 to GEN-20 of docs/semantics-actors.md."""
 
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -774,6 +775,21 @@ def test_a_timer_sends_later_and_says_what_was_left_when_cancelled(system: Actor
     assert timer.cancel() is None
     with pytest.raises(ValueError, match="delay"):
         ref.ask(lambda me: me.send_after(-1, "x"))
+
+
+def test_timers_that_fire_while_they_are_made_lose_nothing(system: ActorSystem, sink: Sink) -> None:  # GEN-19
+    ref = system.start(Puppet)
+    keep = system.send_after(60, ref, "much later")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(500):
+            system.send_after(0, ref, number)
+    finally:
+        sys.setswitchinterval(before)
+    eventually(lambda: sorted(seen_by(ref)) == list(range(500)))
+    assert sink.of(CallbackFailed) == []
+    assert list(ref.cell.timers or ()) == [keep]
 
 
 def test_a_timer_of_a_dead_actor_is_gone(system: ActorSystem) -> None:  # GEN-19, T-18
