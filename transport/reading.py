@@ -186,6 +186,7 @@ class Reading:
                 self._settle(call, Reply(line), None)
             elif pending.pop(call.id, None) is not None:
                 self._finished_calls += 1
+                call._on_events = None  # who takes the events often holds the call: no cycle for the collector
                 call._finish(Reply(line), None)
         for call, events in batches.items():
             self._deliver(call, events)
@@ -240,6 +241,7 @@ class Reading:
         self._finished_calls += 1
         if self._retired and not self._pending and self._ending is None:
             self._kill_for("killed")
+        call._on_events = None
         call._finish(reply, error)
         if self._leading is call and self._reader != threading.get_ident() and self._seat is not None:
             self._seat.ring()
