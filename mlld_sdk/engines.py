@@ -11,6 +11,7 @@ import concurrent.futures
 import functools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -182,14 +183,14 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         self.cancel_wanted = False
         self.begun = threading.Event()
         self.timer: Timer | None = None
-        self.withdraw: Callable[[], bool] = lambda: False
+        self.withdraw: Callable[[], bool] = _is_not_waiting
         self.set_running_or_notify_cancel()
 
     def cancel(self) -> bool:
         """Withdraw the request, or cancel it if it runs."""
         self.cancel_wanted = True  # first: it may be on its way from the queue to an engine at this moment
         if self.withdraw():
-            self.begun.set()
+            self.let_go()
             self.set_exception(CallCancelled("the run was cancelled before an engine was free"))
             return True
         return not self.done() if self.call is None else self.call.cancel()
@@ -197,10 +198,16 @@ class QueuedCall(concurrent.futures.Future[Reply]):
     def follow(self, call: Call) -> None:
         """Run as this call from now on."""
         self.call = call
-        self.begun.set()
+        self.let_go()
         call.add_done_callback(self._copy)
         if self.cancel_wanted:
             call.cancel()
+
+    def let_go(self) -> None:
+        """Wait no longer, and keep nothing that was only for the time of waiting."""
+        self.params = self.on_events = None
+        self.withdraw = _is_not_waiting
+        self.begun.set()
 
     def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
         error = call.exception()
@@ -309,12 +316,13 @@ class ExclusiveEngines:
         call.withdraw = lambda: self._withdraw(call)
         if deadline is not None:
             late = CallTimeout(f"request timeout after {timeout:g}s, while it waited for an engine")
-            call.timer = shared_reactor().call_at(deadline, lambda: self._expire(call, late))
+            held = weakref.ref(call)  # a timer that was cancelled may be kept for as long as it would have run
+            call.timer = shared_reactor().call_at(deadline, lambda: self._expire(held(), late))
         self._queue.append(call)
         return call
 
-    def _expire(self, call: QueuedCall, late: CallTimeout) -> None:
-        if self._withdraw(call):
+    def _expire(self, call: QueuedCall | None, late: CallTimeout) -> None:
+        if call is not None and self._withdraw(call):
             _fail(call, late)
 
     def _withdraw(self, call: QueuedCall) -> bool:
@@ -351,6 +359,10 @@ class ExclusiveEngines:
                 _fail(call, error)
 
 
+def _is_not_waiting() -> bool:
+    return False
+
+
 def _fail(call: QueuedCall, error: BaseException) -> None:
-    call.begun.set()
+    call.let_go()
     call.set_exception(error)

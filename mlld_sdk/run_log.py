@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,8 @@ class RunLog(History):
             self._wakers.append(function)
             begin, self._watched = not self._watched, True
         if begin and self._call is not None:
-            self._call.add_done_callback(lambda _: self._wake())
+            held = weakref.ref(self)  # a future may keep its callbacks for as long as it lives
+            self._call.add_done_callback(lambda _: _wake(held()))
 
         def stop() -> None:
             with self._lock:
@@ -221,6 +223,11 @@ class RunLog(History):
     def _skip_missed(self) -> None:
         self._seq += self._missed
         self._missed = 0
+
+
+def _wake(log: RunLog | None) -> None:
+    if log is not None:
+        log._wake()
 
 
 def _last_event(call: concurrent.futures.Future[Any] | None) -> RunEvent:

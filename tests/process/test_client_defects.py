@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -488,6 +489,21 @@ def test_a_client_nobody_holds_any_more_ends_its_engine() -> None:  # C-14, P18
     del client
     gc.collect()
     soon(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize("isolation", ["shared", "exclusive"])
+def test_a_run_that_is_over_and_forgotten_is_gone_without_the_garbage_collector(isolation: str) -> None:  # C-35, P16
+    with hostile_client(isolation=isolation, max_engines=1, warm=0) as client:
+        handles = [client.process_async(told(("events", 10))) for _ in range(3)]
+        logs = [weakref.ref(handle._log) for handle in handles]
+        for handle in handles:
+            assert len(list(handle.events())) == 12
+        gc.disable()
+        try:
+            del handle, handles
+            soon(lambda: not any(log() for log in logs))
+        finally:
+            gc.enable()
 
 
 def test_clients_add_no_threads() -> None:  # C-16, P18
