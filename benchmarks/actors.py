@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,7 @@ def erlang() -> dict[str, float]:
         subprocess.run(["erlc", "-o", folder, str(source)], check=True, timeout=60)
         done = subprocess.run(
             ["erl", "-noshell", "-pa", folder, "-s", "actor_bench", "main"],
+            cwd=folder,
             check=True,
             capture_output=True,
             text=True,
@@ -401,7 +403,7 @@ def main(argv: list[str] | None = None) -> None:
     row("longest echo while 50 actors block, announced", None, blocked_echo(marked=True), "ms")
     row("longest GC pause, 100,000 actors, untuned", None, gc_pause(100_000, settled=False), "ms")
     row("longest GC pause, 100,000 actors, settled", None, gc_pause(100_000, settled=True), "ms")
-    print(f"\nPython {sys.version.split()[0]}, Pykka {pykka.__version__ if hasattr(pykka, '__version__') else '4'}.")
+    print(f"\nPython {sys.version.split()[0]}, Pykka {version('pykka')}.")
 
 
 if __name__ == "__main__":
