@@ -170,8 +170,12 @@ class Shell:
         key = getattr(what, "key", None)
         if key is not None and isinstance(state, CrowdState):
             self.forget_breaker(state.slots.get(key))
-        for effect in effects:
-            _CARRY_OUT[type(effect)](self, effect)
+        try:
+            for effect in effects:
+                _CARRY_OUT[type(effect)](self, effect)
+        finally:
+            if self.cell.reason is not None:  # killed meanwhile: nothing of what was done just now may stay
+                self.reap()
 
     def asked(self, request: Request, call: Any, caller: Ref | None) -> None:
         """Take in a management call."""
