@@ -11,12 +11,13 @@ from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Final, Self
 
+from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.agent import Agent
 from mlld_sdk.agent_handle import AgentHandle
-from mlld_sdk.engine_budget import EngineBudget
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
+from mlld_sdk.engine_budget import EngineBudget
 from mlld_sdk.engine_owner import Drain, EngineOwner
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
@@ -33,6 +34,7 @@ from mlld_sdk.supervision.state import State
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.tree import Place, ShutdownReport, SupervisorRef, Tree
 from mlld_sdk.supervision.verdict import Verdict
+from mlld_sdk.systemd import Attendant
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.sweep import sweep_orphans
@@ -221,7 +223,8 @@ class Runtime:
     def run_forever(self) -> int:
         """Run until SIGTERM, SIGINT or the end of the tree; for the main thread of a service.
 
-        The first signal drains and stops in order, a further one kills at once.
+        The first signal drains and stops in order, a further one kills at once. Under systemd with `Type=notify` it
+        says when it is ready, how it is, and feeds the watchdog (see `mlld_sdk.systemd`).
 
         Returns:
             The exit status: 0 when all stopped in order, 75 when something had to be killed, 1 when the root gave up.
@@ -325,6 +328,10 @@ class Runtime:
         """Say in a word how the tree is, and what is wrong with it."""
         return self._running().verdict()
 
+    def supervisors(self) -> list[ActorRef[Any]]:
+        """List the supervisors that run, in no order."""
+        return list(self._running().grove.states)
+
     # -- operating ----------------------------------------------------------------------------------------------------
 
     def pause(self, path: str, reason: str) -> None:
@@ -409,7 +416,10 @@ class Runtime:
         if self._tree is None:
             self.start()
         monitor = self._running().root.monitor(lambda _: words.put("ended"))
-        if words.get() == "ended":
+        with Attendant(self) as attendant:
+            word = words.get()
+            attendant.stopping()
+        if word == "ended":
             self.stop(drain=False)
             return EXIT_GAVE_UP
         monitor.cancel()
