@@ -1,0 +1,72 @@
+"""A supervised agent inside an asyncio service. Each line a client sends is a topic, each answer a review of it.
+
+    MLLD_ENGINE=embedded python examples/asyncio_service.py --port 8080
+    echo safety | nc localhost 8080
+
+In FastAPI or Starlette, `runtime.start` and `runtime.stop` go into the lifespan, and handlers await the same calls.
+"""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk import Agent, MlldError, Runtime, child, one_for_one
+from mlld_sdk.job import AsyncJob
+
+FLOWS = Path(__file__).with_name("flows")
+
+
+class Reviewer(Agent):
+    """Reviews a topic; several at a time."""
+
+    checkpoint = True
+    working_dir = str(FLOWS)
+    engines = 4
+    concurrency = 4
+
+    async def run(self, job: AsyncJob, payload: dict[str, Any]) -> str:
+        """Execute the script as one durable step."""
+        return (await job.execute("review.mld", payload)).output.strip()
+
+
+async def serve(runtime: Runtime, port: int) -> None:
+    """Answer until told to stop. Nothing here blocks the loop."""
+    reviewer = runtime.agent("reviewer").aio
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := (await reader.readline()).decode().strip():
+            try:
+                run = await reviewer.run({"topic": line})
+                said = await asyncio.wait_for(run, 60)
+            except (MlldError, TimeoutError) as error:
+                said = f"sorry: {error}"
+            writer.write(f"{said}\n".encode())
+            await writer.drain()
+        writer.close()
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
+    print(f"listening on port {server.sockets[0].getsockname()[1]}", flush=True)
+    async with server:
+        await stop.wait()
+
+
+async def main() -> None:
+    """Start the runtime, serve, and stop it; starting and stopping wait, so they are left to a thread."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--port", type=int, default=8080)
+    options = words.parse_args()
+    runtime = Runtime(one_for_one(child(Reviewer), max_restarts=3, within=5.0), store="state.db")
+    await asyncio.to_thread(runtime.start)
+    try:
+        await serve(runtime, options.port)
+    finally:
+        await asyncio.to_thread(runtime.stop)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,56 @@
+"""A supervised agent: its engine is killed in the middle of the work, and the work finishes all the same.
+
+MLLD_ENGINE=embedded python examples/supervised_agent.py
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk import Agent, Job, Runtime, child, one_for_one
+from mlld_sdk.events import Event
+from mlld_sdk.transport.events import EngineStarted
+
+FLOWS = Path(__file__).with_name("flows")
+
+
+class Writer(Agent):
+    """Writes section by section; every section is a step, and a finished step is never repeated."""
+
+    checkpoint = True
+    working_dir = str(FLOWS)
+
+    def run(self, job: Job, payload: dict[str, Any]) -> list[str]:
+        """Write the sections in order."""
+        sections = []
+        for n in range(payload["sections"]):
+            sections.append(job.execute("step.mld", {"n": n}).output.strip())
+            job.progress(f"{n + 1} of {payload['sections']}")
+        return sections
+
+
+def main() -> None:
+    """Submit a run, kill the engine under it, and wait for the result."""
+    tree = one_for_one(child(Writer, name="writer", environ={"PAUSE": "0.2"}), max_restarts=3, within=5.0)
+    engines: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, EngineStarted):
+            engines.append(event.pid)
+
+    runtime = Runtime(tree, store="state.db")
+    runtime.bus.attach("engines", note)
+    with runtime:
+        run = runtime.agent("writer").run({"sections": 5})
+        while len(run.steps()) < 3:
+            time.sleep(0.05)
+        os.kill(engines[-1], signal.SIGKILL)
+        print(run.result(timeout=60))
+        print(f"attempts: {run.record().attempt}, steps begun: {[step.attempts for step in run.steps()]}")
+        print(runtime.tree())
+
+
+if __name__ == "__main__":
+    main()
