@@ -14,6 +14,7 @@ from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, O
 from mlld_sdk.errors import ConfigurationError, TaskError
 from mlld_sdk.job import Job
 from mlld_sdk.journal import Lease
+from mlld_sdk.journal.errors import JournalError
 from mlld_sdk.services import LOOK, LookForWork
 from mlld_sdk.work import Work, Worker
 
@@ -134,7 +135,11 @@ class Agent(EngineOwner):
         if room <= 0 or self._draining:
             return
         owner = f"{self.name}#{self.actor_ref.epoch}"
-        leases = self.services.journal.claim_unfinished(self.name, owner, limit=room)
+        try:
+            leases = self.services.journal.claim_unfinished(self.name, owner, limit=room)
+        except JournalError:
+            self.send_after(LONGEST_LOOK, LOOK)  # the journal says by itself that it is not well
+            return
         for lease in leases:
             self._begin(lease)
         if not leases and self._look_again_in < LONGEST_LOOK and self._work_is_left():
@@ -144,7 +149,10 @@ class Agent(EngineOwner):
 
     def _work_is_left(self) -> bool:
         mine = {work.lease.run_id for work in self._working.values()}
-        runs = self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=len(mine) + 1)
+        try:
+            runs = self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=len(mine) + 1)
+        except JournalError:
+            return True  # nobody knows, so look
         return any(run.id not in mine for run in runs)
 
     def _begin(self, lease: Lease) -> None:
@@ -156,7 +164,7 @@ class Agent(EngineOwner):
             protected=bool(self.options.checkpoint),
             attempts=self.options.step_attempts,
         )
-        work = Work(lease, job, self.run if self.run is not None else self._run_script)
+        work = Work(lease, job, self.run if self.run is not None else self._run_script, services)
         lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
         ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))
         # Linked alone, a busy worker would learn of our end only between messages, and it has but one.

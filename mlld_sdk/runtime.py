@@ -405,6 +405,7 @@ class Runtime:
         services = self.services
         while not self._stopping.wait(ROUNDS):
             self._budget.sleep_idle()
+            services.settle_again()
             try:
                 kinds = services.journal.unfinished_kinds()
             except MlldError:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Services:
     ports: dict[str, Port] = field(default_factory=dict)
     tree: Tree | None = None
     _bays: dict[str, EngineBay[Engine]] = field(default_factory=dict)
+    _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
     _made_of: dict[str, object] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -115,6 +117,15 @@ class Services:
         for name, bay in self.bays().items():
             bay.kill_busy()
             self.close_bay(name)
+
+    def settle_later(self, write: Callable[[], None]) -> None:
+        """Keep the end of somebody's work until the journal takes it; `write` comes back here if it still does not."""
+        self._unsettled.append(write)
+
+    def settle_again(self) -> None:
+        """Try once to write what could not be written."""
+        for _ in range(len(self._unsettled)):
+            self._unsettled.popleft()()
 
     def whereis(self, name: str) -> ActorRef[Any] | None:
         """Find who fills a place in the tree now, if anybody does."""

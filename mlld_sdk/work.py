@@ -21,6 +21,7 @@ from mlld_sdk.journal.errors import (
     StepInterrupted,
     StepMismatch,
 )
+from mlld_sdk.services import Services
 
 ASYNC_STEPS = 64
 """Steps an `async def run` may have under way at once; more wait their turn."""
@@ -39,10 +40,11 @@ class Work:
         job: What the code of the run holds.
     """
 
-    def __init__(self, lease: Lease, job: Job, run: RunFunction) -> None:
+    def __init__(self, lease: Lease, job: Job, run: RunFunction, services: Services) -> None:
         self.lease = lease
         self.job = job
         self._run = run
+        self._services = services
         self._settling = threading.Lock()
         lease.on_lost(self._lost)
 
@@ -55,7 +57,8 @@ class Work:
         else:
             self._settle(partial(self._finished, value))
         broken = self.job.broken
-        if isinstance(broken, InfrastructureError) and not isinstance(broken, LeaseLost | OwnerGone):
+        # A journal that fails is no fault of the agent's, and restarting the agent would not mend it.
+        if isinstance(broken, InfrastructureError) and not isinstance(broken, JournalError | OwnerGone):
             raise broken
 
     def hand_back(self) -> None:
@@ -101,7 +104,7 @@ class Work:
             self.lease.fail_run(cause)
 
     def _settle(self, write: Callable[[], Any]) -> None:
-        """Write the end of this ownership once; what cannot be written is found out by the next owner."""
+        """Write the end of this ownership, once; if the journal fails, as soon as it works again."""
         with self._settling:
             if self.lease.over:
                 return
@@ -111,6 +114,7 @@ class Work:
                 pass  # somebody else owns the run, and goes on from what was finished
             except JournalError as error:
                 self.job.seal(error)
+                self._services.settle_later(lambda: self._settle(write))
 
     def _lost(self, lost: LeaseLost) -> None:
         self.job.seal(JobCancelled(lost.message))
