@@ -285,11 +285,7 @@ class Permit:
         self._settle(failure)
 
     def withdraw(self) -> None:
-        """Say nothing: somebody else reports how it went."""
-        self._breaker = None
-
-    def cancel(self) -> None:
-        """Say that the call was not made, or is judged by somebody else; another probe may be let through instead."""
+        """Say nothing: the call was not made, or somebody else reports how it went; another probe may pass instead."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.withdraw(self._period)

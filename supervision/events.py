@@ -8,8 +8,8 @@ Numbered, because tests cite them:
 - E-2 A child whose start declined is one `child.ignored`.
 - E-3 A start that failed is one `child.start_failed`, which says what follows.
 - E-4 A child that ended by itself is one `child.exited`, which says what follows.
-- E-5 A child that was told to stop and is gone is one `child.stopped`, which says whether it had to be killed; so is one
-  whose planned restart is called off, and one that was down for good and is now meant to be.
+- E-5 A child that was told to stop and is gone is one `child.stopped`, which says whether it had to be killed; so is
+  one whose planned restart is called off, and one that was down for good and is now meant to be.
 - E-6 A supervisor that comes up, gives up or is gone is one `supervisor.started`, `supervisor.gave_up`,
   `supervisor.stopped`; one changed live is one `supervisor.updated`.
 - E-7 A child found stuck is one `child.wedged`; the kill that follows is its own `child.exited`.

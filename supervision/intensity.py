@@ -63,6 +63,9 @@ class RestartLimit(msgspec.Struct, frozen=True):
         """Restarts per hour that go on for ever without ever exceeding the limit: its worst case."""
         return self.restarts / self.within * 3600
 
+    def __repr__(self) -> str:
+        return f"<RestartLimit {self}>"
+
     def __str__(self) -> str:
         return f"{self.restarts} in {self.within:g} s (sustains {self.sustained:g} restarts an hour)"
 

@@ -428,7 +428,7 @@ class Shell:
         permit = self.permits.pop(slot.key, None)
         if exit_.expected or slot.status == "stopping":
             if permit is not None:
-                permit.cancel()
+                permit.withdraw()
         else:
             if permit is not None:
                 permit.failure(exit_)

@@ -16,10 +16,10 @@ from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.events import Event, Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
-from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
 from mlld_sdk.supervision.exits import SHUTDOWN
 from mlld_sdk.supervision.options import Seconds, seconds
-from mlld_sdk.supervision.shell import Boot, Happened, booting, idle_of
+from mlld_sdk.supervision.shell import Boot, Happened, booting, idle_of, is_supervisor
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.snapshot import Eyes, Look, NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children, settle
@@ -274,7 +274,7 @@ class Place:
         try:
             answer = self.ref().call(message, timeout=timeout)
         except (ChildNotFound, ChildUnavailable, ActorDead, ActorCrashed):
-            permit.cancel()
+            permit.withdraw()
             raise
         except BaseException as error:
             permit.failure(error)
@@ -337,6 +337,11 @@ class Tree:
             if isinstance(top.start, SupervisorSpec | DynamicSpec)
             else (top.start, top.args, dict(top.kwargs))
         )
+        if not is_supervisor(start):
+            raise InvalidOption("spec", spec, "a supervisor spec or a supervisor class")
+        for option in ("backoff", "budget", "breaker", "wedge", "register"):
+            if getattr(top, option) is not None:
+                raise InvalidOption(option, getattr(top, option), "nothing for a root: nobody restarts it")
         token = booting.set(boot)
         try:
             root = system.start(start, args, kwargs, label=name, timeout=limit)

@@ -27,6 +27,7 @@ from mlld_sdk.supervision import (
     ChildUnavailable,
     EscalateFailure,
     GaveUp,
+    InvalidOption,
     Misconfigured,
     StopAgent,
     Supervisor,
@@ -192,6 +193,14 @@ def test_nesting_costs_no_threads(world: World) -> None:
     world.crash(tree, path)
     assert tree[path].call("hello") == "hello"
     assert tree.stop().clean
+    assert world.system.actors() == []
+
+
+def test_a_root_takes_no_options_that_mean_nothing(world: World) -> None:
+    with pytest.raises(InvalidOption, match="spec"):
+        world.start(child(Puppet))
+    with pytest.raises(InvalidOption, match="backoff"):
+        world.start(child(one_for_one(), backoff=Backoff.of(1)))
     assert world.system.actors() == []
 
 
