@@ -65,7 +65,7 @@ class Agent(EngineOwner):
     Options: ClassVar[type[AgentOptions]] = AgentOptions
     options: AgentOptions
 
-    run: ClassVar[Any] = None
+    run: Any = None
     """Define `def run(self, job, payload)` or `async def run(self, job, payload)`; what it returns is the result."""
 
     def __init__(self, **options: Any) -> None:

@@ -1,0 +1,72 @@
+"""The reference page, what the package exports, and what type checkers see of it agree."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlld_sdk
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def maker() -> Any:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_everything_exported_is_on_the_page_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == sorted(mlld_sdk.__all__)
+
+
+def test_the_page_can_be_made_and_everything_on_it_is_described(maker: Any) -> None:
+    entries = re.split(r"^### ", maker.page(), flags=re.MULTILINE)[1:]
+    assert len(entries) == len(mlld_sdk.__all__)
+    for entry in entries:
+        words = re.sub(r"```.*?```", "", entry.split("\n", 1)[1], flags=re.DOTALL)
+        assert len(words.split()) >= 4, entry
+
+
+def test_every_export_can_be_imported_and_is_listed_by_dir() -> None:
+    assert len(set(mlld_sdk.__all__)) == len(mlld_sdk.__all__)
+    for name in mlld_sdk.__all__:
+        assert getattr(mlld_sdk, name) is not None
+    assert set(mlld_sdk.__all__) <= set(dir(mlld_sdk))
+
+
+def test_the_api_and_the_examples_are_typed_as_a_user_sees_them() -> None:
+    checked = [ROOT / "tests" / "types" / "api.py", *sorted((ROOT / "examples").glob("*.py"))]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *map(str, checked)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_importing_the_package_imports_the_three_dependencies_at_most() -> None:
+    code = (
+        "import sys, time; before = set(sys.modules); began = time.perf_counter(); import mlld_sdk\n"
+        "took = time.perf_counter() - began\n"
+        "for name in mlld_sdk.__all__: getattr(mlld_sdk, name)\n"
+        "tops = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(f'import mlld_sdk: {took * 1000:.1f} ms', file=sys.stderr)\n"
+        "print(*sorted(tops - set(sys.stdlib_module_names) - {'mlld_sdk'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    print(done.stderr)
+    foreign = {name for name in done.stdout.split() if not name.startswith(("_", "sitecustomize", "usercustomize"))}
+    assert foreign <= {"pykka", "msgspec", "structlog", "typing_extensions"}, foreign

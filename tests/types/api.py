@@ -1,0 +1,123 @@
+"""What a user's type checker sees: checked with `mypy --strict`, and with pyright by whoever has it. Never run."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+from mlld_sdk import (
+    Agent,
+    AgentHandle,
+    AnalyzeResult,
+    AsyncClient,
+    AsyncJob,
+    Backoff,
+    Checkout,
+    ChildSpec,
+    Client,
+    ExecuteHandle,
+    ExecuteResult,
+    Job,
+    Journal,
+    MlldError,
+    Pool,
+    PoolHandle,
+    ProcessHandle,
+    Recycle,
+    RestartLimit,
+    Retention,
+    RunHandle,
+    Runtime,
+    StepFailed,
+    SupervisorSpec,
+    budget,
+    child,
+    circuit_breaker,
+    dynamic,
+    labeled,
+    one_for_all,
+    one_for_one,
+    rest_for_one,
+    wedge,
+)
+
+
+class Reviewer(Agent):
+    engine = "embedded"
+    checkpoint = True
+    spares = 1
+    recycle = Recycle(max_leases=100)
+
+    def run(self, job: Job, payload: dict[str, Any]) -> str:
+        assert_type(job.execute("collect.mld", payload), ExecuteResult)
+        assert_type(job.process("show 1"), str)
+        assert_type(job.step("add", lambda a, b: int(a + b), 1, 2), int)
+        assert_type(job.map(lambda item, branch: f"{item}", [1, 2]), list[str])
+        try:
+            job.execute("review.mld", timeout=60.0, idempotent=True)
+        except StepFailed as failed:
+            assert_type(failed.code, str)
+        job.progress("half-way", 0.5)
+        return "done"
+
+
+class AsyncReviewer(Agent):
+    async def run(self, job: AsyncJob, payload: Any) -> list[str]:
+        assert_type(await job.execute("collect.mld", payload), ExecuteResult)
+        return [await job.process("show 1")]
+
+
+def trees() -> SupervisorSpec:
+    worker = child(
+        Reviewer,
+        name="reviewer",
+        backoff=Backoff.of(0.1, most=30.0),
+        budget=budget(3, 60.0),
+        breaker=circuit_breaker(failures=3, cooldown=10.0),
+        wedge=wedge(120.0, times=2, ladder=[{"environ": {"MODEL": "large"}}]),
+    )
+    assert_type(worker, ChildSpec)
+    group = one_for_all(child(AsyncReviewer), rest_for_one(child(Pool, name="pool", size=2)), name="group")
+    return one_for_one(worker, group, dynamic(name="crowd"), limit=RestartLimit(3, 5.0))
+
+
+def agents() -> None:
+    with Runtime(trees(), store="state.db", retention=Retention(), max_engines=4) as runtime:
+        agent = runtime.agent("reviewer")
+        assert_type(agent, AgentHandle)
+        run = agent.run({"topic": "safety"}, key="once", deadline=60.0)
+        assert_type(run, RunHandle)
+        print(run.result(timeout=60), run.state, run.steps())
+        assert_type(agent.execute("review.mld"), ExecuteResult)
+        assert_type(agent.analyze("review.mld"), AnalyzeResult)
+        pool = runtime.pool("pool")
+        assert_type(pool, PoolHandle)
+        assert_type(pool.map("x.mld", [1, 2]), Iterator[ExecuteResult | Exception])
+        with pool.checkout() as engine:
+            assert_type(engine, Checkout)
+            assert_type(engine.process("show 1"), str)
+        assert_type(runtime.journal, Journal)
+        assert_type(runtime.tree(), str)
+
+
+def clients() -> None:
+    with Client(engine="embedded", timeout=30.0) as client:
+        assert_type(client.process("show @payload.x", payload={"x": labeled(1, "secret")}), str)
+        assert_type(client.process_async("show 1"), ProcessHandle)
+        assert_type(client.execute_async("x.mld"), ExecuteHandle)
+        assert_type(client.process_async("show 1").result(1.0), str)
+        try:
+            assert_type(client.execute("x.mld", timeout=None), ExecuteResult)
+        except MlldError as error:
+            assert_type(error.hint, str | None)
+
+
+async def service() -> None:
+    async with AsyncClient(engine="embedded") as client:
+        assert_type(await client.process("show 1"), str)
+        assert_type(await client.execute("x.mld"), ExecuteResult)
+
+
+if __name__ == "__main__":
+    agents()
+    clients()
+    asyncio.run(service())
