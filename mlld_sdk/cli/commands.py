@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.cli import words
+from mlld_sdk.configuration import configuration
 from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
 from mlld_sdk.errors import ConfigurationError
@@ -187,10 +188,18 @@ def checkpoint(options: Namespace) -> int:
 
 def doctor(options: Namespace) -> int:
     """Say which engines are installed and answer, and what this machine allows."""
-    from mlld_sdk.engine_check import check_engines
+    from mlld_sdk.doctor import diagnose
 
-    report = check_engines()
+    report = diagnose(configuration(command_line={"store": options.store})["store"])
     _print(options, msgspec.to_builtins(report, enc_hook=str), str(report))
+    return 0 if report.healthy else 1
+
+
+def config(options: Namespace) -> int:
+    """Print the effective settings, and where each of them comes from."""
+    code = {} if options.file is None else _declared(Path(options.file))[1]
+    found = configuration(code, {"store": options.store})
+    _print(options, found, str(found))
     return 0
 
 
@@ -234,25 +243,27 @@ def demo(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
-    import runpy
-
     from mlld_sdk.runtime import Runtime
+    from mlld_sdk.telemetry.log import log_events, stderr_logger
 
     path = Path(options.file)
+    tree, declared = _declared(path)
+    found = configuration(declared, {"store": options.store, "log": "off" if options.quiet else None})
+    declared.pop("log", None)
+    runtime = Runtime(tree, **{"name": path.stem, "control": True, **declared, **found.options()})
+    if found["log"] != "off":
+        log_events(runtime.bus, stderr_logger(as_json=found["log"] == "json"))
+    return runtime.run_forever()
+
+
+def _declared(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Give the tree a file declares, and its options for the runtime."""
+    import runpy
+
     if not path.exists():
-        raise ConfigurationError(
-            f"there is no file {path}", hint="give a Python file that declares `tree = one_for_one(...)`"
-        )
+        raise ConfigurationError(f"there is no file {path}", hint=DECLARE)
     sys.path.insert(0, str(path.parent.absolute()))
     found = runpy.run_path(str(path), run_name="mlld_otp_service")
     if "tree" not in found:
         raise ConfigurationError(f"{path} declares no `tree`", hint=DECLARE)
-    settings = {"name": path.stem, "control": True, **found.get("runtime_options", {})}
-    if options.store:
-        settings["store"] = options.store
-    runtime = Runtime(found["tree"], **settings)
-    if not options.quiet:
-        from mlld_sdk.telemetry.log import log_events
-
-        log_events(runtime.bus)
-    return runtime.run_forever()
+    return found["tree"], dict(found.get("runtime_options", {}))

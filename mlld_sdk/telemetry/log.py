@@ -1,5 +1,6 @@
 """Events as log lines, for whoever uses structlog. Nothing here configures logging: that is the program's choice."""
 
+import sys
 from typing import Any, Final
 
 import msgspec
@@ -86,3 +87,19 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log") -> None:
         getattr(log, level_of(event))(name_of(event), **fields_of(event))
 
     bus.attach(key, write)
+
+
+def stderr_logger(*, as_json: bool = False) -> Any:
+    """Make a logger for a program that has none of its own: one line an event on stderr, whatever structlog is set to.
+
+    Args:
+        as_json: Whether a line is a JSON object.
+    """
+    form: Any = (
+        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), form],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+    )
