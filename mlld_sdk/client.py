@@ -11,16 +11,17 @@ import concurrent.futures
 import os
 import re
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, cast
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from mlld_sdk import analysis
 from mlld_sdk.answers import mapping, output_of, result_of, wrong_answer
 from mlld_sdk.bay import BayStatus
 from mlld_sdk.checkpointing import for_engine
+from mlld_sdk.engine_choice import EngineKind, chosen, command_for, refuse_what_does_not_fit
 from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartEngine, StartGate
 from mlld_sdk.env import Env
 from mlld_sdk.events import Sink, discard
@@ -38,21 +39,16 @@ from mlld_sdk.requests import (
 )
 from mlld_sdk.run_log import MAX_EVENTS, History, RunLog
 from mlld_sdk.telemetry.spans import SILENT, Span, begin_request
-from mlld_sdk.transport.bridge import bridge_command
 from mlld_sdk.transport.call import Call, OnEvents
-from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
+from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, Limits
 from mlld_sdk.transport.errors import EngineClosed
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import Reply
 from mlld_sdk.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
 
-EngineKind = Literal["live", "bridge", "embedded"]
 Isolation = Literal["shared", "exclusive"]
 H = TypeVar("H", bound=Handle[Any])
-
-ENGINE_VARIABLE = "MLLD_ENGINE"
-"""Environment variable that names the engine of clients that do not name one."""
 
 
 class Client:
@@ -113,7 +109,7 @@ class Client:
         self.working_dir = None if working_dir is None else os.fspath(working_dir)
         self.heap = heap
         self.heap_snapshot_near_limit = heap_snapshot_near_limit
-        self.engine: EngineKind = engine or _engine_by_default(command, self.command_args)
+        self.engine: EngineKind = chosen(engine, command, self.command_args)
         self.isolation: Isolation = isolation
         self.strict = strict
         self._heap_mib = None if heap is None else _mib(heap)
@@ -134,7 +130,6 @@ class Client:
         return bool(self.command_args or {**os.environ, **self._environ}.get("MLLD_EMBEDDED_LIKE_REAL"))
 
     def _check(self, **counts: int) -> None:
-        _one_of("engine", self.engine, ("live", "bridge", "embedded"))
         _one_of("isolation", self.isolation, ("shared", "exclusive"))
         least = {"max_engines": 1, "warm": 0, "max_waiting": 0, "max_events": 1}
         for name, value in {**counts, "max_events": self._max_events}.items():
@@ -142,11 +137,7 @@ class Client:
         snapshots = self.heap_snapshot_near_limit
         if snapshots is not None:
             _at_least(1, "heap_snapshot_near_limit", snapshots)
-        if self.engine == "embedded":
-            if self.command != "mlld":
-                raise InvalidRequest(f"command must be left out with engine='embedded', got {self.command!r}")
-            if self.heap is not None or snapshots is not None:
-                raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
+        refuse_what_does_not_fit(self.engine, self.command, self.heap is not None or snapshots is not None)
 
     # Running scripts.
 
@@ -339,19 +330,12 @@ class Client:
         )
 
     def _engine_command(self) -> EngineCommand:
-        environ = self._environ
-        match self.engine:
-            case "embedded":
-                return embedded_command(*self.command_args, cwd=self.working_dir, environ=environ)
-            case "bridge":
-                find: Callable[..., EngineCommand] = bridge_command
-            case _:
-                find = resolve
-        return find(
+        return command_for(
+            self.engine,
             self.command,
             self.command_args,
             cwd=self.working_dir,
-            environ=environ,
+            environ=self._environ,
             heap=self._heap_mib,
             heap_snapshot_near_limit=self.heap_snapshot_near_limit,
         )
@@ -442,15 +426,6 @@ def _stop_servers(call: Call) -> None:
     """End the MCP servers of a run, which a shared engine would keep; only when no other run may be using its own."""
     if call.engine.stats.in_flight == 0:
         call.engine.reap_descendants()
-
-
-def _engine_by_default(command: str, args: Sequence[str]) -> EngineKind:
-    named = os.environ.get(ENGINE_VARIABLE, "")
-    if not named or command != "mlld" or args:
-        return "live"
-    if named not in ("live", "bridge", "embedded"):
-        raise InvalidRequest(f"{ENGINE_VARIABLE} must be live, bridge or embedded, got {named!r}")
-    return cast("EngineKind", named)
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, cast
 
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.requests import InvalidRequest
 from mlld_sdk.transport.bridge import bridge_command
 from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
 
@@ -22,7 +22,7 @@ def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str
     """Say which engine is meant: what is named, else `live` if a command is, else what `MLLD_ENGINE` says, else `live`.
 
     Raises:
-        ConfigurationError: There is no engine of that name.
+        InvalidRequest: There is no engine of that name.
     """
     said, where = engine, "engine"
     if said is None and command == COMMAND and not args:
@@ -30,8 +30,16 @@ def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str
     if said is None:
         return "live"
     if said not in KINDS:
-        raise ConfigurationError(f"{where} must be one of {', '.join(map(repr, KINDS))}, got {said!r}")
+        raise InvalidRequest(f"{where} must be one of {', '.join(map(repr, KINDS))}, got {said!r}")
     return said
+
+
+def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool) -> None:
+    """Refuse options the embedded engine has no use for, rather than ignore them."""
+    if engine == "embedded" and command != COMMAND:
+        raise InvalidRequest(f"command must be left out with engine='embedded', got {command!r}")
+    if engine == "embedded" and limits_heap:
+        raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
 
 
 def command_for(
@@ -58,11 +66,8 @@ def command_for(
     Raises:
         ConfigurationError: The program or the package cannot be found or used, or an option does not fit the engine.
     """
+    refuse_what_does_not_fit(engine, command, heap is not None or heap_snapshot_near_limit is not None)
     if engine == "embedded":
-        if command != COMMAND:
-            raise ConfigurationError(f"command must be left out with engine='embedded', got {command!r}")
-        if heap is not None or heap_snapshot_near_limit is not None:
-            raise ConfigurationError("heap and heap_snapshot_near_limit are for engines that run on Node")
         return embedded_command(*args, cwd=cwd, environ=environ)
     find = bridge_command if engine == "bridge" else resolve
     return find(command, args, cwd=cwd, environ=environ, heap=heap, heap_snapshot_near_limit=heap_snapshot_near_limit)

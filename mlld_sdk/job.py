@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from mlld_sdk import results
+from mlld_sdk.answers import TruncatedResult
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Event
 from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
@@ -244,7 +245,10 @@ class Job:
     ) -> ExecuteResult:
         repeatable = self._protected if idempotent is None else idempotent
         stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()))
-        return results.execute_result(stored)
+        result = results.execute_result(stored)
+        result.truncations = stored.get("truncations", [])
+        result.truncated = bool(result.truncations)
+        return result
 
     def _step(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
         self.check()
@@ -263,8 +267,8 @@ class Job:
     def _act(self, name: str, position: str, act: Callable[[], Any]) -> Any:
         try:
             value = act()
-        except CallTimeout as late:  # the step's own deadline is an answer; any other failure below us is not
-            return self._answer_failure(name, position, late)
+        except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
+            return self._answer_failure(name, position, answer)
         except (InfrastructureError, JobCancelled) as broken:
             self._fate.seal(broken)
             raise
@@ -393,5 +397,6 @@ def _storable(result: ExecuteResult) -> dict[str, Any]:
             for write in result.state_writes
         ],
         "denials": [asdict(denial) for denial in result.denials],
+        "truncations": result.truncations,
         "effects": [{"type": effect.type, "content": effect.content, "path": effect.path} for effect in result.effects],
     }

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mlld_sdk import analysis, checkpointing, results
+from mlld_sdk import analysis, checkpointing
+from mlld_sdk.answers import mapping, result_of
 from mlld_sdk.bay import Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.env import Env
@@ -22,7 +23,7 @@ from mlld_sdk.requests import RunOptions, execute_params, process_params, second
 from mlld_sdk.run_log import History
 from mlld_sdk.telemetry.spans import Span, begin_request
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.wire import EngineEvent
+from mlld_sdk.transport.wire import EngineEvent, Reply
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 DEFAULT_TIMEOUT: Final = 600.0
@@ -134,7 +135,9 @@ class Port:
         path = os.fspath(self._working_dir / filepath)
         params = {"filepath": path}
         with self._span("analyze", params):
-            return analysis.analyze_result(self._ask("analyze", params, timeout, None), path)
+            return analysis.analyze_result(
+                mapping(self._ask("analyze", params, timeout, None).payload, "analyze"), path
+            )
 
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
@@ -163,7 +166,7 @@ class Port:
 
         with self._span(asked, params) as span:
             reply = self._ask(method, params, seconds(timeout), take)
-            result = results.execute_result(reply, history.state_writes(), history.denials(), history.effects())
+            result = result_of(reply, history, may_be_cut=self.kind == "live", strict=options.get("strict", False))
             span.note(output_size=len(result.output), state_write_count=len(result.state_writes))
         return result
 
@@ -182,13 +185,13 @@ class Port:
         params: dict[str, Any],
         timeout: float | None,
         on_events: Callable[[Sequence[EngineEvent]], None] | None,
-    ) -> Any:
+    ) -> Reply:
         deadline = None if timeout is None else self._env.now() + timeout
         with self._engine(timeout) as engine:
             left = None if deadline is None else max(0.0, deadline - self._env.now())
             reply = engine.call(method, params, timeout=left, on_events=on_events)
         self.failures = 0
-        return reply.payload
+        return reply
 
     @contextlib.contextmanager
     def _engine(self, timeout: float | None) -> Iterator[Engine]:

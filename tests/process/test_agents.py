@@ -49,6 +49,26 @@ def test_a_run_is_the_sum_of_its_steps(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_cut_in_silence(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "long.mld").write_text("show @payload.text\n")
+
+    class Long(Agent):
+        def run(self, job: Job, payload: str) -> list[Any]:
+            result = job.execute("long.mld", {"text": payload})
+            try:
+                job.execute("long.mld", {"text": payload}, strict=True)
+            except StepFailed as failed:
+                return [len(result.output), result.truncated, failed.code]
+            return [len(result.output), result.truncated, "whole"]
+
+    with running(tree(Long, engine, tmp_path), tmp_path) as (runtime, seen):
+        length, truncated, strict = runtime["agent"].run("x" * 9000).result(60)
+    cut = (False, True, "TRUNCATED")
+    assert (length == 9001, truncated, strict) == (cut if engine == "live" else (True, False, "whole"))
+    assert "child.exited" not in [name_of(event) for event in seen]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_engine_costs_the_step_in_flight_and_nothing_else(engine: str, tmp_path: Path) -> None:
     options = {"checkpoint": True, "environ": {"PAUSE": "0.3"}}
     with running(tree(Thinker, engine, tmp_path, **options), tmp_path) as (runtime, seen):
@@ -464,5 +484,8 @@ def test_a_rung_may_bring_other_engines(tmp_path: Path) -> None:
 
     ladder = [{"environ": {"MODEL": "large"}}]
     given = {"engine": "embedded", "environ": {"MODEL": "small"}, "wedge": wedge(0.5, times=1, ladder=ladder)}
-    with running(one_for_one(child(Model, name="agent", **given), max_restarts=10, within=10), tmp_path) as (runtime, _):
+    with running(one_for_one(child(Model, name="agent", **given), max_restarts=10, within=10), tmp_path) as (
+        runtime,
+        _,
+    ):
         assert runtime["agent"].run().result(30) == "large"
