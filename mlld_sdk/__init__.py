@@ -8,23 +8,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlld_sdk.actors import Actor, ActorSystem
     from mlld_sdk.agent import Agent
     from mlld_sdk.agent_handle import AgentHandle, AgentUnavailable
-    from mlld_sdk.aio import AsyncClient
+    from mlld_sdk.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
+    from mlld_sdk.answers import TruncatedResult, TruncationWarning
     from mlld_sdk.bay import NoEngineFree, Recycle
+    from mlld_sdk.checkpointing import NoLiveCheckpoint
+    from mlld_sdk.checkpoints import Checkpoints
     from mlld_sdk.client import Client
     from mlld_sdk.engine_check import check_engines
+    from mlld_sdk.engines import EngineCoolingDown
     from mlld_sdk.env import Env
     from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
     from mlld_sdk.functions import (
         analyze,
         close,
+        default_client,
         execute,
         execute_async,
         fs_status,
         process,
         process_async,
         process_result,
+        set_default_client,
         sign,
         sign_content,
         verify,
@@ -34,12 +41,18 @@ if TYPE_CHECKING:
     from mlld_sdk.journal import Journal, Retention
     from mlld_sdk.labels import labeled, trusted, untrusted
     from mlld_sdk.pool import Checkout, Pool, PoolHandle
+    from mlld_sdk.requests import InvalidRequest
     from mlld_sdk.runs import RunCancelled, RunFailed, RunHandle
     from mlld_sdk.runtime import Runtime
     from mlld_sdk.supervision import (
         Backoff,
+        BreakerOpen,
+        ChildNotFound,
         ChildSpec,
+        ChildUnavailable,
+        EscalateFailure,
         RestartLimit,
+        StopAgent,
         SupervisorSpec,
         budget,
         child,
@@ -47,8 +60,18 @@ if TYPE_CHECKING:
         dynamic,
         one_for_all,
         one_for_one,
+        partitioned,
         rest_for_one,
         wedge,
+    )
+    from mlld_sdk.transport.errors import (
+        CallCancelled,
+        CallTimeout,
+        CommandNotFound,
+        EngineClosed,
+        EngineDied,
+        EngineOverloaded,
+        ScriptError,
     )
     from mlld_sdk.types import (
         AnalysisError,
@@ -66,25 +89,46 @@ if TYPE_CHECKING:
         LabeledValue,
         Metrics,
         Needs,
+        SessionFinalState,
+        SessionWrite,
         StateWrite,
+        Streaming,
+        TraceEvent,
+        Variable,
     )
 
 __all__ = [
+    "Actor",
+    "ActorSystem",
     "Agent",
     "AgentHandle",
     "AgentUnavailable",
     "AnalysisError",
     "AnalyzeResult",
     "AsyncClient",
+    "AsyncExecuteHandle",
     "AsyncJob",
+    "AsyncProcessHandle",
     "Backoff",
+    "BreakerOpen",
+    "CallCancelled",
+    "CallTimeout",
     "Checkout",
+    "Checkpoints",
+    "ChildNotFound",
     "ChildSpec",
+    "ChildUnavailable",
     "Client",
+    "CommandNotFound",
     "ConfigurationError",
     "ContentSignature",
     "Effect",
+    "EngineClosed",
+    "EngineCoolingDown",
+    "EngineDied",
+    "EngineOverloaded",
     "Env",
+    "EscalateFailure",
     "Executable",
     "ExecuteHandle",
     "ExecuteResult",
@@ -95,6 +139,7 @@ __all__ = [
     "HandleEvent",
     "Import",
     "InfrastructureError",
+    "InvalidRequest",
     "Job",
     "JobCancelled",
     "Journal",
@@ -103,6 +148,7 @@ __all__ = [
     "MlldError",
     "Needs",
     "NoEngineFree",
+    "NoLiveCheckpoint",
     "Pool",
     "PoolHandle",
     "ProcessHandle",
@@ -113,16 +159,26 @@ __all__ = [
     "RunFailed",
     "RunHandle",
     "Runtime",
+    "ScriptError",
+    "SessionFinalState",
+    "SessionWrite",
     "StateWrite",
     "StepFailed",
+    "StopAgent",
+    "Streaming",
     "SupervisorSpec",
     "TaskError",
+    "TraceEvent",
+    "TruncatedResult",
+    "TruncationWarning",
+    "Variable",
     "analyze",
     "budget",
     "check_engines",
     "child",
     "circuit_breaker",
     "close",
+    "default_client",
     "dynamic",
     "execute",
     "execute_async",
@@ -130,10 +186,12 @@ __all__ = [
     "labeled",
     "one_for_all",
     "one_for_one",
+    "partitioned",
     "process",
     "process_async",
     "process_result",
     "rest_for_one",
+    "set_default_client",
     "sign",
     "sign_content",
     "trusted",
@@ -143,38 +201,95 @@ __all__ = [
 ]
 
 _HOMES = {
-    "agent": ["Agent"],
-    "agent_handle": ["AgentHandle", "AgentUnavailable"],
-    "aio": ["AsyncClient"],
-    "bay": ["NoEngineFree", "Recycle"],
-    "client": ["Client"],
-    "engine_check": ["check_engines"],
-    "env": ["Env"],
-    "errors": ["ConfigurationError", "InfrastructureError", "MlldError", "TaskError"],
-    "functions": [
+    "actors": (
+        "Actor",
+        "ActorSystem",
+    ),
+    "agent": ("Agent",),
+    "agent_handle": (
+        "AgentHandle",
+        "AgentUnavailable",
+    ),
+    "aio": (
+        "AsyncClient",
+        "AsyncExecuteHandle",
+        "AsyncProcessHandle",
+    ),
+    "answers": (
+        "TruncatedResult",
+        "TruncationWarning",
+    ),
+    "bay": (
+        "NoEngineFree",
+        "Recycle",
+    ),
+    "checkpointing": ("NoLiveCheckpoint",),
+    "checkpoints": ("Checkpoints",),
+    "client": ("Client",),
+    "engine_check": ("check_engines",),
+    "engines": ("EngineCoolingDown",),
+    "env": ("Env",),
+    "errors": (
+        "ConfigurationError",
+        "InfrastructureError",
+        "MlldError",
+        "TaskError",
+    ),
+    "functions": (
         "analyze",
         "close",
+        "default_client",
         "execute",
         "execute_async",
         "fs_status",
         "process",
         "process_async",
         "process_result",
+        "set_default_client",
         "sign",
         "sign_content",
         "verify",
-    ],
-    "handles": ["ExecuteHandle", "ProcessHandle"],
-    "job": ["AsyncJob", "Job", "JobCancelled", "StepFailed"],
-    "journal": ["Journal", "Retention"],
-    "labels": ["labeled", "trusted", "untrusted"],
-    "pool": ["Checkout", "Pool", "PoolHandle"],
-    "runs": ["RunCancelled", "RunFailed", "RunHandle"],
-    "runtime": ["Runtime"],
-    "supervision": [
+    ),
+    "handles": (
+        "ExecuteHandle",
+        "ProcessHandle",
+    ),
+    "job": (
+        "AsyncJob",
+        "Job",
+        "JobCancelled",
+        "StepFailed",
+    ),
+    "journal": (
+        "Journal",
+        "Retention",
+    ),
+    "labels": (
+        "labeled",
+        "trusted",
+        "untrusted",
+    ),
+    "pool": (
+        "Checkout",
+        "Pool",
+        "PoolHandle",
+    ),
+    "requests": ("InvalidRequest",),
+    "runs": (
+        "RunCancelled",
+        "RunFailed",
+        "RunHandle",
+    ),
+    "runtime": ("Runtime",),
+    "supervision": (
         "Backoff",
+        "BreakerOpen",
+        "ChildNotFound",
         "ChildSpec",
+        "ChildUnavailable",
+        "EscalateFailure",
         "RestartLimit",
+        "StopAgent",
         "SupervisorSpec",
         "budget",
         "child",
@@ -182,10 +297,20 @@ _HOMES = {
         "dynamic",
         "one_for_all",
         "one_for_one",
+        "partitioned",
         "rest_for_one",
         "wedge",
-    ],
-    "types": [
+    ),
+    "transport.errors": (
+        "CallCancelled",
+        "CallTimeout",
+        "CommandNotFound",
+        "EngineClosed",
+        "EngineDied",
+        "EngineOverloaded",
+        "ScriptError",
+    ),
+    "types": (
         "AnalysisError",
         "AnalyzeResult",
         "ContentSignature",
@@ -201,8 +326,13 @@ _HOMES = {
         "LabeledValue",
         "Metrics",
         "Needs",
+        "SessionFinalState",
+        "SessionWrite",
         "StateWrite",
-    ],
+        "Streaming",
+        "TraceEvent",
+        "Variable",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
