@@ -142,7 +142,7 @@ def crashes_raw() -> tuple[Callable[[], list[float]], Callable[[], Any]]:
 def crashes_here(others: int) -> tuple[Callable[[], list[float]], Callable[[], Any]]:
     system = ActorSystem("bench")
     room = dynamic(name="others")
-    spec = one_for_one(child(Crashing, name="w"), room, max_restarts=10**6, within=1)
+    spec = one_for_one(child(Crashing, name="w"), room, max_restarts=10**6, within=0.01)
     tree = Tree.start(system, spec)
     adding = tree["others"].supervisor()
     for _ in range(others):

@@ -1,7 +1,5 @@
 %% The same work on a real Erlang, one line for each measurement: name, a space, microseconds.
 -module(supervision_bench).
--behaviour(supervisor).
--behaviour(gen_server).
 -export([main/0, init/1, start_worker/1, handle_call/3, handle_cast/2]).
 
 start_worker(Watcher) -> gen_server:start_link(?MODULE, {worker, Watcher}, []).

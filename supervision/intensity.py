@@ -6,6 +6,7 @@ still counts. (OTP counts whole seconds, which makes its span one second longer 
 clock.)
 """
 
+from bisect import bisect_left
 from typing import Self
 
 import msgspec
@@ -88,7 +89,7 @@ class Window(msgspec.Struct, frozen=True):
         """List the attempts that count at `now`."""
         if not self.attempts or now - self.attempts[0] <= limit.within:
             return self.attempts
-        return tuple(at for at in self.attempts if now - at <= limit.within)
+        return self.attempts[bisect_left(self.attempts, True, key=lambda at: now - at <= limit.within) :]
 
     def used(self, now: float, limit: RestartLimit) -> int:
         """Count the attempts that count at `now`."""
