@@ -177,25 +177,27 @@ class Shell:
             if self.cell.reason is not None:  # killed meanwhile: nothing of what was done just now may stay
                 self.reap()
 
-    def asked(self, request: Request, call: Any, caller: Ref | None) -> None:
+    def asked(self, request: Request, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
-        self.happened(Asked(call, request, self.key_of(caller)))
+        self.happened(Asked(call, request, self.key_of(callers)))
 
-    def asked_to_terminate(self, ref: Ref, call: Any, caller: Ref | None) -> None:
+    def asked_to_terminate(self, ref: Ref, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in the call that names a child by its reference."""
         known = self.keys.get(ref)
         if known is None:
             call.fail(ChildNotFound(str(ref)))
         else:
-            self.asked(TerminateKey(known[0]), call, caller)
+            self.asked(TerminateKey(known[0]), call, callers)
 
-    def key_of(self, caller: Ref | None) -> int | None:
-        """Find the child on whose behalf somebody calls: itself, or whoever of its ancestors is a child of this one."""
-        while caller is not None:
-            known = self.keys.get(caller)
-            if known is not None:
-                return known[0]
-            caller = caller.parent
+    def key_of(self, callers: tuple[Ref, ...]) -> int | None:
+        """Find the child on whose behalf somebody calls: itself, or one of its ancestors, or who started the task."""
+        for caller in callers:
+            here: Ref | None = caller
+            while here is not None:
+                known = self.keys.get(here)
+                if known is not None:
+                    return known[0]
+                here = here.parent
         return None
 
     def exited(self, ref: Ref | None, reason: Reason) -> None:

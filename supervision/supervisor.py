@@ -28,17 +28,17 @@ from mlld_sdk.supervision.steps import Begin, Due, Request
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A management call on its way, with the actor that makes it."""
+    """A management call on its way, with the actors on whose behalf it is made, nearest first."""
 
     request: Request
-    caller: ActorRef[Any] | None = None
+    callers: tuple[ActorRef[Any], ...] = ()
 
 
 class AskToTerminate(msgspec.Struct, frozen=True):
     """The call that names a child by its reference."""
 
     ref: ActorRef[Any]
-    caller: ActorRef[Any] | None = None
+    callers: tuple[ActorRef[Any], ...] = ()
 
 
 class Supervisor(Actor):
@@ -102,11 +102,11 @@ class Supervisor(Actor):
             case Exit(ref, reason):
                 self.shell.exited(ref, reason)
                 return None
-            case Ask(request, caller):
-                self.shell.asked(request, self.reply_to(), caller)
+            case Ask(request, callers):
+                self.shell.asked(request, self.reply_to(), callers)
                 return NO_REPLY
-            case AskToTerminate(ref, caller):
-                self.shell.asked_to_terminate(ref, self.reply_to(), caller)
+            case AskToTerminate(ref, callers):
+                self.shell.asked_to_terminate(ref, self.reply_to(), callers)
                 return NO_REPLY
             case Due():
                 self.shell.happened(message)

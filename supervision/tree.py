@@ -14,6 +14,7 @@ from mlld_sdk.actors.exits import Killed, Reason
 from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.task_actor import callers
 from mlld_sdk.events import Event, Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
@@ -188,7 +189,7 @@ class SupervisorRef:
         if isinstance(child, str):
             self._ask(TerminateChild(child, why), timeout)
         else:
-            self.ref.call(AskToTerminate(child, _caller()), timeout=timeout)
+            self.ref.call(AskToTerminate(child, _callers()), timeout=timeout)
 
     def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
         """Forget a child that does not run.
@@ -224,12 +225,13 @@ class SupervisorRef:
         self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
 
     def _ask(self, request: Request, timeout: float | None) -> Any:
-        return self.ref.call(Ask(request, _caller()), timeout=timeout)
+        return self.ref.call(Ask(request, _callers()), timeout=timeout)
 
 
-def _caller() -> Ref | None:
+def _callers() -> tuple[Ref, ...]:
+    """Say on whose behalf the current code runs: its actor, and whoever started the task it is part of."""
     cell = current_cell()
-    return None if cell is None else cell.ref
+    return callers() if cell is None else (cell.ref, *callers())
 
 
 class Place:

@@ -14,6 +14,7 @@ from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.directives import IGNORE, Stop
 from mlld_sdk.actors.errors import ActorCrashed, ActorDead, StartFailed, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, Killed, Shutdown
+from mlld_sdk.actors.task_supervisor import Tasks
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.supervision import (
     Backoff,
@@ -417,6 +418,19 @@ def test_so_is_a_grandchild_that_starts_and_a_child_that_stops(world: World) -> 
     tree.supervisor.start_child(child(Puppet, name="s", finish=ask))
     tree.supervisor.terminate_child("s")
     assert [(error.child, error.phase) for error in errors] == [("in", "start"), ("s", "stop")]
+
+
+def test_so_is_a_task_that_works_for_a_child_that_starts(world: World) -> None:  # D-2, T-11
+    tree = world.start(one_for_one())
+    tasks = Tasks.start(world.system)
+    errors: list[Any] = []
+
+    def begin(_: Any) -> None:
+        task = tasks.async_nolink(lambda: attempt(lambda: tree.supervisor.count_children(timeout=5)))
+        errors.append(task.result(timeout=5))
+
+    tree.supervisor.start_child(child(Puppet, name="n", begin=begin))
+    assert isinstance(errors[0], SupervisorBusy)
 
 
 def test_a_child_may_have_itself_terminated(world: World) -> None:  # SUP-59, D-3
