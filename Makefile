@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 DEMO_STAMP := $(VENV)/.demo
 
-.PHONY: demo test test-long lint format bench clean
+.PHONY: demo test test-long lint format bench docs clean
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/types/api.py examples/*.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -39,6 +40,11 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python benchmarks
+
+docs: $(STAMP)  ## the pages as a site, in build/docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache
