@@ -105,6 +105,9 @@ class Call(LazyFuture[Reply]):
         if not self.engine._wait_as_reader(self, timeout):
             super()._wait(timeout)
 
+    def _listened_to(self) -> None:
+        self.engine._attend()
+
     def _callback_failed(self, error: Exception) -> None:
         self.engine._report("done-callback", error)
 
@@ -123,7 +126,7 @@ class Probe(Call):
         super()._finish(result, error)
 
 
-_BATCH = 128
+_BATCH = 256
 _ids: list[int] = []
 
 
@@ -132,9 +135,10 @@ def new_request_id() -> int:
     try:
         return _ids.pop()
     except IndexError:
-        numbers = struct.unpack(f"{_BATCH}Q", os.urandom(8 * _BATCH))
-        _ids.extend((number >> 12) | 1 << 52 for number in numbers[1:])
-        return (int(numbers[0]) >> 12) | 1 << 52
+        numbers: tuple[int, ...] = struct.unpack(f"{_BATCH}Q", os.urandom(8 * _BATCH))
+        first, *others = [(number >> 12) | 1 << 52 for number in numbers]
+        _ids.extend(others)
+        return first
 
 
 os.register_at_fork(after_in_child=_ids.clear)

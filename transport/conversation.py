@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from _thread import get_ident
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,9 +16,10 @@ from mlld_sdk.transport.call import Call, OnEvents, Probe, new_request_id
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.errors import EngineAborted, EngineExit, EngineOverloaded, ForkedProcess
 from mlld_sdk.transport.future import seconds
+from mlld_sdk.transport.leading import Leading
 from mlld_sdk.transport.limits import Limits
 from mlld_sdk.transport.reactor import Reactor, Timer
-from mlld_sdk.transport.reading import NEVER, Reading
+from mlld_sdk.transport.reading import NEVER
 from mlld_sdk.transport.wire import Reply, cancel_line, encode_request
 
 __all__ = ["Conversation"]
@@ -28,7 +30,7 @@ _EMPTY = Reply(b'{"id":0,"result":null}')
 CallT = TypeVar("CallT", bound=Call)
 
 
-class Conversation(Reading):
+class Conversation(Leading):
     """The half of an engine that talks: what is in flight, until when, and what happens when nobody waits any more."""
 
     def __init__(
@@ -94,7 +96,7 @@ class Conversation(Reading):
         except BaseException:
             self._release_read_lock()
             raise
-        self._read_as_leader(call, None, send=True)
+        self._lead(call, None, send=True, lend=False)
         return call.result()
 
     def probe(self, timeout: float | timedelta = 5.0) -> Probe:
@@ -120,10 +122,14 @@ class Conversation(Reading):
         if self._ending is not None:
             raise self._refusal()
         pending, limits = self._pending, self.limits
-        if len(pending) >= limits.in_flight:
+        if not pending:
+            self._owner = get_ident()
+        elif len(pending) >= limits.in_flight:
             raise EngineOverloaded(
                 f"{self.label} has {len(pending)} requests in flight", hint="wait for some, or raise Limits.in_flight"
             )
+        elif self._owner != get_ident():
+            self._owner = 0
         if self._outgoing.backlog > limits.queued_bytes:
             raise EngineOverloaded(
                 f"{self.label} does not read: {self._outgoing.backlog} bytes wait",
@@ -145,6 +151,12 @@ class Conversation(Reading):
     def _send(self, call: Call) -> None:
         if call.deadline < self._next_deadline:
             self._watch_deadline(call.deadline)
+        if self._lent and self._owner:
+            if len(self._pending) > 1:
+                self._leave(call._line)
+            else:
+                self._outgoing.send(call._line, patient=False)
+            return
         # What follows so closely belongs to a burst, which the reactor writes at once.
         close = call._submitted - self._last_submitted < _BURST
         self._last_submitted = call._submitted

@@ -70,6 +70,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 self._lazy_condition = threading.Condition()
                 self._attended = True
                 self._published = self._done
+                self._listened_to()
             return self._lazy_condition
 
     @property
@@ -123,6 +124,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         self._attended = True
         if self._done:
             self._run_callbacks()
+        else:
+            self._listened_to()
 
     def _wait(self, timeout: float | timedelta | None) -> None:
         lock = allocate_lock()
@@ -183,6 +186,9 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 callback(self)
             except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
                 self._callback_failed(error)
+
+    def _listened_to(self) -> None:
+        """Take note that somebody is to be told of the outcome who need not be waiting."""
 
     def _callback_failed(self, error: Exception) -> None:
         """Say that a callback raised."""

@@ -15,6 +15,7 @@ from mlld_sdk.transport.reactor import Reactor
 __all__ = ["LineBuffer", "LineTooLong", "Outgoing", "Seat", "Tail"]
 
 _CHUNK = 65536
+_LONGEST_WAIT = 86400.0  # the system counts milliseconds in 31 bits
 
 
 class Outgoing:
@@ -40,6 +41,18 @@ class Outgoing:
 
     def send(self, line: bytes, *, patient: bool) -> None:
         """Queue a line and see to it that it is written: at once, or a patient one by the reactor's next round."""
+        if not patient and not self._queue and self._lock.acquire(False):
+            # Nothing waits and nobody writes: the shortest way, since the engine is to begin as soon as it can.
+            try:
+                if not self._queue and not self._blocked:
+                    self._write(line)
+                    line = b""
+            finally:
+                self._lock.release()
+            if not line:
+                if self._queue:  # somebody came while the lock was held
+                    self.flush()
+                return
         self._queue.append(line)
         self.backlog += len(line)
         if self._blocked:
@@ -52,12 +65,17 @@ class Outgoing:
             return
         self.flush()
 
+    def queue(self, line: bytes) -> None:
+        """Queue a line that somebody is going to `flush`."""
+        self._queue.append(line)
+        self.backlog += len(line)
+
     def flush(self) -> None:
         """Write what waits, unless somebody else is at it or the pipe is full."""
         self._dirty = False
         while self._queue and not self._blocked and self._lock.acquire(False):
             try:
-                self._write()
+                self._write_all()
             finally:
                 self._lock.release()
 
@@ -88,28 +106,32 @@ class Outgoing:
         if fd >= 0:
             os.close(fd)
 
-    def _write(self) -> None:
+    def _write_all(self) -> None:
         queue = self._queue
         while queue and not self._blocked:
             data = queue.popleft()
-            if queue and len(data) < _CHUNK:
-                data = self._joined(data)
-            if self._fd < 0:
-                queue.clear()
-                break
-            try:
-                written = os.write(self._fd, data)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                queue.clear()
-                self._broken()
-                break
-            if written < len(data):
-                queue.appendleft(memoryview(data)[written:])
-                self._blocked = True
-                self._reactor.watch_write(self._fd, self._writable)
+            self._write(self._joined(data) if queue and len(data) < _CHUNK else data)
         self.backlog = sum(map(len, queue)) if queue else 0
+
+    def _write(self, data: bytes | memoryview) -> None:
+        """Write what the pipe takes; the rest becomes the first in the queue."""
+        if self._fd < 0:
+            self._queue.clear()
+            return
+        try:
+            written = os.write(self._fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._queue.clear()
+            self._broken()
+            return
+        if written < len(data):
+            rest = memoryview(data)[written:]
+            self._queue.appendleft(rest)
+            self.backlog += len(rest)
+            self._blocked = True
+            self._reactor.watch_write(self._fd, self._writable)
 
     def _joined(self, first: bytes | memoryview) -> bytes:
         parts, size = [first], len(first)
@@ -125,7 +147,7 @@ class Outgoing:
             if self._fd >= 0:
                 self._reactor.forget(self._fd)
                 self._blocked = False
-                self._write()
+                self._write_all()
 
 
 class LineTooLong(Exception):
@@ -203,11 +225,10 @@ class Seat:
             os.set_blocking(self._bell_write, False)
         self._poll.register(self._bell_read, select.POLLIN)
 
-    def wait(self, limit: float | None) -> bool:
+    def wait(self, limit: float) -> bool:
         """Wait until the engine has said something (true), the bell was rung or the time is over."""
-        ready = self._poll.poll(None if limit is None else limit * 1000 + 1)
         heard = False
-        for fd, _ in ready:
+        for fd, _ in self._poll.poll(min(limit, _LONGEST_WAIT) * 1000 + 1):
             if fd == self._fd:
                 heard = True
             else:

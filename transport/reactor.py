@@ -105,7 +105,7 @@ class Reactor:
         self.inhabitants: set[Inhabitant] = set()
         self.dirty: deque[Flushable] = deque()
         self.portable = portable
-        self._now = self.env.now
+        self.now = self.env.now
         self._poller: _Epoll | _Selector = _Selector() if portable else _Epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
@@ -122,6 +122,7 @@ class Reactor:
         self.watch_read(self._wake_read, self._woken)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+        self.ident = self._thread.ident
         _reactors.add(self)
 
     @property
@@ -132,7 +133,7 @@ class Reactor:
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on the reactor's thread."""
-        return threading.get_ident() == self._thread.ident
+        return threading.get_ident() == self.ident
 
     def watch_read(self, fd: int, handler: Callable[[], None]) -> None:
         """Call the handler whenever the descriptor has something to read."""
@@ -240,12 +241,12 @@ class Reactor:
                 return _IDLE
             when = self._timers[0][0]
             self._sleeping_until = when
-        return min(max(0.0, when - self._now()), _IDLE)
+        return min(max(0.0, when - self.now()), _IDLE)
 
     def _run_due_timers(self) -> None:
         while True:
             with self._timer_lock:
-                if not self._timers or self._timers[0][0] > self._now():
+                if not self._timers or self._timers[0][0] > self.now():
                     return
                 timer = heapq.heappop(self._timers)[2]
             self._guarded(timer._fire)

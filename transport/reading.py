@@ -6,18 +6,16 @@ import os
 import threading
 from _thread import allocate_lock
 from collections import deque
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from mlld_sdk.env import Env
-from mlld_sdk.errors import InfrastructureError, MlldError
+from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.events import CallbackFailed, EnginePolluted, RequestFinished
-from mlld_sdk.transport.future import seconds
 from mlld_sdk.transport.limits import Limits
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing, Seat, Tail
 from mlld_sdk.transport.reactor import Reactor
@@ -52,7 +50,6 @@ class Reading:
         self._observed = sink is not discard
         self._pending: dict[int, Call] = {}
         self._read_lock = allocate_lock()
-        self._watched = True
         self._reader: int | None = None
         self._leading: Call | None = None
         self._seat: Seat | None = None
@@ -87,10 +84,6 @@ class Reading:
 
     def _conversation_broke(self) -> None:
         """The engine has closed one of its pipes. It is dying, or is made to."""
-        raise NotImplementedError
-
-    def _watch_deadline(self, deadline: float) -> None:
-        """See to it that somebody looks when this deadline passes."""
         raise NotImplementedError
 
     def _finish(self) -> None:
@@ -141,11 +134,11 @@ class Reading:
     def _route(self, decoded: Decoded) -> None:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending = self._pending
-        # Nobody is to be told: most answers only go into their future.
-        quiet = not self._observed and not self._retired
         # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
         signalled = self._ending is not None and self._ending != "died"
+        # Nobody is to be told, nothing is at an end: most answers only go into their future.
+        quiet = not (self._observed or self._retired or signalled)
         batches: dict[Call, list[EngineEvent]] = {}
         last_id: Any = None
         batch: list[EngineEvent] | None = None
@@ -171,6 +164,15 @@ class Reading:
             result = head.result
             plain = type(result) is ResultHead and head.id is msgspec.UNSET
             request_id = result.id if plain else head.request_id  # type: ignore[union-attr]
+            if quiet and plain and not batches and result.error is None and type(request_id) is int:  # type: ignore[union-attr]
+                call = pending.pop(request_id, None)
+                if call is None:
+                    self._unknown += 1
+                else:
+                    self._finished_calls += 1
+                    call._on_events = None  # who takes the events often holds the call: no cycle for the collector
+                    call._finish(Reply(line), None)
+                continue
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
                 self._unknown += 1
@@ -182,12 +184,8 @@ class Reading:
             error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
             if error is not None:
                 self._failed(call, error)
-            elif not quiet:
+            else:
                 self._settle(call, Reply(line), None)
-            elif pending.pop(call.id, None) is not None:
-                self._finished_calls += 1
-                call._on_events = None  # who takes the events often holds the call: no cycle for the collector
-                call._finish(Reply(line), None)
         for call, events in batches.items():
             self._deliver(call, events)
         if decoded.heads or decoded.dropped:
@@ -264,91 +262,3 @@ class Reading:
                 at=self._env.wall(), engine=self.label, where=where, error=f"{type(error).__name__}: {error}"
             )
         )
-
-    # -- a lone caller reads for itself
-
-    def _wait_as_reader(self, call: Call, timeout: float | timedelta | None) -> bool:
-        """Wait for a call by reading, if it is alone and nobody reads; false if the caller has to wait otherwise."""
-        self._refuse_inside()
-        if len(self._pending) != 1 or self._eof or self._ending is not None or not self._take_read_lock():
-            return False
-        until = None if timeout is None else self._now() + seconds(timeout)
-        self._read_as_leader(call, until, send=False)
-        if call.done():
-            return True
-        if until is not None and self._now() >= until:
-            raise TimeoutError
-        return False
-
-    @property
-    def _is_inside(self) -> bool:
-        """Whether the caller is a callback, run by the thread it would have to wait for."""
-        return self._reader == threading.get_ident() or self._reactor.is_current
-
-    def _refuse_inside(self) -> None:
-        if self._is_inside:
-            raise InfrastructureError(
-                "waiting for an engine inside its own callback would last for ever", hint="use add_done_callback"
-            )
-
-    def _take_read_lock(self) -> bool:
-        """Become the one who reads, with a place to wait; false if somebody reads or there is no descriptor left."""
-        if not self._read_lock.acquire(False):
-            return False
-        try:
-            if self._seat is None:
-                self._seat = Seat(self._child.answers)
-        except (OSError, ValueError):  # no descriptor left, or the engine has just ended
-            self._release_read_lock()
-            return False
-        return True
-
-    def _read_as_leader(self, call: Call, until: float | None, *, send: bool) -> None:
-        """Read the pipe on the caller's thread until the call is done, or there is reason to leave it to the reactor.
-
-        The read lock is held at the beginning and released at the end.
-        """
-        assert self._seat is not None
-        try:
-            self._reader = threading.get_ident()
-            self._leading = call
-            if self._watched:
-                self._watched = False
-                self._reactor.forget(self._child.answers)
-            if send:
-                self._outgoing.send(call._line, patient=False)
-            limit = call.deadline if until is None else min(until, call.deadline)
-            while not (call.done() or self._eof or self._finish_wanted):
-                left = None if limit == NEVER else limit - self._now()
-                if left is not None and left <= 0:
-                    break
-                if self._seat.wait(left):
-                    self._read()
-        finally:
-            self._leading = self._reader = None
-            # A lone caller's next call finds the pipe as it left it; whoever else comes hands it back (`_watch`).
-            if self._pending or self._ending is not None:
-                self._watch_locked()
-            self._release_read_lock()
-            if self._pending:
-                self._watch()
-            if not call.done() and call.deadline < NEVER:
-                self._watch_deadline(call.deadline)
-
-    def _watch(self) -> None:
-        """Have the reactor read again after a lone caller has. Harmless when it does, or while somebody reads."""
-        if not self._watched and self._read_lock.acquire(False):
-            try:
-                self._watch_locked()
-            finally:
-                self._release_read_lock()
-
-    def _watch_locked(self) -> None:
-        if not (self._watched or self._eof or self._finished):
-            self._watched = True
-            self._reactor.watch_read(self._child.answers, self._on_readable)
-
-    def _release_read_lock(self) -> None:
-        self._read_lock.release()
-        if self._finish_wanted:
-            self._reactor.call_soon(self._finish)
