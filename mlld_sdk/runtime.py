@@ -32,7 +32,8 @@ from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.state import State
 from mlld_sdk.supervision.supervisor import Supervisor
-from mlld_sdk.supervision.tree import Place, ShutdownReport, SupervisorRef, Tree
+from mlld_sdk.supervision.supervisor_ref import SupervisorRef
+from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
 from mlld_sdk.supervision.verdict import Verdict
 from mlld_sdk.systemd import Attendant
 from mlld_sdk.telemetry.bus import Bus

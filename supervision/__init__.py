@@ -49,7 +49,8 @@ from mlld_sdk.supervision.spec import (
 )
 from mlld_sdk.supervision.steps import ChildCounts, ChildRow
 from mlld_sdk.supervision.supervisor import Supervisor
-from mlld_sdk.supervision.tree import Place, ShutdownReport, SupervisorRef, Tree
+from mlld_sdk.supervision.supervisor_ref import SupervisorRef
+from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
 from mlld_sdk.supervision.verdict import Concern, Verdict
 
 __all__ = [

@@ -6,15 +6,13 @@ comes of them arrives as a message in the system lane.
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.actors.errors import AlreadyStarted, StartFailed, StartIgnored
 from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason, crash
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.mailbox import SystemMessage
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.timers import Timer
 from mlld_sdk.supervision.breaker import Breaker, Permit
@@ -23,6 +21,8 @@ from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound
 from mlld_sdk.supervision.exits import SHUTDOWN, Exit
 from mlld_sdk.supervision.judge import STABLE
+from mlld_sdk.supervision.looks import idle_of
+from mlld_sdk.supervision.messages import Boot, Happened, Outcome, Told, booting, is_supervisor
 from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -54,63 +54,8 @@ from mlld_sdk.supervision.turn import World
 
 if TYPE_CHECKING:
     from mlld_sdk.supervision.supervisor import Supervisor
-    from mlld_sdk.supervision.tree import Grove
 
 Ref = ActorRef[Any]
-
-
-class Boot:
-    """What a supervisor is given by whoever starts it.
-
-    Attributes:
-        grove: What all supervisors of the tree share.
-        path: Where it stands.
-        ready: Answered with its reference when all its children have started.
-    """
-
-    __slots__ = ("grove", "path", "ready")
-
-    def __init__(self, grove: "Grove", path: str) -> None:
-        self.grove = grove
-        self.path = path
-        self.ready: Future[Ref] = Future()
-
-
-booting: ContextVar[Boot | None] = ContextVar("booting", default=None)
-"""Set while a supervisor's constructor runs, so that classes users write need not pass it on."""
-
-
-class Has(Protocol):
-    """What system messages need to know of a cell."""
-
-    actor: Any
-
-
-class Happened(SystemMessage):
-    """Something happened that a supervisor's decisions want to know."""
-
-    __slots__ = ("what",)
-
-    def __init__(self, what: Input) -> None:
-        self.what = what
-
-    def handle(self, cell: Has) -> None:
-        """Hand it over."""
-        cell.actor.shell.happened(self.what)
-
-
-class Told(SystemMessage):
-    """A supervisor among the children says, right before it ends, who below it had to be killed."""
-
-    __slots__ = ("killed", "ref")
-
-    def __init__(self, ref: Ref, killed: tuple[str, ...]) -> None:
-        self.ref = ref
-        self.killed = killed
-
-    def handle(self, cell: Has) -> None:
-        """Keep it until the exit notice comes."""
-        cell.actor.shell.reports[self.ref] = self.killed
 
 
 class Shell:
@@ -510,40 +455,6 @@ class Shell:
             timer = self.watches.pop(which, None)
             if timer is not None:
                 timer.cancel()
-
-
-class Outcome(SystemMessage):
-    """A start that took its time is over."""
-
-    __slots__ = ("future", "incarnation", "key")
-
-    def __init__(self, key: int, incarnation: int, future: Future[Any]) -> None:
-        self.key = key
-        self.incarnation = incarnation
-        self.future = future
-
-    def handle(self, cell: Has) -> None:
-        """Hand it over."""
-        shell: Shell = cell.actor.shell
-        shell.happened(shell.outcome(self.key, self.incarnation, self.future))
-
-
-def is_supervisor(start: Any) -> bool:
-    """Say whether this class is a supervisor of ours."""
-    return isinstance(start, type) and getattr(start, "supervises", False)
-
-
-def idle_of(ref: Ref) -> float:
-    """Say for how long an actor has had something to do and has finished nothing.
-
-    By default that is the age of the message it is handling. A class that works beside its mailbox says it itself, in
-    a method `stuck_for()` that only looks at its own fields: it is called from a timer's thread.
-    """
-    actor = ref.cell.actor
-    stuck_for = getattr(actor, "stuck_for", None)
-    if stuck_for is not None:
-        return float(stuck_for())
-    return ref.info().current_for or 0.0
 
 
 _CARRY_OUT: dict[type, Callable[[Shell, Any], None]] = {

@@ -22,7 +22,9 @@ from mlld_sdk.actors.exits import Reason
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.supervision.errors import InvalidOption
-from mlld_sdk.supervision.shell import Boot, Shell, booting
+from mlld_sdk.supervision.grove import Grove
+from mlld_sdk.supervision.messages import Boot, booting
+from mlld_sdk.supervision.shell import Shell
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.steps import Begin, Due, Request
 
@@ -82,8 +84,6 @@ class Supervisor(Actor):
         """Begin to start the children; whoever started this waits until that is done, but no thread does."""
         boot = self._boot
         if boot is None:
-            from mlld_sdk.supervision.tree import Grove
-
             boot = Boot(Grove(self.system), self._cell.label)
         args, kwargs = self._arguments
         spec = self.init(*args, **kwargs)

@@ -1,111 +1,37 @@
 """A running tree: starting and stopping it, looking at it, and finding what runs in it."""
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Self
 
 import msgspec
 
-from mlld_sdk.actors.context import current_cell
 from mlld_sdk.actors.errors import ActorCrashed, ActorDead, CallTimeout, StartFailed
 from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason
 from mlld_sdk.actors.links import Down
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.actors.task_actor import callers
-from mlld_sdk.events import Event, Sink
+from mlld_sdk.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
 from mlld_sdk.supervision.exits import SHUTDOWN
+from mlld_sdk.supervision.grove import Grove
+from mlld_sdk.supervision.looks import look
+from mlld_sdk.supervision.messages import Boot, Happened, booting, is_supervisor
 from mlld_sdk.supervision.options import Seconds, seconds
-from mlld_sdk.supervision.shell import Boot, Happened, booting, idle_of, is_supervisor
 from mlld_sdk.supervision.slots import Slot
-from mlld_sdk.supervision.snapshot import Eyes, Look, NodeView, render, supervisor_view
-from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children, settle
+from mlld_sdk.supervision.snapshot import Eyes, NodeView, render, supervisor_view
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.state import CrowdState, State
 from mlld_sdk.supervision.steps import (
-    ChildCounts,
-    ChildRow,
-    CountChildren,
-    DeleteChild,
-    GetSpec,
     Halt,
-    Request,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-    Update,
-    UpdateDynamic,
-    WhichChildren,
 )
-from mlld_sdk.supervision.supervisor import Ask, AskToTerminate, Supervisor
+from mlld_sdk.supervision.supervisor import Supervisor
+from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.verdict import Verdict, verdict
 
 Ref = ActorRef[Any]
-
-CALL_TIMEOUT = 30.0
-
-
-class Grove:
-    """What all supervisors of one tree share: their published states, the breakers, the way out for events.
-
-    Attributes:
-        sink: Takes every event.
-        breakers: By name.
-        states: What each running supervisor published last.
-    """
-
-    def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
-        self.system = system
-        self._sink = sink or system.sink
-        self.breakers = Breakers(system.env, self.sink)
-        self.states: dict[Ref, State | CrowdState] = {}
-        self.killed: dict[Ref, tuple[str, ...]] = {}
-        self._changed = threading.Condition()
-        self._waiting = 0
-
-    def sink(self, event: Event) -> None:
-        """Take an event; a sink that raises is reported and never felt."""
-        try:
-            self._sink(event)
-        except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
-            self.system.callback_failed(error)
-
-    def publish(self, ref: Ref, state: State | CrowdState) -> None:
-        """Let everybody see a supervisor's state."""
-        self.states[ref] = state
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
-
-    def ended(self, ref: Ref, killed: tuple[str, ...]) -> None:
-        """Keep the last words of a root supervisor."""
-        if ref.parent is None:
-            self.killed[ref] = killed
-
-    def forget(self, ref: Ref) -> None:
-        """A supervisor is gone."""
-        self.states.pop(ref, None)
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
-
-    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
-        """Wait until `holds()` says so; it is asked after every change of any supervisor."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            self._waiting += 1
-            try:
-                while not holds():
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return False
-                    self._changed.wait(min(left, 0.5))
-                return True
-            finally:
-                self._waiting -= 1
 
 
 class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,113 +51,6 @@ class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
     def clean(self) -> bool:
         """Whether nobody had to be killed."""
         return not self.killed
-
-
-class SupervisorRef:
-    """The management calls of one running supervisor. Any thread and any actor may use it.
-
-    A child that calls its own supervisor while that one waits for it (from `on_start` or a stop hook) is refused with
-    `SupervisorBusy`; in OTP both would wait for ever.
-    """
-
-    __slots__ = ("ref",)
-
-    def __init__(self, ref: Ref) -> None:
-        self.ref = ref
-
-    def __repr__(self) -> str:
-        return f"<SupervisorRef {self.ref}>"
-
-    def start_child(self, child: Any, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
-        """Add a child and start it.
-
-        Args:
-            child: Child spec, supervisor spec or actor class.
-            timeout: Seconds to wait.
-
-        Returns:
-            The child, or `None` when it declined.
-
-        Raises:
-            InvalidOption: The spec is wrong; the supervisor was not asked.
-            ChildAlreadyStarted: One of that name runs, here or elsewhere.
-            ChildAlreadyPresent: One of that name is declared and does not run.
-            ChildStartFailed: Its start failed; nothing was added.
-            TooManyChildren: The supervisor is full.
-        """
-        spec = child if isinstance(child, ChildSpec) else check_children([child])[0]
-        found: Ref | None = self._ask(StartChild(spec), timeout)
-        return found
-
-    def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
-        """Start a declared child that does not run.
-
-        Raises:
-            ChildNotFound: There is none of that name.
-            ChildRunning: It runs.
-            ChildRestarting: A restart is planned.
-            ChildStartFailed: Its start failed; it stays declared.
-        """
-        found: Ref | None = self._ask(RestartChild(name), timeout)
-        return found
-
-    def terminate_child(self, child: str | Ref, why: str = "", *, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Stop a child, or call its planned restart off; never restarts, never counts.
-
-        Args:
-            child: Its name, or its reference under a dynamic supervisor.
-            why: Shown in the tree as long as it is down.
-            timeout: Seconds to wait.
-
-        Raises:
-            ChildNotFound: There is no such child.
-        """
-        if isinstance(child, str):
-            self._ask(TerminateChild(child, why), timeout)
-        else:
-            self.ref.call(AskToTerminate(child, _callers()), timeout=timeout)
-
-    def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Forget a child that does not run.
-
-        Raises:
-            ChildNotFound: There is none of that name.
-            ChildRunning: Terminate it first.
-            ChildRestarting: Terminate it first.
-        """
-        self._ask(DeleteChild(name), timeout)
-
-    def get_spec(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> ChildSpec:
-        """Get the complete spec of a child; raises `ChildNotFound`."""
-        spec: ChildSpec = self._ask(GetSpec(name), timeout)
-        return spec
-
-    def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[ChildRow]:
-        """List the children, most recently added first (a dynamic supervisor promises no order)."""
-        rows: list[ChildRow] = self._ask(WhichChildren(), timeout)
-        return rows
-
-    def count_children(self, *, timeout: float | None = CALL_TIMEOUT) -> ChildCounts:
-        """Count the children."""
-        counts: ChildCounts = self._ask(CountChildren(), timeout)
-        return counts
-
-    def update(self, spec: SupervisorSpec | DynamicSpec, *, timeout: float | None = CALL_TIMEOUT) -> None:
-        """Replace flags and specs while it runs.
-
-        Known children get their new spec and run on; new ones are added, stopped; those that are not in the new list
-        stay. Nothing is started or stopped.
-        """
-        self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
-
-    def _ask(self, request: Request, timeout: float | None) -> Any:
-        return self.ref.call(Ask(request, _callers()), timeout=timeout)
-
-
-def _callers() -> tuple[Ref, ...]:
-    """Say on whose behalf the current code runs: its actor, and whoever started the task it is part of."""
-    cell = current_cell()
-    return callers() if cell is None else (cell.ref, *callers())
 
 
 class Place:
@@ -459,7 +278,7 @@ class Tree:
         if state is None:
             last = "" if self.root.reason is None else str(self.root.reason)
             return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        eyes = Eyes(self.grove.states, _look, self._breaker_view)
+        eyes = Eyes(self.grove.states, look, self._breaker_view)
         return supervisor_view(state, eyes, self.grove.system.env.now())
 
     def verdict(self) -> Verdict:
@@ -486,14 +305,6 @@ def _child_named(state: State | CrowdState, label: str) -> Slot | None:
     name, _, number = label.rpartition("-")
     slot = state.slots.get(int(number)) if number.isdecimal() else None
     return slot if slot is not None and slot.spec.name == name else None
-
-
-def _look(ref: Ref) -> Look | None:
-    """See what can be seen of an actor without a message."""
-    if ref.reason is not None:
-        return None
-    info = ref.info()
-    return Look(queued=info.queued, idle=idle_of(ref), doing=info.current or "")
 
 
 def _not_started(name: str, down: Down) -> Exception:

@@ -1,0 +1,135 @@
+"""The management calls of a running supervisor."""
+
+from typing import Any
+
+from mlld_sdk.actors.context import current_cell
+from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.task_actor import callers
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
+from mlld_sdk.supervision.steps import (
+    ChildCounts,
+    ChildRow,
+    CountChildren,
+    DeleteChild,
+    GetSpec,
+    Request,
+    RestartChild,
+    StartChild,
+    TerminateChild,
+    Update,
+    UpdateDynamic,
+    WhichChildren,
+)
+from mlld_sdk.supervision.supervisor import Ask, AskToTerminate
+
+Ref = ActorRef[Any]
+
+CALL_TIMEOUT = 30.0
+"""Seconds a call waits when nothing else is said: a child's start may take that long."""
+
+
+class SupervisorRef:
+    """The management calls of one running supervisor. Any thread and any actor may use it.
+
+    A child that calls its own supervisor while that one waits for it (from `on_start` or a stop hook) is refused with
+    `SupervisorBusy`; in OTP both would wait for ever.
+    """
+
+    __slots__ = ("ref",)
+
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+
+    def __repr__(self) -> str:
+        return f"<SupervisorRef {self.ref}>"
+
+    def start_child(self, child: Any, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
+        """Add a child and start it.
+
+        Args:
+            child: Child spec, supervisor spec or actor class.
+            timeout: Seconds to wait.
+
+        Returns:
+            The child, or `None` when it declined.
+
+        Raises:
+            InvalidOption: The spec is wrong; the supervisor was not asked.
+            ChildAlreadyStarted: One of that name runs, here or elsewhere.
+            ChildAlreadyPresent: One of that name is declared and does not run.
+            ChildStartFailed: Its start failed; nothing was added.
+            TooManyChildren: The supervisor is full.
+        """
+        spec = child if isinstance(child, ChildSpec) else check_children([child])[0]
+        found: Ref | None = self._ask(StartChild(spec), timeout)
+        return found
+
+    def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
+        """Start a declared child that does not run.
+
+        Raises:
+            ChildNotFound: There is none of that name.
+            ChildRunning: It runs.
+            ChildRestarting: A restart is planned.
+            ChildStartFailed: Its start failed; it stays declared.
+        """
+        found: Ref | None = self._ask(RestartChild(name), timeout)
+        return found
+
+    def terminate_child(self, child: str | Ref, why: str = "", *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Stop a child, or call its planned restart off; never restarts, never counts.
+
+        Args:
+            child: Its name, or its reference under a dynamic supervisor.
+            why: Shown in the tree as long as it is down.
+            timeout: Seconds to wait.
+
+        Raises:
+            ChildNotFound: There is no such child.
+        """
+        if isinstance(child, str):
+            self._ask(TerminateChild(child, why), timeout)
+        else:
+            self.ref.call(AskToTerminate(child, _callers()), timeout=timeout)
+
+    def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Forget a child that does not run.
+
+        Raises:
+            ChildNotFound: There is none of that name.
+            ChildRunning: Terminate it first.
+            ChildRestarting: Terminate it first.
+        """
+        self._ask(DeleteChild(name), timeout)
+
+    def get_spec(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> ChildSpec:
+        """Get the complete spec of a child; raises `ChildNotFound`."""
+        spec: ChildSpec = self._ask(GetSpec(name), timeout)
+        return spec
+
+    def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[ChildRow]:
+        """List the children, most recently added first (a dynamic supervisor promises no order)."""
+        rows: list[ChildRow] = self._ask(WhichChildren(), timeout)
+        return rows
+
+    def count_children(self, *, timeout: float | None = CALL_TIMEOUT) -> ChildCounts:
+        """Count the children."""
+        counts: ChildCounts = self._ask(CountChildren(), timeout)
+        return counts
+
+    def update(self, spec: SupervisorSpec | DynamicSpec, *, timeout: float | None = CALL_TIMEOUT) -> None:
+        """Replace flags and specs while it runs.
+
+        Known children get their new spec and run on; new ones are added, stopped; those that are not in the new list
+        stay. Nothing is started or stopped.
+        """
+        self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
+
+    def _ask(self, request: Request, timeout: float | None) -> Any:
+        return self.ref.call(Ask(request, _callers()), timeout=timeout)
+
+
+def _callers() -> tuple[Ref, ...]:
+    """Say on whose behalf the current code runs: its actor, and whoever started the task it is part of."""
+    cell = current_cell()
+    return callers() if cell is None else (cell.ref, *callers())
