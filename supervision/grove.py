@@ -7,7 +7,7 @@ from typing import Any
 
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.events import Event, Sink
+from mlld_sdk.events import Event, Sink, discard
 from mlld_sdk.supervision.breaker import Breakers
 from mlld_sdk.supervision.state import CrowdState, State
 
@@ -19,6 +19,7 @@ class Grove:
 
     Attributes:
         sink: Takes every event.
+        heard: Whether anybody listens to events; if not, the most frequent ones are not even made.
         breakers: By name.
         states: What each running supervisor published last.
     """
@@ -26,6 +27,7 @@ class Grove:
     def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
         self.system = system
         self._sink = sink or system.sink
+        self.heard = self._sink is not discard
         self.breakers = Breakers(system.env, self.sink)
         self.states: dict[Ref, State | CrowdState] = {}
         self.killed: dict[Ref, tuple[str, ...]] = {}

@@ -104,7 +104,8 @@ class Shell:
 
     def decide(self, what: Input) -> None:
         """Make one step."""
-        world = World(self.env.now(), self.env.wall(), self.env.random)
+        env = self.env
+        world = World(env.now(), env.wall(), env.random, self.grove.heard)
         state = self.state
         effects: list[Effect]
         if isinstance(state, State):
@@ -182,8 +183,8 @@ class Shell:
         """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
         key, incarnation, spec = effect.key, effect.incarnation, effect.spec
         start, args, kwargs = self.recipe(spec, effect.rung)
-        child_path = f"{self.path}/{self.label_of(key, spec)}"
-        boot = Boot(self.grove, child_path) if is_supervisor(start) else None
+        label = self.label_of(key, spec)
+        boot = Boot(self.grove, f"{self.path}/{label}") if is_supervisor(start) else None
         token = None if boot is None else booting.set(boot)
         timeout = None if spec.start_timeout == inf else spec.start_timeout
         try:
@@ -192,7 +193,7 @@ class Shell:
                 args,
                 kwargs,
                 name=spec.register,
-                label=self.label_of(key, spec),
+                label=label,
                 parent=self.ref,
                 timeout=timeout,
             )

@@ -40,11 +40,12 @@ FailureEvent = type[ChildExited] | type[ChildStartFailed]
 
 
 class World(msgspec.Struct, frozen=True):
-    """The clocks at this step, and the source of jitter."""
+    """The clocks at this step, the source of jitter, and whether anybody listens to events."""
 
     now: float
     wall: float
     chance: random.Random
+    heard: bool = True
 
 
 class Turn(Generic[S]):
@@ -128,18 +129,16 @@ class Turn(Generic[S]):
             calls=(),
             restarts=slot.restarts + (cause == "restart"),
         )
-        self.do(
-            Tell(
-                ChildStarted(
-                    at=self.world.wall,
-                    path=self.path_of(slot),
-                    incarnation=slot.incarnation,
-                    cause=cause,
-                    took=took,
-                    rung=slot.rung,
-                )
+        if self.world.heard:
+            started = ChildStarted(
+                at=self.world.wall,
+                path=self.path_of(slot),
+                incarnation=slot.incarnation,
+                cause=cause,
+                took=took,
+                rung=slot.rung,
             )
-        )
+            self.do(Tell(started))
         return slot
 
     def tell_to_stop(self, slot: Slot, due: float | None) -> None:
@@ -238,6 +237,8 @@ class Turn(Generic[S]):
         path = self.path_of(slot)
         if slot.overdue:
             self.set(killed=(*self.state.killed, path))
+        if not self.world.heard:
+            return
         self.do(
             Tell(
                 ChildStopped(
@@ -298,6 +299,8 @@ class Turn(Generic[S]):
         lived: float | None = None,
     ) -> None:
         """Report an end or a failed start, with what follows."""
+        if not self.world.heard:
+            return
         path = self.path_of(slot)
         self.do(
             Tell(
