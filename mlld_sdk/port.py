@@ -139,6 +139,13 @@ class Port:
                 mapping(self._ask("analyze", params, timeout, None).payload, "analyze"), path
             )
 
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where finished model calls are kept; `None` when none are."""
+        if not self._caching:
+            return None
+        return Path(self._caching.get("checkpoint_root") or self._working_dir / ".mlld" / "checkpoints")
+
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
         port = copy.copy(self)

@@ -1,0 +1,76 @@
+"""Spans for OpenTelemetry: requests to engines and every `bus.span` become spans of a tracer. Extra: `otel`."""
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.events import Event
+from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.telemetry.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
+
+OPEN: Final = 10_000
+"""Spans that may be under way at once; beyond it the oldest are ended as they are."""
+
+SECOND: Final = 1_000_000_000
+
+
+def export_spans(bus: Bus, tracer: Any = None, *, key: str = "otel") -> None:
+    """Make an OpenTelemetry span of each of ours, with the same begin and end; on a thread of its own.
+
+    ```python no-run
+    export_spans(runtime.bus)
+    ```
+
+    Args:
+        bus: Where the events come from.
+        tracer: Makes the spans; `opentelemetry.trace.get_tracer("mlld_sdk")` unless given.
+        key: Id to detach by.
+
+    Raises:
+        ConfigurationError: The extra is not installed.
+    """
+    try:
+        from opentelemetry import trace
+    except ImportError as error:
+        raise ConfigurationError("spans need opentelemetry-api", hint="pip install 'mlld-otp[otel]'") from error
+    bus.attach(
+        key, _Exporter(tracer or trace.get_tracer("mlld_sdk"), trace), events=[SpanStarted, SpanStopped, SpanFailed]
+    )
+
+
+class _Exporter:
+    def __init__(self, tracer: Any, trace: Any) -> None:
+        self._tracer = tracer
+        self._trace = trace
+        self._open: OrderedDict[str, Any] = OrderedDict()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case SpanStarted():
+                attributes = {"mlld.span": event.span, **_plain(event.fields)}
+                self._open[event.span] = self._tracer.start_span(
+                    event.name, start_time=int(event.at * SECOND), attributes=attributes
+                )
+                if len(self._open) > OPEN:
+                    self._open.popitem(last=False)[1].end()
+            case SpanStopped() | SpanFailed():
+                span = self._open.pop(event.span, None)
+                if span is not None:
+                    self._end(span, event)
+
+    def _end(self, span: Any, event: SpanEvent) -> None:
+        if isinstance(event, SpanFailed):
+            span.set_attributes({"error.type": event.kind, "mlld.code": event.code})
+            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, event.reason))
+        elif isinstance(event, SpanStopped):
+            span.set_attributes(_plain(event.results))
+        span.end(end_time=int(event.at * SECOND))
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Name fields as attributes; what is no plain value is written as text."""
+    return {
+        f"mlld.{name}": value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in fields.items()
+        if value is not None
+    }

@@ -1,0 +1,231 @@
+"""Metrics for Prometheus: a fixed list of names with few labels, computed when they are asked for. Extra: `prometheus`.
+
+| metric | labels | what |
+|---|---|---|
+| `mlld_agent_state` | `path`, `state` | 1 for the state each child is in |
+| `mlld_agent_restarts_total` | `path`, `reason` | automatic restarts, by family of the failure |
+| `mlld_supervisor_budget_ratio` | `path` | how much of a restart limit is used, 0 to 1 |
+| `mlld_give_up_total` | `path` | how often a supervisor gave up |
+| `mlld_mailbox_depth` | `path` | messages waiting for an actor |
+| `mlld_breaker_state` | `path` | 0 closed, 1 half-open, 2 open |
+| `mlld_inflight` | `path` | engines at work for an agent or pool |
+| `mlld_request_seconds` | `path`, `method` | histogram of requests to engines, failed ones included |
+| `mlld_child_rss_bytes` | `path` | memory of the engines of an agent or pool |
+| `mlld_checkpoint_age_seconds` | `path` | since an answer was last kept in the cache |
+| `mlld_checkpoint_bytes` | `path` | size of the cache on disk |
+
+A child that is removed takes its series with it. Looking messages nobody: it reads the published tree.
+"""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mlld_sdk.checkpointing import CheckpointMissed
+from mlld_sdk.errors import ConfigurationError, MlldError
+from mlld_sdk.events import Event
+from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailed, SupervisorGaveUp
+from mlld_sdk.supervision.snapshot import NodeView, walk
+from mlld_sdk.telemetry.spans import SpanFailed, SpanStopped
+from mlld_sdk.transport.processes import rss_of
+
+if TYPE_CHECKING:
+    from mlld_sdk.runtime import Runtime
+
+BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+PATHS: Final = 10_000
+"""Paths whose counts are kept when nobody asks for them; beyond it the oldest are forgotten."""
+
+BREAKERS: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+
+CACHE_FILES: Final = 10_000
+"""Files of a cache that are measured; a larger one is reported as large as these."""
+
+
+def export_metrics(runtime: "Runtime", registry: Any = None) -> "Metrics":
+    """Add a runtime's metrics to a Prometheus registry, the default one unless given.
+
+    ```python no-run
+    from prometheus_client import start_http_server
+
+    export_metrics(runtime)
+    start_http_server(9464, "127.0.0.1")
+    ```
+
+    Raises:
+        ConfigurationError: The extra is not installed.
+    """
+    try:
+        import prometheus_client
+    except ImportError as error:
+        raise ConfigurationError("metrics need prometheus-client", hint="pip install 'mlld-otp[prometheus]'") from error
+    metrics = Metrics(runtime)
+    (registry or prometheus_client.REGISTRY).register(metrics)
+    return metrics
+
+
+class Metrics:
+    """A collector for one runtime; made by `export_metrics`."""
+
+    def __init__(self, runtime: "Runtime") -> None:
+        self._runtime = runtime
+        self._counts = _Counts()
+        runtime.bus.attach("prometheus", self._counts, events=_Counts.events)
+
+    def describe(self) -> list[Any]:
+        """Say nothing in advance: names are fixed, and the runtime may not run yet."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """Compute all metrics."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        def gauge(name: str, text: str, rows: Mapping[Any, float], *labels: str) -> Any:
+            family = GaugeMetricFamily(name, text, labels=["path", *labels])
+            for key, value in rows.items():
+                family.add_metric(list(key), value)
+            return family
+
+        try:
+            nodes = walk(self._runtime.snapshot())
+        except MlldError:  # it does not run: there is nothing to say
+            return
+        counts = self._counts.of({node.path for node in nodes})
+        yield gauge("mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state")
+        yield gauge("mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes))
+        depth = {(node.path,): float(node.look.queued) for node in nodes if node.look is not None}
+        yield gauge("mlld_mailbox_depth", "Messages waiting", depth)
+        breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
+        yield gauge("mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers)
+        yield from self._engines(gauge)
+        yield from self._caches(gauge, counts.kept)
+        restarts = CounterMetricFamily("mlld_agent_restarts", "Automatic restarts", labels=["path", "reason"])
+        for (path, reason), count in counts.restarts.items():
+            restarts.add_metric([path, reason], count)
+        yield restarts
+        given_up = CounterMetricFamily("mlld_give_up", "How often a supervisor gave up", labels=["path"])
+        for path, count in counts.gave_up.items():
+            given_up.add_metric([path], count)
+        yield given_up
+        seconds = HistogramMetricFamily("mlld_request_seconds", "Requests to engines", labels=["path", "method"])
+        for (path, method), histogram in counts.requests.items():
+            seconds.add_metric([path, method], histogram.buckets(), histogram.total)
+        yield seconds
+
+    def _engines(self, gauge: Any) -> Iterator[Any]:
+        busy = {(name,): float(bay.status().busy) for name, bay in self._runtime.services.bays().items()}
+        yield gauge("mlld_inflight", "Engines at work", busy)
+        memory: Counter[tuple[str, ...]] = Counter()
+        for engine in self._runtime.history.engines():
+            memory[engine.engine.rpartition("-")[0],] += rss_of(engine.pid)
+        yield gauge("mlld_child_rss_bytes", "Memory of engines", dict(memory))
+
+    def _caches(self, gauge: Any, kept: dict[str, float]) -> Iterator[Any]:
+        now = self._runtime.env.wall()
+        ages = {(path,): max(0.0, now - at) for path, at in kept.items()}
+        yield gauge("mlld_checkpoint_age_seconds", "Since an answer was last kept", ages)
+        sizes: dict[tuple[str, ...], float] = {}
+        for path, port in list(self._runtime.services.ports.items()):
+            folder = port.cache_folder
+            if folder is not None:
+                sizes[path,] = float(_size_of(folder))
+        yield gauge("mlld_checkpoint_bytes", "Size of the cache on disk", sizes)
+
+    def close(self) -> None:
+        """Count no more; unregister it from the registry too."""
+        self._runtime.bus.detach("prometheus")
+
+
+class _Histogram:
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._counts = [0] * (len(BUCKETS) + 1)
+
+    def add(self, seconds: float) -> None:
+        self.total += seconds
+        at = next((at for at, limit in enumerate(BUCKETS) if seconds <= limit), len(BUCKETS))
+        self._counts[at] += 1
+
+    def buckets(self) -> list[tuple[str, float]]:
+        found: list[tuple[str, float]] = []
+        running = 0
+        for limit, count in zip([*map(str, BUCKETS), "+Inf"], self._counts, strict=True):
+            running += count
+            found.append((limit, float(running)))
+        return found
+
+
+class _Counts:
+    """What has to be counted from events, by path."""
+
+    events = (ChildStarted, ChildExited, ChildStartFailed, SupervisorGaveUp, SpanStopped, SpanFailed, CheckpointMissed)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.restarts: dict[tuple[str, str], int] = {}
+        self.gave_up: dict[str, int] = {}
+        self.requests: dict[tuple[str, str], _Histogram] = {}
+        self.kept: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._count(event)
+            everything: list[dict[Any, Any]] = [self.restarts, self.gave_up, self.requests, self.kept, self._why]
+            for counts in everything:
+                if len(counts) > PATHS:
+                    del counts[next(iter(counts))]
+
+    def of(self, paths: set[str]) -> "_Counts":
+        """Copy what is known of these paths and forget the others."""
+        copy = _Counts()
+        with self._lock:
+            self.restarts = {key: count for key, count in self.restarts.items() if key[0] in paths}
+            self.gave_up = {path: count for path, count in self.gave_up.items() if path in paths}
+            self.requests = {key: found for key, found in self.requests.items() if key[0] in paths}
+            self.kept = {path: at for path, at in self.kept.items() if path in paths}
+            self._why = {path: why for path, why in self._why.items() if path in paths}
+            copy.restarts, copy.gave_up = dict(self.restarts), dict(self.gave_up)
+            copy.requests, copy.kept = dict(self.requests), dict(self.kept)
+        return copy
+
+    def _count(self, event: Event) -> None:
+        match event:
+            case ChildExited() | ChildStartFailed():
+                self._why[event.path] = event.kind
+            case ChildStarted(cause="restart"):
+                # A sibling that is restarted along with the one that failed has not failed itself.
+                key = (event.path, self._why.pop(event.path, "group"))
+                self.restarts[key] = self.restarts.get(key, 0) + 1
+            case SupervisorGaveUp():
+                self.gave_up[event.path] = self.gave_up.get(event.path, 0) + 1
+            case SpanStopped() | SpanFailed() if "agent" in event.fields:
+                self.requests.setdefault((event.fields["agent"], event.name), _Histogram()).add(event.seconds)
+            case CheckpointMissed():
+                self.kept[event.agent] = event.at
+
+
+def _budgets(nodes: list[NodeView]) -> dict[tuple[str, ...], float]:
+    return {
+        (node.path,): node.budget.used / node.budget.limit if node.budget.limit else float(node.budget.used > 0)
+        for node in nodes
+        if node.budget is not None
+    }
+
+
+def _size_of(folder: Path) -> int:
+    total = files = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            files += 1
+            if files > CACHE_FILES:
+                return total
+            try:
+                total += os.stat(os.path.join(base, name)).st_size
+            except OSError:  # removed just now
+                continue
+    return total
