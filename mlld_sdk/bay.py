@@ -223,9 +223,10 @@ class EngineBay(Generic[E]):
         if berth is None:
             berth = self._start_for_a_turn(deadline)
         berth.leases += 1
-        lease = Lease(self, berth)
-        self._top_up()
-        return lease
+        if self._open and len(self._idle) < self._spares:
+            # Whoever leases does not wait for the spare that replaces the one taken.
+            threading.Thread(target=self._top_up, name=f"{self.label}-spares", daemon=True).start()
+        return Lease(self, berth)
 
     def warm(self) -> None:
         """Start engines ahead of need: the spares, and one to work with. Starts nothing the budget has no room for."""

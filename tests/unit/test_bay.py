@@ -286,7 +286,7 @@ def test_thousands_of_bays_share_a_few_engines(yard: Yard) -> None:
     def work(n: int) -> None:
         nonlocal most
         with bays[n % 1000].lease(30):
-            most = max(most, yard.alive)
+            most = max(most, budget.live)  # counting the engines themselves takes longer than one of them lives
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(3000)))
@@ -323,3 +323,21 @@ def test_short_memory_admits_one_engine_and_no_more(yard: Yard) -> None:
 def test_a_wrong_option_is_refused_by_name(yard: Yard, options: dict[str, int], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         EngineBay(yard.start, **options)
+
+
+def test_nobody_waits_for_the_spare_that_replaces_the_one_taken(yard: Yard) -> None:
+    gate = threading.Event()
+    slow: list[bool] = []
+
+    def start() -> FakeEngine:
+        if slow:
+            gate.wait(10)
+        return yard.start()
+
+    bay = EngineBay(start, size=1, spares=1)
+    bay.lease(1).give_back()
+    slow.append(True)
+    with bay.lease(0.5):  # takes the idle one; its replacement is held up
+        assert bay.status().busy == 1
+        gate.set()
+        eventually(lambda: bay.status().idle == 1)
