@@ -24,7 +24,7 @@ from mlld_sdk.transport.errors import CallTimeout, EngineBabbling, EngineClosed,
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 from mlld_sdk.transport.future import LazyFuture, seconds
 from mlld_sdk.transport.limits import EngineStats, Limits
-from mlld_sdk.transport.processes import descendants_of, kill_surely, mark_of, process, processes, rss_of
+from mlld_sdk.transport.processes import descendants_of, kill_surely, last_pid, mark_of, process, processes, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
 from mlld_sdk.transport.reaper import Burial, bury
 from mlld_sdk.transport.wire import decode_block
@@ -57,6 +57,7 @@ class Engine(Conversation):
         """Use `Engine.start`."""
         super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._killed_hard = False
+        self._reaped_up_to = 0  # youngest number there was when descendants were last looked for
         self._status: int | None = None
         self._gone: LazyFuture[None] = LazyFuture()
         self._exit_callbacks: list[Callable[[Engine], None]] = []
@@ -378,8 +379,10 @@ class Engine(Conversation):
 
         For the time between two runs: the engine itself is not touched. Linux only; 0 elsewhere.
         """
-        if not self.alive:
+        youngest = last_pid()
+        if not self.alive or (youngest and youngest == self._reaped_up_to):
             return 0
+        self._reaped_up_to = youngest
         own = {self.pid}
         if self.command.wrapped:
             own.update(descendants_of(self.pid)[:1])

@@ -447,6 +447,9 @@ def test_what_an_engine_left_running_is_killed_between_two_runs() -> None:  # T-
         engine.call("process", verbs, timeout=10, on_events=lambda e: pids.extend(x.body["pid"] for x in e))
         assert engine.reap_descendants() == 2
         eventually(lambda: not any(map(is_alive, pids)))
+        assert engine.reap_descendants() == 0
+        engine.call("process", verbs, timeout=10, on_events=lambda e: pids.extend(x.body["pid"] for x in e))
+        assert engine.reap_descendants() == 2
         assert engine.call("process", timeout=10).payload == {"output": "ok"}
 
 
