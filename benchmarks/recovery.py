@@ -4,9 +4,15 @@ Run it with `python benchmarks/recovery.py`; it prints Markdown. Absolute times 
 medians of interleaved rounds, so that a noisy moment hits both sides. Nothing asserts on them.
 """
 
+import contextlib
+import gc
+import os
 import queue
+import signal
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,9 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pykka
+from _trivial import trivial_engine
 from msgspec.structs import replace
 
+from mlld_sdk import Agent, InfrastructureError, Runtime, child, one_for_one
 from mlld_sdk.journal import Journal, Lease, StepPolicy
 from mlld_sdk.journal.records import StepRecord, pack
 
@@ -191,5 +201,163 @@ def journal_report() -> str:
     return "\n".join(lines)
 
 
+# -- coming back ------------------------------------------------------------------------------------------------------
+
+
+def first_answer(argv: list[str]) -> tuple[subprocess.Popen[bytes], float]:
+    """Start an engine by hand and ask it once; gives it, and the seconds until it has answered."""
+    start = time.perf_counter()
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b'{"method":"process","id":1,"params":{"script":"show `1`"}}\n')
+    process.stdout.readline()
+    return process, time.perf_counter() - start
+
+
+def bare_respawn(argv: list[str]) -> float:
+    """The floor: what a program does that only starts the engine again."""
+    process, took = first_answer(argv)
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+    return took
+
+
+class Victim:
+    """A supervised agent whose engine is killed in the middle of a request, over and over."""
+
+    def __init__(self, runtime: Runtime, name: str, spares: int, hang: str, ask: str) -> None:
+        self.agent = runtime.agent(name)
+        self.ports = runtime.services.ports
+        self.spares = spares
+        self.hang = hang
+        self.ask = ask
+
+    def measure(self) -> float:
+        """Seconds from the kill of all it has at work to an answer by the next incarnation."""
+        self.agent.process(self.ask)
+        stuck = threading.Thread(target=self._get_stuck)
+        stuck.start()
+        while not (leases := self.ports[self.agent.name]._leases):
+            time.sleep(0.001)
+        [lease] = leases
+        time.sleep(0.02)  # let the request reach the engine, and a spare be warmed behind it
+        while self.agent.status().engines.idle < self.spares:
+            time.sleep(0.001)
+        before = self.agent.ref
+        start = time.perf_counter()
+        os.kill(lease.engine.pid, signal.SIGKILL)
+        while self.agent.ref in (None, before):
+            time.sleep(0.00005)
+        self.agent.process(self.ask)
+        took = time.perf_counter() - start
+        stuck.join()
+        return took
+
+    def _get_stuck(self) -> None:
+        with contextlib.suppress(InfrastructureError):
+            self.agent.process(self.hang)
+
+
+def comeback(argv: list[str], engine: dict[str, Any], hang: str, rounds: int) -> dict[str, float]:
+    """Medians of the floor, of an agent that starts its engine again, and of one with a warm spare."""
+    tree = one_for_one(
+        child(Agent, name="cold", **engine),
+        child(Agent, name="spare", spares=1, **engine),
+        max_restarts=1_000_000,
+        within=60.0,
+    )
+    with Runtime(tree) as runtime:
+        works = {
+            "bare spawn and first answer": partial(bare_respawn, argv),
+            "agent": Victim(runtime, "cold", 0, hang, 'show "1"').measure,
+            "agent with a spare": Victim(runtime, "spare", 1, hang, 'show "1"').measure,
+        }
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(rounds):
+            for name, work in works.items():
+                times[name].append(work())
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def comeback_report() -> str:
+    """Measure how long it takes to come back, and write it up as Markdown."""
+    lines = [
+        "### Engine killed, answering again",
+        "",
+        "SIGKILL of the engine of a supervised agent in the middle of a request: the agent crashes, its supervisor",
+        "restarts it, and the next request is answered. The floor only starts the engine and asks it once.",
+        "",
+        "| engine | who | ms | against the floor |",
+        "|---|---|---:|---:|",
+    ]
+    embedded = [sys.executable, "-m", "mlld_sdk.transport.embedded", "live", "--stdio"]
+    with trivial_engine() as trivial:
+        for name, argv, engine, hang, rounds in (
+            ("trivial", trivial, {"engine": "live", "command": trivial[0]}, "hang", 40),
+            ("embedded", embedded, {"engine": "embedded"}, "run sh { sleep 60 }", 15),
+        ):
+            medians = comeback(argv, engine, hang, rounds)
+            floor = medians["bare spawn and first answer"]
+            lines += [f"| {name} | {who} | {took * 1e3:.2f} | {took / floor:.2f} |" for who, took in medians.items()]
+    return "\n".join(lines)
+
+
+# -- ten thousand ------------------------------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    """Bytes of memory this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class RawActor(pykka.ThreadingActor):
+    """A bare Pykka actor: what an agent would be without this library, before it has an engine."""
+
+    use_daemon_thread = True
+
+
+def declared(count: int, raw: int) -> str:
+    """Start so many agents, and fewer bare Pykka actors; neither has an engine."""
+    gc.collect()
+    before, start = resident(), time.perf_counter()
+    refs = [RawActor.start() for _ in range(raw)]
+    raw_start, raw_size = (time.perf_counter() - start) / raw, (resident() - before) / raw
+    for ref in refs:
+        ref.stop(block=False)
+    for ref in refs:
+        ref.actor_stopped.wait(60)
+    gc.collect()
+    before, threads, start = resident(), threading.active_count(), time.perf_counter()
+    tree = one_for_one(*(child(Agent, name=f"agent-{n}", engine="embedded") for n in range(count)))
+    with Runtime(tree, max_engines=4) as runtime:
+        ours, size = (time.perf_counter() - start) / count, (resident() - before) / count
+        threads = threading.active_count() - threads
+        runtime.agent(f"agent-{count // 2}").process('show "1"')
+        start = time.perf_counter()
+    stop = (time.perf_counter() - start) / count
+    rows = [
+        ("start, us each", raw_start * 1e6, ours * 1e6),
+        ("resident, KiB each", raw_size / 1024, size / 1024),
+        ("threads for all", float(raw), float(threads)),
+    ]
+    lines = [
+        f"### {count:,} declared agents",
+        "",
+        f"Supervised and ready to work, without engines, against {raw:,} bare Pykka actors, unsupervised.",
+        "",
+        "| what | bare Pykka | agents | ratio |",
+        "|---|---:|---:|---:|",
+        *(f"| {what} | {theirs:,.1f} | {mine:,.1f} | {mine / theirs:.3f} |" for what, theirs, mine in rows),
+        f"| stop in order, us each | - | {stop * 1e6:,.1f} | - |",
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     print(journal_report())
+    print("\n" + comeback_report())
+    print("\n" + declared(10_000, 2_000))

@@ -3,6 +3,10 @@
 Everything runs in one process, interleaved (A, B, C, A, B, C, ...), on the same trivial engine, so the ratios mean
 something even where the microseconds do not. Run `python benchmarks/transport.py [quick]`.
 
+Each table has the time that passed and the CPU time of this process, all its threads and none of the engine, both as
+medians over rounds. On a busy machine the first says little: a request that waits for a core costs what its neighbours
+cost. The second also depends on whether the engine is woken on the same core or has to be fetched on another.
+
 - *floor A*: a loop over the pipe with msgspec, answers decoded, as many requests as fit in one write
 - *floor B*: the same with one write for each request, as any client with an API has to do
 - *upstream*: `mlld-sdk` 2.0.5 from PyPI, if it is installed
@@ -11,15 +15,14 @@ something even where the microseconds do not. Run `python benchmarks/transport.p
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from _trivial import trivial_engine
 
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, Limits
@@ -35,90 +39,6 @@ from mlld_sdk.transport.engine import Engine, Limits
 PARAMS = {"script": "show @x"}
 EVENTS = 10
 LIMITS = Limits(in_flight=4096)
-
-ENGINE_C = r"""
-#include <stdlib.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-static char in[1 << 22], out[1 << 20];
-static size_t filled;
-static void flush(void) {
-    for (size_t at = 0; at < filled;) {
-        ssize_t n = write(1, out + at, filled - at);
-        if (n <= 0) _exit(1);
-        at += n;
-    }
-    filled = 0;
-}
-static void put(const char *text, size_t size) {
-    if (filled + size > sizeof out) {
-        flush();
-    }
-    memcpy(out + filled, text, size);
-    filled += size;
-}
-int main(void) {
-    size_t have = 0;
-    for (;;) {
-        ssize_t got = read(0, in + have, sizeof in - have - 1);
-        if (got <= 0) return 0;
-        have += got;
-        in[have] = 0;
-        size_t done = 0;
-        for (char *end; (end = memchr(in + done, '\n', have - done)); done = end - in + 1) {
-            *end = 0;
-            char *id_at = strstr(in + done, "\"id\":"), *events_at = strstr(in + done, "\"events\":"), line[200];
-            long long id = id_at ? atoll(id_at + 5) : 0;
-            long events = events_at ? atol(events_at + 9) : 0;
-            for (long n = 0; n < events; n++)
-                put(line, sprintf(line, "{\"event\":{\"id\":%lld,\"type\":\"state:write\",\"write\":"
-                                        "{\"path\":\"counter\",\"value\":%ld}}}\n", id, n));
-            put(line, sprintf(line, "{\"result\":{\"id\":%lld,\"output\":\"ok\"}}\n", id));
-        }
-        memmove(in, in + done, have - done);
-        have -= done;
-        flush();
-    }
-}
-"""
-
-ENGINE_PY = """
-import os, re
-find = re.compile(rb'"id":(\\d+)').search
-events = re.compile(rb'"events":(\\d+)').search
-rest = b""
-while True:
-    data = os.read(0, 65536)
-    if not data: break
-    *lines, rest = (rest + data).split(b"\\n")
-    out = []
-    for line in lines:
-        id_, many = find(line)[1], events(line)
-        for n in range(int(many[1]) if many else 0):
-            out.append(b'{"event":{"id":%b,"type":"state:write","write":{"path":"counter","value":%d}}}\\n' % (id_, n))
-        out.append(b'{"result":{"id":%b,"output":"ok"}}\\n' % id_)
-    data = b"".join(out)
-    while data: data = data[os.write(1, data):]
-"""
-
-
-@contextlib.contextmanager
-def trivial_engine() -> Iterator[list[str]]:
-    """Make the fastest engine this machine can: compiled C, or Python where there is no compiler."""
-    with tempfile.TemporaryDirectory() as place:
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        source = Path(place, "engine.c" if compiler else "engine.py")
-        source.write_text(ENGINE_C if compiler else ENGINE_PY)
-        binary = str(Path(place, "engine"))
-        if compiler and subprocess.run([compiler, "-O2", str(source), "-o", binary], check=False).returncode == 0:
-            yield [binary]
-        else:
-            Path(place, "engine.py").write_text(ENGINE_PY)
-            script = Path(binary)
-            script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -S -E '{place}/engine.py'\n")
-            script.chmod(0o755)
-            yield [binary]
 
 
 class Head(msgspec.Struct):
@@ -182,15 +102,14 @@ class Answer(msgspec.Struct):
 
 
 def ours(engine: Engine, params: dict[str, Any], take: Any) -> Callable[[int, int], None]:
-    many = windowed(
+    return windowed(
         lambda: engine.submit("process", params, timeout=30.0, on_events=take),
         lambda call: call.result().decode(Answer).output,
     )
 
-    def run(window: int, total: int) -> None:
-        if window > 1:
-            many(window, total)
-            return
+
+def ours_alone(engine: Engine, params: dict[str, Any], take: Any) -> Callable[[int, int], None]:
+    def run(_: int, total: int) -> None:
         for _ in range(total):
             engine.call("process", params, timeout=30.0, on_events=take).decode(Answer)
 
@@ -215,17 +134,42 @@ def upstream(argv: list[str], params: dict[str, Any]) -> Callable[[int, int], No
     return run
 
 
+Spent = tuple[float, float]
+"""Microseconds that passed, and microseconds of CPU time this process has used."""
+
+
+def spent(work: Callable[[], object], per: int) -> Spent:
+    """Measure what one of `per` things cost that the work consists of."""
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return (time.perf_counter() - wall) / per * 1e6, (time.process_time() - cpu) / per * 1e6
+
+
+def medians(rounds: list[Spent]) -> Spent:
+    wall, cpu = zip(*rounds, strict=True)
+    return statistics.median(wall), statistics.median(cpu)
+
+
 def interleave(
-    variants: dict[str, Callable[[int, int], None]], window: int, total: int, rounds: int
-) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    variants: dict[str, Callable[[int, int], None]], window: int, total: int, rounds: int, per: int = 1
+) -> dict[str, Spent]:
+    """Run everything by turns. The first round only warms up."""
+    found: dict[str, list[Spent]] = {name: [] for name in variants}
     for _ in range(rounds + 1):
         for name, run in variants.items():
-            gc.collect()
-            started = time.perf_counter()
-            run(window, total)
-            times[name].append((time.perf_counter() - started) / total * 1e6)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+            found[name].append(spent(functools.partial(run, window, total), total * per))
+    return {name: medians(values[1:]) for name, values in found.items()}
+
+
+def compared(found: dict[str, Spent], base: str) -> list[list[str]]:
+    """Make a row of everybody: both times, each also against the base's."""
+    (wall, cpu), rows = found[base], []
+    for name, (their_wall, their_cpu) in found.items():
+        rows.append(
+            [name, f"{their_wall:.2f}", f"{their_wall / wall:.2f}", f"{their_cpu:.2f}", f"{their_cpu / cpu:.2f}"]
+        )
+    return rows
 
 
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
@@ -251,26 +195,26 @@ def requests(argv: list[str], events: int, quick: bool, note: str = "") -> None:
     params = {**PARAMS, "events": events} if events else PARAMS
     command = EngineCommand(argv=tuple(argv))
     with Engine.start(command, limits=LIMITS) as engine:
+        take = (lambda batch: None) if events else None
         variants = {
             "floor A (batched)": raw_loop(argv, params, batched=True),
             "floor B (a write each)": raw_loop(argv, params, batched=False),
-            "ours": ours(engine, params, (lambda batch: None) if events else None),
+            "ours": ours(engine, params, take),
         }
+        alone = {"ours, `call`": ours_alone(engine, params, take)}
         theirs = upstream(argv, params)
         if theirs is not None:
             variants["upstream SDK"] = theirs
         rows = []
         for window, total in ((1, 1500), (16, 4000), (256, 8000)):
             total = total // (1 + events // 4) // (4 if quick else 1)
-            median = interleave(variants, window, total, 3 if quick else 7)
-            mine = median["ours"]
-            for name, value in median.items():
-                ratio = f"{value / mine:.2f}" if name != "ours" else "1"
-                rows.append([str(window), name, f"{value:.1f}", ratio])
+            measured = {**variants, **alone} if window == 1 else variants
+            found = interleave(measured, window, total, 3 if quick else 7)
+            rows += [[str(window), *row] for row in compared(found, "ours")]
         for run in variants.values():
             getattr(run, "close", lambda: None)()
     title = (f"Requests, {events} events each" if events else "Requests") + note
-    table(title, ["in flight", "who", "us a request", "against ours"], rows)
+    table(title, ["in flight", "who", "us a request", "against ours", "CPU us", "against ours"], rows)
 
 
 def flood(argv: list[str], quick: bool) -> None:
@@ -292,19 +236,12 @@ def flood(argv: list[str], quick: bool) -> None:
         theirs = upstream(argv, params)
         if theirs is not None:
             variants["upstream SDK"] = theirs
-        times: dict[str, list[float]] = {name: [] for name in variants}
-        for _ in range(3 if quick else 5):
-            for name, run in variants.items():
-                started = time.perf_counter()
-                run(1, 1)
-                times[name].append((time.perf_counter() - started) / total * 1e6)
+        found = interleave(variants, 1, 1, 3 if quick else 5, per=total)
         floor.close()  # type: ignore[attr-defined]
         if theirs is not None:
             theirs.close()  # type: ignore[attr-defined]
-    median = {name: statistics.median(values) for name, values in times.items()}
-    mine = median["ours, to a callback"]
-    rows = [[name, f"{value:.2f}", f"{value / mine:.2f}"] for name, value in median.items()]
-    table(f"One request, {total:,} events", ["who", "us an event", "against ours"], rows)
+    rows = compared(found, "ours, to a callback")
+    table(f"One request, {total:,} events", ["who", "us an event", "against ours", "CPU us", "against ours"], rows)
 
 
 def memory() -> int:
@@ -364,18 +301,20 @@ def children(argv: list[str], count: int) -> None:
 def restart(argv: list[str], quick: bool) -> None:
     """SIGKILL to answering again, against a bare spawn and first answer."""
     command = EngineCommand(argv=tuple(argv))
-    bare: list[float] = []
-    again: list[float] = []
+    bare: list[Spent] = []
+    again: list[Spent] = []
     for _ in range(60 if quick else 200):
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b'{"method":"process","id":1,"params":{}}\n')
-        process.stdout.readline()
-        bare.append(time.perf_counter() - started)
+        process: Any = None
+
+        def spawn() -> None:
+            nonlocal process
+            process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            )
+            process.stdin.write(b'{"method":"process","id":1,"params":{}}\n')
+            process.stdout.readline()
+
+        bare.append(spent(spawn, 1))
         process.kill()
         process.wait()
         process.stdin.close()
@@ -390,20 +329,19 @@ def restart(argv: list[str], quick: bool) -> None:
         successor: Engine | None = None
         victim = Engine.start(command, on_exit=revive)
         victim.call("process", PARAMS, timeout=30)
-        started = time.perf_counter()
-        os.kill(victim.pid, signal.SIGKILL)
-        answered.wait(10)
-        again.append(time.perf_counter() - started)
+
+        def kill_and_wait(pid: int = victim.pid, answered: threading.Event = answered) -> None:
+            os.kill(pid, signal.SIGKILL)
+            answered.wait(10)
+
+        again.append(spent(kill_and_wait, 1))
         assert successor is not None
         victim.wait(5)
         successor._exit_callbacks.clear()
         successor.close()
-    floor, ours_ = statistics.median(bare), statistics.median(again)
-    rows = [
-        ["bare spawn and first answer", f"{floor * 1e6:.0f}", "1"],
-        ["SIGKILL to answering again", f"{ours_ * 1e6:.0f}", f"{ours_ / floor:.2f}"],
-    ]
-    table("Restart of a trivial engine", ["what", "us", "against the floor"], rows)
+    found = {"bare spawn and first answer": medians(bare), "SIGKILL to answering again": medians(again)}
+    rows = compared(found, "bare spawn and first answer")
+    table("Restart of a trivial engine", ["what", "us", "against the floor", "CPU us", "against the floor"], rows)
 
 
 def main(*args: str) -> None:
