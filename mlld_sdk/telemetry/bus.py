@@ -53,14 +53,16 @@ class AlreadyAttached(ConfigurationError):
 
 
 class _Handler:
-    """One attached function, its backlog and its thread."""
+    """One attached function, its backlog and its thread.
+
+    Attributes:
+        offer: Puts an event away for it; called by whoever emits.
+    """
 
     def __init__(self, bus: "Bus", key: str, call: Sink, names: frozenset[str] | None, backlog: int) -> None:
         self.key = key
-        self.names = names
         self._bus = bus
         self._call = call
-        self._limit = backlog
         self._backlog: deque[Event] = deque()
         self._missed = 0
         self._counting = threading.Lock()
@@ -68,19 +70,9 @@ class _Handler:
         self._wake.acquire()
         self._idle = False
         self._closed = False
+        self.offer = self._make_offer(names, backlog)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
         self._thread.start()
-
-    def offer(self, event: Event) -> None:
-        if self.names is not None and name_of(event) not in self.names:
-            return
-        if len(self._backlog) >= self._limit:
-            with self._counting, contextlib.suppress(IndexError):
-                self._backlog.popleft()
-                self._missed += 1
-        self._backlog.append(event)
-        if self._idle:
-            self._signal()
 
     def close(self, timeout: float) -> None:
         """Let the thread finish its backlog, for `timeout` seconds at most."""
@@ -89,38 +81,61 @@ class _Handler:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
+    def _make_offer(self, names: frozenset[str] | None, limit: int) -> Sink:
+        # A closure: this runs once for each event and handler, in the thread of whoever emits.
+        backlog, append = self._backlog, self._backlog.append
+
+        def offer(event: Event) -> None:
+            if names is not None and event.__struct_config__.tag not in names:
+                return
+            if len(backlog) >= limit:
+                self._drop_oldest()
+            append(event)
+            if self._idle:
+                self._signal()
+
+        return offer
+
+    def _drop_oldest(self) -> None:
+        with self._counting, contextlib.suppress(IndexError):
+            self._backlog.popleft()
+            self._missed += 1
+
     def _signal(self) -> None:
-        with contextlib.suppress(RuntimeError):  # released already: the wake-up is pending
-            self._wake.release()
+        if self._wake.locked():
+            with contextlib.suppress(RuntimeError):  # released in this moment: the wake-up is pending
+                self._wake.release()
 
     def _run(self) -> None:
+        take, call = self._backlog.popleft, self._call
         while True:
-            event = self._next()
-            if event is None:
-                return
+            if self._missed:
+                event: Event = self._lagged()
+            else:
+                try:
+                    event = take()
+                except IndexError:
+                    if self._closed:
+                        return
+                    self._nap()
+                    continue
             try:
-                self._call(event)
+                call(event)
             except BaseException:  # noqa: BLE001 - whatever a handler does must not reach the emitter
                 self._bus._handler_failed(self, event, traceback.format_exc())
                 return
 
-    def _next(self) -> Event | None:
-        while True:
-            if self._missed:
-                with self._counting:
-                    missed, self._missed = self._missed, 0
-                return Lagged(at=self._bus.env.wall(), missed=missed)
-            try:
-                return self._backlog.popleft()
-            except IndexError:
-                pass
-            if self._closed:
-                return None
-            # Announce the nap before the last look, so that whoever appends after that look wakes us.
-            self._idle = True
-            if not self._backlog and not self._closed:
-                self._wake.acquire()
-            self._idle = False
+    def _lagged(self) -> Lagged:
+        with self._counting:
+            missed, self._missed = self._missed, 0
+        return Lagged(at=self._bus.env.wall(), missed=missed)
+
+    def _nap(self) -> None:
+        # Announce the nap before the last look, so that whoever appends after that look wakes us.
+        self._idle = True
+        if not self._backlog and not self._closed:
+            self._wake.acquire()
+        self._idle = False
 
 
 class Bus:
@@ -135,6 +150,7 @@ class Bus:
         self._lock = threading.Lock()
         self._handlers: tuple[_Handler, ...] = ()
         self._inline: tuple[tuple[str, Sink], ...] = ()
+        self._offers: tuple[Sink, ...] = ()
 
     def emit(self, event: Event) -> None:
         """Hand one event to everybody who listens. Costs nothing worth counting when nobody does."""
@@ -143,8 +159,8 @@ class Bus:
                 call(event)
             except Exception:  # noqa: BLE001 - a view that fails is detached, the emitter never learns of it
                 self._inline_failed(key, event, traceback.format_exc())
-        for handler in self._handlers:
-            handler.offer(event)
+        for offer in self._offers:
+            offer(event)
 
     __call__ = emit
 
@@ -167,7 +183,7 @@ class Bus:
         names = None if events is None else frozenset(_event_name(event) for event in events) | {"telemetry.lagged"}
         with self._lock:
             self._refuse_if_taken(key)
-            self._handlers += (_Handler(self, key, handler, names, backlog),)
+            self._keep((*self._handlers, _Handler(self, key, handler, names, backlog)))
 
     def attach_inline(self, key: str, handler: Sink) -> None:
         """Call `handler` in the thread that emits: for views that only count or keep, and never wait.
@@ -205,7 +221,7 @@ class Bus:
         with self._lock:
             handler = next((each for each in self._handlers if each.key == key), None)
             inline = any(each == key for each, _ in self._inline)
-            self._handlers = tuple(each for each in self._handlers if each is not handler)
+            self._keep(tuple(each for each in self._handlers if each is not handler))
             self._inline = tuple(each for each in self._inline if each[0] != key)
         if handler is not None:
             handler.close(timeout)
@@ -231,13 +247,17 @@ class Bus:
         finally:
             self.detach(key)
 
+    def _keep(self, handlers: tuple[_Handler, ...]) -> None:
+        self._handlers = handlers
+        self._offers = tuple(handler.offer for handler in handlers)
+
     def _refuse_if_taken(self, key: str) -> None:
         if key in self.handlers():
             raise AlreadyAttached(f"a handler is already attached as {key!r}", hint="detach it or choose another id")
 
     def _handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
         with self._lock:
-            self._handlers = tuple(each for each in self._handlers if each is not handler)
+            self._keep(tuple(each for each in self._handlers if each is not handler))
         self._report(handler.key, event, error)
 
     def _inline_failed(self, key: str, event: Event, error: str) -> None:
