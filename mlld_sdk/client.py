@@ -38,7 +38,7 @@ from mlld_sdk.requests import (
     seconds,
 )
 from mlld_sdk.run_log import MAX_EVENTS, History, RunLog
-from mlld_sdk.telemetry.spans import SILENT, Span, begin_request
+from mlld_sdk.telemetry.spans import Span, begin_request
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, Limits
@@ -346,11 +346,14 @@ class Client:
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
         timeout = self._patience(options)
         log = RunLog(self._max_events)
-        span = self._span(method, params)
-        with span.handing_over():
+        if self._sink is discard:
             sent_as, params = self._on_the_wire(method, params, events="all")
             call = self._submit(sent_as, params, timeout, log.push)
-        if span is not SILENT:
+        else:
+            span = self._span(method, params)
+            with span.handing_over():
+                sent_as, params = self._on_the_wire(method, params, events="all")
+                call = self._submit(sent_as, params, timeout, log.push)
             call.add_done_callback(lambda done: _end_span(span, done))
         log.follow(call, method)
         return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))

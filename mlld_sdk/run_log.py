@@ -95,6 +95,7 @@ class RunLog(History):
     """
 
     # What a log needs once somebody reads it stands in the class until then: most runs are only waited for.
+    _raw: deque[EngineEvent] | None = None
     _raw_bytes = 0
     _missed = 0  # raw events that were dropped since the last one that was decoded
     _seq = 0
@@ -110,7 +111,6 @@ class RunLog(History):
         self._limit = max_events
         self._limit_bytes = max_bytes
         self._kept = []
-        self._raw: deque[EngineEvent] = deque()
         self._lock = threading.Lock()
 
     def follow(self, call: concurrent.futures.Future[Any], method: str) -> None:
@@ -122,13 +122,16 @@ class RunLog(History):
         """Put events away and wake the readers. Never blocks."""
         super().push(events)
         with self._lock:
+            if self._raw is None:
+                self._raw = deque()
+            raw = self._raw
             for event in events:
                 if event.type in REPEATS_THE_RESULT:
                     continue
-                self._raw.append(event)
+                raw.append(event)
                 self._raw_bytes += len(event.line)
-                while len(self._raw) > self._limit or self._raw_bytes > self._limit_bytes:
-                    self._raw_bytes -= len(self._raw.popleft().line)
+                while len(raw) > self._limit or self._raw_bytes > self._limit_bytes:
+                    self._raw_bytes -= len(raw.popleft().line)
                     self._missed += 1
         if self._wakers:
             self._wake()
@@ -203,9 +206,10 @@ class RunLog(History):
         over = (
             self._call is not None and self._call.done()
         )  # asked first: whatever was before the outcome is here by now
-        while self._raw:
+        raw = self._raw
+        while raw:
             self._skip_missed()
-            event = self._raw.popleft()
+            event = raw.popleft()
             self._raw_bytes -= len(event.line)
             body = _body(event)
             if body is None:

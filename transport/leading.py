@@ -29,9 +29,9 @@ from mlld_sdk.transport.reading import NEVER, Reading
 
 __all__ = ["LEASE", "Leading"]
 
-LEASE = 0.002
+LEASE = 0.005
 """Seconds the pipe may be left to a thread that has just waited for an answer. What nobody waits for meanwhile is late
-by no more than this."""
+by no more than this, which is also how long the interpreter may leave one thread waiting for another."""
 
 
 class Leading(Reading):

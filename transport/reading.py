@@ -140,6 +140,7 @@ class Reading:
         # Nobody is to be told, nothing is at an end: most answers only go into their future.
         quiet = not (self._observed or self._retired or signalled)
         batches: dict[Call, list[EngineEvent]] = {}
+        seen = 0
         last_id: Any = None
         batch: list[EngineEvent] | None = None
         for head, line in zip(decoded.heads, decoded.lines, strict=True):
@@ -155,24 +156,18 @@ class Reading:
                     call.has_started = True
                     wanted = call._on_events is not None and call._given_up is None
                     batch = batches.setdefault(call, []) if wanted else None
-                self._events += 1
+                seen += 1
                 if batch is not None:
                     event.line = line
                     batch.append(event)
                 continue
+            if seen:
+                self._events += seen
+                seen = 0
             last_id = None
             result = head.result
             plain = type(result) is ResultHead and head.id is msgspec.UNSET
             request_id = result.id if plain else head.request_id  # type: ignore[union-attr]
-            if quiet and plain and not batches and result.error is None and type(request_id) is int:  # type: ignore[union-attr]
-                call = pending.pop(request_id, None)
-                if call is None:
-                    self._unknown += 1
-                else:
-                    self._finished_calls += 1
-                    call._on_events = None  # who takes the events often holds the call: no cycle for the collector
-                    call._finish(Reply(line), None)
-                continue
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
                 self._unknown += 1
@@ -184,8 +179,13 @@ class Reading:
             error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
             if error is not None:
                 self._failed(call, error)
-            else:
+            elif not quiet:
                 self._settle(call, Reply(line), None)
+            elif pending.pop(request_id, None) is not None:
+                self._finished_calls += 1
+                call._on_events = None  # who takes the events often holds the call: no cycle for the collector
+                call._finish(Reply(line), None)
+        self._events += seen
         for call, events in batches.items():
             self._deliver(call, events)
         if decoded.heads or decoded.dropped:
