@@ -1,5 +1,6 @@
 """The runtime: one supervision tree in one process, with everything its agents share."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -408,6 +409,7 @@ class Runtime:
             self._budget.sleep_idle()
             services.settle_again()
             try:
+                self.history.write_down(services.journal)
                 kinds = services.journal.unfinished_kinds()
             except MlldError:
                 continue  # the journal tells by itself that it is not well
@@ -454,6 +456,9 @@ class Runtime:
         if self._system is not None:
             self._system.stop()
         if self._journal is not None:
+            self.bus.detach("history-keeper")  # it writes down the last crashes first
+            with contextlib.suppress(MlldError):  # it has told that it is not well
+                self.history.write_down(self._journal)
             self._journal.close()
         if self._rounds is not None:
             self._rounds.join()

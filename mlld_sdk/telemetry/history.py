@@ -1,7 +1,8 @@
 """What happened lately, ready to be asked: the last events, and a crash report for every failure.
 
-A view of the one stream and of nothing else: reading it messages nobody. It keeps as much as it is told to in memory,
-and with a journal it keeps crash reports across restarts of the program.
+A view of the one stream and of nothing else: reading it messages nobody. It keeps as much as it is told to in memory.
+With a journal the story goes on after a restart of the program: crash reports are written down at once, and what
+happened to the tree (`STORY`) a second later at most, into the journal's bounded ring.
 """
 
 import contextlib
@@ -34,6 +35,18 @@ KEPT: Final = 10_000
 CRASHES: Final = 1_000
 STDERR_LINES: Final = 20
 ENGINES_REMEMBERED: Final = 1_000
+
+STORY: Final = ("child.", "supervisor.", "breaker.", "operator.", "orphans.", "journal.", "engine.exited", "zombie.")
+"""Beginnings of the names of events that are kept across restarts; what happened to runs the journal knows anyway."""
+
+CHAPTER: Final = 500
+"""Most events of the story that wait to be written down; in a storm the oldest are not."""
+
+REMEMBERED: Final = 5_000
+"""Newest records of the journal's ring that are taken over at the start."""
+
+TOO_LONG: Final = ("trace", "stderr_tail")
+"""Fields that are not repeated in the story; the crash report has them."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +152,8 @@ class History:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._lock = threading.Lock()
-        self._events: deque[tuple[int, Event]] = deque(maxlen=kept)
+        self._events: deque[tuple[int, Event | Told]] = deque(maxlen=kept)
+        self._chapter: deque[tuple[int, Event]] = deque(maxlen=CHAPTER)
         self._crashes: deque[CrashReport] = deque(maxlen=CRASHES)
         self._engines: dict[str, EngineView] = {}
         self._ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
@@ -166,6 +180,8 @@ class History:
         with self._lock:
             self._n += 1
             self._events.append((self._n, event))
+            if name_of(event).startswith(STORY):
+                self._chapter.append((self._n, event))
             note = self._notes.get(type(event))
             if note is not None:
                 note(event)
@@ -219,20 +235,44 @@ class History:
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def remember(self, journal: Journal) -> None:
-        """Take over the crash reports an earlier life of the program has kept."""
-        after = 0
+        """Take over the crash reports and the story an earlier life of the program has kept."""
+        try:
+            after = max(0, _last_number(journal) - REMEMBERED)
+        except MlldError:
+            return  # a journal that cannot be read says so by itself
         while True:
             try:
                 records = journal.events(after=after, limit=CRASHES)
             except MlldError:
-                return  # a journal that cannot be read says so by itself
+                return
             for record in records:
                 if record.name == "crash" and isinstance(record.data, msgspec.Raw):
                     with contextlib.suppress(msgspec.MsgspecError):  # kept by a version that knew other fields
                         self._crashes.append(msgspec.json.decode(record.data, type=CrashReport))
+                if record.name == "story" and isinstance(record.data, msgspec.Raw):
+                    with contextlib.suppress(msgspec.MsgspecError):
+                        self._resume(msgspec.json.decode(record.data, type=list[Told]))
             if len(records) < CRASHES:
                 return
             after = records[-1].n
+
+    def write_down(self, journal: Journal) -> None:
+        """Write down what has happened to the tree since the last time; the runtime does so once a second.
+
+        Raises:
+            JournalError: The journal takes nothing; what was to be written is lost, and stays in memory.
+        """
+        with self._lock:
+            chapter = [_told(n, event) for n, event in self._chapter]
+            self._chapter.clear()
+        if chapter:
+            brief = [
+                msgspec.structs.replace(
+                    told, fields={name: value for name, value in told.fields.items() if name not in TOO_LONG}
+                )
+                for told in chapter
+            ]
+            journal.append_event("story", msgspec.to_builtins(brief))
 
     def keeper(self, journal: Journal) -> Callable[[Event], None]:
         """Make a handler that keeps each crash report in the journal; attach it with a thread of its own."""
@@ -279,6 +319,12 @@ class History:
     def _supervisor_gave_up(self, event: SupervisorGaveUp) -> None:
         self._crashes.append(_gave_up(event))
 
+    def _resume(self, chapter: list[Told]) -> None:
+        with self._lock:
+            for told in chapter:
+                self._n += 1
+                self._events.append((self._n, told))
+
     def _report(self, event: ChildFailure) -> CrashReport:
         runs = tuple(
             run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
@@ -313,7 +359,23 @@ class History:
         return None
 
 
-def _told(n: int, event: Event) -> Told:
+def _last_number(journal: Journal) -> int:
+    """Find the number of the newest record of the common stream, which has no gaps at its end."""
+    low, high = 0, 1
+    while journal.events(after=high - 1, limit=1):
+        low, high = high, high * 2
+    while low < high - 1:
+        middle = (low + high) // 2
+        if journal.events(after=middle - 1, limit=1):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _told(n: int, event: Event | Told) -> Told:
+    if isinstance(event, Told):
+        return msgspec.structs.replace(event, n=n)
     return Told(n=n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
 
 
