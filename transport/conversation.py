@@ -89,7 +89,7 @@ class Conversation(Leading):
         Such a caller reads the engine's pipe itself, which saves two changes of thread; `on_events` is then called on
         the caller's thread.
         """
-        if self._pending or self._retired or self._reactor.is_current or not self._take_read_lock():
+        if self._pending or self._retired or self._reactor.ident == get_ident() or not self._take_read_lock():
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
         try:
             call = self._admit(method, params, timeout, on_events, Call)
