@@ -56,6 +56,12 @@ def crash_report(crash: dict[str, Any]) -> str:
         lines.append(f"  lived     {duration(crash['lived'])}")
     if crash.get("runs"):
         lines.append(f"  took      runs {', '.join(crash['runs'])}; they go on with the next incarnation")
+    if crash.get("last_message") or crash.get("queued"):
+        handling = f"was handling {shorten(crash['last_message'])}" if crash.get("last_message") else ""
+        refused = f"{crash['queued']} waiting messages were refused" if crash.get("queued") else ""
+        lines.append(f"  mailbox   {'; '.join(part for part in (handling, refused) if part)}")
+    if crash.get("checkpoint"):
+        lines.append(f"  cache     last answer kept {ago(crash['checkpoint'])}")
     if crash.get("last_step"):
         lines.append(f"  progress  last step finished {ago(crash['last_step'])}")
     decided = f"  decision  {crash['decision']}" + (f" by {crash['blame']}" if crash.get("blame") else "")

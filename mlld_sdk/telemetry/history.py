@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from mlld_sdk.actors.events import ActorExited
+from mlld_sdk.checkpointing import CheckpointMissed
 from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Event, name_of
 from mlld_sdk.journal import Journal
@@ -106,6 +108,9 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
         engine: How its engine ended, if one did within a moment before.
         runs: Runs that lost their owner with it.
         last_step: When it last finished a step, wall-clock seconds.
+        last_message: What its actor was handling, as its class describes messages.
+        queued: Messages that waited for it and were refused.
+        checkpoint: When it last kept an answer in the cache of finished model calls, wall-clock seconds.
     """
 
     crash_id: str
@@ -125,6 +130,9 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineEnd | None = None
     runs: tuple[str, ...] = ()
     last_step: float | None = None
+    last_message: str = ""
+    queued: int = 0
+    checkpoint: float | None = None
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +166,8 @@ class History:
         self._engines: dict[str, EngineView] = {}
         self._ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
         self._wedged: dict[str, float] = {}
+        self._actor_ends: dict[str, ActorExited] = {}
+        self._kept: dict[str, float] = {}
         self._lost: deque[tuple[float, str, str]] = deque(maxlen=100)
         self._last_step: dict[str, float] = {}
         self._n = 0
@@ -166,6 +176,8 @@ class History:
             EngineStarted: self._engine_started,
             EngineExited: self._engine_exited,
             OwnerDied: self._owner_died,
+            ActorExited: self._actor_exited,
+            CheckpointMissed: self._answer_kept,
             StepFinished: self._step_finished,
             ChildWedged: self._child_wedged,
             ChildStarted: self._child_started,
@@ -302,9 +314,14 @@ class History:
         self._lost.append((event.at, event.owner, event.run_id))
 
     def _step_finished(self, event: StepFinished) -> None:
-        self._last_step[event.run_id] = event.at
-        while len(self._last_step) > ENGINES_REMEMBERED:
-            del self._last_step[next(iter(self._last_step))]
+        _remember(self._last_step, event.run_id, event.at)
+
+    def _actor_exited(self, event: ActorExited) -> None:
+        if not event.normal:  # what its supervisor makes of it comes next
+            _remember(self._actor_ends, event.actor, event)
+
+    def _answer_kept(self, event: CheckpointMissed) -> None:
+        _remember(self._kept, event.agent, event.at)
 
     def _child_wedged(self, event: ChildWedged) -> None:
         self._wedged[event.path] = event.idle
@@ -329,6 +346,7 @@ class History:
         runs = tuple(
             run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
         )
+        end = self._actor_ends.pop(event.path, None)
         return CrashReport(
             crash_id=event.crash_id,
             at=event.at,
@@ -346,6 +364,9 @@ class History:
             wedged_for=self._wedged.get(event.path),
             engine=self._engine_end(event),
             runs=runs,
+            last_message=end.last_message if end else "",
+            queued=end.queued if end else 0,
+            checkpoint=self._kept.get(event.path),
             last_step=max((self._last_step[run] for run in runs if run in self._last_step), default=None),
         )
 
@@ -357,6 +378,13 @@ class History:
             if label.rpartition("-")[0] == event.path:
                 return end
         return None
+
+
+def _remember(kept: dict[str, Any], key: str, value: Any) -> None:
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > ENGINES_REMEMBERED:
+        del kept[next(iter(kept))]
 
 
 def _last_number(journal: Journal) -> int:

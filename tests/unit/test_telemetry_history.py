@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.events import ActorExited
+from mlld_sdk.checkpointing import CheckpointMissed
+from mlld_sdk.cli.words import crash_report
 from mlld_sdk.journal import Journal, Limits
-from mlld_sdk.supervision.events import ChildExited, ChildStarted
+from mlld_sdk.journal.events import OwnerDied, StepFinished
+from mlld_sdk.supervision.events import BudgetView, ChildExited, ChildStarted
 from mlld_sdk.telemetry import SpanStarted
 from mlld_sdk.telemetry.history import CHAPTER, History, _last_number
 from mlld_sdk.testing import eventually
+from mlld_sdk.transport.events import EngineExited, EngineStarted
 
 
 class Brittle(Actor):
@@ -101,3 +107,47 @@ def test_a_failure_of_a_child_that_ended_as_it_should_is_no_crash() -> None:
     for kind in ("normal", "shutdown"):
         history(ChildExited(at=0.0, path="root/a", incarnation=1, kind=kind, reason="done", decision="stop"))
     assert history.crashes() == []
+
+
+def test_a_crash_report_is_put_together_from_the_events_around_it() -> None:
+    history = History()
+    history(CheckpointMissed(at=90.0, agent="root/a", function="ask", key="k"))
+    history(StepFinished(at=95.0, run_id="r1", position="1", name="ask", attempt=1))
+    history(EngineStarted(at=80.0, engine="root/a-7", pid=42, command="mlld"))
+    history(
+        EngineExited(
+            at=99.5, engine="root/a-7", pid=42, reason="died", signal=9, out_of_memory=True, stderr_tail="one\ntwo"
+        )
+    )
+    history(OwnerDied(at=99.6, run_id="r1", kind="root/a", owner="root/a#3", reason="it died"))
+    history(
+        ActorExited(at=99.9, actor="root/a", epoch=3, kind="A", reason="x", normal=False, last_message="Go", queued=2)
+    )
+    history(
+        ChildExited(
+            at=100.0,
+            path="root/a",
+            incarnation=1,
+            kind="crash",
+            reason="x",
+            decision="wait",
+            next_attempt_in=1.5,
+            budget=BudgetView(1, 3, 5.0),
+            crash_id="c0ffee",
+            blame="root",
+        )
+    )
+    report = history.crash("c0ffee")
+    assert report is not None
+    assert report.engine is not None
+    assert (report.engine.exit, report.engine.out_of_memory, report.engine.stderr_tail) == (
+        "SIGKILL",
+        True,
+        ("one", "two"),
+    )
+    assert (report.runs, report.last_step, report.checkpoint) == (("r1",), 95.0, 90.0)
+    assert (report.last_message, report.queued) == ("Go", 2)
+    assert (report.decision, report.next_attempt_in, report.blame) == ("wait", 1.5, "root")
+    printed = crash_report(msgspec.to_builtins(report))
+    for said in ("c0ffee", "SIGKILL, memory ran out?", "| two", "runs r1", "was handling Go; 2 waiting", "1 of 3"):
+        assert said in printed
