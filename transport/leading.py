@@ -116,10 +116,10 @@ class Leading(Reading):
             limit = call.deadline if until is None else min(until, call.deadline)
             while not (call._done or self._eof or self._finish_wanted):
                 left = limit - self._now()
+                if seat.wait(left):  # once at least: who asks again and again, without waiting, has the lease too
+                    self._read()
                 if left <= 0:
                     break
-                if seat.wait(left):
-                    self._read()
         finally:
             self._leading = self._reader = None
             if lend and not self._lent:

@@ -228,7 +228,7 @@ class Seat:
     def wait(self, limit: float) -> bool:
         """Wait until the engine has said something (true), the bell was rung or the time is over."""
         heard = False
-        for fd, _ in self._poll.poll(min(limit, _LONGEST_WAIT) * 1000 + 1):
+        for fd, _ in self._poll.poll(min(limit, _LONGEST_WAIT) * 1000 + 1 if limit > 0 else 0):
             if fd == self._fd:
                 heard = True
             else:

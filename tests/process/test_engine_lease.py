@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import threading
@@ -57,6 +58,18 @@ def test_a_window_of_calls_is_answered_on_the_thread_that_waits(engine: Engine) 
         window.append((later, ask(engine, later)))
     assert all(call.result().payload == {"n": number} for number, call in window)
     assert not engine._watched  # all the while
+
+
+def test_who_asks_again_and_again_without_waiting_gets_the_answer(engine: Engine) -> None:  # T-8 T-12
+    calls = [ask(engine, number) for number in range(5)]
+
+    def answered() -> bool:
+        with contextlib.suppress(TimeoutError):
+            return calls[-1].result(0).payload == {"n": 4}
+        return False
+
+    eventually(answered)
+    assert all(call.done() for call in calls)
 
 
 def in_a_thread(engine: Engine, calls: list[Call]) -> None:
