@@ -16,29 +16,35 @@ PAGE = Path(__file__).with_name("reference.md")
 
 GROUPS = {
     "Running a tree": ["Runtime", "Env"],
-    "Agents, runs and steps": [
-        "Agent", "AgentHandle", "Job", "AsyncJob", "RunHandle", "Recycle",
-    ],
+    "Agents, runs and steps": ["Agent", "AgentHandle", "Job", "AsyncJob", "RunHandle", "Recycle"],
     "Pools": ["Pool", "PoolHandle", "Checkout"],
     "Declaring supervision": [
-        "child", "one_for_one", "one_for_all", "rest_for_one", "dynamic", "budget", "circuit_breaker", "wedge",
-        "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec",
+        "child", "one_for_one", "one_for_all", "rest_for_one", "dynamic", "partitioned", "budget", "circuit_breaker",
+        "wedge", "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec",
     ],
-    "The journal": ["Journal", "Retention"],
-    "The client": ["Client", "AsyncClient", "ProcessHandle", "ExecuteHandle", "labeled", "trusted", "untrusted"],
+    "Actors": ["Actor", "ActorSystem", "StopAgent", "EscalateFailure"],
+    "The journal and the checkpoints": ["Journal", "Retention", "Checkpoints"],
+    "The client": [
+        "Client", "AsyncClient", "ProcessHandle", "ExecuteHandle", "AsyncProcessHandle", "AsyncExecuteHandle",
+        "labeled", "trusted", "untrusted",
+    ],
     "Functions on a default client": [
         "process", "process_result", "process_async", "execute", "execute_async", "analyze", "sign", "verify",
-        "sign_content", "fs_status", "close",
+        "sign_content", "fs_status", "close", "default_client", "set_default_client",
     ],
     "Engines": ["check_engines"],
     "Results": [
         "ExecuteResult", "StateWrite", "Metrics", "Effect", "GuardDenial", "HandleEvent", "LabeledValue",
-        "AnalyzeResult", "AnalysisError", "Executable", "Import", "Guard", "Needs", "ContentSignature",
-        "FileVerifyResult", "FilesystemStatus",
+        "SessionWrite", "SessionFinalState", "Streaming", "TraceEvent",
+        "AnalyzeResult", "AnalysisError", "Executable", "Import", "Guard", "Needs", "Variable",
+        "ContentSignature", "FileVerifyResult", "FilesystemStatus",
     ],
     "Errors": [
-        "MlldError", "ConfigurationError", "InfrastructureError", "TaskError", "StepFailed", "RunFailed",
-        "RunCancelled", "JobCancelled", "AgentUnavailable", "NoEngineFree",
+        "MlldError", "ConfigurationError", "InfrastructureError", "TaskError",
+        "StepFailed", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable", "BreakerOpen", "NoEngineFree",
+        "ScriptError", "InvalidRequest", "NoLiveCheckpoint", "TruncatedResult", "TruncationWarning",
+        "CallTimeout", "CallCancelled", "EngineDied", "EngineClosed", "EngineCoolingDown", "EngineOverloaded",
+        "CommandNotFound", "ChildNotFound", "ChildUnavailable",
     ],
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ A block marked `python no-run` only has to compile: it shows a part of something
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,35 @@ def test_a_code_block_runs(code: str, runs: bool, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def commands() -> list[str]:
+    """List the commands of the README that need no other machine: those of `make` are what a fresh clone is for."""
+    shown = re.findall(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line.partition("#")[0].strip() for block in shown for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
+    program, *words = shlex.split(command)
+    assert program == "mlld-otp"
+    done = subprocess.run(
+        [sys.executable, "-m", "mlld_sdk", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_target_the_pages_name_is_in_the_makefile() -> None:
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
+    word = re.compile(r"(?:`|^)make ([a-z-]+)(?:`|  )", re.MULTILINE)
+    named = {target for page in pages for target in word.findall(page.read_text())}
+    assert named <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
