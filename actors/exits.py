@@ -6,6 +6,7 @@ holds an exception or a traceback object, only text, so it can be kept, compared
 
 import linecache
 import traceback
+from types import TracebackType
 from typing import Any, ClassVar
 
 import msgspec
@@ -148,7 +149,8 @@ def _text_of(error: BaseException) -> str:
 
 def _trace_of(error: BaseException) -> str:
     try:
-        if error.__cause__ is None and error.__context__ is None and not hasattr(error, "__notes__"):
+        alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, BaseExceptionGroup)
+        if alone and not hasattr(error, "__notes__"):
             return _plain_trace(error)[-TRACE_LIMIT:]
         return "".join(traceback.format_exception(error, limit=-TRACE_FRAMES))[-TRACE_LIMIT:]
     except Exception as second:  # noqa: BLE001 - see above
@@ -157,12 +159,35 @@ def _trace_of(error: BaseException) -> str:
 
 def _plain_trace(error: BaseException) -> str:
     """Format the trace of an exception that stands alone, much faster than the standard library: restarts count."""
-    frames = list(traceback.walk_tb(error.__traceback__))[-TRACE_FRAMES:]
-    lines = ["Traceback (most recent call last):\n"]
-    for frame, number in frames:
-        code = frame.f_code
-        lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}\n')
-        source = linecache.getline(code.co_filename, number, frame.f_globals).strip()
+    frames: list[TracebackType] = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append(step)
+        step = step.tb_next
+    parts = ["Traceback (most recent call last):\n"]
+    for step in frames[-TRACE_FRAMES:]:
+        code = step.tb_frame.f_code
+        file, number = code.co_filename, step.tb_lineno
+        lines = linecache.getlines(file, step.tb_frame.f_globals)
+        source = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+        parts.append(f'  File "{file}", line {number}, in {code.co_name}\n')
         if source:
-            lines.append(f"    {source}\n")
-    return "".join([*lines, *traceback.format_exception_only(error)])
+            parts.append(f"    {source}\n")
+    if isinstance(error, _SAY_MORE):
+        parts += traceback.format_exception_only(error)
+    else:
+        text = str(error)
+        parts.append(f"{_name_of(error)}: {text}\n" if text else f"{_name_of(error)}\n")
+    return "".join(parts)
+
+
+_SAY_MORE = (SyntaxError, NameError, AttributeError, ImportError)
+"""Exceptions whose last lines say more than type and text."""
+
+
+def _name_of(error: BaseException) -> str:
+    """Name the type of an exception as Python itself does."""
+    kind = type(error)
+    return (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )

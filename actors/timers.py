@@ -9,6 +9,7 @@ import threading
 from _thread import TIMEOUT_MAX, allocate_lock
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Any
 
 LINGER = 2.0
@@ -94,6 +95,7 @@ class Timers:
     """Runs quick callables at their time, in one thread that exists only while there are timers."""
 
     def __init__(self, now: Callable[[], float], failed: Callable[[BaseException], object], thread_name: str) -> None:
+        self._now = now
         self._heap = TimerHeap(now)
         self._failed = failed
         self._name = thread_name
@@ -101,6 +103,8 @@ class Timers:
         self._bell.acquire()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._looks_at = inf
+        """When the thread will look at the heap by itself; as long as it is awake, everybody rings."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -108,8 +112,10 @@ class Timers:
 
     def after(self, delay: float, action: Callable[[], object]) -> Timer:
         """Run `action()` after `delay` seconds of the env's clock. It must be quick and must not block."""
-        timer, is_first = self._heap.add(delay, action)
-        if is_first or self._thread is None:
+        timer = self._heap.add(delay, action)[0]
+        # Most timers are limits that are called off long before they are due: no reason to wake a thread that will
+        # look in time. (If it should have looked by now, a test has moved the clock.)
+        if not self._now() < self._looks_at <= timer.due:
             self.wake()
         return timer
 
@@ -150,7 +156,10 @@ class Timers:
             for action in self._heap.take_due():
                 self._do(action)
             left = self._heap.next_in()
-            rung = self._bell.acquire(True, LINGER if left is None else min(left, TIMEOUT_MAX))
+            pause = LINGER if left is None else min(left, TIMEOUT_MAX)
+            self._looks_at = self._now() + pause
+            rung = self._bell.acquire(True, pause)
+            self._looks_at = inf  # before the heap is looked at: who adds from now on rings
             with self._lock:
                 if self._closed or (not rung and left is None and not len(self._heap)):
                     self._thread = None

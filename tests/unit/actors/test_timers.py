@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import floats
@@ -116,4 +117,43 @@ def test_an_earlier_timer_overtakes_a_later_one() -> None:
     timers.wake()
     assert done.wait(10)
     assert fired == ["early", "late"]
+    timers.close(5)
+
+
+def test_a_timer_that_is_due_before_the_thread_looks_again_wakes_it() -> None:
+    clock = Clock()
+    fired: list[str] = []
+    timers = Timers(clock, fired.append, "test-timers-early")
+    timers.after(60, lambda: fired.append("late"))
+    eventually(lambda: clock.time < timers._looks_at <= clock.time + 60)
+    timers.after(0, lambda: fired.append("at once"))
+    eventually(lambda: fired == ["at once"])
+    timers.close(5)
+
+
+def test_a_limit_that_is_called_off_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(Clock(), lambda _: None, "test-timers-limit")
+    timers.after(30, lambda: None).cancel()
+    rung: list[str] = []
+
+    def rings() -> bool:
+        rung.clear()
+        timers.after(30, lambda: None).cancel()
+        return bool(rung)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timers, "wake", lambda: rung.append("rung"))
+        eventually(lambda: not rings())  # once its thread has gone to sleep
+    timers.close(5)
+
+
+def test_a_timer_added_after_a_test_moved_the_clock_is_seen() -> None:
+    clock = Clock()
+    fired: list[str] = []
+    timers = Timers(clock, fired.append, "test-timers-jump")
+    timers.after(60, lambda: None)
+    eventually(lambda: timers._looks_at <= clock.time + 60)
+    clock.time += 1_000
+    timers.after(0, lambda: fired.append("now"))
+    eventually(lambda: fired == ["now"])
     timers.close(5)
