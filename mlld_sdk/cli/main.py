@@ -1,6 +1,7 @@
 """The words of the command line, and what becomes of errors.
 
-Exit status: 0 done; 1 it failed, the reason is on stderr; 2 the words were wrong; 3 `tree`: the tree is not healthy;
+Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found something broken; 2 the words were wrong;
+3 `tree`: the tree is not healthy;
 `run`: 0 all stopped in order, 75 something had to be killed, 1 the root gave up.
 """
 
