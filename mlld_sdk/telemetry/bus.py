@@ -28,12 +28,12 @@ class HandlerDetached(Event, frozen=True, tag="telemetry.handler_detached"):
     Attributes:
         handler: The id it was attached under.
         error: Its traceback.
-        event: Name of the event it could not handle.
+        during: Name of the event it could not handle.
     """
 
     handler: str
     error: str
-    event: str
+    during: str
 
 
 class Lagged(Event, frozen=True, tag="telemetry.lagged"):
@@ -266,7 +266,7 @@ class Bus:
         self._report(key, event, error)
 
     def _report(self, key: str, event: Event, error: str) -> None:
-        self.emit(HandlerDetached(at=self.env.wall(), handler=key, error=error, event=name_of(event)))
+        self.emit(HandlerDetached(at=self.env.wall(), handler=key, error=error, during=name_of(event)))
 
 
 def _event_name(event: type[Event] | str) -> str:

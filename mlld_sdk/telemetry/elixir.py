@@ -86,7 +86,7 @@ class Translator:
                 about = {"key": event.key, "function": event.function, "agent": event.agent}
                 return ElixirEvent(name=("mlld", "cache", what), measurements={}, metadata=about)
             case HandlerDetached():
-                about = {"handler_id": event.handler, "event_name": event.event, "reason": event.error}
+                about = {"handler_id": event.handler, "event_name": event.during, "reason": event.error}
                 return ElixirEvent(name=("telemetry", "handler", "failure"), measurements={}, metadata=about)
         return None
 

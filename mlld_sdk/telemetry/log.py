@@ -84,7 +84,10 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log") -> None:
     log = logger if logger is not None else structlog.get_logger("mlld_sdk")
 
     def write(event: Event) -> None:
-        getattr(log, level_of(event))(name_of(event), **fields_of(event))
+        fields = fields_of(event)
+        if "event" in fields:  # structlog's own word for the name, which an event from elsewhere may use as well
+            fields["event_"] = fields.pop("event")
+        getattr(log, level_of(event))(name_of(event), **fields)
 
     bus.attach(key, write)
 

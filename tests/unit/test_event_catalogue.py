@@ -19,6 +19,8 @@ def test_names_are_nouns_with_verbs_and_nobody_shares_one() -> None:  # EV-3
         assert re.fullmatch(r"[a-z]+\.[a-z_]+", name), name
         assert issubclass(kind, Event)
         assert kind.__doc__, name
+        taken = {"event", "level", "type", "timestamp", "n"} & set(kind.__struct_fields__)
+        assert not taken, f"{name} has a field that log lines need for themselves: {taken}"
 
 
 def test_the_page_lists_every_event_as_it_is_now() -> None:

@@ -56,7 +56,7 @@ def test_a_handler_that_raises_is_detached_and_reported_and_others_go_on(bus: Bu
     bus.attach("broken", broken)
     bus.emit(tick(1))
     report = eventually(lambda: next((event for event in seen if isinstance(event, HandlerDetached)), None))
-    assert (report.handler, report.event) == ("broken", "test.ticked")
+    assert (report.handler, report.during) == ("broken", "test.ticked")
     assert "broken on purpose" in report.error
     bus.emit(tick(2))
     bus.detach("good")

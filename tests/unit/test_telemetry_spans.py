@@ -110,7 +110,7 @@ def test_events_have_the_elixir_sdks_names() -> None:
         pass
     bus.emit(CheckpointHit(at=0, agent="root/a", function="ask", key="k1"))
     bus.emit(CheckpointMissed(at=0, agent="root/a", function="ask", key="k2"))
-    bus.emit(HandlerDetached(at=0, handler="h", error="boom", event="run.failed"))
+    bus.emit(HandlerDetached(at=0, handler="h", error="boom", during="run.failed"))
     bus.close()
     assert [str(event) for event in found] == [
         *(f"[:mlld, :{name}, :{what}]" for name in ("process", "execute", "analyze") for what in ("start", "stop")),
