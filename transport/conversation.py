@@ -122,14 +122,10 @@ class Conversation(Leading):
         if self._ending is not None:
             raise self._refusal()
         pending, limits = self._pending, self.limits
-        if not pending:
-            self._owner = get_ident()
-        elif len(pending) >= limits.in_flight:
+        if len(pending) >= limits.in_flight:
             raise EngineOverloaded(
                 f"{self.label} has {len(pending)} requests in flight", hint="wait for some, or raise Limits.in_flight"
             )
-        elif self._owner != get_ident():
-            self._owner = 0
         if self._outgoing.backlog > limits.queued_bytes:
             raise EngineOverloaded(
                 f"{self.label} does not read: {self._outgoing.backlog} bytes wait",
@@ -142,6 +138,10 @@ class Conversation(Leading):
         call = kind(self, request_id, method, line, now, deadline, on_events)  # type: ignore[arg-type]
         if type(params) is dict and "timeoutMs" in params:
             call._has_engine_timeout = True
+        if not pending:
+            self._owner = get_ident()
+        elif self._owner != get_ident():
+            self._owner = 0
         pending[request_id] = call
         # The end may have emptied `pending` just before; then nobody else will answer this one.
         if self._finished and pending.pop(request_id, None) is not None:
@@ -151,7 +151,7 @@ class Conversation(Leading):
     def _send(self, call: Call) -> None:
         if call.deadline < self._next_deadline:
             self._watch_deadline(call.deadline)
-        if self._lent and self._owner:
+        if self._lent and self._lent == self._owner:
             if len(self._pending) > 1:
                 self._leave(call._line)
             else:

@@ -40,7 +40,7 @@ class Leading(Reading):
     def __init__(self, child: Child, *, label: str, limits: Limits, reactor: Reactor, env: Env, sink: Sink) -> None:
         super().__init__(child, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._watched = True
-        self._lent = False
+        self._lent = 0  # the thread that has the lease
         self._led_at = -NEVER
         # The only thread with calls in flight, 0 if there are several or somebody else is concerned. A hint: when two
         # threads begin at once it may name one of them, and the other's call is then late by a lease.
@@ -139,10 +139,10 @@ class Leading(Reading):
     @property
     def _is_kept(self) -> bool:
         """Whether the thread that has the lease is the only one concerned, so that it may keep the pipe."""
-        return self._lent and self._owner == get_ident()
+        return self._lent == self._owner == get_ident()
 
     def _lend(self) -> None:
-        self._lent = True
+        self._lent = get_ident()
         self._reactor.call_at(self._reactor.now() + LEASE, self._lease_over)
 
     def _leave(self, line: bytes) -> None:
@@ -152,7 +152,7 @@ class Leading(Reading):
             self._outgoing.flush()
 
     def _lease_over(self) -> None:
-        self._lent = False  # first: who sees it still set has queued its line before we look
+        self._lent = 0  # first: who sees it still set has queued its line before we look
         self._outgoing.flush()
         if self._pending:
             self._watch()

@@ -111,6 +111,12 @@ def test_a_lease_ends_as_soon_as_anybody_else_waits(
     eventually(lambda: all(call.done() for call in calls))
 
 
+def test_a_lease_is_one_threads_alone(engine: Engine) -> None:  # T-12
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(ask, engine, 7).result()
+    eventually(call.done)  # although nobody waits for it
+
+
 def test_a_leased_call_is_withdrawn_expires_and_dies_like_any_other(engine: Engine) -> None:  # T-8 T-15 T-16
     hanging = engine.submit("process", do("hang"), timeout=None)
     unwritten = engine.submit("process", do("hang"), timeout=None)
