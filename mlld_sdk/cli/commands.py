@@ -235,10 +235,10 @@ def demo(options: Namespace) -> int:
     if options.name == "recovery":
         from mlld_sdk.demo.recovery import main
 
-        return main(options.engine, options.picture)
+        return main(options.engine, options.picture or Path("recovery.svg"))
     from mlld_sdk.demo.stage import perform
 
-    return perform(import_module(f"mlld_sdk.demo.{options.name}").play, options.engine)
+    return perform(import_module(f"mlld_sdk.demo.{options.name}").play, options.engine, options.picture)
 
 
 def run(options: Namespace) -> int:

@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     one.epilog = "\n".join(f"{name:9} {what}" for name, what in DEMOS.items())
     one.add_argument("name", nargs="?", choices=list(DEMOS), default="recovery")
     one.add_argument("--engine", choices=["live", "bridge", "embedded"], default="embedded")
-    one.add_argument("--picture", type=Path, default=Path("recovery.svg"), help="where that of `recovery` goes (SVG)")
+    one.add_argument("--picture", type=Path, help="where the picture of `recovery` or `breaker` goes (SVG)")
     return words
 
 

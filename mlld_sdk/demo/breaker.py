@@ -36,10 +36,13 @@ def play(stage: Stage) -> str:
         breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
     )
     runtime = Runtime(one_for_one(flaky, max_restarts=20, within=10.0))
+    story = stage.draws("A flapping engine and the circuit breaker in front of it", 11, "answers")
+    story.turn("breaker", "closed", 0.0)
     stage.watch(runtime)
     with runtime:
         agent = runtime.agent("flaky")
         stage.tell(f"answer   {agent.execute('ask.mld').output.strip()}")
+        story.progress.append(stage.now())
 
         broken.touch()
         stage.tell("BREAK    from now on every call kills the engine")
@@ -66,6 +69,8 @@ def play(stage: Stage) -> str:
         stage.wait("the breaker is half-open again", lambda: _half_open(runtime))
         for _ in range(10):
             agent.execute("ask.mld")
+            story.progress.append(stage.now())
+        story.end(stage.now())
     made = len(stage.calls())
     breaker = [name for name in stage.named() if name.startswith("breaker.")]
     stage.prove(f"the breaker went {breaker}", breaker == BREAKER)

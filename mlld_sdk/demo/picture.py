@@ -49,6 +49,7 @@ class Story:
     Attributes:
         title: Said above the picture.
         goal: How many steps there are in all.
+        unit: What is counted.
         progress: Moments at which one more step was finished.
         kills: Moments of violence and what was killed.
         lanes: For each part, the states it went through.
@@ -56,9 +57,22 @@ class Story:
 
     title: str
     goal: int
+    unit: str = "steps"
     progress: list[float] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)
     lanes: dict[str, list[Span]] = field(default_factory=dict)
+
+    def turn(self, lane: str, state: str, now: float) -> None:
+        """Let a part go over into a state; the one it was in ends now."""
+        spans = self.lanes.setdefault(lane, [])
+        if spans:
+            spans[-1] = Span(spans[-1].start, now, spans[-1].state)
+        spans.append(Span(now, now, state))
+
+    def end(self, now: float) -> None:
+        """Let every part stay as it is until now."""
+        for lane, spans in self.lanes.items():
+            self.turn(lane, spans[-1].state, now)
 
 
 def draw(story: Story) -> str:
@@ -94,7 +108,9 @@ def _end_of(story: Story) -> float:
 
 def _axes(story: Story, end: float, x: Scale, y: Scale) -> list[str]:
     bottom = y(0)
-    lines = [f'<text class="note" x="{LEFT - 10}" y="{y(story.goal) + 4}" text-anchor="end">{story.goal} steps</text>']
+    lines = [
+        f'<text class="note" x="{LEFT - 10}" y="{y(story.goal) + 4}" text-anchor="end">{story.goal} {story.unit}</text>'
+    ]
     for quarter in range(5):
         level = y(story.goal * quarter / 4)
         lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}"/>')
@@ -110,7 +126,7 @@ def _curve(story: Story, end: float, x: Scale, y: Scale) -> list[str]:
     for done, at in enumerate(sorted(story.progress), start=1):
         path.append(f"H{x(at)} V{y(done)}")
     path.append(f"H{x(end)}")
-    return [f'<path class="curve" d="{" ".join(path)}"><title>{len(story.progress)} steps finished</title></path>']
+    return [f'<path class="curve" d="{" ".join(path)}"><title>{len(story.progress)} {story.unit}</title></path>']
 
 
 def _lanes(story: Story, top: float, x: Scale) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from mlld_sdk.demo.picture import Story, draw
 from mlld_sdk.engine_choice import EngineKind
 from mlld_sdk.events import Event, name_of
 from mlld_sdk.runtime import Runtime
@@ -39,6 +40,7 @@ class Stage:
         self.engine = engine
         self.patience = patience
         self.events: list[Event] = []
+        self.story: Story | None = None
         self._say = say or _print
         self._start = time.monotonic()
         self._happened = threading.Condition()
@@ -47,7 +49,7 @@ class Stage:
 
     def tell(self, line: str) -> None:
         """Say what happens, with the time since the beginning."""
-        self._say(f"{time.monotonic() - self._start:6.2f} s  {line}")
+        self._say(f"{self.now():6.2f} s  {line}")
 
     def show(self, text: str) -> None:
         """Show a few lines as they are."""
@@ -64,6 +66,15 @@ class Stage:
     def named(self) -> list[str]:
         """List the names of all events so far."""
         return [name_of(event) for event in list(self.events)]
+
+    def draws(self, title: str, goal: int, unit: str) -> Story:
+        """Begin a picture: the demo adds progress, this stage adds deaths and the states of agent and breaker."""
+        self.story = Story(title=title, goal=goal, unit=unit)
+        return self.story
+
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._start
 
     # -- proving ------------------------------------------------------------------------------------------------------
 
@@ -104,6 +115,8 @@ class Stage:
 
     def _take(self, event: Event) -> None:
         self.events.append(event)
+        if self.story is not None:
+            _draw_into(self.story, event, self.now())
         line = _line(event)
         if line:
             self.tell(line)
@@ -137,6 +150,22 @@ def _line(event: Event) -> str:
     return ""
 
 
+def _draw_into(story: Story, event: Event, now: float) -> None:
+    match event:
+        case t.EngineExited(reason="died"):
+            story.kills.append((now, "engine died"))
+        case e.ChildExited():
+            story.turn("agent", "backoff" if event.next_attempt_in else "restarting", now)
+        case e.ChildStarted():
+            story.turn("agent", "running", now)
+        case e.BreakerOpened():
+            story.turn("breaker", "open", now)
+        case e.BreakerHalfOpened():
+            story.turn("breaker", "half_open", now)
+        case e.BreakerClosed():
+            story.turn("breaker", "closed", now)
+
+
 def _short(reason: str) -> str:
     return re.sub(r"^(\w+\.)+(?=\w+:)", "", reason.splitlines()[0])[:80]
 
@@ -145,8 +174,15 @@ Play = Callable[[Stage], str]
 """A demo: plays on a stage and returns the proof in words, or raises `DemoFailed`."""
 
 
-def perform(play: Play, engine: EngineKind, *, patience: float = 60.0) -> int:
-    """Play a demo in a directory of its own and say how it went; the exit status says so too."""
+def perform(play: Play, engine: EngineKind, picture: Path | None = None, *, patience: float = 60.0) -> int:
+    """Play a demo in a directory of its own and say how it went; the exit status says so too.
+
+    Args:
+        play: The demo.
+        engine: Which engine runs the scripts.
+        picture: Where its picture goes, if it draws one.
+        patience: Seconds until something that does not happen counts as failed.
+    """
     with tempfile.TemporaryDirectory(prefix="mlld-demo-") as folder:
         stage = Stage(Path(folder), engine, patience=patience)
         try:
@@ -154,5 +190,8 @@ def perform(play: Play, engine: EngineKind, *, patience: float = 60.0) -> int:
         except DemoFailed as failed:
             print(f"\nThe demo failed: {failed}", file=sys.stderr)
             return 1
+    if stage.story is not None and picture is not None:
+        picture.write_text(draw(stage.story), encoding="utf-8")
+        print(f"\nThe picture: {picture}")
     print(f"\nProof: {proof}")
     return 0
