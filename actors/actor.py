@@ -257,16 +257,20 @@ class Actor(pykka.Actor):
 
     # -- answering later
 
-    def reply_to(self) -> ReplyTo:
+    def reply_to(self, *, often_at_once: bool = False) -> ReplyTo:
         """Take the right to answer the current message later; then return `NO_REPLY`.
 
         If this actor ends before anybody answered, the asker gets `ActorDead`.
+
+        Args:
+            often_at_once: It often answers within this very hook, and never from another thread while the hook runs:
+                cheaper then.
         """
         current = self._cell.current
         if current is None or current[1] is None:
             future: Future[Any] = Future()
             return ReplyTo(self._cell, future)
-        return ReplyTo(self._cell, current[1])
+        return ReplyTo(self._cell, current[1], often_at_once=often_at_once)
 
     # -- resources and waiting
 

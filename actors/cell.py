@@ -150,6 +150,11 @@ class Cell(Life):
     def _obey(self, entry: Entry | None, result: Any) -> None:
         """Do what a hook asked for by its return value; `entry` is the message it handled, if any."""
         reply = entry[1] if entry is not None else None
+        if isinstance(result, NoReply):
+            if reply is not None and not reply.done:
+                self.defer(reply)
+            self.current = None
+            return
         if isinstance(result, CoroutineType):
             self.parked = (result, lambda value, error: self._resume_hook(entry, value, error))
             return
@@ -163,20 +168,16 @@ class Cell(Life):
                 self.last_answer = (reply, None if result.reply is UNSET else result.reply, False)
             self.end(result.reason)
             return
-        if isinstance(result, NoReply):
-            if reply is not None and not reply.done:
-                self.defer(reply)
-        elif isinstance(result, Ignore):
+        if isinstance(result, Ignore):
             error = TypeError(f"{self.traits.kind} returned IGNORE, which only on_start may")
             self._failed(entry or (None, None), error)
             return
-        else:
-            if isinstance(result, Continue):
-                self.pending = result
-            elif isinstance(result, Idle):
-                self.idle_next = result.after
-            if reply is not None and not reply.try_set(None):
-                self.system.counters.late()
+        if isinstance(result, Continue):
+            self.pending = result
+        elif isinstance(result, Idle):
+            self.idle_next = result.after
+        if reply is not None and not reply.try_set(None):
+            self.system.counters.late()
         self.current = None
 
     def _run_hook(self, hook: str, *args: Any) -> None:

@@ -545,10 +545,11 @@ class ReplyTo:
 
     __slots__ = ("_cell", "_future")
 
-    def __init__(self, cell: Cell, future: Future[Any]) -> None:
+    def __init__(self, cell: Cell, future: Future[Any], *, often_at_once: bool = False) -> None:
         self._cell = cell
         self._future = future
-        cell.defer(future)
+        if not often_at_once:
+            cell.defer(future)
 
     def reply(self, value: Any = None) -> bool:
         """Answer; says whether this was the first answer (a further one is dropped and counted)."""

@@ -215,11 +215,16 @@ class ActorSystem:
             started.try_set_exception(failed)
             return started
         started.ref = cast("ActorRef[A]", cell.ref)
+        self.begin(cell, started, timeout)
+        return started
+
+    def begin(self, cell: Cell, started: Future[Any], timeout: float | None) -> None:
+        """Set a created actor going, and answer `started` when it is up or has failed."""
         started._target = cell
         if not cell.traits.starts:
             cell.open()
-            started.try_set(cast("ActorRef[A]", cell.ref))
-            return started
+            started.try_set(cell.ref)
+            return
         cell.tell_when_started(started)
         if timeout is not None:
             timer = self.timers.after(
@@ -227,7 +232,6 @@ class ActorSystem:
             )
             started.on_done(lambda _: timer.cancel())
         cell.schedule(cell)
-        return started
 
     def start_unawaited(
         self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -4,7 +4,8 @@ Its children know nothing of each other, so nothing is done in order: starts run
 children at once. A child's identity is its key; names may repeat. A child that will not be restarted leaves no trace.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from mlld_sdk.supervision.errors import (
     ChildAlreadyStarted,
@@ -75,33 +76,13 @@ class CrowdTurn(Turn[CrowdState]):
 
     def take(self, happened: Input) -> None:
         """Take in one thing that happened."""
-        match happened:
-            case Gone():
-                self.on_gone(happened)
-            case Came():
-                self.on_came(happened)
-            case Asked():
-                self.on_asked(happened)
-            case Failed():
-                self.on_failed(happened)
-            case Due():
-                self.on_due(happened)
-            case Declined():
-                self.on_declined(happened)
-            case Overdue():
-                self.on_overdue(happened)
-            case AllOverdue():
-                self.on_all_overdue()
-            case Stuck():
-                self.on_stuck(happened)
-            case Halt():
-                self.on_halt(happened)
-            case Begin():
-                self.set(phase="running", ready=True, up_since=self.world.now)
-                self.do(
-                    Tell(SupervisorStarted(at=self.world.wall, path=self.state.path, children=0, strategy="dynamic"))
-                )
-                self.do(Ready())
+        _TAKE[type(happened)](self, happened)
+
+    def on_begin(self, _: Begin) -> None:
+        """There is nothing to start yet."""
+        self.set(phase="running", ready=True, up_since=self.world.now)
+        self.do(Tell(SupervisorStarted(at=self.world.wall, path=self.state.path, children=0, strategy="dynamic")))
+        self.do(Ready())
 
     # -- children ------------------------------------------------------------------------------------------------------
 
@@ -318,9 +299,24 @@ class CrowdTurn(Turn[CrowdState]):
         self.tell_to_stop(slot, None if due == float("inf") else due)
         return due
 
-    def on_all_overdue(self) -> None:
+    def on_all_overdue(self, _: AllOverdue) -> None:
         """Kill whoever has had its time."""
         for slot in self.state.slots:
             if slot.status == "stopping" and not slot.overdue and self.stop_due(slot) <= self.world.now:
                 self.put(slot, overdue=True)
                 self.do(Kill(slot.key, slot.incarnation, KILLED))
+
+
+_TAKE: dict[type, Callable[[CrowdTurn, Any], None]] = {
+    Begin: CrowdTurn.on_begin,
+    Came: CrowdTurn.on_came,
+    Declined: CrowdTurn.on_declined,
+    Failed: CrowdTurn.on_failed,
+    Gone: CrowdTurn.on_gone,
+    Due: CrowdTurn.on_due,
+    Overdue: CrowdTurn.on_overdue,
+    AllOverdue: CrowdTurn.on_all_overdue,
+    Stuck: CrowdTurn.on_stuck,
+    Asked: CrowdTurn.on_asked,
+    Halt: CrowdTurn.on_halt,
+}

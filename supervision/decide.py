@@ -10,7 +10,8 @@ mailbox; with three differences, all of them documented:
 - D-3 A child that asks for its own termination is answered first and stopped then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlld_sdk.supervision import management
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
@@ -77,27 +78,11 @@ class Decider(JobTurn):
 
     def take(self, happened: Input) -> None:
         """Take in one thing that happened."""
-        match happened:
-            case Gone():
-                self.on_gone(happened)
-            case Came():
-                self.on_came(happened)
-            case Failed():
-                self.on_failed(happened)
-            case Due():
-                self.on_due(happened)
-            case Asked():
-                self.on_asked(happened)
-            case Declined():
-                self.on_declined(happened)
-            case Overdue():
-                self.on_overdue(happened)
-            case Stuck():
-                self.on_stuck(happened)
-            case Halt():
-                self.on_halt(happened)
-            case Begin():
-                self.begin_job(Job(cause="init", starts=self.state.order))
+        _TAKE[type(happened)](self, happened)
+
+    def on_begin(self, _: Begin) -> None:
+        """Start the declared children."""
+        self.begin_job(Job(cause="init", starts=self.state.order))
 
     def later(self, happened: Input) -> None:
         """Keep something until the job is done."""
@@ -293,3 +278,17 @@ class Decider(JobTurn):
     def give_up(self, slot: Slot, judged: Judgement, exit_: Exit) -> None:
         """Restarting did not help: stop the others and end (SUP-42)."""
         self.stop_all(self.gave_up(slot, judged, exit_), "give_up")
+
+
+_TAKE: dict[type, Callable[[Decider, Any], None]] = {
+    Begin: Decider.on_begin,
+    Came: Decider.on_came,
+    Declined: Decider.on_declined,
+    Failed: Decider.on_failed,
+    Gone: Decider.on_gone,
+    Due: Decider.on_due,
+    Overdue: Decider.on_overdue,
+    Stuck: Decider.on_stuck,
+    Asked: Decider.on_asked,
+    Halt: Decider.on_halt,
+}

@@ -14,6 +14,7 @@ from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason, crash
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.starting import create
 from mlld_sdk.actors.timers import Timer
 from mlld_sdk.supervision.breaker import Breaker, Permit
 from mlld_sdk.supervision.crowd import initial_crowd, step_crowd
@@ -88,15 +89,16 @@ class Shell:
 
     def happened(self, what: Input) -> None:
         """Decide about something and carry it out; called again meanwhile, it only takes note."""
-        if isinstance(what, Due):
+        if what.__class__ is Due:
             what = Due(what.key, what.incarnation, self.ask_breaker(what.key))
-        self._inbox.append(what)
+        inbox = self._inbox
+        inbox.append(what)
         if self._working:
             return
         self._working = True
         try:
-            while self._inbox:
-                self.decide(self._inbox.popleft())
+            while inbox:
+                self.decide(inbox.popleft())
         finally:
             self._working = False
         if self.end is not None:
@@ -113,9 +115,8 @@ class Shell:
         else:
             self.state, effects = step_crowd(state, what, world)
         self.grove.publish(self.ref, self.state)
-        key = getattr(what, "key", None)
-        if key is not None and isinstance(state, CrowdState):
-            self.forget_breaker(state.slots.get(key))
+        if len(self.state.slots) < len(state.slots):
+            self.forget_breaker(state.slots.get(getattr(what, "key", -1)))
         try:
             for effect in effects:
                 _CARRY_OUT[type(effect)](self, effect)
@@ -186,44 +187,36 @@ class Shell:
         label = self.label_of(key, spec)
         boot = Boot(self.grove, f"{self.path}/{label}") if is_supervisor(start) else None
         token = None if boot is None else booting.set(boot)
-        timeout = None if spec.start_timeout == inf else spec.start_timeout
         try:
-            started = self.system.start_soon(
-                start,
-                args,
-                kwargs,
-                name=spec.register,
-                label=label,
-                parent=self.ref,
-                timeout=timeout,
-            )
+            cell = create(self.system, start, args, kwargs, spec.register, self.ref, label)
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
             self.forget_old(key)
-            self._inbox.append(self.failed(key, incarnation, crash(error), error))
+            self._inbox.append(self.not_started(key, incarnation, error))
             return
         finally:
             if token is not None:
                 booting.reset(token)
         self.forget_old(key)
-        cell = started._target
-        if cell is not None:
-            self.refs[key] = cell.ref
-            self.keys[cell.ref] = (key, incarnation)
-        if boot is not None and cell is not None:
-            ref = cell.ref
+        ref = cell.ref
+        self.refs[key] = ref
+        self.keys[ref] = (key, incarnation)
+        if not cell.traits.starts:  # there is nothing to wait for
+            cell.open()
+            self._inbox.append(self.up(key, incarnation, ref))
+            return
+        timeout = None if spec.start_timeout == inf else spec.start_timeout
+        if boot is not None:
             boot.ready.on_done(lambda _: self.cell.post_system(Happened(Came(key, incarnation, ref))))
             if timeout is not None:
                 self.limit_start(ref, boot, timeout)
-        if started.done:
-            if boot is None or started.exception() is not None:
-                self._inbox.append(self.outcome(key, incarnation, started))
-            return
 
         def done(future: Future[Any]) -> None:
             if boot is None or future.exception() is not None:
                 self.cell.post_system(Outcome(key, incarnation, future))
 
+        started: Future[Any] = Future()
         started.on_done(done)
+        self.system.begin(cell, started, timeout)
 
     def limit_start(self, ref: Ref, boot: Boot, timeout: float) -> None:
         """Kill a supervisor among the children whose own children take too long to start."""
@@ -259,17 +252,22 @@ class Shell:
         """Say what came of a start."""
         error = started.exception()
         if error is None:
-            ref = started.get(timeout=0)
-            self.watch(key, incarnation, ref)
-            return Came(key, incarnation, ref)
+            return self.up(key, incarnation, started.get(timeout=0))
+        return self.not_started(key, incarnation, error)
+
+    def up(self, key: int, incarnation: int, ref: Ref) -> Came:
+        """Say that a child is up, and begin to look after it."""
+        self.watch(key, incarnation, ref)
+        return Came(key, incarnation, ref)
+
+    def not_started(self, key: int, incarnation: int, error: BaseException) -> Declined | Failed:
+        """Say that a child is not up, and let its breaker know when that is a failure."""
         if isinstance(error, StartIgnored):
             return Declined(key, incarnation)
-        reason = error.reason if isinstance(error, StartFailed) else crash(error)
-        return self.failed(key, incarnation, reason, error)
-
-    def failed(self, key: int, incarnation: int, reason: Reason, error: BaseException) -> Failed:
-        """Say that a start failed, and let the breaker know."""
-        exit_ = as_exit(reason, error if not isinstance(error, StartFailed) else error.__cause__)
+        if isinstance(error, StartFailed):
+            exit_ = as_exit(error.reason, error.__cause__)
+        else:
+            exit_ = as_exit(crash(error), error)
         slot = self.state.slots.get(key)
         closed_for = None if slot is None else self.tell_breaker(slot, exit_)
         holder = error.holder if isinstance(error, AlreadyStarted) else None

@@ -89,19 +89,16 @@ MASK = WIDTH - 1
 EMPTY: list[Any] = [None] * WIDTH
 
 
-class SlotMap:
+class SlotMap(msgspec.Struct, frozen=True, eq=False):
     """A persistent map from whole numbers to slots, iterated in order of the numbers.
 
     `put` and `drop` return a new map and leave this one alone. Both copy one short list for each level of a tree that
     is 32 wide, whatever the size. No list is changed once it is part of a map.
     """
 
-    __slots__ = ("_count", "_root", "_shift")
-
-    def __init__(self, root: list[Any] = EMPTY, shift: int = 0, count: int = 0) -> None:
-        self._root = root
-        self._shift = shift
-        self._count = count
+    _root: list[Any] = msgspec.field(default_factory=lambda: EMPTY)
+    _shift: int = 0
+    _count: int = 0
 
     def __len__(self) -> int:
         return self._count
@@ -134,11 +131,13 @@ class SlotMap:
             root = [root, *EMPTY[1:]]
             shift += BITS
         node = top = root.copy()
-        for level in range(shift, 0, -BITS):
+        level = shift
+        while level:
             at = (key >> level) & MASK
-            below = node[at]
-            node[at] = below = EMPTY.copy() if below is None else below.copy()
+            below = (node[at] or EMPTY).copy()
+            node[at] = below
             node = below
+            level -= BITS
         at = key & MASK
         grown = node[at] is None
         node[at] = slot

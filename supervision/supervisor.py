@@ -98,19 +98,19 @@ class Supervisor(Actor):
 
     def on_receive(self, message: Any) -> Any:
         """Take exit notices and management calls; anything else is reported and dropped (SUP-27)."""
-        match message:
-            case Exit(ref, reason):
-                self.shell.exited(ref, reason)
-                return None
-            case Ask(request, callers):
-                self.shell.asked(request, self.reply_to(), callers)
-                return NO_REPLY
-            case AskToTerminate(ref, callers):
-                self.shell.asked_to_terminate(ref, self.reply_to(), callers)
-                return NO_REPLY
-            case Due():
-                self.shell.happened(message)
-                return None
+        kind = message.__class__
+        if kind is Exit:
+            self.shell.exited(message.ref, message.reason)
+            return None
+        if kind is Ask:
+            self.shell.asked(message.request, self.reply_to(often_at_once=True), message.callers)
+            return NO_REPLY
+        if kind is AskToTerminate:
+            self.shell.asked_to_terminate(message.ref, self.reply_to(often_at_once=True), message.callers)
+            return NO_REPLY
+        if kind is Due:
+            self.shell.happened(message)
+            return None
         return super().on_receive(message)
 
     def on_end_request(self, reason: Reason) -> bool:

@@ -9,7 +9,7 @@ import zlib
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.events import (
     ChildExited,
@@ -58,7 +58,7 @@ class Turn(Generic[S]):
     """Whether the spec of a child that will not be restarted is kept."""
 
     def __init__(self, state: S, world: World) -> None:
-        self.state: S = msgspec.structs.replace(state)  # its own: nobody else sees it before the step is over
+        self.state: S = replace(state)  # its own: nobody else sees it before the step is over
         self.world = world
         self.effects: list[Effect] = []
 
@@ -72,7 +72,7 @@ class Turn(Generic[S]):
     def put(self, slot: Slot, **changes: Any) -> Slot:
         """Replace a slot, with these fields changed."""
         if changes:
-            slot = msgspec.structs.replace(slot, **changes)
+            slot = replace(slot, **changes)
         force_setattr(self.state, "slots", self.state.slots.put(slot))
         return slot
 
@@ -117,7 +117,7 @@ class Turn(Generic[S]):
         """Note that a start has succeeded."""
         spec = slot.spec
         if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
-            spec = msgspec.structs.replace(spec, args=(), kwargs={})
+            spec = replace(spec, args=(), kwargs={})
         took = self.world.now - slot.since
         slot = self.put(
             slot,
