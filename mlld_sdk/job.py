@@ -6,19 +6,24 @@ from what steps gave it, and everything that costs or changes something belongs 
 """
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from mlld_sdk import results
+from mlld_sdk.actors.errors import ActorKilled
 from mlld_sdk.answers import TruncatedResult
+from mlld_sdk.bay import NoEngineFree
+from mlld_sdk.engine_budget import EngineBudgetExhausted
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Event
 from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
-from mlld_sdk.journal.errors import JournalRefusal
+from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.port import Port
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.services import Services
@@ -30,6 +35,10 @@ S = TypeVar("S")
 
 ONCE: Final = StepPolicy(on_interrupt="fail")
 """A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
+
+
+NEEDS_SOMEBODY: Final = (StepInterrupted, StepExhausted, StepMismatch)
+"""Failures of a run that no code can answer: it is parked until somebody has looked at it."""
 
 
 class RunProgressed(Event, frozen=True, kw_only=True, tag="run.progressed"):
@@ -70,6 +79,15 @@ class JobCancelled(MlldError):
     default_code = "ABORTED"
 
 
+class StepsOverlap(ConfigurationError):
+    """A step was begun while another step of the same job was under way: on replay they could change places.
+
+    Steps side by side need `parallel` or `map`, and a step's function begins no steps of its own.
+    """
+
+    default_code = "STEPS_OVERLAP"
+
+
 class Job:
     """One run in progress. Threads may share it only through `parallel` and `map`, which give each branch its own.
 
@@ -96,6 +114,7 @@ class Job:
         self._protected = protected
         self._attempts = attempts
         self._positions = Positions()
+        self._turn = threading.Lock()
         self._fate = _Fate(port, services.env.now())
 
     # -- steps --------------------------------------------------------------------------------------------------------
@@ -173,11 +192,11 @@ class Job:
             items: What to work on; the same on every replay.
             concurrency: How many at a time. Steps on engines also wait for one of the agent's engines.
         """
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
         work = list(items)
-        jobs = [self._branch(positions) for positions in self._positions.branches(len(work))] if work else []
-        with ThreadPoolExecutor(max(1, min(concurrency, len(work))), thread_name_prefix=self.run_id) as threads:
+        with (
+            self.branches(len(work), concurrency) as jobs,
+            ThreadPoolExecutor(max(1, min(concurrency, len(work))), thread_name_prefix=self.run_id) as threads,
+        ):
             calls = [threads.submit(function, item, job) for item, job in zip(work, jobs, strict=True)]
             pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
             if self._fate.sealed is not None:  # nobody may act any more: let nothing begin
@@ -209,14 +228,22 @@ class Job:
     def check(self) -> None:
         """Raise what ended this job, if anything did."""
         if self._fate.sealed is not None:
-            raise self._fate.sealed
+            raise self._fate.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
 
     # -- for the agent ------------------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def branches(self, number: int, concurrency: int) -> Iterator[list["Job"]]:
+        """Make jobs for branches; inside the block this job itself takes no steps."""
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
+        with self._alone("branches"):
+            yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
+
     @property
     def broken(self) -> MlldError | None:
-        """What ended the job before its code did, even if that code swallowed the error."""
-        return self._fate.sealed
+        """What ended the job before its code did, or has to, even if that code swallowed the error."""
+        return self._fate.sealed or self._fate.unanswered
 
     @property
     def last_progress(self) -> float:
@@ -250,7 +277,23 @@ class Job:
         result.truncated = bool(result.truncations)
         return result
 
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        if not self._turn.acquire(blocking=False):
+            raise StepsOverlap(
+                f"{name} was begun while another step of the same job was under way",
+                hint="side by side goes with map and parallel, each branch with its own job; a step has no steps",
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def _step(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
+        with self._alone(name):
+            return self._step_alone(name, asked, repeatable, act)
+
+    def _step_alone(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
         self.check()
         policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
         position = self._positions.next()
@@ -269,10 +312,14 @@ class Job:
             value = act()
         except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
             return self._answer_failure(name, position, answer)
+        except (NoEngineFree, EngineBudgetExhausted) as late:  # the step's time passed before it had an engine
+            return self._answer_failure(name, position, CallTimeout(late.message, hint=late.hint))
         except (InfrastructureError, JobCancelled) as broken:
             self._fate.seal(broken)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the step raised is its answer
+        except ActorKilled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the step raised is its answer, an exit too
             return self._answer_failure(name, position, error)
         self.check()
         try:
@@ -282,7 +329,7 @@ class Job:
         self._progressed()
         return done
 
-    def _answer_failure(self, name: str, position: str, error: Exception) -> Any:
+    def _answer_failure(self, name: str, position: str, error: BaseException) -> Any:
         self.check()
         record = self._sealing(lambda: self._lease.fail_step(position, error))
         raise StepFailed(name, record) from error
@@ -294,6 +341,9 @@ class Job:
         except InfrastructureError as error:
             self._fate.seal(error)
             raise
+        except NEEDS_SOMEBODY as error:  # branches beside this one are let finish
+            self._fate.unanswered = error
+            raise
 
 
 class _Fate:
@@ -301,6 +351,7 @@ class _Fate:
 
     def __init__(self, port: Port, now: float) -> None:
         self.sealed: MlldError | None = None
+        self.unanswered: MlldError | None = None
         self.progressed = now
         self._port = port
         self._lock = threading.Lock()
@@ -316,8 +367,15 @@ class _Fate:
 class AsyncJob:
     """The same job for `async def run`: every step is awaited and none blocks the loop."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, threads: Executor) -> None:
+        """Async jobs are made by the agent that works on a run.
+
+        Args:
+            job: What is done.
+            threads: Where steps wait. The code's own threads are others, so that it cannot take them away.
+        """
         self._job = job
+        self._threads = threads
         self.run_id = job.run_id
         self.attempt = job.attempt
         self.progress = job.progress
@@ -338,7 +396,7 @@ class AsyncJob:
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step; see `Job.execute`."""
-        return await asyncio.to_thread(lambda: self._job.execute(filepath, payload, idempotent=idempotent, **options))
+        return await self._aside(lambda: self._job.execute(filepath, payload, idempotent=idempotent, **options))
 
     async def process(
         self,
@@ -350,7 +408,7 @@ class AsyncJob:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step; see `Job.process`."""
-        return await asyncio.to_thread(
+        return await self._aside(
             lambda: self._job.process(script, file_path=file_path, payload=payload, idempotent=idempotent, **options)
         )
 
@@ -364,21 +422,31 @@ class AsyncJob:
 
             return asyncio.run_coroutine_threadsafe(call(), loop).result()
 
-        return await asyncio.to_thread(lambda: self._job.step(name, act, *args, idempotent=idempotent))
+        return await self._aside(lambda: self._job.step(name, act, *args, idempotent=idempotent))
 
     async def map(
         self, function: Callable[[S, "AsyncJob"], Awaitable[T]], items: Iterable[S], *, concurrency: int = 4
     ) -> list[T]:
         """Await `function(item, job)` for every item, some at a time, and return the results in order."""
-        loop = asyncio.get_running_loop()
+        work = list(items)
+        with self._job.branches(len(work), concurrency) as jobs:
+            turns = asyncio.Semaphore(concurrency)
 
-        def branch(item: S, job: Job) -> T:
-            async def call() -> T:
-                return await function(item, AsyncJob(job))
+            async def branch(item: S, job: Job) -> T:
+                async with turns:
+                    job.check()  # when nobody may act any more, let nothing begin
+                    return await function(item, AsyncJob(job, self._threads))
 
-            return asyncio.run_coroutine_threadsafe(call(), loop).result()
+            results = await asyncio.gather(*map(branch, work, jobs), return_exceptions=True)
+        self._job.check()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return cast("list[T]", results)
 
-        return await asyncio.to_thread(lambda: self._job.map(branch, items, concurrency=concurrency))
+    async def _aside(self, step: Callable[[], T]) -> T:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, step)
 
 
 def _asked(method: str, what: str, more: Any, options: RunOptions) -> list[Any]:

@@ -9,25 +9,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.errors import ActorKilled
 from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import InfrastructureError, MlldError
-from mlld_sdk.job import AsyncJob, Job, JobCancelled
+from mlld_sdk.job import NEEDS_SOMEBODY, AsyncJob, Job, JobCancelled
 from mlld_sdk.journal import Lease
-from mlld_sdk.journal.errors import (
-    JournalError,
-    JournalRefusal,
-    LeaseLost,
-    StepExhausted,
-    StepInterrupted,
-    StepMismatch,
-)
+from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.services import Services
 
 ASYNC_STEPS = 64
 """Steps an `async def run` may have under way at once; more wait their turn."""
-
-NEEDS_SOMEBODY = (StepInterrupted, StepExhausted, StepMismatch)
-"""Failures of a run that no code can answer: it is parked until somebody has looked at it."""
 
 RunFunction = Callable[[Any, Any], Any]
 
@@ -52,7 +43,9 @@ class Work:
         """Run the code and write down how it ended. Raises only if whoever runs it has to be restarted."""
         try:
             value = self._call()
-        except Exception as error:  # noqa: BLE001 - the run's own code may raise anything
+        except ActorKilled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the run's own code may raise anything, an exit too
             self._settle(partial(self._failed, error))
         else:
             self._settle(partial(self._finished, value))
@@ -81,8 +74,7 @@ class Work:
         if not inspect.iscoroutinefunction(self._run):
             return self._run(self.job, payload)
         with ThreadPoolExecutor(ASYNC_STEPS, thread_name_prefix=self.lease.run_id) as steps, asyncio.Runner() as runner:
-            runner.get_loop().set_default_executor(steps)
-            return runner.run(self._run(AsyncJob(self.job), payload))
+            return runner.run(self._run(AsyncJob(self.job, steps), payload))
 
     def _finished(self, value: Any) -> None:
         if self.job.broken is not None:  # the code swallowed what ended the job; its word does not count
