@@ -50,6 +50,9 @@ REMEMBERED: Final = 5_000
 TOO_LONG: Final = ("trace", "stderr_tail")
 """Fields that are not repeated in the story; the crash report has them."""
 
+LONGEST: Final = 500
+"""Characters of a field of the story."""
+
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """One event as data.
@@ -185,6 +188,7 @@ class History:
             ChildStartFailed: self._child_failed,
             SupervisorGaveUp: self._supervisor_gave_up,
         }
+        self._is_story: dict[type[Event], bool] = {}
         self._news = threading.Condition(self._lock)
 
     def __call__(self, event: Event) -> None:
@@ -192,9 +196,13 @@ class History:
         with self._lock:
             self._n += 1
             self._events.append((self._n, event))
-            if name_of(event).startswith(STORY):
+            kind = type(event)
+            story = self._is_story.get(kind)
+            if story is None:
+                story = self._is_story[kind] = name_of(event).startswith(STORY)
+            if story:
                 self._chapter.append((self._n, event))
-            note = self._notes.get(type(event))
+            note = self._notes.get(kind)
             if note is not None:
                 note(event)
             if self._waiting:
@@ -275,16 +283,10 @@ class History:
             JournalError: The journal takes nothing; what was to be written is lost, and stays in memory.
         """
         with self._lock:
-            chapter = [_told(n, event) for n, event in self._chapter]
+            chapter = list(self._chapter)
             self._chapter.clear()
         if chapter:
-            brief = [
-                msgspec.structs.replace(
-                    told, fields={name: value for name, value in told.fields.items() if name not in TOO_LONG}
-                )
-                for told in chapter
-            ]
-            journal.append_event("story", msgspec.to_builtins(brief))
+            journal.append_event("story", msgspec.to_builtins([_brief(_told(n, event)) for n, event in chapter]))
 
     def keeper(self, journal: Journal) -> Callable[[Event], None]:
         """Make a handler that keeps each crash report in the journal; attach it with a thread of its own."""
@@ -405,6 +407,16 @@ def _told(n: int, event: Event | Told) -> Told:
     if isinstance(event, Told):
         return msgspec.structs.replace(event, n=n)
     return Told(n=n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
+
+
+def _brief(told: Told) -> Told:
+    """Leave out and cut what the crash report tells at length."""
+    fields = {
+        name: f"{value[:LONGEST]}…" if isinstance(value, str) and len(value) > LONGEST else value
+        for name, value in told.fields.items()
+        if name not in TOO_LONG
+    }
+    return msgspec.structs.replace(told, fields=fields)
 
 
 def _end_of(event: EngineExited) -> EngineEnd:

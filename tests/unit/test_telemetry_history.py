@@ -14,7 +14,7 @@ from mlld_sdk.journal import Journal, Limits
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.supervision.events import BudgetView, ChildExited, ChildStarted
 from mlld_sdk.telemetry import SpanStarted
-from mlld_sdk.telemetry.history import CHAPTER, History, _last_number
+from mlld_sdk.telemetry.history import CHAPTER, LONGEST, History, _last_number
 from mlld_sdk.testing import eventually
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -57,6 +57,31 @@ def test_only_what_happened_to_the_tree_is_written_down_and_only_once() -> None:
         again = History()
         again.remember(journal)
         assert [event.name for event in again.events()] == ["child.started"]
+
+
+def test_long_fields_are_cut_in_the_story_and_whole_in_the_crash_report() -> None:
+    history = History()
+    long = "x" * 10_000
+    with Journal.open() as journal:
+        history(
+            ChildExited(
+                at=0.0,
+                path="root/a",
+                incarnation=1,
+                kind="crash",
+                reason=long,
+                trace=long,
+                decision="stop",
+                crash_id="c",
+            )
+        )
+        history.write_down(journal)
+        again = History()
+        again.remember(journal)
+        (told,) = again.events()
+    assert len(told.fields["reason"]) == LONGEST + 1
+    assert "trace" not in told.fields
+    assert history.crash("c").reason == long  # type: ignore[union-attr]
 
 
 def test_a_storm_costs_one_record_and_keeps_the_newest() -> None:
