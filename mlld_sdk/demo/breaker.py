@@ -32,7 +32,7 @@ def play(stage: Stage) -> str:
         name="flaky",
         engine=stage.engine,
         working_dir=stage.directory,
-        backoff=Backoff.of(0.05, most=0.4, jitter=0.0),
+        backoff=Backoff.of(0.05, most=0.4, jitter=0.0, min_uptime=10.0),
         breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
     )
     runtime = Runtime(one_for_one(flaky, max_restarts=20, within=10.0))

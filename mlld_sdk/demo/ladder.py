@@ -44,12 +44,14 @@ def play(stage: Stage) -> str:
         engine=stage.engine,
         working_dir=stage.directory,
         environ={"MODEL": "small"},
-        wedge=wedge(STUCK_AFTER, times=TIMES, ladder=[{"environ": {"MODEL": "large"}}]),
+        wedge=wedge(STUCK_AFTER * stage.pace, times=TIMES, ladder=[{"environ": {"MODEL": "large"}}]),
     )
     runtime = Runtime(one_for_one(thinker, max_restarts=10, within=30.0), store=stage.directory / "state.db")
     stage.watch(runtime)
     with runtime:
-        stage.tell(f"ask      three questions; whoever gets nothing done for {STUCK_AFTER:g} s counts as stuck")
+        stage.tell(
+            f"ask      three questions; whoever gets nothing done for {STUCK_AFTER * stage.pace:g} s counts as stuck"
+        )
         try:
             answers = runtime.agent("thinker").run(["easy", "hard", "last"]).result(stage.patience)
         except WaitTimeout:

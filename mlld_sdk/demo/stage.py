@@ -31,6 +31,9 @@ class Stage:
         engine: Which engine runs the scripts.
         patience: Seconds until something that does not happen counts as failed.
         say: Takes what is said.
+
+    Attributes:
+        pace: How much longer than the embedded engine this one may take to start.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Stage:
     ) -> None:
         self.directory = directory
         self.engine = engine
+        self.pace = 1.0 if engine == "embedded" else 8.0
         self.patience = patience
         self.events: list[Event] = []
         self.story: Story | None = None
