@@ -309,8 +309,9 @@ class Life(Mailbox):
                 handle.fire(reason)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
-        for timer in list(self.timers or ()):
-            timer.cancel()
+        if self.timers:
+            for timer in list(self.timers):
+                timer.cancel()
         last = self.current
         refused = self._answer_all(reason)
         if system.listening:
@@ -321,8 +322,9 @@ class Life(Mailbox):
         if starter is not None:
             self._tell_starter(starter, reason, error)
         # Children last to first, so that what was started later is told first.
-        for other in reversed(list(links or ())):
-            other.signal(self.ref, reason, from_parent=bool(other.parent is self))
+        if links:
+            for other in reversed(list(links)):
+                other.signal(self.ref, reason, from_parent=bool(other.parent is self))
         if parent is not None and had_started:
             parent.signal(self.ref, reason)
         for handle in monitors or ():
@@ -347,8 +349,9 @@ class Life(Mailbox):
             else:
                 reply.try_set_exception(value)
         self.refuse_current()
-        for future in list((self.deferred or {}).values()):
-            future.try_set_exception(self.dead())
+        if self.deferred:
+            for future in list(self.deferred.values()):
+                future.try_set_exception(self.dead())
         self.deferred = None
         return self.drain()
 

@@ -115,15 +115,18 @@ class Mailbox:
 
     def next_message(self) -> Entry | None:
         """Take the oldest message, if there is one."""
+        user = self._user
+        if user.empty():  # much cheaper than an exception
+            return None
         try:
-            return self._user.get_nowait()
+            return user.get_nowait()
         except Empty:
             return None
 
     def next_system(self) -> SystemMessage | None:
         """Take the oldest thing of the system lane, if there is one."""
         lane = self._system
-        if lane is None:
+        if lane is None or lane.empty():
             return None
         try:
             return lane.get_nowait()

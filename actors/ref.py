@@ -272,7 +272,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """Run the actor in the caller's thread if it is idle: two thread switches less."""
         cell = self.cell
         entry = (message, future)
-        if cell.limit is not None and cell.queued()[0] >= cell.limit and not cell.make_room(entry):
+        if cell.limit is not None and cell._user.qsize() >= cell.limit and not cell.make_room(entry):
             return
         caller = context.cell
         if caller is not None:

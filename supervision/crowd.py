@@ -158,7 +158,8 @@ class CrowdTurn(Turn[CrowdState]):
     def follow(self, judged: Judgement, exit_: Exit, event: FailureEvent | None, lived: float | None = None) -> None:
         """Carry out a judgement."""
         slot = judged.slot
-        self.set(window=judged.window)
+        if judged.window is not self.state.window:
+            self.set(window=judged.window)
         if event is not None:
             self.tell_failure(event, slot, exit_, judged.decision, judged, lived)
         match judged.decision:

@@ -1,6 +1,6 @@
 """How a supervisor works through a job: stops in reverse start order, then starts in start order, one at a time."""
 
-import msgspec
+from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.errors import SupervisorStopping
 from mlld_sdk.supervision.events import SupervisorStarted
@@ -27,10 +27,15 @@ class JobTurn(Turn[State]):
     def begin_job(self, job: Job) -> None:
         """Start working on a list of stops and starts."""
         assert self.state.job is None, "one job at a time"
-        job = msgspec.structs.replace(job, within=frozenset(job.stops), began=self.world.now)
-        self.set(job=job)
+        if job.stops:
+            job = replace(job, within=frozenset(job.stops), began=self.world.now)
+        self.go_on(job)
         self.take_queued_ends(job)
         self.work()
+
+    def go_on(self, job: Job) -> None:
+        """Note how far the job has got."""
+        force_setattr(self.state, "job", job)
 
     def take_queued_ends(self, job: Job) -> None:
         """Note which of those that are to be stopped have ended already: no further notice of it will come (SUP-38)."""
@@ -55,13 +60,13 @@ class JobTurn(Turn[State]):
                     return
                 if slot is not None and slot.planned:
                     self.call_off(slot)
-                self.set(job=msgspec.structs.replace(job, stopped=job.stopped + 1))
+                self.go_on(replace(job, stopped=job.stopped + 1))
             elif job.started < len(job.starts):
                 slot = self.state.slots.get(job.starts[job.started])
                 if slot is not None and not slot.live:
                     self.start_next(slot)
                     return
-                self.set(job=msgspec.structs.replace(job, started=job.started + 1))
+                self.go_on(replace(job, started=job.started + 1))
             else:
                 self.finish_job(job)
 
@@ -84,7 +89,7 @@ class JobTurn(Turn[State]):
             return
         if job.call is not None:
             self.do(Answer(job.call.call, answer))
-        self.set(job=msgspec.structs.replace(job, started=job.started + 1))
+        self.go_on(replace(job, started=job.started + 1))
         self.work()
 
     def ask_to_stop(self, slot: Slot) -> None:
@@ -111,7 +116,7 @@ class JobTurn(Turn[State]):
         self.down(slot, exit_)
         job = self.state.job
         if job is not None and job.stopped < len(job.stops) and job.stops[job.stopped] == slot.key:
-            self.set(job=msgspec.structs.replace(job, stopped=job.stopped + 1))
+            self.go_on(replace(job, stopped=job.stopped + 1))
             self.work()
 
     def down(self, slot: Slot, exit_: Exit) -> None:

@@ -28,6 +28,7 @@ import random
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from mlld_sdk.supervision.events import BudgetView, Decision
 from mlld_sdk.supervision.exits import Exit
@@ -84,7 +85,7 @@ def after_exit(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
     """Judge the end of a running child that nobody had told to stop."""
     lived = scene.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
-    slot = msgspec.structs.replace(
+    slot = replace(
         slot,
         status="stopped",
         child=None,
@@ -106,7 +107,7 @@ def after_exit(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
             return _end(slot, scene, slot.spec.wedge.then, "ladder")
         slot = climbed
     elif slot.wedges and slot.spec.wedge and lived >= slot.spec.wedge.after:
-        slot = msgspec.structs.replace(slot, wedges=0)
+        slot = replace(slot, wedges=0)
     return _plan(slot, scene, charge_now=True)
 
 
@@ -127,15 +128,15 @@ def climb(slot: Slot) -> Slot | None:
     wedge = slot.spec.wedge
     assert wedge is not None
     if slot.wedges + 1 < wedge.times:
-        return msgspec.structs.replace(slot, wedges=slot.wedges + 1)
+        return replace(slot, wedges=slot.wedges + 1)
     if slot.rung < len(wedge.ladder):
-        return msgspec.structs.replace(slot, wedges=0, rung=slot.rung + 1)
+        return replace(slot, wedges=0, rung=slot.rung + 1)
     return None
 
 
 def after_failed_start(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
     """Judge a start that failed during a restart; failing first starts and calls are not judged, they are answered."""
-    slot = msgspec.structs.replace(
+    slot = replace(
         slot,
         status="stopped",
         child=None,
@@ -158,7 +159,7 @@ def when_due(slot: Slot, scene: Scene) -> Judgement:
     if slot.status == "parked" or slot.charged:
         probing = slot.status == "parked"
         return Judgement(
-            decision="restart", slot=msgspec.structs.replace(slot, probing=probing, charged=False), window=scene.window
+            decision="restart", slot=replace(slot, probing=probing, charged=False), window=scene.window
         )
     slot, window, view, outcome = charge(slot, scene)
     if outcome is not None:
@@ -178,7 +179,7 @@ def charge(slot: Slot, scene: Scene) -> tuple[Slot, Window, BudgetView, Literal[
     charged, holds = (slot.window if own else scene.window).charge(scene.now, limit)
     view = BudgetView(len(charged.attempts), limit.restarts, limit.within)
     if own:
-        return msgspec.structs.replace(slot, window=charged), scene.window, view, None if holds else own.then
+        return replace(slot, window=charged), scene.window, view, None if holds else own.then
     return slot, charged, view, None if holds else "escalate"
 
 
@@ -194,7 +195,7 @@ def _plan(slot: Slot, scene: Scene, *, charge_now: bool) -> Judgement:
     backoff = slot.spec.backoff
     delay = backoff.delay(slot.streak, scene.chance) if backoff else 0.0
     at_once = charge_now and delay == 0
-    slot = msgspec.structs.replace(
+    slot = replace(
         slot,
         status="waiting",
         streak=slot.streak + 1,
@@ -208,7 +209,7 @@ def _plan(slot: Slot, scene: Scene, *, charge_now: bool) -> Judgement:
 def _park(slot: Slot, scene: Scene) -> Judgement:
     """Keep the child down until its breaker lets it through (J-4)."""
     wait = scene.closed_for or 0.0
-    slot = msgspec.structs.replace(slot, status="parked", next_at=scene.now + wait, charged=False, probing=False)
+    slot = replace(slot, status="parked", next_at=scene.now + wait, charged=False, probing=False)
     return Judgement(decision="park", slot=slot, window=scene.window, delay=wait)
 
 
@@ -223,7 +224,7 @@ def _end(
     """Stop trying: leave the child down, or give up."""
     window = scene.window if window is None else window
     if then == "escalate" or scene.grouped:  # J-11
-        slot = msgspec.structs.replace(slot, status="stopped", next_at=None)
+        slot = replace(slot, status="stopped", next_at=None)
         return Judgement(decision="give_up", slot=slot, window=window, budget=view, why=why)
-    slot = msgspec.structs.replace(slot, status="failed", next_at=None)
+    slot = replace(slot, status="failed", next_at=None)
     return Judgement(decision="fail" if scene.keeps else "remove", slot=slot, window=window, budget=view, why=why)

@@ -154,8 +154,9 @@ class Shell:
             return
         key, incarnation = known
         exit_ = as_exit(reason)
-        report = self.reports.pop(ref, ())
-        self.unwatch(key)
+        report = self.reports.pop(ref, ()) if self.reports else ()
+        if self.watches:
+            self.unwatch(key)
         slot = self.state.slots.get(key)
         if slot is None or slot.incarnation != incarnation:
             self.keys.pop(ref, None)
@@ -257,7 +258,9 @@ class Shell:
 
     def up(self, key: int, incarnation: int, ref: Ref) -> Came:
         """Say that a child is up, and begin to look after it."""
-        self.watch(key, incarnation, ref)
+        slot = self.state.slots.get(key)
+        if slot is not None and (self.permits or slot.spec.wedge is not None):
+            self.watch(slot, incarnation, ref)
         return Came(key, incarnation, ref)
 
     def not_started(self, key: int, incarnation: int, error: BaseException) -> Declined | Failed:
@@ -312,7 +315,8 @@ class Shell:
         timer = self.timers.pop(effect.key, None)
         if timer is not None:
             timer.cancel()
-        self.forget_reset(effect.key)
+        if self.resets:
+            self.forget_reset(effect.key)
 
     def answer(self, effect: Answer) -> None:
         """Answer a call."""
@@ -368,6 +372,8 @@ class Shell:
 
     def tell_breaker(self, slot: Slot, exit_: Exit) -> float | None:
         """Let the breaker know of an end; say for how long it keeps the child parked, if it does."""
+        if slot.spec.breaker is None:
+            return None
         guard = self.breaker_of(slot)
         if guard is None:
             return None
@@ -381,7 +387,7 @@ class Shell:
             else:
                 guard.report(exit_)
         view = guard.view()
-        return view.retry_after if guard.policy.parks and slot.spec.breaker and view.status == "open" else None
+        return view.retry_after if guard.policy.parks and view.status == "open" else None
 
     def ask_breaker(self, key: int) -> float | None:
         """Ask whether a child may be started now; say for how long it may not."""
@@ -418,11 +424,9 @@ class Shell:
 
     # -- watching running children -------------------------------------------------------------------------------------
 
-    def watch(self, key: int, incarnation: int, ref: Ref) -> None:
+    def watch(self, slot: Slot, incarnation: int, ref: Ref) -> None:
         """Look after a child that has just come up: for progress, and for the time its breaker's probe needs."""
-        slot = self.state.slots.get(key)
-        if slot is None:
-            return
+        key = slot.key
         permit = self.permits.get(key)
         if permit is not None:
             stable = slot.spec.backoff.stable if slot.spec.backoff else STABLE

@@ -27,7 +27,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         within: The stops as a set.
         call: The management call to answer when it is done.
         note: Why somebody wants a child stopped.
-        began: When it began.
+        began: When its stops began.
     """
 
     cause: Cause

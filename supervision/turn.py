@@ -229,21 +229,20 @@ class Turn(Generic[S]):
 
     def tell_stopped(self, slot: Slot, exit_: Exit, cause: Why) -> None:
         """Report that a child that was to be stopped is down, and how (SUP-22); note who had to be killed."""
+        if slot.overdue:
+            self.set(killed=(*self.state.killed, self.path_of(slot)))
+        if not self.world.heard:
+            return
         told = slot.status == "stopping"
         brutal = told and slot.spec.shutdown == "kill"
         fine = exit_.kind == "shutdown" or (brutal and exit_.kind == "killed")
         if slot.spec.restart != "permanent" or self.state.drain:
             fine = fine or exit_.expected
-        path = self.path_of(slot)
-        if slot.overdue:
-            self.set(killed=(*self.state.killed, path))
-        if not self.world.heard:
-            return
         self.do(
             Tell(
                 ChildStopped(
                     at=self.world.wall,
-                    path=path,
+                    path=self.path_of(slot),
                     incarnation=slot.incarnation,
                     cause=cause,
                     kind=exit_.kind,
