@@ -5,6 +5,7 @@ incarnation that happens to work under it: when an agent crashes and its engine 
 for its successor.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from mlld_sdk.engine_budget import EngineBudget, Permit
+from mlld_sdk.engine_budget import EngineBudget, Patience, Permit
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 
@@ -115,9 +116,10 @@ class _Berth(Generic[E]):
 class _Waiter(Generic[E]):
     """A caller in the queue. It is handed an engine, or leave to start one."""
 
-    __slots__ = ("berth", "served")
+    __slots__ = ("berth", "served", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        self.since = since
         self.served = threading.Event()
         self.berth: _Berth[E] | None = None
 
@@ -139,7 +141,8 @@ class Lease(Generic[E]):
         Args:
             broken: Its state is unknown; it is killed and replaced rather than handed on.
         """
-        berth, self._berth = self._berth, None
+        with self._bay._lock:
+            berth, self._berth = self._berth, None
         if berth is not None:
             self._bay._returned(berth, broken)
 
@@ -195,37 +198,40 @@ class EngineBay(Generic[E]):
         self._busy: set[_Berth[E]] = set()
         self._waiters: deque[_Waiter[E]] = deque()
         self._turns = 0  # leases that are out or promised; what `size` and `overflow` limit
+        self._starting = 0  # spares on their way
         self._started = 0
         self._retired = 0
         self._open = True
 
-    def lease(self, timeout: float) -> Lease[E]:
+    def lease(self, timeout: float, patience: Patience | None = None) -> Lease[E]:
         """Wait for an engine, start one if there is room, and hold it exclusively.
 
         Raises:
-            NoEngineFree: If all stayed busy for `timeout` seconds.
+            NoEngineFree: If all stayed busy for `timeout` seconds, or for as long as `patience` lasted.
             EngineBudgetExhausted: If the runtime's budget had no room in that time.
             BayClosed: If the bay is closed, also while waiting.
         """
+        patience = patience or Patience()
         deadline = self._env.now() + timeout
         waiter: _Waiter[E] | None = None
         with self._lock:
             self._refuse_if_closed()
             if self._waiters or self._turns >= self._size + self._overflow:
-                waiter = _Waiter()
+                waiter = _Waiter(self._env.now())
                 self._waiters.append(waiter)
                 berth = None
             else:
                 self._turns += 1
                 berth = self._take_idle()
         if waiter is not None:
-            berth = self._wait(waiter, timeout)
+            berth = self._wait(waiter, timeout, patience)
         if berth is None:
-            berth = self._start_for_a_turn(deadline)
+            berth = self._start_for_a_turn(deadline, patience)
         berth.leases += 1
-        if self._open and len(self._idle) < self._spares:
-            # Whoever leases does not wait for the spare that replaces the one taken.
-            threading.Thread(target=self._top_up, name=f"{self.label}-spares", daemon=True).start()
+        if self._open and len(self._idle) + self._starting < self._spares:
+            # Whoever leases does not wait for the spare that replaces the one taken, nor for want of a thread for it.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=self._top_up, name=f"{self.label}-spares", daemon=True).start()
         return Lease(self, berth)
 
     def warm(self) -> None:
@@ -309,23 +315,41 @@ class EngineBay(Generic[E]):
         waiter.berth = berth
         waiter.served.set()
 
-    def _wait(self, waiter: _Waiter[E], timeout: float) -> _Berth[E] | None:
-        if not waiter.served.wait(timeout):
-            with self._lock:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                    raise NoEngineFree(
-                        f"{self.label}: all {self._turns} engines stayed busy for {timeout:g} s",
-                        hint="raise the size, the overflow or the timeout",
-                    )
-            # Served in the last moment: the turn is ours, so use it.
+    def _wait(self, waiter: _Waiter[E], timeout: float, patience: Patience) -> _Berth[E] | None:
+        try:
+            patience.wait(waiter.served, timeout)
+        except BaseException:
+            if not self._leave(waiter):
+                self._decline(waiter)
+            raise
+        if self._leave(waiter):
+            raise NoEngineFree(
+                f"{self.label}: all {self._turns} engines stayed busy for {timeout:g} s",
+                hint="raise the size, the overflow or the timeout",
+            )
+        # Served, if only in the last moment: the turn is ours, so use it.
         if not self._open and waiter.berth is None:
             self._refuse_if_closed()
         return waiter.berth
 
-    def _start_for_a_turn(self, deadline: float) -> _Berth[E]:
+    def _leave(self, waiter: _Waiter[E]) -> bool:
+        """Leave the queue; says whether the waiter still stood in it."""
+        with self._lock:
+            stood = waiter in self._waiters
+            if stood:
+                self._waiters.remove(waiter)
+            return stood
+
+    def _decline(self, waiter: _Waiter[E]) -> None:
+        """Pass on what a waiter was given and cannot use."""
+        if waiter.berth is None:
+            self._end_turn()
+        else:
+            self._returned(waiter.berth, broken=False)
+
+    def _start_for_a_turn(self, deadline: float, patience: Patience) -> _Berth[E]:
         try:
-            berth = self._start_one(self._budget.acquire(max(0.0, deadline - self._env.now())))
+            berth = self._start_one(self._budget.acquire(max(0.0, deadline - self._env.now()), patience))
         except BaseException:
             self._end_turn()
             raise
@@ -348,16 +372,27 @@ class EngineBay(Generic[E]):
     def _top_up(self, wanted: int | None = None) -> None:
         """Start spares that are missing, as far as the budget has room; a spare never makes anybody wait."""
         wanted = self._spares if wanted is None else wanted
-        while self._open and len(self._idle) < wanted:
-            permit = self._budget.try_acquire()
-            if permit is None:
-                return
+        more = True
+        while more:
+            with self._lock:
+                if not self._open or len(self._idle) + self._starting >= wanted:
+                    return
+                self._starting += 1
             try:
-                berth = self._start_one(permit)
-            except InfrastructureError:
-                return  # a spare that will not start is no failure of the lease at hand; the next start reports it
-            if not self._lay_idle(berth):
-                return
+                more = self._start_spare()
+            finally:
+                with self._lock:
+                    self._starting -= 1
+
+    def _start_spare(self) -> bool:
+        permit = self._budget.try_acquire()
+        if permit is None:
+            return False
+        try:
+            berth = self._start_one(permit)
+        except InfrastructureError:
+            return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
+        return self._lay_idle(berth)
 
     def _lay_idle(self, berth: _Berth[E]) -> bool:
         """Put an engine among the idle ones, or retire it when it is gone or wanted elsewhere."""
@@ -382,10 +417,18 @@ class EngineBay(Generic[E]):
             return
         with self._lock:
             self._busy.discard(berth)
+            owed = False
             if self._open and self._waiters and self._turns <= self._size + self._overflow:
-                self._busy.add(berth)
-                self._serve(self._waiters.popleft(), berth)
-                return
+                owed = self._budget.owes(self._waiters[0].since)
+                if not owed:
+                    self._busy.add(berth)
+                    self._serve(self._waiters.popleft(), berth)
+                    return
+        if owed:  # somebody elsewhere has waited longer; ours queues up behind
+            self._retire(berth, politely=True)
+            self._end_turn()
+            return
+        with self._lock:
             surplus = len(self._idle) + len(self._busy) >= self._size + self._spares
             self._turns -= 1
         if surplus or not self._open:

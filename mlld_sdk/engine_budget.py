@@ -23,6 +23,38 @@ class EngineBudgetExhausted(InfrastructureError):
     default_code = "ENGINE_BUDGET_EXHAUSTED"
 
 
+class Patience:
+    """Lets whoever waits for an engine be told to stop waiting. Told once is told for good.
+
+    Attributes:
+        over: Why there is nothing to wait for any more, if so.
+    """
+
+    def __init__(self) -> None:
+        self.over: BaseException | None = None
+        self._lock = threading.Lock()
+        self._events: set[threading.Event] = set()
+
+    def end(self, why: BaseException) -> None:
+        """Wake all who wait."""
+        with self._lock:
+            self.over = self.over or why
+            for event in self._events:
+                event.set()
+
+    def wait(self, event: threading.Event, timeout: float) -> None:
+        """Wait until the event comes, the time has passed or there is nothing to wait for; the caller looks which."""
+        with self._lock:
+            if self.over is not None:
+                return
+            self._events.add(event)
+        try:
+            event.wait(timeout)
+        finally:
+            with self._lock:
+                self._events.discard(event)
+
+
 class Permit:
     """The right to have one live engine. Releasing it twice is harmless."""
 
@@ -39,9 +71,10 @@ class Permit:
 
 
 class _Waiter:
-    __slots__ = ("granted", "permit")
+    __slots__ = ("granted", "permit", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        self.since = since
         self.granted = threading.Event()
         self.permit: Permit | None = None
 
@@ -99,32 +132,30 @@ class EngineBudget:
         with self._lock:
             return None if self._waiters or not self._has_room() else self._admit()
 
-    def acquire(self, timeout: float) -> Permit:
+    def acquire(self, timeout: float, patience: Patience | None = None) -> Permit:
         """Wait until an engine may be started.
 
         Raises:
-            EngineBudgetExhausted: If that takes longer than `timeout` seconds.
+            EngineBudgetExhausted: If that takes longer than `timeout` seconds, or than `patience` lasts.
         """
         permit = self.try_acquire()
         if permit is not None:
             return permit
-        deadline = self._env.now() + timeout
-        waiter = _Waiter()
+        waiter = _Waiter(self._env.now())
         with self._lock:
             self._waiters.append(waiter)
-        self._put_one_to_sleep()
-        while True:
-            # Memory and stagger change without anybody telling us, so a wait for them is cut into looks.
-            left = deadline - self._env.now()
-            if waiter.granted.wait(max(0.0, min(left, MEMORY_LOOK))):
-                assert waiter.permit is not None
-                return waiter.permit
-            self._grant()
-            if left <= 0 and not self._still_granted(waiter):
-                raise EngineBudgetExhausted(
-                    f"no engine could be started within {timeout:g} s: {self._why()}",
-                    hint="raise max_live or the timeout, or add memory",
-                )
+        try:
+            return self._wait(waiter, timeout, patience or Patience())
+        except BaseException:
+            permit = self._leave(waiter)
+            if permit is not None:
+                permit.release()
+            raise
+
+    def owes(self, since: float) -> bool:
+        """Whether an engine has to end for somebody who has waited for one since then, or longer."""
+        with self._lock:
+            return bool(self._waiters) and self._waiters[0].since <= since and self._is_full()
 
     def rest(self, permit: Permit, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
         """Say that an engine is idle now, and learn whether it may stay.
@@ -135,12 +166,13 @@ class EngineBudget:
             sleep_at: When `sleep_idle` may do that although nobody waits; `None` for never.
 
         Returns:
-            `False` when somebody waits for an engine: put this one to sleep at once.
+            `False` when somebody waits for an engine to end: put this one to sleep at once.
         """
         with self._lock:
-            if self._waiters:
+            if self._waiters and self._is_full():
                 return False
             self._idle[permit] = (reclaim, sleep_at)
+            self._idle.move_to_end(permit)
             return True
 
     def wake(self, permit: Permit) -> None:
@@ -157,12 +189,32 @@ class EngineBudget:
         for reclaim in sleepy:
             reclaim()
 
+    def _wait(self, waiter: _Waiter, timeout: float, patience: Patience) -> Permit:
+        deadline = waiter.since + timeout
+        while True:
+            self._put_one_to_sleep()
+            # Memory and stagger change without anybody telling us, so a wait for them is cut into looks.
+            left = deadline - self._env.now()
+            patience.wait(waiter.granted, max(0.0, min(left, MEMORY_LOOK)))
+            self._grant()
+            if waiter.permit is None and (left <= 0 or patience.over is not None):
+                self._leave(waiter)
+                if waiter.permit is None:
+                    raise EngineBudgetExhausted(
+                        f"no engine could be started within {timeout:g} s: {self._why()}",
+                        hint="raise max_live or the timeout, or add memory",
+                    )
+            if waiter.permit is not None:
+                return waiter.permit
+
     def _has_room(self) -> bool:
+        return self._env.now() >= self._next_start and not self._is_full()
+
+    def _is_full(self) -> bool:
+        """Whether an engine has to end before another may start."""
         if self.max_live is not None and len(self._live) >= self.max_live:
-            return False
-        if self._env.now() < self._next_start:
-            return False
-        return not self._live or not self._memory_is_short()
+            return True
+        return bool(self._live) and self._memory_is_short()
 
     def _memory_is_short(self) -> bool:
         free = self._free_memory() if self.min_free_memory else None
@@ -182,17 +234,17 @@ class EngineBudget:
                 waiter.permit = self._admit()
                 waiter.granted.set()
 
-    def _still_granted(self, waiter: _Waiter) -> bool:
-        """Leave the queue; a permit that was granted in the last moment is kept."""
+    def _leave(self, waiter: _Waiter) -> Permit | None:
+        """Leave the queue, and give what was granted in the last moment."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            return waiter.granted.is_set()
+            return waiter.permit
 
     def _put_one_to_sleep(self) -> None:
         while True:
             with self._lock:
-                if not self._idle:
+                if not self._idle or not self._waiters or not self._is_full():
                     return
                 _, (reclaim, _) = self._idle.popitem(last=False)
             if reclaim():
