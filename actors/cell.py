@@ -77,9 +77,9 @@ class Cell(Life):
                 self._begin()
             if self.phase != RUNNING:
                 return False
-        if self.idle_timer is not None:
-            self.idle_timer.cancel()
-            self.idle_timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         user = self._user
         empty, take = user.empty, user.get_nowait
         handle = self.handle
@@ -249,7 +249,7 @@ class Cell(Life):
         self.idle_next = None
         if after is not None:
             token = IdleNow(self.handled)
-            self.idle_timer = self.system.timers.after(after, lambda: self.post_always((token, None)))
+            self.timer = self.system.timers.after(after, lambda: self.post_always((token, None)))
 
     # -- the start
 
@@ -305,6 +305,9 @@ class Cell(Life):
             if self.reason is not None:
                 return
             self.phase = RUNNING
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         system = self.system
         if system.listening:
             system.emit(lambda at: events.ActorStarted(at=at, actor=self.path, epoch=self.epoch, kind=self.traits.kind))

@@ -85,7 +85,6 @@ class Life(Mailbox):
         "error",
         "handled",
         "idle_next",
-        "idle_timer",
         "last_answer",
         "links",
         "monitors",
@@ -107,6 +106,7 @@ class Life(Mailbox):
         "system",
         "task",
         "thread",
+        "timer",
         "timers",
         "traits",
         "waiting",
@@ -149,7 +149,8 @@ class Life(Mailbox):
         self.deferred: dict[int, Future[Any]] | None = None
         self.pending: Continue | None = None
         self.idle_next: float | None = None
-        self.idle_timer: Timer | None = None
+        self.timer: Timer | None = None
+        """Limits its start; later, arms the idle hook."""
         self.last_answer: tuple[Future[Any], Any, bool] | None = None
         """An answer to give after the stop hook, and whether it is the exception of a crash."""
         self.starter: Future[Any] | None = None
@@ -307,10 +308,8 @@ class Life(Mailbox):
         for handle in monitors or ():
             if handle.first:
                 handle.fire(reason)
-        if self.idle_timer is not None:
-            self.idle_timer.cancel()
-        if self.timers:
-            for timer in list(self.timers):
+        for timer in (self.timer, *(self.timers or ())):
+            if timer is not None:
                 timer.cancel()
         last = self.current
         refused = self._answer_all(reason)

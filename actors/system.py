@@ -227,10 +227,11 @@ class ActorSystem:
             return
         cell.tell_when_started(started)
         if timeout is not None:
-            timer = self.timers.after(
+            cell.timer = timer = self.timers.after(
                 timeout, lambda: cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
             )
-            started.on_done(lambda _: timer.cancel())
+            if cell.reason is not None:  # killed meanwhile
+                timer.cancel()
         cell.schedule(cell)
 
     def start_unawaited(
