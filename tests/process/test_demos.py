@@ -1,5 +1,6 @@
 """Every demo shows what it promises, and fails as soon as the thing it shows is taken away."""
 
+import re
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ def test_the_demo_ends_with_its_proof(name: str, tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "Proof: " in said.splitlines()[-1] or "Proof: " in said.splitlines()[-2]
     assert picture.exists() == (name in ("recovery", "breaker"))
+
+
+def test_the_page_of_demos_tells_of_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "demos.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(DEMOS)
 
 
 def without_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
