@@ -104,7 +104,7 @@ class Attendant:
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
-        if notify("READY=1", f"STATUS={self._status()}"):
+        if os.environ.get("NOTIFY_SOCKET") and notify("READY=1", f"STATUS={self._status()}"):
             self._progress = Progress(self._runtime)
             self._thread = threading.Thread(target=self._attend, name=f"{self._runtime.name}-systemd", daemon=True)
             self._thread.start()

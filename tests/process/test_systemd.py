@@ -167,3 +167,12 @@ def test_a_supervisor_that_is_stuck_and_a_journal_that_is_gone_are_no_progress()
         runtime.journal.close()
         assert "journal" in progress.missing(5.0)
         progress.close()
+
+
+def test_a_tree_that_has_just_ended_has_a_status_too(systemd: Listener) -> None:
+    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime:
+        runtime.supervisor.ref.kill("by the test")
+        runtime.supervisor.ref.join(5)
+        with Attendant(runtime) as attendant:
+            attendant.stopping()
+    assert systemd.lines()[1].startswith("STATUS=")
