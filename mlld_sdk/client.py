@@ -73,7 +73,7 @@ class Client:
         environ: Environment variables added for the engine.
         limits: Bounds and graces of the transport.
         env: Clock and randomness.
-        sink: Takes the transport's events.
+        sink: Takes the events: of engines, and of requests as spans.
 
     Attributes:
         cuts: Whether the engine may cut values, so that answers are searched for what is missing.
