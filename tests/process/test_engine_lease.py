@@ -120,10 +120,10 @@ def test_a_lease_is_one_threads_alone(engine: Engine) -> None:  # T-12
 def test_a_leased_call_is_withdrawn_expires_and_dies_like_any_other(engine: Engine) -> None:  # T-8 T-15 T-16
     hanging = engine.submit("process", do("hang"), timeout=None)
     unwritten = engine.submit("process", do("hang"), timeout=None)
-    late = engine.submit("process", do("hang"), timeout=0.05)
     assert unwritten.cancel()
     with pytest.raises(CallCancelled):
         unwritten.result(0)
+    late = engine.submit("process", do("hang"), timeout=0.05)
     eventually(late.done)
     with pytest.raises(CallTimeout):
         late.result(0)
