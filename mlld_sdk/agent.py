@@ -24,7 +24,7 @@ FIRST_LOOK = 0.02
 LONGEST_LOOK = 1.0
 
 CANCEL_GRACE = 5.0
-"""Seconds the code of a cancelled run gets to come to an end before its worker is killed."""
+"""Seconds the code of a run that is over gets to come to an end before its worker is killed."""
 
 
 class RunDeadlineExceeded(TaskError):
@@ -98,13 +98,12 @@ class Agent(EngineOwner):
             case _Expired(run_id=run_id):
                 for work in self._works_on(run_id).values():
                     work.expire(RunDeadlineExceeded(f"run {run_id} was not finished by its deadline"))
+                self._end_workers(run_id)
             case _Lost(run_id=run_id):
-                # Its job takes no more steps; code that does not come to an end by itself is ended.
-                for ref in self._works_on(run_id):
-                    self.send_after(CANCEL_GRACE, _KillWorker(ref))
+                self._end_workers(run_id)
             case _KillWorker(ref=ref):
                 if ref in self._working:
-                    ref.kill("its run was cancelled and its code went on")
+                    ref.kill("its run was over and its code went on")
             case _:
                 return super().on_receive(message)
         return None
@@ -140,8 +139,15 @@ class Agent(EngineOwner):
         except JournalError:
             self.send_after(LONGEST_LOOK, LOOK)  # the journal says by itself that it is not well
             return
-        for lease in leases:
-            self._begin(lease)
+        begun: set[Lease] = set()
+        try:
+            for lease in leases:
+                self._begin(lease)
+                begun.add(lease)
+        except BaseException:  # killed in the middle, or no thread to be had: nobody else knows of these runs
+            for lease in set(leases) - begun:
+                self._let_go(lease)
+            raise
         if not leases and self._look_again_in < LONGEST_LOOK and self._work_is_left():
             # The last incarnation is being buried, and its runs are free when that is done.
             self.send_after(self._look_again_in, LOOK)
@@ -154,6 +160,14 @@ class Agent(EngineOwner):
         except JournalError:
             return True  # nobody knows, so look
         return any(run.id not in mine for run in runs)
+
+    def _let_go(self, lease: Lease) -> None:
+        """Give back a run that nobody has begun with."""
+        try:
+            if not lease.over:
+                lease.release()
+        except JournalError:
+            self.services.settle_later(lambda: self._let_go(lease))
 
     def _begin(self, lease: Lease) -> None:
         name, services, me = self.name, self.services, self.actor_ref
@@ -189,6 +203,11 @@ class Agent(EngineOwner):
             self._answer_drained()
         else:
             self.stop(reason)
+
+    def _end_workers(self, run_id: str) -> None:
+        """Their job takes no more steps; code that does not come to an end by itself is ended."""
+        for ref in self._works_on(run_id):
+            self.send_after(CANCEL_GRACE, _KillWorker(ref))
 
     def _works_on(self, run_id: str) -> dict[ActorRef[Worker], Work]:
         return {ref: work for ref, work in self._working.items() if work.lease.run_id == run_id}

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar, Unpack
 
+from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.exits import crash
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.engine_owner import ENGINE_FAILURES, AskStatus, Configure, Drain, EngineFailed, OwnerStatus
+from mlld_sdk.engine_owner import AskStatus, Configure, Drain, EngineFailed, OwnerStatus
 from mlld_sdk.errors import InfrastructureError
-from mlld_sdk.port import Port
+from mlld_sdk.port import ENGINE_FAILURES, Port
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
@@ -115,7 +116,10 @@ class Named:
         ref = self.ref
         if ref is None:
             raise AgentUnavailable(self.name)
-        return ref.call(message, timeout=timeout)
+        try:
+            return ref.call(message, timeout=timeout)
+        except ActorDead:
+            raise AgentUnavailable(self.name) from None
 
     def _use(self, request: Callable[[Port], T]) -> T:
         guard = self._services.breaker(self.name)

@@ -276,6 +276,11 @@ class EngineBay(Generic[E]):
                 retired=self._retired,
             )
 
+    @property
+    def open(self) -> bool:
+        """Whether it leases engines."""
+        return self._open
+
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and say how many; their users see them die."""
         with self._lock:

@@ -14,10 +14,6 @@ from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.port import Port
 from mlld_sdk.services import Services
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
-
-ENGINE_FAILURES = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
-"""What is the engine's fault, and not the deadline's, the queue's or the caller's."""
 
 
 class OwnerGone(InfrastructureError):
@@ -92,6 +88,7 @@ class EngineOwner(Actor):
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
         self.bay = self.services.bay(self.name, self._make_bay, made_of)
+        self.bay.idle_after = self.options.hibernate_after
         self.port = self.new_port()
         self.services.ports[self.name] = self.port
         self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))

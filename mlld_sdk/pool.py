@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self, Unpack
 
-from mlld_sdk.actors.ref import ActorRef
+import msgspec
+
 from mlld_sdk.actors.actor import current_actor
+from mlld_sdk.actors.directives import NO_REPLY
+from mlld_sdk.actors.ref import ActorRef, ReplyTo
 from mlld_sdk.agent_handle import AgentUnavailable, Named
 from mlld_sdk.agent_options import EngineOptions
 from mlld_sdk.bay import Lease
-from mlld_sdk.engine_owner import Drain, EngineFailed, EngineOwner
+from mlld_sdk.engine_budget import Patience
+from mlld_sdk.engine_owner import Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.port import Port
 from mlld_sdk.requests import RunOptions
@@ -22,6 +26,9 @@ from mlld_sdk.types import ExecuteResult
 
 FAILURES_IN_A_ROW = 5
 """Engines that may fail with nothing succeeding in between, before the pool itself counts as failed."""
+
+DRAIN_LOOK = 0.1
+"""Seconds between two looks whether a draining pool has its engines back."""
 
 
 class PoolOptions(EngineOptions, frozen=True, kw_only=True):
@@ -51,7 +58,12 @@ class Resize:
     """Change how many engines may work at once."""
 
     size: int
-    overflow: int
+    overflow: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _LookDrained:
+    reply: ReplyTo
 
 
 class Pool(EngineOwner):
@@ -71,14 +83,30 @@ class Pool(EngineOwner):
                 if self.port.failures >= FAILURES_IN_A_ROW:
                     self.stop(reason)
             case Resize(size=size, overflow=overflow):
-                self.options = self.options.having({"size": size, "overflow": overflow})
+                more = {} if overflow is None else {"overflow": overflow}
+                self.options = self.options.having({"size": size, **more})
                 self.bay.resize(size, overflow)
             case Drain():
-                self.services.close_bay(self.name)
-                return True
+                self.bay.close()
+                self._drained(self.reply_to())
+                return NO_REPLY
+            case _LookDrained(reply=reply):
+                self._drained(reply)
             case _:
                 return super().on_receive(message)
         return None
+
+    def status(self) -> OwnerStatus:
+        """Say what is going on."""
+        status = super().status()
+        return status if self.bay.open else msgspec.structs.replace(status, state="draining")
+
+    def _drained(self, reply: ReplyTo) -> None:
+        """Answer when all engines are back, or look again."""
+        if self.bay.status().busy:
+            self.send_after(DRAIN_LOOK, _LookDrained(reply))
+        else:
+            reply.reply(True)
 
 
 class Checkout:
@@ -141,8 +169,14 @@ class PoolHandle(Named):
         port, bay = self._services.ports.get(self.name), self._services.bays().get(self.name)
         if port is None or bay is None or self.ref is None:
             raise AgentUnavailable(self.name)
-        lease = bay.lease(timeout)
-        return Checkout(lease, port.on(lease), owner or current_actor())
+        owner, patience = owner or current_actor(), Patience()
+        watch = None if owner is None else owner.monitor(lambda _: patience.end(AgentUnavailable(self.name)))
+        try:
+            lease = bay.lease(timeout, patience)
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return Checkout(lease, port.on(lease), owner)
 
     def map(
         self,
@@ -184,8 +218,13 @@ class PoolHandle(Named):
                 for call in under_way:
                     call.cancel()
 
-    def resize(self, size: int, overflow: int = 0) -> None:
-        """Change how many engines may work at once; those at work are let finish."""
+    def resize(self, size: int, overflow: int | None = None) -> None:
+        """Change how many engines may work at once; those at work are let finish.
+
+        Args:
+            size: As in the declaration.
+            overflow: As in the declaration; left out, it stays what it is.
+        """
         self._ask(Resize(size, overflow))
 
 

@@ -16,6 +16,7 @@ from mlld_sdk import analysis, checkpointing
 from mlld_sdk.answers import mapping, result_of
 from mlld_sdk.bay import Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
+from mlld_sdk.engine_budget import EngineBudgetExhausted, Patience
 from mlld_sdk.env import Env
 from mlld_sdk.errors import InfrastructureError, TaskError
 from mlld_sdk.events import Sink, discard
@@ -23,6 +24,7 @@ from mlld_sdk.requests import RunOptions, execute_params, process_params, second
 from mlld_sdk.run_log import History
 from mlld_sdk.telemetry.spans import Span, begin_request
 from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
 from mlld_sdk.transport.wire import EngineEvent, Reply
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
@@ -30,11 +32,15 @@ DEFAULT_TIMEOUT: Final = 600.0
 """Seconds a request may take unless somebody says otherwise: model calls are slow."""
 
 
+ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
+"""What is the engine's fault, and not the deadline's, the queue's or the caller's."""
+
+
 class Lender(Protocol):
     """Where a port gets its engines."""
 
-    def lease(self, timeout: float) -> "Held":
-        """Hold an engine exclusively, or raise within `timeout` seconds."""
+    def lease(self, timeout: float, patience: Patience) -> "Held":
+        """Hold an engine exclusively, or raise within `timeout` seconds and before `patience` is over."""
         ...
 
 
@@ -56,7 +62,7 @@ class OneEngine:
         self._lease = lease
         self._turn = threading.Lock()
 
-    def lease(self, timeout: float) -> "OneEngine":
+    def lease(self, timeout: float, patience: Patience) -> "OneEngine":  # noqa: ARG002 - its engine is killed first
         """Wait for this engine's turn."""
         if not self._turn.acquire(timeout=timeout):
             raise NoEngineFree(f"the engine was busy for {timeout:g} s", hint="ask it one thing at a time")
@@ -83,7 +89,7 @@ class Port:
         sink: Takes the events.
 
     Attributes:
-        failures: How many requests have failed in a row through no fault of the script.
+        failures: How many engines have failed in a row, with no request answered in between.
     """
 
     def __init__(
@@ -109,7 +115,7 @@ class Port:
         self._leases: set[Held] = set()
         self.failures = 0
         self._lock = threading.Lock()
-        self._stopped: BaseException | None = None
+        self._patience = Patience()
 
     def execute(self, filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> ExecuteResult:
         """Run a script file.
@@ -154,8 +160,8 @@ class Port:
 
     def stop(self, why: BaseException) -> None:
         """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
+        self._patience.end(why)
         with self._lock:
-            self._stopped = why
             leases = list(self._leases)
         for lease in leases:
             lease.engine.kill()
@@ -196,34 +202,54 @@ class Port:
         deadline = None if timeout is None else self._env.now() + timeout
         with self._engine(timeout) as engine:
             left = None if deadline is None else max(0.0, deadline - self._env.now())
-            reply = engine.call(method, params, timeout=left, on_events=on_events)
-        self.failures = 0
-        return reply
+            return engine.call(method, params, timeout=left, on_events=on_events)
 
     @contextlib.contextmanager
     def _engine(self, timeout: float | None) -> Iterator[Engine]:
         """Hold an engine. A failing script leaves a well-behaved engine usable; anything else breaks it."""
-        lease = self.bay.lease(threading.TIMEOUT_MAX if timeout is None else timeout)
-        with self._lock:
-            self._leases.add(lease)
-        broken = True
+        lease = self._lease(threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        broken = False
         try:
-            if self._stopped is not None:
-                raise self._stopped
+            self._refuse_if_stopped()
+            broken = True
             yield lease.engine
-            broken = False
+            broken, self.failures = False, 0
         except TaskError:
             # The live engine may still run branches of the script that failed; the others end them.
-            broken = self.kind == "live"
+            broken, self.failures = self.kind == "live", 0
             raise
-        except InfrastructureError:
-            if self._stopped is not None:
-                raise self._stopped from None
-            self.failures += 1
+        except InfrastructureError as error:
+            self._refuse_if_stopped()
+            self._count(error)
             raise
         finally:
             with self._lock:
                 self._leases.discard(lease)
-            if not broken and self.kind != "embedded":
-                lease.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
-            lease.give_back(broken=broken)
+            try:
+                if not broken and self.kind != "embedded":
+                    lease.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
+            finally:
+                lease.give_back(broken=broken)
+
+    def _lease(self, timeout: float) -> Held:
+        self._refuse_if_stopped()
+        try:
+            lease = self.bay.lease(timeout, self._patience)
+        except (NoEngineFree, EngineBudgetExhausted):
+            self._refuse_if_stopped()
+            raise
+        except InfrastructureError as error:
+            self._count(error)
+            raise
+        with self._lock:
+            self._leases.add(lease)
+        return lease
+
+    def _refuse_if_stopped(self) -> None:
+        if self._patience.over is not None:
+            raise self._patience.over.with_traceback(None) from None
+
+    def _count(self, error: InfrastructureError) -> None:
+        if isinstance(error, ENGINE_FAILURES):
+            with self._lock:
+                self.failures += 1

@@ -410,6 +410,7 @@ class Runtime:
             services.settle_again()
             try:
                 self.history.write_down(services.journal)
+                services.journal.fail_overdue()
                 kinds = services.journal.unfinished_kinds()
             except MlldError:
                 continue  # the journal tells by itself that it is not well

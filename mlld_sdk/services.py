@@ -88,24 +88,26 @@ class Services:
         Args:
             name: Path in the tree.
             make: Makes the bay.
-            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old bay is
-                of no use to this incarnation and is closed.
+            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old bay
+                is of no use to this incarnation and is closed.
         """
         with self._lock:
             old = self._bays.get(name)
-            if old is not None and self._made_of.get(name) == made_of:
+            if old is not None and old.open and self._made_of.get(name) == made_of:
                 return old
             self._bays[name], self._made_of[name] = made = make(), made_of
         if old is not None:
             old.close()
+            old.kill_busy()
         return made[0]
 
     def close_bay(self, name: str) -> None:
-        """End the engines of a name that is not coming back."""
+        """End the engines of a name that is not coming back, idle or leased."""
         with self._lock:
             bay = self._bays.pop(name, None)
         if bay is not None:
             bay.close()
+            bay.kill_busy()
 
     def bays(self) -> dict[str, EngineBay[Engine]]:
         """Give all bays by name."""
@@ -114,8 +116,7 @@ class Services:
 
     def close(self) -> None:
         """End every engine, idle or leased."""
-        for name, bay in self.bays().items():
-            bay.kill_busy()
+        for name in self.bays():
             self.close_bay(name)
 
     def settle_later(self, write: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.errors import ActorKilled
 from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import InfrastructureError, MlldError
-from mlld_sdk.job import NEEDS_SOMEBODY, AsyncJob, Job, JobCancelled
+from mlld_sdk.job import NEEDS_SOMEBODY, AsyncJob, Job, JobCancelled, Ways
 from mlld_sdk.journal import Lease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.services import Services
@@ -74,7 +74,13 @@ class Work:
         if not inspect.iscoroutinefunction(self._run):
             return self._run(self.job, payload)
         with ThreadPoolExecutor(ASYNC_STEPS, thread_name_prefix=self.lease.run_id) as steps, asyncio.Runner() as runner:
-            return runner.run(self._run(AsyncJob(self.job, steps), payload))
+            return runner.run(self._awaited(Ways(steps, runner.get_loop()), payload))
+
+    async def _awaited(self, ways: Ways, payload: Any) -> Any:
+        try:
+            return await self._run(AsyncJob(self.job, ways), payload)
+        finally:
+            await ways.close()
 
     def _finished(self, value: Any) -> None:
         if self.job.broken is not None:  # the code swallowed what ended the job; its word does not count

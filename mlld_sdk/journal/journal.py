@@ -228,6 +228,12 @@ class Journal:
         )
         return [self._lease(run, record.ttl, auto_renew) for run in runs]
 
+    def fail_overdue(self) -> None:
+        """Fail the pending runs whose deadline has passed, so that nobody waits for them until it is their turn."""
+        wall = self.env.wall()
+        if self._store.read(lambda reader: reader.overdue(None, wall, 1)):
+            self.claim_unfinished(None, "deadlines", limit=0)
+
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
         wall = self.env.wall()

@@ -130,6 +130,9 @@ class Reader(Protocol):
     def settled(self, run_ids: Collection[str]) -> list[str]:
         """Say which of these runs have come to rest (ended, parked or gone)."""
 
+    def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs whose deadline has passed."""
+
 
 class Tx(Reader, Protocol):
     """Reads and writes within one transaction."""
@@ -144,9 +147,6 @@ class Tx(Reader, Protocol):
 
     def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
         """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
-
-    def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
-        """List id and kind of pending runs whose deadline has passed."""
 
     def set_aside(self, run_id: str) -> None:
         """Take a damaged run out of every list of runs to work on."""

@@ -106,6 +106,10 @@ def claim(
     return run
 
 
+OVERDUE = 100
+"""Runs whose deadline passed in the queue that are failed at once, however few are asked for."""
+
+
 def claim_unfinished(
     tx: Tx,
     kind: str | None,
@@ -119,7 +123,7 @@ def claim_unfinished(
     """Take up to `limit` runs that nobody works on, those whose turn it is first."""
     dead = [session for session in tx.sessions() if not alive(session)]
     granted: list[RunRecord] = []
-    for run_id, of in (*tx.overdue(kind, wall, limit), *tx.claimable(kind, now, dead, limit)):
+    for run_id, of in (*tx.overdue(kind, wall, max(limit, OVERDUE)), *tx.claimable(kind, now, dead, limit)):
         try:
             grant = claim(tx, run_id, owner, now, wall, alive, limits)
         except RunEnded:

@@ -219,7 +219,9 @@ def test_an_agent_killed_between_claim_and_work_lets_go_of_the_run(tmp_path: Pat
             leases = claim(*args, **options)
             if leases and not killed.is_set():
                 killed.set()
-                runtime["agent"].ref.kill("at the worst moment")
+                killer = threading.Thread(target=lambda: runtime["agent"].ref.kill("at the worst moment"))
+                killer.start()
+                killer.join()
             return leases
 
         journal.claim_unfinished = claim_and_die  # type: ignore[method-assign]
