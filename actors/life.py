@@ -447,7 +447,7 @@ class Life(Mailbox):
     def notify(self, notice: Exit | Down) -> None:
         """Deliver a notice in the lane the class wants it in."""
         if self.traits.urgent_exits:
-            self.post_system(Notice(notice))
+            Mailbox.post_system(self, Notice(notice))
         else:
             self.post_always((notice, None))
 

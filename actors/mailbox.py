@@ -154,6 +154,9 @@ class Mailbox:
             How many ordinary messages were refused.
         """
         count = 0
+        lane = self._system
+        if self._room is None and self._user.empty() and (lane is None or lane.empty()):
+            return 0
         while (entry := self.next_message()) is not None:
             count += 1
             self.refuse(entry, None)

@@ -6,7 +6,6 @@ still counts. (OTP counts whole seconds, which makes its span one second longer 
 clock.)
 """
 
-from bisect import bisect_left
 from typing import Self
 
 import msgspec
@@ -87,9 +86,13 @@ class Window(msgspec.Struct, frozen=True):
 
     def current(self, now: float, limit: RestartLimit) -> tuple[float, ...]:
         """List the attempts that count at `now`."""
-        if not self.attempts or now - self.attempts[0] <= limit.within:
-            return self.attempts
-        return self.attempts[bisect_left(self.attempts, True, key=lambda at: now - at <= limit.within) :]
+        attempts, within = self.attempts, limit.within
+        past = 0
+        for at in attempts:  # oldest first, and few of them: no search is faster
+            if now - at <= within:
+                break
+            past += 1
+        return attempts[past:] if past else attempts
 
     def used(self, now: float, limit: RestartLimit) -> int:
         """Count the attempts that count at `now`."""

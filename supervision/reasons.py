@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlld_sdk.actors.exits import NORMAL, Crash, Killed, NoProc, Normal, Reason, Shutdown
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
-from mlld_sdk.supervision.exits import Exit
+from mlld_sdk.supervision.exits import Exit, Kind
 
 
 class StopForGood(Reason, frozen=True, tag="stop_for_good"):
@@ -114,29 +114,34 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
     if isinstance(error, ConfigurationError):
         text = str(error)
         return Exit("configuration", text, reason=Misconfigured(text))
-    match reason:
-        case None | Normal():
-            return Exit("normal", "normal", reason=reason or NORMAL)
-        case Shutdown():
-            return Exit("shutdown", str(reason), reason=reason)
-        case Killed():
-            return Exit("killed", str(reason), reason=reason)
-        case Crash():
-            return Exit("crash", str(reason), reason.trace, reason)
-        case StopForGood():
-            return Exit("stop", str(reason), reason=reason)
-        case Escalation():
-            return Exit("escalate", str(reason), reason=reason)
-        case Misconfigured():
-            return Exit("configuration", str(reason), reason=reason)
-        case Wedged():
-            return Exit("wedged", str(reason), reason=reason)
-        case GaveUp():
-            return Exit("gave_up", str(reason), reason=reason)
-        case ChildFailedToStart():
-            inner = as_exit(reason.reason)
-            return Exit("configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason)
-        case NoProc():
-            return Exit("noproc", str(reason), reason=reason)
-        case _:
-            return Exit("shutdown" if reason.is_normal_family else "crash", str(reason), reason=reason)
+    if reason is None:
+        return Exit("normal", "normal", reason=NORMAL)
+    kind = _KINDS.get(type(reason)) or _kind_of(reason)
+    if kind == "crash" and isinstance(reason, Crash):
+        return Exit(kind, str(reason), reason.trace, reason)
+    if isinstance(reason, ChildFailedToStart):
+        inner = as_exit(reason.reason)
+        return Exit("configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason)
+    return Exit(kind, str(reason), reason=reason)
+
+
+_KINDS: dict[type[Reason], Kind] = {
+    Normal: "normal",
+    Shutdown: "shutdown",
+    Killed: "killed",
+    Crash: "crash",
+    StopForGood: "stop",
+    Escalation: "escalate",
+    Misconfigured: "configuration",
+    Wedged: "wedged",
+    GaveUp: "gave_up",
+    NoProc: "noproc",
+}
+
+
+def _kind_of(reason: Reason) -> Kind:
+    """Find the family of a reason of somebody else's making."""
+    for known, kind in _KINDS.items():
+        if isinstance(reason, known):
+            return kind
+    return "shutdown" if reason.is_normal_family else "crash"

@@ -233,13 +233,13 @@ class Shell:
     def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
         """Say what to start with which arguments, on this rung of the ladder."""
         start, args, kwargs = spec.start, spec.args, spec.kwargs
-        if isinstance(start, SupervisorSpec | DynamicSpec):
+        if start.__class__ in _SPECS:
             from mlld_sdk.supervision.supervisor import Supervisor
 
             return Supervisor, (start,), {}
         if isinstance(self.state, CrowdState):
             extra = self.state.spec
-            args = (*extra.extra_args, *args)
+            args = (*extra.extra_args, *args) if extra.extra_args else args
             kwargs = {**extra.extra_kwargs, **kwargs} if extra.extra_kwargs else kwargs
         if rung and spec.wedge:
             kwargs = {**kwargs, **spec.wedge.ladder[rung - 1]}
@@ -459,6 +459,8 @@ class Shell:
             if timer is not None:
                 timer.cancel()
 
+
+_SPECS = (SupervisorSpec, DynamicSpec)
 
 _CARRY_OUT: dict[type, Callable[[Shell, Any], None]] = {
     Start: Shell.start,
