@@ -21,6 +21,9 @@ class ActorStartFailed(Event, frozen=True, kw_only=True, tag="actor.start_failed
     """An actor did not come up, or declined to.
 
     Attributes:
+        actor: Its path.
+        epoch: The number of this incarnation.
+        kind: Name of its class.
         reason: Why, in words.
         ignored: It declined; nothing is wrong.
     """
@@ -36,6 +39,9 @@ class ActorExited(Event, frozen=True, kw_only=True, tag="actor.exited"):
     """An actor that had started ended.
 
     Attributes:
+        actor: Its path.
+        epoch: The number of this incarnation.
+        kind: Name of its class.
         reason: Why, in words.
         normal: Whether that is an ordinary end.
         trace: Formatted traceback of a crash.
@@ -56,7 +62,13 @@ class ActorExited(Event, frozen=True, kw_only=True, tag="actor.exited"):
 
 
 class ZombieLeft(Event, frozen=True, kw_only=True, tag="zombie.left"):
-    """A killed actor's thread is still running its last handler; the pool got a new worker for it."""
+    """A killed actor's thread is still running its last handler; the pool got a new worker for it.
+
+    Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
+        thread: Name of the thread.
+    """
 
     actor: str
     epoch: int
@@ -67,6 +79,8 @@ class ZombieEnded(Event, frozen=True, kw_only=True, tag="zombie.ended"):
     """The thread of a killed actor came back.
 
     Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
         after: Seconds it took.
     """
 
@@ -76,7 +90,13 @@ class ZombieEnded(Event, frozen=True, kw_only=True, tag="zombie.ended"):
 
 
 class MessageUnhandled(Event, frozen=True, kw_only=True, tag="message.unhandled"):
-    """An actor got a message it has no code for and dropped it."""
+    """An actor got a message it has no code for and dropped it.
+
+    Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
+        message: The message, as its class describes it.
+    """
 
     actor: str
     epoch: int
@@ -87,6 +107,8 @@ class MailboxOverflowed(Event, frozen=True, kw_only=True, tag="mailbox.overflowe
     """A mailbox reached its limit. Said once; again only after it has been empty in between.
 
     Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
         limit: Messages it may hold.
         policy: What happens to those beyond.
     """
@@ -98,7 +120,14 @@ class MailboxOverflowed(Event, frozen=True, kw_only=True, tag="mailbox.overflowe
 
 
 class ResourceCloseFailed(Event, frozen=True, kw_only=True, tag="resource.close_failed"):
-    """Something an ended actor owned could not be closed."""
+    """Something an ended actor owned could not be closed.
+
+    Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
+        resource: What it was.
+        error: What was raised.
+    """
 
     actor: str
     epoch: int
@@ -107,7 +136,12 @@ class ResourceCloseFailed(Event, frozen=True, kw_only=True, tag="resource.close_
 
 
 class CallbackFailed(Event, frozen=True, kw_only=True, tag="callback.failed"):
-    """A done-callback of a future or a monitor's callback raised; the others still ran."""
+    """A done-callback of a future or a monitor's callback raised; the others still ran.
+
+    Attributes:
+        error: What it raised.
+        trace: Its traceback.
+    """
 
     error: str
     trace: str
@@ -124,7 +158,13 @@ class WorkersExhausted(Event, frozen=True, kw_only=True, tag="workers.exhausted"
 
 
 class ErrorUnheard(Event, frozen=True, kw_only=True, tag="error.unheard"):
-    """An expected error was raised for a message whose sender waits for no answer."""
+    """An expected error was raised for a message whose sender waits for no answer.
+
+    Attributes:
+        actor: Its path.
+        epoch: The number of its incarnation.
+        error: The error.
+    """
 
     actor: str
     epoch: int

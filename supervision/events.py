@@ -69,7 +69,11 @@ class ChildStarted(ChildEvent, frozen=True, kw_only=True, tag="child.started"):
 
 
 class ChildIgnored(ChildEvent, frozen=True, kw_only=True, tag="child.ignored"):
-    """A child's start declined: it is not running, and that is no failure."""
+    """A child's start declined: it is not running, and that is no failure.
+
+    Attributes:
+        kept: Whether it stays declared.
+    """
 
     kept: bool
 
@@ -87,6 +91,7 @@ class ChildFailure(ChildEvent, frozen=True, kw_only=True):
         lived: Seconds it had been up.
         crash_id: Short name of this failure, to find it again.
         blame: Path of the supervisor that decided.
+        context: OTP's name of the report.
     """
 
     kind: str
@@ -165,13 +170,22 @@ class ChildWedged(ChildEvent, frozen=True, kw_only=True, tag="child.wedged"):
 
 
 class SupervisorEvent(Event, frozen=True, kw_only=True):
-    """Something about a supervisor itself."""
+    """Something about a supervisor itself.
+
+    Attributes:
+        path: Where it stands in the tree.
+    """
 
     path: str
 
 
 class SupervisorStarted(SupervisorEvent, frozen=True, kw_only=True, tag="supervisor.started"):
-    """All its children have started or declined."""
+    """All its children have started or declined.
+
+    Attributes:
+        children: How many it has.
+        strategy: `one_for_one`, `one_for_all`, `rest_for_one` or `dynamic`.
+    """
 
     children: int
     strategy: str
@@ -185,6 +199,8 @@ class SupervisorGaveUp(SupervisorEvent, frozen=True, kw_only=True, tag="supervis
         why: `limit` exceeded, `escalated` by the child, `configuration` that retrying cannot mend, or the `ladder` of a
             stuck child came to its end.
         reason: The culprit's last reason.
+        budget: State of the limit that was exceeded, when one was.
+        context: OTP's name of the report.
     """
 
     culprit: str
@@ -223,13 +239,22 @@ class SupervisorUpdated(SupervisorEvent, frozen=True, kw_only=True, tag="supervi
 
 
 class BreakerEvent(Event, frozen=True, kw_only=True):
-    """Something about a circuit breaker."""
+    """Something about a circuit breaker.
+
+    Attributes:
+        breaker: Its name; the path of the child it stands in front of, if it has no other.
+    """
 
     breaker: str
 
 
 class BreakerOpened(BreakerEvent, frozen=True, kw_only=True, tag="breaker.opened"):
-    """Calls are refused from now on; `retry_after` is `None` when only `reset` opens the way again."""
+    """Calls are refused from now on.
+
+    Attributes:
+        cause: What opened it.
+        retry_after: Seconds until calls are let through to try; `None` when only `reset` opens the way again.
+    """
 
     cause: str
     retry_after: float | None

@@ -16,13 +16,23 @@ class RunEvent(Event, frozen=True, kw_only=True):
 
 
 class RunSubmitted(RunEvent, frozen=True, kw_only=True, tag="run.submitted"):
-    """A run was written down for the first time."""
+    """A run was written down for the first time.
+
+    Attributes:
+        key: Its idempotency key, if it has one.
+    """
 
     key: str | None = None
 
 
 class RunClaimed(RunEvent, frozen=True, kw_only=True, tag="run.claimed"):
-    """An owner took a run. `attempt` counts owners; from 2 on the run is resumed."""
+    """An owner took a run.
+
+    Attributes:
+        owner: Who.
+        epoch: Number of the ownership, by which what earlier owners still write is refused.
+        attempt: Counts owners; from 2 on the run is resumed.
+    """
 
     owner: str
     epoch: int
@@ -30,7 +40,13 @@ class RunClaimed(RunEvent, frozen=True, kw_only=True, tag="run.claimed"):
 
 
 class OwnerDied(RunEvent, frozen=True, kw_only=True, tag="run.owner_died"):
-    """The owner of a run ended without a word; its steps in flight are interrupted."""
+    """The owner of a run ended without a word; its steps in flight are interrupted.
+
+    Attributes:
+        owner: Who it was.
+        reason: How it ended.
+        in_flight: Positions of the steps that were interrupted.
+    """
 
     owner: str
     reason: str
@@ -38,7 +54,11 @@ class OwnerDied(RunEvent, frozen=True, kw_only=True, tag="run.owner_died"):
 
 
 class RunReleased(RunEvent, frozen=True, kw_only=True, tag="run.released"):
-    """An owner gave a run back, to be claimed again."""
+    """An owner gave a run back, to be claimed again.
+
+    Attributes:
+        owner: Who.
+    """
 
     owner: str
 
@@ -48,20 +68,34 @@ class RunFinished(RunEvent, frozen=True, kw_only=True, tag="run.finished"):
 
 
 class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
-    """A run ended with an error."""
+    """A run ended with an error.
+
+    Attributes:
+        code: Stable name of the error.
+        message: The error in one line.
+    """
 
     code: str
     message: str
 
 
 class RunCancelled(RunEvent, frozen=True, kw_only=True, tag="run.cancelled"):
-    """A run was cancelled; whoever owned it owns it no longer."""
+    """A run was cancelled; whoever owned it owns it no longer.
+
+    Attributes:
+        reason: Why.
+    """
 
     reason: str
 
 
 class RunParked(RunEvent, frozen=True, kw_only=True, tag="run.parked"):
-    """A run became a dead letter: nobody works on it until somebody retries it."""
+    """A run became a dead letter: nobody works on it until somebody retries it.
+
+    Attributes:
+        code: Stable name of what is wrong.
+        reason: The same in one line.
+    """
 
     code: str
     reason: str
@@ -72,7 +106,11 @@ class RunRetried(RunEvent, frozen=True, kw_only=True, tag="run.retried"):
 
 
 class RunDamaged(RunEvent, frozen=True, kw_only=True, tag="run.damaged"):
-    """A run was set aside because its record, or one of its steps, cannot be read; `verify` says more."""
+    """A run was set aside because its record, or one of its steps, cannot be read; `verify` says more.
+
+    Attributes:
+        reason: What is wrong.
+    """
 
     reason: str
 
@@ -92,19 +130,34 @@ class StepEvent(Event, frozen=True, kw_only=True):
 
 
 class StepStarted(StepEvent, frozen=True, kw_only=True, tag="step.started"):
-    """A step is about to act; `attempt` counts from 1."""
+    """A step is about to act.
+
+    Attributes:
+        attempt: Counts from 1.
+    """
 
     attempt: int
 
 
 class StepFinished(StepEvent, frozen=True, kw_only=True, tag="step.finished"):
-    """A step's result is recorded."""
+    """A step's result is recorded.
+
+    Attributes:
+        attempt: The attempt that gave it.
+    """
 
     attempt: int
 
 
 class StepFailed(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
-    """A step's failure is recorded. `final`: it is the step's answer; otherwise it may be tried again."""
+    """A step's failure is recorded.
+
+    Attributes:
+        attempt: The attempt that failed.
+        code: Stable name of the error.
+        message: The error in one line.
+        final: It is the step's answer; otherwise it may be tried again.
+    """
 
     attempt: int
     code: str
@@ -117,7 +170,13 @@ class StepResolved(StepEvent, frozen=True, kw_only=True, tag="step.resolved"):
 
 
 class JournalDegraded(Event, frozen=True, kw_only=True, tag="journal.degraded"):
-    """Writes fail; each caller is told by an error of its own, this is told once."""
+    """Writes fail; each caller is told by an error of its own, this is told once.
+
+    Attributes:
+        path: The journal's file.
+        code: Stable name of what is wrong.
+        reason: The same in one line.
+    """
 
     path: str
     code: str
@@ -125,19 +184,33 @@ class JournalDegraded(Event, frozen=True, kw_only=True, tag="journal.degraded"):
 
 
 class JournalRecovered(Event, frozen=True, kw_only=True, tag="journal.recovered"):
-    """Writes work again."""
+    """Writes work again.
+
+    Attributes:
+        path: The journal's file.
+    """
 
     path: str
 
 
 class JournalPruned(Event, frozen=True, kw_only=True, tag="journal.pruned"):
-    """Retention removed ended runs."""
+    """Retention removed ended runs.
+
+    Attributes:
+        runs: How many.
+    """
 
     runs: int
 
 
 class JournalMigrated(Event, frozen=True, kw_only=True, tag="journal.migrated"):
-    """A file of an older version was brought up to date when it was opened."""
+    """A file of an older version was brought up to date when it was opened.
+
+    Attributes:
+        path: The journal's file.
+        before: Version it had.
+        after: Version it has.
+    """
 
     path: str
     before: int
@@ -145,7 +218,12 @@ class JournalMigrated(Event, frozen=True, kw_only=True, tag="journal.migrated"):
 
 
 class ListenerFailed(Event, frozen=True, kw_only=True, tag="journal.listener_failed"):
-    """A callback waiting for an outcome raised; nothing else was affected."""
+    """A callback waiting for an outcome raised; nothing else was affected.
+
+    Attributes:
+        run_id: Whose outcome.
+        error: What it raised.
+    """
 
     run_id: str
     error: str

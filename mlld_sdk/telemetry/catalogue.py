@@ -9,9 +9,7 @@ import pkgutil
 import re
 import sys
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 import mlld_sdk
 from mlld_sdk.events import Event
@@ -83,27 +81,17 @@ def _when(kind: type[Event]) -> str:
 
 
 def _fields(kind: type[Event]) -> str:
-    said: list[str] = []
-    explained = _explanations(kind)
-    for field in msgspec.structs.fields(kind):
-        if field.name == "at":
-            continue
-        text = explained.get(field.name)
-        said.append(f"`{field.name}`" + (f": {text}" if text else f" ({_type(field.type)})"))
-    return "<br>".join(said)
+    return "<br>".join(f"`{name}`: {text}" for name, text in explained(kind).items() if name != "at")
 
 
-def _explanations(kind: type[Event]) -> dict[str, str]:
+def explained(kind: type[Event]) -> dict[str, str]:
+    """Give what the docstrings of an event and its bases say of each field."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         _, _, attributes = (inspect.getdoc(base) or "").partition("Attributes:\n")
         for match in re.finditer(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE):
             found[match[1]] = " ".join(match[2].split())
     return found
-
-
-def _type(declared: Any) -> str:
-    return getattr(declared, "__name__", str(declared)) if isinstance(declared, type) else str(declared)
 
 
 def _cell(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from mlld_sdk.events import Event
-from mlld_sdk.telemetry.catalogue import catalogue, into
+from mlld_sdk.telemetry.catalogue import catalogue, explained, into
 from mlld_sdk.telemetry.log import DEBUG, ERROR, WARNING
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
@@ -19,6 +19,7 @@ def test_names_are_nouns_with_verbs_and_nobody_shares_one() -> None:  # EV-3
         assert re.fullmatch(r"[a-z]+\.[a-z_]+", name), name
         assert issubclass(kind, Event)
         assert kind.__doc__, name
+        assert set(explained(kind)) == set(kind.__struct_fields__), f"{name}: say what each field is"
         taken = {"event", "level", "type", "timestamp", "n"} & set(kind.__struct_fields__)
         assert not taken, f"{name} has a field that log lines need for themselves: {taken}"
 
