@@ -178,7 +178,8 @@ class Agent(EngineOwner):
             protected=bool(self.options.checkpoint),
             attempts=self.options.step_attempts,
         )
-        work = Work(lease, job, self.run if self.run is not None else self._run_script, services)
+        code = self.run if self.run is not None else self._run_script
+        work = Work(lease, job, code, services, alone=self.options.concurrency == 1)
         lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
         ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))
         # Linked alone, a busy worker would learn of our end only between messages, and it has but one.

@@ -197,7 +197,10 @@ class Job:
             self.branches(len(work), concurrency) as jobs,
             ThreadPoolExecutor(max(1, min(concurrency, len(work))), thread_name_prefix=self.run_id) as threads,
         ):
-            calls = [threads.submit(function, item, job) for item, job in zip(work, jobs, strict=True)]
+            calls = [
+                threads.submit(contextvars.copy_context().run, function, item, job)
+                for item, job in zip(work, jobs, strict=True)
+            ]
             pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
             if self._fate.sealed is not None:  # nobody may act any more: let nothing begin
                 for call in pending:

@@ -2,14 +2,24 @@
 
 import asyncio
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from mlld_sdk.errors import MlldError, TaskError
+from mlld_sdk.errors import ConfigurationError, MlldError, TaskError
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
 from mlld_sdk.journal.errors import RunParked
 
 RESULT_TIMEOUT = 600.0
+
+occupied: ContextVar[str | None] = ContextVar("occupied", default=None)
+"""The agent that can do nothing else before the code that asks has come to its end."""
+
+
+class WaitsForItself(ConfigurationError):
+    """A run waits for another run of its own agent, which works on one at a time: neither would ever end."""
+
+    default_code = "WAITS_FOR_ITSELF"
 
 
 class RunFailed(TaskError):
@@ -67,11 +77,13 @@ class RunHandle:
             RunCancelled: It was cancelled.
             RunParked: It cannot go on before somebody has looked at it.
             WaitTimeout: It has not ended in time.
+            WaitsForItself: It cannot end before whoever asks.
         """
-        return _value_of(self._journal.wait(self.id, timeout))
+        return _value_of(self.outcome(timeout))
 
     def outcome(self, timeout: float | timedelta | None = RESULT_TIMEOUT) -> Outcome:
         """Wait as `result` does, and return how it ended instead of raising."""
+        self._refuse_to_wait_for_oneself()
         return self._journal.wait(self.id, timeout)
 
     def cancel(self, reason: str = "cancelled") -> None:
@@ -114,7 +126,19 @@ class RunHandle:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._settled().__await__()
 
+    def _refuse_to_wait_for_oneself(self) -> None:
+        agent = occupied.get()
+        if agent is None:
+            return
+        run = self._journal.run(self.id)
+        if run.kind == agent and run.state == "pending":
+            raise WaitsForItself(
+                f"run {self.id} waits for {agent}, which is busy with the run that waits for it",
+                hint="raise its concurrency, give the work to another agent, or make it steps of this run",
+            )
+
     async def _settled(self) -> Any:
+        await asyncio.to_thread(self._refuse_to_wait_for_oneself)
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
 

@@ -15,6 +15,7 @@ from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.job import NEEDS_SOMEBODY, AsyncJob, Job, JobCancelled, Ways
 from mlld_sdk.journal import Lease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
+from mlld_sdk.runs import occupied
 from mlld_sdk.services import Services
 
 ASYNC_STEPS = 64
@@ -31,11 +32,12 @@ class Work:
         job: What the code of the run holds.
     """
 
-    def __init__(self, lease: Lease, job: Job, run: RunFunction, services: Services) -> None:
+    def __init__(self, lease: Lease, job: Job, run: RunFunction, services: Services, *, alone: bool) -> None:
         self.lease = lease
         self.job = job
         self._run = run
         self._services = services
+        self._alone = alone
         self._settling = threading.Lock()
         lease.on_lost(self._lost)
 
@@ -70,6 +72,8 @@ class Work:
         self.job.seal(JobCancelled(error.message, code=error.code))
 
     def _call(self) -> Any:
+        if self._alone:
+            occupied.set(self.lease.run.kind)
         payload = self.lease.input
         if not inspect.iscoroutinefunction(self._run):
             return self._run(self.job, payload)

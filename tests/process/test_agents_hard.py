@@ -235,15 +235,26 @@ def test_a_run_that_waits_for_its_own_agent_is_told_so(tmp_path: Path) -> None:
         def run(self, job: Job, payload: int) -> Any:
             if payload == 0:
                 return "child"
-            return job.step("child", lambda: handle().run(payload - 1).result(20))
+            if payload == 1:
+                return job.step("child", lambda: handle().run(0).result(20))
+            return job.map(lambda _, branch: handle().run(0).result(20), [1])
+
+    class Awaits(Agent):
+        async def run(self, job: AsyncJob, payload: int) -> Any:
+            return await handle().run(0)
 
     with running(only(Parent), tmp_path) as (runtime, _):
 
         def handle() -> Any:
             return runtime["agent"]
 
-        with pytest.raises(RunFailed, match="waits for"):
-            runtime["agent"].run(1).result(15)
+        for payload in (1, 2):
+            with pytest.raises(RunFailed, match="waits for"):
+                handle().run(payload).result(15)
+    with running(only(Awaits), tmp_path) as (runtime, _), pytest.raises(RunFailed, match="waits for"):
+        handle().run(1).result(15)
+    with running(only(Parent, concurrency=2), tmp_path) as (runtime, _):
+        assert handle().run(1).result(15) == "child"
 
 
 def test_code_that_swallows_every_refusal_does_not_pile_up_memory(
