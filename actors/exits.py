@@ -6,7 +6,7 @@ holds an exception or a traceback object, only text, so it can be kept, compared
 
 import linecache
 import traceback
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,6 +17,10 @@ TRACE_LIMIT = 8_000
 
 TRACE_FRAMES = 20
 """... and at most this many frames, the innermost."""
+
+
+KEPT_FRAMES = 1_000
+"""Places in the code whose text is kept: what crashes once mostly crashes there again."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -166,19 +170,32 @@ def _plain_trace(error: BaseException) -> str:
         step = step.tb_next
     parts = ["Traceback (most recent call last):\n"]
     for step in frames[-TRACE_FRAMES:]:
-        code = step.tb_frame.f_code
-        file, number = code.co_filename, step.tb_lineno
-        lines = linecache.getlines(file, step.tb_frame.f_globals)
-        source = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-        parts.append(f'  File "{file}", line {number}, in {code.co_name}\n')
-        if source:
-            parts.append(f"    {source}\n")
+        frame = step.tb_frame
+        code, number = frame.f_code, step.tb_lineno
+        known = _frames.get((id(code), number))
+        parts.append(_write_frame(code, number, frame.f_globals) if known is None else known[1])
     if isinstance(error, _SAY_MORE):
         parts += traceback.format_exception_only(error)
     else:
         text = str(error)
         parts.append(f"{_name_of(error)}: {text}\n" if text else f"{_name_of(error)}\n")
     return "".join(parts)
+
+
+_frames: dict[tuple[int, int], tuple[CodeType, str]] = {}
+"""What was written about places in the code, by id and line; the code object is kept so that its id stays its own."""
+
+
+def _write_frame(code: CodeType, number: int, names: dict[str, Any]) -> str:
+    """Write two lines about a place in the code: where, and the source."""
+    text = f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
+    source = linecache.getline(code.co_filename, number, names).strip()
+    if source:
+        text += f"    {source}\n"
+    if len(_frames) >= KEPT_FRAMES:
+        _frames.clear()
+    _frames[id(code), number] = (code, text)
+    return text
 
 
 _SAY_MORE = (SyntaxError, NameError, AttributeError, ImportError)

@@ -565,7 +565,7 @@ class ReplyTo:
 
     def _answered(self, first: bool) -> bool:
         deferred = self._cell.deferred
-        if deferred is not None:
+        if deferred:
             deferred.pop(id(self._future), None)
         if not first:
             self._cell.system.counters.late()

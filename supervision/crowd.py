@@ -7,6 +7,8 @@ children at once. A child's identity is its key; names may repeat. A child that 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from msgspec.structs import force_setattr
+
 from mlld_sdk.supervision.errors import (
     ChildAlreadyStarted,
     ChildNotFound,
@@ -224,7 +226,7 @@ class CrowdTurn(Turn[CrowdState]):
             self.do(Answer(asked.call, error=error))
             return
         key = self.state.next_key
-        self.set(next_key=key + 1)
+        force_setattr(self.state, "next_key", key + 1)
         self.start(Slot(key=key, spec=spec, calls=(asked.call,)))
 
     def terminate(self, asked: Asked, key: int) -> None:

@@ -13,6 +13,8 @@ mailbox; with three differences, all of them documented:
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import force_setattr
+
 from mlld_sdk.supervision import management
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import (
@@ -226,7 +228,7 @@ class Decider(JobTurn):
         """Carry out a judgement."""
         slot = judged.slot
         decision = judged.decision
-        self.set(window=judged.window)
+        force_setattr(self.state, "window", judged.window)
         shuts_down = decision in ("stop", "remove") and event is ChildExited and self.ends_supervisor(slot)
         if decision == "remove":
             self.remove(slot)

@@ -158,9 +158,7 @@ def when_due(slot: Slot, scene: Scene) -> Judgement:
         return _park(slot, scene)
     if slot.status == "parked" or slot.charged:
         probing = slot.status == "parked"
-        return Judgement(
-            decision="restart", slot=replace(slot, probing=probing, charged=False), window=scene.window
-        )
+        return Judgement(decision="restart", slot=replace(slot, probing=probing, charged=False), window=scene.window)
     slot, window, view, outcome = charge(slot, scene)
     if outcome is not None:
         return _end(slot, scene, outcome, "limit", window, view)

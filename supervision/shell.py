@@ -114,9 +114,9 @@ class Shell:
             self.state, effects = step(state, what, world)
         else:
             self.state, effects = step_crowd(state, what, world)
+            if len(self.state.slots) < len(state.slots):
+                self.forget_breaker(state.slots.get(getattr(what, "key", -1)))
         self.grove.publish(self.ref, self.state)
-        if len(self.state.slots) < len(state.slots):
-            self.forget_breaker(state.slots.get(getattr(what, "key", -1)))
         try:
             for effect in effects:
                 _CARRY_OUT[type(effect)](self, effect)

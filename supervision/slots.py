@@ -110,9 +110,7 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
             return None
         node: Any = self._root
         while shift:
-            node = node[(key >> shift) & MASK]
-            if node is None:
-                return None
+            node = node[(key >> shift) & MASK] or EMPTY
             shift -= BITS
         found: Slot | None = node[key & MASK]
         return found
