@@ -1,6 +1,7 @@
 """Handles to runs: they name the work and not whoever does it, so they outlive process, actor and service."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 from mlld_sdk.errors import ConfigurationError, MlldError, TaskError
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
 from mlld_sdk.journal.errors import RunParked
+from mlld_sdk.journal.journal import closed_while_waiting
 
 RESULT_TIMEOUT = 600.0
 
@@ -142,21 +144,33 @@ class RunHandle:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
 
-        def settle(result: Outcome) -> None:
-            if not outcome.done():
+        def settle(result: Outcome | None) -> None:
+            if outcome.done():
+                return
+            if result is None:
+                outcome.set_exception(closed_while_waiting(self.id))
+            else:
                 outcome.set_result(result)
 
-        def tell(result: Outcome) -> None:
-            loop.call_soon_threadsafe(settle, result)
+        def tell(result: Outcome | None = None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(settle, result)
 
-        withdraw = await asyncio.to_thread(self._journal.on_outcome, self.id, tell)
+        registered = asyncio.ensure_future(asyncio.to_thread(self._journal.on_outcome, self.id, tell, tell))
         try:
+            await asyncio.shield(registered)
             return _value_of(await outcome)
         finally:
-            withdraw()
+            outcome.cancel()
+            registered.add_done_callback(_withdraw)
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
+
+
+def _withdraw(registered: "asyncio.Future[Callable[[], None]]") -> None:
+    if not registered.cancelled() and registered.exception() is None:
+        registered.result()()
 
 
 def _value_of(outcome: Outcome) -> Any:

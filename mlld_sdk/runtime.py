@@ -151,7 +151,7 @@ class Runtime:
             JournalError: The store cannot be opened.
         """
         with self._lock:
-            if self._tree is not None:
+            if self._journal is not None:
                 raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
             sweep_orphans(sink=self.bus.emit, env=self.env)
             journal = Journal.open(

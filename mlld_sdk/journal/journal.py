@@ -15,7 +15,7 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
+from mlld_sdk.journal.errors import JournalClosed, JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
 from mlld_sdk.journal.lease import Lease
 from mlld_sdk.journal.options import Durability, Limits, Retention
 from mlld_sdk.journal.records import (
@@ -130,6 +130,7 @@ class Journal:
         for lease in leases:
             lease.end()
         self._store.leave(self.session)
+        self._upkeep.closed()
 
     def __enter__(self) -> Self:
         return self
@@ -326,20 +327,33 @@ class Journal:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def on_outcome(self, run_id: str, callback: Callable[[Outcome], None]) -> Callable[[], None]:
+    def on_outcome(
+        self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         """Call back once when a run comes to rest, at once if it has; returns how to withdraw.
 
         The run may be worked on by any process that has the file open. The callback runs on the thread that notices,
         which may be the journal's writer: it must not block and must not call the journal. One that raises is
-        reported as an event and otherwise ignored.
+        reported as an event and otherwise ignored. `closed` is called if the journal is closed before that.
 
         Raises:
             RunNotFound: There is no such run.
         """
         self.run(run_id)
-        withdraw = self._upkeep.await_outcome(run_id, callback)
-        self._store.wake()
-        self._upkeep.settle(run_id)  # it may have ended while we registered
+        withdrawals = [self._upkeep.await_outcome(run_id, callback)]
+        if closed is not None:
+            withdrawals.append(self._upkeep.await_close(closed))
+
+        def withdraw() -> None:
+            for one in withdrawals:
+                one()
+
+        try:
+            self._store.wake()
+            self._upkeep.settle(run_id)  # it may have ended while we registered
+        except BaseException:
+            withdraw()
+            raise
         return withdraw
 
     def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
@@ -351,6 +365,7 @@ class Journal:
 
         Raises:
             WaitTimeout: It has not come to rest in time.
+            JournalClosed: This journal was closed meanwhile.
             RunNotFound: There is no such run.
         """
         done = threading.Event()
@@ -360,7 +375,7 @@ class Journal:
             found.append(outcome)
             done.set()
 
-        withdraw = self.on_outcome(run_id, callback)
+        withdraw = self.on_outcome(run_id, callback, done.set)
         try:
             if not done.wait(None if timeout is None else seconds(timeout)):
                 raise WaitTimeout(
@@ -369,6 +384,8 @@ class Journal:
                 )
         finally:
             withdraw()
+        if not found:
+            raise closed_while_waiting(run_id)
         return found[0]
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -503,6 +520,13 @@ class Journal:
         self._upkeep.keep(lease)
         self._store.wake()
         return lease
+
+
+def closed_while_waiting(run_id: str) -> JournalClosed:
+    """Say why nobody will hear of a run here any more."""
+    return JournalClosed(
+        f"the journal was closed while run {run_id} was waited for", hint="attach to the run after the next start"
+    )
 
 
 def seconds(span: float | timedelta) -> float:

@@ -51,6 +51,7 @@ class Upkeep:
         self._lock = threading.Lock()
         self._leases: dict[tuple[str, int], Lease] = {}
         self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
+        self._until_closed: list[Callable[[], None]] = []
         self._ended_since_prune = _PRUNE_EVERY
         self._renew_at = math.inf
 
@@ -100,6 +101,25 @@ class Upkeep:
                     self._waiting.pop(run_id, None)
 
         return withdraw
+
+    def await_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when the journal is closed, for whoever would otherwise wait for ever; returns how to withdraw."""
+        with self._lock:
+            self._until_closed.append(callback)
+
+        def withdraw() -> None:
+            with self._lock:
+                if callback in self._until_closed:
+                    self._until_closed.remove(callback)
+
+        return withdraw
+
+    def closed(self) -> None:
+        """Wake those who wait for runs: nobody will tell them any more."""
+        with self._lock:
+            callbacks, self._until_closed = self._until_closed, []
+        for callback in callbacks:
+            callback()
 
     def settle(self, run_id: str) -> None:
         """Wake whoever waits for a run, if it has come to rest."""
