@@ -39,7 +39,7 @@ def tree(agent: type[Agent], engine: str, directory: Path, **options: Any) -> An
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_is_the_sum_of_its_steps(engine: str, tmp_path: Path) -> None:
+def test_a_run_is_the_sum_of_its_steps(engine: str, tmp_path: Path) -> None:
     with running(tree(Thinker, engine, tmp_path), tmp_path) as (runtime, _):
         run = runtime["agent"].run({"thoughts": 3})
         assert run.result(60) == ["thought 0", "thought 1", "thought 2"]
@@ -69,7 +69,7 @@ def test_nothing_is_cut_in_silence(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_killed_engine_costs_the_step_in_flight_and_nothing_else(engine: str, tmp_path: Path) -> None:
+def test_a_killed_engine_costs_the_step_in_flight_and_nothing_else(engine: str, tmp_path: Path) -> None:
     options = {"checkpoint": True, "environ": {"PAUSE": "0.3"}}
     with running(tree(Thinker, engine, tmp_path, **options), tmp_path) as (runtime, seen):
         run = runtime["agent"].run({"thoughts": 4})
@@ -82,7 +82,7 @@ def test_a_killed_engine_costs_the_step_in_flight_and_nothing_else(engine: str, 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_killed_agent_takes_its_engine_with_it_and_its_successor_goes_on(engine: str, tmp_path: Path) -> None:
+def test_a_killed_agent_takes_its_engine_with_it_and_its_successor_goes_on(engine: str, tmp_path: Path) -> None:
     options = {"checkpoint": True, "environ": {"PAUSE": "0.3"}}
     with running(tree(Thinker, engine, tmp_path, **options), tmp_path) as (runtime, _):
         run = runtime["agent"].run({"thoughts": 4})
@@ -96,7 +96,7 @@ def test_a_killed_agent_takes_its_engine_with_it_and_its_successor_goes_on(engin
     assert calls(tmp_path) == ["0", "1", "1", "2", "3"]
 
 
-def test_a_run_goes_on_in_the_next_runtime_on_the_same_store(tmp_path: Path) -> None:
+def test_a_run_goes_on_in_the_next_runtime_on_the_same_store(tmp_path: Path) -> None:
     class Patient(Thinker):
         def run(self, job: Job, payload: dict[str, Any]) -> list[str]:
             first = job.execute("think.mld", {"n": "first"}).output.strip()
@@ -116,7 +116,7 @@ def test_a_run_goes_on_in_the_next_runtime_on_the_same_store(tmp_path: Path) -> 
     assert len(made) <= 9
 
 
-def test_an_interrupted_step_that_nobody_declared_harmless_parks_the_run_by_name(tmp_path: Path) -> None:
+def test_an_interrupted_step_that_nobody_declared_harmless_parks_the_run_by_name(tmp_path: Path) -> None:
     with running(tree(Thinker, "embedded", tmp_path, environ={"PAUSE": "0.3"}), tmp_path) as (runtime, _):
         run = runtime["agent"].run({"thoughts": 3})
         eventually(lambda: len(calls(tmp_path)) == 2)
@@ -131,7 +131,7 @@ def test_an_interrupted_step_that_nobody_declared_harmless_parks_the_run_by_name
     assert calls(tmp_path)[:3] == ["0", "1", "1"]
 
 
-def test_a_run_that_keeps_killing_its_agent_is_parked_and_others_go_on(tmp_path: Path) -> None:
+def test_a_run_that_keeps_killing_its_agent_is_parked_and_others_go_on(tmp_path: Path) -> None:
     class Deadly(Agent):
         def run(self, job: Job, payload: str) -> str:
             if payload == "poison":
@@ -157,7 +157,7 @@ def test_the_same_key_is_the_same_run(tmp_path: Path) -> None:
     assert calls(tmp_path) == ["0"]
 
 
-def test_a_failing_script_is_an_answer_and_the_agent_lives_on(tmp_path: Path) -> None:
+def test_a_failing_script_is_an_answer_and_the_agent_lives_on(tmp_path: Path) -> None:
     (tmp_path / "bad.mld").write_text("show @nobody_defined_this\n")
 
     class Careful(Agent):
@@ -207,7 +207,7 @@ def test_a_step_in_plain_python_is_durable_too(tmp_path: Path) -> None:
     assert acted.count("once") == 1
 
 
-def test_branches_are_durable_whatever_their_order(tmp_path: Path) -> None:
+def test_branches_are_durable_whatever_their_order(tmp_path: Path) -> None:
     class Fan(Agent):
         engines = 3
 
@@ -255,7 +255,7 @@ def test_async_code_awaits_its_steps_and_is_as_durable(tmp_path: Path) -> None:
         assert asyncio.run(wait()) == ["thought 0", "5"]
 
 
-def test_cancelling_a_run_kills_what_it_has_under_way(tmp_path: Path) -> None:
+def test_cancelling_a_run_kills_what_it_has_under_way(tmp_path: Path) -> None:
     with running(tree(Thinker, "embedded", tmp_path, environ={"PAUSE": "20"}), tmp_path) as (runtime, _):
         run = runtime["agent"].run({"thoughts": 2})
         eventually(lambda: calls(tmp_path))
@@ -268,7 +268,7 @@ def test_cancelling_a_run_kills_what_it_has_under_way(tmp_path: Path) -> None:
     assert calls(tmp_path) == ["0"]
 
 
-def test_code_that_ignores_its_cancellation_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_ignores_its_cancellation_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlld_sdk.agent.CANCEL_GRACE", 0.1)
     gate = threading.Event()
 
@@ -297,7 +297,7 @@ def test_a_run_that_misses_its_deadline_fails_by_that_name(tmp_path: Path) -> No
         assert failed.value.code == "RUN_DEADLINE_EXCEEDED"
 
 
-def test_a_step_that_misses_its_deadline_is_answered_so_now_and_on_replay(tmp_path: Path) -> None:
+def test_a_step_that_misses_its_deadline_is_answered_so_now_and_on_replay(tmp_path: Path) -> None:
     class Impatient(Agent):
         def run(self, job: Job, payload: None) -> str:
             try:
@@ -313,7 +313,7 @@ def test_a_step_that_misses_its_deadline_is_answered_so_now_and_on_replay(tmp_pa
     assert calls(tmp_path) == ["slow"]
 
 
-def test_requests_beside_runs_are_answered_while_a_script_runs(tmp_path: Path) -> None:
+def test_requests_beside_runs_are_answered_while_a_script_runs(tmp_path: Path) -> None:
     options = {"engines": 2, "environ": {"PAUSE": "1"}}
     with running(tree(Thinker, "embedded", tmp_path, **options), tmp_path) as (runtime, _):
         agent = runtime["agent"]
@@ -327,7 +327,7 @@ def test_requests_beside_runs_are_answered_while_a_script_runs(tmp_path: Path) -
         assert agent.analyze("think.mld").executables[0].name in ("think", "@think")
 
 
-def test_an_engine_that_dies_under_a_request_crashes_the_agent_and_answers_the_caller(tmp_path: Path) -> None:
+def test_an_engine_that_dies_under_a_request_crashes_the_agent_and_answers_the_caller(tmp_path: Path) -> None:
     with running(tree(Thinker, "embedded", tmp_path, environ={"PAUSE": "20"}), tmp_path) as (runtime, seen):
         agent = runtime["agent"]
         answers: list[Any] = []
@@ -363,7 +363,7 @@ def test_options_change_while_the_agent_works(tmp_path: Path) -> None:
     assert [name_of(event) for event in seen].count("engine.started") == 1
 
 
-def test_idle_engines_hibernate_and_wake_with_the_next_request(tmp_path: Path) -> None:
+def test_idle_engines_hibernate_and_wake_with_the_next_request(tmp_path: Path) -> None:
     with running(tree(Thinker, "embedded", tmp_path, hibernate_after=0.05), tmp_path) as (runtime, _):
         agent = runtime["agent"]
         agent.process('show "awake"')

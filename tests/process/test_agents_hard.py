@@ -39,7 +39,7 @@ def test_code_that_ends_with_more_than_an_exception_fails_its_run_and_no_agent(
     assert "child.exited" not in [name_of(event) for event in seen]
 
 
-def test_a_step_that_exits_is_an_answer_now_and_on_replay(tmp_path: Path) -> None:
+def test_a_step_that_exits_is_an_answer_now_and_on_replay(tmp_path: Path) -> None:
     acted: list[int] = []
 
     class Exits(Agent):
@@ -61,7 +61,7 @@ def test_a_step_that_exits_is_an_answer_now_and_on_replay(tmp_path: Path) -> Non
     assert acted == [1]
 
 
-def test_a_step_inside_a_step_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_step_inside_a_step_is_refused_by_name(tmp_path: Path) -> None:
     class Nested(Agent):
         def run(self, job: Job, payload: None) -> str:
             job.step("outer", lambda: job.step("inner", lambda: 1))
@@ -71,7 +71,7 @@ def test_a_step_inside_a_step_is_refused_by_name(tmp_path: Path) -> None:
         runtime["agent"].run().result(20)
 
 
-def test_two_threads_on_one_job_are_refused_by_name(tmp_path: Path) -> None:
+def test_two_threads_on_one_job_are_refused_by_name(tmp_path: Path) -> None:
     class Shared(Agent):
         def run(self, job: Job, payload: None) -> list[str]:
             inside, leave = threading.Event(), threading.Event()
@@ -97,7 +97,7 @@ def test_two_threads_on_one_job_are_refused_by_name(tmp_path: Path) -> None:
         assert runtime["agent"].run().result(20) == ["STEPS_OVERLAP"] * 2
 
 
-def test_steps_of_one_async_job_are_refused_side_by_side(tmp_path: Path) -> None:
+def test_steps_of_one_async_job_are_refused_side_by_side(tmp_path: Path) -> None:
     class Gathers(Agent):
         async def run(self, job: AsyncJob, payload: None) -> None:
             async def wait() -> None:
@@ -166,7 +166,7 @@ def test_code_that_goes_on_after_its_deadline_loses_its_worker(tmp_path: Path, m
             gate.set()
 
 
-def test_a_deadline_that_passes_in_the_queue_is_said_without_waiting_for_a_turn(tmp_path: Path) -> None:
+def test_a_deadline_that_passes_in_the_queue_is_said_without_waiting_for_a_turn(tmp_path: Path) -> None:
     gate = threading.Event()
 
     class Busy(Agent):
@@ -230,7 +230,7 @@ def test_an_agent_killed_between_claim_and_work_lets_go_of_the_run(tmp_path: Pat
         assert killed.is_set()
 
 
-def test_a_run_that_waits_for_its_own_agent_is_told_so(tmp_path: Path) -> None:
+def test_a_run_that_waits_for_its_own_agent_is_told_so(tmp_path: Path) -> None:
     class Parent(Agent):
         def run(self, job: Job, payload: int) -> Any:
             if payload == 0:
@@ -312,3 +312,18 @@ def test_a_swallowed_interruption_parks_the_run_all_the_same(tmp_path: Path) -> 
 
     with running(only(Same), tmp_path) as (runtime, _), pytest.raises(RunParked, match="once"):
         runtime["agent"].run().result(20)
+
+
+def test_a_warm_spare_outlives_the_crash_of_its_agent(tmp_path: Path) -> None:
+    with running(only(Agent, spares=1), tmp_path) as (runtime, _):
+        agent, bay = runtime["agent"], runtime.services.bays()["root/agent"]
+        agent.process('show "up"')
+        eventually(lambda: bay.status().idle == 2)
+        started = bay.status().started
+        crashed = agent.ref
+        with pytest.raises(InfrastructureError):
+            agent.process("run sh { kill -KILL $PPID; }")
+        eventually(lambda: agent.ref not in (None, crashed))
+        assert agent.process("run sh { echo warm; }").strip() == "warm"
+        assert runtime.services.bays()["root/agent"] is bay
+        assert bay.status().started <= started + 2

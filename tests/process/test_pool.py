@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_many_callers_share_few_engines(make: Any, engine: str, tmp_path: Path) -> None:
+def test_many_callers_share_few_engines(make: Any, engine: str, tmp_path: Path) -> None:  # P-1
     pool, _, seen = make(engine, size=2)
     with ThreadPoolExecutor(8) as threads:
         outputs = list(threads.map(lambda n: pool.execute("think.mld", {"n": str(n)}).output, range(20)))
@@ -46,7 +46,7 @@ def test_many_callers_share_few_engines(make: Any, engine: str, tmp_path: Path) 
     assert len(calls(tmp_path)) == 20
 
 
-def test_a_crashed_worker_costs_its_own_request_only(make: Any, tmp_path: Path) -> None:
+def test_a_crashed_worker_costs_its_own_request_only(make: Any, tmp_path: Path) -> None:  # P-2
     pool, _, seen = make(size=3, environ={"PAUSE": "0.2"})
 
     def ask(n: int) -> str:
@@ -64,7 +64,7 @@ def test_a_crashed_worker_costs_its_own_request_only(make: Any, tmp_path: Path) 
     assert "child.exited" not in [name_of(event) for event in seen]
 
 
-def test_a_pool_whose_engines_all_fail_crashes_and_comes_back(make: Any) -> None:
+def test_a_pool_whose_engines_all_fail_crashes_and_comes_back(make: Any) -> None:  # P-2
     pool, _, seen = make(size=1, command_args=["--misbehave", "die-at-request=1"])
     for _ in range(5):
         with pytest.raises(InfrastructureError):
@@ -80,7 +80,7 @@ def test_a_failing_script_is_answered_and_its_engine_is_used_again(make: Any) ->
     assert [name_of(event) for event in seen].count("engine.started") == 1
 
 
-def test_overflow_engines_come_and_go(make: Any) -> None:
+def test_overflow_engines_come_and_go(make: Any) -> None:  # P-4
     pool, _, _ = make(size=1, overflow=2)
     held = [pool.checkout() for _ in range(3)]
     assert pool.status().engines.busy == 3
@@ -91,7 +91,7 @@ def test_overflow_engines_come_and_go(make: Any) -> None:
     eventually(lambda: pool.status().engines.idle == 1)
 
 
-def test_a_checkout_holds_one_engine_for_several_requests(make: Any) -> None:
+def test_a_checkout_holds_one_engine_for_several_requests(make: Any) -> None:  # P-3
     pool, _, _ = make(size=1)
     with pool.checkout() as engine:
         assert engine.process('show "one"') == "one\n"
@@ -101,7 +101,7 @@ def test_a_checkout_holds_one_engine_for_several_requests(make: Any) -> None:
     assert pool.process('show "three"') == "three\n"
 
 
-def test_the_death_of_an_owner_gives_its_engine_back_as_broken(make: Any) -> None:
+def test_the_death_of_an_owner_gives_its_engine_back_as_broken(make: Any) -> None:  # P-3
     pool, runtime, _ = make(size=1)
 
     class Owner(Actor):
@@ -118,7 +118,7 @@ def test_the_death_of_an_owner_gives_its_engine_back_as_broken(make: Any) -> Non
         assert pool.status().engines.started == 2
 
 
-def test_map_keeps_the_order_and_draws_no_more_than_it_can_work_on(make: Any) -> None:
+def test_map_keeps_the_order_and_draws_no_more_than_it_can_work_on(make: Any) -> None:  # P-5
     pool, _, _ = make(size=3)
     drawn: list[int] = []
 
@@ -136,7 +136,7 @@ def test_map_keeps_the_order_and_draws_no_more_than_it_can_work_on(make: Any) ->
     results.close()
 
 
-def test_map_yields_a_failure_in_its_place(make: Any, tmp_path: Path) -> None:
+def test_map_yields_a_failure_in_its_place(make: Any, tmp_path: Path) -> None:  # P-5
     (tmp_path / "picky.mld").write_text("show @payload.name\n")
     pool, _, _ = make(size=2)
     results = list(pool.map("picky.mld", [{"name": "a"}, "no dict", {"name": "c"}]))
@@ -144,7 +144,7 @@ def test_map_yields_a_failure_in_its_place(make: Any, tmp_path: Path) -> None:
     assert isinstance(results[1], Exception)
 
 
-def test_a_pool_changes_its_size_while_it_works(make: Any) -> None:
+def test_a_pool_changes_its_size_while_it_works(make: Any) -> None:  # P-6
     pool, _, _ = make(size=1)
     first = pool.checkout()
     waiting: list[Any] = []

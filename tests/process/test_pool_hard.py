@@ -74,7 +74,9 @@ def test_a_new_size_leaves_the_overflow_alone(tmp_path: Path) -> None:  # P-6
             checkout.checkin()
 
 
-def test_a_drained_pool_waits_for_its_engines_refuses_by_name_and_is_back_after_a_restart(tmp_path: Path) -> None:
+def test_a_drained_pool_waits_for_its_engines_and_is_back_after_a_restart(
+    tmp_path: Path,
+) -> None:  # P-8
     with running(only(), tmp_path) as (runtime, _):
         pool = runtime.pool("pool")
         held, drained = pool.checkout(), threading.Event()

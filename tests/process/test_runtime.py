@@ -101,7 +101,7 @@ def test_a_signal_lets_the_run_end_and_the_exit_status_says_clean(tmp_path: Path
     assert run_in(tmp_path) == "finished"
 
 
-def test_a_run_that_outlasts_the_drain_is_handed_back(tmp_path: Path) -> None:
+def test_a_run_that_outlasts_the_drain_is_handed_back(tmp_path: Path) -> None:
     process = service(tmp_path, "sturdy", "0.1", pause="30")
     process.send_signal(signal.SIGINT)
     assert end_of(process) == 0
@@ -214,7 +214,7 @@ def test_another_process_hands_in_runs_and_takes_their_results(tmp_path: Path) -
             runtime.run("never-was")
 
 
-def test_two_services_on_one_store_share_the_work_and_never_a_run(tmp_path: Path) -> None:
+def test_two_services_on_one_store_share_the_work_and_never_a_run(tmp_path: Path) -> None:
     tree = one_for_one(child(Thinker, name="a", engine="embedded", working_dir=tmp_path))
     with running(tree, tmp_path) as (first, _), running(tree, tmp_path) as (second, _):
         runs = [(first, second)[n % 2]["a"].run({"thoughts": 2, "prefix": f"{n}."}) for n in range(12)]
@@ -224,7 +224,7 @@ def test_two_services_on_one_store_share_the_work_and_never_a_run(tmp_path: Path
     assert len(made) == len(set(made)) == 24
 
 
-def test_two_thousand_declared_agents_cost_no_process_until_they_work(tmp_path: Path) -> None:
+def test_two_thousand_declared_agents_cost_no_process_until_they_work(tmp_path: Path) -> None:
     class Idle(Agent):
         engine = "embedded"
 

@@ -92,7 +92,7 @@ def test_handles_say_by_name_that_all_is_over(tmp_path: Path) -> None:
             ask()
 
 
-def test_who_waits_for_a_run_hears_of_the_end_of_the_runtime(tmp_path: Path) -> None:
+def test_who_waits_for_a_run_hears_of_the_end_of_the_runtime(tmp_path: Path) -> None:
     Waits.gate.clear()
 
     async def wait_for(run: Any) -> Any:

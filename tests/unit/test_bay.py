@@ -106,7 +106,7 @@ def test_no_two_holders_ever_share_an_engine(yard: Yard) -> None:
     assert status.started - status.retired == status.idle
 
 
-def test_waiters_are_served_in_the_order_they_came(yard: Yard) -> None:
+def test_waiters_are_served_in_the_order_they_came(yard: Yard) -> None:  # P-1
     bay = EngineBay(yard.start)
     first = bay.lease(1)
     order: list[int] = []
@@ -268,7 +268,7 @@ def test_resizing_serves_waiters_and_retires_surplus(yard: Yard) -> None:
     assert bay.status().idle == 1 == yard.alive
 
 
-def test_the_budget_puts_the_longest_idle_engine_of_another_bay_to_sleep(yard: Yard) -> None:
+def test_the_budget_puts_the_longest_idle_engine_of_another_bay_to_sleep(yard: Yard) -> None:
     budget = EngineBudget(2)
     bays = [EngineBay(yard.start, budget=budget) for _ in range(3)]
     bays[0].lease(1).give_back()
