@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +16,14 @@ import pytest
 from mlld_sdk import Agent, InfrastructureError, Job, Runtime, child, one_for_one
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.errors import StartFailed
+from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, MlldError
+from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalClosed
-from tests.support.agents import Thinker, calls, engine_pid, running
+from tests.support.agents import THINK, Thinker, calls, engine_pid, running
 from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
 
 
 class Waits(Agent):
@@ -172,3 +178,54 @@ def test_pausing_and_resuming_from_many_threads_loses_no_run(tmp_path: Path) -> 
             runtime.resume("agent")
         for n, run in enumerate(runs):
             assert run.result(40) == [f"thought {n}.0", f"thought {n}.1"]
+
+
+LATE = """
+import sys
+from mlld_sdk import Agent, Runtime, child, one_for_one
+
+class Slow(Agent):
+    engine = "embedded"
+    def run(self, job, payload):
+        first = job.execute("think.mld", {"n": "first"}, idempotent=True).output
+        return first + job.execute("think.mld", {"n": "second"}, idempotent=True).output
+
+with Runtime(one_for_one(child(Slow, name="agent")), store="state.db") as runtime:
+    runtime["agent"].run(run_id="contested")
+    try:
+        print(runtime.run("contested").result(60), flush=True)
+    except BaseException as error:
+        print(repr(error), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_an_owner_that_slept_through_its_lease_acts_no_more(  # A-8
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "think.mld").write_text(THINK)
+    late = subprocess.Popen(
+        [sys.executable, "-c", LATE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PAUSE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        eventually(lambda: calls(tmp_path) == ["first"], within=20)
+        os.kill(late.pid, signal.SIGSTOP)
+        with Journal.open(tmp_path / "state.db") as journal:
+            run = journal.run("contested")
+            assert run.owner is not None
+            clock = journal.env.now
+            monkeypatch.setattr(journal, "env", Env(now=lambda: clock() + run.owner.ttl + 1))
+            [lease] = journal.claim_unfinished("root/agent", "successor")
+            os.kill(late.pid, signal.SIGCONT)
+            lease.finish_run("by the successor")
+        out, _ = late.communicate("\n", timeout=30)
+        assert out.strip() == "by the successor"
+    finally:
+        late.kill()
+        late.communicate()
+    assert calls(tmp_path) == ["first"]
