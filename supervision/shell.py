@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.errors import AlreadyStarted, StartFailed, StartIgnored
 from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason, crash
@@ -114,7 +115,7 @@ class Shell:
             self.state, effects = step(state, what, world)
         else:
             self.state, effects = step_crowd(state, what, world)
-            if len(self.state.slots) < len(state.slots):
+            if self.state.slots.count < state.slots.count:
                 self.forget_breaker(state.slots.get(getattr(what, "key", -1)))
         self.grove.publish(self.ref, self.state)
         try:
@@ -205,7 +206,11 @@ class Shell:
             cell.open()
             self._inbox.append(self.up(key, incarnation, ref))
             return
-        timeout = None if spec.start_timeout == inf else spec.start_timeout
+        self.begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
+
+    def begin(self, cell: Cell, key: int, incarnation: int, boot: Boot | None, timeout: float | None) -> None:
+        """Set a child going whose start takes its time; what comes of it arrives as a message."""
+        ref = cell.ref
         if boot is not None:
             boot.ready.on_done(lambda _: self.cell.post_system(Happened(Came(key, incarnation, ref))))
             if timeout is not None:

@@ -98,10 +98,10 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
 
     _root: list[Any] = msgspec.field(default_factory=lambda: EMPTY)
     _shift: int = 0
-    _count: int = 0
+    count: int = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def get(self, key: int) -> Slot | None:
         """Find a slot, or `None`."""
@@ -139,13 +139,13 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
         at = key & MASK
         grown = node[at] is None
         node[at] = slot
-        return SlotMap(top, shift, self._count + grown)
+        return SlotMap(top, shift, self.count + grown)
 
     def drop(self, key: int) -> "SlotMap":
         """Remove a slot; nothing happens when it is not there."""
         if self.get(key) is None:
             return self
-        return SlotMap(_drop(self._root, self._shift, key) or EMPTY, self._shift, self._count - 1)
+        return SlotMap(_drop(self._root, self._shift, key) or EMPTY, self._shift, self.count - 1)
 
     def __iter__(self) -> Iterator[Slot]:
         return _walk(self._root, self._shift)
