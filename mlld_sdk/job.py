@@ -253,6 +253,12 @@ class Job:
         """Monotonic seconds at which a step last ended or progress was last said."""
         return self._fate.progressed
 
+    def interrupting(self, interrupt: Callable[[], None] | None) -> None:
+        """Say what wakes the code when the job is sealed; at once if it is already."""
+        self._fate.interrupt = interrupt
+        if interrupt is not None and self.cancelled:
+            interrupt()
+
     def seal(self, why: MlldError) -> None:
         """Let this job take no more steps, and end what it has under way on engines."""
         self._fate.seal(why)
@@ -355,6 +361,7 @@ class _Fate:
     def __init__(self, port: Port, now: float) -> None:
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None
+        self.interrupt: Callable[[], None] | None = None
         self.progressed = now
         self._port = port
         self._lock = threading.Lock()
@@ -365,6 +372,8 @@ class _Fate:
                 return
             self.sealed = why
         self._port.stop(why)
+        if self.interrupt is not None:
+            self.interrupt()
 
 
 class Ways:

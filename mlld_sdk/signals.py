@@ -21,6 +21,8 @@ class Words:
 
     def __init__(self) -> None:
         self._said: deque[str] = deque()
+        self._lock = threading.RLock()  # a signal may say a word while the main thread closes
+        self._closed = False
         self._read, self.wake = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self.wake, False)
@@ -28,8 +30,9 @@ class Words:
     def put(self, word: str) -> None:
         """Say a word; callable from a signal handler."""
         self._said.append(word)
-        with contextlib.suppress(OSError):  # full: the wake-up is pending; closed: nobody waits any more
-            os.write(self.wake, b"\0")
+        with self._lock, contextlib.suppress(BlockingIOError):  # full: the wake-up is pending
+            if not self._closed:  # the number may be somebody else's file by now
+                os.write(self.wake, b"\0")
 
     def get(self) -> str:
         """Wait for the next word."""
@@ -43,8 +46,11 @@ class Words:
 
     def close(self) -> None:
         """Give the pipe back."""
-        os.close(self._read)
-        os.close(self.wake)
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._read)
+                os.close(self.wake)
 
 
 @contextlib.contextmanager

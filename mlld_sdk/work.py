@@ -1,6 +1,7 @@
 """Working on a run: claim to outcome, on a thread of its own, so that the agent's mailbox never waits for a script."""
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import Callable
@@ -81,9 +82,18 @@ class Work:
             return runner.run(self._awaited(Ways(steps, runner.get_loop()), payload))
 
     async def _awaited(self, ways: Ways, payload: Any) -> Any:
+        loop, code = asyncio.get_running_loop(), asyncio.current_task()
+        assert code is not None
+
+        def interrupt() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the code has ended
+                loop.call_soon_threadsafe(code.cancel)
+
+        self.job.interrupting(interrupt)
         try:
             return await self._run(AsyncJob(self.job, ways), payload)
         finally:
+            self.job.interrupting(None)
             await ways.close()
 
     def _finished(self, value: Any) -> None:

@@ -26,6 +26,9 @@ CONNECTIONS = 8
 
 LONGEST_WAIT = 30.0
 
+ACCEPT_AGAIN = 0.1
+"""Seconds until the next try when the system could not hand out a connection."""
+
 
 class OperatorActed(Event, frozen=True, kw_only=True, tag="operator.acted"):
     """Somebody did something to the runtime from outside.
@@ -52,6 +55,7 @@ class ControlServer:
         self._places = threading.BoundedSemaphore(CONNECTIONS)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._listener = _listen(path)
         self._inode = path.stat().st_ino
         self._thread = threading.Thread(target=self._accept, name=f"{runtime.name}-control", daemon=True)
@@ -59,6 +63,7 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop listening, end every connection, and remove the socket."""
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -73,18 +78,23 @@ class ControlServer:
                 self.path.unlink()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError:  # closed; or no file or memory is left, which may pass
+                self._closing.wait(ACCEPT_AGAIN)
+                continue
             connection.settimeout(p.TIMEOUT)
             if not self._places.acquire(timeout=p.TIMEOUT):
                 connection.close()
                 continue
             with self._lock:
                 self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), name="control-client", daemon=True).start()
+            server = threading.Thread(target=self._serve, args=(connection,), name="control-client", daemon=True)
+            try:
+                server.start()
+            except RuntimeError:  # no thread is left
+                self._forget(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -98,9 +108,13 @@ class ControlServer:
         except (OSError, p.ControlError):
             return  # the client is gone, too slow, or talks nonsense: nothing here depends on it
         finally:
-            with self._lock:
-                self._open.discard(connection)
-            self._places.release()
+            self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._lock:
+            self._open.discard(connection)
+        self._places.release()
 
     def _answer(self, body: bytes, user: int) -> p.Answer:
         try:

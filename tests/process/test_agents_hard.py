@@ -327,3 +327,24 @@ def test_a_warm_spare_outlives_the_crash_of_its_agent(tmp_path: Path) -> None:  
         assert agent.process("run sh { echo warm; }").strip() == "warm"
         assert runtime.services.bays()["root/agent"] is bay
         assert bay.status().started <= started + 2
+
+
+def test_async_code_of_a_cancelled_run_is_ended_where_it_waits(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    class Sleeps(Agent):
+        async def run(self, job: AsyncJob, payload: str) -> str:
+            if payload == "sleep":
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    ended.set()
+            return payload
+
+    with running(only(Sleeps), tmp_path) as (runtime, seen):
+        asleep = runtime["agent"].run("sleep")
+        eventually(lambda: asleep.state == "running")
+        asleep.cancel()
+        assert ended.wait(3)
+        assert runtime["agent"].run("next").result(20) == "next"
+    assert "child.exited" not in [name_of(event) for event in seen]

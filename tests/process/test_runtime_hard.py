@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,10 +18,13 @@ import pytest
 from mlld_sdk import Agent, InfrastructureError, Job, Runtime, child, one_for_one
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.errors import StartFailed
+from mlld_sdk.control.client import Remote as Client
+from mlld_sdk.control.protocol import AskTree, ControlError, socket_path
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, MlldError
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalClosed
+from mlld_sdk.signals import Words
 from tests.support.agents import THINK, Thinker, calls, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -229,3 +234,48 @@ def test_an_owner_that_slept_through_its_lease_acts_no_more(  # A-8
         late.kill()
         late.communicate()
     assert calls(tmp_path) == ["first"]
+
+
+def test_the_control_socket_outlives_a_shortage_of_files_and_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path / "rt"))
+    with running(one_for_one(child(Waits, name="agent")), tmp_path, control=True, name="short") as (runtime, _):
+        early = socket.socket(socket.AF_UNIX)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (early.fileno() + 1, hard))
+        try:
+            early.connect(str(socket_path("short")))
+            assert runtime.verdict().word == "healthy"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            early.close()
+        with Client("short") as client:
+            assert "agent" in client.ask(AskTree())["text"]
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "control-client":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ControlError), Client("short") as refused:
+                refused.ask(AskTree())
+        with Client("short") as client:
+            assert "agent" in client.ask(AskTree())["text"]
+
+
+def test_a_word_said_after_the_end_goes_into_nobody_elses_file(tmp_path: Path) -> None:
+    words = Words()
+    number = words.wake
+    words.close()
+    with (tmp_path / "mine").open("wb", buffering=0) as mine:
+        os.dup2(mine.fileno(), number)
+        try:
+            words.put("late")
+        finally:
+            if number != mine.fileno():
+                os.close(number)
+    assert (tmp_path / "mine").read_bytes() == b""
