@@ -57,6 +57,19 @@ class Happened(SystemMessage):
         cell.actor.shell.happened(self.what)
 
 
+class LimitDue(SystemMessage):
+    """The bell of a supervisor's limits has rung."""
+
+    __slots__ = ()
+
+    def handle(self, cell: Has) -> None:
+        """Tell it which of its children have had their time to stop."""
+        shell = cell.actor.shell
+        for overdue in shell.limits.take_due():
+            if shell.end is None:
+                shell.happened(overdue)
+
+
 class Told(SystemMessage):
     """A supervisor among the children says, right before it ends, who below it had to be killed."""
 

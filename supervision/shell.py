@@ -23,8 +23,9 @@ from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound
 from mlld_sdk.supervision.exits import SHUTDOWN, Exit
 from mlld_sdk.supervision.judge import STABLE
+from mlld_sdk.supervision.limits import Limits
 from mlld_sdk.supervision.looks import idle_of
-from mlld_sdk.supervision.messages import Boot, Happened, Outcome, Told, booting, is_supervisor
+from mlld_sdk.supervision.messages import Boot, Happened, LimitDue, Outcome, Told, booting, is_supervisor
 from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -44,6 +45,7 @@ from mlld_sdk.supervision.steps import (
     Halt,
     Input,
     Kill,
+    Overdue,
     Ready,
     Request,
     Signal,
@@ -78,6 +80,7 @@ class Shell:
         self.refs: dict[int, Ref] = {}
         self.keys: dict[Ref, tuple[int, int]] = {}
         self.timers: dict[int, Timer] = {}
+        self.limits = Limits(self.system.timers, self.env.now, lambda: self.cell.post_system(LimitDue()))
         self.watches: dict[int, Timer] = {}
         self.permits: dict[int, Permit] = {}
         self.resets: dict[int, tuple[Breaker, Callable[[], object]]] = {}
@@ -306,6 +309,9 @@ class Shell:
         if isinstance(then, Due) and effect.delay == 0:
             self.cell.post_always((then, None))  # behind the calls that wait already
             return
+        if isinstance(then, Overdue):
+            self.limits.set(effect.delay, then)
+            return
         timer = self.system.timers.after(effect.delay, lambda: self.cell.post_system(Happened(then)))
         key = getattr(then, "key", -1)
         old = self.timers.pop(key, None)
@@ -317,6 +323,7 @@ class Shell:
 
     def disarm(self, effect: Disarm) -> None:
         """Call a timer off."""
+        self.limits.lift(effect.key)
         timer = self.timers.pop(effect.key, None)
         if timer is not None:
             timer.cancel()
@@ -350,6 +357,7 @@ class Shell:
         """This incarnation is gone, whatever ended it: whoever is left below has its own time to stop, and no more."""
         for timer in [*self.timers.values(), *self.watches.values()]:
             timer.cancel()
+        self.limits.close()
         for key in list(self.resets):
             self.forget_reset(key)
         self.grove.forget(self.ref)
