@@ -49,7 +49,7 @@ class Patience:
                 return
             self._events.add(event)
         try:
-            event.wait(timeout)
+            event.wait(min(timeout, threading.TIMEOUT_MAX))
         finally:
             with self._lock:
                 self._events.discard(event)

@@ -377,7 +377,7 @@ class Journal:
 
         withdraw = self.on_outcome(run_id, callback, done.set)
         try:
-            if not done.wait(None if timeout is None else seconds(timeout)):
+            if not done.wait(None if timeout is None else min(seconds(timeout), threading.TIMEOUT_MAX)):
                 raise WaitTimeout(
                     f"run {run_id} did not end within {seconds(timeout or 0):g} s",
                     hint="it goes on; wait again, or cancel it",

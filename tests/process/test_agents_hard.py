@@ -348,3 +348,16 @@ def test_async_code_of_a_cancelled_run_is_ended_where_it_waits(tmp_path: Path) -
         assert ended.wait(3)
         assert runtime["agent"].run("next").result(20) == "next"
     assert "child.exited" not in [name_of(event) for event in seen]
+
+
+def test_endless_is_a_deadline_too(tmp_path: Path) -> None:
+    class Asks(Agent):
+        def run(self, job: Job, payload: None) -> str:
+            return job.process('show "x"', timeout=float("inf"))
+
+    with running(only(Asks), tmp_path) as (runtime, _):
+        bay = runtime.services.bays()["root/agent"]
+        with bay.lease(10):
+            run = runtime["agent"].run(deadline=float("inf"))
+            eventually(lambda: bay.status().waiting == 1)
+        assert run.result(float("inf")) == "x\n"
