@@ -16,7 +16,7 @@ import msgspec
 
 from mlld_sdk.engine_budget import EngineBudget, Patience, Permit
 from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
 
 STOP_TIMEOUT = 5.0
 """Seconds an engine that is retired gets to leave before its process group is killed."""
@@ -395,7 +395,7 @@ class EngineBay(Generic[E]):
             return False
         try:
             berth = self._start_one(permit)
-        except InfrastructureError:
+        except MlldError:
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
         return self._lay_idle(berth)
 

@@ -12,6 +12,7 @@ import pytest
 from mlld_sdk.bay import EngineBay, NoEngineFree
 from mlld_sdk.engine_budget import EngineBudget, EngineBudgetExhausted, Patience
 from mlld_sdk.env import Env
+from mlld_sdk.errors import ConfigurationError
 from tests.support.eventually import eventually
 from tests.unit.test_bay import Clock, FakeEngine, Yard
 
@@ -168,4 +169,19 @@ def test_a_thread_that_cannot_be_had_for_a_spare_costs_no_lease(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         bay.lease(1).give_back()
+    bay.lease(1).give_back()
+
+
+def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
+    yard, asked = Yard(), threading.Event()
+
+    def start() -> FakeEngine:
+        if yard.engines:
+            asked.set()
+            raise ConfigurationError("the working directory is gone")
+        return yard.start()
+
+    bay: EngineBay[FakeEngine] = EngineBay(start, size=1, spares=1)
+    bay.lease(1).give_back()
+    assert asked.wait(5)
     bay.lease(1).give_back()
