@@ -83,7 +83,7 @@ class Stage:
     # -- proving ------------------------------------------------------------------------------------------------------
 
     def wait(self, what: str, holds: Callable[[], T]) -> T:
-        """Wait until it holds; it is asked after every event and a few times a second.
+        """Wait until it holds; it is asked after every event and twenty times a second.
 
         Raises:
             DemoFailed: It did not, within the patience of this stage.
