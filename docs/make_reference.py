@@ -41,7 +41,8 @@ GROUPS = {
     ],
     "Errors": [
         "MlldError", "ConfigurationError", "InfrastructureError", "TaskError",
-        "StepFailed", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable", "BreakerOpen", "NoEngineFree",
+        "StepFailed", "StepsOverlap", "WaitsForItself", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable",
+        "OwnerGone", "BreakerOpen", "NoEngineFree", "BayClosed",
         "ScriptError", "InvalidRequest", "NoLiveCheckpoint", "TruncatedResult", "TruncationWarning",
         "CallTimeout", "CallCancelled", "EngineDied", "EngineClosed", "EngineCoolingDown", "EngineOverloaded",
         "CommandNotFound", "ChildNotFound", "ChildUnavailable",

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from mlld_sdk.agent_handle import AgentHandle, AgentUnavailable
     from mlld_sdk.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
     from mlld_sdk.answers import TruncatedResult, TruncationWarning
-    from mlld_sdk.bay import NoEngineFree, Recycle
+    from mlld_sdk.bay import BayClosed, NoEngineFree, Recycle
     from mlld_sdk.checkpointing import NoLiveCheckpoint
     from mlld_sdk.checkpoints import Checkpoints
     from mlld_sdk.client import Client
     from mlld_sdk.engine_check import check_engines
+    from mlld_sdk.engine_owner import OwnerGone
     from mlld_sdk.engines import EngineCoolingDown
     from mlld_sdk.env import Env
     from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
         verify,
     )
     from mlld_sdk.handles import ExecuteHandle, ProcessHandle
-    from mlld_sdk.job import AsyncJob, Job, JobCancelled, StepFailed
+    from mlld_sdk.job import AsyncJob, Job, JobCancelled, StepFailed, StepsOverlap
     from mlld_sdk.journal import Journal, Retention
     from mlld_sdk.labels import labeled, trusted, untrusted
     from mlld_sdk.pool import Checkout, Pool, PoolHandle
     from mlld_sdk.requests import InvalidRequest
-    from mlld_sdk.runs import RunCancelled, RunFailed, RunHandle
+    from mlld_sdk.runs import RunCancelled, RunFailed, RunHandle, WaitsForItself
     from mlld_sdk.runtime import Runtime
     from mlld_sdk.supervision import (
         Backoff,
@@ -110,6 +111,7 @@ __all__ = [
     "AsyncJob",
     "AsyncProcessHandle",
     "Backoff",
+    "BayClosed",
     "BreakerOpen",
     "CallCancelled",
     "CallTimeout",
@@ -149,6 +151,7 @@ __all__ = [
     "Needs",
     "NoEngineFree",
     "NoLiveCheckpoint",
+    "OwnerGone",
     "Pool",
     "PoolHandle",
     "ProcessHandle",
@@ -164,6 +167,7 @@ __all__ = [
     "SessionWrite",
     "StateWrite",
     "StepFailed",
+    "StepsOverlap",
     "StopAgent",
     "Streaming",
     "SupervisorSpec",
@@ -172,6 +176,7 @@ __all__ = [
     "TruncatedResult",
     "TruncationWarning",
     "Variable",
+    "WaitsForItself",
     "analyze",
     "budget",
     "check_engines",
@@ -220,6 +225,7 @@ _HOMES = {
         "TruncationWarning",
     ),
     "bay": (
+        "BayClosed",
         "NoEngineFree",
         "Recycle",
     ),
@@ -227,6 +233,7 @@ _HOMES = {
     "checkpoints": ("Checkpoints",),
     "client": ("Client",),
     "engine_check": ("check_engines",),
+    "engine_owner": ("OwnerGone",),
     "engines": ("EngineCoolingDown",),
     "env": ("Env",),
     "errors": (
@@ -259,6 +266,7 @@ _HOMES = {
         "Job",
         "JobCancelled",
         "StepFailed",
+        "StepsOverlap",
     ),
     "journal": (
         "Journal",
@@ -279,6 +287,7 @@ _HOMES = {
         "RunCancelled",
         "RunFailed",
         "RunHandle",
+        "WaitsForItself",
     ),
     "runtime": ("Runtime",),
     "supervision": (
