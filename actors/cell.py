@@ -292,18 +292,23 @@ class Cell(Life):
             return
         self.started()
 
-    def open(self) -> None:
-        """Let messages be handled: called by the starter of an actor that has no `on_start` to run."""
-        self.started()
+    def open(self) -> bool:
+        """Let messages be handled: called by the starter of an actor that has no `on_start` to run.
+
+        Returns:
+            Whether it has started; else it was killed before.
+        """
+        has_started = self.started()
         self._idle.release()
         if self._has_work() and self._idle.acquire(False):
             self.schedule(self)
+        return has_started
 
-    def started(self) -> None:
-        """The start is over and went well."""
+    def started(self) -> bool:
+        """The start is over and went well, unless it was killed meanwhile; says which."""
         with topology:
             if self.reason is not None:
-                return
+                return False
             self.phase = RUNNING
         if self.timer is not None:
             self.timer.cancel()
@@ -314,3 +319,4 @@ class Cell(Life):
         starter, self.starter = self.starter, None
         if starter is not None:
             starter.try_set(self.ref)
+        return True

@@ -319,7 +319,7 @@ class Life(Mailbox):
             system.release(self)
         starter, self.starter = self.starter, None
         if starter is not None:
-            self._tell_starter(starter, reason, error)
+            self._tell_starter(starter, error)
         # Children last to first, so that what was started later is told first.
         if links:
             for other in reversed(list(links)):
@@ -364,15 +364,21 @@ class Life(Mailbox):
         """Answer `starter` when the start is over, however it goes; at once if it has ended already."""
         self.starter = starter
         if self.reason is not None:
-            self._tell_starter(starter, self.reason, None)
+            self._tell_starter(starter, None)
 
-    def _tell_starter(self, starter: Future[Any], reason: Reason, error: BaseException | None) -> None:
+    def _tell_starter(self, starter: Future[Any], error: BaseException | None) -> None:
         if isinstance(error, StartIgnored | StartFailed):
             starter.try_set_exception(error)
             return
-        failed = StartFailed(f"{self.label} did not start: {reason}", reason=reason)
+        failed = self.start_failure()
         failed.__cause__ = error
         starter.try_set_exception(failed)
+
+    def start_failure(self) -> StartFailed:
+        """Make the error for those who wanted it to start, after its end."""
+        reason = self.reason
+        assert reason is not None, "it has ended"
+        return StartFailed(f"{self.label} did not start: {reason}", reason=reason)
 
     def _report(
         self,

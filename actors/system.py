@@ -178,7 +178,8 @@ class ActorSystem:
             raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
         cell = create(self, actor_class, args, kwargs, name, parent, label)
         if not cell.traits.starts:
-            cell.open()
+            if not cell.open():
+                raise cell.start_failure()
             return cast("ActorRef[A]", cell.ref)
         started: Future[ActorRef[A]] = Future(cell)
         cell.tell_when_started(started)
@@ -221,11 +222,10 @@ class ActorSystem:
     def begin(self, cell: Cell, started: Future[Any], timeout: float | None) -> None:
         """Set a created actor going, and answer `started` when it is up or has failed."""
         started._target = cell
+        cell.tell_when_started(started)
         if not cell.traits.starts:
             cell.open()
-            started.try_set(cell.ref)
             return
-        cell.tell_when_started(started)
         if timeout is not None:
             cell.timer = timer = self.timers.after(
                 timeout, lambda: cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))

@@ -206,8 +206,10 @@ class Shell:
         self.refs[key] = ref
         self.keys[ref] = (key, incarnation)
         if not cell.traits.starts:  # there is nothing to wait for
-            cell.open()
-            self._inbox.append(self.up(key, incarnation, ref))
+            if cell.open():
+                self._inbox.append(self.up(key, incarnation, ref))
+            else:  # killed before it had started
+                self._inbox.append(self.not_started(key, incarnation, cell.start_failure()))
             return
         self.begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
 

@@ -8,8 +8,9 @@ import pytest
 
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.directives import IGNORE
-from mlld_sdk.actors.errors import ActorDead
+from mlld_sdk.actors.errors import ActorDead, StartFailed
 from mlld_sdk.actors.exits import Killed, Reason, Shutdown
+from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.supervision import (
     Backoff,
     ChildNotFound,
@@ -20,6 +21,7 @@ from mlld_sdk.supervision import (
     Partitions,
     SupervisorRef,
     TooManyChildren,
+    Tree,
     budget,
     child,
     circuit_breaker,
@@ -441,3 +443,20 @@ def test_partitions_can_be_fewer_for_a_while(world: World) -> None:  # SUP-70, P
 def test_partitions_of_nothing_are_an_error(world: World) -> None:  # SUP-71
     with pytest.raises(ChildNotFound):
         Partitions(world.start(one_for_one()), "nobody")
+
+
+class KilledInItsConstructor(Actor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor_ref.kill()
+
+
+def test_a_child_killed_before_it_has_started_counts_as_a_failed_start() -> None:  # SUP-62
+    with ActorSystem() as system, Tree.start(system, dynamic()) as tree:
+        with pytest.raises(ChildStartFailed, match="killed"):
+            tree.supervisor.start_child(child(KilledInItsConstructor))
+        assert tree.supervisor.count_children().active == 0
+    with ActorSystem() as system:
+        with pytest.raises(StartFailed, match="killed"):
+            system.start(KilledInItsConstructor)
+        assert isinstance(system.start_soon(KilledInItsConstructor).exception(), StartFailed)
