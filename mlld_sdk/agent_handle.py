@@ -84,7 +84,7 @@ class Named:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as `execute` runs a file, and return its output."""
-        return self._use(lambda port: port.process(script, file_path, payload, options)).output
+        return self._use(lambda port: port.output(script, file_path, payload, options))
 
     def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
         """Look at a script without running it."""

@@ -136,7 +136,7 @@ class Checkout:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text on this engine and return its output."""
-        return self._port.process(script, file_path, payload, options).output
+        return self._port.output(script, file_path, payload, options)
 
     def checkin(self, *, broken: bool = False) -> None:
         """Give the engine back; a second time does nothing.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from mlld_sdk import analysis, checkpointing
-from mlld_sdk.answers import mapping, result_of
+from mlld_sdk.answers import mapping, output_of, result_of
 from mlld_sdk.bay import Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.engine_budget import EngineBudgetExhausted, Patience
@@ -131,10 +131,24 @@ class Port:
         self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
     ) -> ExecuteResult:
         """Run script text. Raises as `execute` does."""
+        return self._run("process", self._process_params(script, file_path, payload, options), options)
+
+    def output(self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions) -> str:
+        """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
+        params = self._process_params(script, file_path, payload, options)
+        method, params = checkpointing.for_engine(self.kind, "process", params, self._working_dir)
+        with self._span("process", params) as span:
+            reply = self._ask(method, params, seconds(options.get("timeout", self.timeout)), self._tell_checkpoints)
+            output = output_of(reply, may_be_cut=self.kind == "live", strict=options.get("strict", False))
+            span.note(output_size=len(output))
+        return output
+
+    def _process_params(
+        self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
+    ) -> dict[str, Any]:
         where = None if file_path is None else self._working_dir / file_path
         caching: RunOptions = self._caching if where is not None else {}  # text without a file has no cache
-        params = process_params(script, where, payload, {**caching, **options})
-        return self._run("process", params, options)
+        return process_params(script, where, payload, {**caching, **options})
 
     def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
@@ -173,9 +187,7 @@ class Port:
 
         def take(events: Sequence[EngineEvent]) -> None:
             history.push(events)
-            for event in events:
-                if event.type in ("checkpoint:hit", "checkpoint:miss"):
-                    self._tell_checkpoint(event)
+            self._tell_checkpoints(events)
 
         with self._span(asked, params) as span:
             reply = self._ask(method, params, seconds(timeout), take)
@@ -185,6 +197,11 @@ class Port:
 
     def _span(self, method: str, params: dict[str, Any]) -> Span:
         return begin_request(self._sink, self._env, method, params, {"agent": self.name})
+
+    def _tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
+        for event in events:
+            if event.type in ("checkpoint:hit", "checkpoint:miss"):
+                self._tell_checkpoint(event)
 
     def _tell_checkpoint(self, event: EngineEvent) -> None:
         entry = event.body.get("checkpoint") or {}
