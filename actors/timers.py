@@ -82,6 +82,14 @@ class TimerHeap:
                     timer.action = None
         return actions
 
+    def clear(self) -> None:
+        """Drop all timers; whoever holds one finds it over."""
+        with self._lock:
+            for _, _, timer in self._heap:
+                timer.action = None
+            self._heap.clear()
+            self._cancelled = 0
+
     def next_in(self) -> float | None:
         """Seconds until the next timer is due, `None` without one."""
         with self._lock:
@@ -142,6 +150,7 @@ class Timers:
             self._ring()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+        self._heap.clear()
 
     def _ring(self) -> None:
         # A lock used as a bell: ringing twice is ringing once. Only the timer thread acquires it.
