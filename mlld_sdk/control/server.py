@@ -16,6 +16,7 @@ from mlld_sdk.control import protocol as p
 from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Event
 from mlld_sdk.journal.records import RunRecord, StepRecord
+from mlld_sdk.supervision.snapshot import walk
 from mlld_sdk.transport.processes import rss_of
 
 if TYPE_CHECKING:
@@ -196,17 +197,13 @@ def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:
     if crash is not None:
         return {"crashes": [crash]}
     path = ask.subject if ask.subject.split("/", 1)[0] == runtime.name else f"{runtime.name}/{ask.subject}"
-    node = next((node for node in _walk(runtime.snapshot()) if node.path == path), None)
+    node = next((node for node in walk(runtime.snapshot()) if node.path == path), None)
     crashes = runtime.history.crashes(path, limit=10)
     if node is None and not crashes:
         raise p.Refused(
             f"there is no place and no crash {ask.subject!r}", code="NOT_FOUND", hint="see `tree` and `crashes`"
         )
     return {"place": node, "crashes": crashes}
-
-
-def _walk(node: Any) -> list[Any]:
-    return [node, *(below for child in node.children for below in _walk(child))]
 
 
 def _events(runtime: "Runtime", ask: p.AskEvents, _: int) -> Any:
