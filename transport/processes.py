@@ -33,6 +33,7 @@ MARKER = "MLLD_OTP_OWNER"
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEAD_STATES = "ZX"
+_OF_KERNEL = 0x00200000
 _LOOKS = 4
 _BLINK = 0.0005
 
@@ -45,7 +46,14 @@ class Process(NamedTuple):
     parent: int
     group: int
     session: int
+    flags: int
     started: int
+
+    @property
+    def is_of_kernel(self) -> bool:
+        """Whether it is a thread of the kernel, not a program."""
+        # That it has no session is no sign: a session led from outside a container has number 0 within.
+        return bool(self.flags & _OF_KERNEL)
 
     @property
     def is_dead(self) -> bool:
@@ -104,18 +112,18 @@ def process(pid: int) -> Process | None:
     except OSError:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    parent, group, session, flags, started = (int(fields[at]) for at in (1, 2, 3, 6, 19))
+    return Process(pid, fields[0].decode(), parent, group, session, flags, started)
 
 
 def processes() -> Iterator[Process]:
-    """List every process that can be seen."""
+    """List every process that can be seen, threads of the kernel aside."""
     try:
         names = os.listdir(_PROC)
     except OSError:
         return
     for name in names:
-        # Threads of the kernel have no session.
-        if name.isdigit() and (found := process(int(name))) is not None and found.session:
+        if name.isdigit() and (found := process(int(name))) is not None and not found.is_of_kernel:
             yield found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,24 @@ def test_a_host_that_was_itself_started_by_an_orphan_spares_itself(monkeypatch: 
     finally:
         child.kill()
         child.wait()
+
+
+IN_A_CONTAINER = """
+import os, subprocess, sys
+from mlld_sdk.transport.processes import MARKER
+from mlld_sdk.transport.sweep import sweep_orphans
+space = os.readlink("/proc/self/ns/pid")[5:-1]
+child = subprocess.Popen(["sleep", "60"], env={**os.environ, MARKER: f"{space}:999999999:1:none"})
+print(os.getsid(0), sweep_orphans().pids == (child.pid,), child.wait(10))
+"""
+
+
+def test_what_belongs_to_a_session_led_from_outside_a_container_is_swept_too() -> None:  # T-37
+    enter = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*enter, "true"], capture_output=True).returncode:
+        pytest.skip("this needs unshare, and leave to make a process namespace")
+    ran = subprocess.run([*enter, sys.executable, "-c", IN_A_CONTAINER], capture_output=True, text=True, timeout=30)
+    assert ran.stdout.split() == ["0", "True", "-9"], ran.stderr
 
 
 def test_a_host_that_ends_without_closing_leaves_nothing() -> None:  # T-29
