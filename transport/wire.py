@@ -32,6 +32,8 @@ _DEBUG = b'"type":"debug:'
 _DEBUG_EVENT = re.compile(rb'\{"event":\{(?:"(?:id|requestId)":(?:"(?:[^"\\]|\\.)*"|[^,"{\[]*),)*"type":"debug:')
 _MESSAGE_START = re.compile(rb'\{\s*"(?:event|result|id)"\s*:')
 _SALVAGE_TRIES = 16
+_ANSWER_START = re.compile(rb'\{"(?:result":\{"id":(\d{1,16})[,}]|id":(\d{1,16}),"(?:result|error)":)')
+_TOO_DEEP = {"code": "TOO_DEEP", "message": "the answer is nested deeper than can be read"}
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -223,7 +225,9 @@ def decode_block(block: bytes) -> Decoded:
         heads = _heads.decode_lines(block)
     except _UNDECODABLE:
         return _one_by_one(lines, dropped)
-    if len(heads) != len(lines):  # blank lines
+    # Blank lines, values over several lines, several on one: only where every line break stands between two messages
+    # does each line hold one.
+    if len(heads) != len(lines) or (len(lines) > 1 and not _is_one_a_line(block, len(lines))):
         return _one_by_one(lines, dropped)
     for head in heads:  # the common shapes first: this loop is what a message costs
         if head.error is None:
@@ -235,6 +239,10 @@ def decode_block(block: bytes) -> Decoded:
         if not head.is_message:
             return _one_by_one(lines, dropped)
     return Decoded(heads, lines, dropped=dropped)
+
+
+def _is_one_a_line(block: bytes, lines: int) -> bool:
+    return block.startswith(b"{") and block.count(b"}\n{") == lines - 1
 
 
 def _one_by_one(lines: list[bytes], dropped: int) -> Decoded:
@@ -264,14 +272,26 @@ def _head(line: bytes) -> Head | None:
     """Decode one line, or return nothing if it is not a message."""
     try:
         head = _heads.decode(line)
+    except RecursionError:
+        return _too_deep(line)
     except _UNDECODABLE:
         if b"\\u" not in line:
             return None
         try:
             head = _head_of(json.loads(line))
-        except (ValueError, RecursionError):
+        except RecursionError:
+            return _too_deep(line)
+        except ValueError:
             return None
     return head if head.is_message else None
+
+
+def _too_deep(line: bytes) -> Head | None:
+    """Turn an answer that no decoder here can follow into its request's failure: nobody is to wait for it in vain."""
+    start = _ANSWER_START.match(line)
+    if start is None or not line.endswith(b"}"):
+        return None
+    return Head(result=ResultHead(int(start[1] or start[2]), _TOO_DEEP))
 
 
 def _head_of(message: Any) -> Head:
@@ -294,7 +314,8 @@ def _head_of(message: Any) -> Head:
 def _glued(line: bytes) -> tuple[bytes, Head] | None:
     """Find the message behind text that was printed without a newline."""
     starts = [match.start() for match in _MESSAGE_START.finditer(line)]
-    for start in starts[-_SALVAGE_TRIES:]:
+    # What looks like the start of one may be a part of it, of which there are many, or of what was printed before.
+    for start in dict.fromkeys([*starts[:_SALVAGE_TRIES], *starts[-_SALVAGE_TRIES:]]):
         message = line[start:]
         head = _head(message) if start else None
         if head is not None:

@@ -284,3 +284,40 @@ def test_what_json_has_a_word_for_passes() -> None:
         "null": "null",
     }
     assert json.loads(cancel_line(7)) == {"method": "cancel", "id": 7}
+
+
+ANSWER = b'{"result":{"id":4503599627370503,"output":"mine"}}'
+STRAY = b'{"event":{"id":0,"type":"x"}}'
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\n" + STRAY + ANSWER + b"\n",
+        STRAY[:-1] + b"\n}\n" + STRAY + ANSWER + b"\n",
+        STRAY + b"\n\n" + STRAY + ANSWER + b"\n",
+    ],
+)
+def test_what_scripts_print_never_puts_an_answer_on_another_line(block: bytes) -> None:  # T-31, T-32
+    decoded = decode_block(block)
+    assert (decoded.heads[-1].request_id, decoded.lines[-1]) == (4503599627370503, ANSWER)
+    assert all(line.startswith(b"{") and line.endswith(b"}") for line in decoded.lines)
+
+
+def test_an_answer_full_of_objects_with_ids_is_salvaged_too() -> None:  # T-32
+    answer = b'{"result":{"id":7,"items":[' + b",".join(b'{"id":%d}' % number for number in range(100)) + b"]}}"
+    decoded = decode_block(b"printed " + answer + b"\n")
+    assert (decoded.lines, decoded.noise) == ([answer], [b"printed "])
+
+
+@pytest.mark.parametrize(
+    "start", [b'{"result":{"id":7,"v":', b'{"id":7,"result":{"v":', b'{"result":{"id":7,"s":"\\ud800","v":']
+)
+def test_an_answer_nobody_can_read_for_depth_fails_its_request(start: bytes) -> None:  # T-8
+    decoded = decode_block(start + b"[" * 5000 + b"]" * 5000 + b"}}\n")
+    assert [head.request_id for head in decoded.heads] == [7]
+    assert (failure_of(decoded.heads[0]) or {})["code"] == "TOO_DEEP"
+
+
+def test_a_bottomless_text_that_is_no_answer_stays_noise() -> None:  # T-31
+    assert decode_block(b'{"v":' + b"[" * 5000 + b"]" * 5000 + b"}\n").heads == []
