@@ -289,3 +289,26 @@ def test_an_endless_loop_without_a_pause_can_be_cancelled_and_blocks_nobody(tmp_
         assert engine.ask("process", "show `meanwhile`", 2)["output"] == "meanwhile\n"
         engine.send("cancel", 1)
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("analyze", {"filepath": "a\0b"}),
+        ("analyze", {"filepath": "a\ud800b"}),
+        ("sig:sign", {"path": "a\0b"}),
+        ("sig:sign-content", {"content": "text", "identity": "me", "id": "a\0"}),
+        ("state:update", {"requestId": 1, "path": "list.²", "value": 0}),
+        ("state:update", {"requestId": 1, "path": "list.99999999999999999999999", "value": 0}),
+        ("state:update", {"requestId": 1, "path": "list.9999999999", "value": 0}),
+        ("file:write", {"requestId": 1, "path": "a\0b", "content": "text"}),
+    ],
+)
+def test_a_request_that_cannot_be_served_costs_nobody_else_anything(
+    tmp_path: Path, method: str, params: dict[str, object]
+) -> None:
+    (tmp_path / "slow.mld").write_text("run sh { sleep 0.5; echo done }")
+    with Embedded(tmp_path) as engine:
+        engine.send("execute", 1, {"filepath": "slow.mld", "state": {"list": [1]}})
+        assert engine.ask(method, params, 2)["error"]["code"] == "RUNTIME_ERROR"
+        assert engine.messages(1)[-1]["result"]["output"] == "done\n"

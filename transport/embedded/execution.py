@@ -21,6 +21,8 @@ ROOT_MARKERS = (
     ("package.json", ".git", "pyproject.toml", "Cargo.toml"),
 )
 STEPS_BETWEEN_YIELDS = 64
+LONGEST_INDEX = 6
+"""Digits of a list's index in a state path: what a longer one would create is no list but a mistake."""
 
 Report = Callable[[dict[str, Any]], None]
 """Takes an event, without its id."""
@@ -275,9 +277,9 @@ def place_at_path(state: dict[str, Any], path: str, value: Any) -> None:
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(target, list):
-            if not part.isdigit():
+            index = int(part) if part.isdecimal() and part.isascii() and len(part) <= LONGEST_INDEX else None
+            if index is None:
                 raise ScriptError(f"State path '{path}' does not fit a list")
-            index = int(part)
             target.extend([None] * (index + 1 - len(target)))
             if last:
                 target[index] = value

@@ -49,7 +49,7 @@ SHUTDOWN_GRACE = 2.0
 PARSED_LIMIT = 64
 
 
-class Stop(Exception):  # not an error: SIGTERM or SIGINT arrived
+class Stop(BaseException):  # not an error, and for nobody to catch on its way: SIGTERM or SIGINT arrived
     """The engine was asked to end."""
 
 
@@ -190,8 +190,8 @@ class Server:
             else:
                 self._refuse(request_id, "METHOD_NOT_FOUND", f"Method '{method}' is not supported")
                 return
-        except ScriptError as failure:
-            payload = {"error": self._error_payload(failure, None, execute=False)}
+        except Exception as fault:  # noqa: BLE001 - a request that cannot be served must not cost the others the engine
+            payload = {"error": self._error_payload(_blamed(fault), None, execute=False)}
         self._send_result(request_id, payload)
 
     def _hello(self) -> dict[str, Any]:
@@ -260,8 +260,8 @@ class Server:
             payload = self._do_control(method, request.run, params)
         except RequestError as fault:
             payload = error(fault.code, fault.message)
-        except ScriptError as failure:
-            payload = {"error": self._error_payload(failure, None, execute=False)}
+        except Exception as fault:  # noqa: BLE001 - a request that cannot be served must not cost the others the engine
+            payload = {"error": self._error_payload(_blamed(fault), None, execute=False)}
         self._send_result(request_id, payload)
 
     @staticmethod
@@ -344,10 +344,8 @@ class Server:
             self._fail(request, failure)
             if started and not isinstance(failure, UnsupportedConstruct):
                 self._after_failure(failure)
-        except RecursionError:
-            self._fail(request, ScriptError("Maximum call stack size exceeded", name="RangeError"))
         except Exception as fault:  # noqa: BLE001 - whatever it is, the client must get its one result
-            self._fail(request, ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}"))
+            self._fail(request, _blamed(fault))
 
     def _load(self, request: Active, params: Any) -> tuple[Job, float, Script, bool]:
         begin = self.clock.now()
@@ -478,6 +476,15 @@ class Server:
         from mlld_sdk.transport.embedded.wire import write_json
 
         self.mischief.line_out(write_json(message) + b"\n", self.wire.send_raw)
+
+
+def _blamed(fault: Exception) -> ScriptError:
+    """Say what went wrong with one request as that request's failure."""
+    if isinstance(fault, ScriptError):
+        return fault
+    if isinstance(fault, RecursionError):
+        return ScriptError("Maximum call stack size exceeded", name="RangeError")
+    return ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}")
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
