@@ -53,8 +53,7 @@ class Outgoing:
                 if self._queue:  # somebody came while the lock was held
                     self.flush()
                 return
-        self._queue.append(line)
-        self.backlog += len(line)
+        self.queue(line)
         if self._blocked:
             return
         if patient:
@@ -67,8 +66,8 @@ class Outgoing:
 
     def queue(self, line: bytes) -> None:
         """Queue a line that somebody is going to `flush`."""
+        self.backlog += len(line)  # before it can be written, since whoever writes it counts anew afterwards
         self._queue.append(line)
-        self.backlog += len(line)
 
     def flush(self) -> None:
         """Write what waits, unless somebody else is at it or the pipe is full."""
@@ -84,10 +83,12 @@ class Outgoing:
         with self._lock:
             try:
                 self._queue.remove(line)
+                self.backlog -= len(line)
+                withdrawn = True
             except ValueError:
-                return False
-            self.backlog -= len(line)
-            return True
+                withdrawn = False
+        self.flush()  # for who came while the lock was held
+        return withdrawn
 
     def close(self) -> None:
         """Close the pipe: the engine reads end of file after what has been written."""
@@ -148,6 +149,7 @@ class Outgoing:
                 self._reactor.forget(self._fd)
                 self._blocked = False
                 self._write_all()
+        self.flush()  # for who came while the lock was held
 
 
 class LineTooLong(Exception):

@@ -3,7 +3,9 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -163,3 +165,79 @@ def test_an_idle_reactor_sleeps(reactor: Reactor) -> None:
     before = time.process_time()
     threading.Event().wait(0.2)
     assert time.process_time() - before < 0.15
+
+
+class Meddled(deque[bytes | memoryview]):
+    """A queue during whose every change another thread gets a turn."""
+
+    other = staticmethod(lambda: None)
+
+    def remove(self, line: bytes | memoryview) -> None:
+        self.other()
+        super().remove(line)
+
+    def append(self, line: bytes | memoryview) -> None:
+        super().append(line)
+        self.other()
+
+    def popleft(self) -> bytes | memoryview:
+        line = super().popleft()
+        self.other()
+        return line
+
+
+@pytest.fixture
+def meddled(reactor: Reactor) -> Iterator[tuple[Outgoing, Meddled, int]]:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    os.set_blocking(read, False)
+    out = Outgoing(write, reactor, lambda: None)
+    out._queue = queue = Meddled()
+    yield out, queue, read
+    out.close()
+    os.close(read)
+
+
+def only_once(function: Callable[[], object]) -> Callable[[], None]:
+    turns = [function]
+    return lambda: turns.pop()() if turns else None
+
+
+def test_a_line_sent_while_another_is_withdrawn_is_not_left_behind(meddled: tuple[Outgoing, Meddled, int]) -> None:
+    out, queue, read = meddled
+    queue.other = only_once(lambda: out.send(b"new\n", patient=False))
+    assert not out.withdraw(b"old\n")
+    assert os.read(read, 100) == b"new\n"
+
+
+def test_a_line_sent_while_the_pipe_opens_again_is_not_left_behind(
+    meddled: tuple[Outgoing, Meddled, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _, read = meddled
+    out.send(b"x" * 100_000, patient=False)
+    write_all, late, got = Outgoing._write_all, only_once(lambda: out.send(b"late\n", patient=False)), b""
+
+    def written_when_another_comes(out: Outgoing) -> None:
+        write_all(out)
+        if not out._blocked:
+            late()
+
+    monkeypatch.setattr(Outgoing, "_write_all", written_when_another_comes)
+
+    def all_there() -> bool:
+        nonlocal got
+        with suppress(BlockingIOError):
+            got += os.read(read, 65536)
+        return got.endswith(b"late\n")
+
+    eventually(all_there, within=5)
+
+
+def test_what_another_thread_has_written_already_is_not_counted_as_waiting(
+    meddled: tuple[Outgoing, Meddled, int],
+) -> None:  # T-34
+    out, queue, read = meddled
+    queue.other = only_once(out.flush)
+    out.send(b"line\n", patient=True)
+    assert os.read(read, 100) == b"line\n"
+    assert out.backlog == 0
