@@ -47,9 +47,10 @@ class Cell(Life):
         context.cell = outer
         self.thread = None
         if self.reason is not None:
-            # Killed meanwhile, maybe between taking a message and being seen to have it.
-            self.system.zombies.ended(self)
-            self.refuse_current()
+            if self.fenced:
+                # Killed meanwhile, maybe between taking a message and being seen to have it.
+                self.system.zombies.ended(self)
+                self.refuse_current()
             self.drain()
         if self.parked is not None:
             self.system.loop.run(self)
@@ -60,11 +61,6 @@ class Cell(Life):
             self._idle.release()
             if self._has_work() and self._idle.acquire(False):
                 self.schedule(self)
-
-    def _has_work(self) -> bool:
-        if self._system is not None and not self._system.empty():
-            return True
-        return not self._user.empty() and (not self.suspended or self.ending is not None)
 
     def _slice(self) -> bool:
         """Handle up to `slice` messages; say whether to be scheduled again at once."""
@@ -310,13 +306,13 @@ class Cell(Life):
             if self.reason is not None:
                 return False
             self.phase = RUNNING
+            starter, self.starter = self.starter, None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
         system = self.system
         if system.listening:
             system.emit(lambda at: events.ActorStarted(at=at, actor=self.path, epoch=self.epoch, kind=self.traits.kind))
-        starter, self.starter = self.starter, None
         if starter is not None:
             starter.try_set(self.ref)
         return True

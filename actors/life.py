@@ -7,7 +7,7 @@ exactly once whoever calls it: the actor itself after its stop hook, or a killer
 from collections.abc import Callable
 from contextvars import Context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mlld_sdk.actors import events, pykka_compat
 from mlld_sdk.actors.context import current_cell, fenced
@@ -47,6 +47,16 @@ Then = Callable[[Any, BaseException | None], object]
 """What goes on when a coroutine is done: takes its result and its exception."""
 
 
+class Starter(Protocol):
+    """Whoever waits for the outcome of a start: a future, or a supervisor's note. It is told exactly once."""
+
+    def try_set(self, ref: Any) -> object:
+        """Be told that the actor is up."""
+
+    def try_set_exception(self, error: BaseException) -> object:
+        """Be told that it is not, and why."""
+
+
 class IdleNow:
     """Posted by the idle timer; counts only if nothing was handled since the timer was set."""
 
@@ -83,6 +93,7 @@ class Life(Mailbox):
         "ending",
         "epoch",
         "error",
+        "fenced",
         "handled",
         "idle_next",
         "last_answer",
@@ -135,6 +146,8 @@ class Life(Mailbox):
         """Set when the end is known: it is dead."""
         self.error: BaseException | None = None
         """What it crashed with, while its stop hook runs."""
+        self.fenced = False
+        """Whether somebody wanted it killed: what runs of it then may be cut short anywhere."""
         self.context = Context()
         """Context variables set by its hooks stay with it, and do not leak to others on the same worker."""
         self.handled = 0
@@ -153,7 +166,7 @@ class Life(Mailbox):
         """Limits its start; later, arms the idle hook."""
         self.last_answer: tuple[Future[Any], Any, bool] | None = None
         """An answer to give after the stop hook, and whether it is the exception of a crash."""
-        self.starter: Future[Any] | None = None
+        self.starter: Starter | None = None
         self.waiting: tuple[Future[Any], Callable[[], object] | None] | None = None
         self.thread: int | None = None
         """The thread that runs it right now."""
@@ -248,6 +261,11 @@ class Life(Mailbox):
 
     # -- the end
 
+    def _has_work(self) -> bool:
+        if self._system is not None and not self._system.empty():
+            return True
+        return not self._user.empty() and (not self.suspended or self.ending is not None)
+
     def end(self, reason: Reason, error: BaseException | None = None) -> None:
         """End in an orderly way: take nothing more, run the stop hook, then make it known."""
         with topology:
@@ -292,6 +310,7 @@ class Life(Mailbox):
             links, self.links = self.links, None
             monitors, self.monitors = self.monitors, None
             watching, self.watching = self.watching, None
+            starter, self.starter = self.starter, None
             for other in links or ():
                 if other.links is not None:
                     other.links.pop(self, None)
@@ -308,16 +327,16 @@ class Life(Mailbox):
         for handle in monitors or ():
             if handle.first:
                 handle.fire(reason)
-        for timer in (self.timer, *(self.timers or ())):
-            if timer is not None:
-                timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
+        for timer in self.timers or ():
+            timer.cancel()
         last = self.current
         refused = self._answer_all(reason)
         if system.listening:
             system.emit(lambda at: self._report(at, reason, error, had_started, last, refused))
         if self.owned is not None:
             system.release(self)
-        starter, self.starter = self.starter, None
         if starter is not None:
             self._tell_starter(starter, error)
         # Children last to first, so that what was started later is told first.
@@ -354,19 +373,35 @@ class Life(Mailbox):
         self.deferred = None
         return self.drain()
 
+    def retire(self, reason: Reason) -> bool:
+        """End an idle actor that has nothing of its own to do at its end, here and now: no worker need run it.
+
+        Returns:
+            Whether that could be done; else it has to be asked.
+        """
+        if self.traits.minds_its_end or not self._idle.acquire(False):
+            return False
+        self.end(reason)
+        self._idle.release()
+        if self._has_work():
+            self.drain()
+        return True
+
     def refuse_current(self) -> None:
         """Answer "dead" to the message that was being handled, if nothing else has been answered."""
         current = self.current
         if current is not None and current[1] is not None and not current[1].done:
             current[1].try_set_exception(self.dead())
 
-    def tell_when_started(self, starter: Future[Any]) -> None:
+    def tell_when_started(self, starter: Starter) -> None:
         """Answer `starter` when the start is over, however it goes; at once if it has ended already."""
-        self.starter = starter
-        if self.reason is not None:
-            self._tell_starter(starter, None)
+        with topology:
+            if self.reason is None:
+                self.starter = starter
+                return
+        self._tell_starter(starter, None)
 
-    def _tell_starter(self, starter: Future[Any], error: BaseException | None) -> None:
+    def _tell_starter(self, starter: Starter, error: BaseException | None) -> None:
         if isinstance(error, StartIgnored | StartFailed):
             starter.try_set_exception(error)
             return
@@ -427,6 +462,7 @@ class Life(Mailbox):
 
     def kill(self, reason: Reason, error: BaseException | None = None) -> bool:
         """Fence this incarnation: its end is known now, and whatever still runs of it has no effect any more."""
+        self.fenced = True
         if not self.finish(reason, error):
             return False
         self.system.zombies.add_if_running(self)

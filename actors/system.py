@@ -29,7 +29,7 @@ from mlld_sdk.actors.errors import (
 )
 from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.life import Life
+from mlld_sdk.actors.life import Life, Starter
 from mlld_sdk.actors.links import topology
 from mlld_sdk.actors.loops import LoopThread
 from mlld_sdk.actors.mailbox import making
@@ -216,13 +216,13 @@ class ActorSystem:
             started.try_set_exception(failed)
             return started
         started.ref = cast("ActorRef[A]", cell.ref)
+        started._target = cell
         self.begin(cell, started, timeout)
         return started
 
-    def begin(self, cell: Cell, started: Future[Any], timeout: float | None) -> None:
-        """Set a created actor going, and answer `started` when it is up or has failed."""
-        started._target = cell
-        cell.tell_when_started(started)
+    def begin(self, cell: Cell, starter: Starter, timeout: float | None) -> None:
+        """Set a created actor going, and tell `starter` when it is up or has failed."""
+        cell.tell_when_started(starter)
         if not cell.traits.starts:
             cell.open()
             return

@@ -32,6 +32,8 @@ class Traits:
     """Has an `on_start` of its own, so a start has to run it."""
     terminates: bool
     """Has a hook of its own for its end."""
+    minds_its_end: bool
+    """Has code of its own, or Pykka's, that must run as the actor when it is asked to end."""
 
 
 _known: dict[type, Traits] = {}
@@ -75,6 +77,11 @@ def _read(cls: type[Any]) -> Traits:
     has_async = any(inspect.iscoroutinefunction(getattr(cls, hook, None)) for hook in HOOKS)
     _check(not (has_async and cls.threaded), kind, "threaded", cls.threaded, "False with `async def` hooks")
     _check(not (has_async and cls.caller_runs), kind, "caller_runs", cls.caller_runs, "False with `async def` hooks")
+    terminates = (
+        cls.on_terminate is not Actor.on_terminate
+        or cls.on_stop is not pykka.Actor.on_stop
+        or cls.on_failure is not pykka.Actor.on_failure
+    )
     return Traits(
         actor_class=cls,
         kind=cls.__name__,
@@ -89,11 +96,8 @@ def _read(cls: type[Any]) -> Traits:
         idle_after=None if cls.idle_after is None else float(cls.idle_after),
         like_pykka=bool(cls.like_pykka),
         starts=cls.on_start is not Actor.on_start,
-        terminates=(
-            cls.on_terminate is not Actor.on_terminate
-            or cls.on_stop is not pykka.Actor.on_stop
-            or cls.on_failure is not pykka.Actor.on_failure
-        ),
+        terminates=terminates,
+        minds_its_end=terminates or bool(cls.like_pykka) or cls.on_end_request is not Actor.on_end_request,
     )
 
 

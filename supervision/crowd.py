@@ -7,7 +7,7 @@ children at once. A child's identity is its key; names may repeat. A child that 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.errors import (
     ChildAlreadyStarted,
@@ -63,7 +63,7 @@ def initial_crowd(path: str, spec: DynamicSpec) -> CrowdState:
 def step_crowd(state: CrowdState, happened: Input, world: World) -> tuple[CrowdState, list[Effect]]:
     """Take in what happened: the state after it, and what is to be done, in order."""
     turn = CrowdTurn(state, world)
-    turn.take(happened)
+    _TAKE[type(happened)](turn, happened)
     return turn.state, turn.effects
 
 
@@ -75,10 +75,6 @@ class CrowdTurn(Turn[CrowdState]):
     def label_of(self, slot: Slot) -> str:
         """Names may repeat, so the path says which one it is."""
         return f"{slot.spec.name}-{slot.key}"
-
-    def take(self, happened: Input) -> None:
-        """Take in one thing that happened."""
-        _TAKE[type(happened)](self, happened)
 
     def on_begin(self, _: Begin) -> None:
         """There is nothing to start yet."""
@@ -94,7 +90,7 @@ class CrowdTurn(Turn[CrowdState]):
         if slot is None or slot.status not in ("starting", "stopping"):
             return
         if slot.status == "stopping":
-            self.put(slot, child=came.child)
+            self.put(replace(slot, child=came.child))
             return
         calls = slot.calls
         self.came_up(slot, came.child, "restart" if slot.incarnation > 1 else "call")
@@ -198,9 +194,11 @@ class CrowdTurn(Turn[CrowdState]):
         if self.state.phase != "running":
             self.do(Answer(asked.call, error=SupervisorStopping(self.state.path)))
             return
-        match asked.request:
-            case StartChild(spec):
-                self.start_child(asked, spec)
+        request = asked.request
+        if type(request) is StartChild:  # by far the most frequent one
+            self.start_child(asked, request.spec)
+            return
+        match request:
             case TerminateKey(key):
                 self.terminate(asked, key)
             case WhichChildren():
@@ -240,7 +238,7 @@ class CrowdTurn(Turn[CrowdState]):
             self.remove(slot)
             self.do(Answer(asked.call, True))
         elif slot.status == "stopping":
-            self.put(slot, calls=(*slot.calls, asked.call))
+            self.put(replace(slot, calls=(*slot.calls, asked.call)))
         else:
             if slot.status == "starting":
                 self.refuse(slot.calls, SupervisorStopping(self.path_of(slot)))
@@ -295,7 +293,7 @@ class CrowdTurn(Turn[CrowdState]):
 
     def tell_one(self, slot: Slot, calls: tuple[object, ...], *, arm: bool) -> float:
         """Tell one child to stop; say when it will have had its time."""
-        slot = self.put(slot, status="stopping", since=self.world.now, calls=calls)
+        slot = self.put(replace(slot, status="stopping", since=self.world.now, calls=calls))
         due = self.stop_due(slot)
         if arm and due != float("inf"):
             self.do(Arm(max(due - self.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
@@ -306,7 +304,7 @@ class CrowdTurn(Turn[CrowdState]):
         """Kill whoever has had its time."""
         for slot in self.state.slots:
             if slot.status == "stopping" and not slot.overdue and self.stop_due(slot) <= self.world.now:
-                self.put(slot, overdue=True)
+                self.put(replace(slot, overdue=True))
                 self.do(Kill(slot.key, slot.incarnation, KILLED))
 
 

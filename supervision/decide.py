@@ -13,7 +13,7 @@ mailbox; with three differences, all of them documented:
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision import management
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
@@ -53,13 +53,15 @@ from mlld_sdk.supervision.turn import FailureEvent, World
 
 def initial(path: str, spec: SupervisorSpec) -> State:
     """Build the state of a supervisor that has not begun."""
-    slots = SlotMap()
-    names: dict[str, int] = {}
-    for key, child in enumerate(spec.children):
-        slots = slots.put(Slot(key=key, spec=child))
-        names[child.name] = key
-    count = len(spec.children)
-    return State(path=path, spec=spec, slots=slots, order=tuple(range(count)), names=names, next_key=count)
+    children = spec.children
+    return State(
+        path=path,
+        spec=spec,
+        slots=SlotMap.of([Slot(key=key, spec=child) for key, child in enumerate(children)]),
+        order=tuple(range(len(children))),
+        names={child.name: key for key, child in enumerate(children)},
+        next_key=len(children),
+    )
 
 
 def step(state: State, happened: Input, world: World) -> tuple[State, list[Effect]]:
@@ -96,7 +98,7 @@ class Decider(JobTurn):
         if slot is None:
             return
         if slot.status == "stopping":  # told to stop while it was starting: it will go yet
-            self.put(slot, child=came.child)
+            self.put(replace(slot, child=came.child))
             return
         if slot.status != "starting":
             return
@@ -118,7 +120,7 @@ class Decider(JobTurn):
             Tell(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=keeps))
         )
         if keeps:
-            slot = self.put(slot, status="stopped", child=None, since=self.world.now, next_at=None)
+            slot = self.put(replace(slot, status="stopped", child=None, since=self.world.now, next_at=None))
         else:
             self.remove(slot)
         self.start_done(slot, None)
@@ -139,7 +141,7 @@ class Decider(JobTurn):
                 after_failed_start(slot, failed.exit, self.scene(failed.closed_for)), failed.exit, ChildStartFailed
             )
             return
-        slot = self.put(slot, status="stopped", child=None, since=self.world.now, last=failed.exit)
+        slot = self.put(replace(slot, status="stopped", child=None, since=self.world.now, last=failed.exit))
         self.tell_failure(ChildStartFailed, slot, failed.exit, "roll_back" if job.cause == "init" else "refuse")
         self.set(job=None)
         if job.cause == "init":  # SUP-16

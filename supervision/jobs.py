@@ -96,7 +96,7 @@ class JobTurn(Turn[State]):
         """Tell a child to stop as the job's next step."""
         told = slot.status == "stopping"  # before a `Halt` took over
         if not told:
-            slot = self.put(slot, status="stopping", since=self.world.now)
+            slot = self.put(replace(slot, status="stopping", since=self.world.now))
         due = self.arm_stop_timer(slot)
         if not told:
             self.tell_to_stop(slot, due)
@@ -127,20 +127,22 @@ class JobTurn(Turn[State]):
             self.remove(slot)
         else:
             self.put(
-                slot,
-                status="stopped",
-                child=None,
-                since=self.world.now,
-                last=exit_,
-                overdue=False,
-                held="" if job is None else job.note,
+                replace(
+                    slot,
+                    status="stopped",
+                    child=None,
+                    since=self.world.now,
+                    last=exit_,
+                    overdue=False,
+                    held="" if job is None else job.note,
+                )
             )
 
     def call_off(self, slot: Slot) -> None:
         """Call off a planned restart: the child is stopped now."""
         job = self.state.job
         self.do(Disarm(slot.key))
-        self.put(slot, status="stopped", next_at=None, held="" if job is None else job.note)
+        self.put(replace(slot, status="stopped", next_at=None, held="" if job is None else job.note))
         self.tell_called_off(slot, "stop" if job is None else job.why)
 
     def finish_job(self, job: Job) -> None:

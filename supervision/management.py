@@ -131,7 +131,7 @@ def _restart(turn: "JobTurn", asked: Asked, name: str) -> None:
     elif slot.planned:
         turn.do(Answer(asked.call, error=ChildRestarting(name)))
     else:
-        turn.put(slot, streak=0, wedges=0, rung=0)
+        turn.put(msgspec.structs.replace(slot, streak=0, wedges=0, rung=0))
         turn.begin_job(Job(cause="call", starts=(slot.key,), call=asked))
 
 
@@ -142,7 +142,7 @@ def _terminate(turn: "JobTurn", asked: Asked, name: str, why: str) -> None:
     if not slot.live and not slot.planned:
         if slot.status == "failed":
             turn.tell_called_off(slot, "call", "it was down already")
-        turn.put(slot, status="stopped", held=why)
+        turn.put(msgspec.structs.replace(slot, status="stopped", held=why))
         turn.do(Answer(asked.call, True))
         return
     if asked.caller == slot.key:  # D-3: it could not hear the answer while it stops

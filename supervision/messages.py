@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.mailbox import SystemMessage
+from mlld_sdk.actors.mailbox import Mailbox, SystemMessage
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.supervision.steps import Input
 
@@ -85,19 +85,36 @@ class Told(SystemMessage):
 
 
 class Outcome(SystemMessage):
-    """A start that took its time is over."""
+    """The outcome of a start that takes its time: the child fills it in, and then it goes to the supervisor.
 
-    __slots__ = ("future", "incarnation", "key")
+    A supervisor among the children is up later than its own start, when its children are; `Boot.ready` tells of that.
+    """
 
-    def __init__(self, key: int, incarnation: int, future: Future[Any]) -> None:
-        self.key = key
-        self.incarnation = incarnation
-        self.future = future
+    __slots__ = ("_error", "_fails_only", "_incarnation", "_key", "_ref", "_supervisor")
+
+    def __init__(self, supervisor: Mailbox, key: int, incarnation: int, fails_only: bool) -> None:
+        self._supervisor = supervisor
+        self._key = key
+        self._incarnation = incarnation
+        self._fails_only = fails_only
+        self._ref: Ref | None = None
+        self._error: BaseException | None = None
+
+    def try_set(self, ref: Ref) -> None:
+        """The child is up."""
+        if not self._fails_only:
+            self._ref = ref
+            self._supervisor.post_system(self)
+
+    def try_set_exception(self, error: BaseException) -> None:
+        """It is not."""
+        self._error = error
+        self._supervisor.post_system(self)
 
     def handle(self, cell: Has) -> None:
         """Hand it over."""
         shell = cell.actor.shell
-        shell.happened(shell.outcome(self.key, self.incarnation, self.future))
+        shell.happened(shell.outcome(self._key, self._incarnation, self._ref, self._error))
 
 
 def is_supervisor(start: Any) -> bool:

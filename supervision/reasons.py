@@ -6,7 +6,7 @@ An actor ends itself for good with `raise StopAgent("done for ever")`, and takes
 
 from typing import ClassVar
 
-from mlld_sdk.actors.exits import NORMAL, Crash, Killed, NoProc, Normal, Reason, Shutdown
+from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, NoProc, Normal, Reason, Shutdown
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.supervision.exits import Exit, Kind
 
@@ -114,6 +114,8 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
     if isinstance(error, ConfigurationError):
         text = str(error)
         return Exit("configuration", text, reason=Misconfigured(text))
+    if reason is SHUTDOWN:  # how nearly all children end that are told to
+        return _SHUTDOWN
     if reason is None:
         return Exit("normal", "normal", reason=NORMAL)
     kind = _KINDS.get(type(reason)) or _kind_of(reason)
@@ -124,6 +126,8 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
         return Exit("configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason)
     return Exit(kind, str(reason), reason=reason)
 
+
+_SHUTDOWN = Exit("shutdown", str(SHUTDOWN), reason=SHUTDOWN)
 
 _KINDS: dict[type[Reason], Kind] = {
     Normal: "normal",

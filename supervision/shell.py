@@ -13,7 +13,6 @@ from mlld_sdk.actors.cell import Cell
 from mlld_sdk.actors.errors import AlreadyStarted, StartFailed, StartIgnored
 from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.exits import Killed, Reason, crash
-from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.starting import create
 from mlld_sdk.actors.timers import Timer
@@ -74,9 +73,13 @@ class Shell:
         self.cell = self.ref.cell
         self.system = actor.system
         self.env = self.system.env
-        self.state: State | CrowdState = (
-            initial(boot.path, spec) if isinstance(spec, SupervisorSpec) else initial_crowd(boot.path, spec)
-        )
+        self.is_crowd = isinstance(spec, DynamicSpec)
+        self.step: Callable[[Any, Input, World], tuple[State | CrowdState, list[Effect]]]
+        self.state: State | CrowdState
+        if isinstance(spec, DynamicSpec):
+            self.step, self.state = step_crowd, initial_crowd(boot.path, spec)
+        else:
+            self.step, self.state = step, initial(boot.path, spec)
         self.refs: dict[int, Ref] = {}
         self.keys: dict[Ref, tuple[int, int]] = {}
         self.timers: dict[int, Timer] = {}
@@ -112,14 +115,10 @@ class Shell:
         """Make one step."""
         env = self.env
         world = World(env.now(), env.wall(), env.random, self.grove.heard)
-        state = self.state
-        effects: list[Effect]
-        if isinstance(state, State):
-            self.state, effects = step(state, what, world)
-        else:
-            self.state, effects = step_crowd(state, what, world)
-            if self.state.slots.count < state.slots.count:
-                self.forget_breaker(state.slots.get(getattr(what, "key", -1)))
+        before = self.state
+        self.state, effects = self.step(before, what, world)
+        if self.is_crowd and self.state.slots.count < before.slots.count:
+            self.forget_breaker(before.slots.get(getattr(what, "key", -1)))
         self.grove.publish(self.ref, self.state)
         try:
             for effect in effects:
@@ -165,13 +164,13 @@ class Shell:
         if slot is None or slot.incarnation != incarnation:
             self.keys.pop(ref, None)
             return
-        closed_for = self.tell_breaker(slot, exit_)
+        closed_for = None if slot.spec.breaker is None else self.tell_breaker(slot, exit_)
         if slot.status == "starting":
             self.happened(Failed(key, incarnation, exit_, closed_for))
         else:
             self.happened(Gone(key, incarnation, exit_, closed_for, report))
         after = self.state.slots.get(key)
-        if isinstance(self.state, State) or after is None:
+        if after is None or not self.is_crowd:
             self.keys.pop(ref, None)
         if after is None or not after.live:
             self.refs.pop(key, None)
@@ -201,13 +200,15 @@ class Shell:
         finally:
             if token is not None:
                 booting.reset(token)
-        self.forget_old(key)
+        if incarnation > 1:
+            self.forget_old(key)
         ref = cell.ref
         self.refs[key] = ref
         self.keys[ref] = (key, incarnation)
         if not cell.traits.starts:  # there is nothing to wait for
             if cell.open():
-                self._inbox.append(self.up(key, incarnation, ref))
+                self.watch(key, spec, incarnation, ref)
+                self._inbox.append(Came(key, incarnation, ref))
             else:  # killed before it had started
                 self._inbox.append(self.not_started(key, incarnation, cell.start_failure()))
             return
@@ -215,19 +216,12 @@ class Shell:
 
     def begin(self, cell: Cell, key: int, incarnation: int, boot: Boot | None, timeout: float | None) -> None:
         """Set a child going whose start takes its time; what comes of it arrives as a message."""
-        ref = cell.ref
         if boot is not None:
+            ref = cell.ref
             boot.ready.on_done(lambda _: self.cell.post_system(Happened(Came(key, incarnation, ref))))
             if timeout is not None:
                 self.limit_start(ref, boot, timeout)
-
-        def done(future: Future[Any]) -> None:
-            if boot is None or future.exception() is not None:
-                self.cell.post_system(Outcome(key, incarnation, future))
-
-        started: Future[Any] = Future()
-        started.on_done(done)
-        self.system.begin(cell, started, timeout)
+        self.system.begin(cell, Outcome(self.cell, key, incarnation, boot is not None), timeout)
 
     def limit_start(self, ref: Ref, boot: Boot, timeout: float) -> None:
         """Kill a supervisor among the children whose own children take too long to start."""
@@ -247,8 +241,8 @@ class Shell:
             from mlld_sdk.supervision.supervisor import Supervisor
 
             return Supervisor, (start,), {}
-        if isinstance(self.state, CrowdState):
-            extra = self.state.spec
+        extra = self.state.spec
+        if isinstance(extra, DynamicSpec):
             args = (*extra.extra_args, *args) if extra.extra_args else args
             kwargs = {**extra.extra_kwargs, **kwargs} if extra.extra_kwargs else kwargs
         if rung and spec.wedge:
@@ -257,20 +251,16 @@ class Shell:
 
     def label_of(self, key: int, spec: ChildSpec) -> str:
         """Say what a child is called in its path."""
-        return f"{spec.name}-{key}" if isinstance(self.state, CrowdState) else spec.name
+        return f"{spec.name}-{key}" if self.is_crowd else spec.name
 
-    def outcome(self, key: int, incarnation: int, started: Future[Any]) -> Input:
-        """Say what came of a start."""
-        error = started.exception()
-        if error is None:
-            return self.up(key, incarnation, started.get(timeout=0))
-        return self.not_started(key, incarnation, error)
-
-    def up(self, key: int, incarnation: int, ref: Ref) -> Came:
-        """Say that a child is up, and begin to look after it."""
+    def outcome(self, key: int, incarnation: int, ref: Ref | None, error: BaseException | None) -> Input:
+        """Say what came of a start that took its time."""
+        if error is not None:
+            return self.not_started(key, incarnation, error)
+        assert ref is not None, "a start either fails or has made somebody"
         slot = self.state.slots.get(key)
-        if slot is not None and (self.permits or slot.spec.wedge is not None):
-            self.watch(slot, incarnation, ref)
+        if slot is not None:
+            self.watch(key, slot.spec, incarnation, ref)
         return Came(key, incarnation, ref)
 
     def not_started(self, key: int, incarnation: int, error: BaseException) -> Declined | Failed:
@@ -296,7 +286,7 @@ class Shell:
             ref.cell.post_system(Happened(Halt(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
-        else:
+        elif not ref.cell.retire(SHUTDOWN_REASON):
             ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
 
     def kill(self, effect: Kill) -> None:
@@ -439,17 +429,16 @@ class Shell:
 
     # -- watching running children -------------------------------------------------------------------------------------
 
-    def watch(self, slot: Slot, incarnation: int, ref: Ref) -> None:
+    def watch(self, key: int, spec: ChildSpec, incarnation: int, ref: Ref) -> None:
         """Look after a child that has just come up: for progress, and for the time its breaker's probe needs."""
-        key = slot.key
-        permit = self.permits.get(key)
+        permit = self.permits.get(key) if self.permits else None
         if permit is not None:
-            stable = slot.spec.backoff.stable if slot.spec.backoff else STABLE
-            if slot.spec.breaker is not None:
-                stable = min(stable, slot.spec.breaker.probe_timeout / 2)
+            stable = spec.backoff.stable if spec.backoff else STABLE
+            if spec.breaker is not None:
+                stable = min(stable, spec.breaker.probe_timeout / 2)
             self.watches[-1 - key] = self.system.timers.after(stable, permit.success)
-        if slot.spec.wedge is not None:
-            self.look_again(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
+        if spec.wedge is not None:
+            self.look_again(key, incarnation, ref, spec.wedge.after, spec.wedge.after)
 
     def look_again(self, key: int, incarnation: int, ref: Ref, limit: float, delay: float) -> None:
         """Look at a child's progress when it could have been stuck for too long at the earliest."""

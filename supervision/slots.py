@@ -5,7 +5,7 @@ thread. Copying a dict on every crash would make a crash cost what the tree weig
 short lists on the way to the slot that changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -100,6 +100,18 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
     _shift: int = 0
     count: int = 0
 
+    @classmethod
+    def of(cls, slots: Sequence[Slot]) -> "SlotMap":
+        """Build the map of slots whose keys are 0, 1, 2 and so on."""
+        level: list[Any] = list(slots)
+        shift = -BITS
+        while len(level) > 1 or shift < 0:
+            level = [_filled(level[at : at + WIDTH]) for at in range(0, len(level), WIDTH)]
+            shift += BITS
+            if not level:
+                return cls()
+        return cls(level[0], shift, len(slots))
+
     def __len__(self) -> int:
         return self.count
 
@@ -149,6 +161,11 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
 
     def __iter__(self) -> Iterator[Slot]:
         return _walk(self._root, self._shift)
+
+
+def _filled(items: list[Any]) -> list[Any]:
+    """Fill a node up to its full width."""
+    return items + EMPTY[len(items) :]
 
 
 def _drop(node: list[Any], shift: int, key: int) -> list[Any] | None:

@@ -69,10 +69,8 @@ class Turn(Generic[S]):
         for name, value in changes.items():
             force_setattr(self.state, name, value)
 
-    def put(self, slot: Slot, **changes: Any) -> Slot:
-        """Replace a slot, with these fields changed."""
-        if changes:
-            slot = replace(slot, **changes)
+    def put(self, slot: Slot) -> Slot:
+        """Replace a slot."""
         force_setattr(self.state, "slots", self.state.slots.put(slot))
         return slot
 
@@ -110,7 +108,16 @@ class Turn(Generic[S]):
     def start(self, slot: Slot) -> None:
         """Start the next incarnation of a child."""
         incarnation = slot.incarnation + 1
-        self.put(slot, status="starting", incarnation=incarnation, since=self.world.now, next_at=None, overdue=False)
+        self.put(
+            replace(
+                slot,
+                status="starting",
+                incarnation=incarnation,
+                since=self.world.now,
+                next_at=None,
+                overdue=False,
+            )
+        )
         self.do(Start(slot.key, incarnation, slot.spec, slot.rung))
 
     def came_up(self, slot: Slot, child: Any, cause: Cause) -> Slot:
@@ -120,14 +127,16 @@ class Turn(Generic[S]):
             spec = replace(spec, args=(), kwargs={})
         took = self.world.now - slot.since
         slot = self.put(
-            slot,
-            spec=spec,
-            status="running",
-            child=child,
-            since=self.world.now,
-            held="",
-            calls=(),
-            restarts=slot.restarts + (cause == "restart"),
+            replace(
+                slot,
+                spec=spec,
+                status="running",
+                child=child,
+                since=self.world.now,
+                held="",
+                calls=(),
+                restarts=slot.restarts + (cause == "restart"),
+            )
         )
         if self.world.heard:
             started = ChildStarted(
@@ -161,7 +170,7 @@ class Turn(Generic[S]):
         """A child had its time to stop."""
         slot = self.find(overdue.key, overdue.incarnation)
         if slot is not None and slot.status == "stopping" and not slot.overdue:
-            self.put(slot, overdue=True)
+            self.put(replace(slot, overdue=True))
             self.do(Kill(slot.key, slot.incarnation, KILLED))
 
     def on_stuck(self, stuck: Stuck) -> None:
