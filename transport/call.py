@@ -108,7 +108,7 @@ class Call(LazyFuture[Reply]):
     def _listened_to(self) -> None:
         self.engine._attend()
 
-    def _callback_failed(self, error: Exception) -> None:
+    def _callback_failed(self, error: BaseException) -> None:
         self.engine._report("done-callback", error)
 
 

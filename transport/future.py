@@ -184,12 +184,14 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 return
             try:
                 callback(self)
-            except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
+            except BaseException as error:  # a callback's trouble is not the future's, `sys.exit` included
                 self._callback_failed(error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
 
     def _listened_to(self) -> None:
         """Take note that somebody is to be told of the outcome who need not be waiting."""
 
-    def _callback_failed(self, error: Exception) -> None:
+    def _callback_failed(self, error: BaseException) -> None:
         """Say that a callback raised."""
         raise NotImplementedError

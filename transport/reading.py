@@ -206,13 +206,16 @@ class Reading:
 
     def _deliver(self, call: Call, events: list[EngineEvent]) -> None:
         take = call._on_events
-        if take is None or not events:
+        if take is None or not events or call._given_up is not None:
             return
         try:
             take(events)
-        except Exception as error:  # noqa: BLE001 - the listener's trouble is not the engine's
+        except BaseException as error:
+            # The listener's trouble is not the engine's, `sys.exit` included: it would end the thread of all engines.
             call._on_events = None
             self._report("on_events", error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
 
     def _keep_noise(self, lines: list[bytes]) -> None:
         if self._noise is None:
@@ -256,7 +259,7 @@ class Reading:
             )
         return True
 
-    def _report(self, where: str, error: Exception) -> None:
+    def _report(self, where: str, error: BaseException) -> None:
         self._sink(
             CallbackFailed(
                 at=self._env.wall(), engine=self.label, where=where, error=f"{type(error).__name__}: {error}"

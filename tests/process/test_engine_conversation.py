@@ -167,19 +167,20 @@ def test_debug_events_are_dropped_undecoded_whatever_the_id_looks_like() -> None
         assert engine.stats.debug_dropped == 2
 
 
-def test_a_listener_that_raises_is_detached_and_the_call_goes_on() -> None:  # T-13
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
+def test_a_listener_that_raises_is_detached_and_the_call_goes_on(error: type[BaseException]) -> None:  # T-13
     told = Recorder()
     calls = 0
 
     def broken(_: Any) -> None:
         nonlocal calls
         calls += 1
-        raise ValueError("mine")
+        raise error("mine")
 
     with running(sink=told) as engine:
         call = engine.submit("process", do(("event", "a"), ("event", "b")), timeout=10, on_events=broken)
         call.add_done_callback(broken)
-        assert call.result().payload == {"output": "ok"}
+        assert call.result(10).payload == {"output": "ok"}
         eventually(lambda: len(told.of(CallbackFailed)) == 2)
         assert {event.where for event in told.of(CallbackFailed)} == {"on_events", "done-callback"}
         assert engine.call("process", timeout=10).payload == {"output": "ok"}
