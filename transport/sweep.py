@@ -34,10 +34,20 @@ def sweep_orphans(*, sink: Sink = discard, env: Env | None = None) -> Swept:
     it carries the mark in its environment, belongs to this user and process namespace, and its host is gone; never
     this process or one it descends from, so a host may itself have been started by a script.
     """
+    if not _proc_is_ours():
+        return Swept()
     swept = Swept(tuple(_kill_orphans()), tuple(_remove_directories()))
     if swept.pids or swept.directories:
         sink(OrphansSwept(at=(env or Env()).wall(), pids=swept.pids, directories=swept.directories))
     return swept
+
+
+def _proc_is_ours() -> bool:
+    """Whether /proc is there and counts as we do: one of another namespace would show living hosts as gone."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def _kill_orphans() -> list[int]:

@@ -111,3 +111,25 @@ def test_nothing_to_sweep_is_not_told() -> None:
     told = Recorder()
     sweep_orphans(sink=told)
     assert told == []
+
+
+@pytest.mark.parametrize("proc", ["of another namespace", "missing"])
+def test_where_proc_tells_nothing_of_us_nothing_is_touched(
+    proc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # T-37
+    abandoned = tmp_path / f"mlld-otp-{os.readlink('/proc/self/ns/pid')[5:-1]}-{2**22 + 1}-1-0"
+    abandoned.mkdir()
+    monkeypatch.setattr(sweep.tempfile, "gettempdir", lambda: str(tmp_path))
+    readlink = os.readlink
+
+    def elsewhere(path: str) -> str:
+        if path != "/proc/self":
+            return readlink(path)
+        if proc == "missing":
+            raise FileNotFoundError(path)
+        return str(os.getpid() + 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readlink", elsewhere)
+        assert sweep_orphans().directories == ()
+    assert sweep_orphans().directories == (str(abandoned),)
