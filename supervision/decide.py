@@ -78,6 +78,11 @@ def step(state: State, happened: Input, world: World) -> tuple[State, list[Effec
 class Decider(JobTurn):
     """The part of a step that looks at what happened and picks the job."""
 
+    @property
+    def grouped(self) -> bool:
+        """Whether siblings are restarted together."""
+        return self.state.spec.strategy != "one_for_one"
+
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def take(self, happened: Input) -> None:

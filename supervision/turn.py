@@ -51,9 +51,6 @@ class World(msgspec.Struct, frozen=True):
 class Turn(Generic[S]):
     """One step in the making."""
 
-    grouped = False
-    """Whether siblings are restarted together."""
-
     keeps = True
     """Whether the spec of a child that will not be restarted is kept."""
 
@@ -61,6 +58,11 @@ class Turn(Generic[S]):
         self.state: S = replace(state)  # its own: nobody else sees it before the step is over
         self.world = world
         self.effects: list[Effect] = []
+
+    @property
+    def grouped(self) -> bool:
+        """Whether siblings are restarted together."""
+        return False
 
     # -- small change --------------------------------------------------------------------------------------------------
 

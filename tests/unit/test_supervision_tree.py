@@ -603,6 +603,21 @@ def test_a_restart_that_fails_on_configuration_is_not_tried_again_and_its_siblin
     assert is_up(tree, "a")
 
 
+@pytest.mark.parametrize("strategy", [one_for_all, rest_for_one])
+def test_a_restart_that_fails_on_configuration_ends_a_group(world: World, strategy: Any) -> None:  # J-9, J-11
+    broken = threading.Event()
+
+    def begin(_: Any) -> None:
+        if broken.is_set():
+            raise ConfigurationError("no program `mlld`")
+
+    tree = world.start(strategy(child(Puppet, name="a", begin=begin), child(Puppet, name="b")))
+    broken.set()
+    world.crash(tree, "a")
+    assert [event.decision for event in world.events.named("child.start_failed")] == ["give_up"]
+    assert isinstance(tree.wait(5), GaveUp)
+
+
 # -- giving up ---------------------------------------------------------------------------------------------------------
 
 
