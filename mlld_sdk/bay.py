@@ -5,7 +5,6 @@ incarnation that happens to work under it: when an agent crashes and its engine 
 for its successor.
 """
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,9 +13,13 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
+from mlld_sdk import errands
 from mlld_sdk.engine_budget import EngineBudget, Patience, Permit
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.orders import Errand, NoEngineFree, Order, Stage, wait_for
+
+__all__ = ["BayClosed", "BayStatus", "Berth", "EngineBay", "Leasable", "Lease", "NoEngineFree", "Recycle"]
 
 STOP_TIMEOUT = 5.0
 """Seconds an engine that is retired gets to leave before its process group is killed."""
@@ -48,12 +51,6 @@ class Leasable(Protocol):
 
 
 E = TypeVar("E", bound=Leasable)
-
-
-class NoEngineFree(InfrastructureError):
-    """Every engine of the bay stayed busy until the deadline."""
-
-    default_code = "NO_ENGINE_FREE"
 
 
 class BayClosed(InfrastructureError):
@@ -100,7 +97,7 @@ class BayStatus(msgspec.Struct, frozen=True, kw_only=True):
     retired: int
 
 
-class _Berth(Generic[E]):
+class Berth(Generic[E]):
     """One engine and what the bay remembers about it."""
 
     __slots__ = ("engine", "gone", "idle_since", "leases", "permit")
@@ -113,26 +110,15 @@ class _Berth(Generic[E]):
         self.gone = False
 
 
-class _Waiter(Generic[E]):
-    """A caller in the queue. It is handed an engine, or leave to start one."""
-
-    __slots__ = ("berth", "served", "since")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.served = threading.Event()
-        self.berth: _Berth[E] | None = None
-
-
 class Lease(Generic[E]):
     """The exclusive use of one engine until it is given back. Usable in a `with` block.
 
     An exception that leaves the block gives the engine back as broken, since nobody knows what it was doing.
     """
 
-    def __init__(self, bay: "EngineBay[E]", berth: _Berth[E]) -> None:
+    def __init__(self, bay: "EngineBay[E]", berth: Berth[E]) -> None:
         self._bay = bay
-        self._berth: _Berth[E] | None = berth
+        self._berth: Berth[E] | None = berth
         self.engine = berth.engine
 
     def give_back(self, *, broken: bool = False) -> None:
@@ -194,9 +180,9 @@ class EngineBay(Generic[E]):
         self._budget = budget or EngineBudget(env=self._env)
         self._recycle = recycle or Recycle()
         self._lock = threading.Lock()
-        self._idle: list[_Berth[E]] = []
-        self._busy: set[_Berth[E]] = set()
-        self._waiters: deque[_Waiter[E]] = deque()
+        self._idle: list[Berth[E]] = []
+        self._busy: set[Berth[E]] = set()
+        self._waiters: deque[Order[E]] = deque()
         self._turns = 0  # leases that are out or promised; what `size` and `overflow` limit
         self._starting = 0  # spares on their way
         self._started = 0
@@ -211,28 +197,24 @@ class EngineBay(Generic[E]):
             EngineBudgetExhausted: If the runtime's budget had no room in that time.
             BayClosed: If the bay is closed, also while waiting.
         """
-        patience = patience or Patience()
-        deadline = self._env.now() + timeout
-        waiter: _Waiter[E] | None = None
+        return wait_for(Order(self), timeout, patience or Patience(), self._env.now)
+
+    def lease_now(self) -> Lease[E] | None:
+        """Hold an engine that is idle, if there is one and nobody waits; starts none and waits for nothing."""
         with self._lock:
-            self._refuse_if_closed()
-            if self._waiters or self._turns >= self._size + self._overflow:
-                waiter = _Waiter(self._env.now())
-                self._waiters.append(waiter)
-                berth = None
-            else:
-                self._turns += 1
-                berth = self._take_idle()
-        if waiter is not None:
-            berth = self._wait(waiter, timeout, patience)
-        if berth is None:
-            berth = self._start_for_a_turn(deadline, patience)
-        berth.leases += 1
-        if self._open and len(self._idle) + self._starting < self._spares:
-            # Whoever leases does not wait for the spare that replaces the one taken, nor for want of a thread for it.
-            with contextlib.suppress(RuntimeError):
-                threading.Thread(target=self._top_up, name=f"{self.label}-spares", daemon=True).start()
-        return Lease(self, berth)
+            if self._waiters or not self._open or self._turns >= self._size + self._overflow:
+                return None
+            berth = self._take_idle()
+            if berth is None:
+                return None
+            self._turns += 1
+        return self._handed_out(berth)
+
+    def order(
+        self, then: Callable[[Lease[E] | BaseException], object], timeout: float, patience: Patience
+    ) -> Errand[E]:
+        """Do what `lease` does without a thread that waits; `then` is called with the lease or the error."""
+        return Errand(self, then, timeout, patience)
 
     def warm(self) -> None:
         """Start engines ahead of need: the spares, and one to work with. Starts nothing the budget has no room for."""
@@ -242,13 +224,13 @@ class EngineBay(Generic[E]):
         """Change how many may be leased at once; engines in use are let finish."""
         if size < 1:
             raise ConfigurationError(f"size must be at least 1, got {size}")
-        surplus: list[_Berth[E]] = []
+        surplus: list[Berth[E]] = []
         with self._lock:
             self._size = size
             self._overflow = self._overflow if overflow is None else overflow
             while self._waiters and self._turns < self._size + self._overflow:
                 self._turns += 1
-                self._serve(self._waiters.popleft(), self._take_idle())
+                self._waiters.popleft().serve(self._take_idle())
             while self._idle and len(self._idle) + len(self._busy) > self._size + self._spares:
                 surplus.append(self._idle.pop(0))
         for berth in surplus:
@@ -297,7 +279,8 @@ class EngineBay(Generic[E]):
             waiters = list(self._waiters)
             self._waiters.clear()
             for waiter in waiters:
-                waiter.served.set()
+                if waiter.changed is not None:
+                    waiter.changed.set()
         for berth in idle:
             self._retire(berth, politely=True)
 
@@ -305,7 +288,7 @@ class EngineBay(Generic[E]):
         if not self._open:
             raise BayClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
 
-    def _take_idle(self) -> _Berth[E] | None:
+    def _take_idle(self) -> Berth[E] | None:
         """Take the engine used last, which is the warmest. Called with the lock held."""
         while self._idle:
             berth = self._idle.pop()
@@ -316,61 +299,53 @@ class EngineBay(Generic[E]):
             # Its exit notice is on the way and does the bookkeeping.
         return None
 
-    def _serve(self, waiter: _Waiter[E], berth: _Berth[E] | None) -> None:
-        waiter.berth = berth
-        waiter.served.set()
-
-    def _wait(self, waiter: _Waiter[E], timeout: float, patience: Patience) -> _Berth[E] | None:
-        try:
-            patience.wait(waiter.served, timeout)
-        except BaseException:
-            if not self._leave(waiter):
-                self._decline(waiter)
-            raise
-        if self._leave(waiter):
-            raise NoEngineFree(
-                f"{self.label}: all {self._turns} engines stayed busy for {timeout:g} s",
-                hint="raise the size, the overflow or the timeout",
-            )
-        # Served, if only in the last moment: the turn is ours, so use it.
-        if not self._open and waiter.berth is None:
-            self._refuse_if_closed()
-        return waiter.berth
-
-    def _leave(self, waiter: _Waiter[E]) -> bool:
-        """Leave the queue; says whether the waiter still stood in it."""
+    def _claim(self, order: Order[E]) -> bool:
+        """Give an order its turn, with an engine if one is idle, or a place in the queue; says which."""
         with self._lock:
-            stood = waiter in self._waiters
-            if stood:
-                self._waiters.remove(waiter)
-            return stood
+            if order.stage == "served":  # in this moment
+                return True
+            self._refuse_if_closed()
+            if order.stage == "queued":
+                return False
+            if self._waiters or self._turns >= self._size + self._overflow:
+                order.stand(self._env.now())
+                self._waiters.append(order)
+                return False
+            self._turns += 1
+            order.serve(self._take_idle())
+            return True
 
-    def _decline(self, waiter: _Waiter[E]) -> None:
-        """Pass on what a waiter was given and cannot use."""
-        if waiter.berth is None:
+    def _handed_out(self, berth: Berth[E]) -> Lease[E]:
+        berth.leases += 1
+        if self._open and len(self._idle) + self._starting < self._spares:
+            errands.run(self._top_up)  # whoever leases does not wait for the spare that replaces the one taken
+        return Lease(self, berth)
+
+    def _left(self, order: Order[E]) -> Stage:
+        """Take an order out of the queue; says how far it had come."""
+        with self._lock:
+            if order.stage == "queued" and order in self._waiters:
+                self._waiters.remove(order)
+            return order.stage
+
+    def _declined(self, berth: Berth[E] | None) -> None:
+        """Pass on what an order was given and cannot use."""
+        if berth is None:
             self._end_turn()
         else:
-            self._returned(waiter.berth, broken=False)
+            self._returned(berth, broken=False)
 
-    def _start_for_a_turn(self, deadline: float, patience: Patience) -> _Berth[E]:
-        try:
-            berth = self._start_one(self._budget.acquire(max(0.0, deadline - self._env.now()), patience))
-        except BaseException:
-            self._end_turn()
-            raise
-        with self._lock:
-            self._busy.add(berth)
-        return berth
-
-    def _start_one(self, permit: Permit) -> _Berth[E]:
+    def _start_one(self, permit: Permit, *, leased: bool = False) -> Berth[E]:
         try:
             engine = self._start()
         except BaseException:
             permit.release()
             raise
+        berth = Berth(engine, permit)
         with self._lock:
             self._started += 1
-        berth = _Berth(engine, permit)
+            if leased:
+                self._busy.add(berth)
         engine.add_exit_callback(lambda _: self._gone(berth))
         return berth
 
@@ -399,7 +374,7 @@ class EngineBay(Generic[E]):
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
         return self._lay_idle(berth)
 
-    def _lay_idle(self, berth: _Berth[E]) -> bool:
+    def _lay_idle(self, berth: Berth[E]) -> bool:
         """Put an engine among the idle ones, or retire it when it is gone or wanted elsewhere."""
         berth.idle_since = self._env.now()
         with self._lock:
@@ -412,7 +387,7 @@ class EngineBay(Generic[E]):
         sleep_at = None if self.idle_after is None else berth.idle_since + self.idle_after
         return self._budget.rest(berth.permit, lambda: self._reclaim(berth), sleep_at) or not self._reclaim(berth)
 
-    def _returned(self, berth: _Berth[E], broken: bool) -> None:
+    def _returned(self, berth: Berth[E], broken: bool) -> None:
         if broken or not berth.engine.alive or self._is_worn(berth):
             with self._lock:
                 self._busy.discard(berth)
@@ -427,7 +402,7 @@ class EngineBay(Generic[E]):
                 owed = self._budget.owes(self._waiters[0].since)
                 if not owed:
                     self._busy.add(berth)
-                    self._serve(self._waiters.popleft(), berth)
+                    self._waiters.popleft().serve(berth)
                     return
         if owed:  # somebody elsewhere has waited longer; ours queues up behind
             self._retire(berth, politely=True)
@@ -441,7 +416,7 @@ class EngineBay(Generic[E]):
         else:
             self._lay_idle(berth)
 
-    def _is_worn(self, berth: _Berth[E]) -> bool:
+    def _is_worn(self, berth: Berth[E]) -> bool:
         limits = self._recycle
         if limits.max_leases is not None and berth.leases >= limits.max_leases:
             return True
@@ -451,11 +426,11 @@ class EngineBay(Generic[E]):
         """Pass the turn to whoever waits longest, with leave to start an engine."""
         with self._lock:
             if self._waiters and self._turns <= self._size + self._overflow:
-                self._serve(self._waiters.popleft(), self._take_idle())
+                self._waiters.popleft().serve(self._take_idle())
             else:
                 self._turns -= 1
 
-    def _reclaim(self, berth: _Berth[E]) -> bool:
+    def _reclaim(self, berth: Berth[E]) -> bool:
         with self._lock:
             if berth not in self._idle:
                 return False
@@ -463,14 +438,14 @@ class EngineBay(Generic[E]):
         self._retire(berth, politely=True)
         return True
 
-    def _retire(self, berth: _Berth[E], *, politely: bool) -> None:
+    def _retire(self, berth: Berth[E], *, politely: bool) -> None:
         """End an engine. Its exit notice does the bookkeeping, so a permit is free only when the process is gone."""
         if politely:
             berth.engine.close(STOP_TIMEOUT)
         else:
             berth.engine.kill()
 
-    def _gone(self, berth: _Berth[E]) -> None:
+    def _gone(self, berth: Berth[E]) -> None:
         """Forget an engine whose process has ended."""
         with self._lock:
             if berth in self._idle:

@@ -22,10 +22,11 @@ from mlld_sdk.answers import mapping, output_of, result_of, wrong_answer
 from mlld_sdk.bay import BayStatus
 from mlld_sdk.checkpointing import for_engine
 from mlld_sdk.engine_choice import EngineKind, chosen, command_for, refuse_what_does_not_fit
-from mlld_sdk.engines import ExclusiveEngines, QueuedCall, SharedEngine, StartEngine, StartGate
+from mlld_sdk.engines import ExclusiveEngines, SharedEngine, StartEngine, StartGate
 from mlld_sdk.env import Env
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
+from mlld_sdk.queued import QueuedCall
 from mlld_sdk.requests import (
     CHECKPOINT_PARAMS,
     DEFAULT,

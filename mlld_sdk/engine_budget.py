@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
@@ -23,6 +24,14 @@ class EngineBudgetExhausted(InfrastructureError):
     default_code = "ENGINE_BUDGET_EXHAUSTED"
 
 
+class Signal(Protocol):
+    """Something to set when it is worth looking again: a `threading.Event`, or what takes the next step by itself."""
+
+    def set(self) -> None:
+        """Say so. Must not block."""
+        ...
+
+
 class Patience:
     """Lets whoever waits for an engine be told to stop waiting. Told once is told for good.
 
@@ -33,26 +42,26 @@ class Patience:
     def __init__(self) -> None:
         self.over: BaseException | None = None
         self._lock = threading.Lock()
-        self._events: set[threading.Event] = set()
+        self._signals: set[Signal] = set()
 
     def end(self, why: BaseException) -> None:
         """Wake all who wait."""
         with self._lock:
             self.over = self.over or why
-            for event in self._events:
-                event.set()
+            for signal in self._signals:
+                signal.set()
 
-    def wait(self, event: threading.Event, timeout: float) -> None:
-        """Wait until the event comes, the time has passed or there is nothing to wait for; the caller looks which."""
+    def tell(self, signal: Signal) -> None:
+        """Set the signal when there is nothing to wait for; at once if that is so already."""
         with self._lock:
+            self._signals.add(signal)
             if self.over is not None:
-                return
-            self._events.add(event)
-        try:
-            event.wait(min(timeout, threading.TIMEOUT_MAX))
-        finally:
-            with self._lock:
-                self._events.discard(event)
+                signal.set()
+
+    def forget(self, signal: Signal) -> None:
+        """Set it no more."""
+        with self._lock:
+            self._signals.discard(signal)
 
 
 class Permit:
@@ -70,13 +79,42 @@ class Permit:
             budget._released(self)
 
 
-class _Waiter:
-    __slots__ = ("granted", "permit", "since")
+class Admission:
+    """A place in the queue for leave to start an engine.
 
-    def __init__(self, since: float) -> None:
+    Attributes:
+        since: When it was taken.
+    """
+
+    __slots__ = ("_budget", "changed", "permit", "since")
+
+    def __init__(self, budget: "EngineBudget", changed: Signal, since: float) -> None:
+        self._budget = budget
+        self.changed = changed
         self.since = since
-        self.granted = threading.Event()
         self.permit: Permit | None = None
+
+    def advance(self) -> Permit | None:
+        """Give the permit if it is there; puts an idle engine to sleep for it, and may wait for that engine's end.
+
+        Worth calling when `changed` was set, and every `MEMORY_LOOK` seconds: nobody tells when memory is free.
+        """
+        self._budget._put_one_to_sleep()
+        self._budget._grant()
+        return self.permit
+
+    def leave(self) -> None:
+        """Leave the queue; what was granted in the last moment goes to the next."""
+        permit = self._budget._left(self)
+        if permit is not None:
+            permit.release()
+
+    def refusal(self, waited: float) -> EngineBudgetExhausted:
+        """Say why nothing came of it."""
+        return EngineBudgetExhausted(
+            f"no engine could be started within {waited:g} s: {self._budget._why()}",
+            hint="raise max_live or the timeout, or add memory",
+        )
 
 
 class EngineBudget:
@@ -114,7 +152,7 @@ class EngineBudget:
         self._lock = threading.Lock()
         self._live: set[Permit] = set()
         self._idle: OrderedDict[Permit, tuple[Callable[[], bool], float | None]] = OrderedDict()
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Admission] = deque()
         self._next_start = 0.0
 
     @property
@@ -132,25 +170,12 @@ class EngineBudget:
         with self._lock:
             return None if self._waiters or not self._has_room() else self._admit()
 
-    def acquire(self, timeout: float, patience: Patience | None = None) -> Permit:
-        """Wait until an engine may be started.
-
-        Raises:
-            EngineBudgetExhausted: If that takes longer than `timeout` seconds, or than `patience` lasts.
-        """
-        permit = self.try_acquire()
-        if permit is not None:
-            return permit
-        waiter = _Waiter(self._env.now())
+    def queue(self, changed: Signal) -> Admission:
+        """Stand in line for a permit; `changed` is set when it is there."""
+        admission = Admission(self, changed, self._env.now())
         with self._lock:
-            self._waiters.append(waiter)
-        try:
-            return self._wait(waiter, timeout, patience or Patience())
-        except BaseException:
-            permit = self._leave(waiter)
-            if permit is not None:
-                permit.release()
-            raise
+            self._waiters.append(admission)
+        return admission
 
     def owes(self, since: float) -> bool:
         """Whether an engine has to end for somebody who has waited for one since then, or longer."""
@@ -189,24 +214,6 @@ class EngineBudget:
         for reclaim in sleepy:
             reclaim()
 
-    def _wait(self, waiter: _Waiter, timeout: float, patience: Patience) -> Permit:
-        deadline = waiter.since + timeout
-        while True:
-            self._put_one_to_sleep()
-            # Memory and stagger change without anybody telling us, so a wait for them is cut into looks.
-            left = deadline - self._env.now()
-            patience.wait(waiter.granted, max(0.0, min(left, MEMORY_LOOK)))
-            self._grant()
-            if waiter.permit is None and (left <= 0 or patience.over is not None):
-                self._leave(waiter)
-                if waiter.permit is None:
-                    raise EngineBudgetExhausted(
-                        f"no engine could be started within {timeout:g} s: {self._why()}",
-                        hint="raise max_live or the timeout, or add memory",
-                    )
-            if waiter.permit is not None:
-                return waiter.permit
-
     def _has_room(self) -> bool:
         return self._env.now() >= self._next_start and not self._is_full()
 
@@ -232,10 +239,10 @@ class EngineBudget:
             while self._waiters and self._has_room():
                 waiter = self._waiters.popleft()
                 waiter.permit = self._admit()
-                waiter.granted.set()
+                waiter.changed.set()
 
-    def _leave(self, waiter: _Waiter) -> Permit | None:
-        """Leave the queue, and give what was granted in the last moment."""
+    def _left(self, waiter: Admission) -> Permit | None:
+        """Take somebody out of the queue, and give what was granted in the last moment."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)

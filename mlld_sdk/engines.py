@@ -7,29 +7,26 @@ itself, leased from a bay that keeps some warm; runs beyond its size wait in ord
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
-import os
+import copy
 import threading
-import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from mlld_sdk import errands
 from mlld_sdk.bay import EngineBay, Lease, NoEngineFree
+from mlld_sdk.engine_budget import Patience
 from mlld_sdk.env import Env
-from mlld_sdk.errors import InfrastructureError, MlldError
+from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.queued import QueuedCall
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
-    CallCancelled,
     CallTimeout,
     EngineClosed,
     EngineDied,
     EngineDiedAtStart,
     EngineOverloaded,
 )
-from mlld_sdk.transport.reactor import Timer, shared_reactor
 from mlld_sdk.transport.wire import Reply
 
 FIRST_DELAY = 0.1
@@ -166,63 +163,6 @@ class SharedEngine:
             return engine
 
 
-class QueuedCall(concurrent.futures.Future[Reply]):
-    """A request that waits for an engine, and then is a call like any other.
-
-    Attributes:
-        call: The call on the engine, once there is one.
-    """
-
-    def __init__(self, method: str, params: Any, deadline: float | None, on_events: OnEvents | None) -> None:
-        super().__init__()
-        self.method = method
-        self.params = params
-        self.deadline = deadline
-        self.on_events = on_events
-        self.call: Call | None = None
-        self.cancel_wanted = False
-        self.begun = threading.Event()
-        self.timer: Timer | None = None
-        self.withdraw: Callable[[], bool] = _is_not_waiting
-        self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Withdraw the request, or cancel it if it runs."""
-        self.cancel_wanted = True  # first: it may be on its way from the queue to an engine at this moment
-        if self.withdraw():
-            self.let_go()
-            self.set_exception(CallCancelled("the run was cancelled before an engine was free"))
-            return True
-        return not self.done() if self.call is None else self.call.cancel()
-
-    def follow(self, call: Call) -> None:
-        """Run as this call from now on."""
-        self.call = call
-        self.let_go()
-        call.add_done_callback(self._copy)
-        if self.cancel_wanted:
-            call.cancel()
-
-    def let_go(self) -> None:
-        """Wait no longer, and keep nothing that was only for the time of waiting."""
-        self.params = self.on_events = None
-        self.withdraw = _is_not_waiting
-        self.begun.set()
-
-    def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
-        error = call.exception()
-        if error is None:
-            self.set_result(call.result())
-        else:
-            self.set_exception(error)
-
-
-@functools.lru_cache(maxsize=1)
-def _janitor() -> concurrent.futures.ThreadPoolExecutor:
-    """Give the one thread that cleans up after runs; started when first needed."""
-    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mlld-shared-janitor")
-
-
 class ExclusiveEngines:
     """An engine for each running script, from a bay; more runs than engines wait, first come first served."""
 
@@ -232,16 +172,13 @@ class ExclusiveEngines:
         self._warm = warm
         self._max_waiting = max_waiting
         self._env = env
-        self._pid = os.getpid()
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, with no engine: after `close`, and in a forked child, which has no threads either."""
-        if self._pid != os.getpid():
-            _janitor.cache_clear()
-        self._pid = os.getpid()
+        """Begin anew, with no engine: after `close`, and in a forked child."""
         self._lock = threading.Lock()
-        self._queue: deque[QueuedCall] = deque()
+        self._queued: set[QueuedCall] = set()
+        self._patience = Patience()
         self._bay: EngineBay[Engine] = EngineBay(
             lambda: self._gate.start(True), size=self._size, spares=self._warm, env=self._env, label="client"
         )
@@ -257,27 +194,22 @@ class ExclusiveEngines:
         Raises:
             EngineOverloaded: Too many runs wait already.
         """
-        with self._lock:
-            waiting = len(self._queue)
-            lease = None if waiting else self._lease()
-            if lease is None:
-                if waiting >= self._max_waiting:
-                    raise EngineOverloaded(
-                        f"{waiting} runs wait for an engine already", hint="raise max_engines, or submit less at once"
-                    )
-                return self._enqueue(method, params, timeout, on_events)
-        return self._send(lease, method, params, timeout, on_events)
+        lease = None if self._queued else self._lease()
+        if lease is not None:
+            return self._send(lease, method, params, timeout, on_events)
+        if len(self._queued) >= self._max_waiting:
+            raise EngineOverloaded(
+                f"{len(self._queued)} runs wait for an engine already", hint="raise max_engines, or submit less at once"
+            )
+        return self._enqueue(method, params, timeout, on_events)
 
     def close(self) -> None:
         """End all engines; runs end as `EngineClosed`, those that wait too."""
-        with self._lock:
-            queued, bay = list(self._queue), self._bay
-            self._queue.clear()
+        bay, patience = self._bay, self._patience
+        self.forget()
+        patience.end(EngineClosed("the client was closed while the run waited for an engine"))
         bay.close()
         bay.kill_busy()
-        for call in queued:
-            _fail(call, EngineClosed("the client was closed while the run waited for an engine"))
-        self.forget()
 
     def _lease(self) -> Lease[Engine] | None:
         try:
@@ -293,76 +225,37 @@ class ExclusiveEngines:
         except BaseException:
             self._give_back(lease)
             raise
-        call.add_done_callback(lambda _: self._give_back(lease))
+        call.when_over(lambda _: self._give_back(lease))
         return call
 
     def _give_back(self, lease: Lease[Engine]) -> None:
         """Clean an engine up and let the next run have it, on a thread that may look at every process there is."""
-        try:
-            _janitor().submit(self._clean_up, lease)
-        except RuntimeError:  # the interpreter is ending and takes no more work
-            self._clean_up(lease)
+        errands.run(self._clean_up, lease)
 
     def _clean_up(self, lease: Lease[Engine]) -> None:
         if lease.engine.alive:
             lease.engine.reap_descendants()  # what the script started and left behind, MCP servers included
         lease.give_back()
         self._bay.sleep_idle(IDLE_SECONDS)
-        self._serve_queue()
 
     def _enqueue(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> QueuedCall:
+        bay, patience, queued = self._bay, self._patience, self._queued
         deadline = None if timeout is None else self._env.now() + timeout
-        call = QueuedCall(method, params, deadline, on_events)
-        call.withdraw = lambda: self._withdraw(call)
-        if deadline is not None:
-            late = CallTimeout(f"request timeout after {timeout:g}s, while it waited for an engine")
-            held = weakref.ref(call)  # a timer that was cancelled may be kept for as long as it would have run
-            call.timer = shared_reactor().call_at(deadline, lambda: self._expire(held(), late))
-        self._queue.append(call)
+
+        def send(lease: Lease[Engine]) -> Call:
+            left = None if deadline is None else max(0.0, deadline - self._env.now())
+            return self._send(lease, method, params, left, on_events)
+
+        def refused(error: BaseException) -> BaseException:
+            if patience.over is not None:
+                return copy.copy(patience.over)
+            if isinstance(error, NoEngineFree):
+                return CallTimeout(f"request timeout after {timeout:g}s, while it waited for an engine")
+            return error
+
+        call = QueuedCall(send, refused)
+        queued.add(call)
+        call.add_done_callback(queued.discard)
+        limit = threading.TIMEOUT_MAX if timeout is None else timeout
+        call.wait_for(lambda then: bay.order(then, limit, patience))
         return call
-
-    def _expire(self, call: QueuedCall | None, late: CallTimeout) -> None:
-        if call is not None and self._withdraw(call):
-            _fail(call, late)
-
-    def _withdraw(self, call: QueuedCall) -> bool:
-        with self._lock:
-            if call not in self._queue:
-                return False
-            self._queue.remove(call)
-        if call.timer is not None:
-            call.timer.cancel()
-        return True
-
-    def _serve_queue(self) -> None:
-        while True:
-            lease: Lease[Engine] | MlldError | None
-            with self._lock:
-                if not self._queue:
-                    return
-                try:
-                    lease = self._lease()
-                except MlldError as error:  # no engine can be started now: that is the answer for whoever is first
-                    lease = error
-                if lease is None:
-                    return
-                call = self._queue.popleft()
-            if call.timer is not None:
-                call.timer.cancel()
-            if isinstance(lease, MlldError):
-                _fail(call, lease)
-                continue
-            left = None if call.deadline is None else max(0.0, call.deadline - self._env.now())
-            try:
-                call.follow(self._send(lease, call.method, call.params, left, call.on_events))
-            except MlldError as error:
-                _fail(call, error)
-
-
-def _is_not_waiting() -> bool:
-    return False
-
-
-def _fail(call: QueuedCall, error: BaseException) -> None:
-    call.let_go()
-    call.set_exception(error)

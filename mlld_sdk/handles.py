@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlld_sdk.analysis import file_verify_result
 from mlld_sdk.answers import mapping, output_of, result_of
-from mlld_sdk.engines import QueuedCall
 from mlld_sdk.errors import MlldError
+from mlld_sdk.queued import QueuedCall
 from mlld_sdk.requests import DEFAULT, Timeout, a_text, seconds
 from mlld_sdk.run_events import (
     EventsDropped,

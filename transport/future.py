@@ -116,6 +116,12 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call the function with this future once there is an outcome; at once if there is one."""
+        self.when_over(fn)
+        if not self._done:
+            self._listened_to()
+
+    def when_over(self, fn: Callable[[Any], object]) -> None:
+        """Do the same for what is not urgent: nobody is made to look for the outcome sooner because of it."""
         if self._callbacks is None:
             with _condition_lock:
                 if self._callbacks is None:
@@ -124,8 +130,6 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         self._attended = True
         if self._done:
             self._run_callbacks()
-        else:
-            self._listened_to()
 
     def _wait(self, timeout: float | timedelta | None) -> None:
         lock = allocate_lock()

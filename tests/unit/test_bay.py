@@ -174,7 +174,7 @@ def test_an_exception_in_the_block_breaks_the_engine_because_its_state_is_unknow
 def test_a_spare_is_ready_before_it_is_needed(yard: Yard) -> None:
     bay = EngineBay(yard.start, spares=1)
     lease = bay.lease(1)
-    assert bay.status().idle == 1
+    eventually(lambda: bay.status().idle == 1)
     spare = yard.engines[1]
     lease.give_back(broken=True)
     with bay.lease(1) as second:

@@ -59,15 +59,16 @@ def test_an_interrupted_wait_for_an_engine_keeps_no_place_in_the_queue(interrupt
 
 
 def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[[], None]) -> None:
-    budget = EngineBudget(1)
-    first = budget.acquire(1)
+    budget, yard = EngineBudget(1), Yard()
+    bay: EngineBay[FakeEngine] = EngineBay(yard.start, size=2, budget=budget)
+    first = bay.lease(1)
     watcher = when(lambda: budget.waiting == 1, interrupt)
     with pytest.raises(Interrupted):
-        budget.acquire(20)
+        bay.lease(20)
     watcher.join()
-    first.release()
-    assert (budget.waiting, budget.live) == (0, 0)
-    budget.acquire(1).release()
+    first.give_back(broken=True)
+    assert (budget.waiting, budget.live, bay.status().busy) == (0, 0, 0)
+    bay.lease(1).give_back()
 
 
 @pytest.mark.parametrize("where", ["bay", "budget"])
@@ -182,6 +183,6 @@ def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
         return yard.start()
 
     bay: EngineBay[FakeEngine] = EngineBay(start, size=1, spares=1)
-    bay.lease(1).give_back()
-    assert asked.wait(5)
+    with bay.lease(1):
+        assert asked.wait(5)
     bay.lease(1).give_back()

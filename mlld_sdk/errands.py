@@ -1,0 +1,30 @@
+"""A few threads of the process for what may take a moment and that nobody waits for: engines started and put away."""
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+THREADS: Final = 4
+"""Errands that are run at once, in the whole process; more wait their turn."""
+
+
+@functools.lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="mlld-shared-errand")
+
+
+def run(function: Callable[..., object], *args: Any) -> None:
+    """Have `function(*args)` called soon on another thread; returns at once, whatever locks the caller holds."""
+    try:
+        _threads().submit(function, *args)
+    except RuntimeError:  # the interpreter is ending, and with it the pool; what is under way may still need this
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=function, args=args, daemon=True).start()
+
+
+# A forked child has none of the threads.
+os.register_at_fork(after_in_child=_threads.cache_clear)

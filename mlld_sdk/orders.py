@@ -1,0 +1,219 @@
+"""From wanting an engine to holding it: a place in the bay's queue, then leave of the budget, then a start.
+
+An `Order` is that way, and takes no step by itself. It is driven by a thread that waits (`wait_for`), or as an `Errand`
+by whatever happens: then nobody waits, and a thousand orders cost no thread.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
+
+from mlld_sdk import errands
+from mlld_sdk.engine_budget import MEMORY_LOOK, Admission, Patience, Signal
+from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.transport.reactor import Timer, shared_reactor
+
+if TYPE_CHECKING:
+    from mlld_sdk.bay import Berth, EngineBay, Leasable, Lease
+
+E = TypeVar("E", bound="Leasable")
+
+Stage = Literal["new", "queued", "served", "over"]
+
+NEVER: Final = float("inf")
+
+
+class NoEngineFree(InfrastructureError):
+    """Every engine of the bay stayed busy until the deadline."""
+
+    default_code = "NO_ENGINE_FREE"
+
+
+class Order(Generic[E]):
+    """One wish for an engine. Used by one thread at a time.
+
+    Args:
+        bay: Where it is placed.
+        signal: Makes what is set when `advance` may have something to do, once the order has to wait.
+
+    Attributes:
+        stage: How far it has come in the bay; changed by the bay, under its lock.
+        since: When it began to wait.
+        berth: The engine it was given; `None` if it was given leave to start one.
+        changed: The signal, while it waits.
+    """
+
+    __slots__ = ("_admission", "_bay", "_signal", "berth", "changed", "since", "stage")
+
+    def __init__(self, bay: "EngineBay[E]", signal: Callable[[], Signal] = threading.Event) -> None:
+        self._bay = bay
+        self._signal = signal
+        self._admission: Admission | None = None
+        self.stage: Stage = "new"
+        self.since = 0.0
+        self.berth: Berth[E] | None = None
+        self.changed: Signal | None = None
+
+    @property
+    def look_after(self) -> float:
+        """Seconds after which `advance` may have something to do although nobody said so."""
+        return NEVER if self._admission is None else MEMORY_LOOK
+
+    def stand(self, now: float) -> None:
+        """Begin to wait in the bay's queue, which it is in from now on."""
+        self.stage, self.since, self.changed = "queued", now, self._signal()
+
+    def serve(self, berth: "Berth[E] | None") -> None:
+        """Take an engine, or leave to start one."""
+        self.stage, self.berth = "served", berth
+        if self.changed is not None:
+            self.changed.set()
+
+    def claim(self) -> bool:
+        """Stand in the queue, or have a turn at once; says whether there is a turn. Never blocks."""
+        return self.stage == "served" or self._bay._claim(self)
+
+    def advance(self) -> "Lease[E] | None":
+        """Go as far as can be gone now, which may include starting an engine; gives the lease at the end of the way."""
+        if not self.claim():
+            return None
+        if self.berth is None:
+            permit = self._bay._budget.try_acquire() if self._admission is None else self._admission.advance()
+            if permit is None and self._admission is None:
+                self.changed = self.changed or self._signal()
+                self._admission = self._bay._budget.queue(self.changed)
+                permit = self._admission.advance()
+            if permit is None:
+                return None
+            self._admission = None
+            self.berth = self._bay._start_one(permit, leased=True)
+        self.stage = "over"
+        return self._bay._handed_out(self.berth)
+
+    def leave(self) -> None:
+        """Give the wish up, wherever it is; what it was given goes to the next."""
+        stage, self.stage = self._bay._left(self), "over"
+        if self._admission is not None:
+            self._admission.leave()
+        if stage == "served":
+            self._bay._declined(self.berth)
+
+    def refusal(self, waited: float) -> InfrastructureError:
+        """Say what it waited for in vain."""
+        if self._admission is not None:
+            return self._admission.refusal(waited)
+        return NoEngineFree(
+            f"{self._bay.label}: all {self._bay._turns} engines stayed busy for {waited:g} s",
+            hint="raise the size, the overflow or the timeout",
+        )
+
+
+def wait_for(order: Order[E], timeout: float, patience: Patience, now: Callable[[], float]) -> "Lease[E]":
+    """Drive an order on this thread until there is a lease, the time has passed, or there is nothing to wait for."""
+    deadline = now() + timeout
+    try:
+        lease = order.advance()
+        if lease is None:
+            changed = cast("threading.Event", order.changed)
+            patience.tell(changed)
+            try:
+                while lease is None:
+                    left = deadline - now()
+                    if left <= 0 or patience.over is not None:
+                        raise order.refusal(timeout)
+                    changed.wait(min(left, order.look_after, threading.TIMEOUT_MAX))
+                    changed.clear()
+                    lease = order.advance()
+            finally:
+                patience.forget(changed)
+    except BaseException:
+        order.leave()
+        raise
+    return lease
+
+
+class Errand(Generic[E]):
+    """An order that is seen to on the threads for errands, whenever something has changed.
+
+    Args:
+        bay: Where the order is placed.
+        then: Called once, on such a thread, with the lease or the error; not after `cancel`.
+        timeout: Seconds it may take.
+        patience: Whether there is anything to wait for.
+
+    Raises:
+        BayClosed: There is nothing to order any more.
+    """
+
+    def __init__(
+        self,
+        bay: "EngineBay[E]",
+        then: "Callable[[Lease[E] | BaseException], object]",
+        timeout: float,
+        patience: Patience,
+    ) -> None:
+        self._order: Order[E] = Order(bay, lambda: self)
+        self._then: Callable[[Lease[E] | BaseException], object] | None = then
+        self._timeout = timeout
+        self._patience = patience
+        self._now = shared_reactor().now
+        self._deadline = self._now() + timeout
+        self._stepping = threading.Lock()
+        self._ending = threading.Lock()
+        self._timer: Timer | None = None
+        with self._stepping:
+            if self._order.claim():
+                self.set()
+            else:  # in its place in the queue from this moment
+                self._look_again(timeout)
+        patience.tell(self)
+
+    def set(self) -> None:
+        """Have the next step taken."""
+        errands.run(self._step)
+
+    def cancel(self) -> bool:
+        """Give the order up; false if it has come to its end, and `then` has been or is being told."""
+        if self._take_then() is None:
+            return False
+        self.set()
+        return True
+
+    def _take_then(self) -> "Callable[[Lease[E] | BaseException], object] | None":
+        with self._ending:
+            then, self._then = self._then, None
+            return then
+
+    def _step(self) -> None:
+        with self._stepping:
+            if self._order.stage == "over":
+                return
+            outcome = self._outcome()
+            if outcome is None:
+                return
+            self._patience.forget(self)
+            self._look_again(None)
+        then = self._take_then()
+        if then is not None:
+            then(outcome)
+        elif not isinstance(outcome, BaseException):
+            outcome.give_back()
+
+    def _outcome(self) -> "Lease[E] | BaseException | None":
+        try:
+            lease = None if self._then is None else self._order.advance()
+            if lease is None:
+                left = self._deadline - self._now()
+                if self._then is None or left <= 0 or self._patience.over is not None:
+                    raise self._order.refusal(self._timeout)
+                self._look_again(min(left, self._order.look_after))
+        except BaseException as error:  # noqa: BLE001 - it is the outcome, for whoever ordered
+            self._order.leave()
+            return error
+        return lease
+
+    def _look_again(self, delay: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # A year is as good as never, and a number the system takes.
+        self._timer = None if delay is None else shared_reactor().call_at(self._now() + min(delay, 3e7), self.set)

@@ -1,0 +1,99 @@
+"""Requests that wait for an engine: futures from the first moment, calls once there is one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlld_sdk.errors import MlldError
+from mlld_sdk.transport.errors import CallCancelled
+from mlld_sdk.transport.wire import Reply
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.call import Call
+
+
+class Placed(Protocol):
+    """An order for an engine that can be given up."""
+
+    def cancel(self) -> bool:
+        """Give it up; false if it has come to its end."""
+        ...
+
+
+class QueuedCall(concurrent.futures.Future[Reply]):
+    """A request that waits for an engine, and then is a call like any other.
+
+    Args:
+        send: Makes the call on what was leased.
+        refused: Says what a refused order means to whoever asks.
+
+    Attributes:
+        call: The call on the engine, once there is one.
+        begun: Set when it waits no longer, however that came.
+    """
+
+    def __init__(self, send: Callable[[Any], Call], refused: Callable[[BaseException], BaseException]) -> None:
+        super().__init__()
+        self._send: Callable[[Any], Call] | None = send
+        self._refused = refused
+        self._order: Placed | None = None
+        self._cancel_wanted = False
+        self.call: Call | None = None
+        self.begun = threading.Event()
+        self.set_running_or_notify_cancel()
+
+    def wait_for(self, place: Callable[[Callable[[Any], object]], Placed]) -> None:
+        """Place the order that this request waits for; `place` is given what is to be called with its outcome."""
+        order = place(self._arrived)
+        self._order = order
+        if self.begun.is_set():
+            self._order = None
+
+    def cancel(self) -> bool:
+        """Withdraw the request, or cancel it if it runs."""
+        self._cancel_wanted = True  # first: it may be on its way from the queue to an engine at this moment
+        order = self._order
+        if order is not None and order.cancel():
+            self._fail(CallCancelled("the run was cancelled before an engine was free"))
+            return True
+        return not self.done() if self.call is None else self.call.cancel()
+
+    def when_over(self, function: Callable[[Any], object]) -> None:
+        """Call the function with this future once it has its outcome; the twin of `Call.when_over`."""
+        self.add_done_callback(function)
+
+    def _arrived(self, outcome: Any) -> None:
+        send = self._send
+        if isinstance(outcome, BaseException):
+            self._fail(self._refused(outcome))
+        elif send is not None:
+            try:
+                self._follow(send(outcome))
+            except MlldError as error:
+                self._fail(error)
+
+    def _follow(self, call: Call) -> None:
+        self.call = call
+        self._let_go()
+        call.add_done_callback(self._copy)
+        if self._cancel_wanted:
+            call.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        self._let_go()
+        self.set_exception(error)
+
+    def _let_go(self) -> None:
+        """Wait no longer, and keep nothing that was only for the time of waiting."""
+        self._send = self._order = None
+        self.begun.set()
+
+    def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
+        error = call.exception()
+        if error is None:
+            self.set_result(call.result())
+        else:
+            self.set_exception(error)
