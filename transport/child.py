@@ -134,6 +134,8 @@ class Child:
 
     def has_ended(self) -> bool:
         """Whether the process has ended (it need not be reaped)."""
+        if self.reaped:  # its number may be somebody else's by now
+            return True
         try:
             if hasattr(os, "waitid"):
                 return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

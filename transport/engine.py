@@ -6,6 +6,7 @@ import atexit
 import functools
 import itertools
 import os
+import select
 import signal
 import threading
 from _thread import allocate_lock
@@ -24,7 +25,7 @@ from mlld_sdk.transport.errors import CallTimeout, EngineBabbling, EngineClosed,
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 from mlld_sdk.transport.future import LazyFuture, seconds
 from mlld_sdk.transport.limits import EngineStats, Limits
-from mlld_sdk.transport.processes import descendants_of, kill_surely, last_pid, mark_of, process, processes, rss_of
+from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
 from mlld_sdk.transport.reaper import Burial, bury
 from mlld_sdk.transport.wire import decode_block
@@ -33,6 +34,7 @@ __all__ = ["Engine", "EngineStats", "Limits"]
 
 _READ = 65536
 _DRAIN_ROUNDS = 1024
+_DYING = 0.005  # seconds a process takes at most from closing its output to its end, when that is why it closed it
 _numbers = itertools.count(1)
 _engines: set[Engine] = set()
 
@@ -57,8 +59,10 @@ class Engine(Conversation):
         """Use `Engine.start`."""
         super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._killed_hard = False
-        self._reaped_up_to = 0  # youngest number there was when descendants were last looked for
+        self._births = Births(self.pid, self._now())
         self._status: int | None = None
+        self._in_flight = 0  # when it ended
+        self._told = False
         self._gone: LazyFuture[None] = LazyFuture()
         self._exit_callbacks: list[Callable[[Engine], None]] = []
 
@@ -203,7 +207,7 @@ class Engine(Conversation):
         cancel or deadline caused the end: that one waits until descendants are gone.
         """
         self._exit_callbacks.append(function)
-        if self._finished:
+        if self._told:
             self._run_exit_callbacks()
 
     def _run_exit_callbacks(self) -> None:
@@ -237,13 +241,30 @@ class Engine(Conversation):
 
     def _on_exit(self) -> None:
         """The process has ended: kill its group, collect its status, then read what it has left in its pipes."""
-        if self._finish_wanted or not self._child.has_ended():
+        if self._told or not self._child.has_ended():
             return
         if self._child.pidfd is not None:
             self._reactor.forget(self._child.pidfd)
         self._status = self._child.reap()
         self._finish_wanted = True
         self._finish()
+
+    def _end_while_led(self, call: Call) -> None:
+        """Tell the call of who reads that the process has ended, if it has: the reactor sees to all the rest.
+
+        That saves a crashed engine's owner two changes of thread. Only for the holder of the read lock.
+        """
+        if not self._finish_wanted:
+            pidfd = self._child.pidfd
+            if pidfd is None or not _is_ready(pidfd, _DYING):  # it has only closed its output, or we cannot know
+                self._reactor.call_soon(self._conversation_broke)
+                return
+            self._status = self._child.reap()
+            self._finish_wanted = True
+        if not self._finished:
+            self._learn_the_end()
+        if call._given_up is None:  # else it may have to wait for descendants
+            self._settle(call, None, self._end_of(call))
 
     def _look_for_exit(self) -> None:
         """Ask for the end of the process now and then, where the system cannot tell us by itself."""
@@ -257,34 +278,37 @@ class Engine(Conversation):
 
     def _finish(self) -> None:
         """Read what is left, give every call its outcome, and tell. On the I/O thread, once."""
-        if self._finished:
+        if self._told:
             return
         if not self._read_lock.acquire(False):
             if self._seat is not None:  # a caller reads: it leaves now and sends us here again
                 self._seat.ring()
             return
+        try:
+            if not self._finished:
+                self._learn_the_end()
+        finally:
+            self._told = True
+            self._read_lock.release()
+        try:
+            self._tell_the_end()
+        finally:
+            self._clean_up()
+
+    def _learn_the_end(self) -> None:
+        """Read what is left in the pipes and say how the process ended. Only for the holder of the read lock, once."""
         self._begin_end("died")
         try:
             self._drain()
         finally:
+            self._in_flight = len(self._pending)
+            self._exit = decode_exit(
+                self._status,
+                expected=self._ending != "died" or self._killed_hard,
+                wrapped=self.command.wrapped,
+                stderr_tail=self._words.text,
+            )
             self._finished = True
-            self._read_lock.release()
-        self._exit = decode_exit(
-            self._status,
-            expected=self._ending != "died" or self._killed_hard,
-            wrapped=self.command.wrapped,
-            stderr_tail=self._words.text,
-        )
-        self._outgoing.close()
-        self._child.close_fds(self._reactor.forget)
-        if self._seat is not None:
-            self._seat.close()
-        for timer in self._ladder:
-            timer.cancel()
-        self._ladder.clear()
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-        self._tell_the_end()
 
     def _drain(self) -> None:
         """Read the pipes to their end, or until they are empty if somebody else keeps them open."""
@@ -299,14 +323,15 @@ class Engine(Conversation):
         rest = self._incoming.rest()
         if rest:
             self._route(decode_block(rest + b"\n"))
-        for _ in range(_DRAIN_ROUNDS):
-            try:
-                data = os.read(self._child.words, _READ)
-            except OSError:
-                break
-            if not data:
-                break
-            self._words.feed(data)
+        with self._words_lock:
+            for _ in range(_DRAIN_ROUNDS):
+                try:
+                    data = os.read(self._child.words, _READ)
+                except OSError:
+                    break
+                if not data:
+                    break
+                self._words.feed(data)
 
     def _tell_the_end(self) -> None:
         calls = list(self._pending.values())
@@ -328,7 +353,7 @@ class Engine(Conversation):
                     signal=exit_.signal,
                     out_of_memory=exit_.out_of_memory,
                     doubtful=exit_.doubtful,
-                    in_flight=len(calls),
+                    in_flight=self._in_flight,
                     stderr_tail=self._words.text,
                 )
             )
@@ -344,6 +369,18 @@ class Engine(Conversation):
                     done=lambda _: self._reactor.call_soon(self._buried),
                 )
             )
+
+    def _clean_up(self) -> None:
+        """Give back what the engine held here; nobody waits for that."""
+        self._outgoing.close()
+        self._child.close_fds(self._reactor.forget)
+        if self._seat is not None:
+            self._seat.close()
+        for timer in self._ladder:
+            timer.cancel()
+        self._ladder.clear()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
 
     def _buried(self) -> None:
         for call in list(self._pending.values()):
@@ -362,7 +399,7 @@ class Engine(Conversation):
         """In a forked child: let go of the parent's pipes, so that it alone holds them, and fail what waits here."""
         self._forked = True
         self._ending = "forked"
-        self._finished = True
+        self._finished = self._told = True
         self._lock = threading.Lock()
         self._read_lock = allocate_lock()
         self._outgoing.abandon()
@@ -379,17 +416,16 @@ class Engine(Conversation):
 
         For the time between two runs: the engine itself is not touched. Linux only; 0 elsewhere.
         """
-        youngest = last_pid()
-        if not self.alive or (youngest and youngest == self._reaped_up_to):
+        young = self._births.since(self._now()) if self.alive else []
+        if not young:
             return 0
-        self._reaped_up_to = youngest
         own = {self.pid}
         if self.command.wrapped:
             own.update(descendants_of(self.pid)[:1])
         me = process(self.pid)
         born = 0 if me is None else me.started
         killed = 0
-        for entry in list(processes()):
+        for entry in young:
             if entry.started < born or entry.pid in own or entry.is_dead:  # the cheap questions first: there are many
                 continue
             if entry.session == self.pid or mark_of(entry.pid) == self._child.mark:
@@ -462,6 +498,12 @@ class Engine(Conversation):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_ready(fd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def _is_still(pid: int, started: int) -> bool:

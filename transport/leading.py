@@ -50,6 +50,10 @@ class Leading(Reading):
         """See to it that somebody looks when this deadline passes."""
         raise NotImplementedError
 
+    def _end_while_led(self, call: Call) -> None:
+        """Give the call of who reads its outcome if the process has ended, without waiting for the reactor."""
+        raise NotImplementedError
+
     @property
     def _is_inside(self) -> bool:
         """Whether the caller is a callback, run by the thread it would have to wait for."""
@@ -120,6 +124,8 @@ class Leading(Reading):
                     self._read()
                 if left <= 0:
                     break
+            if self._eof or self._finish_wanted:
+                self._end_while_led(call)
         finally:
             self._leading = self._reader = None
             if lend and not self._lent:

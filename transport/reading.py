@@ -56,6 +56,7 @@ class Reading:
         self._outgoing = Outgoing(child.requests, reactor, lambda: reactor.call_soon(self._conversation_broke))
         self._incoming = LineBuffer(limits.line_bytes)
         self._words = Tail(limits.stderr_bytes)
+        self._words_lock = allocate_lock()
         self._noise: deque[bytes] | None = None
         self._ending: str | None = None
         self._fatal: str | None = None
@@ -112,7 +113,8 @@ class Reading:
         else:
             self._eof = True
             self._reactor.forget(self._child.answers)
-            self._reactor.call_soon(self._conversation_broke)
+            if self._leading is None:  # a caller who reads looks for itself whether that was the end
+                self._reactor.call_soon(self._conversation_broke)
 
     def _take(self, data: bytes) -> None:
         try:
@@ -226,14 +228,15 @@ class Reading:
         self._noise.extend(line[:_NOISE_KEPT] for line in lines)
 
     def _on_words(self) -> None:
-        try:
-            data = os.read(self._child.words, _READ)
-        except BlockingIOError:
-            return
-        if data:
-            self._words.feed(data)
-        else:
-            self._reactor.forget(self._child.words)
+        with self._words_lock:
+            try:
+                data = os.read(self._child.words, _READ)
+            except BlockingIOError:
+                return
+            if data:
+                self._words.feed(data)
+            else:
+                self._reactor.forget(self._child.words)
 
     def _settle(self, call: Call, reply: Reply | None, error: MlldError | None) -> bool:
         """Give a pending call its outcome; false if it is not pending any more."""

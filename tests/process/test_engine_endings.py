@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlld_sdk.transport import processes as transport_processes
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, Limits
 from mlld_sdk.transport.errors import (
@@ -27,7 +29,7 @@ from mlld_sdk.transport.errors import (
     WorkingDirectoryMissing,
 )
 from mlld_sdk.transport.events import EngineExited, EngineStarted
-from mlld_sdk.transport.processes import process, processes
+from mlld_sdk.transport.processes import Births, process, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running
 from tests.support.eventually import eventually
@@ -206,6 +208,31 @@ def test_exit_callbacks_run_once_with_every_outcome_known() -> None:
         engine.add_exit_callback(lambda ended: seen.append((ended, True)))
         eventually(lambda: len(seen) == 2)
         assert seen == [(engine, True), (engine, True)]
+
+
+@pytest.mark.parametrize("round_", range(5))
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_who_reads_for_itself_learns_of_the_end_there_and_then_and_everybody_else_once(
+    in_flight: int, round_: int
+) -> None:  # T-12 T-22 T-25
+    told, threads, outcomes = Recorder(), [], []
+    with running(sink=told) as engine:
+        engine.add_exit_callback(lambda _: threads.append(threading.get_ident()))
+        for _ in range(in_flight - 1):
+            engine.submit("process", do("hang"), timeout=None).add_done_callback(outcomes.append)
+        with pytest.raises(EngineDied) as caught:
+            engine.call("process", do(("warn", "last words\n"), ("signal", signal.SIGKILL)), timeout=20)
+        assert caught.value.exit is not None
+        assert caught.value.exit.signal == signal.SIGKILL
+        assert "last words" in caught.value.stderr_tail
+        with pytest.raises(EngineDied):
+            engine.call("process", timeout=20)
+        assert engine.wait(10)
+        assert engine.exit == caught.value.exit
+    assert threads == [engine._reactor.ident]
+    assert [isinstance(call.exception(0), EngineDied) for call in outcomes] == [True] * (in_flight - 1)
+    (exited,) = told.of(EngineExited)
+    assert (exited.reason, exited.in_flight) == ("died", in_flight)
 
 
 # -- cancelling and expiring
@@ -440,7 +467,12 @@ def test_a_stubborn_engine_is_closed_by_force_in_time(busy: bool) -> None:  # T-
         assert (engine.exit.signal, engine.exit.expected, engine.exit.out_of_memory) == (signal.SIGKILL, True, False)
 
 
-def test_what_an_engine_left_running_is_killed_between_two_runs() -> None:  # T-30
+@pytest.mark.parametrize("few", [0, 10_000], ids=["by the table", "by number"])
+def test_what_an_engine_left_running_is_killed_between_two_runs(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:  # T-30
+    monkeypatch.setattr(transport_processes, "_FEW", few)
+    monkeypatch.setattr(transport_processes, "_ROUND", 60.0)
     pids: list[int] = []
     with running() as engine:
         verbs = do(("spawn", "group"), ("spawn", "session"))
@@ -449,8 +481,29 @@ def test_what_an_engine_left_running_is_killed_between_two_runs() -> None:  # T-
         eventually(lambda: not any(map(is_alive, pids)))
         assert engine.reap_descendants() == 0
         engine.call("process", verbs, timeout=10, on_events=lambda e: pids.extend(x.body["pid"] for x in e))
+        engine.call("process", do(("threads", 3)), timeout=10)
         assert engine.reap_descendants() == 2
+        assert engine.reap_descendants() == 0
         assert engine.call("process", timeout=10).payload == {"output": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("few", "round_"), [(10_000, 60.0), (0, 60.0), (10_000, 0.0)], ids=["by number", "too many", "too long ago"]
+)
+def test_no_birth_is_missed_however_many_there_were(
+    few: int, round_: float, monkeypatch: pytest.MonkeyPatch
+) -> None:  # T-30
+    monkeypatch.setattr(transport_processes, "_FEW", few)
+    monkeypatch.setattr(transport_processes, "_ROUND", round_)
+    births = Births(os.getpid() if few else 0, 0.0)
+    for look in (1.0, 2.0, 3.0):
+        with subprocess.Popen(["sleep", "60"]) as child:
+            assert child.pid in [entry.pid for entry in births.since(look)]
+            with subprocess.Popen(["sleep", "60"]) as second:
+                # A number that had been given out at the last look already is asked for once more.
+                assert {child.pid, second.pid} <= {entry.pid for entry in births.since(look + 0.5)}
+                second.kill()
+            child.kill()
 
 
 def test_a_status_of_zero_from_a_wrapper_proves_nothing(tmp_path: Path) -> None:  # T-2

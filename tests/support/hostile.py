@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 HABITS = set(filter(None, sys.argv[1].split(","))) if len(sys.argv) > 1 else set()
@@ -93,6 +94,9 @@ def carry_out(id_, method, verbs):
             answer(arg[0], {"output": "forged"})
         elif verb == "spawn":
             event(id_, "spawned", pid=spawn(["sleep", "300"], arg[0] == "session", "quiet" in arg))
+        elif verb == "threads":
+            for _ in range(arg[0]):
+                threading.Thread(target=time.sleep, args=(300,), daemon=True).start()
         elif verb == "environ":
             return answer(id_, {"output": os.environ.get(arg[0], "")})
         elif verb == "touch":
