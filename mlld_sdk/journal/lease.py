@@ -117,7 +117,6 @@ class Lease:
         asked = fingerprint if isinstance(fingerprint, Fingerprint) else Fingerprint(fingerprint, fingerprint[:200])
         recorded = self._recorded
         if recorded and (packed := recorded.pop(position, None)) is not None:  # atomic: one caller gets it
-            self._used.add(position)
             known = recall(packed)
             if known is not None and known.fingerprint == asked.digest and known.name == name:
                 return Replay(known.result)
@@ -143,7 +142,7 @@ class Lease:
                 deaths=known.deaths if known else 0,
                 started=self._journal.env.wall(),
             )
-            self._write("begin_step", lambda tx: writes.begin_step(tx, self.holder, step))
+            self._write("begin_step", writes.begin_step(self.holder, step))
         except BaseException:
             self._put_back(position, known)
             raise
@@ -167,7 +166,7 @@ class Lease:
         )
         wall = self._journal.env.wall()
         done = msgspec.structs.replace(step, state="finished", result=raw, ended=wall)
-        self._write("finish_step", lambda tx: writes.end_step(tx, self.holder, done, wall))
+        self._write("finish_step", writes.end_step(self.holder, done, wall))
         self._open.pop(position, None)
         return back
 
@@ -184,12 +183,10 @@ class Lease:
         record = self._journal.error_record(error)
         wall = self._journal.env.wall()
         failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=wall)
-        self._write("fail_step", lambda tx: writes.end_step(tx, self.holder, failed, wall))
-        with self._lock:
-            del self._open[position]
-            if not final:
-                self._failed[position] = failed
-                self._used.discard(position)
+        self._write("fail_step", writes.end_step(self.holder, failed, wall))
+        del self._open[position]
+        if not final:
+            self._failed[position] = failed
         return record
 
     def note(self, name: str, data: Any = None) -> EventRecord:
@@ -278,25 +275,26 @@ class Lease:
         with self._lock:
             if self._recorded is None:
                 limit = self._journal.limits.replay_bytes
-                self._recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
-                self._steps = len(self._recorded)
-            if position in self._used:
-                raise StepNotOpen(
-                    f"step {position} of run {self.run_id} was begun before by this owner",
-                    hint="every step needs a position of its own: take it from Positions, one branch for each thread",
-                )
-            self._used.add(position)
+                recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
+                self._used.update(recorded)
+                self._steps = len(recorded)
+                self._recorded = recorded
             failed = self._failed.pop(position, None)
             if failed is not None:
                 return failed
             packed = self._recorded.pop(position, None)
             recorded_all = self._recorded_all
-            if packed is None and recorded_all:
-                self._steps += 1
-                if self._steps > self._journal.limits.steps_per_run:
-                    self._used.discard(position)
-                    allowed = self._journal.limits.steps_per_run
+            if packed is None:
+                if position in self._used:
+                    raise StepNotOpen(
+                        f"step {position} of run {self.run_id} was begun before by this owner",
+                        hint="every step has a position of its own: take it from Positions, one branch for each thread",
+                    )
+                allowed = self._journal.limits.steps_per_run
+                if recorded_all and self._steps >= allowed:
                     raise LimitExceeded(f"run {self.run_id} has {allowed} steps", "steps_per_run", allowed)
+                self._used.add(position)
+                self._steps += 1
         if packed is not None:
             return self._unpack(position, packed)
         return None if recorded_all else self._journal.step(self.run_id, position)
@@ -305,17 +303,19 @@ class Lease:
         try:
             return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
         except JournalError:
-            with self._lock:  # it stays as it is: asked again, it must not look like a step never begun
-                assert self._recorded is not None
-                self._recorded[position] = packed
-                self._used.discard(position)
+            assert self._recorded is not None
+            self._recorded[position] = (
+                packed  # it stays as it is: asked again, it must not look like a step never begun
+            )
             raise
 
     def _put_back(self, position: str, known: StepRecord | None) -> None:
         with self._lock:
-            self._used.discard(position)
             if known is not None:
                 self._failed[position] = known
+            else:
+                self._used.discard(position)
+                self._steps -= 1
 
     def _opened(self, position: str) -> StepRecord:
         step = self._open.get(position)

@@ -1,7 +1,7 @@
 """A store in memory, for tests: the same records, the same refusals, nothing on disk."""
 
 import threading
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from mlld_sdk.journal.records import (
     pack,
     unpack,
 )
-from mlld_sdk.journal.store import Host, Notes, Problem, Reader, RunQuery, StoreStatus, Tx
+from mlld_sdk.journal.store import Host, Notes, Problem, Reader, RunQuery, StepRow, StoreStatus, Tx
 
 T = TypeVar("T")
 
@@ -180,11 +180,11 @@ class _MemoryTx:
     def put_step(self, record: StepRecord) -> None:
         self._put(self._tables.steps.setdefault(record.run_id, {}), record.position, pack(record))
 
-    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
-        if self.fence(record.run_id) != (epoch, "running"):
-            return False
-        self.put_step(record)
-        return True
+    def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
+        owned = [row for row in rows if self.fence(row.run_id) == (row.epoch, "running")]
+        for row in owned:
+            self._put(self._tables.steps.setdefault(row.run_id, {}), row.position, row.body)
+        return len(owned)
 
     def put_event(self, record: EventRecord) -> None:
         self._put(self._tables.events.setdefault(record.run_id, {}), record.n, pack(record))

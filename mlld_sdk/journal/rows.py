@@ -5,7 +5,7 @@ checked against its checksum and against its columns.
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from mlld_sdk.journal.errors import JournalCorrupt
@@ -20,7 +20,7 @@ from mlld_sdk.journal.records import (
     pack,
     unpack,
 )
-from mlld_sdk.journal.store import Notes, RunQuery
+from mlld_sdk.journal.store import Notes, RunQuery, StepRow
 
 R = TypeVar("R", InputRecord, OutcomeRecord)
 
@@ -55,6 +55,7 @@ class SqliteTx:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
+        self._execute_many = connection.executemany
         self.notes = Notes()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class SqliteTx:
         cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         if self._execute(size).fetchone()[0] <= max_bytes:
-            return dict(cursor.fetchall()), True  # the whole file is smaller
+            return dict(cursor), True  # the whole file is smaller
         found: dict[str, bytes] = {}
         total = 0
         while rows := cursor.fetchmany(5000):
@@ -229,10 +230,9 @@ class SqliteTx:
         """Write or replace a step."""
         self._execute(_PUT_STEP, (record.run_id, record.position, record.state, pack(record)))
 
-    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
-        """Write or replace a step if its run is running at this epoch; says whether it is."""
-        row = (record.run_id, record.position, record.state, pack(record), epoch)
-        return self._execute(_PUT_OWNED_STEP, row).rowcount == 1
+    def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
+        """Write or replace the steps whose run is running at their epoch; says how many."""
+        return self._execute_many(_PUT_OWNED_STEP, rows).rowcount
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""

@@ -5,9 +5,9 @@ store runs it, makes it durable and only then returns. Writing one for another d
 the conformance suite says whether it is right.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -83,6 +83,16 @@ class Notes:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.settled: list[OutcomeRecord] = []
+
+
+class StepRow(NamedTuple):
+    """A step as its owner writes it, packed by whoever asks, so that the one thread that writes has little to do."""
+
+    run_id: str
+    position: str
+    state: StepState
+    body: bytes
+    epoch: int
 
 
 class Reader(Protocol):
@@ -166,8 +176,8 @@ class Tx(Reader, Protocol):
     def put_step(self, record: StepRecord) -> None:
         """Write or replace a step."""
 
-    def put_owned_step(self, record: StepRecord, epoch: int) -> bool:
-        """Write or replace a step if its run is running at this epoch; says whether it is. Has to be fast."""
+    def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
+        """Write or replace the steps whose run is running at their epoch; says how many. Has to be fast."""
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""
@@ -184,6 +194,29 @@ class Tx(Reader, Protocol):
 
 Work = Callable[[Tx], T]
 """Something to do in a transaction. It decides before it writes: it may be run again if the commit fails."""
+
+
+class PutStep:
+    """The work there is most of: writing one step for its owner. A store may do many of these at once.
+
+    Attributes:
+        row: What to write.
+        event: What to tell when it is durable.
+        refuse: Raises why the owner may not write, if it may not.
+    """
+
+    __slots__ = ("event", "refuse", "row")
+
+    def __init__(self, row: StepRow, event: Event, refuse: Callable[[Tx], None]) -> None:
+        self.row = row
+        self.event = event
+        self.refuse = refuse
+
+    def __call__(self, tx: Tx) -> None:
+        """Write it by itself."""
+        if not tx.put_owned_steps((self.row,)):
+            self.refuse(tx)
+        tx.notes.events.append(self.event)
 
 
 class Host(Protocol):

@@ -13,7 +13,7 @@ from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.faults import fits_alone
 from mlld_sdk.journal.rows import SqliteTx
-from mlld_sdk.journal.store import Notes, Tx
+from mlld_sdk.journal.store import Notes, PutStep, Tx
 
 _GROUP: Final = 512
 """Writes in one commit at most, so that the first of them does not wait for ever."""
@@ -24,7 +24,7 @@ _QUEUED, _TAKEN, _DONE, _WITHDRAWN = range(4)
 class Job:
     """One write: what to do, and what became of it."""
 
-    __slots__ = ("error", "gate", "notes", "result", "state", "work")
+    __slots__ = ("error", "gate", "result", "state", "work")
 
     def __init__(self, work: Callable[[Tx], Any]) -> None:
         self.work = work
@@ -33,7 +33,6 @@ class Job:
         self.state = _QUEUED
         self.result: Any = None
         self.error: BaseException | None = None
-        self.notes: Notes
 
 
 class Disk(Protocol):
@@ -187,9 +186,9 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
             return
-        jobs = [job for job in (first, *self._drain(_GROUP - 1)) if self._take(job)]
+        jobs = self._take([first, *self._drain(_GROUP - 1)])
         try:
-            self._commit(connection, jobs)
+            notes = self._commit(connection, jobs)
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._rollback(connection)
             if len(jobs) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
@@ -198,20 +197,20 @@ class Writer:
             else:
                 self._fail(jobs, error)
         else:
-            self._tell(jobs)
+            self._tell(jobs, notes)
 
     def _alone(self, job: Job) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
         connection = None
         try:
             connection = self._begin()
-            self._commit(connection, [job])
+            notes = self._commit(connection, [job])
         except Exception as error:  # noqa: BLE001 - its caller is told
             if connection is not None:
                 self._rollback(connection)
             self._fail([job], error)
         else:
-            self._tell([job])
+            self._tell([job], notes)
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._disk.connection()
@@ -222,10 +221,20 @@ class Writer:
             self._locked_out = False
         return connection
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Notes]:
+        """Write and commit; returns what is to be told of it."""
         tx = SqliteTx(connection)
-        for job in jobs:
+        notes = []
+        steps = [job.work for job in jobs if isinstance(job.work, PutStep)]
+        alone = jobs
+        if len(steps) > 1 and tx.put_owned_steps([step.row for step in steps]) == len(steps):
+            # They go first: of what was asked for at the same time anything may come first.
+            tx.notes.events.extend([step.event for step in steps])
+            notes.append(tx.notes)
+            alone = [job for job in jobs if not isinstance(job.work, PutStep)]
+        for job in alone:
             self._perform(connection, tx, job)
+            notes.append(tx.notes)
         if crashpoints.armed:
             crashpoints.reach("commit.before")
         connection.execute("COMMIT")
@@ -233,23 +242,23 @@ class Writer:
             crashpoints.reach("commit.after")
         self._disk.committed()
         self.commits += 1
-        self.writes += len(jobs)
+        return notes
 
-    def _tell(self, jobs: list[Job]) -> None:
+    def _tell(self, jobs: list[Job], notes: list[Notes]) -> None:
         """Pass on what is durable now, then let the callers go on."""
-        for job in jobs:
-            if job.error is None:
-                try:  # noqa: SIM105 - a context manager for each would cost more than the call
-                    self._disk.told(job.notes)
-                except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
-                    pass
+        self.writes += len(jobs)
+        for one in notes:
+            try:  # noqa: SIM105 - a context manager for each would cost more than the call
+                self._disk.told(one)
+            except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
+                pass
         for job in jobs:  # in one go: whoever is woken competes with this thread for the interpreter
             job.state = _DONE
             job.gate.release()
 
     def _perform(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job) -> None:
         """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
-        tx.notes = job.notes = Notes()
+        tx.notes = Notes()
         job.error = None
         before = connection.total_changes
         try:
@@ -260,6 +269,7 @@ class Writer:
             if connection.total_changes != before:
                 raise
             job.error = error
+            tx.notes = Notes()
 
     def _rollback(self, connection: sqlite3.Connection) -> None:
         try:
@@ -276,12 +286,13 @@ class Writer:
                 job.state = _DONE
                 job.gate.release()
 
-    def _take(self, job: Job) -> bool:
+    def _take(self, jobs: list[Job]) -> list[Job]:
+        """Leave out what was withdrawn; the rest can be withdrawn no more."""
         with self._claim:
-            if job.state == _WITHDRAWN:
-                return False
-            job.state = _TAKEN
-            return True
+            taken = [job for job in jobs if job.state != _WITHDRAWN]
+            for job in taken:
+                job.state = _TAKEN
+        return taken
 
     def _drain(self, limit: int) -> list[Job]:
         jobs: list[Job] = []
@@ -304,8 +315,7 @@ class Writer:
             connection = self._disk.connection()
             if chores:
                 jobs = [Job(chore) for chore in chores]
-                self._commit(self._begin(), jobs)
-                self._tell(jobs)
+                self._tell(jobs, self._commit(self._begin(), jobs))
             version = connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
             if connection is not None:

@@ -5,10 +5,12 @@ a change (a run parked because it was claimed once too often) is *returned*, so 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
+from mlld_sdk.events import Event
 from mlld_sdk.journal import events, rules
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
@@ -33,8 +35,9 @@ from mlld_sdk.journal.records import (
     OwnerRecord,
     RunRecord,
     StepRecord,
+    pack,
 )
-from mlld_sdk.journal.store import Reader, Tx
+from mlld_sdk.journal.store import PutStep, Reader, StepRow, Tx
 
 _PRUNED_AT_ONCE = 200
 
@@ -59,12 +62,6 @@ def found(reader: Reader, run_id: str) -> RunRecord:
 def fenced(tx: Tx, holder: Holder) -> None:
     """Refuse a holder whose epoch has passed."""
     rules.still_owner(holder.run_id, holder.owner, holder.epoch, tx.fence(holder.run_id))
-
-
-def put_owned(tx: Tx, holder: Holder, step: StepRecord) -> None:
-    """Write a step for its owner, or refuse."""
-    if not tx.put_owned_step(step, holder.epoch):
-        fenced(tx, holder)
 
 
 def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
@@ -156,20 +153,17 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> Ru
     return changed
 
 
-def begin_step(tx: Tx, holder: Holder, step: StepRecord) -> None:
+def begin_step(holder: Holder, step: StepRecord) -> PutStep:
     """Write down that a step is about to act."""
-    put_owned(tx, holder, step)
-    tx.notes.events.append(
-        events.StepStarted(
-            at=step.started, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
-        )
+    event = events.StepStarted(
+        at=step.started, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
     )
+    return _put_owned(holder, step, event)
 
 
-def end_step(tx: Tx, holder: Holder, step: StepRecord, wall: float) -> None:
+def end_step(holder: Holder, step: StepRecord, wall: float) -> PutStep:
     """Write down what a step gave, or how it failed."""
-    put_owned(tx, holder, step)
-    tx.notes.events.append(
+    event = (
         events.StepFailed(
             at=wall,
             run_id=step.run_id,
@@ -185,6 +179,7 @@ def end_step(tx: Tx, holder: Holder, step: StepRecord, wall: float) -> None:
             at=wall, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
         )
     )
+    return _put_owned(holder, step, event)
 
 
 def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
@@ -325,6 +320,11 @@ def prune(tx: Tx, kind: str | None, retention: Retention, wall: float) -> int:
     if runs:
         tx.notes.events.append(events.JournalPruned(at=wall, runs=len(runs)))
     return len(runs)
+
+
+def _put_owned(holder: Holder, step: StepRecord, event: Event) -> PutStep:
+    row = StepRow(step.run_id, step.position, step.state, pack(step), holder.epoch)
+    return PutStep(row, event, partial(fenced, holder=holder))
 
 
 def parked_outcome(run: RunRecord) -> OutcomeRecord:
