@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from mlld_sdk.env import Env
+from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child, decode_exit
@@ -59,7 +60,7 @@ class Engine(Conversation):
         """Use `Engine.start`."""
         super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._killed_hard = False
-        self._births = Births(self.pid, self._now())
+        self._births = Births(self.pid)
         self._status: int | None = None
         self._in_flight = 0  # when it ended
         self._told = False
@@ -180,8 +181,13 @@ class Engine(Conversation):
             return True
         return self.wait(patience + self.limits.burial) and not self._killed_hard
 
-    def kill(self) -> None:
-        """SIGKILL the process group now. Returns at once; requests in flight end as `EngineClosed`."""
+    def kill(self, because: Callable[[], MlldError] | None = None) -> None:
+        """SIGKILL the process group now. Returns at once; requests in flight end as `EngineClosed`.
+
+        Args:
+            because: Makes the error they end with instead.
+        """
+        self._because = self._because or because
         self._kill_for("killed")
 
     def wait(self, timeout: float | timedelta | None = None) -> bool:
@@ -416,7 +422,7 @@ class Engine(Conversation):
 
         For the time between two runs: the engine itself is not touched. Linux only; 0 elsewhere.
         """
-        young = self._births.since(self._now()) if self.alive else []
+        young = self._births.since() if self.alive else []
         if not young:
             return 0
         own = {self.pid}

@@ -38,7 +38,7 @@ _OF_KERNEL = 0x00200000
 _LOOKS = 4
 _BLINK = 0.0005
 _FEW = 64
-_ROUND = 0.25  # seconds in which the numbers cannot go all the way round: 32,768 births at the least
+_LONGEST = 1 << 17
 
 
 class Process(NamedTuple):
@@ -148,7 +148,7 @@ def _read(path: str) -> bytes | None:
     except OSError:
         return None
     try:
-        return os.read(fd, 4096)
+        return os.read(fd, _LONGEST)
     except OSError:
         return None
     finally:
@@ -193,24 +193,45 @@ class Births:
     """Lists the processes born since it was last asked, or since the birth of a process with a given number.
 
     Numbers are given out in order, so when few were, asking for each of them is much cheaper than a look at the whole
-    process table. When many were, or the last look was long ago, the table is what it gives: more than was asked for.
+    process table. When many were, or so many that numbers may have come round, the table is what it gives: more than
+    was asked for.
     """
 
-    def __init__(self, pid: int, now: float) -> None:
-        # Two looks back, because a number that is given out belongs to nobody until its process has been made.
-        self._looks = ((now, pid), (now, pid))
+    def __init__(self, pid: int) -> None:
+        # Two looks back, because a number that is given out belongs to nobody until its process has been made. What
+        # was counted before, for another engine, only makes the births since seem more.
+        first = (pid, _counted or _count_births())
+        self._looks = (first, first)
 
-    def since(self, now: float) -> list[Process]:
+    def since(self) -> list[Process]:
         """List them, threads of the kernel aside."""
-        (looked, oldest), (_, last) = self._looks
+        (oldest, before), (last, _) = self._looks
         youngest = _last_pid()
         if youngest and youngest == last:
             return []
-        self._looks = (self._looks[1], (now, youngest))
-        if now - looked < _ROUND and 0 < oldest <= youngest <= oldest + _FEW:
+        count = _count_births()
+        self._looks = (self._looks[1], (youngest, count))
+        if 0 < oldest <= youngest <= oldest + _FEW and before and 0 <= count - before < _numbers() // 2:
             found = map(process, range(oldest + 1, youngest + 1))
             return [entry for entry in found if entry is not None and not entry.is_of_kernel]
         return list(processes())
+
+
+_counted = 0
+
+
+def _count_births() -> int:
+    """Say how many processes and threads were ever born on this machine; 0 if that is not known."""
+    global _counted
+    _, _, rest = (_read("/proc/stat") or b"").partition(b"\nprocesses ")
+    _counted = int(rest.split(maxsplit=1)[0]) if rest else 0
+    return _counted
+
+
+@functools.lru_cache(maxsize=1)
+def _numbers() -> int:
+    """Say how many numbers there are before they come round."""
+    return int(_read("/proc/sys/kernel/pid_max") or 0)
 
 
 def _last_pid() -> int:

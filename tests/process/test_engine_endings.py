@@ -472,7 +472,6 @@ def test_what_an_engine_left_running_is_killed_between_two_runs(
     few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # T-30
     monkeypatch.setattr(transport_processes, "_FEW", few)
-    monkeypatch.setattr(transport_processes, "_ROUND", 60.0)
     pids: list[int] = []
     with running() as engine:
         verbs = do(("spawn", "group"), ("spawn", "session"))
@@ -488,20 +487,20 @@ def test_what_an_engine_left_running_is_killed_between_two_runs(
 
 
 @pytest.mark.parametrize(
-    ("few", "round_"), [(10_000, 60.0), (0, 60.0), (10_000, 0.0)], ids=["by number", "too many", "too long ago"]
+    ("few", "numbers"), [(10_000, 1 << 22), (0, 1 << 22), (10_000, 2)], ids=["by number", "too many", "came round"]
 )
 def test_no_birth_is_missed_however_many_there_were(
-    few: int, round_: float, monkeypatch: pytest.MonkeyPatch
+    few: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # T-30
     monkeypatch.setattr(transport_processes, "_FEW", few)
-    monkeypatch.setattr(transport_processes, "_ROUND", round_)
-    births = Births(os.getpid() if few else 0, 0.0)
-    for look in (1.0, 2.0, 3.0):
+    monkeypatch.setattr(transport_processes, "_numbers", lambda: numbers)
+    births = Births(os.getpid())
+    for _ in range(3):
         with subprocess.Popen(["sleep", "60"]) as child:
-            assert child.pid in [entry.pid for entry in births.since(look)]
+            assert child.pid in [entry.pid for entry in births.since()]
             with subprocess.Popen(["sleep", "60"]) as second:
                 # A number that had been given out at the last look already is asked for once more.
-                assert {child.pid, second.pid} <= {entry.pid for entry in births.since(look + 0.5)}
+                assert {child.pid, second.pid} <= {entry.pid for entry in births.since()}
                 second.kill()
             child.kill()
 
