@@ -205,7 +205,7 @@ class Checkpoints:
 
     def _name(self, script: PathLike) -> str:
         name = script_name(os.fspath(script))
-        if name is None or name in (".", ".."):
+        if name is None or name in (".", "..") or "\0" in name:
             raise ConfigurationError(f"{os.fspath(script)!r} names no script", hint="give a path or a base name")
         return name
 
@@ -270,7 +270,7 @@ def _repair(cache: CheckpointCache) -> RepairReport:
     if cache.exists():
         kept, removed, rescued = _plan(cache.index.read_bytes())
         if removed:
-            fresh = cache.index.with_name(f"{cache.index.name}.tmp-repair")
+            fresh = cache.index.with_name(f"{cache.index.name}.tmp-{os.getpid()}-{os.urandom(8).hex()}")
             fresh.write_bytes(b"".join(kept))
             fresh.replace(cache.index)
     for file in list(_leftovers(cache)):
@@ -280,8 +280,22 @@ def _repair(cache: CheckpointCache) -> RepairReport:
 
 
 def _leftovers(cache: CheckpointCache) -> Iterator[Path]:
+    """List the temporary files of writes that nobody is going to finish: a living process still may."""
     for folder in (cache.folder, cache.results):
-        yield from folder.glob(_TEMPORARY)
+        yield from (file for file in folder.glob(_TEMPORARY) if not _is_being_written(file))
+
+
+def _is_being_written(file: Path) -> bool:
+    writer = file.name.rpartition(".tmp-")[2].partition("-")[0]
+    if not (writer.isascii() and writer.isdigit()):
+        return False
+    try:
+        os.kill(int(writer), 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager

@@ -198,7 +198,7 @@ class StreamParser:
         list(self._count(start.get("usage"), model=start.get("model")))  # the first count is of the input alone
 
     def _on_content_block_start(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        block, index = _dict(message.get("content_block")), message.get("index")
+        block, index = _dict(message.get("content_block")), _place(message.get("index"))
         if block.get("type") == "tool_use":
             yield from self._close_tool(index)
             self._open_tool(index, block.get("id"), block.get("name"), block.get("input"))
@@ -211,10 +211,10 @@ class StreamParser:
         delta = _dict(message.get("delta"))
         yield from self._say_piece(delta.get("text"))
         yield from self._think_piece(delta.get("thinking"))
-        self._more_input(message.get("index"), delta.get("partial_json"))
+        self._more_input(_place(message.get("index")), delta.get("partial_json"))
 
     def _on_content_block_stop(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._close_tool(message.get("index"))
+        yield from self._close_tool(_place(message.get("index")))
 
     def _on_message_delta(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
@@ -301,7 +301,7 @@ class StreamParser:
             for place, call in enumerate(calls if isinstance(calls, list) else []):
                 if not isinstance(call, dict):
                     continue
-                key = (choice.get("index", 0), call.get("index", place))
+                key = (_place(choice.get("index", 0)), _place(call.get("index", place)))
                 function = _dict(call.get("function"))
                 if key not in self._tools:
                     self._open_tool(key, call.get("id"), function.get("name"), None)
@@ -335,6 +335,11 @@ def _json_or_text(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
+
+
+def _place(value: Any) -> int | str:
+    """Name the place of a block or a call; whatever a tool prints there, it can be looked up."""
+    return value if isinstance(value, int | str) else repr(value)

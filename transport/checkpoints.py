@@ -14,6 +14,7 @@ a torn last row. The key depends on the function's name and its arguments alone.
 checkpoint API work on this module; it needs nothing but the standard library.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from mlld_sdk.transport.javascript import json_text, utf16_order
 
 DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
 PREVIEW_LIMIT = 160
+_LONGEST_SITE = 10
 INDEX_NAME = "llm-cache.jsonl"
 MANIFEST_NAME = "manifest.json"
 RESULTS_NAME = "results"
@@ -75,7 +77,7 @@ def args_preview(args: Sequence[Any], limit: int = PREVIEW_LIMIT) -> str:
     units = utf16_order(text)
     if len(units) <= 2 * limit:
         return text
-    return units[: 2 * (limit - 3)].decode("utf-16-be", "replace") + "..."
+    return units[: 2 * (limit - 3)].decode("utf-16-be", "surrogatepass") + "..."
 
 
 def script_name(path: str) -> str | None:
@@ -129,11 +131,34 @@ def parse_selector(text: str) -> Selector:
     function, rest = body[:end], body[end:]
     if function and not rest:
         return Selector(function=function)
-    if function and rest[0] == ":" and rest[1:].isdigit():
+    if function and rest[0] == ":" and rest[1:].isascii() and rest[1:].isdigit() and len(rest) <= _LONGEST_SITE:
         return Selector(function=function, site=int(rest[1:]))
-    if function and rest[:2] in ('("', "('") and rest[-2:] == rest[1] + ")" and len(rest) > 4:
-        return Selector(function=function, prefix=rest[2:-2])
+    if function and rest[0] == "(" and rest[-1] == ")" and (prefix := _unquoted(rest[1:-1].strip())):
+        return Selector(function=function, prefix=prefix)
     raise SelectorError(f'expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: {text!r}')
+
+
+def _unquoted(text: str) -> str | None:
+    """Read a text in quotes: in double ones as JSON has it, in single ones as it stands."""
+    if len(text) >= 2 and text[0] == text[-1] == "'":
+        return text[1:-1]
+    try:
+        value = _loads(text) if text.startswith('"') else None
+    except ValueError:
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _loads(data: str | bytes) -> Any:
+    """Read JSON, and nothing that only Python takes for it; whatever else is a `ValueError`, depth included."""
+    try:
+        return json.loads(data, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
@@ -181,7 +206,7 @@ _OPTIONAL_FIELDS = (
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf") or value % 1:
         return None
     return int(value)
 
@@ -189,7 +214,7 @@ def _count(value: Any) -> int | None:
 def read_row(line: str | bytes) -> Entry | None:
     """Read one line of the index, or None when it is blank, broken or not a row."""
     try:
-        row = json.loads(line)
+        row = _loads(line)
     except ValueError:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("argsPreview"), str):
@@ -265,7 +290,7 @@ class CheckpointCache:
     def value(self, key: str) -> Any:
         """Read the stored value of `key`, or `MISSING`."""
         try:
-            stored = json.loads(self.result_path(key).read_bytes())
+            stored = _loads(self.result_path(key).read_bytes())
         except (FileNotFoundError, ValueError):
             return MISSING
         if isinstance(stored, dict) and stored.get("version") == 1 and "value" in stored:
@@ -275,7 +300,7 @@ class CheckpointCache:
     def manifest(self) -> dict[str, Any]:
         """Read the manifest, or an empty one when it is missing, broken or from a later version."""
         try:
-            stored = json.loads(self.manifest_path.read_bytes())
+            stored = _loads(self.manifest_path.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
         version = stored.get("version") if isinstance(stored, dict) else None
@@ -303,7 +328,8 @@ class CheckpointCache:
         data = (json_text(entry.row()) + "\n").encode("utf-8", "replace")
         descriptor = os.open(self.index, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            os.write(descriptor, data)
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.index))
         finally:
             os.close(descriptor)
 

@@ -14,7 +14,10 @@ def number_text(value: float) -> str:
     """Print a number as JavaScript does: `1.0` is `1`, `1e-7` has no leading zero in its exponent."""
     if isinstance(value, int) and abs(value) < 10**21:
         return str(value) if abs(value) <= 2**53 else number_text(float(value))
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
@@ -55,7 +58,9 @@ def utf16_order(text: str) -> bytes:
 
 
 def _is_array_index(key: str) -> bool:
-    return key.isascii() and key.isdigit() and (key == "0" or key[0] != "0") and int(key) < 2**32 - 1
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        return False
+    return (key == "0" or key[0] != "0") and int(key) < 2**32 - 1
 
 
 def property_order(keys: Iterable[str]) -> list[str]:
@@ -82,7 +87,8 @@ def json_text(value: Any, *, indent: int = 0, sort: bool = False, _pad: str = ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        return number_text(value) if isinstance(value, int) or math.isfinite(value) else "null"
+        text = number_text(value)
+        return "null" if text.endswith(("NaN", "Infinity")) else text
     inner = _pad + " " * indent
     if isinstance(value, (list, tuple)):
         parts = [json_text(item, indent=indent, sort=sort, _pad=inner) for item in value]

@@ -1,6 +1,8 @@
 """Looking after the engine's own cache, on files as the engine writes them."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,11 +169,30 @@ def test_repair_at_every_cut_keeps_every_whole_row(caches: Checkpoints, tmp_path
 
 def test_what_an_interrupted_write_left_is_removed(caches: Checkpoints, tmp_path: Path) -> None:  # C-6
     folder = tmp_path / ROOT / "pipe"
-    (folder / "manifest.json.tmp-1-ab").write_text("{")
-    (folder / "results" / "sha256-ab.json.tmp-1-cd").write_text("{")
+    gone = 2**22 + 1  # no process has this number
+    (folder / f"manifest.json.tmp-{gone}-ab").write_text("{")
+    (folder / "results" / f"sha256-ab.json.tmp-{gone}-cd").write_text("{")
     assert caches.info("pipe").damaged
     assert caches.repair("pipe")[0].leftovers == 2
     assert not caches.info("pipe").damaged
+
+
+def test_what_a_living_process_is_writing_is_left_to_it(caches: Checkpoints, tmp_path: Path) -> None:  # C-6
+    writing = tmp_path / ROOT / "pipe" / "results" / f"sha256-ab.json.tmp-{os.getpid()}-cd"
+    writing.write_text("{")
+    assert not caches.info("pipe").damaged
+    assert caches.repair("pipe")[0].leftovers == 0
+    assert writing.exists()
+
+
+def test_caches_can_be_repaired_from_several_threads_at_once(caches: Checkpoints, tmp_path: Path) -> None:  # C-6
+    index = tmp_path / ROOT / "pipe" / "llm-cache.jsonl"
+    whole = index.read_bytes()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            index.write_bytes(whole + b'{"key":"torn')
+            list(threads.map(lambda _: caches.repair("pipe"), range(8)))
+            assert index.read_bytes() == whole
 
 
 def test_a_cache_as_the_engine_writes_it_is_read(tmp_path: Path) -> None:  # C-2

@@ -170,3 +170,9 @@ def test_session_writes_need_their_five_names() -> None:  # C-21
     assert results.session_write({**names, "prev": 1, "next": 2}) == SessionWrite(**names, prev=1, next=2)
     assert results.session_write({**names, "operation": ""}) is None
     assert results.session_write("x") is None
+
+
+def test_a_state_value_that_only_begins_like_json_costs_no_result() -> None:
+    text = "[" * 100_000
+    result = results.execute_result({"output": "paid for", "stateWrites": [{"path": "a", "value": text}]})
+    assert (result.output, result.state_writes[0].value) == ("paid for", text)

@@ -235,3 +235,17 @@ def test_a_line_without_end_is_given_up_as_output_beyond_a_limit(monkeypatch: py
 )
 def test_malformed_messages_never_raise(message: dict[str, Any]) -> None:  # C-31
     assert not any(isinstance(event, LlmToken) for event in parse(lines(message)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "content_block_start", "index": [], "content_block": {"type": "tool_use", "id": "t", "name": "n"}},
+        {"choices": [{"index": {}, "delta": {"tool_calls": [{"index": [], "id": "t", "function": {"name": "n"}}]}}]},
+        {"type": "tool_use", "id": "t", "name": "n", "input": "[" * 100_000},
+    ],
+)
+def test_what_only_looks_like_a_model_harms_no_reader(message: dict[str, Any]) -> None:
+    events = parse(lines(message, {"type": "text", "text": "after"}))
+    assert [event.name for event in events if isinstance(event, LlmToolUse)] == ["n"]
+    assert said(events) == "after"

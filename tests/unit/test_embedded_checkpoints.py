@@ -56,6 +56,7 @@ def test_keys_are_those_the_real_engine_wrote() -> None:
         (1.5e-10, "1.5e-10"),
         (5e-324, "5e-324"),
         (2**53 + 1, "9007199254740992"),
+        (10**400, "Infinity"),
         (-12.5, "-12.5"),
     ],
 )
@@ -101,6 +102,8 @@ def test_a_cache_is_named_after_its_script(path: str, name: str) -> None:
         ("@ask", Selector("ask")),
         ("@ask:2", Selector("ask", site=2)),
         ('@ask("a b")', Selector("ask", prefix="a b")),
+        ("@ask( 'a b' )", Selector("ask", prefix="a b")),
+        ('@ask("say \\"a\\"")', Selector("ask", prefix='say "a"')),
         ("draft done", Selector(checkpoint="draft done")),
     ],
 )
@@ -108,7 +111,7 @@ def test_selectors_are_read(text: str, selector: Selector) -> None:
     assert parse_selector(text) == selector
 
 
-@pytest.mark.parametrize("text", ["", "@", "@ask:", "@ask:x", "@ask(", '@ask("")'])
+@pytest.mark.parametrize("text", ["", "@", "@ask:", "@ask:x", "@ask:²", "@ask(", '@ask("")', '@ask("a)'])
 def test_what_is_no_selector_is_refused(text: str) -> None:
     with pytest.raises(SelectorError):
         parse_selector(text)
@@ -232,3 +235,31 @@ def test_calls_are_numbered_by_site_by_turn_and_by_order(tmp_path: Path) -> None
 def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="plain folder name"):
         CheckpointCache(tmp_path, name)
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-1", "0.5", "[]"])
+def test_a_row_with_an_absurd_number_harms_no_other(tmp_path: Path, number: str) -> None:
+    cache = stored(tmp_path, "pipe", "one", "two")
+    with cache.index.open("a") as index:
+        index.write(
+            cache.index.read_text().splitlines()[0].replace('"resultSize":', f'"resultSize":{number},"was":') + "\n"
+        )
+        index.write("[" * 100_000 + "\n")
+    assert [entry.args_preview for entry in cache.entries().values()] == ["one", "two"]
+
+
+def test_a_bottomless_value_is_a_miss_and_a_bottomless_manifest_is_none(tmp_path: Path) -> None:
+    cache = stored(tmp_path, "pipe", "one")
+    cache.result_path(cache_key("ask", ["one"])).write_text("[" * 100_000)
+    cache.manifest_path.write_text("[" * 100_000)
+    assert cache.complete_entries() == []
+    cache.write_manifest(NOW)
+    assert cache.manifest()["totalCached"] == 1
+
+
+def test_a_key_of_thousands_of_digits_is_a_key_like_others() -> None:
+    assert json_text({"9" * 5000: 1, "2": 2}) == '{"2":2,"' + "9" * 5000 + '":1}'
+
+
+def test_a_preview_cuts_through_a_pair_of_surrogates_as_javascript_does() -> None:
+    assert args_preview(["x" * 156 + "\U0001f600" + "y" * 10]) == "x" * 156 + "\ud83d..."
