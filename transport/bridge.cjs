@@ -386,7 +386,7 @@ class Delegate {
     if (!asked) return;
     this.waiting.delete(id);
     if (this.waiting.size === 0) this.idle = setTimeout(() => this.child?.stdin.end(), DELEGATE_IDLE_MS).unref();
-    if (/"\[\+\d+ more items\]"|\.\.\. \[truncated \d+ chars\] \.\.\./.test(line)) {
+    if (!answer?.error && /"\[\+\d+ more items\]"|\.\.\. \[truncated \d+ chars\] \.\.\./.test(line)) {
       asked.reject(new Refusal('TRUNCATED', `The answer of '${asked.method}' is longer than the live engine behind it can carry; ask for less (a narrower glob)`));
     } else {
       asked.resolve(answer);

@@ -31,7 +31,7 @@ function parseTarget(text) {
   if (!trimmed.startsWith('@')) return { checkpoint: trimmed };
   const match = /^@([^\s:()]+)(?::(\d+)|\((.*)\))?$/s.exec(trimmed);
   const prefix = match && match[3] !== undefined ? unquote(match[3].trim()) : undefined;
-  if (!match || (match[3] !== undefined && prefix === undefined)) {
+  if (!match || (match[3] !== undefined && !prefix)) {
     throw new CacheRequestError('INVALID_REQUEST', `resume: "${text}" is no function target; use '@fn', '@fn:2' or '@fn("prefix")'`);
   }
   return { fn: match[1], index: match[2] === undefined ? undefined : Number(match[2]), prefix };
