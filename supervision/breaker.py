@@ -278,11 +278,11 @@ class Permit:
 
     def success(self) -> None:
         """Say that the call went well."""
-        self._settle(None)
+        self.settle(None)
 
     def failure(self, failure: object) -> None:
         """Say what went wrong; whether it counts is up to the policy."""
-        self._settle(failure)
+        self.settle(failure)
 
     def withdraw(self) -> None:
         """Say nothing: the call was not made, or somebody else reports how it went; another probe may pass instead."""
@@ -290,7 +290,8 @@ class Permit:
         if owner is not None:
             owner.withdraw(self._period)
 
-    def _settle(self, failure: object) -> None:
+    def settle(self, failure: object) -> None:
+        """Say how it went: what went wrong, or `None`."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.report(failure, self._period)
@@ -301,7 +302,7 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settle(failure)
+        self.settle(failure)
 
 
 class Breaker:

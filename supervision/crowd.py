@@ -39,6 +39,7 @@ from mlld_sdk.supervision.steps import (
     Due,
     Effect,
     Failed,
+    Forget,
     Gone,
     Halt,
     Input,
@@ -60,10 +61,11 @@ def initial_crowd(path: str, spec: DynamicSpec) -> CrowdState:
     return CrowdState(path=path, spec=spec)
 
 
-def step_crowd(state: CrowdState, happened: Input, world: World) -> tuple[CrowdState, list[Effect]]:
-    """Take in what happened: the state after it, and what is to be done, in order."""
+def step_crowd(state: CrowdState, happened: Iterable[Input], world: World) -> tuple[CrowdState, list[Effect]]:
+    """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
     turn = CrowdTurn(state, world)
-    _TAKE[type(happened)](turn, happened)
+    for one in happened:
+        _TAKE[type(one)](turn, one)
     return turn.state, turn.effects
 
 
@@ -174,7 +176,9 @@ class CrowdTurn(Turn[CrowdState]):
 
     def remove(self, slot: Slot) -> None:
         """Forget a child."""
-        self.set(slots=self.state.slots.drop(slot.key))
+        force_setattr(self.state, "slots", self.state.slots.drop(slot.key))
+        if slot.spec.breaker is not None:
+            self.do(Forget(slot.key, slot.spec))
 
     def stopped(self, slot: Slot, exit_: Exit) -> None:
         """A child that was told to stop is gone."""

@@ -10,7 +10,7 @@ mailbox; with three differences, all of them documented:
 - D-3 A child that asks for its own termination is answered first and stopped then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import force_setattr, replace
@@ -64,14 +64,15 @@ def initial(path: str, spec: SupervisorSpec) -> State:
     )
 
 
-def step(state: State, happened: Input, world: World) -> tuple[State, list[Effect]]:
-    """Take in what happened: the state after it, and what is to be done, in order."""
+def step(state: State, happened: Iterable[Input], world: World) -> tuple[State, list[Effect]]:
+    """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
     turn = Decider(state, world)
-    turn.take(happened)
-    while turn.state.job is None and turn.state.queue and turn.state.phase == "running":
-        first, *rest = turn.state.queue
-        turn.set(queue=tuple(rest))
-        turn.take(first)
+    for one in happened:
+        turn.take(one)
+        while turn.state.job is None and turn.state.queue and turn.state.phase == "running":
+            first, *rest = turn.state.queue
+            turn.set(queue=tuple(rest))
+            turn.take(first)
     return turn.state, turn.effects
 
 
@@ -188,7 +189,7 @@ class Decider(JobTurn):
         judged = when_due(slot, self.scene(due.closed_for))
         if judged.decision == "restart":
             self.set(window=judged.window)
-            self.restart(self.put(judged.slot))
+            self.restart(judged.slot)
         else:
             exit_ = judged.slot.last or KILLED
             self.tell_put_off(slot, exit_, judged)
@@ -239,7 +240,7 @@ class Decider(JobTurn):
         shuts_down = decision in ("stop", "remove") and event is ChildExited and self.ends_supervisor(slot)
         if decision == "remove":
             self.remove(slot)
-        else:
+        elif decision != "restart":
             self.put(slot)
         if event is not None:
             told: Decision = "shutdown" if shuts_down else decision
@@ -257,6 +258,11 @@ class Decider(JobTurn):
 
     def restart(self, slot: Slot) -> None:
         """Make one start attempt, with the siblings the strategy takes along (SUP-31 to SUP-37)."""
+        if not self.grouped:  # nobody else is concerned
+            self.go_on(Job(cause="restart", starts=(slot.key,)))
+            self.start_next(slot)
+            return
+        self.put(slot)
         group = affected(self.state.spec.strategy, self.state.order, slot.key)
         self.begin_job(Job(cause="restart", stops=self.to_stop(group, slot), starts=tuple(group)))
 

@@ -18,6 +18,7 @@ MlldError
 ```
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
@@ -66,12 +67,16 @@ class ChildError(InfrastructureError):
 
 
 class ChildNotFound(ChildError):
-    """The supervisor has no such child."""
+    """The supervisor has no such child, or several of that name."""
 
     default_code = "CHILD_NOT_FOUND"
 
-    def __init__(self, child: str) -> None:
-        super().__init__(child, f"there is no child `{child}`", hint="list the names with `which_children()`")
+    def __init__(self, child: str, among: Sequence[str] = ()) -> None:
+        if among:
+            message, hint = f"`{child}` is ambiguous: {', '.join(among)}", "say which by its path"
+        else:
+            message, hint = f"there is no child `{child}`", "the printed tree shows the names there are"
+        super().__init__(child, message, hint=hint)
 
 
 class ChildAlreadyStarted(ChildError):
@@ -105,7 +110,7 @@ class ChildRunning(ChildError):
     default_code = "CHILD_RUNNING"
 
     def __init__(self, child: str) -> None:
-        super().__init__(child, f"`{child}` is running", hint="terminate it first")
+        super().__init__(child, f"`{child}` is running", hint="restart it in place, or terminate it first")
 
 
 class ChildRestarting(ChildError):

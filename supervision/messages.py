@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.mailbox import Mailbox, SystemMessage
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.supervision.steps import Input
+from mlld_sdk.supervision.steps import Due, Input
 
 if TYPE_CHECKING:
     from mlld_sdk.supervision.grove import Grove
@@ -54,7 +54,11 @@ class Happened(SystemMessage):
 
     def handle(self, cell: Has) -> None:
         """Hand it over."""
-        cell.actor.shell.happened(self.what)
+        shell = cell.actor.shell
+        if isinstance(self.what, Due):
+            shell.due(self.what)
+        else:
+            shell.happened(self.what)
 
 
 class LimitDue(SystemMessage):

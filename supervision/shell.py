@@ -4,8 +4,7 @@ Everything here runs as the supervisor, one thing at a time. Nothing blocks: sta
 comes of them arrives as a message in the system lane.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from mlld_sdk.actors.exits import Killed, Reason, crash
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.starting import create
 from mlld_sdk.actors.timers import Timer
+from mlld_sdk.supervision.answers import Answers, Part
 from mlld_sdk.supervision.breaker import Breaker, Permit
 from mlld_sdk.supervision.crowd import initial_crowd, step_crowd
 from mlld_sdk.supervision.decide import initial, step
@@ -40,6 +40,7 @@ from mlld_sdk.supervision.steps import (
     Effect,
     Failed,
     Finish,
+    Forget,
     Gone,
     Halt,
     Input,
@@ -74,7 +75,7 @@ class Shell:
         self.system = actor.system
         self.env = self.system.env
         self.is_crowd = isinstance(spec, DynamicSpec)
-        self.step: Callable[[Any, Input, World], tuple[State | CrowdState, list[Effect]]]
+        self.step: Callable[[Any, list[Input], World], tuple[State | CrowdState, list[Effect]]]
         self.state: State | CrowdState
         if isinstance(spec, DynamicSpec):
             self.step, self.state = step_crowd, initial_crowd(boot.path, spec)
@@ -89,36 +90,35 @@ class Shell:
         self.resets: dict[int, tuple[Breaker, Callable[[], object]]] = {}
         self.reports: dict[Ref, tuple[str, ...]] = {}
         self.end: Reason | None = None
-        self._inbox: deque[Input] = deque()
+        self._inbox: list[Input] = []
         self._working = False
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def happened(self, what: Input) -> None:
+    def happened(self, *inputs: Input) -> None:
         """Decide about something and carry it out; called again meanwhile, it only takes note."""
-        if what.__class__ is Due:
-            what = Due(what.key, what.incarnation, self.ask_breaker(what.key))
-        inbox = self._inbox
-        inbox.append(what)
+        self._inbox += inputs
         if self._working:
             return
         self._working = True
         try:
-            while inbox:
-                self.decide(inbox.popleft())
+            while self._inbox:
+                happened, self._inbox = self._inbox, []
+                self.decide(happened)
         finally:
             self._working = False
         if self.end is not None:
             self.cell.end(self.end)
 
-    def decide(self, what: Input) -> None:
+    def due(self, due: Due) -> None:
+        """A planned start attempt has come due: the child's breaker is asked before anything is decided."""
+        self.happened(Due(due.key, due.incarnation, self.ask_breaker(due.key)))
+
+    def decide(self, happened: list[Input]) -> None:
         """Make one step."""
         env = self.env
         world = World(env.now(), env.wall(), env.random, self.grove.heard)
-        before = self.state
-        self.state, effects = self.step(before, what, world)
-        if self.is_crowd and self.state.slots.count < before.slots.count:
-            self.forget_breaker(before.slots.get(getattr(what, "key", -1)))
+        self.state, effects = self.step(self.state, happened, world)
         self.grove.publish(self.ref, self.state)
         try:
             for effect in effects:
@@ -130,6 +130,12 @@ class Shell:
     def asked(self, request: Request, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
         self.happened(Asked(call, request, self.key_of(callers)))
+
+    def asked_many(self, requests: Sequence[Request], call: Any, callers: tuple[Ref, ...]) -> None:
+        """Take in management calls that came in one message, as if they had come one after the other."""
+        caller = self.key_of(callers)
+        answers = Answers(call, len(requests))
+        self.happened(*[Asked(Part(answers, index), request, caller) for index, request in enumerate(requests)])
 
     def asked_to_terminate(self, ref: Ref, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in the call that names a child by its reference."""
@@ -368,12 +374,11 @@ class Shell:
             return None
         return self.grove.breakers.get(policy, f"{self.path}/{self.label_of(slot.key, slot.spec)}")
 
-    def forget_breaker(self, before: Slot | None) -> None:
+    def forget(self, effect: Forget) -> None:
         """Drop the breaker of a child that has left for good, if it was its own."""
-        policy = None if before is None else before.spec.breaker
-        if before is None or policy is None or policy.name or self.state.slots.get(before.key) is not None:
-            return
-        self.grove.breakers.forget(f"{self.path}/{self.label_of(before.key, before.spec)}")
+        policy = effect.spec.breaker
+        if policy is not None and not policy.name:
+            self.grove.breakers.forget(f"{self.path}/{self.label_of(effect.key, effect.spec)}")
 
     def tell_breaker(self, slot: Slot, exit_: Exit) -> float | None:
         """Let the breaker know of an end; say for how long it keeps the child parked, if it does."""
@@ -472,6 +477,7 @@ _CARRY_OUT: dict[type, Callable[[Shell, Any], None]] = {
     Kill: Shell.kill,
     Arm: Shell.arm,
     Disarm: Shell.disarm,
+    Forget: Shell.forget,
     Answer: Shell.answer,
     Tell: Shell.tell,
     Ready: Shell.ready,

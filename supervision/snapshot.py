@@ -4,6 +4,7 @@ A snapshot is put together from the states supervisors have published and from w
 outside. No actor is asked for anything, so looking at a tree cannot disturb, delay or hang it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -255,7 +256,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+MODULES = re.compile(r"^(?:\w+\.)+(?=[A-Z]\w*:)")
+"""The modules before the name of an exception at the beginning of a reason."""
+
+
 def shorten(text: str, most: int = 60) -> str:
-    """Cut a text to one line of at most `most` characters."""
-    line = " ".join(text.split())
+    """Cut a reason to one line of at most `most` characters; the module of its exception goes first."""
+    line = MODULES.sub("", " ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -259,6 +259,13 @@ class Disarm(msgspec.Struct, frozen=True):
     key: int
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """A child has left for good: what was kept for it alone is not needed any more."""
+
+    key: int
+    spec: ChildSpec
+
+
 class Answer(msgspec.Struct, frozen=True):
     """Answer a call with a value, or with an error when `error` is given."""
 
@@ -289,4 +296,4 @@ class Finish(msgspec.Struct, frozen=True):
     killed: tuple[str, ...] = ()
 
 
-Effect: TypeAlias = Start | Signal | Kill | Arm | Disarm | Answer | Tell | Ready | Finish
+Effect: TypeAlias = Start | Signal | Kill | Arm | Disarm | Forget | Answer | Tell | Ready | Finish

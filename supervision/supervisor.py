@@ -36,6 +36,13 @@ class Ask(msgspec.Struct, frozen=True):
     callers: tuple[ActorRef[Any], ...] = ()
 
 
+class AskMany(msgspec.Struct, frozen=True):
+    """Several management calls in one message; answered with a list of what each was answered, errors included."""
+
+    requests: tuple[Request, ...]
+    callers: tuple[ActorRef[Any], ...] = ()
+
+
 class AskToTerminate(msgspec.Struct, frozen=True):
     """The call that names a child by its reference."""
 
@@ -105,11 +112,14 @@ class Supervisor(Actor):
         if kind is Ask:
             self.shell.asked(message.request, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
+        if kind is AskMany:
+            self.shell.asked_many(message.requests, self.reply_to(often_at_once=True), message.callers)
+            return NO_REPLY
         if kind is AskToTerminate:
             self.shell.asked_to_terminate(message.ref, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
         if kind is Due:
-            self.shell.happened(message)
+            self.shell.due(message)
             return None
         return super().on_receive(message)
 

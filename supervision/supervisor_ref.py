@@ -1,5 +1,7 @@
 """The management calls of a running supervisor."""
 
+import time
+from collections.abc import Iterable
 from typing import Any
 
 from mlld_sdk.actors.context import current_cell
@@ -20,12 +22,15 @@ from mlld_sdk.supervision.steps import (
     UpdateDynamic,
     WhichChildren,
 )
-from mlld_sdk.supervision.supervisor import Ask, AskToTerminate
+from mlld_sdk.supervision.supervisor import Ask, AskMany, AskToTerminate
 
 Ref = ActorRef[Any]
 
 CALL_TIMEOUT = 30.0
 """Seconds a call waits when nothing else is said: a child's start may take that long."""
+
+PORTION = 256
+"""Children that `start_children` hands over at a time, so that others are served in between."""
 
 
 class SupervisorRef:
@@ -60,8 +65,36 @@ class SupervisorRef:
             ChildStartFailed: Its start failed; nothing was added.
             TooManyChildren: The supervisor is full.
         """
-        spec = child if isinstance(child, ChildSpec) else check_children([child])[0]
-        found: Ref | None = self._ask(StartChild(spec), timeout)
+        found: Ref | None = self._ask(StartChild(_spec_of(child)), timeout)
+        return found
+
+    def start_children(
+        self, children: Iterable[Any], *, timeout: float | None = CALL_TIMEOUT
+    ) -> list[Ref | Exception | None]:
+        """Add many children and start them: what as many `start_child` calls would do, at about half the cost.
+
+        Each child stands for itself: one that fails or is refused changes nothing for the others. They are handed over
+        in portions of `PORTION`, the next one when all children of the one before have started; under a dynamic
+        supervisor those of one portion start side by side. In between the supervisor serves others.
+
+        Args:
+            children: Child specs, supervisor specs or actor classes.
+            timeout: Seconds to wait for all of them.
+
+        Returns:
+            For each, in the same order, what `start_child` would have returned or raised: the child, `None` when it
+            declined, or the error.
+
+        Raises:
+            InvalidOption: A spec is wrong; the supervisor was not asked for any of them.
+            CallTimeout: They took longer. The portion that was begun goes on, no further one is begun.
+        """
+        requests = tuple(StartChild(_spec_of(one)) for one in children)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        found: list[Ref | Exception | None] = []
+        for at in range(0, len(requests), PORTION):
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            found += self.ref.call(AskMany(requests[at : at + PORTION], _callers()), timeout=left)
         return found
 
     def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
@@ -127,6 +160,10 @@ class SupervisorRef:
 
     def _ask(self, request: Request, timeout: float | None) -> Any:
         return self.ref.call(Ask(request, _callers()), timeout=timeout)
+
+
+def _spec_of(child: Any) -> ChildSpec:
+    return child if isinstance(child, ChildSpec) else check_children([child])[0]
 
 
 def _callers() -> tuple[Ref, ...]:

@@ -52,6 +52,12 @@ class Verdict(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     concerns: tuple[Concern, ...]
 
+    def joined_by(self, concern: Concern) -> "Verdict":
+        """Count in something that is no place of the tree."""
+        concerns = sorted((*self.concerns, concern), key=lambda one: WORST_FIRST.index(one.word))
+        counts = {**self.counts, concern.word: self.counts.get(concern.word, 0) + 1}
+        return Verdict(concerns[0].word, counts, tuple(concerns[:MOST_CONCERNS]))
+
     def __str__(self) -> str:
         said = [f"{self.counts[word]} {word.replace('_', ' ')}" for word in WORST_FIRST if word in self.counts]
         return f"{self.word.replace('_', ' ').upper()}   {' · '.join(said)}"

@@ -103,7 +103,7 @@ class World_:
             node, happened = self.inbox.popleft()
             if not node.alive:
                 continue
-            node.state, effects = step(node.state, happened, World(self.now, self.now, self.chance))
+            node.state, effects = step(node.state, (happened,), World(self.now, self.now, self.chance))
             for effect in effects:
                 self.carry_out(node, effect)
 
