@@ -75,7 +75,7 @@ def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path
     _refuse_what_live_cannot(asked)
     _edit_cache(Checkpoints(working_dir), str(path), asked)
     serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
-    return _served(method, plain, Path(path)) if serves else (method, plain)
+    return _served(method, plain, Path(path), working_dir) if serves else (method, plain)
 
 
 def _edit_cache(caches: Checkpoints, script: str, asked: dict[str, Any]) -> None:
@@ -108,11 +108,11 @@ def _refuse_what_live_cannot(asked: dict[str, Any]) -> None:
             )
 
 
-def _served(method: str, params: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+def _served(method: str, params: dict[str, Any], path: Path, working_dir: Path) -> tuple[str, dict[str, Any]]:
     """Have the script run as text with a first line that makes the engine serve its cache."""
     if method == "execute":
         try:
-            text = path.read_text(encoding="utf-8")
+            text = (working_dir / path).read_bytes().decode("utf-8", "replace")  # as the engine would read it
         except OSError:
             return method, params  # the engine says what is wrong with the file, in its own words
     else:

@@ -59,6 +59,16 @@ def test_the_live_engine_serves_its_cache_by_the_first_line_of_the_text(script: 
     assert params == {"script": 'resume: auto\nshow "hi"\n', "filePath": str(script), "payload": {"a": 1}}
 
 
+def test_a_relative_path_belongs_to_the_engines_directory(script: Path) -> None:
+    method, params = for_engine("live", "execute", {"filepath": "pipe.mld", "checkpoint": True}, script.parent)
+    assert (method, params) == ("process", {"script": 'resume: auto\nshow "hi"\n', "filePath": "pipe.mld"})
+
+
+def test_a_script_is_sent_as_the_engine_would_have_read_it(script: Path) -> None:
+    script.write_bytes(b'show "\xff"\r\n')
+    assert live(script, checkpoint=True)[1]["script"] == 'resume: auto\nshow "\ufffd"\r\n'
+
+
 def test_a_script_with_a_header_of_its_own_is_left_alone(script: Path) -> None:
     script.write_text('resume: never\nshow "hi"\n')
     assert live(script, checkpoint=True)[0] == "execute"
