@@ -1,5 +1,6 @@
 """What this machine allows: engines, store, limits, leftovers, clock. One report, for people and for programs."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -17,12 +18,16 @@ from mlld_sdk.control.client import runtimes
 from mlld_sdk.engine_check import EnginesReport, check_engines
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
+from mlld_sdk.journal import schema
 from mlld_sdk.transport.processes import mark_of, processes
 
 Finding = Literal["ok", "warning", "problem"]
 
 FILES_WANTED: Final = 1024
 """Open files below which a service of some size runs into its limit: an engine takes five."""
+
+STORE_SECONDS: Final = 5.0
+"""Seconds a store is read to find damage; what a large one has behind that is not looked at."""
 
 PROCESSES_WANTED: Final = 512
 MEMORY_WANTED: Final = 512 << 20
@@ -103,15 +108,14 @@ def check_store(path: Path) -> Check:
             os.fsync(probe.fileno())
     except OSError as error:
         return Check(name="store", finding="problem", found=f"{folder} takes no files: {error.strerror}")
+    if path.is_dir():
+        return Check(name="store", finding="problem", found=f"{path} is a folder", hint="name a file in it")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        hint = "check its owner and mode"
+        return Check(name="store", finding="problem", found=f"{path} may not be written", hint=hint)
+    if path.exists() and path.stat().st_size and (wrong := _wrong_with(path)):
+        return wrong
     free = shutil.disk_usage(folder).free
-    if path.exists():
-        try:
-            with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0) as database:
-                database.execute("PRAGMA schema_version").fetchone()
-            database.close()
-        except sqlite3.Error as error:
-            hint = "restore it, or move it away to begin anew"
-            return Check(name="store", finding="problem", found=f"{path} cannot be read: {error}", hint=hint)
     low = free < 100 << 20
     return Check(
         name="store",
@@ -119,6 +123,36 @@ def check_store(path: Path) -> Check:
         found=f"{path} can be written, {free >> 20} MiB are free",
         hint="make room: a journal that cannot be written stops taking runs" if low else None,
     )
+
+
+def _wrong_with(path: Path) -> Check | None:
+    """Read a store as far as that goes in `STORE_SECONDS`, changing nothing."""
+
+    def problem(found: str, hint: str = "restore it, or move it away to begin anew") -> Check:
+        return Check(name="store", finding="problem", found=found, hint=hint)
+
+    deadline = time.monotonic() + STORE_SECONDS
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        ) as database:
+            database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            (owner,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if owner != schema.APPLICATION_ID:
+                return problem(f"{path} is a database of something else", "name another file")
+            if version > schema.CURRENT:
+                found = f"{path} has version {version}, this library knows up to {schema.CURRENT}"
+                return problem(found, "upgrade the library, or open a backup made before")
+            (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_INTERRUPT:  # too large to be read whole; what was read is all right
+            return None
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return problem(f"{path} is held by another process", "find it with lsof; a service cannot write meanwhile")
+        return problem(f"{path} cannot be read: {error}")
+    return None if said == "ok" else problem(f"{path} is damaged: {said.splitlines()[-1]}")
 
 
 def check_socket_folder() -> Check:

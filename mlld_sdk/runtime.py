@@ -35,7 +35,7 @@ from mlld_sdk.supervision.state import State
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
-from mlld_sdk.supervision.verdict import Verdict
+from mlld_sdk.supervision.verdict import Concern, Verdict
 from mlld_sdk.systemd import Attendant
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
@@ -267,14 +267,14 @@ class Runtime:
         """Find an agent; as `runtime[name]`, for those who want its type."""
         found = self[name]
         if not isinstance(found, AgentHandle):
-            raise ConfigurationError(f"{name} is no agent", hint="use runtime[name]")
+            raise ConfigurationError(f"{name} is no agent", hint="runs go to agents; runtime[name] finds any place")
         return found
 
     def pool(self, name: str) -> PoolHandle:
         """Find a pool; as `runtime[name]`, for those who want its type."""
         found = self[name]
         if not isinstance(found, PoolHandle):
-            raise ConfigurationError(f"{name} is no pool", hint="use runtime[name]")
+            raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
         return found
 
     def place(self, path: str) -> Place:
@@ -327,8 +327,12 @@ class Runtime:
         return str(self._running())
 
     def verdict(self) -> Verdict:
-        """Say in a word how the tree is, and what is wrong with it."""
-        return self._running().verdict()
+        """Say in a word how the runtime is, and what is wrong with it: the tree, and a journal that takes no writes."""
+        verdict = self._running().verdict()
+        store = self.journal.store_status()
+        if store.degraded is None:
+            return verdict
+        return verdict.joined_by(Concern("journal", "degraded", f"the journal takes no writes: {store.reason}"))
 
     def supervisors(self) -> list[ActorRef[Any]]:
         """List the supervisors that run, in no order."""
@@ -394,7 +398,7 @@ class Runtime:
         exact = [place for place in places if place[0] == whole]
         found = exact or [place for place in places if place[0].rsplit("/", 1)[-1] == name]
         if len(found) != 1:
-            raise ChildNotFound(name if not found else f"{name} (ambiguous: {', '.join(path for path, _ in found)})")
+            raise ChildNotFound(name, [path for path, _ in found[:10]])
         return found[0]
 
     def _state_dir(self) -> Path:

@@ -16,6 +16,7 @@ from mlld_sdk.configuration import configuration
 from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
 from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
 DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
 
@@ -49,8 +50,8 @@ def top(options: Namespace) -> int:
             text = "\n\n".join(
                 [
                     f"runs: {runs}",
-                    words.table(("engine", "pid", "started", "memory"), engines),
-                    words.table(("agent or pool", "busy", "idle", "waiting"), agents),
+                    words.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
+                    words.table(("agent or pool", "busy", "idle", "waiting"), agents, "nobody has an engine"),
                 ]
             )
             if options.every and not options.json:
@@ -79,7 +80,7 @@ def why(options: Namespace) -> int:
 def events(options: Namespace) -> int:
     """Print events, the last ones or as they come."""
     with _remote(options) as remote:
-        after, wait = -options.last, 0.0
+        after, wait = -options.last or remote.ask(p.AskEvents(after=-1))["last"], 0.0
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
             for event in found["events"]:
@@ -141,15 +142,19 @@ def _run_text(found: dict[str, Any]) -> str:
         f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   changed {words.ago(run['updated'])}"
     ]
     lines += [f"  died: {reason}" for reason in run["deaths"]]
-    if outcome and outcome.get("error"):
-        lines.append(f"  {outcome['error']['code']}: {outcome['error']['message']}")
+    error = (outcome or {}).get("error")
+    if error:
+        kind = f"{error['type']}: " if error.get("type") else ""
+        lines.append(f"  {error['code']}: {kind}{error['message']}")
+        lines += [f"  hint: {error['hint']}"] if error.get("hint") else []
+        lines += [f"    {line}" for line in (error.get("traceback") or "").rstrip().splitlines()]
     elif outcome:
-        lines.append(f"  result: {json.dumps(outcome['value'])[:400]}")
+        lines.append(f"  result: {words.cut(json.dumps(outcome['value']), 400)}")
     rows = [
         (step["position"], step["name"], step["state"], step["attempts"], step["error"] or "")
         for step in found["steps"]
     ]
-    return "\n".join([*lines, words.table(("step", "name", "state", "attempts", "error"), rows)])
+    return "\n".join([*lines, words.table(("step", "name", "state", "attempts", "error"), rows, "no step was begun")])
 
 
 def operate(options: Namespace) -> int:
@@ -218,8 +223,13 @@ def shell(options: Namespace) -> int:
         agent, arrow, script = line.partition(">")
         if arrow and agent.strip().isprintable() and " " not in agent.strip():
             run_line(["evaluate", agent.strip(), script.strip()], options)
+            continue
+        try:
+            said = shlex.split(line)
+        except ValueError as error:
+            print(f"mlld-otp: {error}: {line}", file=sys.stderr)
         else:
-            run_line(shlex.split(line), options)
+            run_line(said, options)
 
 
 def evaluate(options: Namespace) -> int:
@@ -260,10 +270,12 @@ def _declared(path: Path) -> tuple[Any, dict[str, Any]]:
     """Give the tree a file declares, and its options for the runtime."""
     import runpy
 
-    if not path.exists():
+    if not path.is_file():
         raise ConfigurationError(f"there is no file {path}", hint=DECLARE)
     sys.path.insert(0, str(path.parent.absolute()))
     found = runpy.run_path(str(path), run_name="mlld_otp_service")
-    if "tree" not in found:
-        raise ConfigurationError(f"{path} declares no `tree`", hint=DECLARE)
-    return found["tree"], dict(found.get("runtime_options", {}))
+    tree = found.get("tree")
+    if not isinstance(tree, SupervisorSpec | DynamicSpec | ChildSpec | type):
+        what = f"declares a `tree` that is {tree!r}" if "tree" in found else "declares no `tree`"
+        raise ConfigurationError(f"{path} {what}", hint=DECLARE)
+    return tree, dict(found.get("runtime_options", {}))

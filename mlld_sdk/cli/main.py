@@ -7,9 +7,12 @@ Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found som
 
 import argparse
 import contextlib
+import io
+import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from mlld_sdk.cli import commands
@@ -28,16 +31,33 @@ def span(text: str) -> float:
     return float(found[1]) * SECONDS[found[2] or "s"]
 
 
+def count(text: str) -> int:
+    """Read how many of something."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of things; say 0, 1, 2, ...")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print JSON")
-    common.add_argument("--runtime", help="name of the runtime to attach to, if several are running")
+    prints, attaches = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    prints.add_argument("--json", action="store_true", help="print JSON")
+    attaches.add_argument("--runtime", help="name of the runtime to attach to, if several are running")
     words = argparse.ArgumentParser(prog="mlld-otp", description="Supervised mlld agents.")
+    words.add_argument("--version", action="version", version=f"mlld-otp {version('mlld-otp')}")
     verbs = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    takes = {
+        "run": [],
+        "demo": [],
+        "shell": [attaches],
+        "doctor": [prints],
+        "config": [prints],
+        "checkpoint": [prints],
+    }
+
     def verb(name: str, work: object, text: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=text, description=text, parents=[common])
+        one = verbs.add_parser(name, help=text, description=text, parents=takes.get(name, [prints, attaches]))
         one.set_defaults(work=work)
         return one
 
@@ -52,11 +72,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("subject", metavar="PATH|CRASH")
     one = verb("events", commands.events, "print what happened")
     one.add_argument("--follow", action="store_true", help="go on printing as it happens")
-    one.add_argument("--last", type=int, default=100, help="how many to begin with")
+    one.add_argument("--last", type=count, default=100, help="how many to begin with (default: 100)")
     one = verb("crashes", commands.crashes, "print crashes, newest first")
-    one.add_argument("path", nargs="?")
-    one.add_argument("--last", type=span, help="only of so long ago")
-    one.add_argument("--limit", type=int, default=50)
+    one.add_argument("path", nargs="?", help="only of this place and below")
+    one.add_argument("--last", type=span, help="only of so long ago, as 90s, 5m, 1h or 2d")
+    one.add_argument("--limit", type=count, default=50, help="at most so many (default: 50)")
     _runs(verb("runs", commands.runs, "list, show, retry, cancel or submit runs"))
     _checkpoint(verb("checkpoint", commands.checkpoint, "list, inspect, clean or fork caches of finished model calls"))
     for name, text in (
@@ -82,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     one.epilog = "\n".join(f"{name:9} {what}" for name, what in DEMOS.items())
     one.add_argument("name", nargs="?", choices=list(DEMOS), default="recovery")
     one.add_argument("--engine", choices=["live", "bridge", "embedded"], default="embedded")
-    one.add_argument("--picture", type=Path, help="where the picture of `recovery` or `breaker` goes (SVG)")
+    one.add_argument("--picture", type=Path, help="where the picture goes (SVG); only recovery and breaker draw one")
     return words
 
 
@@ -91,9 +111,9 @@ def _runs(one: argparse.ArgumentParser) -> None:
     one.add_argument("run", nargs="?", help="id of the run; for submit, the agent")
     one.add_argument("payload", nargs="?", help="for submit: the payload as JSON")
     one.add_argument(
-        "--state", action="append", choices=["pending", "running", "finished", "failed", "cancelled", "parked"]
+        "--state", action="append", choices=STATES, help="for ls: only in this state; may be given several times"
     )
-    one.add_argument("--limit", type=int, default=100)
+    one.add_argument("--limit", type=count, default=100, help="for ls: at most so many, oldest first (default: 100)")
     one.add_argument("--key", help="for submit: idempotency key")
     one.add_argument("--reason", default="cancelled by an operator", help="for cancel")
     one.add_argument(
@@ -112,6 +132,20 @@ def _checkpoint(one: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no box drawing shall still show the tree
+    try:
+        status = _command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has enough; nor shall the flush at exit complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     words = parser()
     options = words.parse_args(arguments)
     if options.command == "runs" and options.action != "ls" and options.run is None:
@@ -120,6 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.error(f"checkpoint {options.action} needs a script")
     if options.command == "checkpoint" and options.action == "fork" and options.only is None:
         words.error("checkpoint fork needs two scripts: from and to")
+    if options.command == "demo" and options.picture is not None:
+        if options.name not in ("recovery", "breaker"):
+            words.error(f"demo {options.name} draws no picture, only recovery and breaker do")
+        if not options.picture.absolute().parent.is_dir():
+            words.error(f"--picture: there is no folder {options.picture.absolute().parent}")
     try:
         status: int = options.work(options)
     except MlldError as error:
@@ -127,15 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"mlld-otp: {error.hint}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 130
     return status
 
 
 def run_line(arguments: Sequence[str], options: argparse.Namespace) -> None:
     """Run one line of the shell as a command, against the same runtime; wrong words do not end the shell."""
-    extra = ["--runtime", options.runtime] if options.runtime else []
+    if arguments[0] in ("run", "shell"):
+        print(f"mlld-otp: `{arguments[0]}` does not work inside the shell", file=sys.stderr)
+        return
+    attaches = arguments[0] not in ("demo", "doctor", "config", "checkpoint")
+    extra = ["--runtime", options.runtime] if options.runtime and attaches else []
     with contextlib.suppress(SystemExit):
         main([*arguments[:1], *extra, *arguments[1:]])

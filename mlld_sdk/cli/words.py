@@ -22,11 +22,16 @@ def size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Lay out a table in columns as wide as they need to be."""
+def cut(text: str, most: int) -> str:
+    """Cut a text visibly."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "none") -> str:
+    """Lay out a table in columns as wide as they need to be, or say `empty`."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
-        return "none"
+        return empty
     widths = [max(len(row[at]) for row in [list(heads), *cells]) for at in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [heads, *cells]]
     return "\n".join(line.rstrip() for line in lines)
@@ -58,7 +63,7 @@ def crash_report(crash: dict[str, Any]) -> str:
         lines.append(f"  took      runs {', '.join(crash['runs'])}; they go on with the next incarnation")
     if crash.get("last_message") or crash.get("queued"):
         handling = f"was handling {shorten(crash['last_message'])}" if crash.get("last_message") else ""
-        refused = f"{crash['queued']} waiting messages were refused" if crash.get("queued") else ""
+        refused = f"waiting messages refused: {crash['queued']}" if crash.get("queued") else ""
         lines.append(f"  mailbox   {'; '.join(part for part in (handling, refused) if part)}")
     if crash.get("checkpoint"):
         lines.append(f"  cache     last answer kept {ago(crash['checkpoint'])}")
@@ -71,7 +76,7 @@ def crash_report(crash: dict[str, Any]) -> str:
     if budget:
         lines.append(f"  budget    {budget['used']} of {budget['limit']} restarts within {budget['within']:g} s")
     if crash.get("trace"):
-        lines += ["  trace", *(f"    {line}" for line in crash["trace"].rstrip().splitlines()[-12:])]
+        lines += ["  trace", *(f"    {line}" for line in crash["trace"].rstrip().splitlines())]
     return "\n".join(lines)
 
 

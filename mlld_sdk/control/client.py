@@ -7,10 +7,17 @@ from typing import Any, Self
 
 from mlld_sdk.control import protocol as p
 
+LOOK_TIMEOUT = 10.0
+"""Seconds in which an answer to a question has to begin that makes the runtime do nothing."""
+
+JUST_STOPPED = "it may just have stopped; its log says why"
+
+LOOKS = (p.AskTree, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
+
 
 def runtimes() -> list[str]:
-    """List the names of this user's runtimes that have a socket; one of a killed process may be among them."""
-    return sorted(found.stem for found in p.socket_path("any").parent.glob("*.sock"))
+    """List the names of this user's runtimes that take connections; a socket a killed process left is none."""
+    return sorted(found.stem for found in p.socket_path("any").parent.glob("*.sock") if p.somebody_listens(found))
 
 
 class Remote:
@@ -27,29 +34,36 @@ class Remote:
     def __init__(self, name: str | None = None, *, path: Path | None = None) -> None:
         self.path = path or p.socket_path(name or _only_one())
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(p.TIMEOUT + 5)
+        self._connection.settimeout(LOOK_TIMEOUT)
         try:
             self._connection.connect(str(self.path))
         except OSError as error:
             self._connection.close()
-            raise p.ControlError(
-                f"no runtime answers at {self.path}: {error}", hint="is it running, and as the same user?"
-            ) from error
+            raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=_why_not(error)) from error
 
     def ask(self, request: p.Request) -> Any:
         """Ask one thing.
 
         Raises:
             Refused: The runtime says no; `code` and `hint` are its own.
-            ControlError: The connection broke.
+            ControlError: The connection broke, or no answer came: after `LOOK_TIMEOUT` if the runtime was only to be
+                looked at, after a little more than `protocol.TIMEOUT` if it was to do something.
         """
+        limit = _patience(request)
+        self._connection.settimeout(limit)
         try:
             p.send(self._connection, request)
             body = p.receive(self._connection)
+        except TimeoutError as error:
+            pid = p.peer_of(self._connection)[0]
+            raise p.ControlError(
+                f"the runtime{f' (process {pid})' if pid else ''} has not answered for {limit:g} s",
+                hint="it is stopped, starved or busy with other clients: see what its process does (`ps`, `top`)",
+            ) from error
         except OSError as error:
-            raise p.ControlError(f"the runtime does not answer: {error}") from error
+            raise p.ControlError(f"the runtime has broken the connection: {error}", hint=JUST_STOPPED) from error
         if body is None:
-            raise p.ControlError("the runtime has ended the connection", hint="it may just have stopped")
+            raise p.ControlError("the runtime has ended the connection", hint=JUST_STOPPED)
         answer = p.decode_answer(body)
         if answer.code is not None:
             raise p.Refused(answer.message, code=answer.code, hint=answer.hint)
@@ -66,11 +80,32 @@ class Remote:
         self.close()
 
 
+def _patience(request: p.Request) -> float:
+    if isinstance(request, p.AskEvents):
+        return LOOK_TIMEOUT + request.wait
+    return LOOK_TIMEOUT if isinstance(request, LOOKS) else p.TIMEOUT + 5
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "it was killed and has left its socket: start it again, its runs go on"
+    return f"is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: {_names(runtimes())}"
+
+
+def _names(found: list[str]) -> str:
+    return ", ".join(found) or "none"
+
+
 def _only_one() -> str:
     found = runtimes()
-    if len(found) != 1:
+    if len(found) > 1:
+        raise p.ControlError(f"several runtimes are running: {_names(found)}", hint="say which with --runtime NAME")
+    if not found:
+        folder = p.socket_path("any").parent
+        killed = ", ".join(sorted(one.stem for one in folder.glob("*.sock")))
         raise p.ControlError(
-            "no runtime is running" if not found else f"several runtimes are running: {', '.join(found)}",
-            hint="start one, or say which with --runtime NAME",
+            f"no runtime answers in {folder}" + (f"; killed and not started again: {killed}" if killed else ""),
+            hint="start one with `mlld-otp run FILE` or control=True; one of another user, or one with another "
+            "MLLD_OTP_RUNTIME_DIR or XDG_RUNTIME_DIR, is not seen from here",
         )
     return found[0]

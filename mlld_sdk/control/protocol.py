@@ -205,6 +205,28 @@ def private_folder(folder: Path) -> None:
         )
 
 
+def somebody_listens(path: Path) -> bool:
+    """Say whether a process takes connections at a socket, even if it is too busy or stopped to answer."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # it has as many waiting as it takes
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def peer_of(connection: socket.socket) -> tuple[int | None, int | None]:
+    """Say which process and which user is at the other end, where the system tells."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return None, None
+    pid, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return int(pid), int(user)
+
+
 def send(connection: socket.socket, message: Request | Answer) -> None:
     """Write one frame."""
     body = _encode(message)

@@ -1,9 +1,9 @@
 """The runtime's side of the control socket: a few threads that answer requests from the runtime's public methods."""
 
 import contextlib
+import errno
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from mlld_sdk.control import protocol as p
 from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Event
 from mlld_sdk.journal.records import RunRecord, StepRecord
+from mlld_sdk.supervision.errors import ChildRunning
 from mlld_sdk.supervision.snapshot import walk
 from mlld_sdk.transport.processes import rss_of
 
@@ -100,7 +101,7 @@ class ControlServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
-                user = _user_of(connection)
+                user = p.peer_of(connection)[1]
                 if user not in (None, os.getuid()):
                     p.send(connection, p.Answer(code="WRONG_USER", message="this runtime belongs to another user"))
                     return
@@ -134,7 +135,7 @@ def _listen(path: Path) -> socket.socket:
     p.private_folder(path.parent)
     listener = socket.socket(socket.AF_UNIX)
     try:
-        if path.exists() and not _somebody_listens(path):
+        if path.exists() and not p.somebody_listens(path):
             path.unlink()  # left by a process that was killed
         before = os.umask(0o177)
         try:
@@ -144,37 +145,21 @@ def _listen(path: Path) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        raise p.ControlError(
-            f"the control socket {path} cannot be opened: {error}",
-            hint="another runtime of this name may be running: give this one another name, or control=False",
-        ) from error
+        hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path, or control=False"
+        if error.errno == errno.EADDRINUSE:
+            hint = "another runtime of this name is running: give this one another name, or control=False"
+        raise p.ControlError(f"the control socket {path} cannot be opened: {error}", hint=hint) from error
     return listener
-
-
-def _somebody_listens(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
-def _user_of(connection: socket.socket) -> int | None:
-    """Say who is at the other end, where the system tells."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return int(user)
 
 
 # -- what can be asked -------------------------------------------------------------------------------------------------
 
 
 def _tree(runtime: "Runtime", _: p.AskTree, __: int) -> Any:
-    verdict = runtime.verdict()
-    return {"verdict": verdict, "text": f"{verdict}\n\n{runtime.tree()}", "tree": runtime.snapshot()}
+    verdict, tree = runtime.verdict(), runtime.snapshot()
+    paths = {node.path for node in walk(tree)} if verdict.concerns else set()
+    beside = [f"{one.path}: {one.why}" for one in verdict.concerns if one.path not in paths]
+    return {"verdict": verdict, "text": "\n".join([str(verdict), *beside, "", runtime.tree()]), "tree": tree}
 
 
 def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
@@ -200,9 +185,8 @@ def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:
     node = next((node for node in walk(runtime.snapshot()) if node.path == path), None)
     crashes = runtime.history.crashes(path, limit=10)
     if node is None and not crashes:
-        raise p.Refused(
-            f"there is no place and no crash {ask.subject!r}", code="NOT_FOUND", hint="see `tree` and `crashes`"
-        )
+        hint = "of a run tells `runs show`" if ask.subject.startswith("run-") else "see `tree` and `crashes`"
+        raise p.Refused(f"there is no place and no crash {ask.subject!r}", code="NOT_FOUND", hint=hint)
     return {"place": node, "crashes": crashes}
 
 
@@ -260,7 +244,10 @@ def _operate(runtime: "Runtime", ask: p.Operate, user: int) -> Any:
         "restart": runtime.restart,
         "drain": lambda path, _: runtime.agent(path).drain(p.TIMEOUT - 5),
     }
-    work[ask.what](ask.path, ask.reason)
+    try:
+        work[ask.what](ask.path, ask.reason)
+    except ChildRunning as error:
+        raise p.Refused(error.message, code=error.code, hint="to start it afresh: `restart`") from error
     _acted(runtime, ask.what, ask.path, ask.reason, user)
     return {"text": f"{ask.what}: {ask.path}"}
 

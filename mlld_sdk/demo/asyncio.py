@@ -11,7 +11,7 @@ from typing import Any
 
 from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.agent import Agent
-from mlld_sdk.demo.stage import Stage
+from mlld_sdk.demo.stage import DemoFailed, Stage
 
 SCRIPT = """\
 exe llm @think(n) = sh {
@@ -68,7 +68,11 @@ async def _serve(stage: Stage, runtime: Runtime) -> tuple[int, float]:
         runs = [await agent.aio.run(str(n)) for n in range(RUNS)]
         stage.tell(f"serve    {RUNS} runs submitted")
         killer = asyncio.create_task(asyncio.to_thread(_kill, stage))
-        answers = await asyncio.wait_for(asyncio.gather(*runs), stage.patience)
+        try:
+            async with asyncio.timeout(stage.patience):
+                answers = await asyncio.gather(*runs)
+        except TimeoutError:
+            raise DemoFailed(f"waited {stage.patience:g} s in vain: all runs are answered") from None
         await killer
         stage.tell(f"serve    {len(answers)} runs answered")
         said = await agent.aio.process('show "and a request beside"')

@@ -8,6 +8,7 @@ from mlld_sdk import AgentHandle, Backoff, InfrastructureError, Runtime, child, 
 from mlld_sdk.agent import Agent
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.supervision.snapshot import shorten
 
 SCRIPT = """\
 exe @ask() = sh {
@@ -91,7 +92,7 @@ def _fail(stage: Stage, agent: AgentHandle) -> None:
     except BreakerOpen as error:
         raise DemoFailed(f"refused too early: {error}") from error
     except InfrastructureError as error:
-        stage.tell(f"lost     {error.message[:80]}")
+        stage.tell(f"lost     {shorten(error.message, 90)}")
     else:
         raise DemoFailed("the broken engine answered")
 

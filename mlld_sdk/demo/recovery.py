@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk.demo.picture import Span, Story, draw
-from mlld_sdk.demo.stage import DemoFailed
+from mlld_sdk.demo.picture import Span, Story
+from mlld_sdk.demo.stage import DemoFailed, hang
+from mlld_sdk.supervision.snapshot import shorten
 
 PATIENCE = 120.0
 """Seconds the whole demo may take before it counts as broken."""
@@ -166,7 +167,7 @@ class Recovery:
                 self._lane("agent", "running")
             case "child.exited":
                 self._lane("agent", "restarting")
-                self._tell(f"crash   {said['path']}: {said['reason'].splitlines()[0][:100]}")
+                self._tell(f"crash   {said['path']}: {shorten(said['reason'], 90)}")
                 self._tell(f"        decision: {said['decision']}, budget {_budget(said)}")
             case "child.started" if said.get("cause") == "restart":
                 self.restarts += 1
@@ -238,9 +239,10 @@ def main(engine: str, picture: Path, steps: int = 24, pause: float = 0.1) -> int
         except DemoFailed as failed:
             print(f"\nThe demo failed: {failed}", file=sys.stderr)
             return 1
-    picture.write_text(draw(demo.story), encoding="utf-8")
-    print(f"\n{demo.tree}\n\nThe picture: {picture}\nProof: {proof}")
-    return 0
+    print(f"\n{demo.tree}\n")
+    status = hang(picture, demo.story)
+    print(f"Proof: {proof}")
+    return status
 
 
 def _play(directory: Path, engine: str, steps: int, pause: float, *, kill: bool) -> Recovery:

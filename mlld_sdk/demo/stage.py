@@ -1,6 +1,5 @@
 """What all demos share: saying what happens as it happens, proving it, and failing when it did not."""
 
-import re
 import sys
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from mlld_sdk.engine_choice import EngineKind
 from mlld_sdk.events import Event, name_of
 from mlld_sdk.runtime import Runtime
 from mlld_sdk.supervision import events as e
+from mlld_sdk.supervision.snapshot import shorten
 from mlld_sdk.transport import events as t
 
 T = TypeVar("T")
@@ -139,12 +139,12 @@ def _line(event: Event) -> str:
             return f"wedged   {event.path}: nothing finished for {event.idle:.1f} s, time {event.times} on this rung"
         case e.ChildExited():
             wait = f", next start in {event.next_attempt_in:.2f} s" if event.next_attempt_in else ""
-            return f"crash    {event.path}: {_short(event.reason)}; {event.decision}{wait}"
+            return f"crash    {event.path}: {shorten(event.reason, 90)}; {event.decision}{wait}"
         case e.ChildStarted(cause="restart"):
             rung = f", rung {event.rung} of its ladder" if event.rung else ""
             return f"restart  {event.path} is incarnation {event.incarnation}{rung}"
         case e.BreakerOpened(retry_after=wait) if wait is not None:
-            return f"breaker  open for {wait:.2f} s: {_short(event.cause)}"
+            return f"breaker  open for {wait:.2f} s: {shorten(event.cause, 90)}"
         case e.BreakerHalfOpened():
             return "breaker  half-open: one call may try"
         case e.BreakerClosed():
@@ -170,10 +170,6 @@ def _draw_into(story: Story, event: Event, now: float) -> None:
             story.turn("breaker", "closed", now)
 
 
-def _short(reason: str) -> str:
-    return re.sub(r"^(\w+\.)+(?=\w+:)", "", reason.splitlines()[0])[:80]
-
-
 Play = Callable[[Stage], str]
 """A demo: plays on a stage and returns the proof in words, or raises `DemoFailed`."""
 
@@ -188,14 +184,25 @@ def perform(play: Play, engine: EngineKind, picture: Path | None = None, *, pati
         patience: Seconds until something that does not happen counts as failed.
     """
     with tempfile.TemporaryDirectory(prefix="mlld-demo-") as folder:
-        stage = Stage(Path(folder), engine, patience=patience)
+        stage, status = Stage(Path(folder), engine, patience=patience), 0
         try:
             proof = play(stage)
         except DemoFailed as failed:
             print(f"\nThe demo failed: {failed}", file=sys.stderr)
             return 1
     if stage.story is not None and picture is not None:
-        picture.write_text(draw(stage.story), encoding="utf-8")
-        print(f"\nThe picture: {picture}")
+        print()
+        status = hang(picture, stage.story)
     print(f"\nProof: {proof}")
+    return status
+
+
+def hang(picture: Path, story: Story) -> int:
+    """Write a picture and say where it is; the exit status says whether that went well."""
+    try:
+        picture.write_text(draw(story), encoding="utf-8")
+    except OSError as error:
+        print(f"The picture cannot be written to {picture}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"The picture: {picture}")
     return 0

@@ -29,7 +29,7 @@ from mlld_sdk.journal.records import (
     StepRecord,
     shorten,
 )
-from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, Tx
+from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, StoreStatus, Tx
 from mlld_sdk.journal.upkeep import Upkeep, rest
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
@@ -447,6 +447,10 @@ class Journal:
         return JournalStatus(
             store=self._store.status(), runs=counts, leases=len(self._upkeep.leases()), waiting=self._upkeep.waiting
         )
+
+    def store_status(self) -> StoreStatus:
+        """Say how the store is doing, as far as is known: nothing is read from it, so this cannot wait for a disk."""
+        return self._store.status()
 
     def fingerprint(self, *parts: Any) -> Fingerprint:
         """Digest what a step asks for; leave out what changes without mattering: times, random ids, stack traces."""

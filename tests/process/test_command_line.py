@@ -209,7 +209,7 @@ def test_a_folder_others_may_enter_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_two_runtimes_of_one_name_do_not_share_a_socket(runtime: Runtime) -> None:
-    with pytest.raises(ControlError, match="another runtime of this name"):
+    with pytest.raises(ControlError, match="another runtime of this name is running"):
         Runtime(one_for_one(child(Agent, engine="embedded")), control=True).start()
     with Remote("root") as remote:
         assert remote.ask(AskTree())["verdict"]["word"] == "healthy"
@@ -240,7 +240,7 @@ def test_an_oversized_or_broken_frame_ends_its_connection_only(runtime: Runtime)
 
 
 def test_another_user_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlld_sdk.control.server._user_of", lambda connection: os.getuid() + 1)
+    monkeypatch.setattr("mlld_sdk.control.protocol.peer_of", lambda connection: (1, os.getuid() + 1))
     with Remote("root") as remote, pytest.raises(Exception, match="another user"):
         remote.ask(AskTree())
 
