@@ -29,13 +29,16 @@ class RunFailed(TaskError):
 
     Attributes:
         run_id: The run.
-        record: The error as it was recorded, with its traceback.
+        record: The error as it was recorded, with its traceback, which is also a note of this exception.
     """
 
     default_code = "RUN_FAILED"
 
     def __init__(self, run_id: str, record: ErrorRecord) -> None:
-        super().__init__(f"run {run_id} failed: {record.message}", code=record.code, hint=record.hint)
+        kind = f"{record.type}: " if record.type and record.code == "EXCEPTION" else ""
+        super().__init__(f"run {run_id} failed: {kind}{record.message}", code=record.code, hint=record.hint)
+        if record.traceback:
+            self.add_note(f"In the run it was raised here:\n{record.traceback}")
         self.run_id = run_id
         self.record = record
 

@@ -142,7 +142,9 @@ class Recorder:
                 if left <= 0:
                     since = ", ".join(name_of(event) for event in self._events[self._seen :][-20:]) or "nothing"
                     asked = f"{kind.__name__} {fields}" if fields else kind.__name__
-                    raise AssertionError(f"no {asked} within {within:g} s; there was: {since}")
+                    before = any(isinstance(event, kind) for event in self._events[: self._seen])
+                    passed = "; one came before the event that was asked for last" if before else ""
+                    raise AssertionError(f"no {asked} within {within:g} s; there was: {since}{passed}")
                 self._news.wait(left)
 
 

@@ -200,7 +200,7 @@ class RunParked(JournalRefusal):
     default_code = "RUN_PARKED"
 
     def __init__(self, run_id: str, reason: str) -> None:
-        super().__init__(f"run {run_id} is parked: {reason}", hint="see why among the dead letters, then retry the run")
+        super().__init__(f"run {run_id} is parked: {reason}", hint="look at its steps, then retry it or cancel it")
         self.run_id = run_id
         self.reason = reason
 
@@ -211,7 +211,8 @@ class RunNotParked(JournalRefusal):
     default_code = "RUN_NOT_PARKED"
 
     def __init__(self, run_id: str, state: str) -> None:
-        super().__init__(f"run {run_id} is {state}, there is nothing to retry", hint="wait for it, or submit a new run")
+        hint = "read its result, or submit a new run" if state == "finished" else "wait for it, or cancel it first"
+        super().__init__(f"run {run_id} is {state}, there is nothing to retry", hint=hint)
         self.run_id = run_id
         self.state = state
 

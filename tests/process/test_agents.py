@@ -27,7 +27,7 @@ from mlld_sdk import (
 from mlld_sdk.actors.errors import StartFailed
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.events import name_of
-from mlld_sdk.journal.errors import IdempotencyConflict, RunParked, ValueNotStorable, WaitTimeout
+from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
 from tests.support.agents import ENGINES, Thinker, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
@@ -187,6 +187,22 @@ def test_a_failing_script_is_an_answer_and_the_agent_lives_on(tmp_path: Path) ->
         with pytest.raises(RunFailed, match="nobody_defined_this"):
             runtime["careless"].run(None).result(30)
     assert "child.exited" not in [name_of(event) for event in seen]
+
+
+def test_a_failed_run_says_what_was_raised_and_where_to_whoever_waits_for_it(tmp_path: Path) -> None:
+    class Careless(Agent):
+        def run(self, job: Job, payload: str) -> None:
+            if payload:
+                raise LookupError(f"no {payload}")
+
+    with running(one_for_one(child(Careless, name="careless", engine="embedded")), tmp_path) as (runtime, _):
+        with pytest.raises(RunFailed, match="failed: LookupError: no topic") as failed:
+            runtime["careless"].run("topic").result(30)
+        assert 'raise LookupError(f"no {payload}")' in failed.value.__notes__[0]
+        finished = runtime["careless"].run("")
+        assert finished.result(30) is None
+        with pytest.raises(RunNotParked, match="read its result"):
+            finished.retry()
 
 
 def test_a_step_in_plain_python_is_durable_too(tmp_path: Path) -> None:
