@@ -2,7 +2,8 @@
 
     python benchmarks/supervision.py [--rounds 5] [--large 100000] [--no-erlang]
 
-Prints Markdown tables of medians and ratios. Nothing here asserts: machines differ, ratios of one run tell.
+Everybody does a little in turn, several times over, so that what the machine does meanwhile hits all alike. Prints
+Markdown tables of medians and ratios. Nothing here asserts: machines differ, ratios of one run tell.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.supervision import Breaker, ChildUnavailable, Tree, child, circuit_breaker, dynamic, one_for_one
 
-CRASHES = 100
+CRASHES = 50
+"""In a row, before it is the next one's turn."""
 STORM = 1000
 WINDOW = 0.001
 """Seconds in which both supervisors count restarts: short, so that neither has to keep a long list."""
@@ -152,8 +154,7 @@ def crashes_here(others: int) -> tuple[Callable[[], list[float]], Callable[[], A
     spec = one_for_one(child(Crashing, name="w"), room, max_restarts=10**6, within=WINDOW)
     tree = Tree.start(system, spec)
     adding = tree["others"].supervisor()
-    for _ in range(others):
-        adding.start_child(child(Idle))
+    adding.start_children([child(Idle)] * others)
 
     def batch() -> list[float]:
         found = []
@@ -186,7 +187,7 @@ def percentile(values: list[float], part: float) -> float:
     return sorted(values)[int(len(values) * part)]
 
 
-def crash_table(rounds: int) -> None:
+def crash_table(rounds: int) -> dict[str, float]:
     sides = {"raw": crashes_raw(), "here": crashes_here(0), "here, 10,000 others": crashes_here(10_000)}
     found: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
@@ -196,41 +197,62 @@ def crash_table(rounds: int) -> None:
                 found[name] += values
     for _, close in sides.values():
         close()
-    base = statistics.median(found["raw"])
+    p50 = {name: statistics.median(values) for name, values in found.items()}
     print("| crash to new child's `on_start` | p50 us | p99 us | p50 against raw |")
     print("|---|---|---|---|")
     for name, values in found.items():
-        p50, p99 = statistics.median(values), percentile(values, 0.99)
-        results[f"crash_p50 {name}"] = p50
-        print(f"| {name} | {p50:.0f} | {p99:.0f} | {p50 / base:.2f} |")
+        p99 = percentile(values, 0.99)
+        print(f"| {name} | {p50[name]:.0f} | {p99:.0f} | {p50[name] / p50['raw']:.2f} |")
+    return p50
 
 
-def raw_start(count: int) -> tuple[float, float]:
+Measured = dict[str, float]
+"""Microseconds by name. Erlang's have the same names as ours, with `erlang_` in front."""
+
+
+def raw_start(count: int) -> Measured:
     start, used = both_timed(lambda: [RawIdle.start() for _ in range(count)])
     pykka.ActorRegistry.stop_all()
-    return start / count, used / count
+    return {"raw_start": start / count, "raw_start_used": used / count}
 
 
-def dynamic_run(count: int) -> tuple[float, float, float, float, float]:
+def dynamic_run(count: int) -> Measured:
     with ActorSystem("bench") as system, Tree.start(system, dynamic()) as tree:
         spec, supervisor = child(Idle), tree.supervisor
         start, used = both_timed(lambda: [supervisor.start_child(spec) for _ in range(count)])
         which = timed(supervisor.which_children)
         number = timed(supervisor.count_children)
-        stop = timed(lambda: tree.stop(120)) / count
-    return start / count, stop, which, number, used / count
+        stop = timed(lambda: tree.stop(120))
+    return {
+        f"dynamic_start_{count}": start / count,
+        f"dynamic_start_{count}_used": used / count,
+        f"dynamic_stop_{count}": stop / count,
+        f"which_{count}": which,
+        f"count_{count}": number,
+    }
 
 
-def static_run(count: int) -> tuple[float, float, float]:
+def together_run(count: int) -> Measured:
+    with ActorSystem("bench") as system, Tree.start(system, dynamic()) as tree:
+        specs = [child(Idle)] * count
+        start, used = both_timed(lambda: tree.supervisor.start_children(specs, timeout=120))
+    return {f"together_start_{count}": start / count, f"together_start_{count}_used": used / count}
+
+
+def static_run(count: int) -> Measured:
     spec = one_for_one(*[child(Idle, name=f"w{number}") for number in range(count)])
     trees: list[Tree] = []
     with ActorSystem("bench") as system:
         start, used = both_timed(lambda: trees.append(Tree.start(system, spec)))
-        stop = timed(lambda: trees[0].stop(120)) / count
-    return start / count, stop, used / count
+        stop = timed(lambda: trees[0].stop(120))
+    return {
+        f"static_start_{count}": start / count,
+        f"static_start_{count}_used": used / count,
+        f"static_stop_{count}": stop / count,
+    }
 
 
-def storm() -> float:
+def storm() -> Measured:
     with ActorSystem("bench") as system, Tree.start(system, dynamic(max_restarts=10**6, within=1)) as tree:
         refs = [tree.supervisor.start_child(child(Counted, restart="permanent")) for _ in range(STORM)]
         for _ in refs:
@@ -242,10 +264,10 @@ def storm() -> float:
             for _ in refs:
                 Counted.up.acquire(timeout=5)
 
-        return timed(run)
+        return {"storm": timed(run)}
 
 
-def breaker_check() -> float:
+def breaker_check() -> Measured:
     guard = Breaker(circuit_breaker("bench"))
     count = 100_000
 
@@ -253,40 +275,41 @@ def breaker_check() -> float:
         for _ in range(count):
             guard.acquire().success()
 
-    return timed(run) / count
+    return {"breaker": timed(run) / count}
 
 
-def erlang() -> dict[str, float]:
-    if not (shutil.which("erl") and shutil.which("erlc")):
-        return {}
+@contextmanager
+def erlang(wanted: bool) -> Iterator[Callable[[], Measured]]:
+    """Compile the same work for a real Erlang; gives what runs it."""
+    if not (wanted and shutil.which("erl") and shutil.which("erlc")):
+        yield dict
+        return
     with tempfile.TemporaryDirectory() as folder:
         source = Path(__file__).with_name("supervision_bench.erl")
         subprocess.run(["erlc", "-o", folder, str(source)], check=True, timeout=60)
-        done = subprocess.run(
-            ["erl", "-noshell", "-s", "supervision_bench", "main", "-s", "init", "stop"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    return {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
+
+        def run() -> Measured:
+            done = subprocess.run(
+                ["erl", "-noshell", "-s", "supervision_bench", "main", "-s", "init", "stop"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            return {f"erlang_{name}": float(time) for name, time in map(str.split, done.stdout.splitlines())}
+
+        yield run
 
 
-results: dict[str, float] = {}
-
-
-def median_of(rounds: int, run: Callable[[], float]) -> float:
-    """Run something several times; the median."""
-    return statistics.median(run() for _ in range(rounds))
-
-
-def medians_of(rounds: int, *runs: Callable[[], tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Run several things in turn, several times; the medians of the numbers of each."""
-    found = [[run() for run in runs] for _ in range(rounds)]
-    return [
-        tuple(statistics.median(values) for values in zip(*of_one, strict=True)) for of_one in zip(*found, strict=True)
-    ]
+def in_turn(rounds: int, sides: Sequence[Callable[[], Measured]]) -> Measured:
+    """Run everybody in turn, several times over; the median of each time measured."""
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for side in sides:
+            for name, value in side().items():
+                found.setdefault(name, []).append(value)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main() -> None:
@@ -295,37 +318,47 @@ def main() -> None:
     options.add_argument("--large", type=int, default=100_000)
     options.add_argument("--no-erlang", action="store_true")
     given = options.parse_args()
-    other = {} if given.no_erlang else erlang()
-    crash_table(given.rounds)
-    rounds = max(given.rounds // 2, 1)
-    rows: list[tuple[str, float, float | None, float | None]] = []
-    (raw, raw_used), (start, stop, which, number, used), (static_start, static_stop, static_used) = medians_of(
-        rounds, lambda: raw_start(10_000), lambda: dynamic_run(10_000), lambda: static_run(10_000)
-    )
-    rows.append(
-        ("crash to restarted, p50", results["crash_p50 here"], results["crash_p50 raw"], other.get("crash_p50"))
-    )
-    rows.append(("start 10,000, dynamic, each", start, raw, other.get("dynamic_start_10000")))
-    rows.append(("start 10,000, static, each", static_start, raw, other.get("static_start_10000")))
-    rows.append(("the same, dynamic, processor time", used, raw_used, None))
-    rows.append(("the same, static, processor time", static_used, raw_used, None))
-    rows.append(("stop 10,000, dynamic, each", stop, None, other.get("dynamic_stop_10000")))
-    rows.append(("stop 10,000, static, in order, each", static_stop, None, other.get("static_stop_10000")))
-    rows.append(("which_children of 10,000", which, None, other.get("which_10000")))
-    rows.append(("count_children of 10,000", number, None, None))
-    big_start, big_stop, *_ = dynamic_run(given.large)
-    rows.append((f"start {given.large:,}, dynamic, each", big_start, None, other.get("dynamic_start_100000")))
-    rows.append((f"stop {given.large:,}, dynamic, each", big_stop, None, other.get("dynamic_stop_100000")))
-    rows.append((f"{STORM:,} killed at once, all back", median_of(rounds, storm), None, other.get("storm")))
-    rows.append(("call through a closed breaker", median_of(rounds, breaker_check), None, None))
+    few, many = 10_000, given.large
+    crash = crash_table(4 * given.rounds)
+    sides = [
+        lambda: raw_start(few),
+        lambda: dynamic_run(few),
+        lambda: together_run(few),
+        lambda: static_run(few),
+        lambda: dynamic_run(many),
+        lambda: together_run(many),
+        storm,
+        breaker_check,
+    ]
+    with erlang(not given.no_erlang) as beam:
+        found = in_turn(given.rounds // 2 + 1, [*sides, beam])
+    found["crash_p50"] = crash["here"]
+    raw, raw_used = found["raw_start"], found["raw_start_used"]
+    rows = [
+        ("crash to restarted, p50", "crash_p50", crash["raw"], "crash_p50"),
+        (f"start {few:,}, static, each", f"static_start_{few}", raw, f"static_start_{few}"),
+        (f"start {few:,}, dynamic, a call for each", f"dynamic_start_{few}", raw, f"dynamic_start_{few}"),
+        (f"start {few:,}, dynamic, one call for all", f"together_start_{few}", raw, f"dynamic_start_{few}"),
+        ("static, processor time", f"static_start_{few}_used", raw_used, ""),
+        ("dynamic, a call for each, processor time", f"dynamic_start_{few}_used", raw_used, ""),
+        ("dynamic, one call for all, processor time", f"together_start_{few}_used", raw_used, ""),
+        (f"stop {few:,}, static, in order, each", f"static_stop_{few}", None, f"static_stop_{few}"),
+        (f"stop {few:,}, dynamic, each", f"dynamic_stop_{few}", None, f"dynamic_stop_{few}"),
+        (f"which_children of {few:,}", f"which_{few}", None, f"which_{few}"),
+        (f"count_children of {few:,}", f"count_{few}", None, ""),
+        (f"start {many:,}, dynamic, a call for each", f"dynamic_start_{many}", None, f"dynamic_start_{many}"),
+        (f"start {many:,}, dynamic, one call for all", f"together_start_{many}", None, f"dynamic_start_{many}"),
+        (f"stop {many:,}, dynamic, each", f"dynamic_stop_{many}", None, f"dynamic_stop_{many}"),
+        (f"{STORM:,} killed at once, all back", "storm", None, "storm"),
+        ("call through a closed breaker", "breaker", None, ""),
+    ]
     print("\n| work | us | raw Pykka us | against raw | Erlang us | against Erlang |")
     print("|---|---|---|---|---|---|")
-    for name, here, there, beam in rows:
-        against = "" if there is None else f"{here / there:.3f}"
-        times = "" if beam is None else f"{here / beam:.1f}"
-        print(
-            f"| {name} | {here:.1f} | {'' if there is None else f'{there:.0f}'} | {against} | {beam or ''} | {times} |"
-        )
+    for title, name, there, theirs in rows:
+        here, away = found[name], found.get(f"erlang_{theirs}")
+        raw_side = " | " if there is None else f" {there:.0f} | {here / there:.3f} "
+        erlang_side = " | " if away is None else f" {away:.1f} | {here / away:.1f} "
+        print(f"| {title} | {here:.1f} |{raw_side}|{erlang_side}|")
 
 
 if __name__ == "__main__":
