@@ -87,7 +87,7 @@ class Actor(pykka.Actor):
     trap_exit: bool = False
     """Get exit signals of linked actors as `Exit` messages instead of dying of them."""
 
-    _cell: Cell
+    _cell: Cell = cast("Cell", None)  # a system that starts an actor sets it before the constructor runs
 
     # -- hooks
 
@@ -174,7 +174,7 @@ class Actor(pykka.Actor):
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         # Started by a system the cell is there already, so that forgetting super().__init__() does no harm.
-        if "_cell" not in self.__dict__:
+        if cast("Cell | None", self._cell) is None:
             from mlld_sdk.actors.system import current_system
 
             self._cell = current_system().new_cell(type(self), None, None)

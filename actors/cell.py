@@ -15,7 +15,7 @@ from mlld_sdk.actors.context import context
 from mlld_sdk.actors.directives import UNSET, Continue, Idle, Ignore, NoReply, Reply, Stop
 from mlld_sdk.actors.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, crash, reason_of
-from mlld_sdk.actors.future import CANCELLED
+from mlld_sdk.actors.future import CANCELLED, PENDING
 from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, EndInTurn, IdleNow, Life
 from mlld_sdk.actors.links import Down, Revocable, topology
 from mlld_sdk.actors.mailbox import Entry
@@ -147,7 +147,7 @@ class Cell(Life):
         """Do what a hook asked for by its return value; `entry` is the message it handled, if any."""
         reply = entry[1] if entry is not None else None
         if isinstance(result, NoReply):
-            if reply is not None and not reply.done:
+            if reply is not None and reply._state == PENDING:
                 self.defer(reply)
             self.current = None
             return
