@@ -56,15 +56,23 @@ def catalogue() -> dict[str, type[Event]]:
 
 
 def render() -> str:
-    """Write the list as Markdown: name, when it is told, fields."""
+    """Write the list as Markdown: name, class, when it is told, fields."""
     sections: dict[str, list[str]] = {title: [] for title in LAYERS.values()}
     for tag, kind in catalogue().items():
         folder = kind.__module__.split(".")[1]
         section = LAYERS.get(folder, LAYERS[""])
-        sections[section].append(f"| `{tag}` | {_cell(_when(kind))} | {_cell(_fields(kind))} |")
+        place = f"{kind.__module__.removeprefix('mlld_sdk.')}.{kind.__qualname__}"
+        sections[section].append(f"| `{tag}` | `{place}` | {_cell(_when(kind))} | {_cell(_fields(kind))} |")
     lines: list[str] = []
     for title, rows in sections.items():
-        lines += [f"### {title}", "", "| event | when | fields |", "|---|---|---|", *rows, ""]
+        lines += [
+            f"### {title}",
+            "",
+            "| event | class, in `mlld_sdk` | when | fields |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
     return "\n".join(lines)
 
 

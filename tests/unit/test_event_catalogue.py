@@ -27,8 +27,8 @@ def test_names_are_nouns_with_verbs_and_nobody_shares_one() -> None:  # EV-3
 def test_the_page_lists_every_event_as_it_is_now() -> None:
     page = PAGE.read_text()
     assert into(page) == page, "run: python -m mlld_sdk.telemetry.catalogue docs/events.md"
-    for name in catalogue():
-        assert f"| `{name}` |" in page
+    for name, kind in catalogue().items():
+        assert f"| `{name}` | `{kind.__module__.removeprefix('mlld_sdk.')}.{kind.__name__}` |" in page
 
 
 def test_every_event_can_be_written_as_json() -> None:  # EV-5
