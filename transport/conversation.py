@@ -43,6 +43,7 @@ class Conversation(Leading):
         self._tainted = False
         self._retires_when_tainted = False
         self._exit: EngineExit | None = None
+        self._because: Callable[[], MlldError] | None = None
         self._last_submitted = -NEVER
         self._next_deadline = NEVER
         self._deadline_timer: Timer | None = None
@@ -51,6 +52,14 @@ class Conversation(Leading):
     def _end_for(self, call: Call) -> None:
         """End an exclusive engine because of one call, unless that has got its answer in the meantime."""
         raise NotImplementedError
+
+    def be_shared(self, shared: bool) -> None:
+        """Say whether requests of several are to come, or of one owner again; while none is in flight.
+
+        A shared engine in which a script may go on unseen retires by itself.
+        """
+        self.exclusive = not shared
+        self._retires_when_tainted = shared
 
     def submit(
         self,
@@ -269,6 +278,8 @@ class Conversation(Leading):
     def _end_of(self, call: Call) -> MlldError:
         if call._given_up is not None:
             return endings.given_up(call)
+        if self._because is not None:
+            return self._because()
         return self._refusal(call)
 
     def _refusal(self, call: Call | None = None) -> MlldError:
