@@ -71,11 +71,11 @@ class SupervisorRef:
     def start_children(
         self, children: Iterable[Any], *, timeout: float | None = CALL_TIMEOUT
     ) -> list[Ref | Exception | None]:
-        """Add many children and start them: what as many `start_child` calls would do, at about half the cost.
+        """Add many children and start them: as if as many callers used `start_child`, at about half the cost.
 
         Each child stands for itself: one that fails or is refused changes nothing for the others. They are handed over
-        in portions of `PORTION`, the next one when all children of the one before have started; under a dynamic
-        supervisor those of one portion start side by side. In between the supervisor serves others.
+        in portions of `PORTION`, the next one when all of the one before have started; under a dynamic supervisor
+        those of one portion start side by side. In between the supervisor serves others.
 
         Args:
             children: Child specs, supervisor specs or actor classes.
@@ -87,7 +87,7 @@ class SupervisorRef:
 
         Raises:
             InvalidOption: A spec is wrong; the supervisor was not asked for any of them.
-            CallTimeout: They took longer. The portion that was begun goes on, no further one is begun.
+            CallTimeout: They took longer. What was handed over by then goes on, the rest is not started.
         """
         requests = tuple(StartChild(_spec_of(one)) for one in children)
         deadline = None if timeout is None else time.monotonic() + timeout

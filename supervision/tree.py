@@ -231,7 +231,18 @@ class Tree:
 
     def ref(self, path: str) -> Ref:
         """Find who fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
+        return self._who(self._slot(path), path)
+
+    def breaker(self, path: str) -> Breaker | None:
+        """Find the breaker in front of a place."""
+        return self._breaker(self._slot(path), path)
+
+    def guarded(self, path: str) -> tuple[Ref, Breaker | None]:
+        """Find both at once. Raises as `ref` does."""
         slot = self._slot(path)
+        return self._who(slot, path), self._breaker(slot, path)
+
+    def _who(self, slot: Slot | None, path: str) -> Ref:
         if slot is None:
             return self.root
         if slot.status != "running" or slot.child is None:
@@ -241,9 +252,7 @@ class Tree:
         found: Ref = slot.child
         return found
 
-    def breaker(self, path: str) -> Breaker | None:
-        """Find the breaker in front of a place."""
-        slot = self._slot(path)
+    def _breaker(self, slot: Slot | None, path: str) -> Breaker | None:
         if slot is None or slot.spec.breaker is None:
             return None
         return self.grove.breakers.get(slot.spec.breaker, path)

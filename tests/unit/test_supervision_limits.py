@@ -248,6 +248,20 @@ def test_strategies_say_who_is_restarted_together() -> None:  # SUP-31, SUP-32, 
     assert affected("rest_for_one", order, "b") == ("b", "c", "d")
 
 
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 1024, 1025, 40_000])
+def test_a_slot_map_made_at_once_is_the_one_made_bit_by_bit(count: int) -> None:
+    slots = [Slot(key=key, spec=ChildSpec(name="c", start=object)) for key in range(count)]
+    bit_by_bit = SlotMap()
+    for one in slots:
+        bit_by_bit = bit_by_bit.put(one)
+    at_once = SlotMap.of(slots)
+    assert list(at_once) == list(bit_by_bit) == slots
+    assert (at_once._shift, at_once.count) == (bit_by_bit._shift, count)
+    assert at_once.get(count) is None
+    assert len(at_once.put(Slot(key=count, spec=ChildSpec(name="c", start=object)))) == count + 1
+    assert EMPTY == [None] * 32
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=200))
 def test_a_slot_map_is_a_sorted_dict_that_never_changes(steps: list[tuple[bool, int]]) -> None:
     spec = ChildSpec(name="c", start=object)
