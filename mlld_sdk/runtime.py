@@ -332,7 +332,7 @@ class Runtime:
         store = self.journal.store_status()
         if store.degraded is None:
             return verdict
-        return verdict.joined_by(Concern("journal", "degraded", f"the journal takes no writes: {store.reason}"))
+        return verdict.joined_by(Concern("journal", "degraded", f"takes no writes: {store.reason}"))
 
     def supervisors(self) -> list[ActorRef[Any]]:
         """List the supervisors that run, in no order."""

@@ -47,6 +47,8 @@ def top(options: Namespace) -> int:
             ]
             agents = [(one["path"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
             runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
+            if found["journal"]["degraded"]:
+                runs += f"\njournal: takes no writes: {found['journal']['reason']}"
             text = "\n\n".join(
                 [
                     f"runs: {runs}",

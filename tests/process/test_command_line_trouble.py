@@ -195,9 +195,9 @@ def test_a_journal_that_takes_no_writes_makes_the_verdict_degraded(
         assert runtime.verdict().word == "degraded"
         assert main(["tree"]) == 3
         said = capsys.readouterr().out
-        assert said.startswith(
-            "DEGRADED   1 degraded · 2 healthy\njournal: the journal takes no writes: another process"
-        )
+        assert said.startswith("DEGRADED   1 degraded · 2 healthy\njournal: takes no writes: another process holds")
+        assert main(["top"]) == 0
+        assert "journal: takes no writes: another process holds" in capsys.readouterr().out
         other.rollback()
         other.close()
         runtime.agent("reviewer").run(2)
