@@ -6,6 +6,7 @@ some keys in other ways.
 
 import json
 import math
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,6 +56,22 @@ def string_text(value: str) -> str:
 def utf16_order(text: str) -> bytes:
     """Give what texts are sorted by in JavaScript: their UTF-16 code units."""
     return text.encode("utf-16-be", "surrogatepass")
+
+
+def text_length(text: str) -> int:
+    """Count a text as JavaScript does, in UTF-16 code units."""
+    return len(text) if text.isascii() else len(utf16_order(text)) // 2
+
+
+def in_units(text: str) -> str:
+    """Take a text apart into UTF-16 code units, one character each, so that places in it are JavaScript's."""
+    data = utf16_order(text)
+    return "".join(map(chr, struct.unpack(f">{len(data) // 2}H", data)))
+
+
+def from_units(text: str) -> str:
+    """Put code units together again; those without a partner stay lone surrogates."""
+    return utf16_order(text).decode("utf-16-be", "surrogatepass")
 
 
 def _is_array_index(key: str) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 
+from mlld_sdk.transport.javascript import from_units, in_units
+
 _FENCED = re.compile(r"```[\s\S]*?```")
 _TABLE = re.compile(r"(?:^\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 _TRAILING = re.compile(r"[ \t]+(?=[\n\r\u2028\u2029]|\Z)")
@@ -19,6 +21,8 @@ def tidy(text: str) -> str:
     Blanks at line ends go, paragraphs and headings get blank lines around them, more than one blank line becomes one,
     and the document ends in one line end. Fenced code and tables stay as they are.
     """
+    if not text.isascii() and max(text) > "\uffff":  # the real engine's patterns see each half of such a letter
+        return from_units(tidy(in_units(text)))
     text = text.lstrip("\n")
     front = match.group() if (match := _FRONTMATTER.match(text)) else ""
     body = text[len(front) :]

@@ -181,7 +181,8 @@ class Evaluator(Calls):
         target = self.evaluate(node.target, scope)
         if not isinstance(target.data, (list, str)):
             raise ScriptError("Cannot slice a value that is no list", "FIELD_ACCESS_ERROR", "FieldAccessError")
-        return Value(target.data[node.start : node.end], target.origin)
+        # The real engine has no pieces of texts by index; `.slice` has.
+        return Value(target.data[node.start : node.end] if isinstance(target.data, list) else [], target.origin)
 
     def _method(self, node: Method, scope: Scope) -> Value:
         target = self.evaluate(node.target, scope)

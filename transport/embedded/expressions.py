@@ -33,6 +33,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("*", "/", "%"),
 )
 CODE_LANGUAGES = ("js", "node", "py", "python", "bash", "zsh")
+MODIFIERS = frozenset(("csv", "json", "lower", "md", "parse", "pretty", "sort", "trim", "upper", "xml"))
+MODIFIERS |= {f"{name}_{how}" for name in ("json", "parse") for how in ("fromlist", "llm", "loose", "strict")}
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 RESERVED_HEADS = ("foreach", "new", "box", "stream", "hook", "while")
 
@@ -81,6 +83,8 @@ class ExpressionParser(TemplateParser):
             raise self.error("Expected @function behind |")
         self.pos += 1
         name = self.identifier()
+        if name in MODIFIERS and not self.is_mentioned(name):
+            raise UnsupportedConstruct(f"the built-in modifier '@{name}'", self.line(start))
         args = self.arguments() if self.peek() == "(" else ()
         return Call(name, args, Span(start, self.pos))
 
@@ -227,7 +231,7 @@ class ExpressionParser(TemplateParser):
             if char == "." and self.peek(1) in WORD and self.peek(1):
                 self.pos += 1
                 if self.peek() in DIGITS:
-                    target = Field(target, Literal(self._digits()))
+                    target = Field(target, Literal(self.number()))  # `.1.1` is one number to the real engine
                     continue
                 name = self.identifier()
                 if self.peek() == "(":

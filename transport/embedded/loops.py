@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptError
+from mlld_sdk.transport.embedded.errors import Bail, ScriptError
 from mlld_sdk.transport.embedded.evaluator import SKIPPED, Evaluator, list_of
 from mlld_sdk.transport.embedded.labels import Origin
 from mlld_sdk.transport.embedded.scope import Scope
@@ -111,7 +111,7 @@ class Loops(Evaluator):
             try:
                 return one(key, item, source.origin)
             except ScriptError as error:
-                if error is self.run.abort_error or not collects:
+                if error is self.run.abort_error or isinstance(error, Bail) or not collects:
                     raise
                 return self._failed_round(node, at, key, item, error)
 

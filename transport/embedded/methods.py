@@ -1,21 +1,30 @@
 """What texts, lists and objects can do: `.length`, `.split(...)`, `.includes(...)` and their like."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.values import inline_text, is_number, scalar_text, tidy_number
+from mlld_sdk.transport.embedded.operators import to_number
+from mlld_sdk.transport.embedded.values import is_number, scalar_text, string_of, tidy_number
+from mlld_sdk.transport.javascript import from_units, in_units, text_length, utf16_order
+
+LONGEST_KEY = 10
+LONGEST_TEXT = 2**29 - 24
+BLANKS = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 def _index(args: list[Any], position: int, default: int) -> int:
     if len(args) <= position or args[position] is None:
         return default
-    data = args[position]
-    return int(data) if is_number(data) else default
+    number = to_number(args[position])
+    if math.isnan(number):
+        return 0
+    return int(max(-LONGEST_TEXT - 1, min(number, LONGEST_TEXT + 1)))
 
 
 def _text(args: list[Any], position: int = 0) -> str:
-    return inline_text(args[position]) if len(args) > position else ""
+    return string_of(args[position]) if len(args) > position else ""
 
 
 def _slice(data: Any, args: list[Any]) -> Any:
@@ -27,8 +36,43 @@ def _substring(data: str, args: list[Any]) -> str:
     return data[min(first, second) : max(first, second)]
 
 
-def _replace(data: str, args: list[Any]) -> str:
-    return data.replace(_text(args), _text(args, 1), 1)
+def _replace(data: str, args: list[Any], times: int = 1) -> str:
+    wanted, pattern = _text(args), _text(args, 1)
+    if "$" not in pattern:
+        return data.replace(wanted, pattern, times)
+    parts: list[str] = []
+    begin, at = 0, data.find(wanted)
+    while at >= 0 and times != 0:
+        parts += (data[begin:at], _filled(pattern, data, at, at + len(wanted)))
+        begin, times = at + len(wanted), times - 1
+        at = data.find(wanted, begin if wanted else at + 1)
+    return "".join([*parts, data[begin:]])
+
+
+def _filled(pattern: str, data: str, start: int, end: int) -> str:
+    """Write out a replacement, in which `$&` and its like stand for parts of the text."""
+    meant = {"$": "$", "&": data[start:end], "`": data[:start], "'": data[end:]}
+    parts: list[str] = []
+    at = 0
+    while (sign := pattern.find("$", at)) >= 0:
+        what = pattern[sign + 1 : sign + 2]
+        known = what in meant
+        parts += (pattern[at:sign], meant[what] if known else "$")
+        at = sign + 1 + known
+    return "".join([*parts, pattern[at:]])
+
+
+def _repeat(data: str, args: list[Any]) -> str:
+    times = _index(args, 0, 0)
+    if times < 0:
+        raise ScriptError(f"Invalid count value: {string_of(args[0])}", name="RangeError")
+    _refuse_longer(len(data) * times)
+    return data * times
+
+
+def _refuse_longer(length: int) -> None:
+    if length > LONGEST_TEXT:
+        raise ScriptError("Invalid string length", name="RangeError")
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -52,17 +96,17 @@ def _split(data: str, args: list[Any]) -> list[str]:
 
 def _join(data: list[Any], args: list[Any]) -> str:
     separator = _text(args) if args else ","
-    return separator.join("" if item is None else inline_text(item) for item in data)
+    return separator.join("" if item is None else string_of(item) for item in data)
 
 
 def _sorted(data: list[Any], _: list[Any]) -> list[Any]:
-    return sorted(data, key=inline_text)
+    return sorted(data, key=lambda item: utf16_order(string_of(item)))
 
 
 TEXT: dict[str, Callable[[Any, list[Any]], Any]] = {
     "toUpperCase": lambda data, _: data.upper(),
     "toLowerCase": lambda data, _: data.lower(),
-    "trim": lambda data, _: data.strip(),
+    "trim": lambda data, _: data.strip(BLANKS),
     "includes": _includes,
     "startsWith": lambda data, args: data.startswith(_text(args)),
     "endsWith": lambda data, args: data.endswith(_text(args)),
@@ -71,8 +115,8 @@ TEXT: dict[str, Callable[[Any, list[Any]], Any]] = {
     "slice": _slice,
     "substring": _substring,
     "replace": _replace,
-    "replaceAll": lambda data, args: data.replace(_text(args), _text(args, 1)),
-    "repeat": lambda data, args: data * max(_index(args, 0, 0), 0),
+    "replaceAll": lambda data, args: _replace(data, args, -1),
+    "repeat": _repeat,
     "padStart": lambda data, args: _padding(data, args) + data,
     "padEnd": lambda data, args: data + _padding(data, args),
     "length": lambda data, _: len(data),
@@ -90,10 +134,22 @@ LIST: dict[str, Callable[[Any, list[Any]], Any]] = {
 }
 
 
+WHOLE = frozenset(("toUpperCase", "toLowerCase", "trim"))
+"""Methods that look at characters rather than at places."""
+
+
 def _padding(data: str, args: list[Any]) -> str:
     missing = _index(args, 0, 0) - len(data)
     filler = _text(args, 1) if len(args) > 1 else " "
-    return (filler * missing)[:missing] if missing > 0 and filler else ""
+    if missing <= 0 or not filler:
+        return ""
+    _refuse_longer(len(data) + missing)
+    return (filler * (missing // len(filler) + 1))[:missing]
+
+
+def _is_narrow(data: str, args: list[Any]) -> bool:
+    """Whether characters and code units are the same here."""
+    return all(text.isascii() or max(text, default="") <= "\uffff" for text in (data, *args) if isinstance(text, str))
 
 
 def call_method(data: Any, name: str, args: list[Any]) -> Any:
@@ -106,7 +162,14 @@ def call_method(data: Any, name: str, args: list[Any]) -> Any:
     method = table.get(name)
     if method is None:
         raise ScriptError(f"Cannot call .{name}() on {kind_of(data)}", "INTERPRETATION_FAILED", "MlldInterpreterError")
-    result = method(data, args)
+    if isinstance(data, str) and name not in WHOLE and not _is_narrow(data, args):
+        result = method(in_units(data), [in_units(arg) if isinstance(arg, str) else arg for arg in args])
+        if isinstance(result, str):
+            result = from_units(result)
+        elif isinstance(result, list):
+            result = [from_units(piece) for piece in result]
+    else:
+        result = method(data, args)
     return tidy_number(result) if is_number(result) else result
 
 
@@ -120,18 +183,16 @@ def read_field(data: Any, key: Any) -> Any:
     if isinstance(data, list):
         if key == "length":
             return len(data)
-        if is_number(key) or (isinstance(key, str) and key.lstrip("-").isdigit()):
+        if is_number(key) or (
+            isinstance(key, str) and key.isascii() and key.lstrip("-").isdigit() and len(key) <= LONGEST_KEY
+        ):
             at = int(key)
-            return data[at] if 0 <= at < len(data) else None
+            return data[at] if 0 <= at < len(data) and at == float(key) else None
         return None
     if data is None:
         return None
-    if isinstance(data, str):
-        if key == "length":
-            return len(data)
-        if is_number(key):
-            at = int(key)
-            return data[at] if 0 <= at < len(data) else None
+    if isinstance(data, str) and key == "length":
+        return text_length(data)
     raise _no_field(key, data)
 
 

@@ -292,7 +292,16 @@ class Parser(CompoundParser):
             raise self.error("Missing content in show directive. Expected template, variable, or path to show.", start)
         if not (char in "@<" or self.at_quote()):
             raise self.error("Invalid show syntax. Expected: show `template`, show @variable, show <path>", start)
-        return Show(self.expression(), Span(start, self.pos))
+        return Show(self._operand(), Span(start, self.pos))
+
+    def _operand(self) -> Any:
+        """Read a value where the language knows no operators, as behind `show` and `log`."""
+        start = self.pos
+        value = self.expression()
+        first = value.source if isinstance(value, Pipe) else value
+        if isinstance(first, (Binary, Ternary, Unary)):
+            raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
+        return value
 
     def _run(self, start: int) -> Run:
         if self.looking_at_word("stream"):
@@ -302,7 +311,7 @@ class Parser(CompoundParser):
             if self.looking_at_word(language):
                 return Run(self._foreign_code(language, self.pos), Span(start, self.pos))
         if self.looking_at_word("cmd") or self.looking_at_word("sh") or self.peek() == "@":
-            return Run(self.expression(), Span(start, self.pos))
+            return Run(self._operand(), Span(start, self.pos))
         raise self.error("Commands in run must be wrapped in braces or quotes")
 
     def _bare(self, start: int) -> Any:
@@ -316,7 +325,7 @@ class Parser(CompoundParser):
         raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
 
     def _log(self, start: int) -> Log:
-        return Log(self.expression(), Span(start, self.pos))
+        return Log(self._operand(), Span(start, self.pos))
 
     def _output(self, start: int) -> Output:
         if not (self.peek() in "@[{" or self.at_quote()) or self.at_line_end():
@@ -325,7 +334,7 @@ class Parser(CompoundParser):
                 "or output @variable to stdout/stderr/env.",
                 start,
             )
-        value = self.expression()
+        value = self._operand()
         self.skip_blanks()
         if not self.take_word("to"):
             return Output(value, "stdout", Template(()), "", Span(start, self.pos))
@@ -368,7 +377,7 @@ class Parser(CompoundParser):
         return Template(("".join(parts),))
 
     def _append(self, start: int) -> Output:
-        value = self.expression()
+        value = self._operand()
         self.skip_blanks()
         if not self.take_word("to"):
             raise self.error("Missing 'to' in append directive. Expected: append @value to \"file\"", start)
@@ -495,8 +504,11 @@ class Parser(CompoundParser):
 
 def parse(text: str, *, lenient: bool = False) -> Script:
     """Read a script, or fail with `ScriptParseError` or `UnsupportedConstruct` before anything runs."""
-    text = text.removeprefix("\ufeff")
-    resume, body_start = _resume_header(text)
+    resume, body_start = _resume_header(text.removeprefix("\ufeff"))
+    if text.startswith("\ufeff"):  # the real engine reads past it in front of a header only
+        if resume is None:
+            raise ScriptParseError("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
+        text = text.removeprefix("\ufeff")
     frontmatter = None
     if text.startswith("---\n", body_start):
         close = text.find("\n---", body_start + 3)

@@ -133,6 +133,16 @@ class Scanner:
 
     # -- failing
 
+    def is_mentioned(self, name: str) -> bool:
+        """Say whether a name stands anywhere but as a pipeline's stage, so that the script itself may define it."""
+        at = self.text.find("@" + name)
+        while at >= 0:
+            behind = self.text[at + len(name) + 1 : at + len(name) + 2]
+            if behind not in WORD and not self.text[:at].rstrip(BLANKS).endswith("|"):
+                return True
+            at = self.text.find("@" + name, at + 1)
+        return False
+
     def line(self, offset: int | None = None) -> int:
         """Give the number of the line."""
         return self.text.count("\n", 0, self.pos if offset is None else offset) + 1

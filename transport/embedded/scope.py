@@ -47,6 +47,10 @@ class Scope:
             scope = scope.outer
         return None
 
+    def own_names(self) -> list[str]:
+        """List the names declared here."""
+        return list(self._lines)
+
     def define(self, name: str, value: Value) -> None:
         """Set a name here, whether it was set before or not."""
         self._values[name] = value

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from mlld_sdk.transport.embedded.errors import Bail as BailError
-from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.errors import ScriptError, ScriptParseError, UnsupportedConstruct
 from mlld_sdk.transport.embedded.execution import capability
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
 from mlld_sdk.transport.embedded.loops import Loops, ReturnSignal, RoundSignal
@@ -46,7 +46,7 @@ from mlld_sdk.transport.embedded.syntax import (
     root_of,
 )
 from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
-from mlld_sdk.transport.javascript import json_text
+from mlld_sdk.transport.javascript import json_text, number_text
 
 
 class Interpreter(Loops):
@@ -166,25 +166,35 @@ class Interpreter(Loops):
             scope.declare(node.alias, Value(source, origin), place, here)
             return NOTHING
         for name, alias in node.names:
-            if name not in source and not node.source.startswith("@"):
+            if name not in source and not self._is_data(node.source):
                 raise ScriptError(
                     f"Import '{name}' not found in module '{node.source}'", "IMPORT_EXPORT_MISSING", "MlldImportError"
                 )
             scope.declare(alias, Value(source.get(name), origin), place, here)
         return NOTHING
 
+    def _is_data(self, source: str) -> bool:
+        """Whether values were sent along under this name, and no script text; what is not among them is nothing."""
+        if source == "@payload":
+            return isinstance(self.run.job.payload, dict)
+        return source == "@state" or isinstance(self.run.job.modules.get(source), dict)
+
     def _import_source(self, node: Import) -> tuple[dict[str, Any], Origin]:
         if node.source in ("@payload", "@state"):
             value = self.lookup(node.source[1:], Scope())
+            if value is not None and isinstance(value.data, str):
+                return self._run_module(value.data, node.source), merge(self._dynamic(node.source), value.origin)
             if value is None or not isinstance(value.data, dict):
                 raise ScriptError(f"No resolver found for: {node.source}", "E_NO_RESOLVER", "MlldResolutionError")
+            _refuse_exponents(value.data, node.source)
             return value.data, merge(self._dynamic(node.source), value.origin)
         module = self.run.job.modules.get(node.source)
         if isinstance(module, dict):
+            _refuse_exponents(module, node.source)
             return module, self._dynamic(node.source)
         if isinstance(module, str):
-            return self._run_module(module), self._dynamic(node.source)
-        return self._run_module(self._module_text(node.source)), UNKNOWN
+            return self._run_module(module, node.source), self._dynamic(node.source)
+        return self._run_module(self._module_text(node.source), node.source), UNKNOWN
 
     def _dynamic(self, name: str) -> Origin:
         """Say where values come from that the host sent along."""
@@ -203,18 +213,20 @@ class Interpreter(Loops):
         except OSError as error:
             raise ScriptError(f"Import error: File not found: {source}") from error
 
-    def _run_module(self, text: str) -> dict[str, Any]:
-        """Give what a module exports; only its definitions are run."""
+    def _run_module(self, text: str, source: str) -> dict[str, Any]:
+        """Give what a module exports, or all it defines if it says nothing about that; only definitions are run."""
         from mlld_sdk.transport.embedded.parser import parse
 
-        module = parse(text)
+        try:
+            module = parse(text)
+        except ScriptParseError as error:
+            raise ScriptError(f"Syntax error in imported file '{source}': {error.message}") from error
         scope = Scope()
-        names: list[str] = []
+        exports = [statement for statement in module.statements if isinstance(statement, Export)]
         for statement in module.statements:
             if isinstance(statement, (Var, Exe, Import)):
                 self.execute(statement, scope)
-            elif isinstance(statement, Export):
-                names += statement.names
+        names = [name for statement in exports for name in statement.names] if exports else scope.own_names()
         found = {name: scope.find(name) for name in names}
         return {name: value.data for name, value in found.items() if value is not None}
 
@@ -479,3 +491,11 @@ def _write_file(path: str, text: str, mode: str) -> None:
             "OUTPUT_GENERATION_FAILED",
             "MlldOutputError",
         ) from error
+
+
+def _refuse_exponents(data: Any, source: str) -> None:
+    """Refuse numbers the real engine cannot import: it writes the values as script text, which has no exponents."""
+    if is_number(data) and "e" in number_text(data):
+        raise ScriptError(f"Syntax error in imported file '{source}' at line 1: {number_text(data)}")
+    for item in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        _refuse_exponents(item, source)

@@ -138,7 +138,7 @@ class TemplateParser(Scanner):
             self.pos += 2
             return Hole(value, raw, default=self.quoted())
         if self.peek() == "?" and quoting is not None:
-            if quoting.name != "string" and self.peek(1) == "`":
+            if quoting.name != "string" and self.peek(1) == "`" and self._snippet_follows():
                 self.pos += 2
                 return Hole(value, raw, when=_as_template(self._holed(BACKTICK, self.pos - 1)))
             if quoting.name == "string" and self.peek(1) == '"' and self._fragment_follows():
@@ -147,6 +147,11 @@ class TemplateParser(Scanner):
             self.pos += 1
             return Hole(value, raw, omit=True)
         return Hole(value, raw)
+
+    def _snippet_follows(self) -> bool:
+        """Say whether the backtick behind `@x?` opens a snippet, which has one line, instead of closing the text."""
+        closing = self.text.find("`", self.pos + 2)
+        return closing >= 0 and "\n" not in self.text[self.pos : closing]
 
     def _fragment_follows(self) -> bool:
         """Say whether the quote behind `@x?` opens a fragment instead of closing the text."""

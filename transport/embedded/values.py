@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin
-from mlld_sdk.transport.javascript import json_text, number_text, property_order
+from mlld_sdk.transport.javascript import json_text, number_text, property_order, text_length
 
 
 class Value(NamedTuple):
@@ -50,6 +50,13 @@ def inline_text(data: Any) -> str:
     return json_text(data) if isinstance(data, (list, dict)) else scalar_text(data)
 
 
+def string_of(data: Any) -> str:
+    """Turn a value into text as JavaScript's own functions do, which know nothing of JSON."""
+    if isinstance(data, list):
+        return ",".join("" if item is None else string_of(item) for item in data)
+    return "[object Object]" if isinstance(data, dict) else scalar_text(data)
+
+
 def text_of(value: Value) -> str:
     """Print a value inside a text."""
     return inline_text(value.data) if value.text is None else value.text
@@ -65,7 +72,7 @@ def page_text(data: Any) -> str:
 def pretty_json(data: Any) -> str:
     """Write JSON as `show` does: one line for what is short and flat, two blanks of indent for the rest."""
     compact = json_text(data)
-    if len(compact) <= 60 and not _has_structure(data):
+    if text_length(compact) <= 60 and not _has_structure(data):
         return compact
     if isinstance(data, dict) and len(data) == 1:
         (key,) = data
