@@ -9,6 +9,7 @@ from typing import Any
 from mlld_sdk import Agent, Job, Runtime, child, one_for_one
 
 FLOWS = Path(__file__).with_name("flows")
+FOUND = FLOWS / ".mlld" / "found.log"  # beside the cache of finished calls
 QUESTIONS = ["risk", "cost", "growth"]
 
 
@@ -34,13 +35,17 @@ class Analyst(Agent):
 
 def main() -> None:
     """Collect, then analyse side by side."""
-    tree = one_for_one(child(Collector), *(child(Analyst, name=question) for question in QUESTIONS))
+    FOUND.parent.mkdir(exist_ok=True)
+    FOUND.unlink(missing_ok=True)
+    environ = {"FOUND": str(FOUND)}  # commands run at the root of the project, so the script is told the whole path
+    analysts = [child(Analyst, name=question, environ=environ) for question in QUESTIONS]
+    tree = one_for_one(child(Collector, environ=environ), *analysts)
     with Runtime(tree) as runtime:
         runtime.agent("collector").run().result(timeout=60)
         runs = [runtime.agent(question).run({"question": question}) for question in QUESTIONS]
         for run in runs:
             print(run.result(timeout=60))
-    found = (FLOWS / "found.log").read_text(encoding="utf-8").splitlines()
+    found = FOUND.read_text(encoding="utf-8").splitlines() if FOUND.exists() else []  # a second start makes none
     print(f"{len(found)} expensive calls for {len(runs)} analyses")
 
 

@@ -23,6 +23,7 @@ def folder(tmp_path: Path) -> Path:
     shutil.copytree(
         ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns(".*", "__pycache__", "*.log")
     )
+    (tmp_path / ".git").mkdir()  # as in a checkout, where commands of scripts run at the root of the project
     return tmp_path
 
 
