@@ -3,16 +3,18 @@
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar, TypeVar, Unpack
 
 from mlld_sdk.actors.errors import ActorDead
-from mlld_sdk.actors.exits import crash
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.engine_owner import AskStatus, Configure, Drain, EngineFailed, OwnerStatus
+from mlld_sdk.aio import AsyncExecuteHandle, AsyncProcessHandle
+from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerStatus
 from mlld_sdk.errors import InfrastructureError
-from mlld_sdk.port import ENGINE_FAILURES, Port
+from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
+from mlld_sdk.port import ENGINE_FAILURES
+from mlld_sdk.port_async import AsyncPort, OnEnd
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
@@ -21,6 +23,7 @@ from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Handle[Any])
 
 ANSWER_TIMEOUT = 5.0
 """Seconds an agent may take to say how it is; its mailbox never waits for a script."""
@@ -86,9 +89,42 @@ class Named:
         """Run script text as `execute` runs a file, and return its output."""
         return self._use(lambda port: port.output(script, file_path, payload, options))
 
+    def execute_async(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteHandle:
+        """Begin what `execute` does and return its handle at once: to watch, steer, cancel or await.
+
+        Its errors are those of `execute`; what keeps it from being begun at all is raised here.
+        """
+        where, (port, guard) = os.fspath(filepath), self._way()
+        if guard is None:
+            return port.begin_execute(ExecuteHandle, where, payload, options)
+        return self._guarded(guard, lambda then: port.begin_execute(ExecuteHandle, where, payload, options, then))
+
+    def process_async(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> ProcessHandle:
+        """Begin what `process` does and return its handle at once."""
+        where, (port, guard) = None if file_path is None else os.fspath(file_path), self._way()
+        if guard is None:
+            return port.begin_process(ProcessHandle, script, where, payload, options)
+        return self._guarded(
+            guard, lambda then: port.begin_process(ProcessHandle, script, where, payload, options, then)
+        )
+
     def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
         """Look at a script without running it."""
         return self._use(lambda port: port.analyze(filepath, timeout))
+
+    @property
+    def aio(self) -> "AsyncRequests":
+        """The same for asyncio: nothing blocks the loop, and no thread waits."""
+        return AsyncRequests(self)
 
     def status(self) -> OwnerStatus:
         """Say what it is doing; answers while scripts run."""
@@ -112,6 +148,11 @@ class Named:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self._ask(Drain(), seconds)
 
+    def looks_at_files(self, options: RunOptions) -> bool:
+        """Whether beginning a request with these options may wait for the disk."""
+        port = self._services.ports.get(self.name)
+        return port is not None and port.looks_at_files(options)
+
     def _ask(self, message: Any, timeout: float = ANSWER_TIMEOUT) -> Any:
         ref = self.ref
         if ref is None:
@@ -121,19 +162,36 @@ class Named:
         except ActorDead:
             raise AgentUnavailable(self.name) from None
 
-    def _use(self, request: Callable[[Port], T]) -> T:
-        guard = self._services.breaker(self.name)
-        ref, port = self.ref, self._services.ports.get(self.name)
-        if ref is None or port is None:
-            raise self._nobody(guard)
-        with nullcontext() if guard is None else guard.acquire() as permit:
+    def _use(self, request: Callable[[AsyncPort], T]) -> T:
+        port, guard = self._way()
+        if guard is None:
+            return request(port)
+        with guard.acquire() as permit:
             try:
                 return request(port)
-            except ENGINE_FAILURES as error:
-                if permit is not None and self.ends_with_its_engine:
+            except ENGINE_FAILURES:
+                if self.ends_with_its_engine:
                     permit.withdraw()
-                ref.cast(EngineFailed(crash(error)))
                 raise
+
+    def _guarded(self, guard: Breaker, request: Callable[[OnEnd], H]) -> H:
+        """Begin a request if the breaker lets it through, and tell the breaker how it ended."""
+        permit = guard.acquire()
+
+        def over(error: BaseException | None) -> None:
+            if self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES):
+                permit.withdraw()
+            else:
+                permit.settle(error)
+
+        return request(over)
+
+    def _way(self) -> tuple[AsyncPort, Breaker | None]:
+        """Find the way to the engines, and the breaker in front of it."""
+        found, port = self._services.guarded(self.name), self._services.ports.get(self.name)
+        if found is None or port is None:
+            raise self._nobody(self._services.breaker(self.name))
+        return port, found[1]
 
     def _nobody(self, guard: Breaker | None) -> InfrastructureError:
         view = None if guard is None else guard.view()
@@ -179,25 +237,21 @@ class AgentHandle(Named):
 
     @property
     def aio(self) -> "AsyncAgentHandle":
-        """The same for asyncio: nothing blocks the loop."""
+        """The same for asyncio: nothing blocks the loop, and no thread waits for an engine."""
         return AsyncAgentHandle(self)
 
 
-class AsyncAgentHandle:
-    """An agent by its name, for asyncio. Blocking parts happen on other threads."""
+class AsyncRequests:
+    """An agent or a pool by its name, for asyncio. A task that is cancelled cancels its request."""
 
-    def __init__(self, handle: AgentHandle) -> None:
+    def __init__(self, handle: Named) -> None:
         self._handle = handle
-
-    async def run(self, payload: Any = None, **options: Any) -> RunHandle:
-        """Give the agent a run; see `AgentHandle.run`. Await the handle for the result."""
-        return await asyncio.to_thread(lambda: self._handle.run(payload, **options))
 
     async def execute(
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Run a script file once; see `AgentHandle.execute`."""
-        return await asyncio.to_thread(lambda: self._handle.execute(filepath, payload, **options))
+        return await (await self.execute_async(filepath, payload, **options))
 
     async def process(
         self,
@@ -208,14 +262,45 @@ class AsyncAgentHandle:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text once; see `AgentHandle.process`."""
-        return await asyncio.to_thread(
-            lambda: self._handle.process(script, file_path=file_path, payload=payload, **options)
-        )
+        return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
+
+    async def execute_async(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> AsyncExecuteHandle:
+        """Begin to run a script file and return its handle."""
+        begin = partial(self._handle.execute_async, filepath, payload, **options)
+        return AsyncExecuteHandle(await self._begun(begin, options))
+
+    async def process_async(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncProcessHandle:
+        """Begin to run script text and return its handle."""
+        begin = partial(self._handle.process_async, script, file_path=file_path, payload=payload, **options)
+        return AsyncProcessHandle(await self._begun(begin, options))
 
     async def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
         """Look at a script without running it."""
-        return await asyncio.to_thread(lambda: self._handle.analyze(filepath, timeout=timeout))
+        return await asyncio.to_thread(self._handle.analyze, filepath, timeout=timeout)
 
     async def status(self) -> OwnerStatus:
         """Say what it is doing."""
         return await asyncio.to_thread(self._handle.status)
+
+    async def _begun(self, begin: Callable[[], T], options: RunOptions) -> T:
+        """Begin here, unless files are looked at first."""
+        return await asyncio.to_thread(begin) if self._handle.looks_at_files(options) else begin()
+
+
+class AsyncAgentHandle(AsyncRequests):
+    """An agent by its name, for asyncio."""
+
+    _handle: AgentHandle
+
+    async def run(self, payload: Any = None, **options: Any) -> RunHandle:
+        """Give the agent a run; see `AgentHandle.run`. Await the handle for the result."""
+        return await asyncio.to_thread(lambda: self._handle.run(payload, **options))

@@ -60,6 +60,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         """How many engines may work at once, and how many more while all of those are busy."""
         return 1, 0
 
+    @property
+    def shares(self) -> bool:
+        """Whether requests use one engine at once."""
+        return False
+
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """Say the options with changes that can be taken without dropping engines.
 
@@ -140,19 +145,27 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
     Attributes:
         script: What `run` executes when the class does not define one.
         engines: How many engines it may use at once, for parallel branches and for requests beside runs.
+        isolation: `exclusive`: each request has an engine to itself. `shared`: requests share one, many at once, and
+            what ends the engine ends all of them. Steps of runs always have an engine to themselves.
         concurrency: How many runs it works on at once.
         step_attempts: How often a step that may be repeated is begun in all, before its run is parked.
     """
 
     script: str | None = None
     engines: int = 1
+    isolation: Literal["exclusive", "shared"] = "exclusive"
     concurrency: int = 1
     step_attempts: int = 5
 
     @property
     def berths(self) -> tuple[int, int]:
-        """How many engines may work at once; an agent has no overflow."""
-        return self.engines, 0
+        """How many engines may work at once; one more for when a shared one only finishes what it has."""
+        return self.engines, 1 if self.shares else 0
+
+    @property
+    def shares(self) -> bool:
+        """Whether requests use one engine at once."""
+        return self.isolation == "shared"
 
     def _check(self) -> None:
         super()._check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from mlld_sdk import results
 from mlld_sdk.errors import InfrastructureError
 from mlld_sdk.run_log import History
+from mlld_sdk.telemetry.spans import Span
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import Reply
 from mlld_sdk.types import ExecuteResult
@@ -82,6 +84,22 @@ def result_of(reply: Reply, history: History, *, may_be_cut: bool, strict: bool)
         if strict and result.truncated:
             raise TruncatedResult(result.truncations, result)
     return result
+
+
+def sizes(reply: Reply) -> dict[str, int]:
+    """Say how much a run gave."""
+    payload = reply.payload
+    if not isinstance(payload, dict):
+        return {}
+    return {"output_size": len(payload.get("output") or ""), "state_write_count": len(payload.get("stateWrites") or ())}
+
+
+def end_span(span: Span, call: Future[Reply], error: BaseException | None) -> None:
+    """End the span of a run that is over."""
+    if error is not None:
+        span.fail(error)
+    elif span.is_told:
+        span.stop(**sizes(call.result()))
 
 
 def mapping(payload: Any, method: str) -> dict[str, Any]:

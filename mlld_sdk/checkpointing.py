@@ -12,7 +12,7 @@ from mlld_sdk.checkpoints import CacheNotFound, Checkpoints
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Event
 
-PARAMETERS = ("checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName")
+PARAMETERS = frozenset({"checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName"})
 SERVE = "resume: auto\n"
 
 
@@ -65,7 +65,7 @@ def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path
         NoLiveCheckpoint: The live engine has no means for what is asked.
         CacheNotFound: There is nothing to fork from, or no checkpoint of that name.
     """
-    if kind != "live" or not any(name in params for name in PARAMETERS):
+    if kind != "live" or PARAMETERS.isdisjoint(params):
         return method, params
     asked = {name: params[name] for name in PARAMETERS if name in params}
     plain = {name: value for name, value in params.items() if name not in PARAMETERS}

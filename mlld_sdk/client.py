@@ -7,7 +7,6 @@ r"""The mlld client: run scripts and files, watch them, analyse and sign, on eng
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import re
 import weakref
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 from mlld_sdk import analysis
-from mlld_sdk.answers import mapping, output_of, result_of, wrong_answer
+from mlld_sdk.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.bay import BayStatus
 from mlld_sdk.checkpointing import for_engine
 from mlld_sdk.engine_choice import EngineKind, chosen, command_for, refuse_what_does_not_fit
@@ -355,16 +354,20 @@ class Client:
             with span.handing_over():
                 sent_as, params = self._on_the_wire(method, params, events="all")
                 call = self._submit(sent_as, params, timeout, log.push)
-            call.add_done_callback(lambda done: _end_span(span, done))
+            if span.is_told:
+                call.when_over(lambda done: end_span(span, done, done.exception()))
+            else:
+                call.when_failed(span.fail)
         log.follow(call, method)
-        return kind(self, call, log, patience=timeout, strict=options.get("strict", self.strict))
+        return kind(call, log, patience=timeout, cuts=self.cuts, strict=options.get("strict", self.strict))
 
     def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
         if self._sink is discard:
             return self._run_unseen(method, params, timeout, on_events)
         with self._span(method, params) as span:
             reply = self._run_unseen(method, params, timeout, on_events)
-            span.note(**_sizes(reply))
+            if span.is_told:
+                span.note(**sizes(reply))
         return reply
 
     def _run_unseen(
@@ -408,22 +411,6 @@ class Client:
 
     def _request(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
         return self._shared.call(method, params, timeout, None).payload
-
-
-def _sizes(reply: Reply) -> dict[str, int]:
-    """Say how much a run gave."""
-    payload = reply.payload
-    if not isinstance(payload, dict):
-        return {}
-    return {"output_size": len(payload.get("output") or ""), "state_write_count": len(payload.get("stateWrites") or ())}
-
-
-def _end_span(span: Span, call: concurrent.futures.Future[Reply]) -> None:
-    error = call.exception()
-    if error is None:
-        span.stop(**_sizes(call.result()))
-    else:
-        span.fail(error)
 
 
 def _stop_servers(call: Call) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError
 
 MEMORY_LOOK = 0.5
 """Seconds between two looks at the free memory, while somebody waits for memory."""
@@ -40,11 +40,11 @@ class Patience:
     """
 
     def __init__(self) -> None:
-        self.over: BaseException | None = None
+        self.over: MlldError | None = None
         self._lock = threading.Lock()
         self._signals: set[Signal] = set()
 
-    def end(self, why: BaseException) -> None:
+    def end(self, why: MlldError) -> None:
         """Wake all who wait."""
         with self._lock:
             self.over = self.over or why

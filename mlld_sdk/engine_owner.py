@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.exits import Crash, Reason
+from mlld_sdk.actors.exits import Crash, Reason, crash
 from mlld_sdk.agent_options import EngineOptions
 from mlld_sdk.bay import BayStatus, EngineBay
 from mlld_sdk.errors import ConfigurationError, InfrastructureError
-from mlld_sdk.port import Port
+from mlld_sdk.port_async import AsyncPort, SharedPort
 from mlld_sdk.services import Services
 from mlld_sdk.transport.engine import Engine
 
@@ -85,11 +85,13 @@ class EngineOwner(Actor):
         """Find the engines' program and take over the bay of this name."""
         self.services = Services.of(self.system)
         self.name = self.actor_ref.path
+        me = self.actor_ref
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
         self.bay = self.services.bay(self.name, self._make_bay, made_of)
         self.bay.idle_after = self.options.hibernate_after
-        self.port = self.new_port()
+        self.port = self.new_port(shared=self.options.shares)
+        self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
         self.services.ports[self.name] = self.port
         self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))
         if self.options.eager:
@@ -118,9 +120,14 @@ class EngineOwner(Actor):
         engines = self.bay.status()
         return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
 
-    def new_port(self) -> Port:
-        """Make a way to the engines that can be stopped for itself."""
-        return Port(
+    def new_port(self, *, shared: bool = False) -> AsyncPort:
+        """Make a way to the engines that can be stopped for itself.
+
+        Args:
+            shared: Its requests use one engine at once.
+        """
+        kind = SharedPort if shared else AsyncPort
+        return kind(
             self.bay,
             name=self.name,
             kind=self._command.label,

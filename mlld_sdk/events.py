@@ -31,3 +31,12 @@ Sink = Callable[[Event], None]
 
 def discard(event: Event) -> None:
     """Be the sink of a layer that nobody listens to."""
+
+
+def is_listened(sink: Sink) -> bool:
+    """Whether every single request is to be told, and not only those that fail.
+
+    A sink says in an attribute `listened` that nobody would hear of it: requests may be so many that telling costs more
+    than making them.
+    """
+    return getattr(sink, "listened", True)

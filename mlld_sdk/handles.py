@@ -32,7 +32,6 @@ from mlld_sdk.types import ExecuteResult, FileVerifyResult, HandleEvent
 if TYPE_CHECKING:
     import asyncio
 
-    from mlld_sdk.client import Client
     from mlld_sdk.transport.call import Call
     from mlld_sdk.transport.wire import Reply
 
@@ -67,11 +66,11 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     # waited for, and the call below can do that by itself.
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
 
-    def __init__(self, client: Client, call: Call | QueuedCall, log: RunLog, *, patience: float | None, strict: bool):
-        self._client = client
+    def __init__(self, call: Call | QueuedCall, log: RunLog, *, patience: float | None, cuts: bool, strict: bool):
         self._call = call
         self._log = log
         self._patience = patience
+        self._cuts = cuts
         self._strict = strict
 
     def __getattr__(self, name: str) -> Any:
@@ -271,7 +270,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         raise NotImplementedError
 
     def _full_result(self, reply: Reply) -> ExecuteResult:
-        return result_of(reply, self._log, may_be_cut=self._client.cuts, strict=self._strict)
+        return result_of(reply, self._log, may_be_cut=self._cuts, strict=self._strict)
 
     def _reader(self) -> tuple[EventStream, threading.Lock]:
         with _reviving:
@@ -342,7 +341,7 @@ class ProcessHandle(Handle[str]):
         return self._full_result(self._call.result(seconds(timeout)))
 
     def _made_of(self, reply: Reply) -> str:
-        return output_of(reply, may_be_cut=self._client.cuts, strict=self._strict)
+        return output_of(reply, may_be_cut=self._cuts, strict=self._strict)
 
 
 class ExecuteHandle(Handle[ExecuteResult]):

@@ -179,6 +179,10 @@ class Errand(Generic[E]):
         self.set()
         return True
 
+    def refusal(self, waited: float) -> InfrastructureError:
+        """Say what it waits for in vain."""
+        return self._order.refusal(waited)
+
     def _take_then(self) -> "Callable[[Lease[E] | BaseException], object] | None":
         with self._ending:
             then, self._then = self._then, None

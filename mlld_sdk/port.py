@@ -6,6 +6,7 @@ nobody else's failure reaches this request and this request's failure reaches no
 
 import contextlib
 import copy
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from mlld_sdk.bay import Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.engine_budget import EngineBudgetExhausted, Patience
 from mlld_sdk.env import Env
-from mlld_sdk.errors import InfrastructureError, TaskError
+from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.requests import RunOptions, execute_params, process_params, seconds
 from mlld_sdk.run_log import History
@@ -36,21 +37,21 @@ ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborte
 """What is the engine's fault, and not the deadline's, the queue's or the caller's."""
 
 
-class Lender(Protocol):
-    """Where a port gets its engines."""
-
-    def lease(self, timeout: float, patience: Patience) -> "Held":
-        """Hold an engine exclusively, or raise within `timeout` seconds and before `patience` is over."""
-        ...
-
-
 class Held(Protocol):
-    """An engine held exclusively."""
+    """The use of an engine."""
 
     engine: Engine
 
     def give_back(self, *, broken: bool = False) -> None:
         """Return it; `broken` if its state is unknown."""
+        ...
+
+
+class Lender(Protocol):
+    """Where a port gets its engines."""
+
+    def lease(self, timeout: float, patience: Patience) -> Held:
+        """Lend an engine, or raise within `timeout` seconds and before `patience` is over."""
         ...
 
 
@@ -90,6 +91,7 @@ class Port:
 
     Attributes:
         failures: How many engines have failed in a row, with no request answered in between.
+        on_engine_failure: Told of each, on whatever thread learns of it; must not block.
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class Port:
         self._caching: RunOptions = caching or {}
         self._env = env or Env()
         self._sink = sink
+        self._reaps = kind != "embedded"
         self._leases: set[Held] = set()
         self.failures = 0
+        self.on_engine_failure: Callable[[InfrastructureError], object] | None = None
         self._lock = threading.Lock()
         self._patience = Patience()
 
@@ -169,16 +173,16 @@ class Port:
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
         port = copy.copy(self)
-        port.bay = OneEngine(lease)
+        port.bay, port.on_engine_failure = OneEngine(lease), None
         return port
 
-    def stop(self, why: BaseException) -> None:
+    def stop(self, why: MlldError) -> None:
         """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
         self._patience.end(why)
         with self._lock:
             leases = list(self._leases)
         for lease in leases:
-            lease.engine.kill()
+            lease.engine.kill(functools.partial(copy.copy, why))
 
     def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
         history, asked = History(), method
@@ -223,30 +227,39 @@ class Port:
 
     @contextlib.contextmanager
     def _engine(self, timeout: float | None) -> Iterator[Engine]:
-        """Hold an engine. A failing script leaves a well-behaved engine usable; anything else breaks it."""
-        lease = self._lease(threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-        broken = False
+        """Hold an engine, and tell afterwards what became of it."""
+        held = self._lease(threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         try:
             self._refuse_if_stopped()
-            broken = True
-            yield lease.engine
-            broken, self.failures = False, 0
-        except TaskError:
-            # The live engine may still run branches of the script that failed; the others end them.
-            broken, self.failures = self.kind == "live", 0
+        except BaseException:
+            self._give_back(held, broken=False)
             raise
-        except InfrastructureError as error:
-            self._refuse_if_stopped()
+        try:
+            yield held.engine
+        except BaseException as error:
+            self._over(held, error)
+            if isinstance(error, InfrastructureError):
+                self._refuse_if_stopped()
+            raise
+        self._over(held, None)
+
+    def _over(self, held: Held, error: BaseException | None) -> None:
+        """Give an engine back after a request: usable, if it answered or a script failed on a well-behaved one."""
+        if error is None or isinstance(error, TaskError):
+            self.failures = 0
+        elif isinstance(error, InfrastructureError) and self._patience.over is None:
             self._count(error)
-            raise
+        # The live engine may still run branches of the script that failed; the others end them.
+        self._give_back(held, error is not None and (self.kind == "live" or not isinstance(error, TaskError)))
+
+    def _give_back(self, held: Held, broken: bool) -> None:
+        with self._lock:
+            self._leases.discard(held)
+        try:
+            if self._reaps and not broken:
+                held.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
         finally:
-            with self._lock:
-                self._leases.discard(lease)
-            try:
-                if not broken and self.kind != "embedded":
-                    lease.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
-            finally:
-                lease.give_back(broken=broken)
+            held.give_back(broken=broken)
 
     def _lease(self, timeout: float) -> Held:
         self._refuse_if_stopped()
@@ -270,3 +283,5 @@ class Port:
         if isinstance(error, ENGINE_FAILURES):
             with self._lock:
                 self.failures += 1
+            if self.on_engine_failure is not None:
+                self.on_engine_failure(error)

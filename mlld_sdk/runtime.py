@@ -119,7 +119,7 @@ class Runtime:
         self.env = env or Env()
         self.bus = Bus(self.env)
         self.history = History()
-        self.bus.attach_inline("history", self.history)
+        self.bus.attach_inline("history", self.history, aside=True)
         self._spec = tree
         self._store = None if store is None else Path(store)
         self._durability: Durability = durability
@@ -166,7 +166,7 @@ class Runtime:
             system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
             self.history.remember(journal)
             self.bus.attach("history-keeper", self.history.keeper(journal), events=FAILURES)
-            services = Services(system, journal, self._budget, self.env, self.bus.emit, self._state_dir())
+            services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir())
             services.publish()
             self._journal, self._system, self._services = journal, system, services
             try:

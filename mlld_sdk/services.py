@@ -19,7 +19,7 @@ from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Sink
 from mlld_sdk.journal import Journal
-from mlld_sdk.port import Port
+from mlld_sdk.port_async import AsyncPort
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
@@ -57,7 +57,7 @@ class Services:
     env: Env
     sink: Sink
     state_dir: Path
-    ports: dict[str, Port] = field(default_factory=dict)
+    ports: dict[str, AsyncPort] = field(default_factory=dict)
     tree: Tree | None = None
     _bays: dict[str, EngineBay[Engine]] = field(default_factory=dict)
     _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
@@ -134,6 +134,15 @@ class Services:
             return None
         try:
             return self.tree.ref(name)
+        except (ChildNotFound, ChildUnavailable):
+            return None
+
+    def guarded(self, name: str) -> tuple[ActorRef[Any], Breaker | None] | None:
+        """Find who fills a place in the tree now, if anybody does, and the circuit breaker in front of it."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.guarded(name)
         except (ChildNotFound, ChildUnavailable):
             return None
 

@@ -55,6 +55,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     _lazy_condition: threading.Condition | None = None
     _lazy_waiters: list[Any] | None = None
     _callbacks: list[Callable[[Any], object]] | None = None
+    _mourner: Callable[[BaseException], object] | None = None
     _sleepers: list[Any] | None = None
     # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
     _attended = False
@@ -131,6 +132,21 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         if self._done:
             self._run_callbacks()
 
+    def when_failed(self, fn: Callable[[BaseException], object]) -> None:
+        """Call the function with the error if this fails, at once if it has: like `when_over`, at no cost otherwise."""
+        before = self._mourner
+        self._mourner = fn if before is None else lambda error: (before(error), fn(error))
+        if self._done:
+            self._mourn()
+
+    def _mourn(self) -> None:
+        mourner, self._mourner = self._mourner, None
+        if mourner is not None and self._exception is not None:
+            try:
+                mourner(self._exception)
+            except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
+                self._callback_failed(error)
+
     def _wait(self, timeout: float | timedelta | None) -> None:
         lock = allocate_lock()
         lock.acquire()
@@ -157,6 +173,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             self._exception = error
         self._result = result
         self._done = True
+        if error is not None and self._mourner is not None:
+            self._mourn()
         if self._attended:
             self._wake(error)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Sink, discard
+from mlld_sdk.events import Sink, discard, is_listened
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.events import CallbackFailed, EnginePolluted, RequestFinished
@@ -140,7 +140,7 @@ class Reading:
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
         signalled = self._ending is not None and self._ending != "died"
         # Nobody is to be told, nothing is at an end: most answers only go into their future.
-        quiet = not (self._observed or self._retired or signalled)
+        quiet = not (self._retired or signalled or (self._observed and is_listened(self._sink)))
         batches: dict[Call, list[EngineEvent]] = {}
         seen = 0
         last_id: Any = None
@@ -249,7 +249,7 @@ class Reading:
         call._finish(reply, error)
         if self._leading is call and self._reader != threading.get_ident() and self._seat is not None:
             self._seat.ring()
-        if self._observed:
+        if self._observed and (error is not None or is_listened(self._sink)):
             self._sink(
                 RequestFinished(
                     at=self._env.wall(),

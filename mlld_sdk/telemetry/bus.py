@@ -16,7 +16,7 @@ from typing import Any
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.events import Event, Sink, name_of
-from mlld_sdk.telemetry.spans import Span
+from mlld_sdk.telemetry.spans import REQUESTS, Span
 
 BACKLOG = 10_000
 """Events kept for a handler that does not keep up; beyond it the oldest are dropped and counted."""
@@ -70,6 +70,7 @@ class _Handler:
         self._wake.acquire()
         self._idle = False
         self._closed = False
+        self.wants_requests = names is None or bool(names & REQUESTS)
         self.offer = self._make_offer(names, backlog)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
         self._thread.start()
@@ -141,15 +142,20 @@ class _Handler:
 class Bus:
     """Takes every event once and hands it to each attached handler.
 
-    Handlers run on threads of their own, in the order events were emitted. `emit` is a `Sink`: it never blocks and
-    never raises.
+    Handlers run on threads of their own, in the order events were emitted. The bus is a `Sink`, and so is its `emit`:
+    it never blocks and never raises.
+
+    Attributes:
+        listened: Whether anybody wants to hear of every request to an engine. If not, only those that fail are told.
     """
 
     def __init__(self, env: Env | None = None) -> None:
         self.env = env or Env()
+        self.listened = False
         self._lock = threading.Lock()
         self._handlers: tuple[_Handler, ...] = ()
         self._inline: tuple[tuple[str, Sink], ...] = ()
+        self._aside: set[str] = set()
         self._offers: tuple[Sink, ...] = ()
 
     def emit(self, event: Event) -> None:
@@ -183,17 +189,24 @@ class Bus:
         names = None if events is None else frozenset(_event_name(event) for event in events) | {"telemetry.lagged"}
         with self._lock:
             self._refuse_if_taken(key)
-            self._keep((*self._handlers, _Handler(self, key, handler, names, backlog)))
+            self._keep((*self._handlers, _Handler(self, key, handler, names, backlog)), self._inline)
 
-    def attach_inline(self, key: str, handler: Sink) -> None:
+    def attach_inline(self, key: str, handler: Sink, *, aside: bool = False) -> None:
         """Call `handler` in the thread that emits: for views that only count or keep, and never wait.
+
+        Args:
+            key: Names the handler.
+            handler: Called with one event at a time, from many threads.
+            aside: It takes what there is, but is no reason to tell of every request (`listened`).
 
         Raises:
             AlreadyAttached: If `key` is taken.
         """
         with self._lock:
             self._refuse_if_taken(key)
-            self._inline += ((key, handler),)
+            if aside:
+                self._aside.add(key)
+            self._keep(self._handlers, (*self._inline, (key, handler)))
 
     def span(self, name: str, **fields: Any) -> Span:
         """Begin a span: `span.started` now, and `span.stopped` or `span.failed` when the block ends (TEL-4).
@@ -221,8 +234,10 @@ class Bus:
         with self._lock:
             handler = next((each for each in self._handlers if each.key == key), None)
             inline = any(each == key for each, _ in self._inline)
-            self._keep(tuple(each for each in self._handlers if each is not handler))
-            self._inline = tuple(each for each in self._inline if each[0] != key)
+            self._keep(
+                tuple(each for each in self._handlers if each is not handler),
+                tuple(each for each in self._inline if each[0] != key),
+            )
         if handler is not None:
             handler.close(timeout)
         return inline or handler is not None
@@ -247,9 +262,12 @@ class Bus:
         finally:
             self.detach(key)
 
-    def _keep(self, handlers: tuple[_Handler, ...]) -> None:
+    def _keep(self, handlers: tuple[_Handler, ...], inline: tuple[tuple[str, Sink], ...]) -> None:
         self._handlers = handlers
+        self._inline = inline
         self._offers = tuple(handler.offer for handler in handlers)
+        self._aside.intersection_update(key for key, _ in inline)
+        self.listened = any(each.wants_requests for each in handlers) or len(inline) > len(self._aside)
 
     def _refuse_if_taken(self, key: str) -> None:
         if key in self.handlers():
@@ -257,12 +275,12 @@ class Bus:
 
     def _handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
         with self._lock:
-            self._keep(tuple(each for each in self._handlers if each is not handler))
+            self._keep(tuple(each for each in self._handlers if each is not handler), self._inline)
         self._report(handler.key, event, error)
 
     def _inline_failed(self, key: str, event: Event, error: str) -> None:
         with self._lock:
-            self._inline = tuple(each for each in self._inline if each[0] != key)
+            self._keep(self._handlers, tuple(each for each in self._inline if each[0] != key))
         self._report(key, event, error)
 
     def _report(self, key: str, event: Event, error: str) -> None:

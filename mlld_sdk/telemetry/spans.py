@@ -10,15 +10,18 @@ import os
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Event, Sink, discard
+from mlld_sdk.events import Event, Sink, discard, is_listened
 
 _numbers = itertools.count(1)
+
+REQUESTS: Final = frozenset({"request.finished", "span.started", "span.stopped"})
+"""What is told of a request that goes well, where somebody listens."""
 
 TRACE_LIMIT: Final = 8_000
 """Characters of a traceback that are kept; the last ones."""
@@ -77,12 +80,15 @@ class Span:
 
     Attributes:
         id: Its id.
+        is_told: Whether what is noted about it reaches anybody.
     """
 
     __slots__ = ("_began", "_env", "_fields", "_open", "_results", "_sink", "id", "name")
 
+    is_told: ClassVar[bool] = True
+
     def __init__(self, sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> None:
-        self.id = f"{os.getpid():x}-{next(_numbers):x}"
+        self.id = _new_id()
         self.name = name
         self._sink = sink
         self._env = env
@@ -156,6 +162,8 @@ class _Silent(Span):
 
     __slots__ = ()
 
+    is_told = False
+
     def __init__(self) -> None:
         self.id = self.name = ""
 
@@ -172,15 +180,56 @@ class _Silent(Span):
 SILENT: Final[Span] = _Silent()
 
 
+class _Failing(Span):
+    """A span that is told only if it fails."""
+
+    __slots__ = ("_about",)
+
+    is_told = False
+
+    def __init__(self, sink: Sink, env: Env, name: str, about: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        self.name = name
+        self._sink = sink
+        self._env = env
+        self._about = about
+        self._open = True
+        self._began = env.now()
+
+    def note(self, **results: Any) -> None:
+        pass
+
+    def stop(self, **results: Any) -> None:  # noqa: ARG002 - as in the class above
+        self._open = False
+
+    def fail(self, error: BaseException) -> None:
+        if not self._open:
+            return
+        self.id = _new_id()
+        self._fields = _request_fields(*self._about)
+        super().fail(error)
+
+
+def _new_id() -> str:
+    return f"{os.getpid():x}-{next(_numbers):x}"
+
+
 def span(sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> Span:
     """Begin a span, unless the sink is `discard`."""
     return SILENT if sink is discard else Span(sink, env, name, fields)
 
 
 def begin_request(sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any]) -> Span:
-    """Begin the span of a request to an engine: which script, in which mode, how large its text; never its payload."""
+    """Begin the span of a request to an engine: which script, in which mode; never its payload.
+
+    Where the sink says that nobody listens (`Bus.listened`), it is told only if it fails.
+    """
     if sink is discard:
         return SILENT
+    if not is_listened(sink):
+        return _Failing(sink, env, method, (params, who))
+    return Span(sink, env, method, _request_fields(params, who))
+
+
+def _request_fields(params: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
     path = params.get("filepath") or params.get("filePath")
-    fields = {**who, "filepath": path, "mode": params.get("mode")} if path or "mode" in params else who
-    return Span(sink, env, method, fields)
+    return {**who, "filepath": path, "mode": params.get("mode")} if path or "mode" in params else who

@@ -1,0 +1,230 @@
+"""Requests that nobody waits for on a thread: their handles are futures, in the queue and on the engine."""
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from mlld_sdk import checkpointing, errands
+from mlld_sdk.answers import sizes
+from mlld_sdk.bay import EngineBay
+from mlld_sdk.engine_budget import Patience
+from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
+from mlld_sdk.handles import Handle
+from mlld_sdk.port import Held, Lender, Port
+from mlld_sdk.queued import Placed, QueuedCall
+from mlld_sdk.requests import CHECKPOINT_OPTIONS, RunOptions, execute_params, seconds
+from mlld_sdk.run_log import RunLog
+from mlld_sdk.sharing import Moored, Sharing
+from mlld_sdk.telemetry.spans import Span
+from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.wire import EngineEvent, Reply
+
+H = TypeVar("H", bound=Handle[Any])
+
+OnEnd = Callable[[BaseException | None], object]
+"""Takes the error of a request that failed, or `None`. Must not block."""
+
+ALL_EVENTS: Final = "all"
+"""What engines of the 2.1 line are asked for, which send no more than they are asked for."""
+
+
+class _Watch:
+    """What is done while a request is under way, and at its end. One object, since there may be thousands at once."""
+
+    __slots__ = ("_port", "_span", "_then", "log")
+
+    def __init__(self, port: Port, span: Span, then: OnEnd | None) -> None:
+        self._port = port
+        self._span = span
+        self._then = then
+        self.log = RunLog()
+
+    def take(self, events: Sequence[EngineEvent]) -> None:
+        self.log.push(events)
+        self._port._tell_checkpoints(events)
+
+    def follow(self, call: Call | QueuedCall) -> None:
+        if self._then is not None or self._span.is_told:
+            call.when_over(self._over)
+        else:
+            call.when_failed(self.failed)
+
+    def failed(self, error: BaseException) -> None:
+        self._span.fail(error)
+        if self._then is not None:
+            self._then(error)
+
+    def _over(self, call: Call) -> None:
+        error = call.exception()
+        if error is not None:
+            self.failed(error)
+            return
+        if self._span.is_told:
+            self._span.stop(**sizes(call.result()))
+        if self._then is not None:
+            self._then(None)
+
+
+class OpenLender(Lender, Protocol):
+    """A lender that can also be asked without waiting."""
+
+    def lease_now(self) -> Held | None:
+        """Lend an engine that is there and free; start none and wait for nothing."""
+        ...
+
+    def order(self, then: Callable[[Any], object], timeout: float, patience: Patience) -> Placed:
+        """Have `then` called with what `lease` would return or raise."""
+        ...
+
+
+class AsyncPort(Port):
+    """A port that also begins requests without waiting. Any thread may, an event loop's too.
+
+    What leaves the caller's thread: starting an engine, and cleaning up after a request.
+    """
+
+    bay: OpenLender
+
+    def begin_execute(
+        self, kind: type[H], filepath: str, payload: Any, options: RunOptions, then: OnEnd | None = None
+    ) -> H:
+        """Begin to run a script file; `then` is called at the end."""
+        params = execute_params(self._working_dir / filepath, payload, {**self._caching, **options})
+        return self._begin(kind, "execute", params, options, then)
+
+    def begin_process(
+        self,
+        kind: type[H],
+        script: str,
+        file_path: str | None,
+        payload: Any,
+        options: RunOptions,
+        then: OnEnd | None = None,
+    ) -> H:
+        """Begin to run script text; `then` is called at the end."""
+        return self._begin(kind, "process", self._process_params(script, file_path, payload, options), options, then)
+
+    def looks_at_files(self, options: RunOptions) -> bool:
+        """Whether a request with these options has files read or edited before it is sent."""
+        return bool(self._caching) or not CHECKPOINT_OPTIONS.isdisjoint(options)
+
+    def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions, then: OnEnd | None) -> H:
+        self._refuse_if_stopped()
+        timeout = seconds(options.get("timeout", self.timeout))
+        watch = _Watch(self, self._span(method, params), then)
+        try:
+            sent_as, params = checkpointing.for_engine(self.kind, method, params, self._working_dir)
+            params["eventMode"] = ALL_EVENTS
+            call = self._submit(sent_as, params, timeout, watch.take)
+        except BaseException as error:
+            watch.failed(error)
+            raise
+        watch.follow(call)
+        watch.log.follow(call, method)
+        return kind(call, watch.log, patience=timeout, cuts=self.kind == "live", strict=options.get("strict", False))
+
+    def _submit(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Call | QueuedCall:
+        held = self.bay.lease_now()
+        if held is not None:
+            return self._send(held, method, params, timeout, on_events)
+        return self._queue(
+            self.bay.order, lambda held, left: self._send(held, method, params, left, on_events), timeout
+        )
+
+    def _queue(
+        self,
+        order: Callable[[Callable[[Any], object], float, Patience], Placed],
+        send: Callable[[Any, float | None], Call],
+        timeout: float | None,
+    ) -> QueuedCall:
+        """Order an engine, and send when it is there with what time is left."""
+        deadline = None if timeout is None else self._env.now() + timeout
+
+        def arrived(outcome: Any) -> Call:
+            return send(outcome, None if deadline is None else max(0.0, deadline - self._env.now()))
+
+        call = QueuedCall(arrived, self._refused)
+        limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        call.wait_for(lambda then: order(then, limit, self._patience))
+        return call
+
+    def _send(
+        self, held: Held, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Call:
+        with self._lock:
+            self._leases.add(held)
+        if self._patience.over is not None:
+            errands.run(self._give_back, held, False)
+            self._refuse_if_stopped()
+        try:
+            call = held.engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except BaseException as error:
+            self._end(held, error)
+            raise
+        call.when_over(lambda done: self._end(held, done.exception()))
+        return call
+
+    def _end(self, held: Held, error: BaseException | None) -> None:
+        if error is None and not self._reaps:
+            self._over(held, error)
+        else:  # this may be the thread that reads every engine's answers, and cleaning up takes a moment
+            errands.run(self._over, held, error)
+
+    def _refused(self, error: BaseException) -> BaseException:
+        """Say why there is no engine: because everything ends, if so."""
+        if self._patience.over is not None:
+            return copy.copy(self._patience.over)
+        if isinstance(error, InfrastructureError):
+            self._count(error)
+        return error
+
+
+class SharedPort(AsyncPort):
+    """A port whose requests are all made on one engine at once."""
+
+    def __init__(self, bay: EngineBay[Engine], **settings: Any) -> None:
+        super().__init__(bay, **settings)
+        self._sharing = Sharing(bay)
+
+    def stop(self, why: MlldError) -> None:
+        """Refuse further requests with `why`, and kill the engine of those under way; returns at once."""
+        self._patience.end(why)
+        self._sharing.kill(partial(copy.copy, why))
+
+    def _ask(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
+        self._refuse_if_stopped()
+        return self._submit(method, params, timeout, on_events).result()
+
+    def _submit(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Call | QueuedCall:
+        call = self._sharing.submit(method, params, timeout, on_events)
+        if call is None:
+            return self._queue(
+                self._sharing.order, lambda at, left: self._send_to(at, method, params, left, on_events), timeout
+            )
+        self._watch(call)
+        return call
+
+    def _send_to(
+        self, at: Moored, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> Call:
+        call = self._sharing.submit_to(at, method, params, timeout, on_events)
+        self._watch(call)
+        if self._patience.over is not None:  # stopped in this moment, perhaps before the engine was known
+            at.lease.engine.kill(partial(copy.copy, self._patience.over))
+        return call
+
+    def _watch(self, call: Call) -> None:
+        call.when_failed(partial(self._failed, call.engine))
+
+    def _failed(self, engine: Engine, error: BaseException) -> None:
+        if isinstance(error, InfrastructureError) and self._patience.over is None:
+            self._count(error)
+        elif isinstance(error, TaskError) and self.kind == "live":
+            engine.retire()  # it may go on with branches of the script that failed, so it takes no more
