@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 DEMO_STAMP := $(VENV)/.demo
 
-.PHONY: demo test test-long lint format bench docs clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint format bench docs clean
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,9 @@ $(STAMP): $(VENV)/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@ $(DEMO_STAMP)
 
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
 demo: $(DEMO_STAMP)  ## kill an engine, an agent and a whole service for real, and watch the work finish
 	$(BIN)/python -m mlld_sdk demo
 
@@ -27,13 +31,13 @@ test: $(STAMP)  ## everything that takes minutes at most; real mlld and Erlang a
 test-long: $(STAMP)  ## the long chaos runs
 	$(BIN)/python -m pytest -m long --timeout 3600
 
-lint: $(STAMP)
+lint: $(STAMP)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/types/api.py examples/*.py
 
-format: $(STAMP)
+format: $(STAMP)  ## mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -46,5 +50,5 @@ docs: $(STAMP)  ## the pages as a site, in build/docs
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
-clean:
+clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache
