@@ -23,7 +23,7 @@ from mlld_sdk.transport.processes import rss_of
 if TYPE_CHECKING:
     from mlld_sdk.runtime import Runtime
 
-CONNECTIONS = 8
+CONNECTIONS = 32
 """Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""
 
 LONGEST_WAIT = 30.0

@@ -1,5 +1,6 @@
 """The command line when things are not as they should be: dead sockets, deaf services, closed pipes, wrong words."""
 
+import contextlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 from mlld_sdk import Agent, Pool, Runtime, child, one_for_one
 from mlld_sdk.cli.main import main
 from mlld_sdk.control import client
-from mlld_sdk.control.protocol import ControlError, private_folder, socket_path
+from mlld_sdk.control.protocol import AskEvents, ControlError, private_folder, socket_path
 from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import hang
 from mlld_sdk.doctor import check_store
@@ -93,6 +94,16 @@ def test_a_service_that_does_not_answer_is_named_by_its_process(
         said = say("tree", status=1)
         assert f"the runtime (process {os.getpid()}) has not answered for 0.2 s" in said
         assert "see what its process does" in said
+
+
+def test_an_operator_gets_in_beside_many_who_follow(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, say: Say
+) -> None:
+    monkeypatch.setattr(client, "LOOK_TIMEOUT", 5.0)
+    with contextlib.ExitStack() as followers:
+        for _ in range(20):
+            followers.enter_context(client.Remote("root")).ask(AskEvents(after=-1))
+        assert "HEALTHY" in say("tree")
 
 
 def test_a_terminal_without_box_drawing_shows_the_tree(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
