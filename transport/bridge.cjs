@@ -28,7 +28,7 @@ const EVENTS = [
 ];
 const DELEGATED = new Set(['sig:sign', 'sig:verify', 'sig:sign-content', 'fs:status']);
 
-const home = process.cwd();
+let home;
 const reallyExit = process.exit.bind(process);
 const running = new AsyncLocalStorage();
 const active = new Map();
@@ -466,6 +466,11 @@ async function main() {
   const byHand = 'start the bridge through mlld_sdk (engine="bridge"), not by hand';
   if (requestFd === undefined || responseFd === undefined) return unusable('MLLD_ENGINE_REQUEST_FD and MLLD_ENGINE_RESPONSE_FD must name two open pipes', byHand);
   if (!directory) return unusable('MLLD_OTP_BRIDGE_PACKAGE must name the directory of the installed mlld package', byHand);
+  try {
+    home = process.cwd();
+  } catch (error) {
+    return unusable(`the working directory is gone: ${error.message}`, 'start the engine in a directory that exists');
+  }
   try {
     channel = new Channel(requestFd, responseFd);
   } catch (error) {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -100,6 +101,19 @@ def test_a_package_of_unknown_layout_is_refused_by_name(tmp_path: Path, source: 
     assert said in problem
     assert where in problem
     assert 'engine="live"' in hint
+
+
+@needs_node
+def test_a_working_directory_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:  # XP-8
+    where = tmp_path / "gone"
+    where.mkdir()
+    program = f"rmdir {shlex.quote(str(where))}; exec node {shlex.quote(str(PROGRAM))}"
+    environ = {**os.environ, READ_FD: "0", WRITE_FD: "1", "MLLD_OTP_BRIDGE_PACKAGE": "/"}
+    ended = subprocess.run(["sh", "-c", program], cwd=where, env=environ, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 78
+    problem, hint = ended.stderr.splitlines()
+    assert "the working directory is gone" in problem
+    assert hint.startswith("hint: ")
 
 
 @needs_node

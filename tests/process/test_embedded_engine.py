@@ -312,3 +312,12 @@ def test_a_request_that_cannot_be_served_costs_nobody_else_anything(
         engine.send("execute", 1, {"filepath": "slow.mld", "state": {"list": [1]}})
         assert engine.ask(method, params, 2)["error"]["code"] == "RUNTIME_ERROR"
         assert engine.messages(1)[-1]["result"]["output"] == "done\n"
+
+
+def test_a_working_directory_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    with Embedded(tmp_path / "gone") as engine:
+        assert "hello" in json.dumps(engine.ask("process", 'show "hello"'))
+        (tmp_path / "gone").rmdir()
+        assert engine.ask("process", 'show "hello"', 2)["error"]["message"].startswith("ENOENT: ")
+        assert engine.ask("hello", None, 3)["value"]["engine"] == "embedded"

@@ -1,5 +1,6 @@
 """The engine's main loop: reads requests, runs scripts on threads of their own, answers."""
 
+import errno
 import os
 import signal
 import threading
@@ -484,6 +485,9 @@ def _blamed(fault: Exception) -> ScriptError:
         return fault
     if isinstance(fault, RecursionError):
         return ScriptError("Maximum call stack size exceeded", name="RangeError")
+    if isinstance(fault, OSError):  # of the place it runs in: a working directory that is gone, a disk that is full
+        name = "" if fault.filename is None else f", '{fault.filename}'"
+        return ScriptError(f"{errno.errorcode.get(fault.errno or 0, 'EIO')}: {fault.strerror or fault}{name}")
     return ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}")
 
 
