@@ -170,10 +170,9 @@ def _plain_trace(error: BaseException) -> str:
         step = step.tb_next
     parts = ["Traceback (most recent call last):\n"]
     for step in frames[-TRACE_FRAMES:]:
-        frame = step.tb_frame
-        code, number = frame.f_code, step.tb_lineno
-        known = _frames.get((id(code), number))
-        parts.append(_write_frame(code, number, frame.f_globals) if known is None else known[1])
+        code = step.tb_frame.f_code
+        known = _frames.get((id(code), step.tb_lasti))
+        parts.append(_write_frame(code, step) if known is None else known[1])
     if isinstance(error, _SAY_MORE):
         parts += traceback.format_exception_only(error)
     else:
@@ -183,18 +182,20 @@ def _plain_trace(error: BaseException) -> str:
 
 
 _frames: dict[tuple[int, int], tuple[CodeType, str]] = {}
-"""What was written about places in the code, by id and line; the code object is kept so that its id stays its own."""
+"""What was written about places in the code, by id and instruction (to work out the line takes longer than to look it
+up here); the code object is kept so that its id stays its own."""
 
 
-def _write_frame(code: CodeType, number: int, names: dict[str, Any]) -> str:
+def _write_frame(code: CodeType, step: TracebackType) -> str:
     """Write two lines about a place in the code: where, and the source."""
+    number = step.tb_lineno
     text = f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
-    source = linecache.getline(code.co_filename, number, names).strip()
+    source = linecache.getline(code.co_filename, number, step.tb_frame.f_globals).strip()
     if source:
         text += f"    {source}\n"
     if len(_frames) >= KEPT_FRAMES:
         _frames.clear()
-    _frames[id(code), number] = (code, text)
+    _frames[id(code), step.tb_lasti] = (code, text)
     return text
 
 
