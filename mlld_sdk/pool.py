@@ -2,11 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Self, TypeVar, Unpack
 
 import msgspec
 
@@ -19,10 +19,13 @@ from mlld_sdk.bay import Lease
 from mlld_sdk.engine_budget import Patience
 from mlld_sdk.engine_owner import Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.handles import ExecuteHandle
 from mlld_sdk.port import Port
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.types import ExecuteResult
+
+T = TypeVar("T")
 
 FAILURES_IN_A_ROW = 5
 """Engines that may fail with nothing succeeding in between, before the pool itself counts as failed."""
@@ -205,17 +208,17 @@ class PoolHandle(Named):
     def _map(
         self, filepath: str | os.PathLike[str], payloads: Iterator[Any], limit: int, options: RunOptions
     ) -> Iterator[ExecuteResult | Exception]:
-        under_way: deque[Future[ExecuteResult]] = deque()
-        with ThreadPoolExecutor(limit, thread_name_prefix=self.name) as threads:
-            try:
-                for payload in payloads:
-                    under_way.append(threads.submit(self.execute, filepath, payload, **options))
-                    if len(under_way) >= limit:
-                        yield _outcome(under_way.popleft())
-                while under_way:
+        under_way: deque[ExecuteHandle | Exception] = deque()
+        try:
+            for payload in payloads:
+                under_way.append(_attempt(partial(self.execute_async, filepath, payload, **options)))
+                if len(under_way) >= limit:
                     yield _outcome(under_way.popleft())
-            finally:
-                for call in under_way:
+            while under_way:
+                yield _outcome(under_way.popleft())
+        finally:
+            for call in under_way:
+                if not isinstance(call, Exception):
                     call.cancel()
 
     def resize(self, size: int, overflow: int | None = None) -> None:
@@ -228,8 +231,12 @@ class PoolHandle(Named):
         self._ask(Resize(size, overflow))
 
 
-def _outcome(call: Future[ExecuteResult]) -> ExecuteResult | Exception:
+def _outcome(call: ExecuteHandle | Exception) -> ExecuteResult | Exception:
+    return call if isinstance(call, Exception) else _attempt(call.result)
+
+
+def _attempt(function: Callable[[], T]) -> T | Exception:
     try:
-        return call.result()
-    except Exception as error:  # noqa: BLE001 - it is the outcome of this payload, handed to whoever takes it
+        return function()
+    except Exception as error:  # noqa: BLE001 - it is the outcome of a payload, handed to whoever takes it
         return error
