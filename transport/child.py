@@ -20,7 +20,7 @@ from mlld_sdk.transport.errors import (
     SpawnRefused,
     WorkingDirectoryMissing,
 )
-from mlld_sdk.transport.processes import MARKER, Mark, our_mark
+from mlld_sdk.transport.processes import MARKER, Birth, Mark, our_mark
 
 __all__ = ["Child", "decode_exit", "directory_prefix", "mark_of_directory"]
 
@@ -58,6 +58,7 @@ class Child:
     answers: int
     words: int
     pidfd: int | None
+    birth: Birth
     lock: threading.Lock
     reaped: bool = False
     status: int | None = None
@@ -87,7 +88,7 @@ class Child:
                 os.rmdir(directory)
             raise _spawn_error(command, error) from error
         answers, requests, words = fds
-        return cls(pid, command, mark, directory, requests, answers, words, pidfd, threading.Lock())
+        return cls(pid, command, mark, directory, requests, answers, words, pidfd, Birth.of(pid), threading.Lock())
 
     @staticmethod
     def _start(command: EngineCommand, mark: Mark, directory: str, ours: list[int]) -> int:

@@ -36,6 +36,7 @@ __all__ = ["Engine", "EngineStats", "Limits"]
 _READ = 65536
 _DRAIN_ROUNDS = 1024
 _DYING = 0.005  # seconds a process takes at most from closing its output to its end, when that is why it closed it
+_HEAD_START = 0.1  # seconds a crashed engine's successor gets before this side looks for what the engine left behind
 _numbers = itertools.count(1)
 _engines: set[Engine] = set()
 
@@ -60,10 +61,17 @@ class Engine(Conversation):
         """Use `Engine.start`."""
         super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._killed_hard = False
-        self._births = Births(self.pid)
+        self._births = Births(child.birth)
         self._status: int | None = None
         self._in_flight = 0  # when it ended
         self._told = False
+        self._burial: Burial | None = Burial(
+            mark=child.mark,
+            birth=child.birth,
+            directory=child.directory,
+            patience=limits.burial,
+            done=lambda _: reactor.call_soon(self._buried),
+        )
         self._gone: LazyFuture[None] = LazyFuture()
         self._exit_callbacks: list[Callable[[Engine], None]] = []
 
@@ -365,16 +373,16 @@ class Engine(Conversation):
             )
             self._run_exit_callbacks()  # before the search, so that a successor need not wait for it
         finally:
-            bury(
-                Burial(
-                    mark=self._child.mark,
-                    session=self.pid,
-                    directory=self._child.directory,
-                    delay=0.1 if self._ending == "died" and not waiting else 0.0,
-                    patience=self.limits.burial,
-                    done=lambda _: self._reactor.call_soon(self._buried),
-                )
-            )
+            if self._ending == "died" and not waiting:
+                self._reactor.call_at(self._reactor.now() + _HEAD_START, self._bury)
+            else:
+                self._bury()
+
+    def _bury(self) -> None:
+        """Have removed what is left of the process, unless that is under way."""
+        burial, self._burial = self._burial, None
+        if burial is not None:
+            bury(burial)
 
     def _clean_up(self) -> None:
         """Give back what the engine held here; nobody waits for that."""
@@ -525,9 +533,11 @@ def _after_fork() -> None:
 
 def _at_exit() -> None:
     """End what the program has not ended: in order as far as half a second goes, then by force."""
-    engines = [engine for engine in _engines.copy() if not engine._finished]
+    engines = _engines.copy()
     for engine in engines:
-        if engine._begin_end("closed"):
+        if engine._told:
+            engine._bury()
+        elif engine._begin_end("closed"):
             if engine._pending:
                 engine._child.signal_group(signal.SIGTERM)
             else:

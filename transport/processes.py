@@ -10,15 +10,17 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
     "MARKER",
+    "Birth",
     "Births",
     "Mark",
     "Process",
+    "born_since",
     "descendants_of",
     "kill_surely",
     "mark_of",
@@ -189,32 +191,50 @@ def kill_surely(pid: int, still_meant: Callable[[], bool]) -> bool:
     return False
 
 
-class Births:
-    """Lists the processes born since it was last asked, or since the birth of a process with a given number.
+class Birth(NamedTuple):
+    """When a process was born: its number, and how many had been born by then, or a little earlier."""
+
+    pid: int
+    total: int
+
+    @classmethod
+    def of(cls, pid: int) -> Birth:
+        """Note the birth of a process that has just been started."""
+        return cls(pid, _counted or _count_births())  # an older count only makes the births since seem more
+
+
+def born_since(births: Iterable[Birth]) -> list[Process]:
+    """List the processes with these numbers and all born after them, threads of the kernel aside; maybe more.
 
     Numbers are given out in order, so when few were, asking for each of them is much cheaper than a look at the whole
-    process table. When many were, or so many that numbers may have come round, the table is what it gives: more than
-    was asked for.
+    process table. When many were, or so many that numbers may have come round, the table is what it gives.
     """
+    youngest, total = _last_pid(), _count_births()
+    oldest = youngest
+    for birth in births:
+        is_plain = 0 < birth.pid <= youngest <= birth.pid + _FEW and birth.total
+        if not is_plain or not 0 <= total - birth.total < _numbers() // 2:
+            return list(processes())
+        oldest = min(oldest, birth.pid)
+    found = map(process, range(oldest, youngest + 1))
+    return [entry for entry in found if entry is not None and not entry.is_of_kernel]
 
-    def __init__(self, pid: int) -> None:
-        # Two looks back, because a number that is given out belongs to nobody until its process has been made. What
-        # was counted before, for another engine, only makes the births since seem more.
-        first = (pid, _counted or _count_births())
-        self._looks = (first, first)
+
+class Births:
+    """Lists the processes born since it was last asked; first, since the birth of a process."""
+
+    def __init__(self, birth: Birth) -> None:
+        # Two looks back, because a number that is given out belongs to nobody until its process has been made.
+        self._looks = (birth, birth)
 
     def since(self) -> list[Process]:
-        """List them, threads of the kernel aside."""
-        (oldest, before), (last, _) = self._looks
+        """List them; maybe more, and maybe some that were listed the last time."""
+        before, last = self._looks
         youngest = _last_pid()
-        if youngest and youngest == last:
+        if youngest and youngest == last.pid:
             return []
-        count = _count_births()
-        self._looks = (self._looks[1], (youngest, count))
-        if 0 < oldest <= youngest <= oldest + _FEW and before and 0 <= count - before < _numbers() // 2:
-            found = map(process, range(oldest + 1, youngest + 1))
-            return [entry for entry in found if entry is not None and not entry.is_of_kernel]
-        return list(processes())
+        self._looks = (last, Birth(youngest, _count_births()))
+        return born_since([before])
 
 
 _counted = 0

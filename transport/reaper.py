@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlld_sdk.env import Env
-from mlld_sdk.transport.processes import Mark, kill_surely, mark_of, process, processes
+from mlld_sdk.transport.processes import Birth, Mark, born_since, kill_surely, mark_of, process
 
 __all__ = ["Burial", "bury"]
 
@@ -30,17 +30,15 @@ class Burial:
 
     Attributes:
         mark: What its descendants carry.
-        session: Its session, which is its process number.
+        birth: When it was born; its process number is its session's.
         directory: Its TMPDIR.
-        delay: Seconds before anybody needs to look: a crashed engine's successor comes first.
         patience: Seconds after which the search is given up.
         done: Called once with the numbers of processes that could not be removed (normally none).
     """
 
     mark: Mark
-    session: int
+    birth: Birth
     directory: str
-    delay: float
     patience: float
     done: Callable[[tuple[int, ...]], None]
     ordered: float = 0.0
@@ -63,19 +61,15 @@ class _Reaper:
             fresh = self._take(timeout)
             waiting += fresh
             now = self._now()
-            due = [burial for burial in waiting if burial.ordered + burial.delay <= now]
-            left = _remains(due)
-            for burial in due:
+            left = _remains(waiting)
+            for burial in waiting.copy():
                 alive = left.get(burial.mark.engine, ())
-                if not alive or now >= burial.ordered + burial.delay + burial.patience:
+                if not alive or now >= burial.ordered + burial.patience:
                     waiting.remove(burial)
                     shutil.rmtree(burial.directory, ignore_errors=True)
                     burial.done(tuple(alive))
             pause = _FIRST_PAUSE if fresh else min(pause * 2, _LONGEST_PAUSE)
-            timeout = None
-            if waiting:
-                next_due = min(burial.ordered + burial.delay for burial in waiting)
-                timeout = max(pause, next_due - now)
+            timeout = pause if waiting else None
 
     def _take(self, timeout: float | None) -> list[Burial]:
         """Wait for an order, then take all there are."""
@@ -92,9 +86,10 @@ def _remains(burials: list[Burial]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     if not burials:
         return found
-    by_session = {burial.session: burial for burial in burials}
+    by_session = {burial.birth.pid: burial for burial in burials}
     by_engine = {burial.mark.engine: burial for burial in burials}
-    table = [entry for entry in processes() if not entry.is_dead and entry.pid != os.getpid()]
+    born = born_since(burial.birth for burial in burials)
+    table = [entry for entry in born if not entry.is_dead and entry.pid != os.getpid()]
     for entry in table:
         # A session's number is free again when its last member is gone: whoever leads it now is a stranger.
         if entry.pid in by_session:

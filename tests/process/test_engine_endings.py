@@ -29,7 +29,7 @@ from mlld_sdk.transport.errors import (
     WorkingDirectoryMissing,
 )
 from mlld_sdk.transport.events import EngineExited, EngineStarted
-from mlld_sdk.transport.processes import Births, process, processes
+from mlld_sdk.transport.processes import Birth, Births, process, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running
 from tests.support.eventually import eventually
@@ -482,6 +482,7 @@ def test_what_an_engine_left_running_is_killed_between_two_runs(
         engine.call("process", verbs, timeout=10, on_events=lambda e: pids.extend(x.body["pid"] for x in e))
         engine.call("process", do(("threads", 3)), timeout=10)
         assert engine.reap_descendants() == 2
+        eventually(lambda: not any(map(is_alive, pids)))
         assert engine.reap_descendants() == 0
         assert engine.call("process", timeout=10).payload == {"output": "ok"}
 
@@ -494,7 +495,7 @@ def test_no_birth_is_missed_however_many_there_were(
 ) -> None:  # T-30
     monkeypatch.setattr(transport_processes, "_FEW", few)
     monkeypatch.setattr(transport_processes, "_numbers", lambda: numbers)
-    births = Births(os.getpid())
+    births = Births(Birth.of(os.getpid()))
     for _ in range(3):
         with subprocess.Popen(["sleep", "60"]) as child:
             assert child.pid in [entry.pid for entry in births.since()]

@@ -27,7 +27,9 @@ take = lambda events: pids.extend(event.body["pid"] for event in events)
 engine.call("process", do(("spawn", "group"), ("spawn", "session")), timeout=20, on_events=take)
 tmp = engine.call("process", do(("environ", "TMPDIR")), timeout=20).payload["output"]
 print(json.dumps({"pids": [engine.pid, *pids], "tmp": tmp}), flush=True)
-if sys.argv[1:] == ["ends"]:
+if sys.argv[1:] == ["after a crash"]:
+    engine.submit("process", do(("signal", 9)), timeout=20).exception()
+if sys.argv[1:]:
     sys.exit(0)
 time.sleep(60)
 """
@@ -99,8 +101,9 @@ def test_what_belongs_to_a_session_led_from_outside_a_container_is_swept_too() -
     assert ran.stdout.split() == ["0", "True", "-9"], ran.stderr
 
 
-def test_a_host_that_ends_without_closing_leaves_nothing() -> None:  # T-29
-    process, left = host("ends")
+@pytest.mark.parametrize("when", ["with an engine", "after a crash"])
+def test_a_host_that_ends_without_closing_leaves_nothing(when: str) -> None:  # T-29
+    process, left = host(when)
     assert process.wait(20) == 0
     eventually(lambda: not any(map(is_alive, left["pids"])))
     assert not Path(str(left["tmp"])).exists()
