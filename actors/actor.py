@@ -11,9 +11,9 @@ from mlld_sdk.actors.context import current_cell
 from mlld_sdk.actors.errors import ActorError, ActorKilled
 from mlld_sdk.actors.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.life import EndNow
 from mlld_sdk.actors.links import Monitor, link, monitor, unlink
 from mlld_sdk.actors.mailbox import Overflow
+from mlld_sdk.actors.orders import EndNow
 from mlld_sdk.actors.ref import ActorRef, ReplyTo, StoppedFlag, urn_of
 from mlld_sdk.actors.timers import Timer, delay_of
 

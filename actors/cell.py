@@ -16,9 +16,10 @@ from mlld_sdk.actors.directives import UNSET, Continue, Idle, Ignore, NoReply, R
 from mlld_sdk.actors.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.exits import NORMAL, crash, reason_of
 from mlld_sdk.actors.future import CANCELLED, PENDING
-from mlld_sdk.actors.life import RUNNING, SPECIAL, STARTING, EndInTurn, IdleNow, Life
+from mlld_sdk.actors.life import RUNNING, STARTING, Life
 from mlld_sdk.actors.links import Down, Revocable, topology
 from mlld_sdk.actors.mailbox import Entry
+from mlld_sdk.actors.orders import SPECIAL, EndInTurn, IdleNow
 from mlld_sdk.actors.scheduler import yield_processor
 
 DIRECTIVES: Final = frozenset({Reply, NoReply, Stop, Continue, Idle, Ignore, CoroutineType})

@@ -21,11 +21,12 @@ from mlld_sdk.actors.errors import (
     StartFailed,
     StartIgnored,
 )
-from mlld_sdk.actors.exits import Crash, Reason, crash, reason_of
+from mlld_sdk.actors.exits import Reason, crash, reason_of
 from mlld_sdk.actors.future import PENDING, Future
-from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, Revocable, effect_of, topology
+from mlld_sdk.actors.links import DEADLY, DELIVERED, Down, Exit, Monitor, effect_of, topology
 from mlld_sdk.actors.mailbox import Entry, Mailbox, Overflow, SystemMessage
-from mlld_sdk.events import Event
+from mlld_sdk.actors.orders import SPECIAL, EndNow, Notice
+from mlld_sdk.actors.reports import end_report
 
 if TYPE_CHECKING:
     from mlld_sdk.actors.actor import Actor
@@ -55,28 +56,6 @@ class Starter(Protocol):
 
     def try_set_exception(self, error: BaseException) -> object:
         """Be told that it is not, and why."""
-
-
-class IdleNow:
-    """Posted by the idle timer; counts only if nothing was handled since the timer was set."""
-
-    __slots__ = ("handled",)
-
-    def __init__(self, handled: int) -> None:
-        self.handled = handled
-
-
-class EndInTurn:
-    """A request to end that waits its turn behind the messages before it."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason = reason
-
-
-SPECIAL: Final = frozenset({Down, Revocable, IdleNow, EndInTurn, *pykka_compat.MESSAGES})
-"""Classes of messages that are not simply handed to `on_receive`."""
 
 
 class Life(Mailbox):
@@ -334,7 +313,7 @@ class Life(Mailbox):
         last = self.current
         refused = self._answer_all(reason)
         if system.listening:
-            system.emit(lambda at: self._report(at, reason, error, had_started, last, refused))
+            system.emit(lambda at: end_report(self, at, error, last, refused, had_started=had_started))
         if self.owned is not None:
             system.release(self)
         if starter is not None:
@@ -415,50 +394,12 @@ class Life(Mailbox):
         assert reason is not None, "it has ended"
         return StartFailed(f"{self.label} did not start: {reason}", reason=reason)
 
-    def _report(
-        self,
-        at: float,
-        reason: Reason,
-        error: BaseException | None,
-        had_started: bool,
-        last: Entry | None,
-        refused: int,
-    ) -> Event:
-        if not had_started:
-            return events.ActorStartFailed(
-                at=at,
-                actor=self.path,
-                epoch=self.epoch,
-                kind=self.traits.kind,
-                reason=str(reason),
-                ignored=isinstance(error, StartIgnored),
-            )
-        normal = reason.is_normal_family
-        return events.ActorExited(
-            at=at,
-            actor=self.path,
-            epoch=self.epoch,
-            kind=self.traits.kind,
-            reason=str(reason),
-            normal=normal,
-            trace=reason.trace if isinstance(reason, Crash) else "",
-            last_message="" if normal or last is None else self.describe(last[0]),
-            state="" if normal else self._described_state(),
-            queued=refused,
-        )
-
     def describe(self, message: Any) -> str:
         """Say what a message is, the way the class wants it said; never raises."""
         try:
             return str(self.actor.describe_message(message))[:200] if self.actor else type(message).__name__
         except Exception as error:  # noqa: BLE001 - a report must not fail
             return f"<describe_message raised {type(error).__name__}>"
-
-    def _described_state(self) -> str:
-        try:
-            return str(self.actor.format_state())[:2_000] if self.actor else ""
-        except Exception as error:  # noqa: BLE001 - a report must not fail
-            return f"<format_state raised {type(error).__name__}>"
 
     def kill(self, reason: Reason, error: BaseException | None = None) -> bool:
         """Fence this incarnation: its end is known now, and whatever still runs of it has no effect any more."""
@@ -571,51 +512,3 @@ class Life(Mailbox):
         current = self.current
         if current is not None and current[1] is future and self.task is not None:
             self.system.loop.cancel(self)
-
-
-class EndNow(SystemMessage):
-    """End with this reason before any other message."""
-
-    __slots__ = ("_reason",)
-
-    def __init__(self, reason: Reason) -> None:
-        self._reason = reason
-
-    def handle(self, cell: Life) -> None:
-        """Begin the end of the actor, unless it takes care of that by itself."""
-        if cell.actor is None or not cell.actor.on_end_request(self._reason):
-            cell.end(self._reason)
-
-
-class Notice(SystemMessage):
-    """An exit or down notice for a class that wants it before its waiting messages."""
-
-    __slots__ = ("_notice",)
-
-    def __init__(self, notice: Exit | Down) -> None:
-        self._notice = notice
-
-    def handle(self, cell: Life) -> None:
-        """Have the actor handle it."""
-        cell.handle((self._notice, None))
-
-
-class Request(SystemMessage):
-    """Something to do with the actor between two messages, with an answer: suspend, look, replace."""
-
-    __slots__ = ("_action", "_reply")
-
-    def __init__(self, action: Callable[[Life], Any], reply: Future[Any]) -> None:
-        self._action = action
-        self._reply = reply
-
-    def handle(self, cell: Life) -> None:
-        """Do it and answer; a failure is the asker's, not the actor's."""
-        try:
-            self._reply.try_set(self._action(cell))
-        except Exception as error:  # noqa: BLE001 - passed on
-            self._reply.try_set_exception(error)
-
-    def refuse(self, why: ActorDead) -> None:
-        """Answer that the actor is dead."""
-        self._reply.try_set_exception(why)

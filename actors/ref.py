@@ -1,9 +1,8 @@
 """References to actors: the only thing one actor holds of another."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import msgspec
 import pykka
 
 from mlld_sdk.actors.cell import Cell
@@ -11,8 +10,10 @@ from mlld_sdk.actors.context import context, current_cell, fenced, stop_if_fence
 from mlld_sdk.actors.errors import ActorDead, ActorError, CallingSelf, CallTimeout, MailboxFull
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.future import PENDING, VALUE, Future
-from mlld_sdk.actors.life import RUNNING, STARTING, EndInTurn, EndNow, Life, Request
+from mlld_sdk.actors.life import Life
 from mlld_sdk.actors.links import Down, Monitor, monitor
+from mlld_sdk.actors.look import ActorInfo, Address, look_at
+from mlld_sdk.actors.orders import EndInTurn, EndNow, Request
 
 if TYPE_CHECKING:
     from mlld_sdk.actors.names import Name
@@ -22,66 +23,6 @@ A = TypeVar("A", bound=pykka.Actor)
 
 MAX_INLINE_DEPTH = 8
 """How deep callers run slices of others in their own thread, for classes with `caller_runs = True`."""
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where an actor is, as data that can be stored or sent.
-
-    Attributes:
-        path: Names from the root of its tree, with slashes.
-        system: Id of its actor system.
-        epoch: Number of this incarnation: unique in its system, growing.
-    """
-
-    path: str
-    system: str
-    epoch: int
-
-
-class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A look at an actor from outside; taking it sends no message and waits for nobody.
-
-    Attributes:
-        path: Names from the root of its tree down.
-        epoch: Its incarnation.
-        kind: Its class.
-        state: What it is doing with its life.
-        reason: Why it ended, if it did.
-        parent: Path of its parent.
-        queued: Ordinary messages waiting.
-        queued_system: System messages waiting.
-        handled: Messages handled so far; two looks give a current rate.
-        rate: Messages a second over its whole life.
-        current: What it is handling, in the words of `describe_message`; `None` when it handles nothing.
-        current_for: Seconds since it began with that.
-        waiting_for: Path of the actor whose answer it is blocked on.
-        links: How many actors it is linked to, children and parent too.
-        children: How many of them are its children.
-        monitors: How many monitors watch it.
-        traps_exits: Whether exit signals become messages.
-        up: Seconds since it was made.
-        zombie: It was killed and its last handler still runs.
-    """
-
-    path: str
-    epoch: int
-    kind: str
-    state: Literal["starting", "running", "suspended", "stopping", "dead"]
-    reason: Reason | None
-    parent: str | None
-    queued: int
-    queued_system: int
-    handled: int
-    rate: float
-    current: str | None
-    current_for: float | None
-    waiting_for: str | None
-    links: int
-    children: int
-    monitors: int
-    traps_exits: bool
-    up: float
-    zombie: bool
 
 
 class StoppedFlag:
@@ -436,36 +377,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     def info(self) -> ActorInfo:
         """Look at it from outside, without a message."""
-        cell = self.cell
-        now = cell.system.now()
-        queued, queued_system = cell.queued()
-        up = max(now - cell.born, 1e-9)
-        current = cell.current if cell.thread is not None or cell.task is not None else None
-        busy = current is not None or (cell.thread is not None and cell.phase != RUNNING)
-        waiting = cell.waiting
-        awaited = waiting[0]._target if waiting is not None else None
-        links = cell.links
-        return ActorInfo(
-            path=cell.path,
-            epoch=cell.epoch,
-            kind=cell.traits.kind,
-            state=state_of(cell),
-            reason=cell.reason,
-            parent=None if cell.parent is None else cell.parent.path,
-            queued=queued,
-            queued_system=queued_system,
-            handled=cell.handled,
-            rate=cell.handled / up,
-            current=None if current is None else cell.describe(current[0]),
-            current_for=max(0.0, now - cell.since) if busy else None,
-            waiting_for=None if awaited is None else awaited.path,
-            links=len(links or ()) + (cell.parent is not None and cell.reason is None),
-            children=sum(list((links or {}).values())),
-            monitors=len(cell.monitors or ()),
-            traps_exits=cell.traps_exits(),
-            up=up,
-            zombie=cell in fenced,
-        )
+        return look_at(self.cell)
 
     def suspend(self, timeout: float | None = 5.0) -> None:
         """Have it handle no ordinary messages until `resume`; they wait."""
@@ -500,17 +412,6 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             raise self.cell.dead()
         self.cell.post_system(Request(action, future))
         return future.get(timeout=timeout)
-
-
-def state_of(cell: Cell) -> Literal["starting", "running", "suspended", "stopping", "dead"]:
-    """Put the phase of a cell into a word."""
-    if cell.reason is not None:
-        return "dead"
-    if cell.ending is not None:
-        return "stopping"
-    if cell.phase == STARTING:
-        return "starting"
-    return "suspended" if cell.suspended else "running"
 
 
 def _trace(cell: Life, watch: Callable[[Any], object] | None) -> None:

@@ -9,8 +9,8 @@ from mlld_sdk.actors.context import fenced, stop_if_fenced
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.exits import Killed
 from mlld_sdk.actors.library_errors import NotAnActor, UnknownName
-from mlld_sdk.actors.life import EndNow
 from mlld_sdk.actors.links import Down, monitor
+from mlld_sdk.actors.orders import EndNow
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.errors import ConfigurationError

@@ -31,10 +31,11 @@ from mlld_sdk.actors.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.future import Future
 from mlld_sdk.actors.life import Life, Starter
 from mlld_sdk.actors.links import topology
+from mlld_sdk.actors.look import Address
 from mlld_sdk.actors.loops import LoopThread
 from mlld_sdk.actors.mailbox import making
 from mlld_sdk.actors.names import Name, NameTable, Via
-from mlld_sdk.actors.ref import ActorRef, Address
+from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.actors.scheduler import OwnThread, Scheduler
 from mlld_sdk.actors.starting import Starting, create, start_timeout
 from mlld_sdk.actors.timers import Timer, Timers

@@ -32,8 +32,8 @@ from mlld_sdk.actors.events import (
 )
 from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
 from mlld_sdk.actors.links import Exit
+from mlld_sdk.actors.look import Address
 from mlld_sdk.actors.names import NameTable, Via
-from mlld_sdk.actors.ref import Address
 from mlld_sdk.actors.system import ActorSystem
 from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, TaskError

@@ -1,7 +1,7 @@
 """A resume is never missed."""
 
 from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.life import Request
+from mlld_sdk.actors.orders import Request
 from mlld_sdk.actors.ref import _resume
 from mlld_sdk.actors.system import ActorSystem
 from tests.support.actors import Puppet
