@@ -59,7 +59,9 @@ class _Handler:
         offer: Puts an event away for it; called by whoever emits.
     """
 
-    def __init__(self, bus: "Bus", key: str, call: Sink, names: frozenset[str] | None, backlog: int) -> None:
+    def __init__(
+        self, bus: "Bus", key: str, call: Sink, names: frozenset[str] | None, besides: frozenset[str], backlog: int
+    ) -> None:
         self.key = key
         self._bus = bus
         self._call = call
@@ -70,8 +72,8 @@ class _Handler:
         self._wake.acquire()
         self._idle = False
         self._closed = False
-        self.wants_requests = names is None or bool(names & REQUESTS)
-        self.offer = self._make_offer(names, backlog)
+        self.wants_requests = bool((REQUESTS if names is None else names & REQUESTS) - besides)
+        self.offer = self._make_offer(names, besides, backlog)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
         self._thread.start()
 
@@ -82,12 +84,14 @@ class _Handler:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
-    def _make_offer(self, names: frozenset[str] | None, limit: int) -> Sink:
+    def _make_offer(self, names: frozenset[str] | None, besides: frozenset[str], limit: int) -> Sink:
         # A closure: this runs once for each event and handler, in the thread of whoever emits.
         backlog, append = self._backlog, self._backlog.append
 
         def offer(event: Event) -> None:
             if names is not None and event.__struct_config__.tag not in names:
+                return
+            if besides and event.__struct_config__.tag in besides:
                 return
             if len(backlog) >= limit:
                 self._drop_oldest()
@@ -171,7 +175,13 @@ class Bus:
     __call__ = emit
 
     def attach(
-        self, key: str, handler: Sink, *, events: Collection[type[Event] | str] | None = None, backlog: int = BACKLOG
+        self,
+        key: str,
+        handler: Sink,
+        *,
+        events: Collection[type[Event] | str] | None = None,
+        besides: Collection[type[Event] | str] = (),
+        backlog: int = BACKLOG,
     ) -> None:
         """Call `handler` with every event from now on, on a thread of its own.
 
@@ -179,6 +189,7 @@ class Bus:
             key: Names the handler, for `detach` and for the report should it fail.
             handler: Called with one event at a time. If it raises it is detached and `HandlerDetached` is emitted.
             events: Classes or names of the events it wants; all of them by default.
+            besides: Classes or names of events it does not want.
             backlog: How many events may wait for it; beyond that the oldest are dropped and it receives `Lagged`.
 
         Raises:
@@ -187,9 +198,10 @@ class Bus:
         if backlog < 1:
             raise ConfigurationError(f"backlog must be at least 1, got {backlog}")
         names = None if events is None else frozenset(_event_name(event) for event in events) | {"telemetry.lagged"}
+        unwanted = frozenset(_event_name(event) for event in besides)
         with self._lock:
             self._refuse_if_taken(key)
-            self._keep((*self._handlers, _Handler(self, key, handler, names, backlog)), self._inline)
+            self._keep((*self._handlers, _Handler(self, key, handler, names, unwanted, backlog)), self._inline)
 
     def attach_inline(self, key: str, handler: Sink, *, aside: bool = False) -> None:
         """Call `handler` in the thread that emits: for views that only count or keep, and never wait.

@@ -73,13 +73,15 @@ def fields_of(event: Event) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value not in (None, "", [], {}) and name != "type"}
 
 
-def log_events(bus: Bus, logger: Any = None, *, key: str = "log") -> None:
+def log_events(bus: Bus, logger: Any = None, *, key: str = "log", debug: bool = True) -> None:
     """Write every event as one log line, on a thread of its own.
 
     Args:
         bus: Where they come from.
         logger: A structlog logger; `structlog.get_logger("mlld_sdk")` by default.
         key: Id to detach by.
+        debug: Whether what is said at level `debug` is wanted, such as begin and end of each request. Without, requests
+            that go well are not told at all, unless somebody else wants them.
     """
     log = logger if logger is not None else structlog.get_logger("mlld_sdk")
 
@@ -89,7 +91,7 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log") -> None:
             fields["event_"] = fields.pop("event")
         getattr(log, level_of(event))(name_of(event), **fields)
 
-    bus.attach(key, write)
+    bus.attach(key, write, besides=() if debug else DEBUG)
 
 
 def stderr_logger(*, as_json: bool = False) -> Any:

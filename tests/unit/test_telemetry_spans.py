@@ -9,10 +9,11 @@ from mlld_sdk import Client
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Event, discard
+from mlld_sdk.events import Event, discard, name_of
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.elixir import ElixirEvent, Translator, elixir_names
-from mlld_sdk.telemetry.spans import SILENT, span
+from mlld_sdk.telemetry.log import DEBUG
+from mlld_sdk.telemetry.spans import REQUESTS, SILENT, span
 from mlld_sdk.transport.errors import ScriptError
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -58,6 +59,31 @@ def test_a_span_nobody_listens_to_is_no_span() -> None:
     with span(discard, Env(), "process", {}) as one:
         one.note(n=1)
     assert one is SILENT
+
+
+def test_requests_that_go_well_are_told_only_where_somebody_wants_them(tmp_path: Path) -> None:  # EV-7
+    def told(bus: Bus, kept: list[Event]) -> list[str]:
+        before = len(kept)
+        with Client(engine="embedded", working_dir=tmp_path, sink=bus) as client:
+            client.process('show "one"')
+            client.process_async('show "two"').result()
+            with pytest.raises(ScriptError):
+                client.execute("missing.mld")
+        return sorted(name_of(event) for event in kept[before:] if name_of(event) in (*REQUESTS, "span.failed"))
+
+    bus, kept = Bus(), []
+    bus.attach_inline("keeps", kept.append, aside=True)
+    assert told(bus, kept) == ["request.finished", "span.failed"]
+    bus.attach("log", lambda _: None, besides=DEBUG)
+    bus.attach("exits", lambda _: None, events=["engine.exited"])
+    assert told(bus, kept) == ["request.finished", "span.failed"]
+    bus.attach("all", lambda _: None)
+    everything = [*["request.finished"] * 3, "span.failed", *["span.started"] * 3, *["span.stopped"] * 2]
+    assert told(bus, kept) == everything
+    bus.detach("all")
+    bus.attach("spans", lambda _: None, events=[SpanStopped])
+    assert told(bus, kept) == everything
+    bus.close()
 
 
 @pytest.fixture
