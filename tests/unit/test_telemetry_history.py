@@ -174,5 +174,12 @@ def test_a_crash_report_is_put_together_from_the_events_around_it() -> None:
     assert (report.last_message, report.queued) == ("Go", 2)
     assert (report.decision, report.next_attempt_in, report.blame) == ("wait", 1.5, "root")
     printed = crash_report(msgspec.to_builtins(report))
-    for said in ("c0ffee", "SIGKILL, memory ran out?", "| two", "runs r1", "was handling Go; 2 waiting", "1 of 3"):
+    for said in (
+        "c0ffee",
+        "SIGKILL, memory ran out?",
+        "| two",
+        "runs r1",
+        "was handling Go; waiting messages refused: 2",
+        "1 of 3",
+    ):
         assert said in printed
