@@ -397,6 +397,8 @@ class Runtime:
         places = list(self._places())
         exact = [place for place in places if place[0] == whole]
         found = exact or [place for place in places if place[0].rsplit("/", 1)[-1] == name]
+        if not found and self._report is not None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
         if len(found) != 1:
             raise ChildNotFound(name, [path for path, _ in found[:10]])
         return found[0]

@@ -302,10 +302,11 @@ class ValueNotStorable(JournalRefusal):
 
     default_code = "VALUE_NOT_STORABLE"
 
-    def __init__(self, field: str, why: str) -> None:
+    def __init__(self, field: str, why: str, *, hint: str | None = None) -> None:
         super().__init__(
             f"{field} cannot be stored: {why}",
-            hint="use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct",
+            hint=hint
+            or "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct",
         )
         self.field = field
 

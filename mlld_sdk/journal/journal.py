@@ -168,6 +168,8 @@ class Journal:
             ValueNotStorable: The input cannot be stored.
         """
         for name, text in (("kind", kind), ("run_id", run_id), ("key", key)):
+            if text is not None and not isinstance(text, str):
+                raise ConfigurationError(f"{name} must be text, got {type(text).__name__}")
             if text is not None and not 0 < len(text) <= 500:
                 raise ConfigurationError(f"{name} has {len(text)} characters, allowed are 1 to 500")
         raw = self.values.encode(input, "the input", self.limits.value_bytes)

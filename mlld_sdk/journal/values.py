@@ -8,7 +8,7 @@ replay see the same.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -144,7 +144,8 @@ class Values:
             return {TYPE: _ESCAPED, DATA: plain} if TYPE in plain else plain
         if isinstance(value, msgspec.Struct):
             return self._tagged(value, where)
-        raise ValueNotStorable(where, f"it is {_a(type(value).__name__)}")
+        hint = "it has to be awaited first" if isinstance(value, Awaitable) else None
+        raise ValueNotStorable(where, f"it is {_a(type(value).__name__)}", hint=hint)
 
     def _items(self, value: dict[Any, Any], where: str, depth: int) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():

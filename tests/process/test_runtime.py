@@ -146,6 +146,8 @@ def test_places_are_found_by_path_and_by_name(tmp_path: Path) -> None:
             runtime["nobody"]
         with pytest.raises(ConfigurationError, match="no pool"):
             runtime.pool("a")
+    with pytest.raises(RuntimeNotRunning, match="has been stopped"):
+        runtime["a"]
 
 
 def test_agents_come_and_go_under_a_dynamic_supervisor(tmp_path: Path) -> None:

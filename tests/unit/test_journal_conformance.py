@@ -96,6 +96,20 @@ def test_the_same_key_with_another_input_is_refused_and_changes_nothing(journal:
     assert journal.runs() == [first]
 
 
+def test_a_key_that_is_no_text_is_refused_in_words(journal: Journal) -> None:
+    with pytest.raises(ConfigurationError, match="key must be text, got int"):
+        journal.submit("kind", {}, key=7)  # type: ignore[arg-type]
+
+
+def test_a_value_that_was_not_awaited_is_refused_with_that_hint(journal: Journal) -> None:
+    async def forgotten() -> None: ...
+
+    value = forgotten()
+    with pytest.raises(ValueNotStorable, match="awaited first"):
+        journal.submit("kind", {"x": value})
+    value.close()
+
+
 def test_a_given_run_id_works_like_a_key(journal: Journal) -> None:  # J-4
     run = journal.submit("a", 1, run_id="mine")
     assert journal.submit("a", 1, run_id="mine") == run
