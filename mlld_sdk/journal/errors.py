@@ -303,11 +303,8 @@ class ValueNotStorable(JournalRefusal):
     default_code = "VALUE_NOT_STORABLE"
 
     def __init__(self, field: str, why: str, *, hint: str | None = None) -> None:
-        super().__init__(
-            f"{field} cannot be stored: {why}",
-            hint=hint
-            or "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct",
-        )
+        storable = "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct"
+        super().__init__(f"{field} cannot be stored: {why}", hint=hint or storable)
         self.field = field
 
 
