@@ -90,8 +90,8 @@ class History:
 class RunLog(History):
     """A history that can also be read while it grows, and for ever after.
 
-    Bounded: at most `max_events` undecoded and as many decoded events are kept, the oldest go first, and each reader is
-    told what it missed by an `EventsDropped`.
+    Bounded: at most `max_events` and `max_bytes` of undecoded and as many of decoded events are kept, the oldest go
+    first, and each reader is told what it missed by an `EventsDropped`.
     """
 
     # What a log needs once somebody reads it stands in the class until then: most runs are only waited for.
@@ -104,6 +104,9 @@ class RunLog(History):
     _call: concurrent.futures.Future[Any] | None = None
     _method = ""
     _told: deque[RunEvent]
+    _sizes: deque[int]  # of what each of them was read from
+    _told_bytes = 0
+    _read_bytes = 0  # since the last one that was told
     _normaliser: Normaliser
     _wakers: list[Callable[[], None]] | None = None
 
@@ -195,12 +198,18 @@ class RunLog(History):
     def _tell(self, event: RunEvent) -> None:
         self._seq += 1
         self._told.append(msgspec.structs.replace(event, seq=self._seq))
+        self._sizes.append(self._read_bytes)
+        self._told_bytes += self._read_bytes
+        self._read_bytes = 0
+        while len(self._told) > 1 and (len(self._told) > self._limit or self._told_bytes > self._limit_bytes):
+            self._told.popleft()
+            self._told_bytes -= self._sizes.popleft()
 
     def _decode(self) -> None:
         if self._ended:
             return
         if self._seq == 0:
-            self._told = deque(maxlen=self._limit)
+            self._told, self._sizes = deque(), deque()
             self._normaliser = Normaliser()
             self._tell(RunStarted(method=self._method, request_id=getattr(self._call, "id", None)))
         over = (
@@ -211,6 +220,7 @@ class RunLog(History):
             self._skip_missed()
             event = raw.popleft()
             self._raw_bytes -= len(event.line)
+            self._read_bytes += len(event.line)
             body = _body(event)
             if body is None:
                 self._tell(OtherEvent(type=event.type))

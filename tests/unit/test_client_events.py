@@ -209,6 +209,18 @@ def test_raw_events_are_bounded_in_bytes_too() -> None:  # C-35
     assert (len(log.state_writes()), log.dropped) == (2, 3)
 
 
+def test_events_that_were_read_are_bounded_in_bytes_too() -> None:  # C-35
+    log = new_log(max_bytes=10_000)
+    reader = EventStream(log)
+    assert reader.next(0) is not None
+    for number in range(50):
+        log.push([write("y" * 2000, number)])
+        assert isinstance(reader.next(0), StateWritten)
+    kept = [event for event in EventStream(finished(log)) if isinstance(event, StateWritten)]
+    assert 2 <= len(kept) <= 4
+    assert [event.kind for event in reader] == ["run.completed"]
+
+
 def test_a_history_keeps_only_what_belongs_to_the_result_and_counts_the_rest() -> None:  # C-35
     history = History(max_events=2)
     history.push([chunk("x"), write(1, 0), raw("effect", effect={"type": "both", "content": "a"}), write(2, 1)])
