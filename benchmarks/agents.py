@@ -2,9 +2,10 @@
 
     python benchmarks/agents.py
 
-A shared client and upstream's SDK put all requests on one engine, where one failing script takes the others with it.
-Agents, pools and exclusive clients give every request an engine to itself: that is what they are for, and what it costs
-is measured here. Callers are threads. Nothing asserts: machines differ, ratios of one run tell.
+A shared client, an agent with `isolation="shared"` and upstream's SDK put all requests on one engine, where one failing
+script may take the others with it. Other agents, pools and exclusive clients give every request an engine to itself:
+that is what they are for, and what it costs is measured here. Requests come from so many threads, each waiting for its
+answer, or are begun by one thread and then waited for. Nothing asserts: machines differ, ratios of one run tell.
 """
 
 import importlib
@@ -21,56 +22,74 @@ from mlld_sdk import Agent, Client, Pool, Runtime, child, one_for_one
 
 ENGINES = 4
 SCRIPT = 'show "x"'
+UPSTREAM = "upstream's SDK, shared engine"
 
-Ask = Callable[[], object]
+Everybody = dict[str, Any]
+"""Who is asked, by name; all of them have `process` and `process_async`."""
 
 
-def variants(program: str, stack: ExitStack) -> dict[str, Ask]:
+def everybody(program: str, stack: ExitStack) -> Everybody:
     """Start everybody who is measured."""
     options: dict[str, Any] = {"engine": "live", "command": program}
     tree = one_for_one(
-        child(Agent, name="agent", engines=ENGINES, **options), child(Pool, name="pool", size=ENGINES, **options)
+        child(Agent, name="agent", engines=ENGINES, **options),
+        child(Agent, name="shared", isolation="shared", **options),
+        child(Pool, name="pool", size=ENGINES, **options),
     )
     runtime = stack.enter_context(Runtime(tree))
-    agent, pool = runtime.agent("agent"), runtime.pool("pool")
-    shared = stack.enter_context(Client(**options))
-    exclusive = stack.enter_context(Client(isolation="exclusive", max_engines=ENGINES, **options))
-    found: dict[str, Ask] = {
-        "client, shared engine": lambda: shared.process(SCRIPT),
-        "client, exclusive engines": lambda: exclusive.process(SCRIPT),
-        "supervised agent": lambda: agent.process(SCRIPT),
-        "supervised pool": lambda: pool.process(SCRIPT),
+    found: Everybody = {
+        "client, shared engine": stack.enter_context(Client(**options)),
+        "agent, shared engine": runtime.agent("shared"),
+        "client, exclusive engines": stack.enter_context(Client(isolation="exclusive", max_engines=ENGINES, **options)),
+        "agent": runtime.agent("agent"),
+        "pool": runtime.pool("pool"),
     }
     try:
         theirs = importlib.import_module("mlld").Client(command=program)
     except ImportError:
         return found
     stack.callback(theirs.close)
-    return {**found, "upstream SDK, shared engine": lambda: theirs.process(SCRIPT)}
+    return {**found, UPSTREAM: theirs}
 
 
-def load(ask: Ask, callers: int, total: int) -> float:
+def from_threads(who: Any, callers: int, total: int) -> float:
     """Seconds each for so many requests from so many callers."""
     with ThreadPoolExecutor(callers) as threads:
-        list(threads.map(lambda _: ask(), range(callers)))  # everybody is there
+        list(threads.map(lambda _: who.process(SCRIPT), range(callers)))  # everybody is there
         start = time.perf_counter()
-        list(threads.map(lambda _: [ask() for _ in range(total // callers)], range(callers)))
+        list(threads.map(lambda _: [who.process(SCRIPT) for _ in range(total // callers)], range(callers)))
         return (time.perf_counter() - start) / total
 
 
-def report(rounds: int = 5) -> str:
+def in_flight(who: Any, at_once: int, total: int) -> float:
+    """Seconds each for so many requests, so many at once, begun by one thread."""
+    start = time.perf_counter()
+    for _ in range(total // at_once):
+        for handle in [who.process_async(SCRIPT) for _ in range(at_once)]:
+            handle.result()
+    return (time.perf_counter() - start) / total
+
+
+def report(rounds: int = 7) -> str:
     """Measure, and write it up as Markdown."""
-    lines = ["| callers | who | us a request | against a shared client |", "|---:|---|---:|---:|"]
+    lines = ["| requests | who | us each | against upstream's SDK |", "|---|---|---:|---:|"]
+    loads: tuple[tuple[str, Callable[[Any, int, int], float], int, int], ...] = (
+        ("one thread", from_threads, 1, 300),
+        ("16 threads", from_threads, 16, 640),
+        ("16 in flight", in_flight, 16, 1600),
+        ("256 in flight", in_flight, 256, 2560),
+    )
     with trivial_engine() as argv, ExitStack() as stack:
-        asks = variants(argv[0], stack)
-        for callers, total in ((1, 300), (16, 640)):
-            times: dict[str, list[float]] = {who: [] for who in asks}
+        found = everybody(argv[0], stack)
+        for name, load, many, total in loads:
+            times: dict[str, list[float]] = {who: [] for who in found}
             for _ in range(rounds):
-                for who, ask in asks.items():
-                    times[who].append(load(ask, callers, total))
+                for who, asked in found.items():
+                    times[who].append(load(asked, many, total))
             medians = {who: statistics.median(values) for who, values in times.items()}
-            floor = medians["client, shared engine"]
-            lines += [f"| {callers} | {who} | {took * 1e6:.0f} | {took / floor:.2f} |" for who, took in medians.items()]
+            for who, took in medians.items():
+                speed = f"{medians[UPSTREAM] / took:.1f} times as fast" if UPSTREAM in medians else "-"
+                lines.append(f"| {name} | {who} | {took * 1e6:.1f} | {speed} |")
     return "\n".join(lines)
 
 

@@ -214,7 +214,7 @@ class SharedPort(AsyncPort):
     def _send_to(
         self, at: Moored, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
     ) -> Call:
-        call = self._sharing.submit_to(at, method, params, timeout, on_events)
+        call = at.lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
         self._watch(call)
         if self._patience.over is not None:  # stopped in this moment, perhaps before the engine was known
             at.lease.engine.kill(partial(copy.copy, self._patience.over))

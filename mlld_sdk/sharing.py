@@ -33,13 +33,36 @@ class Moored:
     Attributes:
         lease: How it is held.
         asked: Requests sent to it, so that a look can tell whether there were more since the last.
+        inside: As many items as threads are about to send a request. They enter, and then look whether it is closed;
+            who closes it looks then whether somebody is inside. So nobody waits for a lock to send.
+        closed: It takes no more requests.
     """
 
-    __slots__ = ("asked", "lease")
+    __slots__ = ("asked", "closed", "inside", "lease")
 
     def __init__(self, lease: Lease[Engine]) -> None:
         self.lease = lease
         self.asked = 0
+        self.inside: list[None] = []
+        self.closed = False
+
+    def enter(self) -> bool:
+        """Keep it from being given back until `leave`; false if it takes no more requests."""
+        self.inside.append(None)
+        if self.closed or not self.lease.engine.alive:
+            self.inside.pop()
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let it be given back."""
+        self.inside.pop()
+
+    def close(self) -> bool:
+        """Take no more requests, unless somebody uses it."""
+        self.closed = True
+        self.closed = not self.inside and not self.lease.engine.is_busy
+        return self.closed
 
 
 class _Wish:
@@ -61,50 +84,46 @@ class Sharing:
         self._lock = threading.Lock()
         self._moored: Moored | None = None  # takes new requests
         self._held: set[Moored] = set()
-        self._wishes: set[_Wish] = set()
+        self._wishes: dict[_Wish, None] = {}  # in the order they came
         self._errand: Errand[Engine] | None = None  # while anybody waits
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | None:
         """Send a request to the engine; `None`, and nothing was sent, if there is none."""
-        with self._lock:
-            at = self._moored
-            if at is None or not at.lease.engine.alive:
-                return None
-            at.asked += 1
-            try:
-                return at.lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
-            except (EngineClosed, EngineDied):  # it went in this moment
-                return None
-
-    def submit_to(
-        self, at: Moored, method: str, params: Any, timeout: float | None, on_events: OnEvents | None
-    ) -> Call:
-        """Send a request to the engine that was waited for, or say how it ended."""
-        with self._lock:
+        at = self._moored
+        if at is None or not at.enter():
+            return None
+        try:
             at.asked += 1
             return at.lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except (EngineClosed, EngineDied):  # it went in this moment
+            return None
+        finally:
+            at.leave()
 
     def order(
         self, then: Callable[[Moored | BaseException], object], timeout: float, patience: Patience
     ) -> "SharedOrder":
-        """Have `then` called with the engine or the error, on another thread or on this one."""
+        """Have `then` called with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
         wish = _Wish(then, timeout)
         clock = shared_reactor()
         wish.timer = clock.call_at(clock.now() + min(timeout, A_YEAR), lambda: self._late(wish))
         try:
             with self._lock:
                 at = self._moored
-                if at is None or not at.lease.engine.alive:
+                if at is None or not at.enter():
                     at = None
                     if self._errand is None:
                         self._errand = self._bay.order(self._arrived, A_YEAR, patience)
-                    self._wishes.add(wish)
+                    self._wishes[wish] = None
         except BaseException:
             wish.timer.cancel()
             raise
         if at is not None:  # it has come in this moment
             wish.timer.cancel()
-            then(at)
+            try:
+                then(at)
+            finally:
+                at.leave()
         return SharedOrder(self, wish)
 
     def kill(self, because: Callable[[], MlldError]) -> None:
@@ -122,14 +141,18 @@ class Sharing:
         at = Moored(outcome)
         at.lease.engine.be_shared(True)
         at.lease.engine.add_exit_callback(lambda _: self._look(at, 0))
-        for wish in self._all_wishes(at):
-            wish.then(at)
-        self._look_again(at)
+        at.inside.append(None)
+        try:
+            for wish in self._all_wishes(at):
+                wish.then(at)
+        finally:
+            at.leave()
+            self._look_again(at)
 
-    def _all_wishes(self, at: Moored | None = None) -> set[_Wish]:
+    def _all_wishes(self, at: Moored | None = None) -> list[_Wish]:
         """Take everybody who waits, for an engine that has come or for none."""
         with self._lock:
-            wishes, self._wishes, self._errand = self._wishes, set(), None
+            wishes, self._wishes, self._errand = list(self._wishes), {}, None
             if at is not None:
                 self._moored = at
                 self._held.add(at)
@@ -151,7 +174,7 @@ class Sharing:
         errand = None
         with self._lock:
             stood = wish in self._wishes
-            self._wishes.discard(wish)
+            self._wishes.pop(wish, None)
             if stood and not self._wishes:
                 errand, self._errand = self._errand, None
         if errand is not None:
@@ -166,16 +189,13 @@ class Sharing:
 
     def _look(self, at: Moored, asked: int) -> None:
         """Give the engine back if it has ended, or nothing is in flight and nothing was asked since the last look."""
-        engine = at.lease.engine
-        with self._lock:
-            used = engine.exit is None and (engine.is_busy or at.asked != asked)
-            if not used:
-                self._held.discard(at)
-                self._moored = None if self._moored is at else self._moored
-        if used:
+        if at.lease.engine.exit is None and (at.asked != asked or not at.close()):
             self._look_again(at)
-        else:
-            errands.run(_put_back, at.lease)
+            return
+        with self._lock:
+            self._held.discard(at)
+            self._moored = None if self._moored is at else self._moored
+        errands.run(_put_back, at.lease)
 
 
 def _put_back(lease: Lease[Engine]) -> None:
