@@ -1,11 +1,13 @@
 """How the embedded engine prints, compares and calculates."""
 
 import math
+import os
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from mlld_sdk.transport.embedded import wire
 from mlld_sdk.transport.embedded.calls import parsed_output
 from mlld_sdk.transport.embedded.document import tidy
 from mlld_sdk.transport.embedded.errors import ScriptError
@@ -189,3 +191,16 @@ def test_broken_json_is_explained_as_node_20_does(text: str, message: str) -> No
 def test_the_engine_has_the_packages_version() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["version"] == VERSION
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_lines_come_out_whole_however_they_arrive(size: int, monkeypatch: pytest.MonkeyPatch) -> None:  # XP-1
+    monkeypatch.setattr(wire, "READ_SIZE", size)
+    requests, sent = os.pipe()
+    wake, waker = os.pipe()
+    os.write(sent, 'one\r\ntwo é\n\r \n"three\u2028"\rlast'.encode())
+    os.close(sent)
+    lines = [line for line in wire.read_lines(requests, wake) if line]
+    for descriptor in (requests, wake, waker):
+        os.close(descriptor)
+    assert lines == ["one", "two é", '"three\u2028"', "last"]

@@ -49,7 +49,7 @@ def read_lines(descriptor: int, wake: int) -> Iterator[str]:
         wake: Becomes readable when a signal has arrived. Any thread may have taken it, so waiting for the requests
             alone could go on for ever.
     """
-    rest = b""
+    pieces: list[bytes] = []  # of a line whose end has not come yet
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
     poll.register(wake, select.POLLIN)
@@ -63,13 +63,13 @@ def read_lines(descriptor: int, wake: int) -> Iterator[str]:
         if not piece:
             break
         if b"\n" not in piece and b"\r" not in piece:
-            rest += piece
+            pieces.append(piece)
             continue
-        lines = (rest + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        rest = lines.pop()
+        lines = b"".join([*pieces, piece]).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        pieces = [lines.pop()]
         for line in lines:
             yield line.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
-    if rest:
+    if rest := b"".join(pieces):
         yield rest.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
 
 
