@@ -18,6 +18,7 @@ from mlld_sdk.errors import ConfigurationError
 Source = Literal["command line", "environment", "code", "default"]
 
 LOGS: Final = ("plain", "json", "off")
+LEVELS: Final = ("debug", "info")
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +124,7 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 KNOWN: Final = (
     _Known("store", "MLLD_OTP_STORE", str, None, "file of the journal; without one, runs end with the process"),
     _Known("log", "MLLD_OTP_LOG", _one_of(*LOGS), "plain", f"how events are written to stderr: {', '.join(LOGS)}"),
+    _Known("log_level", "MLLD_OTP_LOG_LEVEL", _one_of(*LEVELS), "info", f"from which level on: {', '.join(LEVELS)}"),
     _Known("max_engines", "MLLD_OTP_MAX_ENGINES", _at_least_one, None, "engines that may live at once, at least 1"),
     _Known("drain_timeout", "MLLD_OTP_DRAIN_TIMEOUT", _seconds, 10.0, "seconds runs get to end before a stop"),
     _Known("stop_timeout", "MLLD_OTP_STOP_TIMEOUT", _seconds, 20.0, "seconds the tree then gets to stop"),

@@ -261,10 +261,11 @@ def run(options: Namespace) -> int:
     path = Path(options.file)
     tree, declared = _declared(path)
     found = configuration(declared, {"store": options.store, "log": "off" if options.quiet else None})
-    declared.pop("log", None)
+    declared = {name: value for name, value in declared.items() if name not in ("log", "log_level")}
     runtime = Runtime(tree, **{"name": path.stem, "control": True, **declared, **found.options()})
     if found["log"] != "off":
-        log_events(runtime.bus, stderr_logger(as_json=found["log"] == "json"))
+        logger = stderr_logger(as_json=found["log"] == "json")
+        log_events(runtime.bus, logger, debug=found["log_level"] == "debug")
     return runtime.run_forever()
 
 

@@ -135,4 +135,7 @@ def test_a_service_takes_its_settings_from_the_environment_and_logs_as_told(tmp_
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     started = next(line for line in lines if line["event"] == "child.started")
     assert (started["level"], started["path"]) == ("info", "service/ends")
+    assert "debug" not in {line["level"] for line in lines}
+    everything = say(tmp_path, "run", "service.py", MLLD_OTP_LOG="json", MLLD_OTP_LOG_LEVEL="debug").stderr
+    assert "actor.started" in {json.loads(line)["event"] for line in everything.splitlines()}
     assert say(tmp_path, "run", "service.py", MLLD_OTP_LOG="off").stderr == ""
