@@ -112,6 +112,8 @@ def runs(options: Namespace) -> int:
                     for run in found["runs"]
                 ]
                 text = words.table(("run", "agent", "state", "attempt", "changed"), rows)
+                if len(rows) == options.limit:
+                    text += f"\nthese are the oldest {options.limit}; --limit shows more, --state fewer"
             case "show":
                 found = remote.ask(p.AskRun(run_id=options.run))
                 text = _run_text(found)

@@ -150,6 +150,13 @@ def test_a_failed_run_shows_its_exception_and_where_it_was_raised(runtime: Runti
     assert "of a run tells `runs show`" in say("why", run.id, status=1)
 
 
+def test_a_list_that_may_be_longer_says_so(runtime: Runtime, say: Say) -> None:
+    for number in range(3):
+        runtime.agent("reviewer").run(number)
+    assert "these are the oldest 2; --limit shows more" in say("runs", "ls", "--limit", "2")
+    assert "oldest" not in say("runs", "ls")
+
+
 def test_numbers_of_things_are_not_negative_and_nought_is_none(runtime: Runtime, say: Say) -> None:
     assert say("events", "--last", "0") == ""
     assert say("events", "--last", "1").count("\n") == 1
