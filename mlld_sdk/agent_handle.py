@@ -20,6 +20,7 @@ from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.transport.errors import CallCancelled
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 T = TypeVar("T")
@@ -179,12 +180,17 @@ class Named:
         permit = guard.acquire()
 
         def over(error: BaseException | None) -> None:
-            if self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES):
+            # What the caller took back says nothing about what was asked.
+            if isinstance(error, CallCancelled) or (self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES)):
                 permit.withdraw()
             else:
                 permit.settle(error)
 
-        return request(over)
+        try:
+            return request(over)
+        except BaseException as error:  # the first word counts, should it have been said
+            over(error)
+            raise
 
     def _way(self) -> tuple[AsyncPort, Breaker | None]:
         """Find the way to the engines, and the breaker in front of it."""
@@ -291,9 +297,22 @@ class AsyncRequests:
         """Say what it is doing."""
         return await asyncio.to_thread(self._handle.status)
 
-    async def _begun(self, begin: Callable[[], T], options: RunOptions) -> T:
+    async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
         """Begin here, unless files are looked at first."""
-        return await asyncio.to_thread(begin) if self._handle.looks_at_files(options) else begin()
+        if not self._handle.looks_at_files(options):
+            return begin()
+        loop = asyncio.get_running_loop()
+        beginning = loop.run_in_executor(None, begin)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_cancel_begun)  # it is begun by now, or will be
+            raise
+
+
+def _cancel_begun(beginning: asyncio.Future[Any]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().cancel()
 
 
 class AsyncAgentHandle(AsyncRequests):

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlld_sdk.errors import MlldError
 from mlld_sdk.transport.errors import CallCancelled
 from mlld_sdk.transport.wire import Reply
 
@@ -82,7 +81,7 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         elif send is not None:
             try:
                 self._follow(send(outcome))
-            except MlldError as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
                 self._fail(error)
 
     def _follow(self, call: Call) -> None:
