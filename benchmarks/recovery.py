@@ -232,6 +232,8 @@ class Victim:
     def __init__(self, runtime: Runtime, name: str, spares: int, hang: str, ask: str) -> None:
         self.agent = runtime.agent(name)
         self.ports = runtime.services.ports
+        assert runtime.services.tree is not None
+        self.grove = runtime.services.tree.grove
         self.spares = spares
         self.hang = hang
         self.ask = ask
@@ -250,11 +252,11 @@ class Victim:
         before = self.agent.ref
         start = time.perf_counter()
         os.kill(lease.engine.pid, signal.SIGKILL)
-        while self.agent.ref in (None, before):
-            time.sleep(0.00005)
+        self.grove.wait_for(lambda: self.agent.ref not in (None, before), 10.0)
         self.agent.process(self.ask)
         took = time.perf_counter() - start
         stuck.join()
+        lease.engine.wait(5.0)  # what is removed after one death is not to be paid by the next
         return took
 
     def _get_stuck(self) -> None:
