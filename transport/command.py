@@ -53,6 +53,16 @@ class EngineCommand:
     wrapped: bool = False
     label: str = "live"
 
+    def __post_init__(self) -> None:
+        """Refuse here what no process can be given, with the name of what it is."""
+        for word in self.argv:
+            _refuse_unpassable(f"the argument {word!r:.80}", word)
+        if self.cwd is not None:
+            _refuse_unpassable(f"the working directory {self.cwd!r:.80}", self.cwd)
+        for name, value in self.environ.items():
+            _refuse_unpassable(f"the name of the environment variable {name!r}", name, also=b"=")
+            _refuse_unpassable(f"the environment variable {name!r}", value)
+
     def at(self, cwd: str | PathLike[str] | None) -> EngineCommand:
         """Say the same command in another directory."""
         return replace(self, cwd=None if cwd is None else str(cwd))
@@ -60,6 +70,15 @@ class EngineCommand:
     def having(self, environ: Mapping[str, str]) -> EngineCommand:
         """Say the same command with more environment."""
         return replace(self, environ={**self.environ, **environ})
+
+
+def _refuse_unpassable(what: str, text: str, also: bytes = b"\0") -> None:
+    try:
+        data = os.fsencode(text)
+    except (TypeError, UnicodeError):
+        data = b"\0"
+    if b"\0" in data or also in data:
+        raise CommandNotExecutable(f"{what} holds what no process can be given", hint="pass text without NUL")
 
 
 def resolve(

@@ -4,10 +4,11 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlld_sdk.transport.command import embedded_command, resolve
+from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound
 
 SURVIVE = "--unhandled-rejections=warn"
@@ -120,3 +121,19 @@ def test_the_embedded_engine_runs_on_this_python_and_speaks_the_extended_protoco
     assert command.argv[-3:] == ("--slow", "live", "--stdio")
     assert command.extended
     assert os.path.isdir(os.path.join(command.argv[-4], "mlld_sdk"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"argv": ("/bin/true", "a\0b")},
+        {"argv": ("/bin/true", "\ud800")},
+        {"cwd": "/tmp/a\0b"},
+        {"environ": {"A": "x\0y"}},
+        {"environ": {"A": 5}},
+        {"environ": {"A=B": "x"}},
+    ],
+)
+def test_what_no_process_can_be_given_is_refused_when_the_command_is_made(wrong: dict[str, Any]) -> None:  # T-1
+    with pytest.raises(CommandNotExecutable, match="no process can be given"):
+        EngineCommand(**{"argv": ("/bin/true",), **wrong})
