@@ -225,14 +225,18 @@ class EngineBay(Generic[E]):
         if size < 1:
             raise ConfigurationError(f"size must be at least 1, got {size}")
         surplus: list[Berth[E]] = []
+        served: list[Order[E]] = []
         with self._lock:
             self._size = size
             self._overflow = self._overflow if overflow is None else overflow
             while self._waiters and self._turns < self._size + self._overflow:
                 self._turns += 1
-                self._waiters.popleft().serve(self._take_idle())
+                served.append(self._waiters.popleft())
+                served[-1].serve(self._take_idle())
             while self._idle and len(self._idle) + len(self._busy) > self._size + self._spares:
                 surplus.append(self._idle.pop(0))
+        for order in served:
+            order.tell()
         for berth in surplus:
             self._retire(berth, politely=True)
 
@@ -278,9 +282,8 @@ class EngineBay(Generic[E]):
             idle, self._idle = self._idle, []
             waiters = list(self._waiters)
             self._waiters.clear()
-            for waiter in waiters:
-                if waiter.changed is not None:
-                    waiter.changed.set()
+        for waiter in waiters:
+            waiter.tell()
         for berth in idle:
             self._retire(berth, politely=True)
 
@@ -395,23 +398,25 @@ class EngineBay(Generic[E]):
             self._end_turn()
             self._top_up()
             return
+        next_one: Order[E] | None = None
+        owed = surplus = False
         with self._lock:
             self._busy.discard(berth)
-            owed = False
             if self._open and self._waiters and self._turns <= self._size + self._overflow:
                 owed = self._budget.owes(self._waiters[0].since)
                 if not owed:
                     self._busy.add(berth)
-                    self._waiters.popleft().serve(berth)
-                    return
-        if owed:  # somebody elsewhere has waited longer; ours queues up behind
+                    next_one = self._waiters.popleft()
+                    next_one.serve(berth)
+            else:
+                surplus = not self._open or len(self._idle) + len(self._busy) >= self._size + self._spares
+                self._turns -= 1
+        if next_one is not None:
+            next_one.tell()
+        elif owed:  # somebody elsewhere has waited longer; ours queues up behind
             self._retire(berth, politely=True)
             self._end_turn()
-            return
-        with self._lock:
-            surplus = len(self._idle) + len(self._busy) >= self._size + self._spares
-            self._turns -= 1
-        if surplus or not self._open:
+        elif surplus:
             self._retire(berth, politely=True)
         else:
             self._lay_idle(berth)
@@ -425,10 +430,12 @@ class EngineBay(Generic[E]):
     def _end_turn(self) -> None:
         """Pass the turn to whoever waits longest, with leave to start an engine."""
         with self._lock:
-            if self._waiters and self._turns <= self._size + self._overflow:
-                self._waiters.popleft().serve(self._take_idle())
-            else:
+            if not self._waiters or self._turns > self._size + self._overflow:
                 self._turns -= 1
+                return
+            next_one = self._waiters.popleft()
+            next_one.serve(self._take_idle())
+        next_one.tell()
 
     def _reclaim(self, berth: Berth[E]) -> bool:
         with self._lock:

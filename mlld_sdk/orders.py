@@ -64,8 +64,11 @@ class Order(Generic[E]):
         self.stage, self.since, self.changed = "queued", now, self._signal()
 
     def serve(self, berth: "Berth[E] | None") -> None:
-        """Take an engine, or leave to start one."""
+        """Take an engine, or leave to start one. Whoever gives it calls `tell` when it has let go of its locks."""
         self.stage, self.berth = "served", berth
+
+    def tell(self) -> None:
+        """Have whoever drives this go on."""
         if self.changed is not None:
             self.changed.set()
 
@@ -100,8 +103,9 @@ class Order(Generic[E]):
 
     def refusal(self, waited: float) -> InfrastructureError:
         """Say what it waited for in vain."""
-        if self._admission is not None:
-            return self._admission.refusal(waited)
+        admission = self._admission  # whoever asks need not be who drives it
+        if admission is not None:
+            return admission.refusal(waited)
         return NoEngineFree(
             f"{self._bay.label}: all {self._bay._turns} engines stayed busy for {waited:g} s",
             hint="raise the size, the overflow or the timeout",
@@ -166,11 +170,14 @@ class Errand(Generic[E]):
                 self.set()
             else:  # in its place in the queue from this moment
                 self._look_again(timeout)
-        patience.tell(self)
+            patience.tell(self)  # before a step may end it, and have it forgotten
 
     def set(self) -> None:
-        """Have the next step taken."""
-        errands.run(self._step)
+        """Have the next step taken: here if it is only to take an engine that has come, else on a thread that may wait."""
+        if self._order.berth is None or self._stepping.locked():
+            errands.run(self._step)
+        else:
+            self._step()
 
     def cancel(self) -> bool:
         """Give the order up; false if it has come to its end, and `then` has been or is being told."""
