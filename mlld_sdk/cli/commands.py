@@ -56,7 +56,7 @@ def top(options: Namespace) -> int:
                     words.table(("agent or pool", "busy", "idle", "waiting"), agents, "nobody has an engine"),
                 ]
             )
-            if options.every and not options.json:
+            if options.every and not options.json and sys.stdout.isatty():
                 sys.stdout.write("\033[2J\033[H")
             _print(options, found, text)
             if not options.every:
