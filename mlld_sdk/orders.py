@@ -173,7 +173,7 @@ class Errand(Generic[E]):
             patience.tell(self)  # before a step may end it, and have it forgotten
 
     def set(self) -> None:
-        """Have the next step taken: here if an engine has come and is only to be taken, else on a thread that may wait."""
+        """Have the next step taken: here if an engine has come, else on a thread that may wait for one."""
         if self._order.berth is None or self._stepping.locked():
             errands.run(self._step)
         else:
