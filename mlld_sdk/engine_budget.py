@@ -48,15 +48,16 @@ class Patience:
         """Wake all who wait."""
         with self._lock:
             self.over = self.over or why
-            for signal in self._signals:
-                signal.set()
+            signals = list(self._signals)
+        for signal in signals:  # without the lock: what is set may go on right here
+            signal.set()
 
     def tell(self, signal: Signal) -> None:
         """Set the signal when there is nothing to wait for; at once if that is so already."""
         with self._lock:
             self._signals.add(signal)
-            if self.over is not None:
-                signal.set()
+        if self.over is not None:
+            signal.set()
 
     def forget(self, signal: Signal) -> None:
         """Set it no more."""

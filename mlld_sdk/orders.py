@@ -22,6 +22,9 @@ Stage = Literal["new", "queued", "served", "over"]
 
 NEVER: Final = float("inf")
 
+_here = threading.local()
+"""Whether this thread takes a step for an errand already."""
+
 
 class NoEngineFree(InfrastructureError):
     """Every engine of the bay stayed busy until the deadline."""
@@ -174,10 +177,14 @@ class Errand(Generic[E]):
 
     def set(self) -> None:
         """Have the next step taken: here if an engine has come, else on a thread that may wait for one."""
-        if self._order.berth is None or self._stepping.locked():
+        if self._order.berth is None or self._stepping.locked() or getattr(_here, "stepping", False):
             errands.run(self._step)
-        else:
+            return
+        _here.stepping = True  # what takes this engine may give it back at once, to the next, and so on: not in here
+        try:
             self._step()
+        finally:
+            _here.stepping = False
 
     def cancel(self) -> bool:
         """Give the order up; false if it has come to its end, and `then` has been or is being told."""
