@@ -379,14 +379,22 @@ class EngineBay(Generic[E]):
 
     def _lay_idle(self, berth: Berth[E]) -> bool:
         """Put an engine among the idle ones, or retire it when it is gone or wanted elsewhere."""
-        berth.idle_since = self._env.now()
         with self._lock:
             stays = self._open and not berth.gone
             if stays:
-                self._idle.append(berth)
+                self._lay_down(berth)
         if not stays:
             self._retire(berth, politely=True)
             return False
+        return self._rests(berth)
+
+    def _lay_down(self, berth: Berth[E]) -> None:
+        """Put an engine among the idle ones. Called with the lock held, and then `_rests` without it."""
+        berth.idle_since = self._env.now()
+        self._idle.append(berth)
+
+    def _rests(self, berth: Berth[E]) -> bool:
+        """Tell the budget of an idle engine, which may be wanted elsewhere; says whether it stays."""
         sleep_at = None if self.idle_after is None else berth.idle_since + self.idle_after
         return self._budget.rest(berth.permit, lambda: self._reclaim(berth), sleep_at) or not self._reclaim(berth)
 
@@ -409,8 +417,11 @@ class EngineBay(Generic[E]):
                     next_one = self._waiters.popleft()
                     next_one.serve(berth)
             else:
-                surplus = not self._open or len(self._idle) + len(self._busy) >= self._size + self._spares
+                full = len(self._idle) + len(self._busy) >= self._size + self._spares
+                surplus = full or not self._open or berth.gone
                 self._turns -= 1
+                if not surplus:  # with the turn, or the next to come would find neither and start another
+                    self._lay_down(berth)
         if next_one is not None:
             next_one.tell()
         elif owed:  # somebody elsewhere has waited longer; ours queues up behind
@@ -419,7 +430,7 @@ class EngineBay(Generic[E]):
         elif surplus:
             self._retire(berth, politely=True)
         else:
-            self._lay_idle(berth)
+            self._rests(berth)
 
     def _is_worn(self, berth: Berth[E]) -> bool:
         limits = self._recycle
