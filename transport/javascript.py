@@ -74,6 +74,11 @@ def from_units(text: str) -> str:
     return utf16_order(text).decode("utf-16-be", "surrogatepass")
 
 
+def well_formed(text: str) -> str:
+    """Put the replacement character where a surrogate has no partner, as JavaScript does for the world outside."""
+    return text if text.isascii() else utf16_order(text).decode("utf-16-be", "replace")
+
+
 def _is_array_index(key: str) -> bool:
     if not (key.isascii() and key.isdigit() and len(key) <= 10):
         return False

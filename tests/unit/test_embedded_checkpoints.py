@@ -21,7 +21,14 @@ from mlld_sdk.transport.checkpoints import (
     read_row,
     script_name,
 )
-from mlld_sdk.transport.javascript import json_text, number_text
+from mlld_sdk.transport.javascript import (
+    from_units,
+    in_units,
+    json_text,
+    number_text,
+    text_length,
+    well_formed,
+)
 from tests.support.golden import GOLDEN
 
 NOW = "2026-01-01T00:00:00.000Z"
@@ -263,3 +270,10 @@ def test_a_key_of_thousands_of_digits_is_a_key_like_others() -> None:
 
 def test_a_preview_cuts_through_a_pair_of_surrogates_as_javascript_does() -> None:
     assert args_preview(["x" * 156 + "\U0001f600" + "y" * 10]) == "x" * 156 + "\ud83d..."
+
+
+@pytest.mark.parametrize("text", ["", "plain", "é\U0001f600\u2028", "\ud800x", "x\udc00\ud83d"])
+def test_a_text_comes_back_whole_from_its_units(text: str) -> None:
+    assert from_units(in_units(text)) == text
+    assert len(in_units(text)) == text_length(text)
+    assert well_formed(text) == "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)

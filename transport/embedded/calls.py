@@ -27,6 +27,7 @@ from mlld_sdk.transport.embedded.syntax import (
     root_of,
 )
 from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text, text_of
+from mlld_sdk.transport.javascript import well_formed
 
 STATEMENT_NUMBERS = itertools.count(1)
 LARGE_VARIABLE = 100_000
@@ -245,10 +246,19 @@ class Calls:
         return "".join(pieces).strip(), merge(*origins)
 
     def _spawn(self, argv: list[str], variables: dict[str, str], stdin: str | None, pipeline: str | None) -> str:
+        for name, text in variables.items():
+            if "\0" in text:
+                shown = repr(text)
+                return f"The property 'options.env['{name}']' must be a string without null bytes. Received {shown}"
+        if any("\0" in word for word in argv):
+            return ""
+        argv = [well_formed(word) for word in argv]
+        variables = {name: well_formed(text) for name, text in variables.items()}
         try:
             child = start(argv, cwd=self.run.root, variables=variables, stdin=stdin)
         except OSError as error:
-            raise ScriptError(f"spawn {argv[0]} failed: {os.strerror(error.errno or 0)}") from error
+            reason = os.strerror(error.errno or 0)
+            raise ScriptError(f"spawn {argv[0]} failed: {reason}", "COMMAND_EXECUTION_FAILED") from error
         self.run.watch(child)
 
         def on_chunk(text: str, source: str) -> None:

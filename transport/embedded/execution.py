@@ -15,6 +15,7 @@ from mlld_sdk.transport.embedded.shell import Child
 from mlld_sdk.transport.embedded.syntax import Span
 from mlld_sdk.transport.embedded.turn import Turn
 from mlld_sdk.transport.embedded.values import Value
+from mlld_sdk.transport.javascript import well_formed
 
 ROOT_MARKERS = (
     ("mlld-config.json", "mlld-lock.json", "mlld.lock.json"),
@@ -211,7 +212,7 @@ class Execution:
 
     def write_stderr(self, text: str) -> None:
         """Print to the engine's own stderr, where `log` goes; a closed stderr is no reason to fail a script."""
-        data = text.encode("utf-8", "replace")
+        data = well_formed(text).encode()
         try:
             while data:
                 data = data[os.write(2, data) :]

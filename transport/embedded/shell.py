@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlld_sdk.transport.javascript import well_formed
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -68,7 +70,7 @@ def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | 
         source: int = subprocess.DEVNULL
     else:
         source = os.memfd_create("stdin") if hasattr(os, "memfd_create") else _unlinked_file()
-        data = stdin.encode("utf-8", "replace")
+        data = well_formed(stdin).encode()
         while data:
             data = data[os.write(source, data) :]
         os.lseek(source, 0, os.SEEK_SET)

@@ -15,7 +15,7 @@ from mlld_sdk.transport.checkpoints import script_name
 from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.execution import project_root
-from mlld_sdk.transport.javascript import json_text
+from mlld_sdk.transport.javascript import json_text, well_formed
 
 
 def answer(method: str, params: Any, clock: Clock) -> Any:
@@ -170,7 +170,7 @@ def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     if not isinstance(identity, str) or not identity.strip():
         raise ScriptError("sig:sign-content params.identity must be a non-empty string")
     root = project_root(_base(params))
-    data = params["content"].encode("utf-8", "replace")
+    data = well_formed(params["content"]).encode()
     given = params.get("id")
     raw = params.get("metadata")
     metadata = {
@@ -208,7 +208,7 @@ def write_signed(folder: str, path: str, content: str, script: str, clock: Clock
     """Write a file for `file:write` and sign it for the script; outside the project it is written, then refused."""
     target = os.path.normpath(os.path.join(folder, path))
     root = project_root(folder)
-    _write(target, content.encode("utf-8", "surrogatepass"))
+    _write(target, well_formed(content).encode())
     if not os.path.relpath(target, root).startswith(".."):
         _sign(root, target, f"agent:{script_name(script) or 'script'}", clock)
     return _check(root, target)

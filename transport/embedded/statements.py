@@ -46,7 +46,7 @@ from mlld_sdk.transport.embedded.syntax import (
     root_of,
 )
 from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
-from mlld_sdk.transport.javascript import json_text, number_text
+from mlld_sdk.transport.javascript import json_text, number_text, well_formed
 
 
 class Interpreter(Loops):
@@ -483,11 +483,12 @@ def _augmented(old: Any, new: Any) -> Any:
 def _write_file(path: str, text: str, mode: str) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, mode, encoding="utf-8", errors="surrogatepass", newline="") as file:
-            file.write(text)
-    except OSError as error:
+        with open(path, mode, encoding="utf-8", newline="") as file:
+            file.write(well_formed(text))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ScriptError(
-            f"Output error (unknown): Failed to process output: {error.strerror}: {path}",
+            f"Output error (unknown): Failed to process output: {reason}: {path}",
             "OUTPUT_GENERATION_FAILED",
             "MlldOutputError",
         ) from error
