@@ -306,10 +306,9 @@ class Life(Mailbox):
         for handle in monitors or ():
             if handle.first:
                 handle.fire(reason)
-        if self.timer is not None:
-            self.timer.cancel()
-        for timer in self.timers or ():
-            timer.cancel()
+        for timer in (self.timer, *(self.timers or ())):  # a copy: others may change both at this very moment
+            if timer is not None:
+                timer.cancel()
         last = self.current
         refused = self._answer_all(reason)
         if system.listening:
