@@ -21,7 +21,7 @@ from mlld_sdk.actors.errors import (
     StartFailed,
     StartIgnored,
 )
-from mlld_sdk.actors.exits import Other
+from mlld_sdk.actors.exits import SHUTDOWN, Other
 from mlld_sdk.actors.system import ActorSystem
 
 EXPECTED = (ActorDead, StartFailed, StartIgnored, CallTimeout, ActorCrashed, DeadlockDetected)
@@ -118,6 +118,7 @@ class Chaos:
             ref.kill,
             lambda: ref.stop(block=False),
             lambda: ref.exit("bad"),
+            lambda: ref.cell.retire(SHUTDOWN),
             lambda: ref.shutdown(chance.choice([0, 0.001, 5])),
             lambda: ref.tell(lambda me: 1 / 0),
             lambda: ref.tell(lambda me: me.link(other)),
