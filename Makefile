@@ -9,6 +9,8 @@ DEMO_STAMP := $(VENV)/.demo
 .PHONY: help demo test test-long lint format bench docs clean
 
 $(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	"mlld-otp needs Python 3.11 or later, $(PYTHON) is older; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): $(VENV)/pyvenv.cfg pyproject.toml
