@@ -100,7 +100,7 @@ class BayStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Berth(Generic[E]):
     """One engine and what the bay remembers about it."""
 
-    __slots__ = ("engine", "gone", "idle_since", "leases", "permit")
+    __slots__ = ("engine", "gone", "idle_since", "leases", "permit", "watcher")
 
     def __init__(self, engine: E, permit: Permit) -> None:
         self.engine = engine
@@ -108,6 +108,7 @@ class Berth(Generic[E]):
         self.leases = 0
         self.idle_since = 0.0
         self.gone = False
+        self.watcher: Callable[[], object] | None = None
 
 
 class Lease(Generic[E]):
@@ -130,7 +131,16 @@ class Lease(Generic[E]):
         with self._bay._lock:
             berth, self._berth = self._berth, None
         if berth is not None:
+            berth.watcher = None
             self._bay._returned(berth, broken)
+
+    def when_gone(self, function: Callable[[], object]) -> None:
+        """Call the function if the engine's process ends while it is held, at once if it has; it must not block."""
+        berth = self._berth
+        if berth is not None:
+            berth.watcher = function
+            if berth.gone:
+                function()
 
     def __enter__(self) -> Self:
         return self
@@ -239,6 +249,10 @@ class EngineBay(Generic[E]):
             order.tell()
         for berth in surplus:
             self._retire(berth, politely=True)
+
+    def owes(self) -> bool:
+        """Whether somebody waits for one of the engines that live to end, here or in another bay of the budget."""
+        return self._budget.owes(self._env.now())
 
     def sleep_idle(self, idle_for: float) -> int:
         """Retire the engines that have been idle for that many seconds, spares too, and say how many."""
@@ -470,4 +484,7 @@ class EngineBay(Generic[E]):
                 self._idle.remove(berth)
             self._retired += 1
             berth.gone = True
+            watcher, berth.watcher = berth.watcher, None
         berth.permit.release()
+        if watcher is not None:
+            watcher()

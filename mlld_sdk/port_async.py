@@ -13,13 +13,14 @@ from mlld_sdk.engine_budget import Patience
 from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.handles import Handle
 from mlld_sdk.port import Held, Lender, Port
-from mlld_sdk.queued import Placed, QueuedCall
+from mlld_sdk.queued import Placed, QueuedCall, StillWaiting
 from mlld_sdk.requests import CHECKPOINT_OPTIONS, RunOptions, execute_params, seconds
 from mlld_sdk.run_log import RunLog
 from mlld_sdk.sharing import Moored, Sharing
 from mlld_sdk.telemetry.spans import Span
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.errors import EngineClosed, EngineDied
 from mlld_sdk.transport.wire import EngineEvent, Reply
 
 H = TypeVar("H", bound=Handle[Any])
@@ -138,7 +139,7 @@ class AsyncPort(Port):
 
     def _queue(
         self,
-        order: Callable[[Callable[[Any], object], float, Patience], Placed],
+        order: Callable[[Callable[[Any], bool], float, Patience], Placed],
         send: Callable[[Any, float | None], Call],
         timeout: float | None,
     ) -> QueuedCall:
@@ -198,7 +199,14 @@ class SharedPort(AsyncPort):
 
     def _ask(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
         self._refuse_if_stopped()
-        return self._submit(method, params, timeout, on_events).result()
+        call = self._submit(method, params, timeout, on_events)
+        try:
+            return call.result()
+        except Exception:
+            raise
+        except BaseException:  # nobody waits for it any more
+            call.cancel()
+            raise
 
     def _submit(
         self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
@@ -214,10 +222,18 @@ class SharedPort(AsyncPort):
     def _send_to(
         self, at: Moored, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
     ) -> Call:
-        call = at.lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
+        engine = at.lease.engine
+        try:
+            call = engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except EngineClosed:  # it was retired or ended in this moment, and not for anything that was asked
+            self._refuse_if_stopped()
+            raise StillWaiting from None
+        except EngineDied as error:
+            self._failed(engine, error)
+            raise
         self._watch(call)
         if self._patience.over is not None:  # stopped in this moment, perhaps before the engine was known
-            at.lease.engine.kill(partial(copy.copy, self._patience.over))
+            engine.kill(partial(copy.copy, self._patience.over))
         return call
 
     def _watch(self, call: Call) -> None:

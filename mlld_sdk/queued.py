@@ -22,6 +22,10 @@ class Placed(Protocol):
         ...
 
 
+class StillWaiting(Exception):
+    """The engine took no more requests when this one came to it, so it is to wait for another."""
+
+
 class QueuedCall(concurrent.futures.Future[Reply]):
     """A request that waits for an engine, and then is a call like any other.
 
@@ -44,7 +48,7 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         self.begun = threading.Event()
         self.set_running_or_notify_cancel()
 
-    def wait_for(self, place: Callable[[Callable[[Any], object]], Placed]) -> None:
+    def wait_for(self, place: Callable[[Callable[[Any], bool]], Placed]) -> None:
         """Place the order that this request waits for; `place` is given what is to be called with its outcome."""
         order = place(self._arrived)
         self._order = order
@@ -74,15 +78,19 @@ class QueuedCall(concurrent.futures.Future[Reply]):
 
         self.add_done_callback(over)
 
-    def _arrived(self, outcome: Any) -> None:
+    def _arrived(self, outcome: Any) -> bool:
+        """Take the outcome of the order; false if it is still to wait."""
         send = self._send
         if isinstance(outcome, BaseException):
             self._fail(self._refused(outcome))
         elif send is not None:
             try:
                 self._follow(send(outcome))
+            except StillWaiting:
+                return False
             except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
                 self._fail(error)
+        return True
 
     def _follow(self, call: Call) -> None:
         self.call = call

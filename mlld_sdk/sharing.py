@@ -8,6 +8,7 @@ its last; the next request finds another.
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from mlld_sdk import errands
@@ -17,7 +18,7 @@ from mlld_sdk.errors import MlldError
 from mlld_sdk.orders import Errand
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import EngineClosed, EngineDied
+from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied
 from mlld_sdk.transport.reactor import Timer, shared_reactor
 
 LINGER: Final = 0.1
@@ -65,15 +66,22 @@ class Moored:
         return self.closed
 
 
+Then = Callable[[Moored | BaseException], bool]
+"""Takes the engine, or the error; false if the engine took no more requests at that moment."""
+
+
 class _Wish:
     """Somebody who waits for the engine."""
 
-    __slots__ = ("then", "timeout", "timer")
+    __slots__ = ("deadline", "given_up", "patience", "then", "timeout", "timer")
 
-    def __init__(self, then: Callable[[Moored | BaseException], object], timeout: float) -> None:
+    def __init__(self, then: Then, timeout: float, patience: Patience) -> None:
         self.then = then
         self.timeout = timeout
-        self.timer: Timer | None = None
+        self.deadline = shared_reactor().now() + min(timeout, A_YEAR)
+        self.patience = patience
+        self.timer: Timer | None = None  # while it stands in the queue
+        self.given_up = False
 
 
 class Sharing:
@@ -100,30 +108,16 @@ class Sharing:
         finally:
             at.leave()
 
-    def order(
-        self, then: Callable[[Moored | BaseException], object], timeout: float, patience: Patience
-    ) -> "SharedOrder":
+    def order(self, then: Then, timeout: float, patience: Patience) -> "SharedOrder":
         """Have `then` called with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
-        wish = _Wish(then, timeout)
-        clock = shared_reactor()
-        wish.timer = clock.call_at(clock.now() + min(timeout, A_YEAR), lambda: self._late(wish))
-        try:
-            with self._lock:
-                at = self._moored
-                if at is None or not at.enter():
-                    at = None
-                    if self._errand is None:
-                        self._errand = self._bay.order(self._arrived, A_YEAR, patience)
-                    self._wishes[wish] = None
-        except BaseException:
-            wish.timer.cancel()
-            raise
+        wish = _Wish(then, timeout, patience)
+        with self._lock:
+            at = self._moored
+            if at is None or not at.enter():
+                at = None
+                self._stand(wish)
         if at is not None:  # it has come in this moment
-            wish.timer.cancel()
-            try:
-                then(at)
-            finally:
-                at.leave()
+            self._serve([wish], at)
         return SharedOrder(self, wish)
 
     def kill(self, because: Callable[[], MlldError]) -> None:
@@ -140,20 +134,54 @@ class Sharing:
             return
         at = Moored(outcome)
         at.lease.engine.be_shared(True)
-        at.lease.engine.add_exit_callback(lambda _: self._look(at, 0))
         at.inside.append(None)
+        wishes = self._all_wishes(at)
+        if not wishes:  # they have given up, or have another
+            errands.run(_put_back, outcome)
+            return
+        outcome.when_gone(lambda: self._look(at, 0))
         try:
-            for wish in self._all_wishes(at):
-                wish.then(at)
+            self._serve(wishes, at)
+        finally:
+            self._look_again(at)
+
+    def _serve(self, wishes: list[_Wish], at: Moored) -> None:
+        """Give an engine that was entered to those who waited; it may be retired by one and then takes no others."""
+        try:
+            left = [wish for wish in wishes if not wish.then(at)]
         finally:
             at.leave()
-            self._look_again(at)
+        if left:
+            self._stand_again(left)
+
+    def _stand(self, wish: _Wish) -> None:
+        """Put a wish last, and order an engine if it is the first. Called with the lock held."""
+        if self._errand is None:
+            self._errand = self._bay.order(self._arrived, A_YEAR, wish.patience)
+        self._wishes[wish] = None
+        wish.timer = shared_reactor().call_at(wish.deadline, partial(self._late, wish))
+
+    def _stand_again(self, wishes: list[_Wish]) -> None:
+        """Have those who were not served wait on, before all others."""
+        refused: dict[_Wish, MlldError] = {}
+        with self._lock:
+            later, self._wishes = self._wishes, {}
+            for wish in wishes:
+                try:
+                    if wish.given_up:
+                        raise CallCancelled("the run was cancelled before an engine was free")
+                    self._stand(wish)
+                except MlldError as error:
+                    refused[wish] = error
+            self._wishes.update(later)
+        for wish, why in refused.items():
+            wish.then(why)
 
     def _all_wishes(self, at: Moored | None = None) -> list[_Wish]:
         """Take everybody who waits, for an engine that has come or for none."""
         with self._lock:
             wishes, self._wishes, self._errand = list(self._wishes), {}, None
-            if at is not None:
+            if at is not None and wishes:
                 self._moored = at
                 self._held.add(at)
         for wish in wishes:
@@ -164,17 +192,25 @@ class Sharing:
     def _late(self, wish: _Wish) -> None:
         with self._lock:
             errand = self._errand
+        if errand is None:  # it was served in this moment
+            return
         # What it waited for is known to the order; it is asked before the wish is taken back, which may end the order.
-        why = None if errand is None else errand.refusal(wish.timeout)
-        if self._take(wish) and why is not None:
+        why = errand.refusal(wish.timeout)
+        if self._take(wish):
             errands.run(wish.then, why)
 
-    def _take(self, wish: _Wish) -> bool:
-        """Take a wish back; the last one calls the errand off. False if it has been served or refused."""
+    def _take(self, wish: _Wish, *, for_good: bool = False) -> bool:
+        """Take a wish back; the last one calls the errand off. False if it has been served or refused.
+
+        Args:
+            wish: Whose.
+            for_good: It is not to stand again either, should it just now be served and not be taken.
+        """
         errand = None
         with self._lock:
             stood = wish in self._wishes
             self._wishes.pop(wish, None)
+            wish.given_up = wish.given_up or for_good
             if stood and not self._wishes:
                 errand, self._errand = self._errand, None
         if errand is not None:
@@ -190,6 +226,9 @@ class Sharing:
     def _look(self, at: Moored, asked: int) -> None:
         """Give the engine back if it has ended, or nothing is in flight and nothing was asked since the last look."""
         if at.lease.engine.exit is None and (at.asked != asked or not at.close()):
+            if self._bay.owes():  # others have waited long enough: who comes now waits behind them
+                with self._lock:
+                    self._moored = None if self._moored is at else self._moored
             self._look_again(at)
             return
         with self._lock:
@@ -215,4 +254,4 @@ class SharedOrder:
 
     def cancel(self) -> bool:
         """Give it up; false if it was served or refused."""
-        return self._sharing._take(self._wish)
+        return self._sharing._take(self._wish, for_good=True)
