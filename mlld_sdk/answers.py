@@ -61,7 +61,7 @@ def output_of(reply: Reply, *, may_be_cut: bool, strict: bool) -> str:
     except msgspec.ValidationError:
         output = reply.payload
     if type(output) is not str:
-        output = results.output_text(output)
+        output = results.as_output(output)
     if may_be_cut and len(output) > NEVER_CUT and find_cuts(output, "output"):
         if strict:
             raise TruncatedResult(["output"], output)

@@ -1,5 +1,6 @@
 """From a call's options to the parameters on the wire: checked, and named as the engine names them."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -27,6 +28,9 @@ class Default(Enum):
 
 DEFAULT: Final = Default.DEFAULT
 """Stands for "what the client was made with", where `None` already means "no deadline"."""
+
+_ENDLESS = 1 << 63
+"""Seconds that are as good as no end, and more than some clocks can count."""
 
 Timeout = float | timedelta | None | Literal[Default.DEFAULT]
 
@@ -89,7 +93,7 @@ def process_params(
     """
     params: dict[str, Any] = {"script": a_text("script", script), "recordEffects": True}
     if file_path is not None:
-        params["filePath"] = os.fspath(file_path)
+        params["filePath"] = os.fsdecode(file_path)
     if options or payload is not None:
         params |= _run_params("process", payload, options)
     return params
@@ -101,7 +105,7 @@ def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunO
     Raises:
         InvalidRequest: An argument cannot be sent.
     """
-    params: dict[str, Any] = {"filepath": os.fspath(filepath), "recordEffects": True}
+    params: dict[str, Any] = {"filepath": os.fsdecode(filepath), "recordEffects": True}
     if options or payload is not None:
         params |= _run_params("execute", payload, options)
     return params
@@ -134,7 +138,7 @@ def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float |
     value: object = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise InvalidRequest(f"{name} must be a number of seconds of at least 0, a timedelta or None, got {timeout!r}")
-    return float(value)
+    return float(value) if value < _ENDLESS else math.inf
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str | None]:

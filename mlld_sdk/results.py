@@ -105,10 +105,9 @@ def execute_result(
 
     The engine's final lists are cut at 200 entries and lack denials that no script handled; the events are not.
     """
-    output = payload.get("output", payload.get("value", ""))
     effects = read_all(effect, payload.get("effects"))
     return ExecuteResult(
-        output=output if isinstance(output, str) else "" if output is None else json.dumps(output, ensure_ascii=False),
+        output=output_text(payload),
         state_writes=merge_state_writes(read_all(state_write, payload.get("stateWrites")), streamed_writes),
         exports=payload.get("exports", []),
         effects=effects if len(effects) >= len(streamed_effects) else list(streamed_effects),
@@ -214,9 +213,12 @@ def _streaming(payload: Any) -> Streaming | None:
 
 def output_text(payload: Any) -> str:
     """Read the text of a `process` result: its output, else its value, else nothing."""
-    if isinstance(payload, dict):
-        payload = payload.get("output", payload.get("value", ""))
-    return payload if isinstance(payload, str) else "" if payload is None else str(payload)
+    return as_output(payload.get("output", payload.get("value", "")) if isinstance(payload, dict) else payload)
+
+
+def as_output(value: Any) -> str:
+    """Write an output that is no text as JSON, and nothing as no text."""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def read_all(read: Any, items: Any) -> list[Any]:

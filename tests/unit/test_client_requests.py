@@ -211,3 +211,10 @@ def test_checkpoint_options_are_refused_where_the_engine_would_ignore_them(optio
         Client(command="/nowhere/mlld").process("show 1", file_path="a.mld", **options)
     assert refusal.value.code == "NO_LIVE_CHECKPOINT"
     assert "bridge" in str(refusal.value)
+
+
+def test_paths_and_durations_of_every_kind_are_sent_as_what_they_are() -> None:
+    assert process_params("s", b"/a/b.mld", None, {})["filePath"] == "/a/b.mld"
+    assert execute_params(b"/a/b.mld", None, {})["filepath"] == "/a/b.mld"
+    assert seconds(10**400) == seconds(math.inf) == math.inf
+    assert seconds(timedelta(milliseconds=1500)) == 1.5

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mlld_sdk import analysis, results
+from mlld_sdk import analysis, answers, results
+from mlld_sdk.transport.wire import Reply
 from mlld_sdk.types import (
     AnalysisError,
     ContentSignature,
@@ -106,6 +107,9 @@ def test_output_is_text_whatever_the_engine_says() -> None:  # C-20
     assert results.output_text({"output": "a", "value": "b"}) == "a"
     assert results.output_text({"value": "b"}) == "b"
     assert results.output_text({"output": 7}) == "7"
+    assert results.output_text({"output": {"value": [True, "é"]}}) == '{"value": [true, "é"]}'
+    line = b'{"result":{"id":1,"output":{"value":[true,"\xc3\xa9"]}}}'
+    assert answers.output_of(Reply(line), may_be_cut=True, strict=True) == '{"value": [true, "é"]}'
     assert results.output_text({}) == ""
     assert results.output_text(None) == ""
 
