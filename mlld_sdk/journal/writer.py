@@ -5,34 +5,18 @@ import queue
 import sqlite3
 import threading
 import time
-from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.faults import fits_alone
+from mlld_sdk.journal.jobs import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, Job, Row
 from mlld_sdk.journal.rows import SqliteTx
 from mlld_sdk.journal.store import Notes, PutStep, Tx
 
 _GROUP: Final = 512
 """Writes in one commit at most, so that the first of them does not wait for ever."""
-
-_QUEUED, _TAKEN, _DONE, _WITHDRAWN = range(4)
-
-
-class Job:
-    """One write: what to do, and what became of it."""
-
-    __slots__ = ("error", "gate", "result", "state", "work")
-
-    def __init__(self, work: Callable[[Tx], Any]) -> None:
-        self.work = work
-        self.gate = allocate_lock()
-        self.gate.acquire()
-        self.state = _QUEUED
-        self.result: Any = None
-        self.error: BaseException | None = None
 
 
 class Disk(Protocol):
@@ -78,6 +62,7 @@ class Writer:
         self._due = 0.0
         self._locked_out = False
         self._version = -1
+        self._row = Row([])
         self.commits = 0
         self.writes = 0
         self._thread = threading.Thread(target=self._run, name=f"mlld-journal-{name}", daemon=True)
@@ -95,16 +80,16 @@ class Writer:
             JournalBusy, JournalLocked: Its turn did not come in time; it was withdrawn and is certainly not written.
             JournalUncertain: The commit did not come back in time.
         """
-        deadline = time.monotonic() + timeout
+        left = timeout
         if self._queue.qsize() >= self._bound:
-            self._wait_for_room(deadline, timeout)
+            left = self._wait_for_room(timeout)
         if self._closing:
             raise JournalClosed("the journal is closed", hint="open it again")
         job = Job(work)
         self._queue.put(job)
         if self._ended:
             raise JournalClosed("the journal is closed", hint="open it again")
-        if not job.gate.acquire(timeout=max(deadline - time.monotonic(), 0)):
+        if not job.wait(left):
             self._withdraw(job, timeout)
         if job.error is not None:
             raise job.error
@@ -121,24 +106,26 @@ class Writer:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _wait_for_room(self, deadline: float, timeout: float) -> None:
+    def _wait_for_room(self, timeout: float) -> float:
+        """Wait until the queue has room; returns what is left of the time."""
+        deadline = time.monotonic() + timeout
         with self._room:
             self._crowd += 1
             try:
-                free = self._room.wait_for(
-                    lambda: self._closing or self._queue.qsize() < self._bound, deadline - time.monotonic()
-                )
+                free = self._room.wait_for(lambda: self._closing or self._queue.qsize() < self._bound, timeout)
             finally:
                 self._crowd -= 1
         if not free:
             raise self._late(timeout)
+        return max(deadline - time.monotonic(), 0)
 
     def _withdraw(self, job: Job, timeout: float) -> None:
         with self._claim:
-            if job.state == _QUEUED:
-                job.state = _WITHDRAWN
+            if job.state == QUEUED:
+                job.state = WITHDRAWN
                 raise self._late(timeout)
-        if not job.gate.acquire(timeout=0.05):  # it may have been done this very moment
+            job.state = GONE
+        if not job.wait(0.05):  # it may have been done this very moment
             raise JournalUncertain(
                 f"a write was not confirmed within {timeout:g} s; it may be written or not",
                 hint="the disk is very slow or stuck; read the run before you go on",
@@ -175,9 +162,11 @@ class Writer:
 
     def _next(self) -> Job | None:
         try:
-            rest = None if self._due == math.inf else max(self._due - time.monotonic(), 0)
-            return self._queue.get(timeout=rest)
+            if self._row:
+                return self._queue.get(timeout=PATIENCE_S)
+            return self._queue.get(timeout=None if self._due == math.inf else max(self._due - time.monotonic(), 0))
         except queue.Empty:
+            self._row.wake_all()
             return None
 
     def _group(self, first: Job) -> None:
@@ -186,9 +175,15 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
             return
-        jobs = self._take([first, *self._drain(_GROUP - 1)])
+        jobs: list[Job] = []
+        notes: list[Notes] = []
         try:
-            notes = self._commit(connection, jobs)
+            more = self._take([first, *self._drain(_GROUP - 1)])
+            while more:  # whatever is asked for while others are written comes along
+                jobs += more
+                notes += self._perform(connection, more)
+                more = self._take(self._drain(_GROUP - len(jobs)))
+            self._commit(connection, len(jobs))
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._rollback(connection)
             if len(jobs) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
@@ -197,20 +192,24 @@ class Writer:
             else:
                 self._fail(jobs, error)
         else:
-            self._tell(jobs, notes)
+            self._tell(notes)
+            self._row.wake_all()
+            self._row = Row(jobs)
 
     def _alone(self, job: Job) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
         connection = None
         try:
             connection = self._begin()
-            notes = self._commit(connection, [job])
+            notes = self._perform(connection, [job])
+            self._commit(connection, 1)
         except Exception as error:  # noqa: BLE001 - its caller is told
             if connection is not None:
                 self._rollback(connection)
             self._fail([job], error)
         else:
-            self._tell([job], notes)
+            self._tell(notes)
+            job.end()
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._disk.connection()
@@ -221,8 +220,8 @@ class Writer:
             self._locked_out = False
         return connection
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Notes]:
-        """Write and commit; returns what is to be told of it."""
+    def _perform(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Notes]:
+        """Run writes within the group; returns what is to be told of them when they are durable."""
         tx = SqliteTx(connection)
         notes = []
         steps = [job.work for job in jobs if isinstance(job.work, PutStep)]
@@ -233,8 +232,11 @@ class Writer:
             notes.append(tx.notes)
             alone = [job for job in jobs if not isinstance(job.work, PutStep)]
         for job in alone:
-            self._perform(connection, tx, job)
+            self._perform_alone(connection, tx, job)
             notes.append(tx.notes)
+        return notes
+
+    def _commit(self, connection: sqlite3.Connection, writes: int) -> None:
         if crashpoints.armed:
             crashpoints.reach("commit.before")
         connection.execute("COMMIT")
@@ -242,21 +244,17 @@ class Writer:
             crashpoints.reach("commit.after")
         self._disk.committed()
         self.commits += 1
-        return notes
+        self.writes += writes
 
-    def _tell(self, jobs: list[Job], notes: list[Notes]) -> None:
-        """Pass on what is durable now, then let the callers go on."""
-        self.writes += len(jobs)
+    def _tell(self, notes: list[Notes]) -> None:
+        """Pass on what is durable now, before the callers go on."""
         for one in notes:
             try:  # noqa: SIM105 - a context manager for each would cost more than the call
                 self._disk.told(one)
             except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
                 pass
-        for job in jobs:  # in one go: whoever is woken competes with this thread for the interpreter
-            job.state = _DONE
-            job.gate.release()
 
-    def _perform(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job) -> None:
+    def _perform_alone(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job) -> None:
         """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
         tx.notes = Notes()
         job.error = None
@@ -279,19 +277,19 @@ class Writer:
             self._disk.failed(error)
 
     def _fail(self, jobs: list[Job], error: BaseException) -> None:
+        self._row.wake_all()
         named = self._disk.failed(error) if isinstance(error, sqlite3.Error | OSError) else error
         for job in jobs:
-            if job.state != _WITHDRAWN:
+            if job.state != WITHDRAWN:
                 job.error = named
-                job.state = _DONE
-                job.gate.release()
+                job.end()
 
     def _take(self, jobs: list[Job]) -> list[Job]:
         """Leave out what was withdrawn; the rest can be withdrawn no more."""
         with self._claim:
-            taken = [job for job in jobs if job.state != _WITHDRAWN]
+            taken = [job for job in jobs if job.state != WITHDRAWN]
             for job in taken:
-                job.state = _TAKEN
+                job.state = TAKEN
         return taken
 
     def _drain(self, limit: int) -> list[Job]:
@@ -315,7 +313,9 @@ class Writer:
             connection = self._disk.connection()
             if chores:
                 jobs = [Job(chore) for chore in chores]
-                self._tell(jobs, self._commit(self._begin(), jobs))
+                notes = self._perform(self._begin(), jobs)
+                self._commit(connection, len(jobs))
+                self._tell(notes)
             version = connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
             if connection is not None:

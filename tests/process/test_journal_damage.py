@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from mlld_sdk.events import Event, name_of
-from mlld_sdk.journal import Fresh, Journal, Limits, Replay
+from mlld_sdk.journal import Fresh, Journal, Limits, Replay, writes
 from mlld_sdk.journal import errors as e
+from mlld_sdk.journal.events import StepFinished
 from mlld_sdk.journal.schema import APPLICATION_ID, CURRENT
+from mlld_sdk.journal.store import Tx
 from tests.support.eventually import eventually
 from tests.support.journal import act, begin, python, quick
 
@@ -551,7 +553,47 @@ def test_writes_that_wait_together_are_committed_together(path: Path) -> None:  
         for thread in threads:
             thread.join()
         assert len(journal.runs()) == 50
-        assert journal.status().store.commits - before == 2  # the one under way, and one for all the others
+        assert journal.status().store.commits - before == 1  # what was asked for before a commit came along with it
+
+
+def test_a_step_of_a_lost_lease_does_not_take_the_steps_beside_it_along(path: Path) -> None:  # J-32, J-64
+    told: list[Event] = []
+    with quick(path, sink=told.append) as journal:
+        leases = [journal.claim(journal.submit("a", n).id, "w") for n in range(8)]
+        for lease in leases:
+            begin(journal, lease, "1")
+        gate, entered = threading.Event(), threading.Event()
+
+        def cancel(tx: Tx) -> None:
+            writes.cancel(tx, leases[3].run_id, "from elsewhere", 0.0)  # its lease is not told
+            entered.set()
+            gate.wait(20)
+
+        blocker = threading.Thread(target=journal._store.write, args=(journal.session, cancel, 20))
+        blocker.start()
+        assert entered.wait(20)
+        results: dict[int, object] = {}
+
+        def finish(n: int) -> None:
+            try:
+                results[n] = leases[n].finish_step("1", n)
+            except e.JournalError as error:
+                results[n] = type(error)
+
+        threads = [threading.Thread(target=finish, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: journal.status().store.queued >= 8)  # all are written in one go
+        before = journal.status().store.commits
+        gate.set()
+        for thread in (blocker, *threads):
+            thread.join()
+        assert journal.status().store.commits - before == 1
+        assert results == {n: e.LeaseLost if n == 3 else n for n in range(8)}
+        states = [journal.steps(lease.run_id)[0].state for lease in leases]
+        assert states == ["interrupted" if n == 3 else "finished" for n in range(8)]
+    finished = [event.run_id for event in told if isinstance(event, StepFinished)]
+    assert sorted(finished) == sorted(lease.run_id for lease in leases if lease is not leases[3])
 
 
 def test_a_commit_that_does_not_come_back_in_time_is_uncertain(path: Path) -> None:  # J-61

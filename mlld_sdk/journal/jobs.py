@@ -1,0 +1,83 @@
+"""One write of one caller, and how the callers of one commit are woken."""
+
+from _thread import allocate_lock
+from collections.abc import Callable
+from typing import Any, Final
+
+from mlld_sdk.journal.store import Tx
+
+PATIENCE_S: Final = 0.005
+"""How long the callers of a commit are left to wake each other before the writer wakes them, having nothing to do."""
+
+QUEUED, TAKEN, DONE, WITHDRAWN, GONE = range(5)
+
+
+class Job:
+    """One write: what to do, and what became of it.
+
+    Attributes:
+        work: What to do.
+        state: `WITHDRAWN` if its caller's time was up before it was taken, `GONE` if after.
+        result: What the work gave.
+        error: Why it was refused, or failed.
+        row: Who is to be woken next, once it is durable.
+    """
+
+    __slots__ = ("_gate", "error", "result", "row", "state", "work")
+
+    def __init__(self, work: Callable[[Tx], Any]) -> None:
+        self.work = work
+        self.state = QUEUED
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.row: Row | None = None
+        self._gate = allocate_lock()
+        self._gate.acquire()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is done, and wake the next in the row; says whether it was done in time."""
+        try:
+            return self._gate.acquire(timeout=timeout)
+        finally:
+            if self.row is not None:
+                self.row.wake_one()
+
+    def end(self) -> None:
+        """Let its caller go on."""
+        self.state = DONE
+        self._gate.release()
+
+
+class Row:
+    """The callers of one commit, each of whom wakes the next.
+
+    Woken all at once they would only queue up for the interpreter, at several system calls each. Nobody is at the mercy
+    of the one before: those who are left are woken with the next commit at the latest, or after `PATIENCE_S` without
+    one.
+    """
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._left = jobs[::-1]
+        for job in jobs:
+            job.row = self
+        self.wake_one()
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def wake_one(self) -> None:
+        """Wake the next who still waits."""
+        while self._left:
+            try:
+                job = self._left.pop()  # atomic: nobody is woken twice, whoever wakes
+            except IndexError:
+                return
+            gone = job.state == GONE
+            job.end()
+            if not gone:
+                return
+
+    def wake_all(self) -> None:
+        """Wake all who are left."""
+        while self._left:
+            self.wake_one()
