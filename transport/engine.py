@@ -277,8 +277,9 @@ class Engine(Conversation):
             self._finish_wanted = True
         if not self._finished:
             self._learn_the_end()
+        error = self._end_of(call)
         if call._given_up is None:  # else it may have to wait for descendants
-            self._settle(call, None, self._end_of(call))
+            self._settle(call, None, error)
 
     def _look_for_exit(self) -> None:
         """Ask for the end of the process now and then, where the system cannot tell us by itself."""
@@ -348,12 +349,13 @@ class Engine(Conversation):
                 self._words.feed(data)
 
     def _tell_the_end(self) -> None:
-        calls = list(self._pending.values())
+        # The errors first: a call that is cancelled from here on waits, too.
+        calls = {call: self._end_of(call) for call in list(self._pending.values())}
         # An exclusive engine's cancelled script is over when nothing of it lives, not before.
         waiting = [call for call in calls if self.exclusive and call.is_run and call._given_up is not None]
-        for call in calls:
+        for call, error in calls.items():
             if call not in waiting:
-                self._settle(call, None, self._end_of(call))
+                self._settle(call, None, error)
         try:
             exit_ = self._exit
             assert exit_ is not None

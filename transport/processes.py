@@ -231,7 +231,7 @@ class Births:
         """List them; maybe more, and maybe some that were listed the last time."""
         before, last = self._looks
         youngest = _last_pid()
-        if youngest and youngest == last.pid:
+        if youngest and youngest == last.pid and _numbers():
             return []
         self._looks = (last, Birth(youngest, _count_births()))
         return born_since([before])
@@ -250,8 +250,13 @@ def _count_births() -> int:
 
 @functools.lru_cache(maxsize=1)
 def _numbers() -> int:
-    """Say how many numbers there are before they come round."""
-    return int(_read("/proc/sys/kernel/pid_max") or 0)
+    """Say how many numbers there are before they come round; 0 if what is told of births is not to be relied on."""
+    told = ("/proc", "/proc/loadavg", "/proc/stat")
+    try:
+        is_made_up = len({os.stat(path).st_dev for path in told}) > 1  # some containers lay files of their own over it
+    except OSError:
+        is_made_up = True
+    return 0 if is_made_up else int(_read("/proc/sys/kernel/pid_max") or 0)
 
 
 def _last_pid() -> int:
