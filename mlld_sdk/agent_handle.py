@@ -5,26 +5,29 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, TypeVar, Unpack
+from typing import Any, ClassVar, Final, TypeVar, Unpack
 
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.aio import AsyncExecuteHandle, AsyncProcessHandle
 from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerStatus
-from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.port import ENGINE_FAILURES
 from mlld_sdk.port_async import AsyncPort, OnEnd
-from mlld_sdk.requests import RunOptions
+from mlld_sdk.requests import InvalidRequest, RunOptions
 from mlld_sdk.runs import RunHandle
 from mlld_sdk.services import Services
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
-from mlld_sdk.transport.errors import CallCancelled
+from mlld_sdk.transport.errors import CallCancelled, UnserialisableParams
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Handle[Any])
+
+CALLERS_OWN: Final = (CallCancelled, InvalidRequest, UnserialisableParams)
+"""What says nothing about what was asked: requests that were taken back, or could not be sent."""
 
 ANSWER_TIMEOUT = 5.0
 """Seconds an agent may take to say how it is; its mailbox never waits for a script."""
@@ -170,8 +173,8 @@ class Named:
         with guard.acquire() as permit:
             try:
                 return request(port)
-            except ENGINE_FAILURES:
-                if self.ends_with_its_engine:
+            except MlldError as error:
+                if self._says_nothing(error):
                     permit.withdraw()
                 raise
 
@@ -180,8 +183,7 @@ class Named:
         permit = guard.acquire()
 
         def over(error: BaseException | None) -> None:
-            # What the caller took back says nothing about what was asked.
-            if isinstance(error, CallCancelled) or (self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES)):
+            if self._says_nothing(error):
                 permit.withdraw()
             else:
                 permit.settle(error)
@@ -191,6 +193,10 @@ class Named:
         except BaseException as error:  # the first word counts, should it have been said
             over(error)
             raise
+
+    def _says_nothing(self, error: BaseException | None) -> bool:
+        """Whether the breaker is to learn nothing from an error: the caller's own doing, or told by somebody else."""
+        return isinstance(error, CALLERS_OWN) or (self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES))
 
     def _way(self) -> tuple[AsyncPort, Breaker | None]:
         """Find the way to the engines, and the breaker in front of it."""

@@ -167,14 +167,22 @@ class AsyncPort(Port):
         except BaseException as error:
             self._end(held, error)
             raise
-        call.when_over(lambda done: self._end(held, done.exception()))
+        begins = True
+
+        def over(done: Call) -> None:
+            error = done.exception()
+            if error is None and not self._reaps and not begins:
+                self._over(held, error)
+            else:
+                self._end(held, error)
+
+        call.when_over(over)
+        begins = False
         return call
 
     def _end(self, held: Held, error: BaseException | None) -> None:
-        if error is None and not self._reaps:
-            self._over(held, error)
-        else:  # this may be the thread that reads every engine's answers, and cleaning up takes a moment
-            errands.run(self._over, held, error)
+        """Give an engine back elsewhere: it takes a moment, and here may be an event loop or who reads every answer."""
+        errands.run(self._over, held, error)
 
     def _refused(self, error: BaseException) -> BaseException:
         """Say why there is no engine: because everything ends, if so."""
