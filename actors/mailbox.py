@@ -106,10 +106,10 @@ class Mailbox:
                     lane = self._system = SimpleQueue()
         lane.put(message)
         self.alarm = True
-        if self._idle.acquire(False):
-            self.schedule(self)
-        elif self.is_closed():
+        if self.is_closed():  # no need for a worker to find that out, and there may be none any more
             self.drain()
+        elif self._idle.acquire(False):
+            self.schedule(self)
 
     # -- taking out
 
