@@ -1,5 +1,6 @@
 """The other side of the control socket: one runtime, asked from another process."""
 
+import contextlib
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,8 @@ class Remote:
         limit = _patience(request)
         self._connection.settimeout(limit)
         try:
-            p.send(self._connection, request)
+            with contextlib.suppress(BrokenPipeError):  # it wants no more, and may have said why
+                p.send(self._connection, request)
             body = p.receive(self._connection)
         except TimeoutError as error:
             pid = p.peer_of(self._connection)[0]

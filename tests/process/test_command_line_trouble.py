@@ -17,7 +17,16 @@ import pytest
 from mlld_sdk import Agent, Pool, Runtime, child, one_for_one
 from mlld_sdk.cli.main import main
 from mlld_sdk.control import client
-from mlld_sdk.control.protocol import AskEvents, ControlError, private_folder, socket_path
+from mlld_sdk.control.protocol import (
+    Answer,
+    AskEvents,
+    AskTree,
+    ControlError,
+    Refused,
+    private_folder,
+    send,
+    socket_path,
+)
 from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import hang
 from mlld_sdk.doctor import check_store
@@ -94,6 +103,19 @@ def test_a_service_that_does_not_answer_is_named_by_its_process(
         said = say("tree", status=1)
         assert f"the runtime (process {os.getpid()}) has not answered for 0.2 s" in said
         assert "see what its process does" in said
+
+
+def test_a_refusal_is_read_from_a_connection_that_is_closed_already(folder: Path) -> None:
+    private_folder(folder)
+    with socket.socket(socket.AF_UNIX) as strict:
+        strict.bind(str(socket_path("strict")))
+        strict.listen()
+        with client.Remote("strict") as remote:
+            connection, _ = strict.accept()
+            send(connection, Answer(code="WRONG_USER", message="this runtime belongs to another user"))
+            connection.close()
+            with pytest.raises(Refused, match="another user"):
+                remote.ask(AskTree())
 
 
 def test_an_operator_gets_in_beside_many_who_follow(
