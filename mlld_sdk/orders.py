@@ -4,6 +4,7 @@ An `Order` is that way, and takes no step by itself. It is driven by a thread th
 by whatever happens: then nobody waits, and a thousand orders cost no thread.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
 from mlld_sdk import errands
 from mlld_sdk.engine_budget import MEMORY_LOOK, Admission, Patience, Signal
 from mlld_sdk.errors import InfrastructureError
+from mlld_sdk.transport.errors import ForkedProcess
 from mlld_sdk.transport.reactor import Timer, shared_reactor
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ class Errand(Generic[E]):
         self._then: Callable[[Lease[E] | BaseException], object] | None = then
         self._timeout = timeout
         self._patience = patience
+        self._process = os.getpid()
         self._now = shared_reactor().now
         self._deadline = self._now() + timeout
         self._stepping = threading.Lock()
@@ -218,6 +221,8 @@ class Errand(Generic[E]):
             outcome.give_back()
 
     def _outcome(self) -> "Lease[E] | BaseException | None":
+        if os.getpid() != self._process:  # it is the parent that waits, and will be served
+            return ForkedProcess("the order belongs to the process this one was forked from")
         try:
             lease = None if self._then is None else self._order.advance()
             if lease is None:

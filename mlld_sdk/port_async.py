@@ -20,7 +20,7 @@ from mlld_sdk.sharing import Moored, Sharing
 from mlld_sdk.telemetry.spans import Span
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import EngineClosed, EngineDied
+from mlld_sdk.transport.errors import EngineClosed, EngineDied, ForkedProcess
 from mlld_sdk.transport.wire import EngineEvent, Reply
 
 H = TypeVar("H", bound=Handle[Any])
@@ -173,7 +173,7 @@ class AsyncPort(Port):
             error = done.exception()
             if error is None and not self._reaps and not begins:
                 self._over(held, error)
-            else:
+            elif not isinstance(error, ForkedProcess):  # here the engine is not ours to give back
                 self._end(held, error)
 
         call.when_over(over)

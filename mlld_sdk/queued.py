@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlld_sdk.transport.errors import CallCancelled
+from mlld_sdk.transport.errors import CallCancelled, ForkedProcess
 from mlld_sdk.transport.wire import Reply
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class Placed(Protocol):
 
 class StillWaiting(Exception):
     """The engine took no more requests when this one came to it, so it is to wait for another."""
+
+
+_waiting: set[QueuedCall] = set()
+"""Those that wait, in the whole process."""
 
 
 class QueuedCall(concurrent.futures.Future[Reply]):
@@ -50,7 +55,12 @@ class QueuedCall(concurrent.futures.Future[Reply]):
 
     def wait_for(self, place: Callable[[Callable[[Any], bool]], Placed]) -> None:
         """Place the order that this request waits for; `place` is given what is to be called with its outcome."""
-        order = place(self._arrived)
+        _waiting.add(self)
+        try:
+            order = place(self._arrived)
+        except BaseException:
+            _waiting.discard(self)
+            raise
         self._order = order
         if self.begun.is_set():
             self._order = None
@@ -106,6 +116,7 @@ class QueuedCall(concurrent.futures.Future[Reply]):
     def _let_go(self) -> None:
         """Wait no longer, and keep nothing that was only for the time of waiting."""
         self._send = self._order = None
+        _waiting.discard(self)
         self.begun.set()
 
     def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
@@ -114,3 +125,14 @@ class QueuedCall(concurrent.futures.Future[Reply]):
             self.set_result(call.result())
         else:
             self.set_exception(error)
+
+
+def _after_fork() -> None:
+    """End in a forked child what waits in the parent, which alone will be served."""
+    for call in list(_waiting):
+        call._condition = threading.Condition()  # somebody who is not here may have held it
+        call.begun = threading.Event()
+        call._fail(ForkedProcess("the request waits in the process this one was forked from", hint="ask here anew"))
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -3,15 +3,19 @@
 import asyncio
 import concurrent.futures
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, Pool, Runtime, child, circuit_breaker, one_for_one
+from mlld_sdk import Agent, Pool, Runtime, TruncatedResult, child, circuit_breaker, one_for_one
 from mlld_sdk.agent_handle import AgentUnavailable, Named
 from mlld_sdk.bay import BayClosed, NoEngineFree, Recycle
 from mlld_sdk.engine_budget import EngineBudgetExhausted
@@ -19,6 +23,7 @@ from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import ConfigurationError, TaskError
 from mlld_sdk.events import name_of
 from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.telemetry.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.testing import leak_check
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied
@@ -546,3 +551,164 @@ def test_cached_calls_are_told_of_requests_without_a_thread_too(isolation: str, 
         assert (tmp_path / "calls.log").read_text().count("\n") == 1
         kinds = [name_of(event) for event in seen if name_of(event).startswith("checkpoint.")]
         assert kinds == ["checkpoint.missed", "checkpoint.hit"]
+
+
+# Spans.
+
+
+def spans(seen: list[Any]) -> dict[str, list[Any]]:
+    """Sort what was told of spans by span."""
+    found: dict[str, list[Any]] = {}
+    for event in list(seen):
+        if isinstance(event, SpanStarted | SpanStopped | SpanFailed):
+            found.setdefault(event.span, []).append(event)
+    return found
+
+
+@pytest.mark.parametrize("isolation", ["exclusive", "shared"])
+def test_each_request_is_told_once_when_it_begins_and_once_when_it_ends(
+    isolation: str, tmp_path: Path
+) -> None:  # TEL-4
+    with running(Agent, tmp_path, isolation=isolation) as (runtime, it), runtime.bus.recording() as seen:
+        handles = [it.process_async(f'show "{n}"') for n in range(20)]
+        handles += [it.process_async("show @nobody_defined_this") for _ in range(5)]
+        cancelled = [it.process_async(LOOP, **UNTIL_TOLD) for _ in range(5)]
+        for handle in handles:
+            handle.exception(20)
+        for handle in cancelled:
+            handle.cancel()
+            handle.exception(20)
+        for n in range(5):
+            it.process(f'show "{n}"')
+        eventually(lambda: all(len(told) == 2 for told in spans(seen).values()))
+        ends = [told[1] for told in spans(seen).values()]
+    assert [type(told[0]) for told in spans(seen).values()] == [SpanStarted] * 35
+    assert sum(isinstance(end, SpanStopped) for end in ends) == 25
+    codes = sorted(end.code for end in ends if isinstance(end, SpanFailed))
+    assert len(codes) == 10
+    assert codes.count("ABORTED") == 5
+
+
+def test_where_nobody_listens_only_failures_are_told(tmp_path: Path) -> None:  # TEL-4
+    seen: list[Any] = []
+    with running(Pool, tmp_path) as (runtime, it):
+        runtime.bus.attach("failures", seen.append, events=[SpanFailed])
+        assert not runtime.bus.listened
+        assert it.process_async('show "fine"').result(20) == "fine\n"
+        assert it.process('show "fine"') == "fine\n"
+        first = begun(it)
+        queued = it.process_async("show @nobody_defined_this")
+        first.update_state("exit", True)
+        assert isinstance(end_of(queued), TaskError)
+        with pytest.raises(TaskError):
+            it.process("show @nobody_defined_this")
+        eventually(lambda: len(seen) == 2)
+        history = [told.name for told in runtime.history.events()]
+    assert {type(event) for event in seen} == {SpanFailed}
+    assert not {"span.started", "span.stopped"} & set(history)
+    assert history.count("span.failed") == 2
+
+
+def test_listeners_may_come_and_go_while_requests_are_in_flight(tmp_path: Path) -> None:  # TEL-4
+    with running(Agent, tmp_path, isolation="shared") as (runtime, it):
+        unheard = begun(it)
+        with runtime.bus.recording("first") as first:
+            heard = begun(it)
+        with runtime.bus.recording("second") as second:
+            for handle in (unheard, heard):
+                handle.update_state("exit", True)
+                assert handle.result(20) == "done\n"
+            told = eventually(lambda: spans(second))
+        assert [[type(event) for event in each] for each in spans(first).values()] == [[SpanStarted]]
+        # The end of what was begun when somebody listened, and nothing of what nobody was told of.
+        assert [[type(event) for event in each] for each in told.values()] == [[SpanStopped]]
+        assert list(told) == list(spans(first))
+        stop = threading.Event()
+
+        def come_and_go() -> None:
+            while not stop.is_set():
+                with runtime.bus.recording("restless"):
+                    stop.wait(0.001)
+
+        restless = threading.Thread(target=come_and_go)
+        restless.start()
+        try:
+            handles = [it.process_async(f'show "{n}"') for n in range(300)]
+            assert [handle.result(20) for handle in handles] == [f"{n}\n" for n in range(300)]
+        finally:
+            stop.set()
+            restless.join(20)
+
+
+# Strict mode.
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("in_queue", [False, True])
+def test_strict_requests_are_refused_a_cut_result_here_too(in_queue: bool, engine: str, tmp_path: Path) -> None:
+    (tmp_path / "long.mld").write_text("show @payload.t")
+    with running(Pool, tmp_path, engine=engine) as (_, it):
+        first = begun(it) if in_queue else None
+        handles = [it.execute_async("long.mld", {"t": "x" * 9000}, strict=strict) for strict in (False, True)]
+        if first is not None:
+            first.update_state("exit", True)
+        assert handles[0].result(30).truncated == (engine == "live")
+        assert isinstance(end_of(handles[1]), TruncatedResult if engine == "live" else NoneType)
+
+
+# The process ends or forks.
+
+HOST = """
+import os, sys, threading, time
+from mlld_sdk import Agent, Pool, Runtime, child, one_for_one
+tree = one_for_one(
+    child(Pool, name="pool", engine="embedded", size=1),
+    child(Agent, name="agent", engine="embedded", isolation="shared"),
+)
+runtime = Runtime(tree)
+runtime.start()
+pool, agent = runtime.pool("pool"), runtime["agent"]
+LOOP = 'output "on" to "state://on"\\nloop(99999, 20ms) until @state.exit [\\n  continue\\n]\\nshow "done"\\n'
+STATE = {"exit": False, "on": ""}
+handles = [pool.process_async(LOOP, state=STATE), agent.process_async(LOOP, state=STATE)]
+for handle in handles:
+    assert handle.next_event(timeout=20).type == "state_write"
+handles += [pool.process_async('show "1"') for _ in range(50)]
+handles += [agent.process_async(LOOP, state=STATE) for _ in range(50)]
+"""
+
+
+def host(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", HOST + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(0)", "runtime.stop(drain=False)", "runtime.stop()", "os._exit(0)"])
+def test_an_interpreter_ends_whatever_is_queued_or_in_flight(end: str) -> None:  # A-27
+    host(end)
+
+
+def test_a_forked_child_is_told_at_once_and_the_parent_not_disturbed() -> None:  # A-27
+    said = host(
+        """
+        child = os.fork()
+        if child == 0:
+            ends = {type(handle.exception(10)).__name__ for handle in handles}
+            print(sorted(ends), flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not any(handle.done() for handle in handles)
+        handles[0].update_state("exit", True)
+        assert [handle.result(20) for handle in handles[2:52]] == ["1\\n"] * 50
+        print("served", flush=True)
+        runtime.stop(drain=False)
+        """
+    )
+    assert said.splitlines() == ["['ForkedProcess']", "served"]
