@@ -145,7 +145,7 @@ def test_a_thousand_requests_that_wait_cost_no_thread(tmp_path: Path) -> None:  
 @pytest.mark.parametrize("isolation", ["exclusive", "shared"])
 def test_an_event_loop_goes_on_while_an_engine_takes_long_to_start(
     isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # A-22
+) -> None:  # A-21
     may_start, start = threading.Event(), Engine.start
 
     def slowly(*args: Any, **options: Any) -> Engine:
@@ -167,7 +167,7 @@ def test_an_event_loop_goes_on_while_an_engine_takes_long_to_start(
 
 def test_an_event_loop_never_waits_for_a_worn_engine_to_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # A-22
+) -> None:  # A-21
     submit, close = Engine.submit, Engine.close
     closed: list[threading.Thread] = []
 
@@ -198,7 +198,7 @@ def test_an_event_loop_never_waits_for_a_worn_engine_to_leave(
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_a_deadline_covers_the_waiting_and_the_running(owner: type, tmp_path: Path) -> None:  # A-22
+def test_a_deadline_covers_the_waiting_and_the_running(owner: type, tmp_path: Path) -> None:  # A-21
     with running(owner, tmp_path) as (runtime, it):
         first = begun(it)
         in_queue = it.process_async('show "late"', timeout=0.05)
@@ -214,7 +214,7 @@ def test_a_deadline_covers_the_waiting_and_the_running(owner: type, tmp_path: Pa
         eventually(lambda: at_rest(runtime, it))
 
 
-def test_a_deadline_covers_waiting_for_the_budget(tmp_path: Path) -> None:  # A-22
+def test_a_deadline_covers_waiting_for_the_budget(tmp_path: Path) -> None:  # A-21
     (tmp_path / "state").mkdir()
     specs = [child(Agent, name=name, engine="embedded", working_dir=tmp_path) for name in ("busy", "other")]
     with Runtime(one_for_one(*specs), max_engines=1) as runtime:
@@ -230,7 +230,7 @@ def test_a_deadline_covers_waiting_for_the_budget(tmp_path: Path) -> None:  # A-
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("owner", OWNERS)
-def test_a_request_is_cancelled_in_every_state(owner: type, engine: str, tmp_path: Path) -> None:  # A-22
+def test_a_request_is_cancelled_in_every_state(owner: type, engine: str, tmp_path: Path) -> None:  # A-21
     with running(owner, tmp_path, engine=engine) as (runtime, it):
         at_start = it.process_async(LOOP, **UNTIL_TOLD)
         assert at_start.cancel()
@@ -268,7 +268,7 @@ def test_cancels_at_every_moment_leave_no_engine_and_no_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("caches", [False, True], ids=["plain", "with files to look at first"])
-def test_a_task_that_is_cancelled_cancels_its_request(caches: bool, tmp_path: Path) -> None:  # A-22
+def test_a_task_that_is_cancelled_cancels_its_request(caches: bool, tmp_path: Path) -> None:  # A-21
     (tmp_path / "loop.mld").write_text(LOOP)
 
     async def ask() -> None:
@@ -313,7 +313,7 @@ ENDS = {
 @pytest.mark.parametrize("how", ENDS)
 def test_the_end_of_an_agent_ends_its_requests_by_name_and_leaves_nothing(
     how: str, isolation: str, tmp_path: Path
-) -> None:  # A-22
+) -> None:  # A-21
     with leak_check(), running(Agent, tmp_path, isolation=isolation) as (runtime, it):
         if isolation == "exclusive":
             handles = [begun(it), *(it.process_async('show "never"') for _ in range(3))]
@@ -367,7 +367,7 @@ def test_new_options_leave_what_is_under_way_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_that_is_killed_ends_the_request_on_it_and_its_agent_with_those_that_wait(
     engine: str, tmp_path: Path
-) -> None:  # A-6, A-22
+) -> None:  # A-6, A-21
     with running(Agent, tmp_path, engine=engine) as (runtime, it), one_runs_and_three_wait(it) as handles:
         first = it.ref
         os.kill(
@@ -492,7 +492,7 @@ def test_an_agents_engine_that_fails_is_counted_once_by_its_crash(tmp_path: Path
 @pytest.mark.parametrize("in_queue", [False, True])
 def test_handles_of_agents_tell_and_steer_like_those_of_clients(
     engine: str, in_queue: bool, tmp_path: Path
-) -> None:  # A-22
+) -> None:  # A-21
     (tmp_path / "loop.mld").write_text('output "on" to "state://on"\n' + LOOP)
     with running(Agent, tmp_path, engine=engine) as (_, it):
         first = begun(it) if in_queue else None
@@ -691,11 +691,11 @@ def host(code: str) -> str:
 
 
 @pytest.mark.parametrize("end", ["", "sys.exit(0)", "runtime.stop(drain=False)", "runtime.stop()", "os._exit(0)"])
-def test_an_interpreter_ends_whatever_is_queued_or_in_flight(end: str) -> None:  # A-27
+def test_an_interpreter_ends_whatever_is_queued_or_in_flight(end: str) -> None:  # A-26
     host(end)
 
 
-def test_a_forked_child_is_told_at_once_and_the_parent_not_disturbed() -> None:  # A-27
+def test_a_forked_child_is_told_at_once_and_the_parent_not_disturbed() -> None:  # A-26
     said = host(
         """
         child = os.fork()

@@ -61,7 +61,7 @@ def at_rest(runtime: Runtime, it: AgentHandle) -> bool:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_hundred_requests_at_once_use_one_engine(engine: str, tmp_path: Path) -> None:  # A-23
+def test_a_hundred_requests_at_once_use_one_engine(engine: str, tmp_path: Path) -> None:  # A-22
     async def ask() -> list[str]:
         return await asyncio.gather(*(it.aio.process(f'show "{n}"') for n in range(50)))
 
@@ -78,7 +78,7 @@ def test_a_hundred_requests_at_once_use_one_engine(engine: str, tmp_path: Path) 
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 def test_one_that_is_taken_back_or_late_disturbs_no_other_and_retires_the_engine(
     how: str, engine: str, tmp_path: Path
-) -> None:  # A-24
+) -> None:  # A-23
     with running(tmp_path, engine=engine) as (runtime, it, _):
         stays = begun(it)
         leaves = begun(it, **({"timeout": 1.5} if how == "late" else {}))
@@ -99,7 +99,7 @@ def test_one_that_is_taken_back_or_late_disturbs_no_other_and_retires_the_engine
         eventually(lambda: at_rest(runtime, it))
 
 
-def test_requests_that_come_while_the_engine_retires_are_all_answered(tmp_path: Path) -> None:  # A-24
+def test_requests_that_come_while_the_engine_retires_are_all_answered(tmp_path: Path) -> None:  # A-23
     with running(tmp_path, engines=2) as (runtime, it, _):
         handles = []
         for n in range(200):
@@ -116,7 +116,7 @@ def test_requests_that_come_while_the_engine_retires_are_all_answered(tmp_path: 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_script_that_fails_disturbs_no_other(engine: str, tmp_path: Path) -> None:  # A-24
+def test_a_script_that_fails_disturbs_no_other(engine: str, tmp_path: Path) -> None:  # A-23
     with running(tmp_path, engine=engine) as (runtime, it, _):
         stays = begun(it)
         first = engine_of(stays)
@@ -134,7 +134,7 @@ def test_a_script_that_fails_disturbs_no_other(engine: str, tmp_path: Path) -> N
         eventually(lambda: at_rest(runtime, it))
 
 
-def test_the_engine_goes_to_whoever_waits_for_it_soon_after_the_last_request(tmp_path: Path) -> None:  # A-25
+def test_the_engine_goes_to_whoever_waits_for_it_soon_after_the_last_request(tmp_path: Path) -> None:  # A-24
     with running(tmp_path, budget=1) as (runtime, it, _):
         handle = begun(it)
         first = engine_of(handle)
@@ -149,7 +149,7 @@ def test_the_engine_goes_to_whoever_waits_for_it_soon_after_the_last_request(tmp
         eventually(lambda: at_rest(runtime, it))
 
 
-def test_runs_have_engines_of_their_own(tmp_path: Path) -> None:  # A-5, A-23
+def test_runs_have_engines_of_their_own(tmp_path: Path) -> None:  # A-5, A-22
     class Asks(Agent):
         def run(self, job: Job, payload: Any) -> str:
             return job.process('run sh { echo "$PPID"; sleep 0.3; }').strip()
@@ -176,7 +176,7 @@ def test_an_idle_shared_engine_goes_to_sleep(tmp_path: Path) -> None:  # A-13
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_death_of_the_engine_ends_all_on_it_once_and_crashes_the_agent_once(
     engine: str, tmp_path: Path
-) -> None:  # A-26
+) -> None:  # A-25
     with leak_check(), running(tmp_path, engine=engine) as (runtime, it, seen):
         before = it.ref
         handles = [begun(it) for _ in range(20)]
@@ -197,7 +197,7 @@ def test_the_death_of_the_engine_ends_all_on_it_once_and_crashes_the_agent_once(
 
 def test_an_engine_that_dies_before_it_has_a_request_crashes_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # A-26
+) -> None:  # A-25
     handed_out = EngineBay._handed_out
 
     def stillborn(bay: Any, berth: Any) -> Any:
@@ -214,7 +214,7 @@ def test_an_engine_that_dies_before_it_has_a_request_crashes_the_agent(
         assert it.process('show "back"') == "back\n"
 
 
-def test_the_breaker_counts_one_death_as_one_failure(tmp_path: Path) -> None:  # A-16, A-26
+def test_the_breaker_counts_one_death_as_one_failure(tmp_path: Path) -> None:  # A-16, A-25
     with running(tmp_path, breaker=circuit_breaker(failures=3, within=60)) as (runtime, it, _):
         guard = runtime.place("root/it").breaker()
         assert guard is not None
@@ -227,7 +227,7 @@ def test_the_breaker_counts_one_death_as_one_failure(tmp_path: Path) -> None:  #
         assert (guard.view().status, guard.view().failures) == ("closed", 1)
 
 
-def test_requests_from_many_threads_among_deaths_and_cancels_are_each_answered_once(tmp_path: Path) -> None:  # A-26
+def test_requests_from_many_threads_among_deaths_and_cancels_are_each_answered_once(tmp_path: Path) -> None:  # A-25
     wrong: list[str] = []
     answered = [0] * 16
     until = time.monotonic() + 3

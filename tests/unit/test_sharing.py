@@ -141,7 +141,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "LINGER", 0.01)
 
 
-def test_all_requests_use_one_engine() -> None:
+def test_all_requests_use_one_engine() -> None:
     harbour = Harbour()
     for n in range(100):
         harbour.ask(n)
@@ -152,7 +152,7 @@ def test_all_requests_use_one_engine() -> None:  # A-23
     eventually(lambda: harbour.at_rest)
 
 
-def test_it_is_given_back_soon_after_the_last_request_and_not_before() -> None:
+def test_it_is_given_back_soon_after_the_last_request_and_not_before() -> None:
     harbour = Harbour()
     harbour.ask("one")
     call = harbour.of("one")
@@ -189,7 +189,7 @@ def test_an_engine_that_is_shared_again_and_again_keeps_nothing_of_it() -> None:
     assert len(harbour.engines[0]._callbacks) == before
 
 
-def test_one_that_retires_takes_no_new_requests_and_others_finish_on_it() -> None:
+def test_one_that_retires_takes_no_new_requests_and_others_finish_on_it() -> None:
     harbour = Harbour()
     for n in range(3):
         harbour.ask(n)
@@ -207,7 +207,7 @@ def test_one_that_retires_takes_no_new_requests_and_others_finish_on_it() -> Non
     eventually(lambda: harbour.at_rest)
 
 
-def test_those_who_come_to_one_that_has_just_retired_wait_for_the_next_and_come_first() -> None:
+def test_those_who_come_to_one_that_has_just_retired_wait_for_the_next_and_come_first() -> None:
     harbour = Harbour(size=1, overflow=1)
     held = [harbour.bay.lease(1), harbour.bay.lease(1)]
     harbour.ask("first", send=lambda at: None)
@@ -331,7 +331,7 @@ def test_an_engine_that_will_not_start_is_the_outcome_of_all_who_wait() -> None:
     eventually(lambda: harbour.at_rest)
 
 
-def test_whoever_waits_elsewhere_gets_the_engine_however_busy_it_is_kept() -> None:
+def test_whoever_waits_elsewhere_gets_the_engine_however_busy_it_is_kept() -> None:
     budget = EngineBudget(1)
     busy, other = Harbour(budget=budget), Harbour(budget=budget)
     busy.ask(0)
