@@ -79,7 +79,8 @@ def well_formed(text: str) -> str:
     return text if text.isascii() else utf16_order(text).decode("utf-16-be", "replace")
 
 
-def _is_array_index(key: str) -> bool:
+def is_array_index(key: str) -> bool:
+    """Say whether a key counts as a place in a list."""
     if not (key.isascii() and key.isdigit() and len(key) <= 10):
         return False
     return (key == "0" or key[0] != "0") and int(key) < 2**32 - 1
@@ -88,10 +89,10 @@ def _is_array_index(key: str) -> bool:
 def property_order(keys: Iterable[str]) -> list[str]:
     """Put keys into the order a JavaScript object lists them: whole numbers first by size, the rest as inserted."""
     names = list(keys)
-    numbers = [name for name in names if _is_array_index(name)]
+    numbers = [name for name in names if is_array_index(name)]
     if not numbers:
         return names
-    return sorted(numbers, key=int) + [name for name in names if not _is_array_index(name)]
+    return sorted(numbers, key=int) + [name for name in names if not is_array_index(name)]
 
 
 def json_text(value: Any, *, indent: int = 0, sort: bool = False, _pad: str = "") -> str:

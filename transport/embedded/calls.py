@@ -156,7 +156,7 @@ class Calls:
     def _run_body(self, function: Function, values: list[Value], caller: Scope) -> Value:
         scope = Scope(function.scope, calling=caller.calling | {function.name})
         for param, value in zip(function.params, values, strict=False):
-            scope.define(param, value)
+            scope.define(param, value, fixed=True)
         arguments = merge(*(value.origin for value in values))
         body = function.body
         if isinstance(body, Shell):

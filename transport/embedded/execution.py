@@ -15,7 +15,7 @@ from mlld_sdk.transport.embedded.shell import Child
 from mlld_sdk.transport.embedded.syntax import Span
 from mlld_sdk.transport.embedded.turn import Turn
 from mlld_sdk.transport.embedded.values import Value
-from mlld_sdk.transport.javascript import well_formed
+from mlld_sdk.transport.javascript import is_array_index, well_formed
 
 ROOT_MARKERS = (
     ("mlld-config.json", "mlld-lock.json", "mlld.lock.json"),
@@ -278,9 +278,11 @@ def place_at_path(state: dict[str, Any], path: str, value: Any) -> None:
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
         if isinstance(target, list):
-            index = int(part) if part.isdecimal() and part.isascii() and len(part) <= LONGEST_INDEX else None
-            if index is None:
+            if not is_array_index(part):  # a field of a list, which nothing shows
+                return
+            if len(part) > LONGEST_INDEX:
                 raise ScriptError(f"State path '{path}' does not fit a list")
+            index = int(part)
             target.extend([None] * (index + 1 - len(target)))
             if last:
                 target[index] = value

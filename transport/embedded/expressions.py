@@ -120,9 +120,11 @@ class ExpressionParser(TemplateParser):
             left = Binary(operator, left, self._binary(level + 1))
 
     def _is_other(self, operator: str) -> bool:
-        """Say whether what looks like an operator is a comment or the last branch of a `when`."""
+        """Say whether what looks like an operator is a comment, `+=` or the last branch of a `when`."""
         if operator == "*":
             return self.text[self.pos + 1 : self.pos + 12].lstrip().startswith("=>")
+        if operator == "+" and self.peek(1) == "=":
+            return True
         return operator in ("<", ">") and self.looking_at(operator * 2)
 
     def _unary(self) -> Any:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import Bail, ScriptError
+from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.evaluator import SKIPPED, Evaluator, list_of
 from mlld_sdk.transport.embedded.labels import Origin
 from mlld_sdk.transport.embedded.scope import Scope
@@ -85,7 +85,7 @@ class Loops(Evaluator):
         """Make the scope of a round, or None when its `when` leaves it out."""
         self.run.step()
         inner = Scope(scope)
-        inner.define(node.name, Value(item, origin))
+        inner.define(node.name, Value(item, origin), fixed=True)
         inner.define(node.key or f"{node.name}_key", Value(key))
         if node.where is not None and not is_truthy(self._lenient(node.where, inner).data):
             return None
@@ -111,7 +111,8 @@ class Loops(Evaluator):
             try:
                 return one(key, item, source.origin)
             except ScriptError as error:
-                if error is self.run.abort_error or isinstance(error, Bail) or not collects:
+                # What the real engine's own kinds of error say ends the script; the rest becomes the round's value.
+                if error is self.run.abort_error or error.name != "Error" or not collects:
                     raise
                 return self._failed_round(node, at, key, item, error)
 

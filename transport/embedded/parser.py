@@ -108,7 +108,9 @@ class Parser(CompoundParser):
             value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
             return Return(value, Span(start, self.pos))
         if self.peek() == "@":
-            return self._bare(start)
+            return self._bare(start, top=top)
+        if not top and self.take_word("skip"):
+            return Skip(Span(start, self.pos))
         for word, reader in self._readers.items():
             if self.looking_at_word(word) and word not in (("let",) if top else ("var", "exe", "export", "import")):
                 self.pos += len(word)
@@ -314,10 +316,10 @@ class Parser(CompoundParser):
             return Run(self._operand(), Span(start, self.pos))
         raise self.error("Commands in run must be wrapped in braces or quotes")
 
-    def _bare(self, start: int) -> Any:
+    def _bare(self, start: int, *, top: bool) -> Any:
         value = self.expression()
         self.skip_blanks()
-        if isinstance(value, Reference) and self.take("+="):
+        if isinstance(value, Reference) and not top and self.take("+="):
             self.skip_blanks()
             return Let(value.name, self.expression(), True, Span(start, self.pos))
         if isinstance(value, (Call, Method, Pipe)):
@@ -347,11 +349,13 @@ class Parser(CompoundParser):
         elif self.looking_at_word("env"):
             raise UnsupportedConstruct("'output ... to env'", self.line(start))
         else:
+            begin = self.pos
             target = self._path()
             first = target.parts[0] if target.parts and isinstance(target.parts[0], str) else ""
-            if first.startswith("state://"):
+            if first.startswith("state://"):  # the rest is taken as it stands: nothing is filled in
                 kind = "state"
-                target = Template((first[len("state://") :], *target.parts[1:]))
+                written = self.text[begin : self.pos].strip("\"'`")
+                target = Template((written[len("state://") :],))
         written_as = self._format()
         return Output(value, kind, target, written_as, Span(start, self.pos))
 

@@ -17,6 +17,9 @@ class Function(NamedTuple):
     scope: "Scope"
 
 
+NONE: frozenset[str] = frozenset()
+
+
 class Scope:
     """Variables of a script, a block or a call, and the scope around it.
 
@@ -33,6 +36,7 @@ class Scope:
         self._values: dict[str, Value] = {}
         self._waiting: dict[str, Callable[[], Value]] = {}
         self._lines: dict[str, str] = {}
+        self._fixed: frozenset[str] | set[str] = NONE
 
     def find(self, name: str) -> Value | None:
         """Look a name up here and outwards."""
@@ -51,9 +55,22 @@ class Scope:
         """List the names declared here."""
         return list(self._lines)
 
-    def define(self, name: str, value: Value) -> None:
-        """Set a name here, whether it was set before or not."""
+    def define(self, name: str, value: Value, *, fixed: bool = False) -> None:
+        """Set a name here, whether it was set before or not; a fixed one (a parameter) cannot be hidden by `let`."""
         self._values[name] = value
+        if fixed:
+            self._fixed = {*self._fixed, name}
+
+    def is_fixed(self, name: str) -> bool:
+        """Say whether a name is taken, here or outwards, by something that `let` must not hide."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope._fixed or name in scope._lines:
+                return True
+            if name in scope._values:
+                return False
+            scope = scope.outer
+        return False
 
     def declare(self, name: str, value: Value | Callable[[], Value], place: str, here: str) -> None:
         """Set a name here for the first time.

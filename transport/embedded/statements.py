@@ -10,6 +10,7 @@ from mlld_sdk.transport.embedded.errors import ScriptError, ScriptParseError, Un
 from mlld_sdk.transport.embedded.execution import capability
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
 from mlld_sdk.transport.embedded.loops import Loops, ReturnSignal, RoundSignal
+from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
 from mlld_sdk.transport.embedded.scope import Function, Scope
 from mlld_sdk.transport.embedded.syntax import (
     Bail,
@@ -130,11 +131,17 @@ class Interpreter(Loops):
         else:
             value = self._lenient(node.value, scope)
         if not node.augment:
+            if scope.is_fixed(node.name):
+                raise ScriptError(
+                    f"Variable '{node.name}' is already defined and cannot be redefined",
+                    "VARIABLE_REDEFINITION",
+                    "VariableRedefinitionError",
+                )
             scope.define(node.name, value)
             return value
         old = scope.find(node.name)
         if old is None:
-            raise ScriptError(f"Variable not found: {node.name}")
+            raise ScriptError(f"Cannot use += on undefined variable @{node.name}.", "E_WHEN_EXPRESSION")
         scope.reassign(node.name, Value(_augmented(old.data, value.data), merge(old.origin, value.origin)))
         return value
 
@@ -183,14 +190,16 @@ class Interpreter(Loops):
         if node.source in ("@payload", "@state"):
             value = self.lookup(node.source[1:], Scope())
             if value is not None and isinstance(value.data, str):
-                return self._run_module(value.data, node.source), merge(self._dynamic(node.source), value.origin)
+                return self._run_module(value.data, node.source), merge(value.origin, self._dynamic(node.source))
             if value is None or not isinstance(value.data, dict):
                 raise ScriptError(f"No resolver found for: {node.source}", "E_NO_RESOLVER", "MlldResolutionError")
-            _refuse_exponents(value.data, node.source)
-            return value.data, merge(self._dynamic(node.source), value.origin)
+            _refuse_unimportable(value.data, node.source)
+            if node.source == "@state":
+                return value.data, merge(self._dynamic(node.source), value.origin)
+            return value.data, merge(value.origin, self._dynamic(node.source))
         module = self.run.job.modules.get(node.source)
         if isinstance(module, dict):
-            _refuse_exponents(module, node.source)
+            _refuse_unimportable(module, node.source)
             return module, self._dynamic(node.source)
         if isinstance(module, str):
             return self._run_module(module, node.source), self._dynamic(node.source)
@@ -292,8 +301,7 @@ class Interpreter(Loops):
         if value.origin:
             self.run.record(value.origin)
         if node.kind == "state":
-            path, _ = self.text(node.target, scope)
-            self.run.write_state(path, value)
+            self.run.write_state(str(node.target.parts[0]), value)
         elif node.kind in ("stdout", "stderr"):
             text = written_text(value)
             self.run.effect(node.kind, text if text.endswith("\n") else text + "\n")
@@ -494,9 +502,18 @@ def _write_file(path: str, text: str, mode: str) -> None:
         ) from error
 
 
-def _refuse_exponents(data: Any, source: str) -> None:
-    """Refuse numbers the real engine cannot import: it writes the values as script text, which has no exponents."""
-    if is_number(data) and "e" in number_text(data):
-        raise ScriptError(f"Syntax error in imported file '{source}' at line 1: {number_text(data)}")
-    for item in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
-        _refuse_exponents(item, source)
+def _refuse_unimportable(data: dict[str, Any], source: str) -> None:
+    """Refuse what the real engine cannot import, since it writes the values as `var` statements and reads those."""
+    for name in data:
+        if not (name[:1] in LETTERS and name and not set(name) - WORD - {"-"}) or name.endswith("-"):
+            raise ScriptError(f"Failed to parse imported file '{source}': {name!r} is no name of a variable")
+    if (number := _with_exponent(data)) is not None:
+        raise ScriptError(f"Syntax error in imported file '{source}' at line 1: {number_text(number)}")
+
+
+def _with_exponent(data: Any) -> float | None:
+    """Find a number that prints with an exponent, which the language has no numbers with."""
+    if is_number(data):
+        return data if "e" in number_text(data) else None
+    items = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return next((found for item in items if (found := _with_exponent(item)) is not None), None)

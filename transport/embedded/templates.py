@@ -217,28 +217,14 @@ class TemplateParser(Scanner):
         return FileRead(Template(tuple(parts)), self.take("?"), Span(start, self.pos))
 
     def path_hole(self) -> Hole:
-        """Read `@name.field` inside a path, where a dot may also start an extension."""
+        """Read `@name.field` inside a path; an extension begins with a dot behind a backslash."""
         start = self.pos
         self.pos += 1
         name = self.identifier()
         value: Any = Reference(name, Span(start, self.pos))
         while self.peek() == "." and self.peek(1) in LETTERS and self.peek(1):
-            mark = self.pos
             self.pos += 1
-            field = self.identifier()
-            if self.peek() in (">", "/", '"') and field in (
-                "txt",
-                "md",
-                "json",
-                "jsonl",
-                "mld",
-                "csv",
-                "log",
-                "ndjson",
-            ):
-                self.pos = mark
-                break
-            value = Field(value, Literal(field))
+            value = Field(value, Literal(self.identifier()))
         raw = self.text[start : self.pos]
         self._boundary()
         return Hole(value, raw)
