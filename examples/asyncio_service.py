@@ -12,8 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk import Agent, MlldError, Runtime, child, one_for_one
-from mlld_sdk.job import AsyncJob
+from mlld_sdk import Agent, AsyncJob, MlldError, Runtime, child, one_for_one
 
 FLOWS = Path(__file__).with_name("flows")
 

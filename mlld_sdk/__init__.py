@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlld_sdk.agent_handle import AgentHandle, AgentUnavailable
     from mlld_sdk.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
     from mlld_sdk.answers import TruncatedResult, TruncationWarning
+    from mlld_sdk.async_job import AsyncJob
     from mlld_sdk.bay import BayClosed, NoEngineFree, Recycle
     from mlld_sdk.checkpointing import NoLiveCheckpoint
     from mlld_sdk.checkpoints import Checkpoints
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         verify,
     )
     from mlld_sdk.handles import ExecuteHandle, ProcessHandle
-    from mlld_sdk.job import AsyncJob, Job, JobCancelled, StepFailed, StepsOverlap
+    from mlld_sdk.job import Job, JobCancelled, StepFailed, StepsOverlap
     from mlld_sdk.journal import Journal, Retention
     from mlld_sdk.labels import labeled, trusted, untrusted
     from mlld_sdk.pool import Checkout, Pool, PoolHandle
@@ -224,6 +225,7 @@ _HOMES = {
         "TruncatedResult",
         "TruncationWarning",
     ),
+    "async_job": ("AsyncJob",),
     "bay": (
         "BayClosed",
         "NoEngineFree",
@@ -262,7 +264,6 @@ _HOMES = {
         "ProcessHandle",
     ),
     "job": (
-        "AsyncJob",
         "Job",
         "JobCancelled",
         "StepFailed",

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from mlld_sdk.actors.actor import Actor
 from mlld_sdk.actors.errors import ActorKilled
+from mlld_sdk.async_job import AsyncJob, Ways
 from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import InfrastructureError, MlldError
-from mlld_sdk.job import NEEDS_SOMEBODY, AsyncJob, Job, JobCancelled, Ways
+from mlld_sdk.job import NEEDS_SOMEBODY, Job, JobCancelled
 from mlld_sdk.journal import Lease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs import occupied
