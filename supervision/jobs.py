@@ -123,7 +123,7 @@ class JobTurn(Turn[State]):
         """Note that a child the job wants stopped is down, told or not."""
         job = self.state.job
         self.tell_stopped(slot, exit_, "stop" if job is None else job.why)
-        if slot.spec.restart == "temporary":  # SUP-35, SUP-56
+        if slot.spec.restart == "temporary" and self.state.phase != "stopping":  # SUP-35, SUP-56
             self.remove(slot)
         else:
             self.put(
