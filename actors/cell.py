@@ -48,7 +48,7 @@ class Cell(Life):
         context.cell = outer
         self.thread = None
         if self.reason is not None:
-            if self.fenced:
+            if self.condemned:
                 # Killed meanwhile, maybe between taking a message and being seen to have it.
                 self.system.zombies.ended(self)
                 self.refuse_current()

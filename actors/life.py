@@ -66,13 +66,13 @@ class Life(Mailbox):
         "actor",
         "asked_to_end",
         "born",
+        "condemned",
         "context",
         "current",
         "deferred",
         "ending",
         "epoch",
         "error",
-        "fenced",
         "handled",
         "idle_next",
         "last_answer",
@@ -125,7 +125,7 @@ class Life(Mailbox):
         """Set when the end is known: it is dead."""
         self.error: BaseException | None = None
         """What it crashed with, while its stop hook runs."""
-        self.fenced = False
+        self.condemned = False
         """Whether somebody wanted it killed: what runs of it then may be cut short anywhere."""
         self.context = Context()
         """Context variables set by its hooks stay with it, and do not leak to others on the same worker."""
@@ -402,7 +402,7 @@ class Life(Mailbox):
 
     def kill(self, reason: Reason, error: BaseException | None = None) -> bool:
         """Fence this incarnation: its end is known now, and whatever still runs of it has no effect any more."""
-        self.fenced = True
+        self.condemned = True
         if not self.finish(reason, error):
             return False
         self.system.zombies.add_if_running(self)
