@@ -62,6 +62,7 @@ class Agent(EngineOwner):
     """
 
     trap_exit = True
+    ends_with_its_engine: ClassVar[bool] = True
     Options: ClassVar[type[AgentOptions]] = AgentOptions
     options: AgentOptions
 

@@ -1,16 +1,17 @@
 """Talking to an agent by its name: the handle outlives every incarnation of what it names."""
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.aio import AsyncExecuteHandle, AsyncProcessHandle
-from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerStatus
+from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerGone, OwnerStatus
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.port import ENGINE_FAILURES
@@ -26,8 +27,9 @@ from mlld_sdk.types import AnalyzeResult, ExecuteResult
 T = TypeVar("T")
 H = TypeVar("H", bound=Handle[Any])
 
-CALLERS_OWN: Final = (CallCancelled, InvalidRequest, UnserialisableParams)
-"""What says nothing about what was asked: requests that were taken back, or could not be sent."""
+NO_NEWS: Final = (CallCancelled, InvalidRequest, UnserialisableParams, OwnerGone)
+"""What tells a circuit breaker nothing: requests that were taken back or could not be sent, and what the end of the
+actor means to those who waited, since that end is told by itself."""
 
 ANSWER_TIMEOUT = 5.0
 """Seconds an agent may take to say how it is; its mailbox never waits for a script."""
@@ -55,9 +57,6 @@ class Named:
     Attributes:
         name: Path in the tree.
     """
-
-    ends_with_its_engine: ClassVar[bool] = False
-    """Whether a failed engine ends the actor: then that end tells the circuit breaker, and nobody counts it twice."""
 
     def __init__(self, services: Services, name: str) -> None:
         self.name = name
@@ -103,7 +102,7 @@ class Named:
         where, (port, guard) = os.fspath(filepath), self._way()
         if guard is None:
             return port.begin_execute(ExecuteHandle, where, payload, options)
-        return self._guarded(guard, lambda then: port.begin_execute(ExecuteHandle, where, payload, options, then))
+        return self._guarded(port, guard, lambda then: port.begin_execute(ExecuteHandle, where, payload, options, then))
 
     def process_async(
         self,
@@ -118,7 +117,7 @@ class Named:
         if guard is None:
             return port.begin_process(ProcessHandle, script, where, payload, options)
         return self._guarded(
-            guard, lambda then: port.begin_process(ProcessHandle, script, where, payload, options, then)
+            port, guard, lambda then: port.begin_process(ProcessHandle, script, where, payload, options, then)
         )
 
     def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
@@ -134,6 +133,20 @@ class Named:
         """Say what it is doing; answers while scripts run."""
         status: OwnerStatus = self._ask(AskStatus())
         return status
+
+    def wait_until_up(self, timeout: float | timedelta = 30.0) -> bool:
+        """Wait until somebody works under this name, and say whether that was so in time.
+
+        After a request that failed with its engine this waits for the next incarnation, never for the one that is
+        about to end. It is woken by the supervisor; nothing is polled.
+        """
+        tree = self._services.tree
+        limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        return tree is not None and tree.grove.wait_for(self._is_up, limit)
+
+    def _is_up(self) -> bool:
+        port = self._services.ports.get(self.name)
+        return port is not None and not port.condemned and self.ref is not None
 
     def configure(self, **changes: Any) -> None:
         """Change options while it works, without dropping engines or requests.
@@ -174,16 +187,16 @@ class Named:
             try:
                 return request(port)
             except MlldError as error:
-                if self._says_nothing(error):
+                if self._says_nothing(port, error):
                     permit.withdraw()
                 raise
 
-    def _guarded(self, guard: Breaker, request: Callable[[OnEnd], H]) -> H:
+    def _guarded(self, port: AsyncPort, guard: Breaker, request: Callable[[OnEnd], H]) -> H:
         """Begin a request if the breaker lets it through, and tell the breaker how it ended."""
         permit = guard.acquire()
 
         def over(error: BaseException | None) -> None:
-            if self._says_nothing(error):
+            if self._says_nothing(port, error):
                 permit.withdraw()
             else:
                 permit.settle(error)
@@ -194,14 +207,14 @@ class Named:
             over(error)
             raise
 
-    def _says_nothing(self, error: BaseException | None) -> bool:
+    def _says_nothing(self, port: AsyncPort, error: BaseException | None) -> bool:
         """Whether the breaker is to learn nothing from an error: the caller's own doing, or told by somebody else."""
-        return isinstance(error, CALLERS_OWN) or (self.ends_with_its_engine and isinstance(error, ENGINE_FAILURES))
+        return isinstance(error, NO_NEWS) or (port.ends_owner and isinstance(error, ENGINE_FAILURES))
 
     def _way(self) -> tuple[AsyncPort, Breaker | None]:
         """Find the way to the engines, and the breaker in front of it."""
         found, port = self._services.guarded(self.name), self._services.ports.get(self.name)
-        if found is None or port is None:
+        if found is None or port is None or port.condemned:
             raise self._nobody(self._services.breaker(self.name))
         return port, found[1]
 
@@ -217,8 +230,6 @@ class Named:
 
 class AgentHandle(Named):
     """An agent by its name."""
-
-    ends_with_its_engine = True
 
     def run(
         self,
@@ -308,7 +319,7 @@ class AsyncRequests:
         if not self._handle.looks_at_files(options):
             return begin()
         loop = asyncio.get_running_loop()
-        beginning = loop.run_in_executor(None, begin)
+        beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:

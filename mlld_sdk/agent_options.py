@@ -1,7 +1,7 @@
 """What can be chosen about agents and pools, checked when they are declared."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -79,17 +79,17 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
                 )
         return self.having(changes)
 
-    def caching(self, own_root: Path) -> RunOptions:
+    def caching(self, own_root: Callable[[], Path]) -> RunOptions:
         """Say how requests use the cache of finished calls, unless they say otherwise.
 
         Args:
-            own_root: Where the cache lies if it is to be this name's alone.
+            own_root: Says where the cache lies if it is to be this name's alone.
         """
         asked: RunOptions = {}
         if self.checkpoint:
             asked["checkpoint"] = True
         if self.checkpoint == "isolated":
-            asked["checkpoint_root"] = str(own_root)
+            asked["checkpoint_root"] = str(own_root())
         if self.resume:
             asked["resume"] = self.resume
         if self.fresh:

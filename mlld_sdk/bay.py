@@ -24,6 +24,9 @@ __all__ = ["BayClosed", "BayStatus", "Berth", "EngineBay", "Leasable", "Lease", 
 STOP_TIMEOUT = 5.0
 """Seconds an engine that is retired gets to leave before its process group is killed."""
 
+SPARE_PAUSE = 0.02
+"""Seconds until a spare that was taken is replaced."""
+
 
 class Leasable(Protocol):
     """What a bay needs to know of an engine."""
@@ -335,7 +338,7 @@ class EngineBay(Generic[E]):
     def _handed_out(self, berth: Berth[E]) -> Lease[E]:
         berth.leases += 1
         if self._open and len(self._idle) + self._starting < self._spares:
-            errands.run(self._top_up)  # whoever leases does not wait for the spare that replaces the one taken
+            errands.run_later(SPARE_PAUSE, self._top_up)  # it is not to compete with the request that took the last one
         return Lease(self, berth)
 
     def _left(self, order: Order[E]) -> Stage:

@@ -70,6 +70,8 @@ class EngineOwner(Actor):
     """
 
     answers = (ConfigurationError,)
+    ends_with_its_engine: ClassVar[bool] = False
+    """Whether a failed engine ends this incarnation."""
     Options: ClassVar[type[EngineOptions]] = EngineOptions
 
     def __init__(self, **options: Any) -> None:
@@ -84,13 +86,14 @@ class EngineOwner(Actor):
     def on_start(self) -> None:
         """Find the engines' program and take over the bay of this name."""
         self.services = Services.of(self.system)
-        self.name = self.actor_ref.path
         me = self.actor_ref
+        self.name = me.path
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
         self.bay = self.services.bay(self.name, self._make_bay, made_of)
         self.bay.idle_after = self.options.hibernate_after
         self.port = self.new_port(shared=self.options.shares)
+        self.port.ends_owner = self.ends_with_its_engine
         self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
         self.services.ports[self.name] = self.port
         self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))
@@ -132,7 +135,7 @@ class EngineOwner(Actor):
             name=self.name,
             kind=self._command.label,
             working_dir=self.options.working_dir,
-            caching=self.options.caching(self.services.cache_root(self.name)),
+            caching=self.options.caching(lambda: self.services.cache_root(self.name)),
             timeout=self.options.timeout,
             env=self.services.env,
             sink=self.services.sink,

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from mlld_sdk.transport.reactor import shared_reactor
+
 THREADS: Final = 4
 """Errands that are run at once, in the whole process; more wait their turn."""
 
@@ -24,6 +26,12 @@ def run(function: Callable[..., object], *args: Any) -> None:
     except RuntimeError:  # the interpreter is ending, and with it the pool; what is under way may still need this
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=function, args=args, daemon=True).start()
+
+
+def run_later(delay: float, function: Callable[..., object], *args: Any) -> None:
+    """Have `function(*args)` called in so many seconds on another thread."""
+    clock = shared_reactor()
+    clock.call_at(clock.now() + delay, lambda: run(function, *args))
 
 
 # A forked child has none of the threads.

@@ -91,6 +91,8 @@ class Port:
 
     Attributes:
         failures: How many engines have failed in a row, with no request answered in between.
+        ends_owner: Whether a failed engine ends whoever owns the port.
+        condemned: Whether one has failed, and the owner ends because of that, though it may not know yet.
         on_engine_failure: Told of each, on whatever thread learns of it; must not block.
     """
 
@@ -117,6 +119,8 @@ class Port:
         self._reaps = kind != "embedded"
         self._leases: set[Held] = set()
         self.failures = 0
+        self.ends_owner = False
+        self.condemned = False
         self.on_engine_failure: Callable[[InfrastructureError], object] | None = None
         self._lock = threading.Lock()
         self._patience = Patience()
@@ -173,7 +177,7 @@ class Port:
     def on(self, lease: Lease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
         port = copy.copy(self)
-        port.bay, port.on_engine_failure = OneEngine(lease), None
+        port.bay, port.on_engine_failure, port.ends_owner = OneEngine(lease), None, False
         return port
 
     def stop(self, why: MlldError) -> None:
@@ -237,8 +241,9 @@ class Port:
         try:
             yield held.engine
         except BaseException as error:
+            over = self._patience.over
             self._over(held, error)
-            if isinstance(error, InfrastructureError):
+            if over is not None and isinstance(error, InfrastructureError):
                 self._refuse_if_stopped()
             raise
         self._over(held, None)
@@ -283,5 +288,6 @@ class Port:
         if isinstance(error, ENGINE_FAILURES):
             with self._lock:
                 self.failures += 1
+            self.condemned = self.ends_owner  # first: whoever asks from now on is to meet the successor
             if self.on_engine_failure is not None:
                 self.on_engine_failure(error)

@@ -195,7 +195,8 @@ class Engine(Conversation):
         Args:
             because: Makes the error they end with instead.
         """
-        self._because = self._because or because
+        if self._begin_end("killed"):
+            self._because = because
         self._kill_for("killed")
 
     def wait(self, timeout: float | timedelta | None = None) -> bool:
@@ -461,6 +462,11 @@ class Engine(Conversation):
     def alive(self) -> bool:
         """Whether the process runs and takes requests."""
         return self._ending is None and not self._eof and not self._retired
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is in flight."""
+        return bool(self._pending)
 
     @property
     def exit(self) -> EngineExit | None:

@@ -18,6 +18,7 @@ from mlld_sdk import (
     Pool,
     RunCancelled,
     RunFailed,
+    Runtime,
     StepFailed,
     child,
     circuit_breaker,
@@ -29,6 +30,7 @@ from mlld_sdk.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.events import name_of
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.transport.errors import EngineDied
 from tests.support.agents import ENGINES, Thinker, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -511,3 +513,18 @@ def test_a_rung_may_bring_other_engines(tmp_path: Path) -> None:
         _,
     ):
         assert runtime["agent"].run().result(30) == "large"
+
+
+def test_who_waits_for_an_agent_to_be_back_meets_the_next_incarnation() -> None:
+    tree = one_for_one(child(Agent, name="a", engine="embedded"), max_restarts=100, within=60.0)
+    with Runtime(tree) as runtime:
+        agent = runtime.agent("a")
+        for _ in range(10):
+            assert agent.wait_until_up(10)
+            before = agent.ref
+            with pytest.raises(EngineDied):
+                agent.process("run sh { kill -9 $PPID }")
+            assert agent.wait_until_up(10)
+            assert agent.ref not in (None, before)
+            assert agent.process('show "back"').strip() == "back"
+    assert not agent.wait_until_up(0.01)
