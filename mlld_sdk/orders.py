@@ -193,7 +193,7 @@ class Errand(Generic[E]):
         """Give the order up; false if it has come to its end, and `then` has been or is being told."""
         if self._take_then() is None:
             return False
-        self.set()
+        errands.run(self._step)  # whoever cancels does not pass on what it was given
         return True
 
     def refusal(self, waited: float) -> InfrastructureError:

@@ -40,6 +40,18 @@ def seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
+def _one_after_the_other(
+    first: Callable[[BaseException], object], second: Callable[[BaseException], object]
+) -> Callable[[BaseException], object]:
+    def both(error: BaseException) -> None:
+        try:
+            first(error)
+        finally:
+            second(error)
+
+    return both
+
+
 class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     """A future whose outcome is set once by `_finish`, from any thread.
 
@@ -135,7 +147,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     def when_failed(self, fn: Callable[[BaseException], object]) -> None:
         """Call the function with the error if this fails, at once if it has: like `when_over`, at no cost otherwise."""
         before = self._mourner
-        self._mourner = fn if before is None else lambda error: (before(error), fn(error))
+        self._mourner = fn if before is None else _one_after_the_other(before, fn)
         if self._done:
             self._mourn()
 

@@ -7,7 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "agents.md").read_text()
-TESTS = ("process/test_agents*.py", "process/test_pool*.py", "process/test_runtime*.py", "unit/test_bay*.py")
+TESTS = (
+    "process/test_agents*.py",
+    "process/test_pool*.py",
+    "process/test_requests*.py",
+    "process/test_runtime*.py",
+    "process/test_shared*.py",
+    "unit/test_bay*.py",
+    "unit/test_orders.py",
+    "unit/test_sharing.py",
+)
 
 
 @pytest.mark.parametrize("letter", ["A", "P"])

@@ -480,9 +480,11 @@ def test_an_agents_engine_that_fails_is_counted_once_by_its_crash(tmp_path: Path
     with running(Agent, tmp_path, breaker=circuit_breaker(failures=5, within=60)) as (runtime, it):
         guard = guard_of(runtime)
         first = it.ref
-        assert isinstance(end_of(it.process_async(SUICIDE)), EngineDied)
+        handles = [it.process_async(SUICIDE), *(it.process_async('show "never"') for _ in range(20))]
+        assert isinstance(end_of(handles[0]), EngineDied)
+        assert {type(end_of(handle)) for handle in handles[1:]} == {OwnerGone}
         eventually(lambda: it.ref not in (None, first))
-        assert guard.view().failures == 1
+        assert (guard.view().status, guard.view().failures) == ("closed", 1)
 
 
 # Watching and steering.
