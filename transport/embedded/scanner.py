@@ -1,6 +1,7 @@
 """Reading a text from left to right: where we are, what comes next, and how positions are told to clients."""
 
 from bisect import bisect_right
+from itertools import accumulate
 
 from mlld_sdk.transport.embedded.errors import ScriptParseError
 from mlld_sdk.transport.embedded.syntax import Span
@@ -15,8 +16,7 @@ class Positions:
     """Turns character numbers into lines, columns and UTF-16 offsets, as the real engine counts them."""
 
     def __init__(self, text: str) -> None:
-        self._starts = [0]
-        self._starts += [index + 1 for index, char in enumerate(text) if char == "\n"]
+        self._starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
         self._wide = [] if text.isascii() else [index for index, char in enumerate(text) if ord(char) > 0xFFFF]
 
     def _units(self, offset: int) -> int:
