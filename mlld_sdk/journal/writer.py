@@ -178,11 +178,11 @@ class Writer:
         jobs: list[Job] = []
         notes: list[Notes] = []
         try:
-            more = self._take([first, *self._drain(_GROUP - 1)])
-            while more:  # whatever is asked for while others are written comes along
+            more = [first, *self._drain(_GROUP - 1)]
+            while more := self._take(more):
                 jobs += more
                 notes += self._perform(connection, more)
-                more = self._take(self._drain(_GROUP - len(jobs)))
+                more = self._drain(_GROUP - len(jobs))  # whatever was asked for meanwhile comes along
             self._commit(connection, len(jobs))
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._rollback(connection)
@@ -226,7 +226,7 @@ class Writer:
         notes = []
         steps = [job.work for job in jobs if isinstance(job.work, PutStep)]
         alone = jobs
-        if len(steps) > 1 and tx.put_owned_steps([step.row for step in steps]) == len(steps):
+        if steps and tx.put_owned_steps([step.row for step in steps]) == len(steps):
             # They go first: of what was asked for at the same time anything may come first.
             tx.notes.events.extend([step.event for step in steps])
             notes.append(tx.notes)
@@ -286,6 +286,8 @@ class Writer:
 
     def _take(self, jobs: list[Job]) -> list[Job]:
         """Leave out what was withdrawn; the rest can be withdrawn no more."""
+        if not jobs:
+            return jobs
         with self._claim:
             taken = [job for job in jobs if job.state != WITHDRAWN]
             for job in taken:
@@ -294,11 +296,8 @@ class Writer:
 
     def _drain(self, limit: int) -> list[Job]:
         jobs: list[Job] = []
-        while len(jobs) < limit:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
+        while len(jobs) < limit and not self._queue.empty():  # nobody else takes from it
+            job = self._queue.get_nowait()
             if job is None:
                 self._due = 0.0
             else:
