@@ -96,7 +96,7 @@ class EngineOwner(Actor):
         self.port.ends_owner = self.ends_with_its_engine
         self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
         self.services.ports[self.name] = self.port
-        self.own(self.port, close=lambda: self.port.stop(OwnerGone(f"{self.name} ended")))
+        self.own(self.port, close=self._stop_port)
         if self.options.eager:
             self.bay.warm()
 
@@ -116,6 +116,7 @@ class EngineOwner(Actor):
     def on_terminate(self, reason: Reason) -> None:
         """End the engines, unless a successor is coming."""
         if reason.is_normal_family:
+            self._stop_port()  # first, so that requests learn why their engines are killed
             self.services.close_bay(self.name)
 
     def status(self) -> OwnerStatus:
@@ -140,6 +141,9 @@ class EngineOwner(Actor):
             env=self.services.env,
             sink=self.services.sink,
         )
+
+    def _stop_port(self) -> None:
+        self.port.stop(OwnerGone(f"{self.name} ended"))
 
     def _make_bay(self) -> EngineBay[Engine]:
         services, command, options = self.services, self._command, self.options
