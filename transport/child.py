@@ -70,7 +70,7 @@ class Child:
         It is started from the caller's thread, without a parent-death signal: that one fires when the *thread* ends.
         """
         mark = our_mark(os.urandom(8).hex())
-        directory = os.path.join(tempfile.gettempdir(), directory_prefix(mark) + mark.engine)
+        directory = os.path.join(_place_for_directories(), directory_prefix(mark) + mark.engine)
         fds: list[int] = []
         pid = 0
         try:
@@ -78,7 +78,7 @@ class Child:
             # While the program is still being loaded; before a request can be written there is no script to miss it.
             os.mkdir(directory, 0o700)
             pidfd = os.pidfd_open(pid) if _HAS_PIDFD else None
-        except OSError as error:
+        except BaseException as error:
             if pid:
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -86,7 +86,9 @@ class Child:
                 os.close(fd)
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
-            raise _spawn_error(command, error) from error
+            if isinstance(error, OSError):
+                raise _spawn_error(command, error) from error
+            raise
         answers, requests, words = fds
         return cls(pid, command, mark, directory, requests, answers, words, pidfd, Birth.of(pid), threading.Lock())
 
@@ -173,6 +175,15 @@ def _kill_group(group: int, number: int = signal.SIGKILL) -> None:
     # macOS says EPERM for a group of which only a zombie is left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _place_for_directories() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise SpawnRefused(
+            "there is no directory for temporary files that can be written", hint="set TMPDIR to one"
+        ) from error
 
 
 def _spawn_error(command: EngineCommand, error: OSError) -> Exception:

@@ -233,7 +233,7 @@ class Engine(Conversation):
                 return
             try:
                 callback(self)
-            except Exception as error:  # noqa: BLE001 - the listener's trouble is not the engine's
+            except BaseException as error:  # noqa: BLE001 - the listener's trouble is not the engine's
                 self._report("exit-callback", error)
 
     def _kill_for(self, why: str) -> None:

@@ -254,7 +254,7 @@ class Reactor:
     def _guarded(self, function: Callable[[], object]) -> None:
         try:
             function()
-        except Exception:  # noqa: BLE001 - one engine's trouble must not end the thread of all
+        except BaseException:  # noqa: BLE001 - one engine's trouble, `sys.exit` too, must not end the thread of all
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
 
 

@@ -26,9 +26,10 @@ from mlld_sdk.transport.errors import (
     EngineDiedAtStart,
     EngineSilent,
     ForkedProcess,
+    SpawnRefused,
     WorkingDirectoryMissing,
 )
-from mlld_sdk.transport.events import EngineExited, EngineStarted
+from mlld_sdk.transport.events import CallbackFailed, EngineExited, EngineStarted
 from mlld_sdk.transport.processes import Birth, Births, process, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running
@@ -208,6 +209,41 @@ def test_exit_callbacks_run_once_with_every_outcome_known() -> None:
         engine.add_exit_callback(lambda ended: seen.append((ended, True)))
         eventually(lambda: len(seen) == 2)
         assert seen == [(engine, True), (engine, True)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is reported, as it should be
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_exit_callback_that_raises_harms_neither_others_nor_the_thread_of_all_engines(
+    error: type[BaseException],
+) -> None:
+    told, seen = Recorder(), []
+
+    def raising(_: Engine) -> None:
+        raise error("mine")
+
+    with running(sink=told) as engine, running() as other:
+        engine.add_exit_callback(raising)
+        engine.add_exit_callback(seen.append)
+        os.kill(engine.pid, signal.SIGKILL)
+        assert engine.wait(10)
+        assert seen == [engine]
+        assert [(event.where, "mine" in event.error) for event in told.of(CallbackFailed)] == [("exit-callback", True)]
+        assert other.call("process", timeout=10).payload == {"output": "ok"}
+        fired = threading.Event()
+        shared_reactor().call_soon(lambda: raising(engine))
+        shared_reactor().call_soon(fired.set)
+        assert fired.wait(10)
+
+
+def test_no_place_for_temporary_files_is_said_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    before = open_descriptors()
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    with pytest.raises(SpawnRefused, match="temporary files"):
+        Engine.start(hostile())
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("round_", range(5))
