@@ -27,7 +27,7 @@ from mlld_sdk.telemetry.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.testing import leak_check
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied
-from tests.support.agents import ENGINES, THINK, engine_options
+from tests.support.agents import ENGINES, THINK, engine_options, with_engines
 from tests.support.eventually import eventually
 
 LOOP = 'loop(99999, 20ms) until @state.exit [\n  continue\n]\nshow "done"\n'
@@ -228,8 +228,7 @@ def test_a_deadline_covers_waiting_for_the_budget(tmp_path: Path) -> None:  # A-
         assert runtime._budget.live == 1
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize(("owner", "engine"), [(Pool, "embedded"), *with_engines(Agent)])
 def test_a_request_is_cancelled_in_every_state(owner: type, engine: str, tmp_path: Path) -> None:
     with running(owner, tmp_path, engine=engine) as (runtime, it):
         at_start = it.process_async(LOOP, **UNTIL_TOLD)
@@ -490,8 +489,7 @@ def test_an_agents_engine_that_fails_is_counted_once_by_its_crash(tmp_path: Path
 # Watching and steering.
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("in_queue", [False, True])
+@pytest.mark.parametrize(("in_queue", "engine"), [(False, "embedded"), *with_engines(True)])
 def test_handles_of_agents_tell_and_steer_like_those_of_clients(
     engine: str, in_queue: bool, tmp_path: Path
 ) -> None:
@@ -645,8 +643,7 @@ def test_listeners_may_come_and_go_while_requests_are_in_flight(tmp_path: Path) 
 # Strict mode.
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("in_queue", [False, True])
+@pytest.mark.parametrize(("in_queue", "engine"), [(False, "embedded"), *with_engines(True)])
 def test_strict_requests_are_refused_a_cut_result_here_too(in_queue: bool, engine: str, tmp_path: Path) -> None:
     (tmp_path / "long.mld").write_text("show @payload.t")
     with running(Pool, tmp_path, engine=engine) as (_, it):

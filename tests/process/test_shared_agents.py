@@ -21,8 +21,8 @@ from mlld_sdk.errors import MlldError, TaskError
 from mlld_sdk.events import Event, name_of
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.testing import leak_check
-from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied
-from tests.support.agents import ENGINES, engine_options
+from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, EngineOverloaded
+from tests.support.agents import ENGINES, engine_options, with_engines
 from tests.support.engines import is_alive
 from tests.support.eventually import eventually
 
@@ -74,8 +74,21 @@ def test_a_hundred_requests_at_once_use_one_engine(engine: str, tmp_path: Path) 
     assert [name_of(event) for event in seen].count("engine.started") == 1
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("how", ["cancelled", "late"])
+def test_more_requests_than_it_takes_are_refused_at_once_and_all_others_answered(tmp_path: Path) -> None:  # A-22
+    with running(tmp_path) as (runtime, it, _):
+        it.process('show "it is there"')
+        handles, refused = [], 0
+        for n in range(3000):
+            try:
+                handles.append((n, it.process_async(f'show "{n}"')))
+            except EngineOverloaded:
+                refused += 1
+        assert refused > 0
+        assert all(handle.result(30) == f"{n}\n" for n, handle in handles)
+        eventually(lambda: at_rest(runtime, it))
+
+
+@pytest.mark.parametrize(("how", "engine"), [("late", "embedded"), *with_engines("cancelled")])
 def test_one_that_is_taken_back_or_late_disturbs_no_other_and_retires_the_engine(
     how: str, engine: str, tmp_path: Path
 ) -> None:  # A-23

@@ -36,6 +36,11 @@ def engine_options(kind: str) -> dict[str, Any]:
 ENGINES = ["embedded", pytest.param("live", marks=pytest.mark.real), pytest.param("bridge", marks=pytest.mark.real)]
 
 
+def with_engines(value: Any) -> list[Any]:
+    """Give parameters that are this value and each engine."""
+    return [(value, "embedded"), *(pytest.param(value, kind, marks=pytest.mark.real) for kind in ("live", "bridge"))]
+
+
 class Thinker(Agent):
     """Thinks as often as it is told, one step a thought."""
 
