@@ -21,6 +21,7 @@ from _trivial import trivial_engine
 from mlld_sdk import Agent, Client, Pool, Runtime, child, one_for_one
 
 ENGINES = 4
+EVENTS = 10
 SCRIPT = 'show "x"'
 UPSTREAM = "upstream's SDK, shared engine"
 
@@ -61,13 +62,18 @@ def from_threads(who: Any, callers: int, total: int) -> float:
         return (time.perf_counter() - start) / total
 
 
-def in_flight(who: Any, at_once: int, total: int) -> float:
+def in_flight(who: Any, at_once: int, total: int, payload: Any = None) -> float:
     """Seconds each for so many requests, so many at once, begun by one thread."""
     start = time.perf_counter()
     for _ in range(total // at_once):
-        for handle in [who.process_async(SCRIPT) for _ in range(at_once)]:
+        for handle in [who.process_async(SCRIPT, payload=payload) for _ in range(at_once)]:
             handle.result()
     return (time.perf_counter() - start) / total
+
+
+def with_events(who: Any, at_once: int, total: int) -> float:
+    """The same, and the engine sends events before each answer."""
+    return in_flight(who, at_once, total, {"events": EVENTS})
 
 
 def report(rounds: int = 7) -> str:
@@ -78,6 +84,7 @@ def report(rounds: int = 7) -> str:
         ("16 threads", from_threads, 16, 640),
         ("16 in flight", in_flight, 16, 1600),
         ("256 in flight", in_flight, 256, 2560),
+        (f"16 in flight, {EVENTS} events each", with_events, 16, 640),
     )
     with trivial_engine() as argv, ExitStack() as stack:
         found = everybody(argv[0], stack)

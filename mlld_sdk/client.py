@@ -354,10 +354,8 @@ class Client:
             with span.handing_over():
                 sent_as, params = self._on_the_wire(method, params, events="all")
                 call = self._submit(sent_as, params, timeout, log.push)
-            if span.is_told:
-                call.when_over(lambda done: end_span(span, done, done.exception()))
-            else:
-                call.when_failed(span.fail)
+            at_the_end = call.when_over if span.is_told else call.when_failed
+            at_the_end(lambda done: end_span(span, done, done.exception()))
         log.follow(call, method)
         return kind(call, log, patience=timeout, cuts=self.cuts, strict=options.get("strict", self.strict))
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from mlld_sdk import analysis, checkpointing
 from mlld_sdk.answers import mapping, output_of, result_of
-from mlld_sdk.bay import Lease, NoEngineFree
+from mlld_sdk.bay import BayClosed, Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.engine_budget import EngineBudgetExhausted, Patience
 from mlld_sdk.env import Env
@@ -116,6 +116,7 @@ class Port:
         self._caching: RunOptions = caching or {}
         self._env = env or Env()
         self._sink = sink
+        self._who = {"agent": name}  # in every span
         self._reaps = kind != "embedded"
         self._leases: set[Held] = set()
         self.failures = 0
@@ -156,7 +157,7 @@ class Port:
     ) -> dict[str, Any]:
         where = None if file_path is None else self._working_dir / file_path
         caching: RunOptions = self._caching if where is not None else {}  # text without a file has no cache
-        return process_params(script, where, payload, {**caching, **options})
+        return process_params(script, where, payload, {**caching, **options} if caching else options)
 
     def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
@@ -204,7 +205,7 @@ class Port:
         return result
 
     def _span(self, method: str, params: dict[str, Any]) -> Span:
-        return begin_request(self._sink, self._env, method, params, {"agent": self.name})
+        return begin_request(self._sink, self._env, method, params, self._who)
 
     def _tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
         for event in events:
@@ -270,7 +271,7 @@ class Port:
         self._refuse_if_stopped()
         try:
             lease = self.bay.lease(timeout, self._patience)
-        except (NoEngineFree, EngineBudgetExhausted):
+        except (NoEngineFree, EngineBudgetExhausted, BayClosed):
             self._refuse_if_stopped()
             raise
         except InfrastructureError as error:

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from mlld_sdk import checkpointing, errands
-from mlld_sdk.answers import sizes
-from mlld_sdk.bay import EngineBay
+from mlld_sdk.answers import end_span
+from mlld_sdk.bay import BayClosed, EngineBay
 from mlld_sdk.engine_budget import Patience
 from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.handles import Handle
@@ -48,10 +48,8 @@ class _Watch:
         self._port._tell_checkpoints(events)
 
     def follow(self, call: Call | QueuedCall) -> None:
-        if self._then is not None or self._span.is_told:
-            call.when_over(self._over)
-        else:
-            call.when_failed(self.failed)
+        at_the_end = call.when_failed if self._then is None and not self._span.is_told else call.when_over
+        at_the_end(self._over)
 
     def failed(self, error: BaseException) -> None:
         self._span.fail(error)
@@ -60,13 +58,9 @@ class _Watch:
 
     def _over(self, call: Call) -> None:
         error = call.exception()
-        if error is not None:
-            self.failed(error)
-            return
-        if self._span.is_told:
-            self._span.stop(**sizes(call.result()))
+        end_span(self._span, call, error)
         if self._then is not None:
-            self._then(None)
+            self._then(error)
 
 
 class OpenLender(Lender, Protocol):
@@ -114,7 +108,7 @@ class AsyncPort(Port):
 
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions, then: OnEnd | None) -> H:
         self._refuse_if_stopped()
-        timeout = seconds(options.get("timeout", self.timeout))
+        timeout = seconds(options["timeout"]) if "timeout" in options else self.timeout
         watch = _Watch(self, self._span(method, params), then)
         try:
             sent_as, params = checkpointing.for_engine(self.kind, method, params, self._working_dir)
@@ -151,7 +145,11 @@ class AsyncPort(Port):
 
         call = QueuedCall(arrived, self._refused)
         limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
-        call.wait_for(lambda then: order(then, limit, self._patience))
+        try:
+            call.wait_for(lambda then: order(then, limit, self._patience))
+        except BayClosed:
+            self._refuse_if_stopped()
+            raise
         return call
 
     def _send(
@@ -224,7 +222,7 @@ class SharedPort(AsyncPort):
             return self._queue(
                 self._sharing.order, lambda at, left: self._send_to(at, method, params, left, on_events), timeout
             )
-        self._watch(call)
+        call.when_failed(self._failed)
         return call
 
     def _send_to(
@@ -237,17 +235,17 @@ class SharedPort(AsyncPort):
             self._refuse_if_stopped()
             raise StillWaiting from None
         except EngineDied as error:
-            self._failed(engine, error)
+            self._blame(engine, error)
             raise
-        self._watch(call)
+        call.when_failed(self._failed)
         if self._patience.over is not None:  # stopped in this moment, perhaps before the engine was known
             engine.kill(partial(copy.copy, self._patience.over))
         return call
 
-    def _watch(self, call: Call) -> None:
-        call.when_failed(partial(self._failed, call.engine))
+    def _failed(self, call: Call) -> None:
+        self._blame(call.engine, call.exception())
 
-    def _failed(self, engine: Engine, error: BaseException) -> None:
+    def _blame(self, engine: Engine, error: BaseException | None) -> None:
         if isinstance(error, InfrastructureError) and self._patience.over is None:
             self._count(error)
         elif isinstance(error, TaskError) and self.kind == "live":

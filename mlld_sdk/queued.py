@@ -78,15 +78,9 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         """Call the function with this future once it has its outcome; the twin of `Call.when_over`."""
         self.add_done_callback(function)
 
-    def when_failed(self, function: Callable[[BaseException], object]) -> None:
-        """Call the function with the error, if there is one; the twin of `Call.when_failed`."""
-
-        def over(_: object) -> None:
-            error = self.exception()
-            if error is not None:
-                function(error)
-
-        self.add_done_callback(over)
+    def when_failed(self, function: Callable[[Any], object]) -> None:
+        """Call the function with this future if it fails; the twin of `Call.when_failed`."""
+        self.add_done_callback(lambda _: None if self.exception() is None else function(self))
 
     def _arrived(self, outcome: Any) -> bool:
         """Take the outcome of the order; false if it is still to wait."""

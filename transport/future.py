@@ -40,18 +40,6 @@ def seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
-def _one_after_the_other(
-    first: Callable[[BaseException], object], second: Callable[[BaseException], object]
-) -> Callable[[BaseException], object]:
-    def both(error: BaseException) -> None:
-        try:
-            first(error)
-        finally:
-            second(error)
-
-    return both
-
-
 class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     """A future whose outcome is set once by `_finish`, from any thread.
 
@@ -67,7 +55,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     _lazy_condition: threading.Condition | None = None
     _lazy_waiters: list[Any] | None = None
     _callbacks: list[Callable[[Any], object]] | None = None
-    _mourner: Callable[[BaseException], object] | None = None
+    _mourners: list[Callable[[Any], object]] | None = None
     _sleepers: list[Any] | None = None
     # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
     _attended = False
@@ -144,20 +132,24 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         if self._done:
             self._run_callbacks()
 
-    def when_failed(self, fn: Callable[[BaseException], object]) -> None:
-        """Call the function with the error if this fails, at once if it has: like `when_over`, at no cost otherwise."""
-        before = self._mourner
-        self._mourner = fn if before is None else _one_after_the_other(before, fn)
+    def when_failed(self, fn: Callable[[Any], object]) -> None:
+        """Call the function with this future if it fails, at once if it has: like `when_over`, at no cost otherwise."""
+        mourners = self._mourners
+        if mourners is None:
+            mourners = self._mourners = []
+        mourners.append(fn)
         if self._done:
-            self._mourn()
+            self._mourn(mourners)
 
-    def _mourn(self) -> None:
-        mourner, self._mourner = self._mourner, None
-        if mourner is not None and self._exception is not None:
+    def _mourn(self, mourners: list[Callable[[Any], object]]) -> None:
+        while mourners and self._exception is not None:
             try:
-                mourner(self._exception)
+                mourners.pop(0)(self)
+            except IndexError:
+                break
             except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
                 self._callback_failed(error)
+        self._mourners = None  # whoever mourns often holds the call: no cycle for the collector
 
     def _wait(self, timeout: float | timedelta | None) -> None:
         lock = allocate_lock()
@@ -185,8 +177,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             self._exception = error
         self._result = result
         self._done = True
-        if error is not None and self._mourner is not None:
-            self._mourn()
+        if self._mourners is not None:
+            self._mourn(self._mourners)
         if self._attended:
             self._wake(error)
 

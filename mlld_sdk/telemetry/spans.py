@@ -183,15 +183,16 @@ SILENT: Final[Span] = _Silent()
 class _Failing(Span):
     """A span that is told only if it fails."""
 
-    __slots__ = ("_about",)
+    __slots__ = ("_params", "_who")
 
     is_told = False
 
-    def __init__(self, sink: Sink, env: Env, name: str, about: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    def __init__(self, sink: Sink, env: Env, name: str, params: dict[str, Any], who: dict[str, Any]) -> None:
         self.name = name
         self._sink = sink
         self._env = env
-        self._about = about
+        self._params = params
+        self._who = who
         self._open = True
         self._began = env.now()
 
@@ -205,7 +206,7 @@ class _Failing(Span):
         if not self._open:
             return
         self.id = _new_id()
-        self._fields = _request_fields(*self._about)
+        self._fields = _request_fields(self._params, self._who)
         super().fail(error)
 
 
@@ -226,7 +227,7 @@ def begin_request(sink: Sink, env: Env, method: str, params: dict[str, Any], who
     if sink is discard:
         return SILENT
     if not is_listened(sink):
-        return _Failing(sink, env, method, (params, who))
+        return _Failing(sink, env, method, params, who)
     return Span(sink, env, method, _request_fields(params, who))
 
 
