@@ -82,8 +82,8 @@ def report(rounds: int = 7) -> str:
     loads: tuple[tuple[str, Callable[[Any, int, int], float], int, int], ...] = (
         ("one thread", from_threads, 1, 300),
         ("16 threads", from_threads, 16, 640),
-        ("16 in flight", in_flight, 16, 1600),
-        ("256 in flight", in_flight, 256, 2560),
+        ("16 in flight", in_flight, 16, 3200),
+        ("256 in flight", in_flight, 256, 5120),
         (f"16 in flight, {EVENTS} events each", with_events, 16, 640),
     )
     with trivial_engine() as argv, ExitStack() as stack:
