@@ -81,6 +81,14 @@ class Zombies:
         with topology:
             return sum(path is None or cell.path == path for cell in self._since)
 
+    def ages(self, path: str) -> list[float]:
+        """Say for how many seconds the zombies at a path and below it have been running."""
+        if not self._since:
+            return []
+        now, below = self._system.now(), f"{path}/"
+        with topology:
+            return [now - at for cell, (at, _) in self._since.items() if f"{cell.path}/".startswith(below)]
+
     def list(self) -> list[Zombie]:
         """Describe each zombie, with the stack of its thread as it is now."""
         with topology:

@@ -10,7 +10,7 @@ from mlld_sdk.actors.exits import Killed, Reason
 from mlld_sdk.actors.links import Exit
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.agent_options import AgentOptions
-from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.engine_owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus, TakeWork
 from mlld_sdk.errors import ConfigurationError, TaskError
 from mlld_sdk.job import Job
 from mlld_sdk.journal import Lease
@@ -96,6 +96,8 @@ class Agent(EngineOwner):
                 self._look()
             case Drain():
                 return self._drain()
+            case TakeWork():
+                return self._take_work()
             case _Expired(run_id=run_id):
                 for work in self._works_on(run_id).values():
                     work.expire(RunDeadlineExceeded(f"run {run_id} was not finished by its deadline"))
@@ -123,10 +125,14 @@ class Agent(EngineOwner):
         now = self.services.env.now()
         return max((now - work.job.last_progress for work in list(self._working.values())), default=0.0)
 
+    def off_duty(self) -> str:
+        """Say whether it was told to take no more runs, and has none left; called from other threads."""
+        return "" if not self._draining else "draining" if self._working else "drained"
+
     def status(self) -> OwnerStatus:
         """Say what is going on."""
         runs = tuple(work.lease.run_id for work in self._working.values())
-        state = "draining" if self._draining else "working" if runs or self.bay.status().busy else "idle"
+        state = self.off_duty() or ("working" if runs or self.bay.status().busy else "idle")
         return msgspec.structs.replace(super().status(), state=state, runs=runs)
 
     def _look(self) -> None:
@@ -219,6 +225,14 @@ class Agent(EngineOwner):
         self._drained.append(self.reply_to())
         self._answer_drained()
         return NO_REPLY
+
+    def _take_work(self) -> bool:
+        was, self._draining = self._draining, False
+        waiting, self._drained = self._drained, []
+        for reply in waiting:  # whoever waits for the end of a drain that was called off
+            reply.reply(False)
+        self._look()
+        return was
 
     def _answer_drained(self) -> None:
         if self._draining and not self._working:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, Unpack
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.ref import ActorRef
 from mlld_sdk.aio import AsyncExecuteHandle, AsyncProcessHandle
-from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerGone, OwnerStatus
+from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerGone, OwnerStatus, TakeWork
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.port import ENGINE_FAILURES
@@ -159,6 +159,8 @@ class Named:
     def drain(self, timeout: float | timedelta = 60.0) -> None:
         """Let it take no more runs, and wait until those it works on have ended.
 
+        An agent takes them again after `resume`; a pool leases engines again when it was restarted.
+
         Raises:
             CallTimeout: They have not, in that time; it goes on draining.
         """
@@ -257,6 +259,11 @@ class AgentHandle(Named):
         run = services.journal.submit(self.name, payload, run_id=run_id, key=key, deadline=deadline, priority=priority)
         services.poke(self.name)
         return RunHandle(services.journal, run.id)
+
+    def resume(self) -> bool:
+        """Let it take runs again after `drain`, and say whether it had been told not to."""
+        was: bool = self._ask(TakeWork())
+        return was
 
     @property
     def aio(self) -> "AsyncAgentHandle":

@@ -27,7 +27,7 @@ class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Its path in the tree.
-        state: `idle`, `working` or `draining`.
+        state: `idle`, `working`, `draining` or `drained`.
         engines: Its engines.
         runs: Ids of the runs it works on.
     """
@@ -55,6 +55,11 @@ class Configure:
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Take no more work; answered when none is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeWork:
+    """Take work again after `Drain`; answered with whether it was draining or drained."""
 
 
 @dataclass(frozen=True, slots=True)

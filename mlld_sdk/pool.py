@@ -102,7 +102,11 @@ class Pool(EngineOwner):
     def status(self) -> OwnerStatus:
         """Say what is going on."""
         status = super().status()
-        return status if self.bay.open else msgspec.structs.replace(status, state="draining")
+        return msgspec.structs.replace(status, state=self.off_duty() or status.state)
+
+    def off_duty(self) -> str:
+        """Say whether it was told to lease no more engines, and has them back; called from other threads."""
+        return "" if self.bay.open else "draining" if self.bay.status().busy else "drained"
 
     def _drained(self, reply: ReplyTo) -> None:
         """Answer when all engines are back, or look again."""

@@ -12,8 +12,10 @@ from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
+
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.system import ActorSystem, StopReport
 from mlld_sdk.agent import Agent
 from mlld_sdk.agent_handle import AgentHandle
 from mlld_sdk.control.protocol import socket_path
@@ -50,6 +52,9 @@ ROUNDS: Final = 1.0
 
 KEEP: Final = Retention()
 """What is kept of ended runs unless something else is said."""
+
+MOST_NAMED: Final = 5
+"""Places that somebody stopped of which the verdict names the waiting runs, and how many of those."""
 
 FAILURES: Final = ("child.exited", "child.start_failed", "supervisor.gave_up")
 """Events that make a crash report, which is kept in the journal."""
@@ -205,8 +210,8 @@ class Runtime:
                 if drain:
                     self.drain(self._drain_timeout if limit is None else limit / 2)
                 left = self._stop_timeout if limit is None else max(0.1, limit - (time.monotonic() - began))
-                self._report = tree.stop(left)
-                self._shut_down()
+                report = tree.stop(left)
+                self._report = _joined(report, self._shut_down())
         return self._report
 
     def drain(self, timeout: float = 10.0) -> bool:
@@ -229,7 +234,8 @@ class Runtime:
         says when it is ready, how it is, and feeds the watchdog (see `mlld_sdk.systemd`).
 
         Returns:
-            The exit status: 0 when all stopped in order, 75 when something had to be killed, 1 when the root gave up.
+            The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
+            root gave up. `stop()` returns the report that says what.
         """
         words = Words()
         try:
@@ -327,8 +333,13 @@ class Runtime:
         return str(self._running())
 
     def verdict(self) -> Verdict:
-        """Say in a word how the runtime is, and what is wrong with it: the tree, and a journal that takes no writes."""
+        """Say in a word how the runtime is, and what is wrong with it: the tree, and a journal that takes no writes.
+
+        Of places that somebody has stopped or drained it names the runs that wait for them.
+        """
         verdict = self._running().verdict()
+        asked_for = [one for one in verdict.concerns if one.word == "maintenance"][:MOST_NAMED]
+        verdict = verdict.explained({one.path: one.why + self._waiting(one.path) for one in asked_for})
         store = self.journal.store_status()
         if store.degraded is None:
             return verdict
@@ -351,8 +362,16 @@ class Runtime:
         above.terminate_child(name, reason)
 
     def resume(self, path: str) -> None:
-        """Start again what `pause` has stopped, or what was given up on."""
-        above, name = self._above(path)
+        """Start again what `pause` has stopped or what was given up on, or let an agent take runs again after `drain`.
+
+        Raises:
+            ChildRunning: It runs and takes work already; a pool that was drained leases engines again after `restart`.
+        """
+        whole, start = self._find(path)
+        runs = isinstance(start, type) and issubclass(start, Agent) and self.services.whereis(whole) is not None
+        if runs and AgentHandle(self.services, whole).resume():
+            return
+        above, name = self._above(whole)
         above.restart_child(name)
 
     def restart(self, path: str, reason: str) -> None:
@@ -366,6 +385,15 @@ class Runtime:
         return self._running()[above].supervisor(), name
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _waiting(self, path: str) -> str:
+        """Name the runs that wait for a place, as far as there is room."""
+        try:
+            runs = self.journal.runs(kind=path, states=("pending",), limit=MOST_NAMED + 1)
+        except MlldError:
+            return ""  # the journal tells by itself that it is not well
+        named = ", ".join(run.id for run in runs[:MOST_NAMED])
+        return f"; waiting: {named}{' and more' if len(runs) > MOST_NAMED else ''}" if runs else ""
 
     def _running(self) -> Tree:
         if self._tree is None:
@@ -454,14 +482,15 @@ class Runtime:
         services.close()
         tree.root.kill("a second signal came")
 
-    def _shut_down(self) -> None:
+    def _shut_down(self) -> StopReport:
+        actors = StopReport()
         self._stopping.set()
         if self._server is not None:
             self._server.close()
         if self._services is not None:
             self._services.close()
         if self._system is not None:
-            self._system.stop()
+            actors = self._system.stop()
         if self._journal is not None:
             self.bus.detach("history-keeper")  # it writes down the last crashes first
             with contextlib.suppress(MlldError):  # it has told that it is not well
@@ -472,3 +501,10 @@ class Runtime:
         if self._store is None and self._services is not None:
             shutil.rmtree(self._services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
         self.bus.close()
+        return actors
+
+
+def _joined(tree: ShutdownReport, actors: StopReport) -> ShutdownReport:
+    """Say in one report how the tree ended, and what was left when all actors had been told to end."""
+    left = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
+    return msgspec.structs.replace(tree, killed=(*tree.killed, *actors.killed), left=left)

@@ -21,9 +21,18 @@ def idle_of(ref: Ref) -> float:
     return ref.info().current_for or 0.0
 
 
+def off_duty_of(ref: Ref) -> str:
+    """Say in a word what keeps an actor from work because somebody asked for that; mostly nothing.
+
+    A class that can be told to take no work says it itself, in a method `off_duty()`, called as `stuck_for` is.
+    """
+    off_duty = getattr(ref.cell.actor, "off_duty", None)
+    return "" if off_duty is None else str(off_duty())
+
+
 def look(ref: Ref) -> Look | None:
     """See what can be seen of an actor without a message."""
     if ref.reason is not None:
         return None
     info = ref.info()
-    return Look(queued=info.queued, idle=idle_of(ref), doing=info.current or "")
+    return Look(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=off_duty_of(ref))

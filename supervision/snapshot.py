@@ -5,7 +5,7 @@ outside. No actor is asked for anything, so looking at a tree cannot disturb, de
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -26,11 +26,13 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         queued: Messages waiting.
         idle: Seconds with work and nothing finished; 0 when it has nothing to do.
         doing: What it is handling.
+        off_duty: In a word, what keeps it from work because somebody asked for that: `draining`, `drained`.
     """
 
     queued: int = 0
     idle: float = 0.0
     doing: str = ""
+    off_duty: str = ""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         held: Why somebody stopped it on purpose.
         rung: Rung of its ladder.
         look: What can be seen of the running actor.
+        zombies: Threads that still run for incarnations that were killed, here and below.
+        haunted: Seconds for which the oldest of them has gone on.
         gave_up: A supervisor's last words, when it gave up.
         blame: The supervisor that decided about it.
         children: Below it, in start order.
@@ -80,6 +84,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     held: str = ""
     rung: int = 0
     look: Look | None = None
+    zombies: int = 0
+    haunted: float = 0.0
     gave_up: str = ""
     blame: str = ""
     children: "tuple[NodeView, ...]" = ()
@@ -92,11 +98,13 @@ class Eyes(msgspec.Struct, frozen=True):
         states: What each running supervisor published last, by its reference.
         look: Looks at a running actor; `None` when there is nothing to see.
         breaker: Finds the breaker in front of a child by path; `None` when it has none.
+        zombies: Ages of the threads that still run for killed incarnations at a path and below.
     """
 
     states: Mapping[Any, State | CrowdState]
     look: Callable[[Any], Look | None]
     breaker: Callable[[Slot, str], BreakerView | None]
+    zombies: Callable[[str], Sequence[float]] = lambda _: ()
 
 
 def supervisor_view(state: State | CrowdState, eyes: Eyes, now: float, slot: Slot | None = None) -> NodeView:
@@ -136,6 +144,7 @@ def slot_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> N
     spec = slot.spec
     own = spec.budget
     running = slot.status == "running"
+    zombies = eyes.zombies(path) if spec.kind == "worker" else ()
     return NodeView(
         path=path,
         name=path.rsplit("/", 1)[-1],
@@ -158,6 +167,8 @@ def slot_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> N
         held=slot.held,
         rung=slot.rung,
         look=eyes.look(slot.child) if running and slot.child is not None else None,
+        zombies=len(zombies),
+        haunted=max(zombies, default=0.0),
         blame=path.rsplit("/", 1)[0] if "/" in path else "",
     )
 
@@ -212,6 +223,8 @@ def _line(node: NodeView, lead: str, width: int) -> str:
 def _state_of(node: NodeView) -> str:
     if node.gave_up:
         return "gave up"
+    if node.state == "running" and node.look is not None and node.look.off_duty:
+        return node.look.off_duty
     words = {"running": "ok", "waiting": "backoff", "parked": "parked"}
     return "held" if node.held and node.state == "stopped" else words.get(node.state, node.state)
 
@@ -230,6 +243,8 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"q {node.look.queued}")
     if node.look is not None and node.wedge_after is not None and node.look.idle >= node.wedge_after:
         said.append(f"no progress for {duration(node.look.idle)}")
+    if node.zombies:
+        said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     if node.rung:
         said.append(f"rung {node.rung}")
     if node.breaker is not None:

@@ -40,17 +40,19 @@ class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reason: Why its root ended.
         killed: Paths of those that had to be killed because their time was up.
+        left: Paths of those whose thread still ran at the end although they were killed.
         took: Seconds.
     """
 
     reason: Reason
     killed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     took: float = 0.0
 
     @property
     def clean(self) -> bool:
-        """Whether nobody had to be killed."""
-        return not self.killed
+        """Whether nobody had to be killed or left behind."""
+        return not (self.killed or self.left)
 
 
 class Place:
@@ -240,6 +242,8 @@ class Tree:
     def guarded(self, path: str) -> tuple[Ref, Breaker | None]:
         """Find both at once. Raises as `ref` does."""
         slot = self._slot(path)
+        if slot is not None and slot.status == "running" and slot.child is not None and slot.spec.breaker is None:
+            return slot.child, None
         return self._who(slot, path), self._breaker(slot, path)
 
     def _who(self, slot: Slot | None, path: str) -> Ref:
@@ -287,7 +291,7 @@ class Tree:
         if state is None:
             last = "" if self.root.reason is None else str(self.root.reason)
             return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        eyes = Eyes(self.grove.states, look, self._breaker_view)
+        eyes = Eyes(self.grove.states, look, self._breaker_view, self.grove.system.zombies.ages)
         return supervisor_view(state, eyes, self.grove.system.env.now())
 
     def verdict(self) -> Verdict:

@@ -9,13 +9,15 @@ of its places:
 - V-3 `flapping`: a child failed three times within its window, or, when it has failed at least twice, its last
   failures were within its window and half of them or more came before the stable period was over; or 60 % or more of a
   restart limit are used up.
-- V-4 `degraded`: a breaker is not closed, or a child is parked.
+- V-4 `degraded`: a breaker is not closed, a child is parked, or a thread has gone on for `HAUNTED` seconds although
+  what it worked for was killed.
 - V-5 `recovering`: a child waits for its restart or is starting again, or failed within its window.
-- V-6 `maintenance`: somebody stopped a child on purpose and said why.
+- V-6 `maintenance`: somebody stopped a child on purpose and said why, or told it to take no more work.
 - V-7 `healthy`: none of these.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from statistics import median
 from typing import Literal, get_args
 
@@ -29,6 +31,9 @@ Word = Literal["gave_up", "wedged", "flapping", "degraded", "recovering", "maint
 WORST_FIRST: tuple[Word, ...] = get_args(Word)
 
 NEARLY_SPENT = 0.6
+
+HAUNTED = 5.0
+"""Seconds a thread may take to notice that what it worked for was killed."""
 
 
 class Concern(msgspec.Struct, frozen=True):
@@ -57,6 +62,11 @@ class Verdict(msgspec.Struct, frozen=True):
         concerns = sorted((*self.concerns, concern), key=lambda one: WORST_FIRST.index(one.word))
         counts = {**self.counts, concern.word: self.counts.get(concern.word, 0) + 1}
         return Verdict(concerns[0].word, counts, tuple(concerns[:MOST_CONCERNS]))
+
+    def explained(self, whys: Mapping[str, str]) -> "Verdict":
+        """Say more about some places."""
+        concerns = [msgspec.structs.replace(one, why=whys.get(one.path, one.why)) for one in self.concerns]
+        return msgspec.structs.replace(self, concerns=tuple(concerns))
 
     def __str__(self) -> str:
         said = [f"{self.counts[word]} {word.replace('_', ' ')}" for word in WORST_FIRST if word in self.counts]
@@ -101,10 +111,15 @@ def judge(node: NodeView) -> tuple[Word, str]:
         return "degraded", f"parked by its breaker, last: {node.last}"
     if node.breaker is not None and node.breaker.status != "closed":
         return "degraded", f"breaker {node.breaker.status.replace('_', '-')}: {node.breaker.cause}"
+    if node.haunted >= HAUNTED:
+        running = f"{node.zombies} killed and still running, for {node.haunted:.0f} s"
+        return "degraded", f"{running}: it ends by itself or with the process"
     if node.state == "waiting" or (node.state == "starting" and node.incarnation > 1):
         return "recovering", f"being restarted, last: {node.last}"
     if recent:
         return "recovering", f"failed {recent[-1][0]:.0f} s ago: {node.last}"
     if node.held and node.state == "stopped":
         return "maintenance", node.held
+    if node.look is not None and node.look.off_duty:
+        return "maintenance", f"{node.look.off_duty}: it takes no more work until somebody resumes it"
     return "healthy", ""

@@ -1,6 +1,7 @@
 """What each command does: ask the runtime, and print the answer for people or as JSON."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -16,7 +17,9 @@ from mlld_sdk.configuration import configuration
 from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
 from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.supervision.snapshot import duration
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.tree import ShutdownReport
 
 DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
 
@@ -45,7 +48,8 @@ def top(options: Namespace) -> int:
             engines = [
                 (one["engine"], one["pid"], words.ago(one["since"]), words.size(one["rss"])) for one in found["engines"]
             ]
-            agents = [(one["path"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
+            agents = [(one["path"], one["state"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
+            zombies = [(one["actor"], duration(one["age"]), words.where(one["stack"])) for one in found["zombies"]]
             runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
             if found["journal"]["degraded"]:
                 runs += f"\njournal: takes no writes: {found['journal']['reason']}"
@@ -53,7 +57,8 @@ def top(options: Namespace) -> int:
                 [
                     f"runs: {runs}",
                     words.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
-                    words.table(("agent or pool", "busy", "idle", "waiting"), agents, "nobody has an engine"),
+                    words.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "nobody has an engine"),
+                    *([words.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
                 ]
             )
             if options.every and not options.json and sys.stdout.isatty():
@@ -257,7 +262,7 @@ def demo(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
-    from mlld_sdk.runtime import Runtime
+    from mlld_sdk.runtime import EXIT_FORCED, Runtime
     from mlld_sdk.telemetry.log import log_events, stderr_logger
 
     path = Path(options.file)
@@ -268,7 +273,22 @@ def run(options: Namespace) -> int:
     if found["log"] != "off":
         logger = stderr_logger(as_json=found["log"] == "json")
         log_events(runtime.bus, logger, debug=found["log_level"] == "debug")
-    return runtime.run_forever()
+    status = runtime.run_forever()
+    if status == EXIT_FORCED:
+        report = runtime.stop()
+        _say_what_was_forced(report)
+        if report.left:  # at its end the interpreter waits for some kinds of threads, however long they take
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return status
+
+
+def _say_what_was_forced(report: ShutdownReport) -> None:
+    """Say on stderr what did not end in order."""
+    for what, paths in (("had to be killed", report.killed), ("could not be ended and still ran", report.left)):
+        if paths:
+            print(f"mlld-otp: {what}: {', '.join(paths)}", file=sys.stderr)
 
 
 def _declared(path: Path) -> tuple[Any, dict[str, Any]]:

@@ -1,7 +1,9 @@
 """How the command line says things: durations, ages, tables, crash reports. Plain text; prettier if rich is there."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlld_sdk.supervision.snapshot import duration, shorten
@@ -20,6 +22,12 @@ def clock(at: float) -> str:
 def size(count: int) -> str:
     """Say a number of bytes in MiB."""
     return f"{count / (1 << 20):.0f} MiB"
+
+
+def where(stack: str) -> str:
+    """Say the innermost place of a printed stack in a line."""
+    places = re.findall(r'File "(.+?)", line (\d+), in (\S+)', stack)
+    return f"{places[-1][2]} ({Path(places[-1][0]).name}:{places[-1][1]})" if places else "?"
 
 
 def cut(text: str, most: int) -> str:

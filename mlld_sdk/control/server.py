@@ -158,7 +158,9 @@ def _listen(path: Path) -> socket.socket:
 def _tree(runtime: "Runtime", _: p.AskTree, __: int) -> Any:
     verdict, tree = runtime.verdict(), runtime.snapshot()
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
-    beside = [f"{one.path}: {one.why}" for one in verdict.concerns if one.path not in paths]
+    beside = [
+        f"{one.path}: {one.why}" for one in verdict.concerns if one.path not in paths or one.word == "maintenance"
+    ]
     return {"verdict": verdict, "text": "\n".join([str(verdict), *beside, "", runtime.tree()]), "tree": tree}
 
 
@@ -168,13 +170,15 @@ def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
         for one in runtime.history.engines()
     ]
     bays = {name: bay.status() for name, bay in runtime.services.bays().items()}
+    off_duty = {node.path: node.look.off_duty for node in walk(runtime.snapshot()) if node.look is not None}
     agents = [
-        {"path": name, "busy": bay.busy, "idle": bay.idle, "waiting": bay.waiting}
+        {"path": name, "state": state, "busy": bay.busy, "idle": bay.idle, "waiting": bay.waiting}
         for name, bay in bays.items()
-        if bay.busy or bay.idle or bay.waiting
+        if (state := off_duty.get(name) or ("working" if bay.busy else "idle" if bay.idle or bay.waiting else ""))
     ]
     status = runtime.journal.status()
-    return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store}
+    zombies = runtime.system.zombies.list()
+    return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store, "zombies": zombies}
 
 
 def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlld_sdk.testing import eventually
 ROOT = Path(__file__).parents[2]
 
 SERVICE = """
+import os
 from mlld_sdk import Agent, Backoff, child, budget, circuit_breaker, one_for_one
 
 class Worker(Agent):
@@ -24,6 +26,8 @@ class Worker(Agent):
     def run(self, job, payload):
         if payload == "die":
             job.process('run sh { kill -9 $PPID }', idempotent=True)
+        if payload == "wait":
+            job.process('run sh { until [ -e ' + os.getcwd() + '/gate ]; do sleep 0.1; done }', idempotent=True)
         return job.process('run sh { sleep 1 }\\nshow "done"', idempotent=True)
 
 tree = one_for_one(
@@ -101,8 +105,27 @@ def test_a_drained_agent_finishes_and_takes_no_more(say: Any) -> None:
     assert "finished" in say("runs", "show", first)
     second = say("runs", "submit", "busy", "2").strip()
     assert "pending" in say("runs", "show", second)
-    say("restart", "busy", "--reason", "back to work")
+    text = say("tree")
+    assert "MAINTENANCE" in text
+    assert f"service/busy: drained: it takes no more work until somebody resumes it; waiting: {second}" in text
+    assert "drained   up" in text
+    assert "drained" in say("top")
+    say("resume", "busy")
+    assert "HEALTHY" in say("tree")
     eventually(lambda: "finished" in say("runs", "show", second))
+
+
+def test_a_draining_agent_is_seen_and_can_be_resumed_before_it_is_drained(say: Any, tmp_path: Path) -> None:
+    first = say("runs", "submit", "busy", '"wait"').strip()
+    eventually(lambda: "running" in say("runs", "show", first))
+    drain = threading.Thread(target=say, args=("drain", "busy"))
+    drain.start()
+    eventually(lambda: "draining" in say("tree"))
+    say("resume", "busy")
+    drain.join(30)
+    (tmp_path / "gate").touch()
+    assert "HEALTHY" in say("tree")
+    say("resume", "busy", status=1)  # it takes work already
 
 
 def test_events_are_followed_as_they_happen(say: Any) -> None:

@@ -116,6 +116,67 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     assert run_in(tmp_path) == "pending"
 
 
+STUCK = """
+import threading
+from mlld_sdk import Agent, child, one_for_one
+
+def loop(item, job):
+    while True:
+        threading.Event().wait(0.05)
+
+class Stuck(Agent):
+    engine = "embedded"
+    def run(self, job, payload):
+        print("working", flush=True)
+        job.map(loop, [1, 2]) if payload == "branches" else loop(None, None)
+
+tree = one_for_one(child(Stuck, name="stuck"))
+runtime_options = {"store": "state.db", "drain_timeout": 0.2}
+"""
+
+
+@pytest.mark.parametrize("payload", ["code", "branches"])
+def test_code_that_does_not_end_is_no_end_in_order_and_does_not_keep_the_process(tmp_path: Path, payload: str) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    with Journal.open(tmp_path / "state.db") as journal:
+        journal.submit("stuck/stuck", payload)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlld_sdk", "run", "stuck.py", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MLLD_OTP_RUNTIME_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert process.stdout.readline().strip() == "working"
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process) == 75
+        assert "could not be ended and still ran: stuck/stuck/Worker" in process.stderr.read()
+    finally:
+        process.stderr.close()
+    assert run_in(tmp_path) == "pending"
+
+
+def test_a_killed_worker_whose_code_goes_on_is_seen_until_it_ends(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    class Stuck(Agent):
+        def run(self, job: Job, payload: Any) -> None:
+            gate.wait(60)
+
+    with running(one_for_one(child(Stuck, name="stuck", engine="embedded")), tmp_path) as (runtime, _):
+        run = runtime["stuck"].run()
+        eventually(lambda: run.state == "running")
+        runtime.restart("stuck", "a look at what is left")
+        eventually(lambda: "zombies 1" in runtime.tree())
+        assert runtime.system.zombies.count() == 1
+        gate.set()
+        eventually(lambda: "zombies" not in runtime.tree())
+
+
 def test_a_root_that_gives_up_ends_the_program_with_a_failure(tmp_path: Path) -> None:
     process = service(tmp_path, "brittle", "1", pause="30")
     assert end_of(process) == 1
