@@ -27,7 +27,7 @@ from mlld_sdk.transport.errors import (
     EngineDiedAtStart,
     EngineOverloaded,
 )
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import Reply, said_now
 
 FIRST_DELAY = 0.1
 """Seconds until the next start after two engines in a row died before they had answered anything; then it doubles."""
@@ -239,12 +239,12 @@ class ExclusiveEngines:
         self._bay.sleep_idle(IDLE_SECONDS)
 
     def _enqueue(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> QueuedCall:
-        bay, patience, queued = self._bay, self._patience, self._queued
+        bay, patience, queued, said = self._bay, self._patience, self._queued, said_now(params)
         deadline = None if timeout is None else self._env.now() + timeout
 
         def send(lease: Lease[Engine]) -> Call:
             left = None if deadline is None else max(0.0, deadline - self._env.now())
-            return self._send(lease, method, params, left, on_events)
+            return self._send(lease, method, said, left, on_events)
 
         def refused(error: BaseException) -> BaseException:
             if patience.over is not None:

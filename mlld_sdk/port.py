@@ -19,7 +19,7 @@ from mlld_sdk.bay import BayClosed, Lease, NoEngineFree
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.engine_budget import EngineBudgetExhausted, Patience
 from mlld_sdk.env import Env
-from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
+from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Sink, discard
 from mlld_sdk.requests import RunOptions, execute_params, process_params, seconds
 from mlld_sdk.run_log import History
@@ -256,7 +256,10 @@ class Port:
         elif isinstance(error, InfrastructureError) and self._patience.over is None:
             self._count(error)
         # The live engine may still run branches of the script that failed; the others end them.
-        self._give_back(held, error is not None and (self.kind == "live" or not isinstance(error, TaskError)))
+        harmless = (
+            (ConfigurationError,) if self.kind == "live" else (ConfigurationError, TaskError)
+        )  # or nothing was sent
+        self._give_back(held, error is not None and not isinstance(error, harmless))
 
     def _give_back(self, held: Held, broken: bool) -> None:
         with self._lock:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from mlld_sdk import checkpointing, errands
 from mlld_sdk.answers import end_span
 from mlld_sdk.bay import BayClosed, EngineBay
@@ -21,9 +23,12 @@ from mlld_sdk.telemetry.spans import Span
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed, EngineDied, ForkedProcess
-from mlld_sdk.transport.wire import EngineEvent, Reply
+from mlld_sdk.transport.wire import EngineEvent, Reply, said_now
 
 H = TypeVar("H", bound=Handle[Any])
+
+Params = dict[str, Any] | msgspec.Raw
+"""What a request says, or has said already."""
 
 OnEnd = Callable[[BaseException | None], object]
 """Takes the error of a request that failed, or `None`. Must not block."""
@@ -127,9 +132,8 @@ class AsyncPort(Port):
         held = self.bay.lease_now()
         if held is not None:
             return self._send(held, method, params, timeout, on_events)
-        return self._queue(
-            self.bay.order, lambda held, left: self._send(held, method, params, left, on_events), timeout
-        )
+        said = said_now(params)
+        return self._queue(self.bay.order, lambda held, left: self._send(held, method, said, left, on_events), timeout)
 
     def _queue(
         self,
@@ -152,9 +156,7 @@ class AsyncPort(Port):
             raise
         return call
 
-    def _send(
-        self, held: Held, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> Call:
+    def _send(self, held: Held, method: str, params: Params, timeout: float | None, on_events: OnEvents | None) -> Call:
         with self._lock:
             self._leases.add(held)
         if self._patience.over is not None:
@@ -219,14 +221,15 @@ class SharedPort(AsyncPort):
     ) -> Call | QueuedCall:
         call = self._sharing.submit(method, params, timeout, on_events)
         if call is None:
+            said = said_now(params)
             return self._queue(
-                self._sharing.order, lambda at, left: self._send_to(at, method, params, left, on_events), timeout
+                self._sharing.order, lambda at, left: self._send_to(at, method, said, left, on_events), timeout
             )
         call.when_failed(self._failed)
         return call
 
     def _send_to(
-        self, at: Moored, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+        self, at: Moored, method: str, params: Params, timeout: float | None, on_events: OnEvents | None
     ) -> Call:
         engine = at.lease.engine
         try:

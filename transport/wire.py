@@ -24,7 +24,17 @@ import msgspec
 from mlld_sdk.transport.errors import UnserialisableParams
 from mlld_sdk.transport.truncation import Cut, find_cuts
 
-__all__ = ["Decoded", "EngineEvent", "Head", "Reply", "cancel_line", "decode_block", "encode_request", "failure_of"]
+__all__ = [
+    "Decoded",
+    "EngineEvent",
+    "Head",
+    "Reply",
+    "cancel_line",
+    "decode_block",
+    "encode_request",
+    "failure_of",
+    "said_now",
+]
 
 T = TypeVar("T")
 
@@ -358,9 +368,17 @@ def encode_request(method: str, request_id: int, params: Any) -> bytes:
         _refuse_unserialisable(params)
         raise UnserialisableParams("params", str(error)) from None
     # msgspec says null for NaN; where there is no null there was none. (`in` is slower: it tries a number first.)
-    if line.find(b"null") >= 0 and params is not None:
+    if line.find(b"null") >= 0 and params is not None and type(params) is not msgspec.Raw:
         _refuse_unserialisable(params)
     return line
+
+
+_BEFORE_PARAMS = len(b'{"method":"","id":0,"params":')
+
+
+def said_now(params: Any) -> msgspec.Raw:
+    """Say the params of a request that is sent later, so that it says what they are now; raises as `encode_request`."""
+    return msgspec.Raw(encode_request("", 0, params)[_BEFORE_PARAMS:-2])
 
 
 def cancel_line(request_id: int) -> bytes:

@@ -22,11 +22,12 @@ from mlld_sdk.engine_budget import EngineBudgetExhausted
 from mlld_sdk.engine_owner import OwnerGone
 from mlld_sdk.errors import ConfigurationError, TaskError
 from mlld_sdk.events import name_of
+from mlld_sdk.port import Port
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.telemetry.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.testing import leak_check
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied
+from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, UnserialisableParams
 from tests.support.agents import ENGINES, THINK, engine_options, with_engines
 from tests.support.eventually import eventually
 
@@ -289,6 +290,45 @@ def test_a_task_that_is_cancelled_cancels_its_request(caches: bool, tmp_path: Pa
         assert it.process('show "fine"') == "fine\n"
 
 
+# What is asked.
+
+
+@pytest.mark.parametrize("isolation", ["exclusive", "shared"])
+def test_a_request_asks_what_was_given_when_it_was_begun(
+    isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_start, start = threading.Event(), Engine.start
+
+    def slowly(*args: Any, **options: Any) -> Engine:
+        assert may_start.wait(20)
+        return start(*args, **options)
+
+    payload = {"n": 0, "text": "\ud800 and null", "nothing": None}
+    with running(Agent, tmp_path, isolation=isolation) as (_, it), monkeypatch.context() as patch:
+        patch.setattr(Engine, "start", slowly)
+        handles = []
+        for n in range(5):
+            payload["n"] = n
+            handles.append(it.process_async("show @payload.n", payload=payload))
+        for wrong in (object(), float("nan")):  # said at once, not when there is an engine
+            with pytest.raises(UnserialisableParams):
+                it.process_async('show "x"', payload={"n": wrong})
+        may_start.set()
+        assert [handle.result(20) for handle in handles] == [f"{n}\n" for n in range(5)]
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_what_cannot_be_sent_costs_no_engine(owner: type, tmp_path: Path) -> None:
+    with running(owner, tmp_path) as (_, it):
+        it.process('show "one is idle"')
+        for ask in (it.process, it.process_async):
+            for _ in range(3):
+                with pytest.raises(UnserialisableParams):
+                    ask('show "x"', payload={"n": object()})
+                assert it.process('show "fine"') == "fine\n"
+        assert it.status().engines.started == 1
+
+
 # The owner ends.
 
 
@@ -323,6 +363,26 @@ def test_the_end_of_an_agent_ends_its_requests_by_name_and_leaves_nothing(
         for handle in handles:
             assert isinstance(end_of(handle), OwnerGone), handle
         assert {handle.exception().code for handle in handles} == {"AGENT_GONE"}
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_who_comes_as_it_ends_is_told_the_same(
+    owner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(owner, tmp_path) as (runtime, it):
+        refuse = Port._refuse_if_stopped
+
+        def ends_just_then(port: Port) -> None:
+            refuse(port)
+            monkeypatch.setattr(Port, "_refuse_if_stopped", refuse)
+            runtime.pause("it", "on purpose")
+            eventually(lambda: it.ref is None)
+
+        for ask in (it.process_async, it.process):
+            monkeypatch.setattr(Port, "_refuse_if_stopped", ends_just_then)
+            with pytest.raises(OwnerGone):
+                ask('show "too late"')
+            runtime.resume("it")
 
 
 def test_the_end_of_a_pool_ends_its_requests(tmp_path: Path) -> None:  # P-7
