@@ -204,12 +204,12 @@ R = TypeVar("R", bound=Stored)
 
 
 class Recalled(msgspec.Struct, gc=False):
-    """The part of a finished step that a replay needs, read at once with its value: resuming must be fast."""
+    """The part of a finished step that a replay needs, its value as it was written: resuming must be fast."""
 
     name: str
     fingerprint: str
     state: str
-    result: Any = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 VERSIONS: Final[dict[type, int]] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}

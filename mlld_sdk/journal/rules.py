@@ -33,14 +33,29 @@ class Fresh(msgspec.Struct, frozen=True, kw_only=True):
     after: ErrorRecord | None = None
 
 
-class Replay(msgspec.Struct, frozen=True):
+class Replay(msgspec.Struct, frozen=True, eq=False):
     """The step was finished before; its effect must not be repeated.
 
     Attributes:
-        value: What it gave.
+        recorded: What it gave, as it was written; or the value itself, where it had to be read already.
+        value: What it gave. A plain value is decoded each time it is asked for, and costs nothing if it is not.
     """
 
-    value: Any
+    __match_args__ = ("value",)
+
+    recorded: Any
+
+    @property
+    def value(self) -> Any:  # noqa: D102 - said above
+        return msgspec.json.decode(self.recorded) if isinstance(self.recorded, msgspec.Raw) else self.recorded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Replay) and bool(self.value == other.value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Replay({self.value!r})"
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlld_sdk.errors import ConfigurationError
-from mlld_sdk.journal import Positions, RunRecord, StepPolicy, StepRecord, Values
+from mlld_sdk.journal import Positions, Replay, RunRecord, StepPolicy, StepRecord, Values
 from mlld_sdk.journal.errors import JournalCorrupt, LimitExceeded, RecordUnknown, ValueNotStorable
 from mlld_sdk.journal.positions import checked, order
 from mlld_sdk.journal.records import ErrorRecord, pack, recall, shorten, unpack
@@ -240,7 +240,11 @@ def test_a_record_of_another_kind_is_not_mistaken() -> None:  # J-67
 def test_only_a_finished_plain_step_is_recalled_in_short() -> None:
     recalled = recall(pack(step()))
     assert recalled is not None
-    assert recalled.result == {"x": 1}
+    replay = Replay(recalled.result)
+    assert replay == Replay({"x": 1}) != Replay({"x": 2})
+    assert repr(replay) == "Replay({'x': 1})"
+    replay.value["x"] = 2  # whoever changes what it was given does not change what is recorded
+    assert replay.value == {"x": 1}
     assert recall(pack(step(state="started", result=msgspec.UNSET))) is None
     assert recall(pack(step(result=msgspec.Raw(b'{"$type":"t"}')))) is None
 
