@@ -61,9 +61,15 @@ class Moored:
 
     def close(self) -> bool:
         """Take no more requests, unless somebody uses it."""
+        if self._is_used:  # else who comes in between would find it closed, and start another
+            return False
         self.closed = True
-        self.closed = not self.inside and not self.lease.engine.is_busy
+        self.closed = not self._is_used
         return self.closed
+
+    @property
+    def _is_used(self) -> bool:
+        return bool(self.inside) or self.lease.engine.is_busy
 
 
 Then = Callable[[Moored | BaseException], bool]
