@@ -10,9 +10,11 @@ import msgspec
 from mlld_sdk.bay import Recycle
 from mlld_sdk.engine_choice import EngineKind, chosen, command_for
 from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.option_check import checked
 from mlld_sdk.port import DEFAULT_TIMEOUT
 from mlld_sdk.requests import RunOptions
 from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.errors import WorkingDirectoryMissing
 
 LIVE_CHANGES = frozenset({"script", "timeout", "hibernate_after", "concurrency"})
 """Options that can change without dropping engines."""
@@ -102,8 +104,12 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Find the program that runs the engines.
 
         Raises:
-            ConfigurationError: It cannot be found or used.
+            ConfigurationError: It cannot be found or used, or the directory to run it in is not there.
         """
+        if self.working_dir is not None and not os.path.isdir(self.working_dir):
+            raise WorkingDirectoryMissing(
+                f"working_dir: there is no directory {self.working_dir!r}", hint="create it before the start"
+            )
         kind = chosen(self.engine, self.command, self.command_args)
         return command_for(kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
 
@@ -113,16 +119,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: An option does not exist or has a wrong value; the message names it.
         """
-        unknown = sorted(set(values) - set(self.__struct_fields__))
-        if unknown:
-            raise ConfigurationError(
-                f"there is no option {unknown[0]!r}", hint=f"there are: {', '.join(self.__struct_fields__)}"
-            )
-        new = msgspec.structs.replace(self, **{name: _plain(value) for name, value in values.items()})
-        try:
-            msgspec.convert(msgspec.structs.asdict(new), type(self))
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"an option has a wrong value: {error}") from None
+        plain = {name: _plain(value) for name, value in values.items()}
+        checked(type(self), plain)
+        new = msgspec.structs.replace(self, **plain)
         new._check()
         return new
 

@@ -93,6 +93,12 @@ class EngineOwner(Actor):
         self.services = Services.of(self.system)
         me = self.actor_ref
         self.name = me.path
+        if not hasattr(self, "options"):
+            kind = type(self).__name__
+            raise ConfigurationError(
+                f"{kind}.__init__ does not call super().__init__(**options), so {self.name} has no options",
+                hint="define `def __init__(self, mine, **options): super().__init__(**options)`",
+            )
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
         self.bay = self.services.bay(self.name, self._make_bay, made_of)

@@ -88,7 +88,7 @@ class StartGate:
         return engine
 
     def _ended(self, engine: Engine) -> None:
-        if engine.has_spoken:
+        if engine.has_worked:
             self._deaths, self._not_before = 0, 0.0
             return
         ended = engine.exit

@@ -293,9 +293,15 @@ class Conversation(Leading):
             how=self._exit,
             fatal=self._fatal,
             heard=self._heard,
+            lived=self.lived,
             stderr_tail=self._words.text,
             method=call.method if call else None,
         )
+
+    @property
+    def lived(self) -> float:
+        """Seconds from its start to its end, or until now."""
+        return self._now() - self._born if self._lived is None else self._lived
 
     def _begin_end(self, why: str) -> bool:
         """Decide why the engine ends; only the first reason counts."""

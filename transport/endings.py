@@ -25,6 +25,10 @@ __all__ = ["ended", "given_up", "not_active", "reported"]
 _ABORTED = "StreamExecution aborted"
 _WORDS = 200
 
+START = 2.0
+"""Seconds after which an engine that has said nothing counts as started: before it answers its first request there is
+nothing it would have to say."""
+
 
 def given_up(call: Call, said: dict[str, Any] | None = None) -> MlldError:
     """Say that this side gave a call up; what the engine said about it is the cause."""
@@ -88,6 +92,7 @@ def ended(
     how: EngineExit | None,
     fatal: str | None,
     heard: bool,
+    lived: float,
     stderr_tail: str,
     method: str | None,
 ) -> MlldError:
@@ -99,10 +104,12 @@ def ended(
         how: Its exit, if it is known.
         fatal: What it did that made this side kill it.
         heard: Whether it ever said something in the protocol.
+        lived: Seconds from its start to its end.
         stderr_tail: Its last words.
         method: The request that was in flight, or `None` if one is refused now.
     """
     during = f" during {method}" if method else ""
+    during_and = f"{during} and" if method else ""
     if fatal is not None:
         return EngineBabbling(f"{label} wrote {fatal}", hint="move bulk data through files, or raise the limit")
     if why in ("closed", "killed"):
@@ -113,15 +120,17 @@ def ended(
     exit_text = str(how) if how else "is ending"
     last = stderr_tail.strip().rsplit("\n", 1)[-1][:_WORDS]
     hint = "raise its memory limit, or run fewer at once" if how and how.out_of_memory else None
-    if not heard:
+    words = f": {last}" if last else ""
+    if not heard and lived < START:
         return EngineDiedAtStart(
-            f"{label} {exit_text} before it said anything{': ' + last if last else ''}",
+            f"{label} {exit_text}, {lived:.1f} s after its start,{during_and} before it said anything{words}",
             how=how,
             stderr_tail=stderr_tail,
             hint=hint or "run the command by hand; is this program an engine?",
         )
+    silent = "" if heard else f", {lived:.1f} s after its start, with no answer given yet"
     return EngineDied(
-        f"{label} {exit_text}{during}{': ' + last if last else ''}",
+        f"{label} {exit_text}{during}{silent}{words}",
         how=how,
         stderr_tail=stderr_tail,
         hint=hint or "restart it; whether the script's effects happened is not known",

@@ -18,6 +18,7 @@ from typing import Self
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
 from mlld_sdk.events import Sink, discard
+from mlld_sdk.transport import endings
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child, decode_exit
 from mlld_sdk.transport.command import EngineCommand
@@ -318,6 +319,7 @@ class Engine(Conversation):
             self._drain()
         finally:
             self._in_flight = len(self._pending)
+            self._lived = self.lived
             self._exit = decode_exit(
                 self._status,
                 expected=self._ending != "died" or self._killed_hard,
@@ -474,9 +476,9 @@ class Engine(Conversation):
         return self._exit
 
     @property
-    def has_spoken(self) -> bool:
-        """Whether the process has said anything in the protocol yet."""
-        return self._heard
+    def has_worked(self) -> bool:
+        """Whether the process has said anything in the protocol, or has lived too long to have failed at its start."""
+        return self._heard or self.lived >= endings.START
 
     @property
     def tainted(self) -> bool:

@@ -158,7 +158,7 @@ class EngineDied(InfrastructureError):
 
 
 class EngineDiedAtStart(EngineDied):
-    """The engine ended before it had said anything in the protocol: a wrong program, a broken installation."""
+    """The engine ended soon after its start and said nothing in the protocol: wrong program, broken installation."""
 
 
 class EngineClosed(InfrastructureError):

@@ -46,6 +46,8 @@ class Reading:
         self._reactor = reactor
         self._env = env
         self._now = env.now
+        self._born = env.now()
+        self._lived: float | None = None  # seconds, once it has ended
         self._sink = sink
         self._observed = sink is not discard
         self._pending: dict[int, Call] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlld_sdk.env import Env
 from mlld_sdk.transport import processes as transport_processes
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, Limits
@@ -68,6 +69,19 @@ def test_an_engine_that_dies_at_start_says_how_and_with_which_words() -> None:  
         assert caught.value.stderr_tail.startswith("first line")
         with pytest.raises(EngineDiedAtStart):
             engine.submit("process", timeout=1)
+
+
+def test_an_engine_that_dies_in_its_first_request_long_after_its_start_did_not_die_at_start() -> None:  # T-3
+    now = [100.0]
+    with running(env=Env(now=lambda: now[0])) as engine:
+        call = engine.submit("process", do("hang"), timeout=None)
+        now[0] += 3.0
+        os.kill(engine.pid, signal.SIGKILL)
+        error = call.exception(10)
+    assert type(error) is EngineDied
+    assert "SIGKILL" in error.message
+    assert "during process, 3.0 s after its start, with no answer given yet" in error.message
+    assert engine.has_worked
 
 
 def test_a_silent_engine_and_a_babbling_one_are_told_apart_in_time() -> None:  # T-3

@@ -51,7 +51,8 @@ def test_what_the_engine_said_is_the_cause_of_what_this_side_decided() -> None: 
 
 
 def ended(why: str, **more: Any) -> MlldError:
-    facts: dict[str, Any] = {"how": EngineExit(1), "fatal": None, "heard": True, "stderr_tail": "", "method": "execute"}
+    facts: dict[str, Any] = {"how": EngineExit(1), "fatal": None, "heard": True, "lived": 0.5, "stderr_tail": ""}
+    facts["method"] = "execute"
     return endings.ended("live-1", why, **(facts | more))
 
 
@@ -61,6 +62,12 @@ def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
     assert type(ended("killed", fatal="a line of more than 5 bytes")) is errors.EngineBabbling
     assert type(ended("died")) is errors.EngineDied
     assert type(ended("died", heard=False)) is errors.EngineDiedAtStart
+    early = ended("died", heard=False, stderr_tail="no module\n")
+    said = "live-1 exited with status 1, 0.5 s after its start, during execute and before it said anything: no module"
+    assert early.message == said
+    late = ended("died", heard=False, lived=3.04, how=EngineExit(None, signal.SIGKILL))
+    assert type(late) is errors.EngineDied
+    assert late.message == "live-1 was ended by SIGKILL during execute, 3.0 s after its start, with no answer given yet"
     memory = ended("died", how=EngineExit(None, signal.SIGKILL, out_of_memory=True), stderr_tail="a\nlast\n")
     assert memory.message == "live-1 was ended by SIGKILL (out of memory?) during execute: last"
     assert memory.returncode == -9
