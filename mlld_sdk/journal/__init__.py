@@ -4,8 +4,8 @@ from mlld_sdk.journal.journal import Journal
 from mlld_sdk.journal.lease import Lease
 from mlld_sdk.journal.options import Limits, Retention, StepPolicy
 from mlld_sdk.journal.positions import Positions
-from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecord, RunRecord, StepRecord
-from mlld_sdk.journal.rules import Failed, Fresh, Replay
+from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecord, Replay, RunRecord, StepRecord
+from mlld_sdk.journal.rules import Failed, Fresh
 from mlld_sdk.journal.store import Problem, Store, StoreStatus
 from mlld_sdk.journal.values import Fingerprint, Values
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome

@@ -10,8 +10,8 @@ from mlld_sdk.journal import rules, writes
 from mlld_sdk.journal.errors import JournalError, LeaseLost, LimitExceeded, StepNotOpen
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.positions import checked
-from mlld_sdk.journal.records import ErrorRecord, EventRecord, RunRecord, StepRecord, recall, unpack
-from mlld_sdk.journal.rules import Failed, Fresh, Replay
+from mlld_sdk.journal.records import ErrorRecord, EventRecord, Replay, RunRecord, StepRecord, recall, unpack
+from mlld_sdk.journal.rules import Failed, Fresh
 from mlld_sdk.journal.values import Fingerprint
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Lease:
         if recorded and (packed := recorded.pop(position, None)) is not None:  # atomic: one caller gets it
             known = recall(packed)
             if known is not None and known.fingerprint == asked.digest and known.name == name:
-                return Replay(known.result)
+                return known
             return self._begin(position, self._unpack(position, packed), name, asked, policy)
         return self._begin(position, self._take(checked(position)), name, asked, policy)
 

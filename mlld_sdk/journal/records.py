@@ -203,13 +203,38 @@ Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
 R = TypeVar("R", bound=Stored)
 
 
-class Recalled(msgspec.Struct, gc=False):
-    """The part of a finished step that a replay needs, its value as it was written: resuming must be fast."""
+class Replay(msgspec.Struct, frozen=True, eq=False):
+    """The step was finished before; its effect must not be repeated.
 
+    Attributes:
+        recorded: What it gave, as it was written; or the value itself, where it had to be read already.
+        value: What it gave. A plain value is decoded each time it is asked for, and costs nothing if it is not.
+    """
+
+    __match_args__ = ("value",)
+
+    recorded: Any = msgspec.field(name="result")
+
+    @property
+    def value(self) -> Any:  # noqa: D102 - said above
+        return msgspec.json.decode(self.recorded) if isinstance(self.recorded, msgspec.Raw) else self.recorded
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Replay) and bool(self.value == other.value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Replay({self.value!r})"
+
+
+class Recalled(Replay, frozen=True, kw_only=True, eq=False, gc=False):
+    """A replay straight from a record, with what has to be compared first: resuming must be fast."""
+
+    recorded: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="result")
     name: str
     fingerprint: str
     state: str
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 VERSIONS: Final[dict[type, int]] = {RunRecord: 1, StepRecord: 1, InputRecord: 1, OutcomeRecord: 1, EventRecord: 1}

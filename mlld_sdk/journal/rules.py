@@ -1,7 +1,6 @@
 """The journal's decisions, as pure functions of records: who may claim, what a step does, when a run is poison."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -31,31 +30,6 @@ class Fresh(msgspec.Struct, frozen=True, kw_only=True):
 
     attempt: int
     after: ErrorRecord | None = None
-
-
-class Replay(msgspec.Struct, frozen=True, eq=False):
-    """The step was finished before; its effect must not be repeated.
-
-    Attributes:
-        recorded: What it gave, as it was written; or the value itself, where it had to be read already.
-        value: What it gave. A plain value is decoded each time it is asked for, and costs nothing if it is not.
-    """
-
-    __match_args__ = ("value",)
-
-    recorded: Any
-
-    @property
-    def value(self) -> Any:  # noqa: D102 - said above
-        return msgspec.json.decode(self.recorded) if isinstance(self.recorded, msgspec.Raw) else self.recorded
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Replay) and bool(self.value == other.value)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Replay({self.value!r})"
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):

@@ -240,11 +240,10 @@ def test_a_record_of_another_kind_is_not_mistaken() -> None:  # J-67
 def test_only_a_finished_plain_step_is_recalled_in_short() -> None:
     recalled = recall(pack(step()))
     assert recalled is not None
-    replay = Replay(recalled.result)
-    assert replay == Replay({"x": 1}) != Replay({"x": 2})
-    assert repr(replay) == "Replay({'x': 1})"
-    replay.value["x"] = 2  # whoever changes what it was given does not change what is recorded
-    assert replay.value == {"x": 1}
+    assert recalled == Replay({"x": 1}) != Replay({"x": 2})
+    assert repr(recalled) == "Replay({'x': 1})"
+    recalled.value["x"] = 2  # whoever changes what it was given does not change what is recorded
+    assert recalled.value == {"x": 1}
     assert recall(pack(step(state="started", result=msgspec.UNSET))) is None
     assert recall(pack(step(result=msgspec.Raw(b'{"$type":"t"}')))) is None
 
