@@ -63,9 +63,11 @@ class _Watch:
 
     def _over(self, call: Call) -> None:
         error = call.exception()
-        end_span(self._span, call, error)
-        if self._then is not None:
-            self._then(error)
+        try:
+            end_span(self._span, call, error)
+        finally:
+            if self._then is not None:
+                self._then(error)
 
 
 class OpenLender(Lender, Protocol):

@@ -1,11 +1,13 @@
 """Spans begin once and end once, and requests are spans under the names of the Elixir SDK too."""
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlld_sdk import Client
+from mlld_sdk.answers import end_span
 from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
 from mlld_sdk.env import Env
 from mlld_sdk.errors import MlldError
@@ -16,6 +18,7 @@ from mlld_sdk.telemetry.log import DEBUG
 from mlld_sdk.telemetry.spans import REQUESTS, SILENT, span
 from mlld_sdk.transport.errors import ScriptError
 from mlld_sdk.transport.events import EngineExited, EngineStarted
+from mlld_sdk.transport.wire import Reply
 
 
 def test_a_span_is_told_when_it_begins_and_when_it_ends() -> None:  # TEL-4, EV-6
@@ -171,3 +174,22 @@ def test_only_the_start_that_follows_a_death_is_a_restart() -> None:
     assert (str(first), first.measurements) == ("[:mlld, :transport, :restart]", {"count": 1})
     assert first.metadata == {"command": "mlld live", "reason": "signal 9"}
     assert started("root/a-5") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"result":{"id":1,"value":5}}',
+        b'{"result":{"id":1,"output":7}}',
+        b'{"result":{"id":1,"output":"x","stateWrites":5}}',
+        b'{"result":{"id":1,"output":"\xff"}}',
+        b'{"result":{"id":1,"output":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+    ],
+)
+def test_an_answer_that_is_none_ends_its_span_all_the_same(line: bytes) -> None:  # TEL-4
+    answered: Future[Reply] = Future()
+    answered.set_result(Reply(line))
+    bus = Bus()
+    with bus.recording() as seen:
+        end_span(span(bus, Env(), "process", {}), answered, None)
+    assert [type(event) for event in seen] == [SpanStarted, SpanStopped]
