@@ -44,8 +44,8 @@ ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.bo
 """
 
 _PUT_OWNED_STEP = """
-INSERT INTO steps (run, position, state, body)
-SELECT ?1, ?2, ?3, ?4 FROM runs WHERE id=?1 AND epoch=?5 AND state='running'
+INSERT INTO steps (position, state, body, run)
+SELECT ?, ?, ?, id FROM runs WHERE id=? AND epoch=? AND state='running'
 ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.body
 """
 

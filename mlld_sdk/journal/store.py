@@ -86,12 +86,15 @@ class Notes:
 
 
 class StepRow(NamedTuple):
-    """A step as its owner writes it, packed by whoever asks, so that the one thread that writes has little to do."""
+    """A step as its owner writes it, packed by whoever asks, so that the one thread that writes has little to do.
 
-    run_id: str
+    In the order of the statement that writes it, which takes it as it is.
+    """
+
     position: str
     state: StepState
     body: bytes
+    run_id: str
     epoch: int
 
 

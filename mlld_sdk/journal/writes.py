@@ -323,7 +323,7 @@ def prune(tx: Tx, kind: str | None, retention: Retention, wall: float) -> int:
 
 
 def _put_owned(holder: Holder, step: StepRecord, event: Event) -> PutStep:
-    row = StepRow(step.run_id, step.position, step.state, pack(step), holder.epoch)
+    row = StepRow(step.position, step.state, pack(step), step.run_id, holder.epoch)
     return PutStep(row, event, partial(fenced, holder=holder))
 
 
