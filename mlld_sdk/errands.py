@@ -11,18 +11,27 @@ from typing import Any, Final
 from mlld_sdk.transport.reactor import shared_reactor
 
 THREADS: Final = 4
-"""Errands that are run at once, in the whole process; more wait their turn."""
+"""Errands of each kind that are run at once, in the whole process; more wait their turn."""
 
 
-@functools.lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="mlld-shared-errand")
+@functools.lru_cache
+def _threads(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix=f"mlld-shared-{kind}")
 
 
 def run(function: Callable[..., object], *args: Any) -> None:
     """Have `function(*args)` called soon on another thread; returns at once, whatever locks the caller holds."""
+    _run("errand", function, args)
+
+
+def run_patiently(function: Callable[..., object], *args: Any) -> None:
+    """Do the same for what may wait seconds for an engine that does not want to end, so that nothing else has to."""
+    _run("patience", function, args)
+
+
+def _run(kind: str, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
-        _threads().submit(function, *args)
+        _threads(kind).submit(function, *args)
     except RuntimeError:  # the interpreter is ending, and with it the pool; what is under way may still need this
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=function, args=args, daemon=True).start()

@@ -40,6 +40,7 @@ class Order(Generic[E]):
     Args:
         bay: Where it is placed.
         signal: Makes what is set when `advance` may have something to do, once the order has to wait.
+        waits: Whether `advance` may wait for the end of an engine whenever it is called; else only when `is_slow`.
 
     Attributes:
         stage: How far it has come in the bay; changed by the bay, under its lock.
@@ -48,16 +49,24 @@ class Order(Generic[E]):
         changed: The signal, while it waits.
     """
 
-    __slots__ = ("_admission", "_bay", "_signal", "berth", "changed", "since", "stage")
+    __slots__ = ("_admission", "_bay", "_signal", "_waits", "berth", "changed", "since", "stage")
 
-    def __init__(self, bay: "EngineBay[E]", signal: Callable[[], Signal] = threading.Event) -> None:
+    def __init__(
+        self, bay: "EngineBay[E]", signal: Callable[[], Signal] = threading.Event, *, waits: bool = True
+    ) -> None:
         self._bay = bay
         self._signal = signal
+        self._waits = waits
         self._admission: Admission | None = None
         self.stage: Stage = "new"
         self.since = 0.0
         self.berth: Berth[E] | None = None
         self.changed: Signal | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the next `advance` may put an idle engine to sleep and wait for its end."""
+        return self._admission is not None
 
     @property
     def look_after(self) -> float:
@@ -90,7 +99,10 @@ class Order(Generic[E]):
             if permit is None and self._admission is None:
                 self.changed = self.changed or self._signal()
                 self._admission = self._bay._budget.queue(self.changed)
-                permit = self._admission.advance()
+                if self._waits:
+                    permit = self._admission.advance()
+                else:
+                    self.changed.set()
             if permit is None:
                 return None
             self._admission = None
@@ -161,7 +173,7 @@ class Errand(Generic[E]):
         timeout: float,
         patience: Patience,
     ) -> None:
-        self._order: Order[E] = Order(bay, lambda: self)
+        self._order: Order[E] = Order(bay, lambda: self, waits=False)
         self._then: Callable[[Lease[E] | BaseException], object] | None = then
         self._timeout = timeout
         self._patience = patience
@@ -181,7 +193,7 @@ class Errand(Generic[E]):
     def set(self) -> None:
         """Have the next step taken: here if an engine has come, else on a thread that may wait for one."""
         if self._order.berth is None or self._stepping.locked() or getattr(_here, "stepping", False):
-            errands.run(self._step)
+            self._step_elsewhere()
             return
         _here.stepping = True  # what takes this engine may give it back at once, to the next, and so on: not in here
         try:
@@ -193,12 +205,15 @@ class Errand(Generic[E]):
         """Give the order up; false if it has come to its end, and `then` has been or is being told."""
         if self._take_then() is None:
             return False
-        errands.run(self._step)  # whoever cancels does not pass on what it was given
+        self._step_elsewhere()  # whoever cancels does not pass on what it was given
         return True
 
     def refusal(self, waited: float) -> InfrastructureError:
         """Say what it waits for in vain."""
         return self._order.refusal(waited)
+
+    def _step_elsewhere(self) -> None:
+        (errands.run_patiently if self._order.is_slow else errands.run)(self._step)
 
     def _take_then(self) -> "Callable[[Lease[E] | BaseException], object] | None":
         with self._ending:

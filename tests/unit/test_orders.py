@@ -11,6 +11,7 @@ import pytest
 
 from mlld_sdk.bay import BayClosed, EngineBay, Lease, NoEngineFree
 from mlld_sdk.engine_budget import EngineBudget, EngineBudgetExhausted, Patience
+from mlld_sdk.errands import THREADS
 from mlld_sdk.errors import InfrastructureError
 from mlld_sdk.orders import Errand
 from mlld_sdk.queued import QueuedCall
@@ -173,6 +174,32 @@ def test_an_order_gets_the_budget_of_an_engine_that_is_idle_elsewhere(yard: Yard
     outcomes.order("one", then=Lease.give_back)
     eventually(lambda: outcomes.names == ["one"])
     assert [engine.alive for engine in yard.engines] == [False, True]
+
+
+def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nobody_else(yard: Yard) -> None:  # P-9
+    may_end = threading.Event()
+
+    class Stubborn(FakeEngine):
+        def close(self, timeout: float) -> None:
+            assert may_end.wait(20)
+            super().close(timeout)
+
+    budget = EngineBudget(THREADS)
+    stubborn: list[EngineBay[FakeEngine]] = [EngineBay(Stubborn, budget=budget) for _ in range(THREADS)]
+    wanting: list[EngineBay[FakeEngine]] = [EngineBay(yard.start, budget=budget) for _ in range(THREADS)]
+    elsewhere: EngineBay[FakeEngine] = EngineBay(yard.start)
+    for bay in stubborn:
+        bay.lease(1).give_back()
+    held_up = [Outcomes(bay) for bay in wanting]
+    for outcomes in held_up:
+        outcomes.order("one", then=Lease.give_back)
+    eventually(lambda: not budget._idle)  # each has begun to put one to sleep
+    free = Outcomes(elsewhere)
+    free.order("one", then=Lease.give_back)
+    eventually(lambda: free.names == ["one"])
+    assert not any(outcomes.came for outcomes in held_up)
+    may_end.set()
+    eventually(lambda: all(outcomes.names == ["one"] for outcomes in held_up))
 
 
 def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(yard: Yard, budget: EngineBudget) -> None:
