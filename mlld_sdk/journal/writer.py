@@ -193,8 +193,12 @@ class Writer:
                 self._fail(jobs, error)
         else:
             self._tell(notes)
-            self._row.wake_all()
-            self._row = Row(jobs)
+            if self._row:
+                self._row.wake_all()
+            if len(jobs) == 1:
+                jobs[0].end()
+            else:
+                self._row = Row(jobs)
 
     def _alone(self, job: Job) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
