@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -429,9 +430,7 @@ def test_an_engine_that_is_killed_ends_the_request_on_it_and_its_agent_with_thos
 ) -> None:
     with running(Agent, tmp_path, engine=engine) as (runtime, it), one_runs_and_three_wait(it) as handles:
         first = it.ref
-        os.kill(
-            handles[0]._call.engine.pid if hasattr(handles[0]._call, "engine") else handles[0]._call.call.engine.pid, 9
-        )
+        os.kill(handles[0]._on_engine().engine.pid, signal.SIGKILL)
         assert isinstance(end_of(handles[0]), EngineDied)
         for handle in handles[1:]:
             assert isinstance(end_of(handle), OwnerGone)
