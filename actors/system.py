@@ -50,6 +50,9 @@ A = TypeVar("A", bound=pykka.Actor)
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Garbage collector thresholds for a service with many actors; see `ActorSystem.settle`."""
 
+FAREWELL: Final = 2.0
+"""Seconds that code of killed actors gets at the end to come back, before it counts as left running."""
+
 _epochs = count(1)
 """Numbers of incarnations: one counter for the process, so that an epoch never comes back."""
 
@@ -457,6 +460,7 @@ class ActorSystem:
                 killed.append(cell.path)
                 cell.kill(Killed("the system stopped"))
         grace = max(0.2, deadline - time.monotonic())
+        self.zombies.wait_until_gone(min(grace, FAREWELL))
         threads = self.scheduler.close(grace)
         self.timers.close(grace)
         if not self.loop.close(grace):

@@ -5,6 +5,7 @@ it owned is closed, and the pool gets another worker. What is left is counted an
 """
 
 import sys
+import threading
 import traceback
 from _thread import get_ident
 from collections.abc import Callable
@@ -48,6 +49,8 @@ class Zombies:
         self._system = system
         self._thread_name = thread_name
         self._since: dict[Life, tuple[float, int]] = {}
+        self._none = threading.Event()
+        self._none.set()
 
     def __len__(self) -> int:
         return len(self._since)
@@ -62,6 +65,7 @@ class Zombies:
             if thread == get_ident():
                 return
             self._since[cell] = (self._system.now(), thread)
+            self._none.clear()
         self._system.lose_thread(thread)
         self._system.emit(
             lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))
@@ -72,9 +76,15 @@ class Zombies:
         with topology:
             entry = self._since.pop(cell, None)
             fenced.discard(cell)
+            if not self._since:
+                self._none.set()
         if entry is not None:
             after = self._system.now() - entry[0]
             self._system.emit(lambda at: ZombieEnded(at=at, actor=cell.path, epoch=cell.epoch, after=after))
+
+    def wait_until_gone(self, timeout: float) -> bool:
+        """Wait until there are none; says whether that was so in time."""
+        return self._none.wait(timeout)
 
     def count(self, path: str | None = None) -> int:
         """Count the zombies of incarnations of one path, or all of them."""
