@@ -16,7 +16,7 @@ PAGE = Path(__file__).with_name("reference.md")
 
 GROUPS = {
     "Running a tree": ["Runtime", "Env"],
-    "Agents, runs and steps": ["Agent", "AgentHandle", "Job", "AsyncJob", "RunHandle", "Recycle"],
+    "Agents, runs and steps": ["Agent", "AgentHandle", "Job", "AsyncJob", "Retry", "RunHandle", "Recycle"],
     "Pools": ["Pool", "PoolHandle", "Checkout"],
     "Declaring supervision": [
         "child", "one_for_one", "one_for_all", "rest_for_one", "dynamic", "partitioned", "budget", "circuit_breaker",

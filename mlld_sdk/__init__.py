@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mlld_sdk.labels import labeled, trusted, untrusted
     from mlld_sdk.pool import Checkout, Pool, PoolHandle
     from mlld_sdk.requests import InvalidRequest
+    from mlld_sdk.retry import Retry
     from mlld_sdk.runs import RunCancelled, RunFailed, RunHandle, WaitsForItself
     from mlld_sdk.runtime import Runtime
     from mlld_sdk.supervision import (
@@ -159,6 +160,7 @@ __all__ = [
     "Recycle",
     "RestartLimit",
     "Retention",
+    "Retry",
     "RunCancelled",
     "RunFailed",
     "RunHandle",
@@ -284,6 +286,7 @@ _HOMES = {
         "PoolHandle",
     ),
     "requests": ("InvalidRequest",),
+    "retry": ("Retry",),
     "runs": (
         "RunCancelled",
         "RunFailed",

@@ -1,15 +1,18 @@
 """A job for `async def run`: its steps wait on threads of their own, and the loop goes on meanwhile."""
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, Unpack, cast
 
 from mlld_sdk.job import Job
 from mlld_sdk.requests import RunOptions
+from mlld_sdk.retry import Retry
 from mlld_sdk.types import ExecuteResult
 
 T = TypeVar("T")
@@ -85,10 +88,13 @@ class AsyncJob:
         payload: Any = None,
         *,
         idempotent: bool | None = None,
+        retry: Retry | None = None,
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step; see `Job.execute`."""
-        return await self._ways.aside(lambda: self._job.execute(filepath, payload, idempotent=idempotent, **options))
+        return await self._ways.aside(
+            lambda: self._job.execute(filepath, payload, idempotent=idempotent, retry=retry, **options)
+        )
 
     async def process(
         self,
@@ -97,14 +103,24 @@ class AsyncJob:
         file_path: str | os.PathLike[str] | None = None,
         payload: Any = None,
         idempotent: bool | None = None,
+        retry: Retry | None = None,
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step; see `Job.process`."""
         return await self._ways.aside(
-            lambda: self._job.process(script, file_path=file_path, payload=payload, idempotent=idempotent, **options)
+            lambda: self._job.process(
+                script, file_path=file_path, payload=payload, idempotent=idempotent, retry=retry, **options
+            )
         )
 
-    async def step(self, name: str, function: Callable[..., Awaitable[T]], *args: Any, idempotent: bool = False) -> T:
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        idempotent: bool = False,
+        retry: Retry | None = None,
+    ) -> T:
         """Await a coroutine function as a step; see `Job.step`."""
 
         def act(*given: Any) -> T:
@@ -113,7 +129,21 @@ class AsyncJob:
 
             return self._ways.back(call)
 
-        return await self._ways.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent))
+        return await self._ways.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent, retry=retry))
+
+    async def sleep(self, seconds: float | timedelta) -> None:
+        """Sleep as a step, without a thread; see `Job.sleep`."""
+        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_for(seconds)))
+
+    async def sleep_until(self, moment: float | datetime) -> None:
+        """Sleep until a moment as a step, without a thread; see `Job.sleep_until`."""
+        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_until(moment)))
+
+    async def _sleep(self, until: float, most: float) -> None:
+        with contextlib.closing(self._job.rest.naps(until, most)) as naps:
+            for seconds in naps:
+                await asyncio.sleep(seconds)
+        self._job.check()
 
     async def map(
         self, function: Callable[[S, "AsyncJob"], Awaitable[T]], items: Iterable[S], *, concurrency: int = 4

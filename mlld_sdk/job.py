@@ -7,11 +7,13 @@ from what steps gave it, and everything that costs or changes something belongs 
 
 import contextlib
 import contextvars
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from mlld_sdk import results
@@ -19,12 +21,15 @@ from mlld_sdk.actors.errors import ActorKilled
 from mlld_sdk.answers import TruncatedResult
 from mlld_sdk.bay import NoEngineFree
 from mlld_sdk.engine_budget import EngineBudgetExhausted
+from mlld_sdk.env import Env
 from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import Event
 from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.port import Port
 from mlld_sdk.requests import RunOptions
+from mlld_sdk.rest import Rest
+from mlld_sdk.retry import Retry
 from mlld_sdk.services import Services
 from mlld_sdk.transport.errors import CallTimeout
 from mlld_sdk.types import ExecuteResult
@@ -114,7 +119,7 @@ class Job:
         self._attempts = attempts
         self._positions = Positions()
         self._turn = threading.Lock()
-        self._fate = _Fate(port, services.env.now())
+        self._fate = _Fate(port, services.env)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -124,6 +129,7 @@ class Job:
         payload: Any = None,
         *,
         idempotent: bool | None = None,
+        retry: Retry | None = None,
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step.
@@ -133,6 +139,7 @@ class Job:
             payload: Seen by the script as `@payload`.
             idempotent: Whether the step may run again if it is interrupted. By default it may if the agent keeps
                 checkpoints, because then finished model calls are not made again.
+            retry: Whether and when it is tried again if it fails.
             **options: As for `Client.execute`.
 
         Raises:
@@ -140,7 +147,7 @@ class Job:
         """
         name = os.fspath(filepath)
         asked = _asked("execute", name, payload, options)
-        return self._engine_step(name, asked, idempotent, lambda: self._port.execute(filepath, payload, options))
+        return self._engine_step(name, asked, idempotent, retry, lambda: self._port.execute(filepath, payload, options))
 
     def process(
         self,
@@ -149,6 +156,7 @@ class Job:
         file_path: str | os.PathLike[str] | None = None,
         payload: Any = None,
         idempotent: bool | None = None,
+        retry: Retry | None = None,
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
@@ -157,10 +165,12 @@ class Job:
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         protected = idempotent if idempotent is not None or file_path is not None else False
         return self._engine_step(
-            name, asked, protected, lambda: self._port.process(script, file_path, payload, options)
+            name, asked, protected, retry, lambda: self._port.process(script, file_path, payload, options)
         ).output
 
-    def step(self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False) -> T:
+    def step(
+        self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
+    ) -> T:
         """Call a function as a step. What it returns must be storable as JSON, and comes back the same on replay.
 
         Args:
@@ -168,13 +178,30 @@ class Job:
             function: Called with `args`, on this thread.
             *args: Storable as JSON too.
             idempotent: Whether it may run again if it is interrupted.
+            retry: Whether and when it is tried again if it raises; only for functions that may be called again then.
 
         Raises:
-            StepFailed: The function raised. An `InfrastructureError` is no answer: it passes through, the agent is
-                restarted and the step treated as interrupted.
+            StepFailed: The function raised, as often as `retry` allows. An `InfrastructureError` is no answer: it
+                passes through, the agent is restarted and the step treated as interrupted.
         """
         asked = self._fingerprint("step", name, args)
-        return cast("T", self._step(name, asked, idempotent, lambda: function(*args)))
+        return cast("T", self._step(name, asked, idempotent, lambda: function(*args), retry))
+
+    def sleep(self, seconds: float | timedelta) -> None:
+        """Wait so many seconds from the first time this is called in the run, restarts and replays included.
+
+        The waiting is a step: when the run is resumed, only what is left of the time is waited for, if anything is. It
+        ends at once when the run is cancelled, its deadline passes or the agent stops. The agent counts as making
+        progress, and its other runs go on; a run that sleeps takes one place of the agent's `concurrency`.
+        """
+        self._sleep(*self.asleep_for(seconds))
+
+    def sleep_until(self, moment: float | datetime) -> None:
+        """Wait as `sleep` does until a moment: seconds since the epoch, or a datetime (without zone: local time).
+
+        The moment of the first time this is called counts, should the code come to another one when it is resumed.
+        """
+        self._sleep(*self.asleep_until(moment))
 
     def parallel(self, *branches: Callable[["Job"], Any]) -> list[Any]:
         """Run branches side by side, each with a job of its own for its steps, and return what they gave, in order.
@@ -250,7 +277,7 @@ class Job:
     @property
     def last_progress(self) -> float:
         """Monotonic seconds at which a step last ended or progress was last said."""
-        return self._fate.progressed
+        return self._services.env.now() if self._fate.rest.any else self._fate.progressed
 
     def interrupting(self, interrupt: Callable[[], None] | None) -> None:
         """Say what wakes the code when the job is sealed; at once if it is already."""
@@ -262,7 +289,38 @@ class Job:
         """Let this job take no more steps, and end what it has under way on engines."""
         self._fate.seal(why)
 
+    def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
+        """Write down the moment until which to sleep; returns it, and how long that may take at most."""
+        length = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        if not 0 <= length < math.inf:
+            raise ConfigurationError(f"seconds must be a number of 0 or more, got {seconds!r}")
+        wall = self._services.env.wall
+        asked = self._fingerprint("sleep", "sleep", [length])
+        return float(self._step("sleep", asked, True, lambda: wall() + length)), length
+
+    def asleep_until(self, moment: float | datetime) -> tuple[float, float]:
+        """Write down the moment until which to sleep; returns it, and how long that may take at most."""
+        until = moment.timestamp() if isinstance(moment, datetime) else float(moment)
+        asked = self._fingerprint("sleep", "sleep_until", [])
+        return float(self._step("sleep_until", asked, True, lambda: until)), math.inf
+
+    @property
+    def rest(self) -> Rest:
+        """Who waits on purpose in this job."""
+        return self._fate.rest
+
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _sleep(self, until: float, most: float) -> None:
+        with self._alone("sleep"):
+            self._rest(until, most)
+
+    def _rest(self, until: float, most: float) -> None:
+        self._fate.rest.until(until, most)
+        self.check()
+        if self._fate.rest.over:
+            raise JobCancelled("the code of the run has ended")
+        self._progressed()
 
     def _branch(self, positions: Positions) -> "Job":
         job = Job(self._lease, self._port, services=self._services, protected=self._protected, attempts=self._attempts)
@@ -276,10 +334,15 @@ class Job:
         return self._services.journal.fingerprint(*parts)
 
     def _engine_step(
-        self, name: str, asked: Sequence[Any], idempotent: bool | None, run: Callable[[], ExecuteResult]
+        self,
+        name: str,
+        asked: Sequence[Any],
+        idempotent: bool | None,
+        retry: Retry | None,
+        run: Callable[[], ExecuteResult],
     ) -> ExecuteResult:
         repeatable = self._protected if idempotent is None else idempotent
-        stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()))
+        stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()), retry)
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
         result.truncated = bool(result.truncations)
@@ -297,50 +360,73 @@ class Job:
         finally:
             self._turn.release()
 
-    def _step(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
+    def _step(
+        self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any], retry: Retry | None = None
+    ) -> Any:
         with self._alone(name):
-            return self._step_alone(name, asked, repeatable, act)
+            self.check()
+            position = self._positions.next()
+            if retry is None:
+                policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
+                return self._step_once(_Step(name, position), asked, policy, act)
+            most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
+            policy = StepPolicy(on_interrupt="retry" if repeatable else "fail", max_attempts=most)
+            while True:
+                self._wait_for_turn(position, retry)
+                try:
+                    return self._step_once(_Step(name, position, retry), asked, policy, act)
+                except _Again:
+                    continue
 
-    def _step_alone(self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any]) -> Any:
-        self.check()
-        policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
-        position = self._positions.next()
-        decision = self._sealing(lambda: self._lease.begin_step(position, name, asked, policy))
+    def _wait_for_turn(self, position: str, retry: Retry) -> None:
+        """Wait until a step that has failed before, here or with an earlier owner, is to be tried again."""
+        failed = self._sealing(lambda: self._lease.to_retry(position))
+        if failed is not None and failed.attempts and failed.ended is not None:
+            pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
+            self._rest(failed.ended + pause, pause)
+
+    def _step_once(self, step: "_Step", asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        decision = self._sealing(lambda: self._lease.begin_step(step.position, step.name, asked, policy))
         match decision:
             case Replay(value=value):
                 self._progressed()
                 return value
             case Failed(error=error):
-                raise StepFailed(name, error)
-            case Fresh():
-                return self._act(name, position, act)
+                raise StepFailed(step.name, error)
+            case Fresh(attempt=attempt):
+                step.attempt = attempt
+                return self._act(step, act)
 
-    def _act(self, name: str, position: str, act: Callable[[], Any]) -> Any:
+    def _act(self, step: "_Step", act: Callable[[], Any]) -> Any:
         try:
             value = act()
         except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
-            return self._answer_failure(name, position, answer)
+            return self._answer_failure(step, answer)
         except (NoEngineFree, EngineBudgetExhausted) as late:  # the step's time passed before it had an engine
-            return self._answer_failure(name, position, CallTimeout(late.message, hint=late.hint))
+            return self._answer_failure(step, CallTimeout(late.message, hint=late.hint))
         except (InfrastructureError, JobCancelled) as broken:
             self._fate.seal(broken)
             raise
         except ActorKilled:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever the step raised is its answer, an exit too
-            return self._answer_failure(name, position, error)
+            return self._answer_failure(step, error)
         self.check()
         try:
-            done = self._sealing(lambda: self._lease.finish_step(position, value))
+            done = self._sealing(lambda: self._lease.finish_step(step.position, value))
         except JournalRefusal as refused:  # the value cannot be stored: the step acted, and this is what came of it
-            return self._answer_failure(name, position, refused)
+            return self._answer_failure(step, refused)
         self._progressed()
         return done
 
-    def _answer_failure(self, name: str, position: str, error: BaseException) -> Any:
+    def _answer_failure(self, step: "_Step", error: BaseException) -> Any:
         self.check()
-        record = self._sealing(lambda: self._lease.fail_step(position, error))
-        raise StepFailed(name, record) from error
+        again = step.retry is not None and step.retry.wants(step.attempt, error)
+        record = self._sealing(lambda: self._lease.fail_step(step.position, error, final=not again))
+        if again:
+            self._progressed()
+            raise _Again
+        raise StepFailed(step.name, record) from error
 
     def _sealing(self, write: Callable[[], T]) -> T:
         """Do something to the journal; if the journal itself fails, the job is over."""
@@ -354,14 +440,29 @@ class Job:
             raise
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step as it is begun."""
+
+    name: str
+    position: str
+    retry: Retry | None = None
+    attempt: int = 1
+
+
+class _Again(Exception):
+    """An attempt of a step has failed and is to be repeated; the journal knows."""
+
+
 class _Fate:
     """What a job and all its branches share: whether they may still act."""
 
-    def __init__(self, port: Port, now: float) -> None:
+    def __init__(self, port: Port, env: Env) -> None:
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None
         self.interrupt: Callable[[], None] | None = None
-        self.progressed = now
+        self.progressed = env.now()
+        self.rest = Rest(env)
         self._port = port
         self._lock = threading.Lock()
 
@@ -370,6 +471,7 @@ class _Fate:
             if self.sealed is not None:
                 return
             self.sealed = why
+        self.rest.end()
         self._port.stop(why)
         if self.interrupt is not None:
             self.interrupt()

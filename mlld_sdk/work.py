@@ -41,6 +41,7 @@ class Work:
         self._services = services
         self._alone = alone
         self._settling = threading.Lock()
+        self._stops = False
         lease.on_lost(self._lost)
 
     def perform(self) -> None:
@@ -60,6 +61,7 @@ class Work:
 
     def hand_back(self) -> None:
         """Stop working in good order: the run is free to be taken up again."""
+        self._stops = True  # before the code wakes, whose end is no death then
         self.job.seal(OwnerGone("the agent stops"))
         self._settle(self.lease.release)
 
@@ -95,6 +97,7 @@ class Work:
             return await self._run(AsyncJob(self.job, ways), payload)
         finally:
             self.job.interrupting(None)
+            self.job.rest.end()  # for steps that are waited for no more
             await ways.close()
 
     def _finished(self, value: Any) -> None:
@@ -110,7 +113,10 @@ class Work:
         cause = self.job.broken or error
         if isinstance(cause, InfrastructureError):
             self.job.seal(cause)
-            self.lease.abandon(str(cause))
+            if self._stops:
+                self.lease.release()
+            else:
+                self.lease.abandon(str(cause))
         elif isinstance(cause, NEEDS_SOMEBODY):
             self.lease.park_run(cause)
         else:

@@ -160,10 +160,14 @@ def _run_text(found: dict[str, Any]) -> str:
     elif outcome:
         lines.append(f"  result: {words.cut(json.dumps(outcome['value']), 400)}")
     rows = [
-        (step["position"], step["name"], step["state"], step["attempts"], step["error"] or "")
+        (step["position"], step["name"], _step_state(step), step["attempts"], step["error"] or "")
         for step in found["steps"]
     ]
     return "\n".join([*lines, words.table(("step", "name", "state", "attempts", "error"), rows, "no step was begun")])
+
+
+def _step_state(step: dict[str, Any]) -> str:
+    return "to be retried" if step["state"] == "failed" and not step["final"] else str(step["state"])
 
 
 def operate(options: Namespace) -> int:

@@ -285,6 +285,7 @@ def _step_row(step: StepRecord) -> dict[str, Any]:
         "name": step.name,
         "asked": step.asked,
         "state": step.state,
+        "final": step.final,
         "attempts": step.attempts,
         "started": step.started,
         "ended": step.ended,

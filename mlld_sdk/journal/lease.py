@@ -189,6 +189,17 @@ class Lease:
             self._failed[position] = failed
         return record
 
+    def to_retry(self, position: str) -> StepRecord | None:
+        """Give the record of a step that failed and may be begun again; begins nothing."""
+        with self._lock:
+            loaded = self._load()
+            known, packed, recorded_all = self._failed.get(position), loaded.get(position), self._recorded_all
+        if known is None and packed is not None:
+            known = unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
+        elif known is None and not recorded_all and position not in self._open:
+            known = self._journal.step(self.run_id, position)
+        return known if known is not None and known.state == "failed" and not known.final else None
+
     def note(self, name: str, data: Any = None) -> EventRecord:
         """Add a receipt to the run: progress, a decision, a cost. Bounded by `events_per_run`."""
         return self._journal.note(self.holder, name, data)
@@ -270,19 +281,24 @@ class Lease:
         where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
         return Replay(self._journal.values.decode(step.result, where))
 
+    def _load(self) -> dict[str, bytes]:
+        """Read what earlier owners have recorded, once. Called with the lock held."""
+        if self._recorded is None:
+            limit = self._journal.limits.replay_bytes
+            recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
+            self._used.update(recorded)
+            self._steps = len(recorded)
+            self._recorded = recorded
+        return self._recorded
+
     def _take(self, position: str) -> StepRecord | None:
         """Reserve a position and give what is recorded there."""
         with self._lock:
-            if self._recorded is None:
-                limit = self._journal.limits.replay_bytes
-                recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
-                self._used.update(recorded)
-                self._steps = len(recorded)
-                self._recorded = recorded
+            loaded = self._load()
             failed = self._failed.pop(position, None)
             if failed is not None:
                 return failed
-            packed = self._recorded.pop(position, None)
+            packed = loaded.pop(position, None)
             recorded_all = self._recorded_all
             if packed is None:
                 if position in self._used:

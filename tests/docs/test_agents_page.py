@@ -11,10 +11,12 @@ TESTS = (
     "process/test_agents*.py",
     "process/test_pool*.py",
     "process/test_requests*.py",
+    "process/test_retry*.py",
     "process/test_runtime*.py",
     "process/test_shared*.py",
     "unit/test_bay*.py",
     "unit/test_orders.py",
+    "unit/test_retry.py",
     "unit/test_sharing.py",
 )
 

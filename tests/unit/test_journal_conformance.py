@@ -273,11 +273,17 @@ def test_a_failure_that_is_not_final_may_be_tried_again_here_or_by_another_owner
         assert isinstance(begun, Fresh)
         assert begun.attempt == attempt
         lease.fail_step("1", ErrorRecord(code="FLAKY", message="try again"), final=False)
+        failed = lease.to_retry("1")
+        assert failed is not None
+        assert failed.attempts == attempt
     lease.release()
     lease = journal.claim(run.id, "w")
+    assert lease.to_retry("1") == failed
+    assert lease.to_retry("2") is None
     begun = begin(journal, lease, "1", policy=FAIL)
     assert isinstance(begun, Fresh)
     assert begun.attempt == 3
+    assert lease.to_retry("1") is None
     lease.fail_step("1", RuntimeError("again"), final=False)
     with pytest.raises(StepExhausted, match="again"):
         begin(journal, lease, "1", policy=FAIL)
