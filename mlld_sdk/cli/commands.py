@@ -107,18 +107,21 @@ def crashes(options: Namespace) -> int:
 
 
 def runs(options: Namespace) -> int:
-    """List, show, retry, cancel or submit runs."""
+    """List, show, retry, cancel or submit runs, or record what an interrupted step of one gave."""
     with _remote(options) as remote:
         match options.action:
             case "ls":
-                found = remote.ask(p.AskRuns(states=tuple(options.state or ()), limit=options.limit))
+                states = tuple(options.state or ())
+                found = remote.ask(
+                    p.AskRuns(states=states, agent=options.agent, before=options.before, limit=options.limit)
+                )
                 rows = [
                     (run["id"], run["kind"], run["state"], run["attempt"], words.ago(run["updated"]))
                     for run in found["runs"]
                 ]
                 text = words.table(("run", "agent", "state", "attempt", "changed"), rows)
-                if len(rows) == options.limit:
-                    text += f"\nthese are the oldest {options.limit}; --limit shows more, --state fewer"
+                if rows and len(rows) == options.limit:
+                    text += f"\nthese are the newest {options.limit}; --before {rows[-1][0]} shows older ones"
             case "show":
                 found = remote.ask(p.AskRun(run_id=options.run))
                 text = _run_text(found)
@@ -128,6 +131,10 @@ def runs(options: Namespace) -> int:
             case "cancel":
                 found = remote.ask(p.CancelRun(run_id=options.run, reason=options.reason))
                 text = f"{options.run} is {found['run']['state']}"
+            case "resolve":
+                asked = p.ResolveStep(run_id=options.run, position=options.payload, value=_json(options.value))
+                found = remote.ask(asked)
+                text = f"step {options.payload} of {options.run} is {found['step']['state']}; `runs retry` goes on"
             case _:
                 payload = None if options.payload is None else _json(options.payload)
                 found = remote.ask(p.SubmitRun(agent=options.run, payload=payload, key=options.key))
@@ -141,7 +148,7 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"the payload is no JSON: {error}", hint="""for example '{"topic": "safety"}'"""
+            f"{text!r} is no JSON: {error}", hint="""for example '{"topic": "safety"}', '"text"', 3 or null"""
         ) from None
 
 
@@ -273,7 +280,8 @@ def run(options: Namespace) -> int:
     tree, declared = _declared(path)
     found = configuration(declared, {"store": options.store, "log": "off" if options.quiet else None})
     declared = {name: value for name, value in declared.items() if name not in ("log", "log_level")}
-    runtime = Runtime(tree, **{"name": path.stem, "control": True, **declared, **found.options()})
+    named = {} if options.name is None else {"name": options.name}
+    runtime = Runtime(tree, **{"name": path.stem, "control": True, **declared, **found.options(), **named})
     if found["log"] != "off":
         logger = stderr_logger(as_json=found["log"] == "json")
         log_events(runtime.bus, logger, debug=found["log_level"] == "debug")

@@ -38,6 +38,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def runtime_name(text: str) -> str:
+    """Read the name of a runtime, which is part of paths and of a file's name."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; use at most 64 letters, digits, '_', '-' and '.'")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser."""
     prints, attaches = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
@@ -65,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("file")
     one.add_argument("--store", help="file of the journal")
     one.add_argument("--quiet", action="store_true", help="write no log")
+    one.add_argument("--name", type=runtime_name, help="name of the runtime, so that one file can run twice")
     verb("tree", commands.tree, "print the tree and its verdict")
     one = verb("top", commands.top, "print who works and what it costs")
     one.add_argument("--every", type=span, default=0.0, help="print again after so long")
@@ -77,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("path", nargs="?", help="only of this place and below")
     one.add_argument("--last", type=span, help="only of so long ago, as 90s, 5m, 1h or 2d")
     one.add_argument("--limit", type=count, default=50, help="at most so many (default: 50)")
-    _runs(verb("runs", commands.runs, "list, show, retry, cancel or submit runs"))
+    _runs(verb("runs", commands.runs, "list, show, retry, cancel, resolve or submit runs"))
     _checkpoint(verb("checkpoint", commands.checkpoint, "list, inspect, clean or fork caches of finished model calls"))
     for name, text in (
         ("pause", "stop a place and keep it stopped"),
@@ -107,13 +115,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _runs(one: argparse.ArgumentParser) -> None:
-    one.add_argument("action", choices=["ls", "show", "retry", "cancel", "submit"])
+    one.add_argument("action", choices=["ls", "show", "retry", "cancel", "resolve", "submit"])
     one.add_argument("run", nargs="?", help="id of the run; for submit, the agent")
-    one.add_argument("payload", nargs="?", help="for submit: the payload as JSON")
+    one.add_argument("payload", nargs="?", help="for submit: the payload as JSON; for resolve: the step, as 1 or 2.1.3")
+    one.add_argument("value", nargs="?", help="for resolve: what the step has given, as JSON")
+    one.add_argument("--agent", help="for ls: only runs of this agent")
+    one.add_argument("--before", metavar="RUN", help="for ls: only runs submitted before this one; for paging")
     one.add_argument(
         "--state", action="append", choices=STATES, help="for ls: only in this state; may be given several times"
     )
-    one.add_argument("--limit", type=count, default=100, help="for ls: at most so many, oldest first (default: 100)")
+    one.add_argument("--limit", type=count, default=100, help="for ls: at most so many, newest first (default: 100)")
     one.add_argument("--key", help="for submit: idempotency key")
     one.add_argument("--reason", default="cancelled by an operator", help="for cancel")
     one.add_argument(
@@ -150,6 +161,10 @@ def _command(arguments: Sequence[str] | None) -> int:
     options = words.parse_args(arguments)
     if options.command == "runs" and options.action != "ls" and options.run is None:
         words.error(f"runs {options.action} needs a run (or, for submit, an agent)")
+    if options.command == "runs" and options.action == "resolve" and options.value is None:
+        words.error("runs resolve needs a run, the position of a step, and what it gave as JSON (null if nothing)")
+    if options.command == "runs" and options.action != "resolve" and options.value is not None:
+        words.error(f"runs {options.action} has no use for {options.value!r}")
     if options.command == "checkpoint" and options.action != "ls" and options.script is None:
         words.error(f"checkpoint {options.action} needs a script")
     if options.command == "checkpoint" and options.action == "fork" and options.only is None:

@@ -67,14 +67,18 @@ class AskCrashes(Request, frozen=True, kw_only=True, tag="crashes"):
 
 
 class AskRuns(Request, frozen=True, kw_only=True, tag="runs"):
-    """Runs, oldest first.
+    """Runs, newest first.
 
     Attributes:
         states: Only these states.
+        agent: Only of this agent.
+        before: Only those submitted before this run.
         limit: At most so many.
     """
 
     states: tuple[str, ...] = ()
+    agent: str | None = None
+    before: str | None = None
     limit: int = 100
 
 
@@ -101,6 +105,20 @@ class CancelRun(Request, frozen=True, kw_only=True, tag="run.cancel"):
 
     run_id: str
     reason: str
+
+
+class ResolveStep(Request, frozen=True, kw_only=True, tag="run.resolve"):
+    """Record what an interrupted step gave.
+
+    Attributes:
+        run_id: The run.
+        position: The step.
+        value: What it gave.
+    """
+
+    run_id: str
+    position: str
+    value: Any = None
 
 
 class SubmitRun(Request, frozen=True, kw_only=True, tag="run.submit"):
@@ -143,6 +161,7 @@ AnyRequest = (
     | AskRun
     | RetryRun
     | CancelRun
+    | ResolveStep
     | SubmitRun
     | Operate
     | Evaluate

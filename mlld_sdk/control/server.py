@@ -147,7 +147,9 @@ def _listen(path: Path) -> socket.socket:
         listener.close()
         hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path, or control=False"
         if error.errno == errno.EADDRINUSE:
-            hint = "another runtime of this name is running: give this one another name, or control=False"
+            hint = (
+                "another runtime of this name is running: give this one another name (`run --name`), or control=False"
+            )
         raise p.ControlError(f"the control socket {path} cannot be opened: {error}", hint=hint) from error
     return listener
 
@@ -209,7 +211,29 @@ def _crashes(runtime: "Runtime", ask: p.AskCrashes, _: int) -> Any:
 
 
 def _runs(runtime: "Runtime", ask: p.AskRuns, _: int) -> Any:
-    return {"runs": [_run_row(run) for run in runtime.journal.runs(states=ask.states, limit=ask.limit)]}  # type: ignore[arg-type]
+    journal = runtime.journal
+    if ask.before is not None:
+        journal.run(ask.before)  # or it says that there is none
+    kind = None if ask.agent is None else _kind(runtime, ask.agent)
+    found = journal.runs(
+        kind=kind,
+        states=ask.states,  # type: ignore[arg-type]
+        before=ask.before,
+        newest_first=True,
+        limit=ask.limit,
+    )
+    return {"runs": [_run_row(run) for run in found]}
+
+
+def _kind(runtime: "Runtime", agent: str) -> str:
+    """Say under which path the runs of an agent are filed, also of one that is not declared any more."""
+    try:
+        return runtime.agent(agent).name
+    except MlldError:
+        path = agent if agent.split("/", 1)[0] == runtime.name else f"{runtime.name}/{agent}"
+        if not runtime.journal.runs(kind=path, limit=1):
+            raise
+        return path
 
 
 def _run(runtime: "Runtime", ask: p.AskRun, _: int) -> Any:
@@ -233,6 +257,12 @@ def _cancel(runtime: "Runtime", ask: p.CancelRun, user: int) -> Any:
     run = runtime.journal.cancel(ask.run_id, ask.reason)
     _acted(runtime, "cancel", ask.run_id, ask.reason, user)
     return {"run": _run_row(run)}
+
+
+def _resolve(runtime: "Runtime", ask: p.ResolveStep, user: int) -> Any:
+    step = runtime.journal.resolve_step(ask.run_id, ask.position, ask.value)
+    _acted(runtime, "resolve", ask.run_id, f"step {ask.position} ({step.name})", user)
+    return {"step": _step_row(step)}
 
 
 def _submit(runtime: "Runtime", ask: p.SubmitRun, user: int) -> Any:
@@ -303,6 +333,7 @@ _WORK: dict[type, Callable[["Runtime", Any, int], Any]] = {
     p.AskRun: _run,
     p.RetryRun: _retry,
     p.CancelRun: _cancel,
+    p.ResolveStep: _resolve,
     p.SubmitRun: _submit,
     p.Operate: _operate,
     p.Evaluate: _evaluate,

@@ -276,10 +276,17 @@ class Journal:
         kind: str | None = None,
         states: Iterable[RunState] = (),
         after: str | None = None,
+        before: str | None = None,
+        newest_first: bool = False,
         limit: int = 100,
     ) -> list[RunRecord]:
-        """List runs, oldest submission first; `after` the last id of a page gives the next page."""
-        query = RunQuery(kind=kind, states=tuple(states), after=after, limit=limit)
+        """List runs, oldest submission first; `after` the last id of a page gives the next page.
+
+        With `newest_first` the other way round; then `before` the last id of a page gives the next page.
+        """
+        query = RunQuery(
+            kind=kind, states=tuple(states), after=after, before=before, newest_first=newest_first, limit=limit
+        )
         return self._store.read(lambda reader: reader.runs(query))
 
     def unfinished_kinds(self) -> set[str]:

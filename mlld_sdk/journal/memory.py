@@ -78,8 +78,13 @@ class _MemoryTx:
     def runs(self, query: RunQuery) -> list[RunRecord]:
         runs = self._all_runs()
         ids = list(self._tables.runs)
-        if query.after is not None:
-            runs = runs[ids.index(query.after) + 1 :] if query.after in self._tables.runs else []
+        for border in (query.after, query.before):
+            if border is not None and border not in self._tables.runs:
+                return []
+        first = 0 if query.after is None else ids.index(query.after) + 1
+        runs = runs[first : None if query.before is None else ids.index(query.before)]
+        if query.newest_first:
+            runs.reverse()
         wanted = [
             run for run in runs if query.kind in (None, run.kind) and (not query.states or run.state in query.states)
         ]

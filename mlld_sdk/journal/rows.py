@@ -71,7 +71,7 @@ class SqliteTx:
         return None if row is None else _run(row)
 
     def runs(self, query: RunQuery) -> list[RunRecord]:
-        """List runs, oldest submission first."""
+        """List runs in the order of their submission, or the other way round."""
         where, values = ["1"], []
         if query.kind is not None:
             where.append("kind=?")
@@ -82,7 +82,11 @@ class SqliteTx:
         if query.after is not None:
             where.append("n > (SELECT n FROM runs WHERE id=?)")
             values.append(query.after)
-        sql = f"{_RUN} WHERE {' AND '.join(where)} ORDER BY n LIMIT ?"
+        if query.before is not None:
+            where.append("n < (SELECT n FROM runs WHERE id=?)")
+            values.append(query.before)
+        order = "n DESC" if query.newest_first else "n"
+        sql = f"{_RUN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
         return [_run(row) for row in self._execute(sql, (*values, query.limit))]
 
     def input(self, run_id: str) -> InputRecord | None:

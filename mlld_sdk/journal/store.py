@@ -26,18 +26,22 @@ T = TypeVar("T")
 
 
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs to list, oldest submission first.
+    """Which runs to list, oldest submission first unless something else is said.
 
     Attributes:
         kind: Only this kind.
         states: Only these states; empty for all.
         after: Only runs submitted after this one (paging).
+        before: Only runs submitted before this one (paging, when the newest come first).
+        newest_first: The other way round.
         limit: At most so many.
     """
 
     kind: str | None = None
     states: tuple[RunState, ...] = ()
     after: str | None = None
+    before: str | None = None
+    newest_first: bool = False
     limit: int = 100
 
 
@@ -108,7 +112,7 @@ class Reader(Protocol):
         """Find a run by its idempotency key."""
 
     def runs(self, query: RunQuery) -> list[RunRecord]:
-        """List runs, oldest submission first."""
+        """List runs in the order of their submission, or the other way round."""
 
     def input(self, run_id: str) -> InputRecord | None:
         """Find what a run was asked."""

@@ -128,6 +128,23 @@ def test_a_draining_agent_is_seen_and_can_be_resumed_before_it_is_drained(say: A
     say("resume", "busy", status=1)  # it takes work already
 
 
+def test_one_file_runs_twice_under_two_names(say: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mlld_sdk", "run", "service.py", "--quiet"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    same = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert same.returncode == 1
+    assert "--name" in same.stderr
+    second = subprocess.Popen([*command, "--name", "second"], cwd=tmp_path, env=environ)
+    try:
+        eventually(lambda: socket_path("second").exists())
+        assert say("tree", "--runtime", "second").startswith("HEALTHY")
+        assert "second  " in say("tree", "--runtime", "second")
+        assert "service  " in say("tree", "--runtime", "service")
+    finally:
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 0
+
+
 def test_events_are_followed_as_they_happen(say: Any) -> None:
     follower = say.follow()
     try:

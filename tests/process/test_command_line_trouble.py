@@ -30,7 +30,7 @@ from mlld_sdk.control.protocol import (
 from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import hang
 from mlld_sdk.doctor import check_store
-from mlld_sdk.journal import Journal, Limits
+from mlld_sdk.journal import Journal, Limits, StepPolicy
 from mlld_sdk.journal.errors import JournalLocked
 from mlld_sdk.testing import eventually
 
@@ -175,8 +175,50 @@ def test_a_failed_run_shows_its_exception_and_where_it_was_raised(runtime: Runti
 def test_a_list_that_may_be_longer_says_so(runtime: Runtime, say: Say) -> None:
     for number in range(3):
         runtime.agent("reviewer").run(number)
-    assert "these are the oldest 2; --limit shows more" in say("runs", "ls", "--limit", "2")
-    assert "oldest" not in say("runs", "ls")
+    assert "these are the newest 2; --before" in say("runs", "ls", "--limit", "2")
+    assert "these are" not in say("runs", "ls")
+
+
+def test_runs_are_listed_newest_first_by_agent_and_page(runtime: Runtime, say: Say) -> None:
+    ids = [runtime.agent("reviewer").run(number).id for number in range(3)]
+    runtime.journal.submit("root/retired", 1, run_id="of-old")
+
+    def listed(*words: str) -> list[str]:
+        return [run["id"] for run in json.loads(say("runs", "ls", "--json", *words))["runs"]]
+
+    assert listed() == ["of-old", *reversed(ids)]
+    assert listed("--limit", "2") == ["of-old", ids[2]]
+    assert listed("--before", ids[2]) == [ids[1], ids[0]]
+    assert listed("--agent", "reviewer", "--limit", "1") == [ids[2]]
+    assert listed("--agent", "root/reviewer") == [*reversed(ids)]
+    assert listed("--agent", "retired") == ["of-old"]  # it is not declared any more, its runs are there
+    assert "reviewr" in say("runs", "ls", "--agent", "reviewr", status=1)
+    assert "nope" in say("runs", "ls", "--before", "nope", status=1)
+
+
+def test_what_an_interrupted_step_gave_can_be_said_by_hand(runtime: Runtime, say: Say) -> None:
+    journal = runtime.journal
+    run = journal.submit("root/pool", 1)
+    lease = journal.claim(run.id, "somebody")
+    lease.begin_step("1", "charge", "card", StepPolicy())
+    lease.park_run("interrupted")
+    assert "is finished; `runs retry` goes on" in say("runs", "resolve", run.id, "1", '{"paid": true}')
+    (step,) = journal.steps(run.id)
+    assert (step.state, journal.step_result(step)) == ("finished", {"paid": True})
+    assert "no unfinished step" in say("runs", "resolve", run.id, "1", "null", status=1)
+    assert "is no JSON" in say("runs", "resolve", run.id, "1", "{", status=1)
+    for words in ((), ("1",)):
+        with pytest.raises(SystemExit):
+            main(("runs", "resolve", run.id, *words))
+    with pytest.raises(SystemExit):
+        main(("runs", "submit", "pool", "1", "2"))
+
+
+def test_the_name_of_a_runtime_is_refused_when_it_could_be_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a/b", "", ".hidden", "x" * 65):
+        with pytest.raises(SystemExit):
+            main(("run", "service.py", "--name", name))
+        assert "is no name" in capsys.readouterr().err
 
 
 def test_numbers_of_things_are_not_negative_and_nought_is_none(runtime: Runtime, say: Say) -> None:

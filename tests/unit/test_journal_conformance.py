@@ -154,6 +154,11 @@ def test_runs_are_listed_by_kind_and_state_page_by_page(journal: Journal) -> Non
     assert [run.id for run in journal.runs(limit=3)] == ids[:3]
     assert [run.id for run in journal.runs(after=ids[2])] == ids[3:]
     assert [run.id for run in journal.runs(kind="a", states=["pending"])] == [ids[3], ids[5]]
+    assert [run.id for run in journal.runs(newest_first=True, limit=3)] == ids[:3:-1]
+    assert [run.id for run in journal.runs(newest_first=True, before=ids[4], limit=2)] == [ids[3], ids[2]]
+    assert [run.id for run in journal.runs(newest_first=True, before=ids[4], kind="a")] == [ids[3], ids[1]]
+    assert [run.id for run in journal.runs(after=ids[1], before=ids[4])] == [ids[2], ids[3]]
+    assert journal.runs(before="nope") == journal.runs(after="nope") == []
     assert journal.status().runs == {"pending": 6, "running": 1}
     assert journal.unfinished_kinds() == {"a", "b"}
     for run in journal.runs(kind="b"):
