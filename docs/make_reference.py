@@ -15,15 +15,15 @@ import mlld_sdk
 PAGE = Path(__file__).with_name("reference.md")
 
 GROUPS = {
-    "Running a tree": ["Runtime", "Env"],
+    "Running a tree": ["Runtime", "Tree", "Place", "Verdict", "ShutdownReport", "Event", "Env"],
     "Agents, runs and steps": ["Agent", "AgentHandle", "Job", "AsyncJob", "Retry", "RunHandle", "Recycle"],
     "Pools": ["Pool", "PoolHandle", "Checkout"],
     "Declaring supervision": [
         "child", "one_for_one", "one_for_all", "rest_for_one", "dynamic", "partitioned", "budget", "circuit_breaker",
-        "wedge", "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec",
+        "wedge", "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec", "DynamicSpec", "Supervisor",
     ],
     "Actors": ["Actor", "ActorSystem", "StopAgent", "EscalateFailure"],
-    "The journal and the checkpoints": ["Journal", "Retention", "Checkpoints"],
+    "The journal and the checkpoints": ["Journal", "Retention", "Limits", "Values", "Checkpoints"],
     "The client": [
         "Client", "AsyncClient", "ProcessHandle", "ExecuteHandle", "AsyncProcessHandle", "AsyncExecuteHandle",
         "labeled", "trusted", "untrusted",
@@ -43,9 +43,12 @@ GROUPS = {
         "MlldError", "ConfigurationError", "InfrastructureError", "TaskError",
         "StepFailed", "StepsOverlap", "WaitsForItself", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable",
         "OwnerGone", "BreakerOpen", "NoEngineFree", "BayClosed",
+        "IdempotencyConflict", "RunNotFound", "RunParked", "ValueNotStorable", "JournalClosed",
         "ScriptError", "InvalidRequest", "NoLiveCheckpoint", "TruncatedResult", "TruncationWarning",
         "CallTimeout", "CallCancelled", "EngineDied", "EngineClosed", "EngineCoolingDown", "EngineOverloaded",
-        "CommandNotFound", "ChildNotFound", "ChildUnavailable",
+        "EngineDiedAtStart", "EngineSilent", "ForkedProcess", "UnserialisableParams",
+        "CommandNotFound", "CommandNotExecutable", "WorkingDirectoryMissing",
+        "StartFailed", "ChildNotFound", "ChildUnavailable", "ChildRunning",
     ],
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The reference page, what the package exports, and what type checkers see of it agree."""
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import mlld_sdk
+from mlld_sdk import Actor, MlldError
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,20 @@ def test_every_export_can_be_imported_and_is_listed_by_dir() -> None:
     for name in mlld_sdk.__all__:
         assert getattr(mlld_sdk, name) is not None
     assert set(mlld_sdk.__all__) <= set(dir(mlld_sdk))
+
+
+@pytest.mark.parametrize("page", ["agents.md", "operations.md", "tutorial.md", "index.md"])
+def test_classes_that_users_read_of_can_be_imported_from_the_package(page: str) -> None:
+    modules = ("agent", "agent_handle", "bay", "engine_owner", "job", "journal.errors", "pool", "runs", "runtime")
+    modules = (*modules, "retry", "supervision", "transport.errors")
+    ours = {
+        name
+        for module in modules
+        for name, thing in vars(importlib.import_module(f"mlld_sdk.{module}")).items()
+        if isinstance(thing, type) and issubclass(thing, MlldError | Actor)
+    }
+    named = set(re.findall(r"`([A-Z]\w+)[`(]", (ROOT / "docs" / page).read_text()))
+    assert named & ours <= set(mlld_sdk.__all__)
 
 
 def test_the_api_and_the_examples_are_typed_as_a_user_sees_them() -> None:
