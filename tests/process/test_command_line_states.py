@@ -146,9 +146,15 @@ def test_one_file_runs_twice_under_two_names(say: Any, tmp_path: Path) -> None:
 
 
 def test_events_are_followed_as_they_happen(say: Any) -> None:
-    follower = say.follow()
+    follower, seen = say.follow(), threading.Event()
+
+    def act() -> None:
+        while not seen.is_set():  # what happened before it listened is not told
+            say("pause", "busy", "--reason", "seen live")
+
+    operator = threading.Thread(target=act)
+    operator.start()
     try:
-        say("pause", "busy", "--reason", "seen live")
         for line in follower.stdout:
             event = json.loads(line)
             if event["name"] == "operator.acted":
@@ -157,6 +163,8 @@ def test_events_are_followed_as_they_happen(say: Any) -> None:
         else:
             pytest.fail("the stream ended")
     finally:
+        seen.set()
+        operator.join(30)
         follower.kill()
         follower.wait()
         follower.stdout.close()
