@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, Pool, Runtime, child, one_for_one
+from mlld_sdk import Agent, Pool, Retry, Runtime, child, one_for_one
 from mlld_sdk.cli.main import main
 from mlld_sdk.control import client
 from mlld_sdk.control.protocol import (
@@ -48,6 +48,15 @@ class Reviewer(Agent):
         raise LookupError(f"there is no {payload}")
 
 
+class Patient(Agent):
+    """Tries again what fails, in a minute."""
+
+    engine = "embedded"
+
+    def run(self, job: Any, payload: Any) -> Any:
+        return job.step("flaky", int, payload, retry=Retry(delay=60))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
@@ -56,7 +65,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runtime(folder: Path) -> Iterator[Runtime]:
-    tree = one_for_one(child(Reviewer, name="reviewer"), child(Pool, name="pool", engine="embedded", size=1))
+    tree = one_for_one(
+        child(Reviewer, name="reviewer"), child(Pool, name="pool", engine="embedded", size=1), child(Patient)
+    )
     with Runtime(tree, control=True) as runtime:
         yield runtime
 
@@ -170,6 +181,14 @@ def test_a_failed_run_shows_its_exception_and_where_it_was_raised(runtime: Runti
     assert 'raise LookupError(f"there is no {payload}")' in said
     assert "no step was begun" in said
     assert "of a run tells `runs show`" in say("why", run.id, status=1)
+
+
+def test_a_step_that_waits_for_its_next_attempt_is_shown_as_such(runtime: Runtime, say: Say) -> None:
+    run = runtime.agent("patient").run("no number")
+    eventually(lambda: "to be retried" in say("runs", "show", run.id))
+    assert "invalid literal" in say("runs", "show", run.id)
+    say("runs", "cancel", run.id)
+    eventually(lambda: runtime.agent("patient").status().state == "idle")
 
 
 def test_a_list_that_may_be_longer_says_so(runtime: Runtime, say: Say) -> None:
