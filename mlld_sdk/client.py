@@ -344,7 +344,7 @@ class Client:
         return seconds(options["timeout"]) if "timeout" in options else self.timeout
 
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
-        timeout = self._patience(options)
+        timeout = self._patience(options) if options else self.timeout
         log = RunLog(self._max_events)
         if self._sink is discard:
             sent_as, params = self._on_the_wire(method, params, events="all")

@@ -110,7 +110,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             InfrastructureError: What runs scripts failed: `CallTimeout`, `EngineDied`, `EngineClosed`, ...
             TruncatedResult: In strict mode, the engine cut something out of the result.
         """
-        return self._made_of(self._call.result(seconds(timeout)))
+        return self._made_of(self._call.result(None if timeout is None else seconds(timeout)))
 
     def wait(self, timeout: float | timedelta | None = None) -> R:
         """Do what `result` does, under upstream's other name."""

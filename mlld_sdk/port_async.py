@@ -13,13 +13,14 @@ from mlld_sdk.answers import end_span
 from mlld_sdk.bay import BayClosed, EngineBay
 from mlld_sdk.engine_budget import Patience
 from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
+from mlld_sdk.events import is_listened
 from mlld_sdk.handles import Handle
 from mlld_sdk.port import Held, Lender, Port
 from mlld_sdk.queued import Placed, QueuedCall, StillWaiting
 from mlld_sdk.requests import CHECKPOINT_OPTIONS, RunOptions, execute_params, seconds
 from mlld_sdk.run_log import RunLog
 from mlld_sdk.sharing import Moored, Sharing
-from mlld_sdk.telemetry.spans import Span
+from mlld_sdk.telemetry.spans import failed_request
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed, EngineDied, ForkedProcess
@@ -37,37 +38,49 @@ ALL_EVENTS: Final = "all"
 """What engines of the 2.1 line are asked for, which send no more than they are asked for."""
 
 
-class _Watch:
-    """What is done while a request is under way, and at its end. One object, since there may be thousands at once."""
+class _RequestLog(RunLog):
+    """The events of a request, and what is done at its end. One object, since there may be thousands at once."""
 
-    __slots__ = ("_port", "_span", "_then", "log")
-
-    def __init__(self, port: Port, span: Span, then: OnEnd | None) -> None:
+    def __init__(self, port: "AsyncPort", method: str, params: dict[str, Any], then: OnEnd | None) -> None:
+        super().__init__()
         self._port = port
-        self._span = span
+        self._asked = params
         self._then = then
-        self.log = RunLog()
+        self._span = port._span(method, params) if is_listened(port._sink) else None
+        self._began = port._env.now()
+        self._method = method
 
-    def take(self, events: Sequence[EngineEvent]) -> None:
-        self.log.push(events)
+    def push(self, events: Sequence[EngineEvent]) -> None:
+        """Put events away, and tell of those that are about the cache."""
+        super().push(events)
         self._port._tell_checkpoints(events)
 
-    def follow(self, call: Call | QueuedCall) -> None:
-        at_the_end = call.when_failed if self._then is None and not self._span.is_told else call.when_over
+    def watch(self, call: Call | QueuedCall) -> None:
+        """See to the end of a call, which these are the events of."""
+        at_the_end = call.when_failed if self._then is None and self._span is None else call.when_over
         at_the_end(self._over)
+        self._call = call
 
     def failed(self, error: BaseException) -> None:
-        self._span.fail(error)
+        """Tell that the request failed."""
+        port = self._port
+        span = self._span or failed_request(port._sink, port._env, self._method, self._asked, port._who, self._began)
+        span.fail(error)
         if self._then is not None:
             self._then(error)
 
-    def _over(self, call: Call) -> None:
+    def _over(self, call: Call | QueuedCall) -> None:
         error = call.exception()
+        if error is not None:
+            self._port._request_failed(call, error)
+            self.failed(error)
+            return
         try:
-            end_span(self._span, call, error)
+            if self._span is not None:
+                end_span(self._span, call, None)
         finally:
             if self._then is not None:
-                self._then(error)
+                self._then(None)
 
 
 class OpenLender(Lender, Protocol):
@@ -116,17 +129,19 @@ class AsyncPort(Port):
     def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions, then: OnEnd | None) -> H:
         self._refuse_if_stopped()
         timeout = seconds(options["timeout"]) if "timeout" in options else self.timeout
-        watch = _Watch(self, self._span(method, params), then)
+        log = _RequestLog(self, method, params, then)
         try:
             sent_as, params = checkpointing.for_engine(self.kind, method, params, self._working_dir)
             params["eventMode"] = ALL_EVENTS
-            call = self._submit(sent_as, params, timeout, watch.take)
+            call = self._submit(sent_as, params, timeout, log.push)
         except BaseException as error:
-            watch.failed(error)
+            log.failed(error)
             raise
-        watch.follow(call)
-        watch.log.follow(call, method)
-        return kind(call, watch.log, patience=timeout, cuts=self.kind == "live", strict=options.get("strict", False))
+        log.watch(call)
+        return kind(call, log, patience=timeout, cuts=self.kind == "live", strict=options.get("strict", False))
+
+    def _request_failed(self, call: Call | QueuedCall, error: BaseException) -> None:
+        """Draw consequences, unless giving back the engine does."""
 
     def _submit(
         self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
@@ -212,7 +227,8 @@ class SharedPort(AsyncPort):
         call = self._submit(method, params, timeout, on_events)
         try:
             return call.result()
-        except Exception:
+        except Exception as error:
+            self._request_failed(call, error)
             raise
         except BaseException:  # nobody waits for it any more
             call.cancel()
@@ -227,7 +243,6 @@ class SharedPort(AsyncPort):
             return self._queue(
                 self._sharing.order, lambda at, left: self._send_to(at, method, said, left, on_events), timeout
             )
-        call.when_failed(self._failed)
         return call
 
     def _send_to(
@@ -242,13 +257,14 @@ class SharedPort(AsyncPort):
         except EngineDied as error:
             self._blame(engine, error)
             raise
-        call.when_failed(self._failed)
+        call.when_failed(lambda call: self._blame(call.engine, call.exception()))
         if self._patience.over is not None:  # stopped in this moment, perhaps before the engine was known
             engine.kill(partial(copy.copy, self._patience.over))
         return call
 
-    def _failed(self, call: Call) -> None:
-        self._blame(call.engine, call.exception())
+    def _request_failed(self, call: Call | QueuedCall, error: BaseException) -> None:
+        if not isinstance(call, QueuedCall):  # what waited in the queue has said so when it was sent
+            self._blame(call.engine, error)
 
     def _blame(self, engine: Engine, error: BaseException | None) -> None:
         if isinstance(error, InfrastructureError) and self._patience.over is None:

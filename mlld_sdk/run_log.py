@@ -53,20 +53,23 @@ class History:
 
     dropped = 0
     _kept_bytes = 0
+    _kept: list[EngineEvent] | None = None  # most runs have none
 
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         self._limit = max_events
         self._limit_bytes = max_bytes
-        self._kept: list[EngineEvent] = []
 
     def push(self, events: Sequence[EngineEvent]) -> None:
         """Put events away. Never blocks."""
         for event in events:
             if event.type in PART_OF_RESULT:
+                kept = self._kept
+                if kept is None:
+                    kept = self._kept = []
                 size = self._kept_bytes + len(event.line)
-                if len(self._kept) < self._limit and size <= self._limit_bytes:
+                if len(kept) < self._limit and size <= self._limit_bytes:
                     self._kept_bytes = size
-                    self._kept.append(event)
+                    kept.append(event)
                 else:
                     self.dropped += 1
 
@@ -84,7 +87,7 @@ class History:
         return [effect for body in self._bodies("effect") if (effect := results.effect(body.get("effect")))]
 
     def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        return (body for event in list(self._kept) if event.type == kind and (body := _body(event)) is not None)
+        return (body for event in list(self._kept or ()) if event.type == kind and (body := _body(event)) is not None)
 
 
 class RunLog(History):
@@ -113,7 +116,6 @@ class RunLog(History):
     def __init__(self, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
         self._limit = max_events
         self._limit_bytes = max_bytes
-        self._kept = []
         self._lock = threading.Lock()
 
     def follow(self, call: concurrent.futures.Future[Any], method: str) -> None:

@@ -187,14 +187,16 @@ class _Failing(Span):
 
     is_told = False
 
-    def __init__(self, sink: Sink, env: Env, name: str, params: dict[str, Any], who: dict[str, Any]) -> None:
+    def __init__(
+        self, sink: Sink, env: Env, name: str, params: dict[str, Any], who: dict[str, Any], began: float
+    ) -> None:
         self.name = name
         self._sink = sink
         self._env = env
         self._params = params
         self._who = who
         self._open = True
-        self._began = env.now()
+        self._began = began
 
     def note(self, **results: Any) -> None:
         pass
@@ -227,8 +229,15 @@ def begin_request(sink: Sink, env: Env, method: str, params: dict[str, Any], who
     if sink is discard:
         return SILENT
     if not is_listened(sink):
-        return _Failing(sink, env, method, params, who)
+        return _Failing(sink, env, method, params, who, env.now())
     return Span(sink, env, method, _request_fields(params, who))
+
+
+def failed_request(
+    sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any], began: float
+) -> Span:
+    """Make the span of a request that nobody listened to and that has failed, to be told now."""
+    return SILENT if sink is discard else _Failing(sink, env, method, params, who, began)
 
 
 def _request_fields(params: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
