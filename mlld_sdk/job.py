@@ -37,6 +37,9 @@ from mlld_sdk.types import ExecuteResult
 T = TypeVar("T")
 S = TypeVar("S")
 
+WORTH_NOTING: Final = 1.0
+"""Seconds of waiting from which on it is written down that the run waits."""
+
 ONCE: Final = StepPolicy(on_interrupt="fail")
 """A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
 
@@ -296,13 +299,13 @@ class Job:
             raise ConfigurationError(f"seconds must be a number of 0 or more, got {seconds!r}")
         wall = self._services.env.wall
         asked = self._fingerprint("sleep", "sleep", [length])
-        return float(self._step("sleep", asked, True, lambda: wall() + length)), length
+        return self._noted(float(self._step("sleep", asked, True, lambda: wall() + length))), length
 
     def asleep_until(self, moment: float | datetime) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
         until = moment.timestamp() if isinstance(moment, datetime) else float(moment)
         asked = self._fingerprint("sleep", "sleep_until", [])
-        return float(self._step("sleep_until", asked, True, lambda: until)), math.inf
+        return self._noted(float(self._step("sleep_until", asked, True, lambda: until))), math.inf
 
     @property
     def rest(self) -> Rest:
@@ -310,6 +313,12 @@ class Job:
         return self._fate.rest
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _noted(self, until: float) -> float:
+        """Write down that the run waits until a moment, if that is far enough for its owner to die before."""
+        if until > self._services.env.wall() + WORTH_NOTING:
+            self._sealing(lambda: self._lease.rest(until))
+        return until
 
     def _sleep(self, until: float, most: float) -> None:
         with self._alone("sleep"):
@@ -383,7 +392,7 @@ class Job:
         failed = self._sealing(lambda: self._lease.to_retry(position))
         if failed is not None and failed.attempts and failed.ended is not None:
             pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
-            self._rest(failed.ended + pause, pause)
+            self._rest(self._noted(failed.ended + pause), pause)
 
     def _step_once(self, step: "_Step", asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
         decision = self._sealing(lambda: self._lease.begin_step(step.position, step.name, asked, policy))

@@ -248,6 +248,10 @@ class Lease:
         self._write("renew", lambda tx: writes.renew(tx, self.holder, until, ttl))
         self.ttl, self.until = ttl, until
 
+    def rest(self, until: float) -> None:
+        """Write down that the run waits on purpose until a moment: who dies meanwhile did not die of it."""
+        self._write("rest", lambda tx: writes.rest(tx, self.holder, until))
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def lose(self, error: LeaseLost) -> None:

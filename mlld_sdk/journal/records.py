@@ -108,6 +108,7 @@ class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
         deaths: Owners that died on it since it last made progress.
         progress: Finished steps when the last of them died.
         parked: Why it is parked.
+        resting: Wall-clock seconds until when it waits on purpose.
     """
 
     id: str
@@ -126,6 +127,7 @@ class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     deaths: tuple[Death, ...] = ()
     progress: int = 0
     parked: ErrorRecord | None = None
+    resting: float | None = None
 
 
 class StepRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):

@@ -16,6 +16,9 @@ from mlld_sdk.journal.errors import (
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.records import ENDED, Death, ErrorRecord, OwnerRecord, RunRecord, StepRecord
 
+NAMED = 100
+"""Steps in flight that are named with a death."""
+
 POISONED = "RUN_POISONED"
 DEADLINE = "RUN_DEADLINE_EXCEEDED"
 
@@ -90,13 +93,14 @@ def after_death(
     """Count the death of a run's owner: interrupt its steps in flight; park the run if it is poison (J-40).
 
     A run is poison when `max_deaths` owners in a row died on it without finishing a step, or when one step was in
-    flight at `max_deaths` deaths.
+    flight at `max_deaths` deaths. What kills an owner while the run only waits is not the run, so that does not count.
     """
     assert run.owner is not None
     positions = tuple(step.position for step in in_flight)
-    death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=positions[:100])
+    death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=positions[:NAMED])
     before = run.deaths if progress <= run.progress else ()
-    deaths = (*before, death)
+    only_waits = not in_flight and run.resting is not None and wall < run.resting
+    deaths = before if only_waits else (*before, death)
     steps = [
         msgspec.structs.replace(
             step,

@@ -142,10 +142,11 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> Ru
     for step in steps:
         tx.put_step(step)
     tx.put_run(changed)
-    death = changed.deaths[-1]
+    assert run.owner is not None
+    under_way = tuple(step.position for step in in_flight[: rules.NAMED])
     tx.notes.events.append(
         events.OwnerDied(
-            at=wall, run_id=run.id, kind=run.kind, owner=death.owner, reason=reason, in_flight=death.in_flight
+            at=wall, run_id=run.id, kind=run.kind, owner=run.owner.name, reason=reason, in_flight=under_way
         )
     )
     if changed.parked is not None:
@@ -236,6 +237,13 @@ def renew(tx: Tx, holder: Holder, until: float, ttl: float) -> None:
     run = found(tx, holder.run_id)
     assert run.owner is not None
     tx.put_run(msgspec.structs.replace(run, owner=msgspec.structs.replace(run.owner, until=until, ttl=ttl)))
+
+
+def rest(tx: Tx, holder: Holder, until: float) -> None:
+    """Write down that a run waits on purpose."""
+    fenced(tx, holder)
+    run = found(tx, holder.run_id)
+    tx.put_run(msgspec.structs.replace(run, resting=max(until, run.resting or 0.0)))  # branches wait side by side
 
 
 def cancel(tx: Tx, run_id: str, reason: str, wall: float) -> RunRecord:

@@ -37,9 +37,9 @@ with Runtime(one_for_one(child(Worker, name="worker")), store="state.db") as run
 """
 
 
-def start(directory: Path) -> subprocess.Popen[str]:
+def start(directory: Path, service: str = SERVICE) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SERVICE],
+        [sys.executable, "-c", service],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -78,3 +78,41 @@ def test_a_wait_survives_sigkill(tmp_path: Path) -> None:  # A-28, A-29
     assert first >= began + 2.0
     assert second >= first + 2.0
     assert third >= second + 2.0
+
+
+SLEEPER = """
+from mlld_sdk import Agent, Runtime, child, one_for_one
+
+class Sleeper(Agent):
+    engine = "embedded"
+    def run(self, job, payload):
+        print("working", flush=True)
+        job.sleep(3600)
+
+with Runtime(one_for_one(child(Sleeper, name="sleeper")), store="state.db") as runtime:
+    runtime["sleeper"].run(key="once", run_id="long").result(600)
+"""
+
+
+def test_a_service_that_is_killed_again_and_again_while_a_run_sleeps_does_not_have_it_parked(
+    tmp_path: Path,
+) -> None:  # A-12, J-40
+    for _ in range(7):
+        process = start(tmp_path, SLEEPER)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "working\n"
+            eventually(lambda: resting(tmp_path), within=20)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    with Journal.open(tmp_path / "state.db") as journal:
+        (lease,) = journal.claim_unfinished("root/sleeper", "me", limit=1)
+        assert (lease.run.state, lease.run.attempt, lease.run.deaths) == ("running", 8, ())
+        lease.release()
+
+
+def resting(directory: Path) -> bool:
+    with Journal.open(directory / "state.db") as journal:
+        until = journal.run("long").resting
+        return until is not None and until > journal.env.wall()
