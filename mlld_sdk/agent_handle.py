@@ -1,16 +1,14 @@
 """Talking to an agent by its name: the handle outlives every incarnation of what it names."""
 
 import asyncio
-import contextvars
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final, TypeVar, Unpack
 
 from mlld_sdk.actors.errors import ActorDead
 from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.aio import AsyncExecuteHandle, AsyncProcessHandle
+from mlld_sdk.aio import AsyncRequests
 from mlld_sdk.engine_owner import AskStatus, Configure, Drain, OwnerGone, OwnerStatus, TakeWork
 from mlld_sdk.errors import InfrastructureError, MlldError
 from mlld_sdk.handles import ExecuteHandle, Handle, ProcessHandle
@@ -22,6 +20,7 @@ from mlld_sdk.services import Services
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.transport.errors import CallCancelled, UnserialisableParams
+from mlld_sdk.transport.future import seconds
 from mlld_sdk.types import AnalyzeResult, ExecuteResult
 
 T = TypeVar("T")
@@ -125,9 +124,9 @@ class Named:
         return self._use(lambda port: port.analyze(filepath, timeout))
 
     @property
-    def aio(self) -> "AsyncRequests":
+    def aio(self) -> "AsyncNamed":
         """The same for asyncio: nothing blocks the loop, and no thread waits."""
-        return AsyncRequests(self)
+        return AsyncNamed(self)
 
     def status(self) -> OwnerStatus:
         """Say what it is doing; answers while scripts run."""
@@ -141,8 +140,7 @@ class Named:
         about to end. It is woken by the supervisor; nothing is polled.
         """
         tree = self._services.tree
-        limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        return tree is not None and tree.grove.wait_for(self._is_up, limit)
+        return tree is not None and tree.grove.wait_for(self._is_up, seconds(timeout))
 
     def _is_up(self) -> bool:
         port = self._services.ports.get(self.name)
@@ -164,8 +162,7 @@ class Named:
         Raises:
             CallTimeout: They have not, in that time; it goes on draining.
         """
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self._ask(Drain(), seconds)
+        self._ask(Drain(), seconds(timeout))
 
     def looks_at_files(self, options: RunOptions) -> bool:
         """Whether beginning a request with these options may wait for the disk."""
@@ -271,47 +268,14 @@ class AgentHandle(Named):
         return AsyncAgentHandle(self)
 
 
-class AsyncRequests:
-    """An agent or a pool by its name, for asyncio. A task that is cancelled cancels its request."""
+class AsyncNamed(AsyncRequests):
+    """An agent or a pool by its name, for asyncio."""
 
     def __init__(self, handle: Named) -> None:
-        self._handle = handle
+        self._handle = self._begins = handle
 
-    async def execute(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> ExecuteResult:
-        """Run a script file once; see `AgentHandle.execute`."""
-        return await (await self.execute_async(filepath, payload, **options))
-
-    async def process(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> str:
-        """Run script text once; see `AgentHandle.process`."""
-        return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
-
-    async def execute_async(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> AsyncExecuteHandle:
-        """Begin to run a script file and return its handle."""
-        begin = partial(self._handle.execute_async, filepath, payload, **options)
-        return AsyncExecuteHandle(await self._begun(begin, options))
-
-    async def process_async(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> AsyncProcessHandle:
-        """Begin to run script text and return its handle."""
-        begin = partial(self._handle.process_async, script, file_path=file_path, payload=payload, **options)
-        return AsyncProcessHandle(await self._begun(begin, options))
+    def _at_once(self, options: RunOptions) -> bool:
+        return not self._handle.looks_at_files(options)
 
     async def analyze(self, filepath: str | os.PathLike[str], *, timeout: float | None = 30.0) -> AnalyzeResult:
         """Look at a script without running it."""
@@ -321,25 +285,8 @@ class AsyncRequests:
         """Say what it is doing."""
         return await asyncio.to_thread(self._handle.status)
 
-    async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
-        """Begin here, unless files are looked at first."""
-        if not self._handle.looks_at_files(options):
-            return begin()
-        loop = asyncio.get_running_loop()
-        beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))
-        try:
-            return await asyncio.shield(beginning)
-        except asyncio.CancelledError:
-            beginning.add_done_callback(_cancel_begun)  # it is begun by now, or will be
-            raise
 
-
-def _cancel_begun(beginning: asyncio.Future[Any]) -> None:
-    if not beginning.cancelled() and beginning.exception() is None:
-        beginning.result().cancel()
-
-
-class AsyncAgentHandle(AsyncRequests):
+class AsyncAgentHandle(AsyncNamed):
     """An agent by its name, for asyncio."""
 
     _handle: AgentHandle

@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
@@ -30,6 +32,7 @@ from mlld_sdk.types import (
 )
 
 R = TypeVar("R")
+H = TypeVar("H", bound=Handle[Any])
 
 
 class AsyncHandle(Generic[R]):
@@ -97,20 +100,11 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
         return await asyncio.to_thread(self.sync.write_file, path, content, timeout=timeout)
 
 
-class AsyncClient:
-    """A `Client` for coroutines. Takes the same options, or a client to share.
+class AsyncRequests:
+    """Scripts run as coroutines. A task that is cancelled cancels its run, also while that is being begun."""
 
-    Calls that only write to an engine that is up are made at once; whatever may start a process is left to a thread.
-    A cancelled task cancels its run.
-
-    Attributes:
-        sync: The client it uses.
-    """
-
-    def __init__(self, *args: Any, client: Client | None = None, **options: Any) -> None:
-        if client is not None and (args or options):
-            raise TypeError("give either a client or the options for a new one")
-        self.sync = client or Client(*args, **options)
+    _begins: Any
+    """Who begins runs: it has `process_async` and `execute_async` for threads."""
 
     async def process(
         self,
@@ -123,18 +117,6 @@ class AsyncClient:
         """Run script text and return its output."""
         return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
 
-    async def process_result(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> ExecuteResult:
-        """Run script text and return everything it produced."""
-        handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
-        return await handle.full_result()
-
     async def process_async(
         self,
         script: str,
@@ -144,12 +126,8 @@ class AsyncClient:
         **options: Unpack[RunOptions],
     ) -> AsyncProcessHandle:
         """Start a run of script text and return its handle."""
-        start = self.sync.process_async
-        if self._at_once(options):
-            return AsyncProcessHandle(start(script, file_path=file_path, payload=payload, **options))
-        return AsyncProcessHandle(
-            await asyncio.to_thread(start, script, file_path=file_path, payload=payload, **options)
-        )
+        begin = partial(self._begins.process_async, script, file_path=file_path, payload=payload, **options)
+        return AsyncProcessHandle(await self._begun(begin, options))
 
     async def execute(
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
@@ -161,9 +139,56 @@ class AsyncClient:
         self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
     ) -> AsyncExecuteHandle:
         """Start a run of a script file and return its handle."""
+        begin = partial(self._begins.execute_async, filepath, payload, **options)
+        return AsyncExecuteHandle(await self._begun(begin, options))
+
+    def _at_once(self, options: RunOptions) -> bool:
+        """Whether beginning a run with these options waits for nothing, neither a process nor a file."""
+        raise NotImplementedError
+
+    async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
         if self._at_once(options):
-            return AsyncExecuteHandle(self.sync.execute_async(filepath, payload, **options))
-        return AsyncExecuteHandle(await asyncio.to_thread(self.sync.execute_async, filepath, payload, **options))
+            return begin()
+        loop = asyncio.get_running_loop()
+        beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_cancel_begun)  # it is begun by now, or will be
+            raise
+
+
+def _cancel_begun(beginning: asyncio.Future[Any]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().cancel()
+
+
+class AsyncClient(AsyncRequests):
+    """A `Client` for coroutines. Takes the same options, or a client to share.
+
+    Calls that only write to an engine that is up are made at once; whatever may start a process is left to a thread.
+    A cancelled task cancels its run.
+
+    Attributes:
+        sync: The client it uses.
+    """
+
+    def __init__(self, *args: Any, client: Client | None = None, **options: Any) -> None:
+        if client is not None and (args or options):
+            raise TypeError("give either a client or the options for a new one")
+        self.sync = self._begins = client or Client(*args, **options)
+
+    async def process_result(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Run script text and return everything it produced."""
+        handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
+        return await handle.full_result()
 
     def _at_once(self, options: RunOptions) -> bool:
         """Whether submitting a run only writes to a pipe: no process is started, and no file looked at."""

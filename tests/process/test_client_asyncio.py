@@ -12,9 +12,10 @@ import pytest
 from mlld_sdk import functions
 from mlld_sdk.aio import AsyncClient
 from mlld_sdk.client import Client
-from mlld_sdk.handles import RunEnded
+from mlld_sdk.handles import ProcessHandle, RunEnded
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, ScriptError
 from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
+from tests.support.eventually import eventually
 
 __all__ = ["client", "engine", "make_client"]
 
@@ -95,6 +96,31 @@ def test_cancelling_the_task_cancels_the_run(make_client: Make) -> None:  # C-72
             await handle
 
     asyncio.run(main())
+
+
+def test_cancelling_the_task_cancels_a_run_that_is_only_being_begun(monkeypatch: pytest.MonkeyPatch) -> None:  # C-72
+    may_begin, begun = threading.Event(), []
+
+    async def ask() -> None:
+        async with AsyncClient(engine="embedded") as client:
+            begin = client.sync.process_async
+
+            def slowly(*args: Any, **options: Any) -> ProcessHandle:
+                assert may_begin.wait(20)
+                begun.append(begin(*args, **options))
+                return begun[0]
+
+            monkeypatch.setattr(client.sync, "process_async", slowly)
+            waiting = asyncio.create_task(client.process("run sh { sleep 60 }"))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            may_begin.set()
+            await asyncio.to_thread(eventually, lambda: begun and begun[0].done())
+
+    asyncio.run(ask())
+    assert begun[0].cancelled()
 
 
 def test_handles_of_the_synchronous_client_can_be_awaited(client: Client) -> None:  # C-44
