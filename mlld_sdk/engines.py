@@ -17,7 +17,7 @@ from mlld_sdk.bay import EngineBay, Lease, NoEngineFree
 from mlld_sdk.engine_budget import Patience
 from mlld_sdk.env import Env
 from mlld_sdk.errors import InfrastructureError
-from mlld_sdk.queued import QueuedCall
+from mlld_sdk.queued import QueuedCall, queue
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
@@ -240,11 +240,6 @@ class ExclusiveEngines:
 
     def _enqueue(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> QueuedCall:
         bay, patience, queued, said = self._bay, self._patience, self._queued, said_now(params)
-        deadline = None if timeout is None else self._env.now() + timeout
-
-        def send(lease: Lease[Engine]) -> Call:
-            left = None if deadline is None else max(0.0, deadline - self._env.now())
-            return self._send(lease, method, said, left, on_events)
 
         def refused(error: BaseException) -> BaseException:
             if patience.over is not None:
@@ -253,9 +248,13 @@ class ExclusiveEngines:
                 return CallTimeout(f"request timeout after {timeout:g}s, while it waited for an engine")
             return error
 
-        call = QueuedCall(send, refused)
+        call = queue(
+            lambda then, limit: bay.order(then, limit, patience),
+            lambda lease, left: self._send(lease, method, said, left, on_events),
+            refused,
+            timeout=timeout,
+            now=self._env.now,
+        )
         queued.add(call)
         call.add_done_callback(queued.discard)
-        limit = threading.TIMEOUT_MAX if timeout is None else timeout
-        call.wait_for(lambda then: bay.order(then, limit, patience))
         return call

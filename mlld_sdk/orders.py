@@ -24,6 +24,9 @@ Stage = Literal["new", "queued", "served", "over"]
 
 NEVER: Final = float("inf")
 
+A_YEAR: Final = 3e7
+"""Seconds that are as good as for ever, and a number the system takes."""
+
 _here = threading.local()
 """Whether this thread takes a step for an errand already."""
 
@@ -253,5 +256,4 @@ class Errand(Generic[E]):
     def _look_again(self, delay: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # A year is as good as never, and a number the system takes.
-        self._timer = None if delay is None else shared_reactor().call_at(self._now() + min(delay, 3e7), self.set)
+        self._timer = None if delay is None else shared_reactor().call_at(self._now() + min(delay, A_YEAR), self.set)

@@ -1,7 +1,6 @@
 """Requests that nobody waits for on a thread: their handles are futures, in the queue and on the engine."""
 
 import copy
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -16,7 +15,7 @@ from mlld_sdk.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.events import is_listened
 from mlld_sdk.handles import Handle
 from mlld_sdk.port import Held, Lender, Port
-from mlld_sdk.queued import Placed, QueuedCall, StillWaiting
+from mlld_sdk.queued import Placed, QueuedCall, StillWaiting, queue
 from mlld_sdk.requests import CHECKPOINT_OPTIONS, RunOptions, execute_params, seconds
 from mlld_sdk.run_log import RunLog
 from mlld_sdk.sharing import Moored, Sharing
@@ -159,19 +158,17 @@ class AsyncPort(Port):
         timeout: float | None,
     ) -> QueuedCall:
         """Order an engine, and send when it is there with what time is left."""
-        deadline = None if timeout is None else self._env.now() + timeout
-
-        def arrived(outcome: Any) -> Call:
-            return send(outcome, None if deadline is None else max(0.0, deadline - self._env.now()))
-
-        call = QueuedCall(arrived, self._refused)
-        limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         try:
-            call.wait_for(lambda then: order(then, limit, self._patience))
+            return queue(
+                lambda then, limit: order(then, limit, self._patience),
+                send,
+                self._refused,
+                timeout=timeout,
+                now=self._env.now,
+            )
         except BayClosed:
             self._refuse_if_stopped()
             raise
-        return call
 
     def _send(self, held: Held, method: str, params: Params, timeout: float | None, on_events: OnEvents | None) -> Call:
         with self._lock:

@@ -121,6 +121,34 @@ class QueuedCall(concurrent.futures.Future[Reply]):
             self.set_exception(error)
 
 
+def queue(
+    place: Callable[[Callable[[Any], bool], float], Placed],
+    send: Callable[[Any, float | None], Call],
+    refused: Callable[[BaseException], BaseException],
+    *,
+    timeout: float | None,
+    now: Callable[[], float],
+) -> QueuedCall:
+    """Place an order for an engine, and send when it is there with what is left of the time.
+
+    Args:
+        place: Is given what is to be called with the outcome, and the seconds it may take.
+        send: Is given what was leased, and the seconds that are left.
+        refused: See `QueuedCall`.
+        timeout: Seconds for waiting and running together.
+        now: The clock.
+    """
+    deadline = None if timeout is None else now() + timeout
+
+    def arrived(outcome: Any) -> Call:
+        return send(outcome, None if deadline is None else max(0.0, deadline - now()))
+
+    call = QueuedCall(arrived, refused)
+    limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+    call.wait_for(lambda then: place(then, limit))
+    return call
+
+
 def _after_fork() -> None:
     """End in a forked child what waits in the parent, which alone will be served."""
     for call in list(_waiting):

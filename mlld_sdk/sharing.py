@@ -15,7 +15,7 @@ from mlld_sdk import errands
 from mlld_sdk.bay import EngineBay, Lease
 from mlld_sdk.engine_budget import Patience
 from mlld_sdk.errors import MlldError
-from mlld_sdk.orders import Errand
+from mlld_sdk.orders import A_YEAR, Errand
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied
@@ -23,9 +23,6 @@ from mlld_sdk.transport.reactor import Timer, shared_reactor
 
 LINGER: Final = 0.1
 """Seconds between two looks whether the engine is still used; taking and giving back costs more than a request."""
-
-A_YEAR: Final = 3e7
-"""Seconds that are as good as for ever, and a number the system takes."""
 
 
 class Moored:

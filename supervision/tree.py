@@ -242,8 +242,6 @@ class Tree:
     def guarded(self, path: str) -> tuple[Ref, Breaker | None]:
         """Find both at once. Raises as `ref` does."""
         slot = self._slot(path)
-        if slot is not None and slot.status == "running" and slot.child is not None and slot.spec.breaker is None:
-            return slot.child, None
         return self._who(slot, path), self._breaker(slot, path)
 
     def _who(self, slot: Slot | None, path: str) -> Ref:

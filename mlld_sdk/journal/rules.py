@@ -87,6 +87,11 @@ def claimed(run: RunRecord, owner: OwnerRecord, wall: float) -> RunRecord:
     )
 
 
+def named(in_flight: Sequence[StepRecord]) -> tuple[str, ...]:
+    """Say which steps were in flight at a death, as far as that is kept."""
+    return tuple(step.position for step in in_flight[:NAMED])
+
+
 def after_death(
     run: RunRecord, in_flight: Sequence[StepRecord], progress: int, reason: str, wall: float, max_deaths: int
 ) -> tuple[RunRecord, list[StepRecord]]:
@@ -96,8 +101,7 @@ def after_death(
     flight at `max_deaths` deaths. What kills an owner while the run only waits is not the run, so that does not count.
     """
     assert run.owner is not None
-    positions = tuple(step.position for step in in_flight)
-    death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=positions[:NAMED])
+    death = Death(at=wall, owner=run.owner.name, reason=reason, in_flight=named(in_flight))
     before = run.deaths if progress <= run.progress else ()
     only_waits = not in_flight and run.resting is not None and wall < run.resting
     deaths = before if only_waits else (*before, death)

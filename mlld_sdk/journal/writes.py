@@ -143,10 +143,9 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> Ru
         tx.put_step(step)
     tx.put_run(changed)
     assert run.owner is not None
-    under_way = tuple(step.position for step in in_flight[: rules.NAMED])
     tx.notes.events.append(
         events.OwnerDied(
-            at=wall, run_id=run.id, kind=run.kind, owner=run.owner.name, reason=reason, in_flight=under_way
+            at=wall, run_id=run.id, kind=run.kind, owner=run.owner.name, reason=reason, in_flight=rules.named(in_flight)
         )
     )
     if changed.parked is not None:

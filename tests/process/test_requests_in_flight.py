@@ -144,15 +144,22 @@ def test_a_thousand_requests_that_wait_cost_no_thread(tmp_path: Path) -> None:  
         assert it.status().engines.started == 1
 
 
-@pytest.mark.parametrize("isolation", ["exclusive", "shared"])
-def test_an_event_loop_goes_on_while_an_engine_takes_long_to_start(
-    isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # A-21
+def starting_slowly() -> tuple[threading.Event, Any]:
+    """Make a twin of `Engine.start` that waits for leave; gives the leave and the twin."""
     may_start, start = threading.Event(), Engine.start
 
     def slowly(*args: Any, **options: Any) -> Engine:
         assert may_start.wait(20)
         return start(*args, **options)
+
+    return may_start, slowly
+
+
+@pytest.mark.parametrize("isolation", ["exclusive", "shared"])
+def test_an_event_loop_goes_on_while_an_engine_takes_long_to_start(
+    isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # A-21
+    may_start, slowly = starting_slowly()
 
     async def ask() -> list[str]:
         tasks = [asyncio.create_task(it.aio.process(f'show "{n}"')) for n in range(5)]
@@ -298,11 +305,7 @@ def test_a_task_that_is_cancelled_cancels_its_request(caches: bool, tmp_path: Pa
 def test_a_request_asks_what_was_given_when_it_was_begun(
     isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # A-21
-    may_start, start = threading.Event(), Engine.start
-
-    def slowly(*args: Any, **options: Any) -> Engine:
-        assert may_start.wait(20)
-        return start(*args, **options)
+    may_start, slowly = starting_slowly()
 
     payload = {"n": 0, "text": "\ud800 and null", "nothing": None}
     with running(Agent, tmp_path, isolation=isolation) as (_, it), monkeypatch.context() as patch:
