@@ -1,6 +1,7 @@
 """Saying of an option what is wrong with its value: its name, what is allowed, and what was given."""
 
 import difflib
+import functools
 import types
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,13 +16,16 @@ _LONGEST: Final = 80
 """Characters of a wrong value that are shown."""
 
 
+_hints_of = functools.cache(get_type_hints)  # for every incarnation of every agent, also right after a crash
+
+
 def checked(kind: type[msgspec.Struct], values: Mapping[str, Any]) -> None:
     """Refuse values that options of this kind cannot have.
 
     Raises:
         ConfigurationError: The option does not exist, or its value is of no kind it may have.
     """
-    hints = get_type_hints(kind)
+    hints = _hints_of(kind)
     for name, value in values.items():
         if name not in kind.__struct_fields__:
             near = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
