@@ -23,9 +23,9 @@ from typing import Any
 
 import pykka
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.scheduler import blocking
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.scheduler import blocking
+from mlld_sdk.actors.core.system import ActorSystem
 
 Measure = Callable[[], float]
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import pykka
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.supervision import Breaker, ChildUnavailable, Tree, child, circuit_breaker, dynamic, one_for_one
 
 CRASHES = 50

@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 
 from mlld_sdk import Agent, Runtime, child, one_for_one
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.events import Event, discard
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.events import Event, discard
 from mlld_sdk.supervision.events import ChildStarted
 from mlld_sdk.telemetry import Bus
 from mlld_sdk.telemetry.history import History

@@ -34,11 +34,11 @@ import msgspec
 from _trivial import trivial_engine
 
 from mlld_sdk.transport.command import EngineCommand
-from mlld_sdk.transport.engine import Engine, Limits
+from mlld_sdk.transport.engine import Engine, EngineLimits
 
 PARAMS = {"script": "show @x"}
 EVENTS = 10
-LIMITS = Limits(in_flight=4096)
+LIMITS = EngineLimits(in_flight=4096)
 
 
 class Head(msgspec.Struct):

@@ -23,7 +23,7 @@ GROUPS = {
         "wedge", "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec", "DynamicSpec", "Supervisor",
     ],
     "Actors": ["Actor", "ActorSystem", "StopAgent", "EscalateFailure"],
-    "The journal and the checkpoints": ["Journal", "Retention", "Limits", "Values", "Checkpoints"],
+    "The journal and the checkpoints": ["Journal", "Retention", "JournalLimits", "Values", "Checkpoints"],
     "The client": [
         "Client", "AsyncClient", "ProcessHandle", "ExecuteHandle", "AsyncProcessHandle", "AsyncExecuteHandle",
         "labeled", "trusted", "untrusted",
@@ -42,7 +42,7 @@ GROUPS = {
     "Errors": [
         "MlldError", "ConfigurationError", "InfrastructureError", "TaskError",
         "StepFailed", "StepsOverlap", "WaitsForItself", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable",
-        "OwnerGone", "BreakerOpen", "NoEngineFree", "BayClosed",
+        "OwnerGone", "BreakerOpen", "NoEngineFree", "EnginePoolClosed",
         "IdempotencyConflict", "RunNotFound", "RunParked", "ValueNotStorable", "JournalClosed",
         "ScriptError", "InvalidRequest", "NoLiveCheckpoint", "TruncatedResult", "TruncationWarning",
         "CallTimeout", "CallCancelled", "EngineDied", "EngineClosed", "EngineCoolingDown", "EngineOverloaded",

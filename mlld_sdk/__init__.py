@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlld_sdk.actors import Actor, ActorSystem
-    from mlld_sdk.actors.errors import StartFailed
-    from mlld_sdk.agent import Agent
-    from mlld_sdk.agent_handle import AgentHandle, AgentUnavailable
-    from mlld_sdk.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
-    from mlld_sdk.answers import TruncatedResult, TruncationWarning
-    from mlld_sdk.async_job import AsyncJob
-    from mlld_sdk.bay import BayClosed, NoEngineFree, Recycle
-    from mlld_sdk.checkpointing import NoLiveCheckpoint
-    from mlld_sdk.checkpoints import Checkpoints
-    from mlld_sdk.client import Client
-    from mlld_sdk.engine_check import check_engines
-    from mlld_sdk.engine_owner import OwnerGone
-    from mlld_sdk.engines import EngineCoolingDown
-    from mlld_sdk.env import Env
-    from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
-    from mlld_sdk.events import Event
-    from mlld_sdk.functions import (
+    from mlld_sdk.actors.core.errors import StartFailed
+    from mlld_sdk.agents.agent import Agent
+    from mlld_sdk.agents.handles import AgentHandle, AgentUnavailable
+    from mlld_sdk.agents.owner import OwnerGone
+    from mlld_sdk.agents.pool import Checkout, Pool, PoolHandle
+    from mlld_sdk.base.env import Env
+    from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+    from mlld_sdk.base.events import Event
+    from mlld_sdk.client.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
+    from mlld_sdk.client.client import Client
+    from mlld_sdk.client.functions import (
         analyze,
         close,
         default_client,
@@ -40,16 +34,45 @@ if TYPE_CHECKING:
         sign_content,
         verify,
     )
-    from mlld_sdk.handles import ExecuteHandle, ProcessHandle
-    from mlld_sdk.job import Job, JobCancelled, StepFailed, StepsOverlap
-    from mlld_sdk.journal import Journal, Limits, Retention, Values
+    from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
+    from mlld_sdk.engines.check import check_engines
+    from mlld_sdk.engines.checkpoint_params import NoLiveCheckpoint
+    from mlld_sdk.engines.checkpoints import Checkpoints
+    from mlld_sdk.engines.client_engines import EngineCoolingDown
+    from mlld_sdk.engines.pool import EnginePoolClosed, NoEngineFree, Recycle
+    from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
     from mlld_sdk.journal.errors import IdempotencyConflict, JournalClosed, RunNotFound, RunParked, ValueNotStorable
-    from mlld_sdk.labels import labeled, trusted, untrusted
-    from mlld_sdk.pool import Checkout, Pool, PoolHandle
-    from mlld_sdk.requests import InvalidRequest
-    from mlld_sdk.retry import Retry
-    from mlld_sdk.runs import RunCancelled, RunFailed, RunHandle, WaitsForItself
-    from mlld_sdk.runtime import Runtime
+    from mlld_sdk.runs.async_job import AsyncJob
+    from mlld_sdk.runs.handles import RunCancelled, RunFailed, RunHandle, WaitsForItself
+    from mlld_sdk.runs.job import Job, JobCancelled, StepFailed, StepsOverlap
+    from mlld_sdk.runs.retry import Retry
+    from mlld_sdk.runtime.runtime import Runtime
+    from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
+    from mlld_sdk.scripts.labels import labeled, trusted, untrusted
+    from mlld_sdk.scripts.params import InvalidRequest
+    from mlld_sdk.scripts.types import (
+        AnalysisError,
+        AnalyzeResult,
+        ContentSignature,
+        Effect,
+        Executable,
+        ExecuteResult,
+        FilesystemStatus,
+        FileVerifyResult,
+        Guard,
+        GuardDenial,
+        HandleEvent,
+        Import,
+        LabeledValue,
+        Metrics,
+        Needs,
+        SessionFinalState,
+        SessionWrite,
+        StateWrite,
+        Streaming,
+        TraceEvent,
+        Variable,
+    )
     from mlld_sdk.supervision import (
         Backoff,
         BreakerOpen,
@@ -92,29 +115,6 @@ if TYPE_CHECKING:
         UnserialisableParams,
         WorkingDirectoryMissing,
     )
-    from mlld_sdk.types import (
-        AnalysisError,
-        AnalyzeResult,
-        ContentSignature,
-        Effect,
-        Executable,
-        ExecuteResult,
-        FilesystemStatus,
-        FileVerifyResult,
-        Guard,
-        GuardDenial,
-        HandleEvent,
-        Import,
-        LabeledValue,
-        Metrics,
-        Needs,
-        SessionFinalState,
-        SessionWrite,
-        StateWrite,
-        Streaming,
-        TraceEvent,
-        Variable,
-    )
 
 __all__ = [
     "Actor",
@@ -129,7 +129,6 @@ __all__ = [
     "AsyncJob",
     "AsyncProcessHandle",
     "Backoff",
-    "BayClosed",
     "BreakerOpen",
     "CallCancelled",
     "CallTimeout",
@@ -151,6 +150,7 @@ __all__ = [
     "EngineDied",
     "EngineDiedAtStart",
     "EngineOverloaded",
+    "EnginePoolClosed",
     "EngineSilent",
     "Env",
     "EscalateFailure",
@@ -172,8 +172,8 @@ __all__ = [
     "JobCancelled",
     "Journal",
     "JournalClosed",
+    "JournalLimits",
     "LabeledValue",
-    "Limits",
     "Metrics",
     "MlldError",
     "Needs",
@@ -251,42 +251,42 @@ _HOMES = {
         "Actor",
         "ActorSystem",
     ),
-    "actors.errors": ("StartFailed",),
-    "agent": ("Agent",),
-    "agent_handle": (
+    "actors.core.errors": ("StartFailed",),
+    "agents.agent": ("Agent",),
+    "agents.handles": (
         "AgentHandle",
         "AgentUnavailable",
     ),
-    "aio": (
+    "client.aio": (
         "AsyncClient",
         "AsyncExecuteHandle",
         "AsyncProcessHandle",
     ),
-    "answers": (
+    "scripts.answers": (
         "TruncatedResult",
         "TruncationWarning",
     ),
-    "async_job": ("AsyncJob",),
-    "bay": (
-        "BayClosed",
+    "runs.async_job": ("AsyncJob",),
+    "engines.pool": (
+        "EnginePoolClosed",
         "NoEngineFree",
         "Recycle",
     ),
-    "checkpointing": ("NoLiveCheckpoint",),
-    "checkpoints": ("Checkpoints",),
-    "client": ("Client",),
-    "engine_check": ("check_engines",),
-    "engine_owner": ("OwnerGone",),
-    "engines": ("EngineCoolingDown",),
-    "env": ("Env",),
-    "errors": (
+    "engines.checkpoint_params": ("NoLiveCheckpoint",),
+    "engines.checkpoints": ("Checkpoints",),
+    "client.client": ("Client",),
+    "engines.check": ("check_engines",),
+    "agents.owner": ("OwnerGone",),
+    "engines.client_engines": ("EngineCoolingDown",),
+    "base.env": ("Env",),
+    "base.errors": (
         "ConfigurationError",
         "InfrastructureError",
         "MlldError",
         "TaskError",
     ),
-    "events": ("Event",),
-    "functions": (
+    "base.events": ("Event",),
+    "client.functions": (
         "analyze",
         "close",
         "default_client",
@@ -301,11 +301,11 @@ _HOMES = {
         "sign_content",
         "verify",
     ),
-    "handles": (
+    "client.handles": (
         "ExecuteHandle",
         "ProcessHandle",
     ),
-    "job": (
+    "runs.job": (
         "Job",
         "JobCancelled",
         "StepFailed",
@@ -313,7 +313,7 @@ _HOMES = {
     ),
     "journal": (
         "Journal",
-        "Limits",
+        "JournalLimits",
         "Retention",
         "Values",
     ),
@@ -324,25 +324,25 @@ _HOMES = {
         "RunParked",
         "ValueNotStorable",
     ),
-    "labels": (
+    "scripts.labels": (
         "labeled",
         "trusted",
         "untrusted",
     ),
-    "pool": (
+    "agents.pool": (
         "Checkout",
         "Pool",
         "PoolHandle",
     ),
-    "requests": ("InvalidRequest",),
-    "retry": ("Retry",),
-    "runs": (
+    "scripts.params": ("InvalidRequest",),
+    "runs.retry": ("Retry",),
+    "runs.handles": (
         "RunCancelled",
         "RunFailed",
         "RunHandle",
         "WaitsForItself",
     ),
-    "runtime": ("Runtime",),
+    "runtime.runtime": ("Runtime",),
     "supervision": (
         "Backoff",
         "BreakerOpen",
@@ -385,7 +385,7 @@ _HOMES = {
         "UnserialisableParams",
         "WorkingDirectoryMissing",
     ),
-    "types": (
+    "scripts.types": (
         "AnalysisError",
         "AnalyzeResult",
         "ContentSignature",

@@ -2,6 +2,7 @@
 
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, circuit_breaker
+from mlld_sdk.supervision.effects import ChildCounts, ChildRow
 from mlld_sdk.supervision.errors import (
     BreakerOpen,
     ChildAlreadyPresent,
@@ -47,7 +48,6 @@ from mlld_sdk.supervision.spec import (
     rest_for_one,
     wedge,
 )
-from mlld_sdk.supervision.steps import ChildCounts, ChildRow
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree

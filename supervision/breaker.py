@@ -28,9 +28,9 @@ from typing import Literal, Self, TypeVar
 
 import msgspec
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import TaskError
-from mlld_sdk.events import Sink, discard
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import TaskError
+from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.supervision.errors import BreakerOpen, InvalidOption
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 from mlld_sdk.supervision.options import Seconds, number, seconds, whole

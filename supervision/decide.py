@@ -16,21 +16,8 @@ from typing import Any
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision import management
-from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
-from mlld_sdk.supervision.events import (
-    ChildExited,
-    ChildIgnored,
-    ChildStartFailed,
-    Decision,
-)
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit, Kind
-from mlld_sdk.supervision.jobs import JobTurn
-from mlld_sdk.supervision.judge import Judgement, after_exit, after_failed_start, when_due
-from mlld_sdk.supervision.reasons import ChildFailedToStart
-from mlld_sdk.supervision.slots import Slot, SlotMap
-from mlld_sdk.supervision.spec import SupervisorSpec
-from mlld_sdk.supervision.state import Job, State
-from mlld_sdk.supervision.steps import (
+from mlld_sdk.supervision.children import Slot, SlotMap
+from mlld_sdk.supervision.effects import (
     Answer,
     Arm,
     Asked,
@@ -47,8 +34,21 @@ from mlld_sdk.supervision.steps import (
     Stuck,
     Tell,
 )
+from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
+from mlld_sdk.supervision.events import (
+    ChildExited,
+    ChildIgnored,
+    ChildStartFailed,
+    Decision,
+)
+from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit, Kind
+from mlld_sdk.supervision.reasons import ChildFailedToStart
+from mlld_sdk.supervision.restart_policy import Judgement, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.sequence import JobTurn
+from mlld_sdk.supervision.spec import SupervisorSpec
+from mlld_sdk.supervision.state import Job, State
+from mlld_sdk.supervision.step import FailureEvent, World
 from mlld_sdk.supervision.strategy import affected
-from mlld_sdk.supervision.turn import FailureEvent, World
 
 
 def initial(path: str, spec: SupervisorSpec) -> State:

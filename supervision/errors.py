@@ -21,7 +21,7 @@ MlldError
 from collections.abc import Sequence
 from typing import Any
 
-from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 
 
 class InvalidOption(ConfigurationError):

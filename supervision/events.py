@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 
 Decision = Literal["restart", "wait", "park", "stop", "remove", "fail", "give_up", "shutdown", "roll_back", "refuse"]
 """What a supervisor does about an end.

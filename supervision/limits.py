@@ -6,8 +6,8 @@ one timer stays where it is; when it rings it is aimed at whatever limit is the 
 
 from collections.abc import Callable
 
-from mlld_sdk.actors.timers import Timer, Timers
-from mlld_sdk.supervision.steps import Overdue
+from mlld_sdk.actors.core.timers import Timer, Timers
+from mlld_sdk.supervision.effects import Overdue
 
 SLACK = 1e-6
 """Seconds by which a limit may be taken for due too early: sums of floats need not be exact."""

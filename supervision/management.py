@@ -4,20 +4,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlld_sdk.supervision.errors import (
-    ChildAlreadyPresent,
-    ChildAlreadyStarted,
-    ChildNotFound,
-    ChildRestarting,
-    ChildRunning,
-    ChildStartFailed,
-    InvalidOption,
-)
-from mlld_sdk.supervision.events import SupervisorUpdated
-from mlld_sdk.supervision.slots import Slot, SlotMap
-from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
-from mlld_sdk.supervision.state import Job, State
-from mlld_sdk.supervision.steps import (
+from mlld_sdk.supervision.children import Slot, SlotMap
+from mlld_sdk.supervision.effects import (
     Answer,
     Asked,
     ChildCounts,
@@ -33,9 +21,21 @@ from mlld_sdk.supervision.steps import (
     Update,
     WhichChildren,
 )
+from mlld_sdk.supervision.errors import (
+    ChildAlreadyPresent,
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRestarting,
+    ChildRunning,
+    ChildStartFailed,
+    InvalidOption,
+)
+from mlld_sdk.supervision.events import SupervisorUpdated
+from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
+from mlld_sdk.supervision.state import Job, State
 
 if TYPE_CHECKING:
-    from mlld_sdk.supervision.jobs import JobTurn
+    from mlld_sdk.supervision.sequence import JobTurn
 
 
 def serve(turn: "JobTurn", asked: Asked) -> None:

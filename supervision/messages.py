@@ -6,13 +6,13 @@ All of it travels in the system lane, before any waiting message.
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.mailbox import Mailbox, SystemMessage
-from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.supervision.steps import Due, Input
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.supervision.effects import Due, Input
 
 if TYPE_CHECKING:
-    from mlld_sdk.supervision.grove import Grove
+    from mlld_sdk.supervision.tree_state import Grove
 
 Ref = ActorRef[Any]
 

@@ -6,8 +6,8 @@ An actor ends itself for good with `raise StopAgent("done for ever")`, and takes
 
 from typing import ClassVar
 
-from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, NoProc, Normal, Reason, Shutdown
-from mlld_sdk.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Crash, Killed, NoProc, Normal, Reason, Shutdown
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.supervision.exits import Exit, Kind
 
 

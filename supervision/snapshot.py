@@ -11,8 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from mlld_sdk.supervision.breaker import BreakerView
+from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.events import BudgetView
-from mlld_sdk.supervision.slots import Slot
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.state import CrowdState, State
 

@@ -24,8 +24,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.names import Name, Via
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.names import Name, Via
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild, InvalidOption

@@ -4,11 +4,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from mlld_sdk.supervision.children import SlotMap
+from mlld_sdk.supervision.effects import Asked, Input
 from mlld_sdk.supervision.exits import Exit
 from mlld_sdk.supervision.intensity import Window
-from mlld_sdk.supervision.slots import SlotMap
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.steps import Asked, Input
 
 Cause: TypeAlias = Literal["init", "restart", "call"]
 Why: TypeAlias = Literal["group", "call", "stop", "roll_back", "give_up"]

@@ -16,17 +16,17 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.directives import IGNORE, NO_REPLY, Ignore
-from mlld_sdk.actors.exits import Reason
-from mlld_sdk.actors.links import Exit
-from mlld_sdk.actors.ref import ActorRef
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Ignore
+from mlld_sdk.actors.core.exits import Reason
+from mlld_sdk.actors.core.links import Exit
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.supervision.effects import Begin, Due, Request
 from mlld_sdk.supervision.errors import InvalidOption
-from mlld_sdk.supervision.grove import Grove
+from mlld_sdk.supervision.executor import Shell
 from mlld_sdk.supervision.messages import Boot, booting
-from mlld_sdk.supervision.shell import Shell
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.steps import Begin, Due, Request
+from mlld_sdk.supervision.tree_state import Grove
 
 
 class Ask(msgspec.Struct, frozen=True):

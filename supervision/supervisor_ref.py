@@ -4,11 +4,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from mlld_sdk.actors.context import current_cell
-from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.task_actor import callers
-from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
-from mlld_sdk.supervision.steps import (
+from mlld_sdk.actors.core.context import current_cell
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.tasks.task_actor import callers
+from mlld_sdk.supervision.effects import (
     ChildCounts,
     ChildRow,
     CountChildren,
@@ -22,6 +21,7 @@ from mlld_sdk.supervision.steps import (
     UpdateDynamic,
     WhichChildren,
 )
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
 from mlld_sdk.supervision.supervisor import Ask, AskMany, AskToTerminate
 
 Ref = ActorRef[Any]

@@ -6,29 +6,29 @@ from typing import Any, Self
 
 import msgspec
 
-from mlld_sdk.actors.errors import ActorCrashed, ActorDead, CallTimeout, StartFailed
-from mlld_sdk.actors.exits import SHUTDOWN as SHUTDOWN_REASON
-from mlld_sdk.actors.exits import Killed, Reason
-from mlld_sdk.actors.links import Down
-from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.events import Sink
+from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, CallTimeout, StartFailed
+from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
+from mlld_sdk.actors.core.exits import Killed, Reason
+from mlld_sdk.actors.core.links import Down
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
+from mlld_sdk.supervision.children import Slot
+from mlld_sdk.supervision.effects import (
+    Halt,
+)
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
 from mlld_sdk.supervision.exits import SHUTDOWN
-from mlld_sdk.supervision.grove import Grove
-from mlld_sdk.supervision.looks import look
 from mlld_sdk.supervision.messages import Boot, Happened, booting, is_supervisor
 from mlld_sdk.supervision.options import Seconds, seconds
-from mlld_sdk.supervision.slots import Slot
+from mlld_sdk.supervision.probe import look
 from mlld_sdk.supervision.snapshot import Eyes, NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.state import CrowdState, State
-from mlld_sdk.supervision.steps import (
-    Halt,
-)
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
+from mlld_sdk.supervision.tree_state import Grove
 from mlld_sdk.supervision.verdict import Verdict, verdict
 
 Ref = ActorRef[Any]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.future import LazyFuture
+from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.transport.wire import EngineEvent, Reply
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Sink
-from mlld_sdk.transport import endings
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Sink
+from mlld_sdk.base.future import seconds
+from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call, OnEvents, Probe, new_request_id
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.errors import EngineAborted, EngineExit, EngineOverloaded, ForkedProcess
-from mlld_sdk.transport.future import seconds
-from mlld_sdk.transport.leading import Leading
-from mlld_sdk.transport.limits import Limits
+from mlld_sdk.transport.inline_reader import Leading
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.reactor import Reactor, Timer
 from mlld_sdk.transport.reading import NEVER
 from mlld_sdk.transport.wire import Reply, cancel_line, encode_request
@@ -34,7 +34,7 @@ class Conversation(Leading):
     """The half of an engine that talks: what is in flight, until when, and what happens when nobody waits any more."""
 
     def __init__(
-        self, child: Child, *, exclusive: bool, label: str, limits: Limits, reactor: Reactor, env: Env, sink: Sink
+        self, child: Child, *, exclusive: bool, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
     ) -> None:
         super().__init__(child, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self.exclusive = exclusive
@@ -75,7 +75,7 @@ class Conversation(Leading):
 
         Raises:
             UnserialisableParams: The params cannot be said in JSON.
-            EngineOverloaded: Refused by `Limits`; nothing was sent.
+            EngineOverloaded: Refused by `EngineLimits`; nothing was sent.
             EngineClosed, EngineDied: There is no engine any more.
             ForkedProcess: The engine belongs to another process.
         """
@@ -136,7 +136,8 @@ class Conversation(Leading):
         pending, limits = self._pending, self.limits
         if len(pending) >= limits.in_flight:
             raise EngineOverloaded(
-                f"{self.label} has {len(pending)} requests in flight", hint="wait for some, or raise Limits.in_flight"
+                f"{self.label} has {len(pending)} requests in flight",
+                hint="wait for some, or raise EngineLimits.in_flight",
             )
         if self._outgoing.backlog > limits.queued_bytes:
             raise EngineOverloaded(
@@ -177,7 +178,7 @@ class Conversation(Leading):
         """Send a request about another one, again and again while that one is not active yet."""
         call = self._admit(method, params, timeout, None, Call)
         if target.done():
-            self._settle(call, None, endings.not_active(target))
+            self._settle(call, None, outcomes.not_active(target))
             return call
         call._target = target
         call._params = params
@@ -225,13 +226,13 @@ class Conversation(Leading):
                 return call.id in self._pending
             call._given_up = why
         if not call.is_run or self._outgoing.withdraw(call._line):
-            self._settle(call, None, endings.given_up(call))
+            self._settle(call, None, outcomes.given_up(call))
         elif self.exclusive:
             self._outgoing.send(cancel_line(call.id), patient=False)
             self._later(self.limits.cancel_grace, lambda: self._end_for(call))
         elif why == "timeout":
             self._taint()
-            self._settle(call, None, endings.given_up(call))
+            self._settle(call, None, outcomes.given_up(call))
             self._outgoing.send(cancel_line(call.id), patient=False)
         else:
             self._taint()
@@ -240,7 +241,7 @@ class Conversation(Leading):
         return True
 
     def _unconfirmed(self, call: Call) -> None:
-        self._settle(call, None, endings.given_up(call))
+        self._settle(call, None, outcomes.given_up(call))
 
     def _taint(self) -> None:
         """Note that a script nobody waits for any more may go on; an engine that confirms a cancel runs it on too."""
@@ -264,20 +265,20 @@ class Conversation(Leading):
             elif self.exclusive:
                 self._end_for(call)
             else:
-                self._settle(call, None, endings.given_up(call, error))
+                self._settle(call, None, outcomes.given_up(call, error))
         elif isinstance(call, Probe):
             self._settle(call, _EMPTY, None)
         elif code == "REQUEST_NOT_FOUND" and call._target is not None and not call._target.done():
             self._later(_RETRY, lambda: self._control_again(call))
         else:
-            told = endings.reported(error, call, trusted=self.command.extended)
+            told = outcomes.reported(error, call, trusted=self.command.extended)
             # An engine that is being ended gives its requests up by itself; that was us.
             gave_up = isinstance(told, EngineAborted) and self._ending is not None
             self._settle(call, None, self._refusal(call) if gave_up else told)
 
     def _end_of(self, call: Call) -> MlldError:
         if call._given_up is not None:
-            return endings.given_up(call)
+            return outcomes.given_up(call)
         if self._because is not None:
             return self._because()
         return self._refusal(call)
@@ -287,7 +288,7 @@ class Conversation(Leading):
             return ForkedProcess(
                 f"{self.label} belongs to the process this one was forked from", hint="start an engine in this process"
             )
-        return endings.ended(
+        return outcomes.ended(
             self.label,
             self._ending or "closed",
             how=self._exit,

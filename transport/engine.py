@@ -15,24 +15,24 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Sink, discard
-from mlld_sdk.transport import endings
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.future import LazyFuture, seconds
+from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child, decode_exit
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.conversation import Conversation
 from mlld_sdk.transport.errors import CallTimeout, EngineBabbling, EngineClosed, EngineExit, EngineSilent
 from mlld_sdk.transport.events import EngineExited, EngineStarted
-from mlld_sdk.transport.future import LazyFuture, seconds
-from mlld_sdk.transport.limits import EngineStats, Limits
+from mlld_sdk.transport.limits import EngineLimits, EngineStats
 from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
 from mlld_sdk.transport.reaper import Burial, bury
 from mlld_sdk.transport.wire import decode_block
 
-__all__ = ["Engine", "EngineStats", "Limits"]
+__all__ = ["Engine", "EngineLimits", "EngineStats"]
 
 _READ = 65536
 _DRAIN_ROUNDS = 1024
@@ -57,7 +57,7 @@ class Engine(Conversation):
     """
 
     def __init__(
-        self, child: Child, *, exclusive: bool, label: str, limits: Limits, reactor: Reactor, env: Env, sink: Sink
+        self, child: Child, *, exclusive: bool, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
     ) -> None:
         """Use `Engine.start`."""
         super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
@@ -84,7 +84,7 @@ class Engine(Conversation):
         exclusive: bool = False,
         retire_when_tainted: bool = False,
         label: str | None = None,
-        limits: Limits | None = None,
+        limits: EngineLimits | None = None,
         reactor: Reactor | None = None,
         env: Env | None = None,
         sink: Sink = discard,
@@ -117,7 +117,7 @@ class Engine(Conversation):
             child,
             exclusive=exclusive,
             label=f"{label or command.label}-{next(_numbers)}",
-            limits=limits or Limits(),
+            limits=limits or EngineLimits(),
             reactor=reactor,
             env=env or reactor.env,
             sink=sink,
@@ -478,7 +478,7 @@ class Engine(Conversation):
     @property
     def has_worked(self) -> bool:
         """Whether the process has said anything in the protocol, or has lived too long to have failed at its start."""
-        return self._heard or self.lived >= endings.START
+        return self._heard or self.lived >= outcomes.START
 
     @property
     def tainted(self) -> bool:

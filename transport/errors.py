@@ -31,7 +31,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from mlld_sdk.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 
 __all__ = [
     "CallCancelled",

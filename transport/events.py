@@ -1,6 +1,6 @@
 """What the transport tells: engines starting and ending, noise on their protocol channel, requests, orphans."""
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 
 
 class EngineStarted(Event, frozen=True, kw_only=True, tag="engine.started"):

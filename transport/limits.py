@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["EngineStats", "Limits"]
+__all__ = ["EngineLimits", "EngineStats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class EngineLimits:
     """How much of everything an engine may use of this process, and how patient its end is.
 
     Attributes:

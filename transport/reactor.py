@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from mlld_sdk.env import Env
+from mlld_sdk.base.env import Env
 
 __all__ = ["Flushable", "Reactor", "Timer", "shared_reactor"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Sink, discard, is_listened
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.events import CallbackFailed, EnginePolluted, RequestFinished
-from mlld_sdk.transport.limits import Limits
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing, Seat, Tail
 from mlld_sdk.transport.reactor import Reactor
 from mlld_sdk.transport.wire import Decoded, EngineEvent, Reply, ResultHead, decode_block, failure_of
@@ -37,7 +37,9 @@ class Reading:
     the pipe itself. A call is *pending* until somebody takes it out of `_pending`; that one gives it its outcome.
     """
 
-    def __init__(self, child: Child, *, label: str, limits: Limits, reactor: Reactor, env: Env, sink: Sink) -> None:
+    def __init__(
+        self, child: Child, *, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
+    ) -> None:
         self.label = label
         self.pid = child.pid
         self.command = child.command

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlld_sdk.env import Env
+from mlld_sdk.base.env import Env
 from mlld_sdk.transport.processes import Birth, Mark, born_since, kill_surely, mark_of, process
 
 __all__ = ["Burial", "bury"]

@@ -10,8 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlld_sdk.env import Env
-from mlld_sdk.events import Sink, discard
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.transport.child import mark_of_directory
 from mlld_sdk.transport.events import OrphansSwept
 from mlld_sdk.transport.processes import Mark, kill_surely, mark_of, process, processes

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.cli import words
-from mlld_sdk.configuration import configuration
+from mlld_sdk.cli.settings import configuration
 from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
-from mlld_sdk.errors import ConfigurationError
 from mlld_sdk.supervision.snapshot import duration
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.tree import ShutdownReport
@@ -187,7 +187,7 @@ def operate(options: Namespace) -> int:
 
 def checkpoint(options: Namespace) -> int:
     """List, look into, clean or fork caches of finished model calls; works on files, with or without a runtime."""
-    from mlld_sdk.checkpoints import Checkpoints
+    from mlld_sdk.engines.checkpoints import Checkpoints
 
     caches = Checkpoints(options.dir)
     match options.action:
@@ -213,7 +213,7 @@ def checkpoint(options: Namespace) -> int:
 
 def doctor(options: Namespace) -> int:
     """Say which engines are installed and answer, and what this machine allows."""
-    from mlld_sdk.doctor import diagnose
+    from mlld_sdk.cli.doctor import diagnose
 
     report = diagnose(configuration(command_line={"store": options.store})["store"])
     _print(options, msgspec.to_builtins(report, enc_hook=str), str(report))
@@ -273,7 +273,7 @@ def demo(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
-    from mlld_sdk.runtime import EXIT_FORCED, Runtime
+    from mlld_sdk.runtime.runtime import EXIT_FORCED, Runtime
     from mlld_sdk.telemetry.log import log_events, stderr_logger
 
     path = Path(options.file)

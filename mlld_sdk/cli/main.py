@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from mlld_sdk.base.errors import MlldError
 from mlld_sdk.cli import commands
 from mlld_sdk.demo import DEMOS
-from mlld_sdk.errors import MlldError
 
 STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from mlld_sdk.errors import InfrastructureError, MlldError
+from mlld_sdk.base.errors import InfrastructureError, MlldError
 
 MAX_FRAME: Final = 8 << 20
 """Bytes of one request or answer; a longer one ends the connection."""

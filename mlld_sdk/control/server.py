@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Event
 from mlld_sdk.control import protocol as p
-from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Event
 from mlld_sdk.journal.records import RunRecord, StepRecord
 from mlld_sdk.supervision.errors import ChildRunning
 from mlld_sdk.supervision.snapshot import walk
 from mlld_sdk.transport.processes import rss_of
 
 if TYPE_CHECKING:
-    from mlld_sdk.runtime import Runtime
+    from mlld_sdk.runtime.runtime import Runtime
 
 CONNECTIONS = 32
 """Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""

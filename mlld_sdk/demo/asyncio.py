@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from mlld_sdk import Runtime, child, one_for_one
-from mlld_sdk.agent import Agent
+from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import DemoFailed, Stage
 
 SCRIPT = """\

@@ -5,7 +5,7 @@ The script kills its own engine for as long as a file named `broken` is there. W
 """
 
 from mlld_sdk import AgentHandle, Backoff, InfrastructureError, Runtime, child, circuit_breaker, one_for_one
-from mlld_sdk.agent import Agent
+from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.snapshot import shorten

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlld_sdk import Job, Runtime, child, one_for_one
-from mlld_sdk.agent import Agent
+from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import Stage
 
 FIND = """\

@@ -7,7 +7,7 @@ counts the calls that were really made.
 from typing import Any
 
 from mlld_sdk import Job, Runtime, child, one_for_one, wedge
-from mlld_sdk.agent import Agent
+from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.journal.errors import WaitTimeout
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk import Job, Runtime, child, one_for_one
-from mlld_sdk.agent import Agent
+from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import Stage
 from mlld_sdk.transport import events as t
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk import Agent, Job, Runtime, child, one_for_one
-from mlld_sdk.events import Event, name_of
+from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.telemetry.log import fields_of
 
 SCRIPT = """\

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.demo.picture import Story, draw
-from mlld_sdk.engine_choice import EngineKind
-from mlld_sdk.events import Event, name_of
-from mlld_sdk.runtime import Runtime
+from mlld_sdk.engines.kinds import EngineKind
+from mlld_sdk.runtime.runtime import Runtime
 from mlld_sdk.supervision import events as e
 from mlld_sdk.supervision.snapshot import shorten
 from mlld_sdk.transport import events as t

@@ -2,7 +2,7 @@
 
 from mlld_sdk.journal.journal import Journal
 from mlld_sdk.journal.lease import Lease
-from mlld_sdk.journal.options import Limits, Retention, StepPolicy
+from mlld_sdk.journal.options import JournalLimits, Retention, StepPolicy
 from mlld_sdk.journal.positions import Positions
 from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecord, Replay, RunRecord, StepRecord
 from mlld_sdk.journal.rules import Failed, Fresh
@@ -19,9 +19,9 @@ __all__ = [
     "Fingerprint",
     "Fresh",
     "Journal",
+    "JournalLimits",
     "JournalStatus",
     "Lease",
-    "Limits",
     "Outcome",
     "OwnerRecord",
     "Positions",

@@ -37,7 +37,7 @@ TaskError
 
 from typing import ClassVar
 
-from mlld_sdk.errors import ConfigurationError, InfrastructureError, TaskError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, TaskError
 
 
 class JournalError(InfrastructureError):

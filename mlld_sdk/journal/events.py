@@ -1,6 +1,6 @@
 """What happens in the journal, as events: each is told once, after it has become durable."""
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 
 
 class RunEvent(Event, frozen=True, kw_only=True):

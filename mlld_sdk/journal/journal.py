@@ -11,13 +11,13 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError
-from mlld_sdk.events import Sink, discard
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalClosed, JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
 from mlld_sdk.journal.lease import Lease
-from mlld_sdk.journal.options import Durability, Limits, Retention
+from mlld_sdk.journal.options import Durability, JournalLimits, Retention
 from mlld_sdk.journal.records import (
     ErrorRecord,
     EventRecord,
@@ -54,7 +54,7 @@ class Journal:
         *,
         env: Env | None = None,
         sink: Sink = discard,
-        limits: Limits | None = None,
+        limits: JournalLimits | None = None,
         retention: Retention | None = None,
         values: Values | None = None,
         poll_interval: float = 0.1,
@@ -63,7 +63,7 @@ class Journal:
         if poll_interval <= 0:
             raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
         self.env = env or Env()
-        self.limits = limits or Limits()
+        self.limits = limits or JournalLimits()
         self.values = values or Values()
         self._store = store
         self._upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
@@ -78,7 +78,7 @@ class Journal:
         env: Env | None = None,
         sink: Sink = discard,
         durability: Durability = "full",
-        limits: Limits | None = None,
+        limits: JournalLimits | None = None,
         retention: Retention | None = _KEEP,
         values: Values | None = None,
         poll_interval: float = 0.1,
@@ -101,10 +101,10 @@ class Journal:
             JournalError: It cannot be opened: locked, read-only, full, damaged.
         """
         from mlld_sdk.journal.memory import MemoryStore
-        from mlld_sdk.journal.sqlite import SqliteStore
+        from mlld_sdk.journal.sqlite.store import SqliteStore
 
         env = env or Env()
-        limits = limits or Limits()
+        limits = limits or JournalLimits()
         store: Store
         if path is None:
             store = MemoryStore(env)

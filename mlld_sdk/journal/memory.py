@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlld_sdk.env import Env
+from mlld_sdk.base.env import Env
 from mlld_sdk.journal.errors import JournalClosed, JournalRefusal
 from mlld_sdk.journal.positions import order
 from mlld_sdk.journal.records import (

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError
 
 Durability = Literal["full", "normal"]
 """`full` survives a power cut; `normal` every crash of the program, but a power cut may take its last moments."""
@@ -31,7 +31,7 @@ class StepPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f"max_attempts is {self.max_attempts}, allowed is 1 or more")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class JournalLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How large things may become. Each limit is a refusal with a name, never a silent cut.
 
     Attributes:

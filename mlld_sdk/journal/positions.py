@@ -8,7 +8,7 @@ on the code and never on which branch was faster.
 import re
 import threading
 
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError
 
 _POSITION = re.compile(r"[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){0,31}")
 

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import msgspec
 
-from mlld_sdk.errors import MlldError
+from mlld_sdk.base.errors import MlldError
 from mlld_sdk.journal.errors import JournalCorrupt, RecordUnknown
 from mlld_sdk.journal.options import StepPolicy
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 from mlld_sdk.journal.records import (
     EventRecord,
     InputRecord,

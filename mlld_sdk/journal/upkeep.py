@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from mlld_sdk.env import Env
-from mlld_sdk.events import Sink
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Sink
 from mlld_sdk.journal import writes
 from mlld_sdk.journal.errors import JournalError, LeaseLost, RunNotFound
 from mlld_sdk.journal.events import ListenerFailed

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.journal.errors import LimitExceeded, RecordUnknown, ValueNotStorable
 from mlld_sdk.journal.records import TYPE_MARK, shorten
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 from mlld_sdk.journal import events, rules
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
@@ -24,7 +24,7 @@ from mlld_sdk.journal.errors import (
     RunParked,
     StepNotOpen,
 )
-from mlld_sdk.journal.options import Limits, Retention
+from mlld_sdk.journal.options import JournalLimits, Retention
 from mlld_sdk.journal.records import (
     ENDED,
     ErrorRecord,
@@ -83,7 +83,13 @@ def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
 
 
 def claim(
-    tx: Tx, run_id: str, owner: OwnerRecord, now: float, wall: float, alive: Callable[[str], bool], limits: Limits
+    tx: Tx,
+    run_id: str,
+    owner: OwnerRecord,
+    now: float,
+    wall: float,
+    alive: Callable[[str], bool],
+    limits: JournalLimits,
 ) -> RunRecord | JournalRefusal:
     """Take a run for an owner; an owner that died on it is counted first, which may park the run instead."""
     run = found(tx, run_id)
@@ -115,7 +121,7 @@ def claim_unfinished(
     now: float,
     wall: float,
     alive: Callable[[str], bool],
-    limits: Limits,
+    limits: JournalLimits,
 ) -> list[RunRecord]:
     """Take up to `limit` runs that nobody works on, those whose turn it is first."""
     dead = [session for session in tx.sessions() if not alive(session)]
@@ -134,7 +140,7 @@ def claim_unfinished(
     return granted
 
 
-def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: Limits) -> RunRecord:
+def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: JournalLimits) -> RunRecord:
     """Count the death of a run's owner; returns the run as it is then, pending or parked."""
     in_flight = tx.steps(run.id, ("started",))
     progress = tx.finished_steps(run.id)
@@ -224,7 +230,7 @@ def release_all(tx: Tx, holders: list[Holder], wall: float) -> None:
             release(tx, holder, wall)
 
 
-def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: Limits) -> RunRecord:
+def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: JournalLimits) -> RunRecord:
     """Count an owner as dead on the word of whoever watched it die."""
     fenced(tx, holder)
     return died(tx, found(tx, holder.run_id), reason, wall, limits)
@@ -302,7 +308,7 @@ def resolve_step(tx: Tx, run_id: str, position: str, result: msgspec.Raw, wall: 
     return step
 
 
-def append_event(tx: Tx, holder: Holder | None, record: EventRecord, limits: Limits) -> EventRecord:
+def append_event(tx: Tx, holder: Holder | None, record: EventRecord, limits: JournalLimits) -> EventRecord:
     """Add an event: a receipt to its run (refused when full), or to the common stream (the oldest go)."""
     if holder is not None:
         fenced(tx, holder)

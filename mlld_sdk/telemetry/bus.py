@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError
-from mlld_sdk.events import Event, Sink, name_of
-from mlld_sdk.telemetry.spans import REQUESTS, Span
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Event, Sink, name_of
+from mlld_sdk.base.spans import REQUESTS, Span
 
 BACKLOG = 10_000
 """Events kept for a handler that does not keep up; beyond it the oldest are dropped and counted."""

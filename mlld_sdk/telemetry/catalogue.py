@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import mlld_sdk
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 
 BEGIN: Final = "<!-- the list below is written by `python -m mlld_sdk.telemetry.catalogue docs/events.md` -->"
 END: Final = "<!-- end of the list -->"

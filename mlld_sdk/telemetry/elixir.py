@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import msgspec
 
-from mlld_sdk.checkpointing import CheckpointHit, CheckpointMissed
-from mlld_sdk.events import Event, Sink
+from mlld_sdk.base.events import Event, Sink
+from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
+from mlld_sdk.engines.checkpoint_params import CheckpointHit, CheckpointMissed
 from mlld_sdk.telemetry.bus import HandlerDetached
-from mlld_sdk.telemetry.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
 REQUESTS: Final = ("process", "execute", "analyze")

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-from mlld_sdk.actors.events import ActorExited
-from mlld_sdk.checkpointing import CheckpointMissed
-from mlld_sdk.errors import MlldError
-from mlld_sdk.events import Event, name_of
+from mlld_sdk.actors.core.events import ActorExited
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Event, name_of
+from mlld_sdk.engines.checkpoint_params import CheckpointMissed
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.supervision.events import (

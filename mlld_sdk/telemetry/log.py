@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from mlld_sdk.events import Event, name_of
+from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.telemetry.bus import Bus
 
 DEBUG: Final = frozenset(

@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from typing import Any, Final
 
-from mlld_sdk.errors import ConfigurationError
-from mlld_sdk.events import Event
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Event
+from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.bus import Bus
-from mlld_sdk.telemetry.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
 
 OPEN: Final = 10_000
 """Spans that may be under way at once; beyond it the oldest are ended as they are."""

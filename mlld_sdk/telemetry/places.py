@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 from mlld_sdk.supervision.events import (
     BreakerClosed,
     BreakerHalfOpened,

@@ -24,16 +24,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mlld_sdk.checkpointing import CheckpointMissed
-from mlld_sdk.errors import ConfigurationError, MlldError
-from mlld_sdk.events import Event
+from mlld_sdk.base.errors import ConfigurationError, MlldError
+from mlld_sdk.base.events import Event
+from mlld_sdk.base.spans import SpanFailed, SpanStopped
+from mlld_sdk.engines.checkpoint_params import CheckpointMissed
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailed, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
-from mlld_sdk.telemetry.spans import SpanFailed, SpanStopped
 from mlld_sdk.transport.processes import rss_of
 
 if TYPE_CHECKING:
-    from mlld_sdk.runtime import Runtime
+    from mlld_sdk.runtime.runtime import Runtime
 
 BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 

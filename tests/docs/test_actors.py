@@ -7,8 +7,7 @@ ROOT = Path(__file__).parents[2]
 SEMANTICS = (ROOT / "docs" / "semantics-actors.md").read_text()
 TESTS = [
     *sorted((ROOT / "tests" / "unit" / "actors").glob("test_*.py")),
-    *sorted((ROOT / "tests" / "process").glob("test_actor_*.py")),
-    ROOT / "tests" / "process" / "test_pykka_conformance.py",
+    *sorted((ROOT / "tests" / "process" / "actors").glob("test_*.py")),
 ]
 ELSEWHERE = {"T-2"}
 """Clauses whose tests are the supervisors'."""

@@ -8,16 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "agents.md").read_text()
 TESTS = (
-    "process/test_agents*.py",
-    "process/test_pool*.py",
-    "process/test_requests*.py",
-    "process/test_retry*.py",
-    "process/test_runtime*.py",
-    "process/test_shared*.py",
-    "unit/test_bay*.py",
-    "unit/test_orders.py",
-    "unit/test_retry.py",
-    "unit/test_sharing.py",
+    "process/agents/test_*.py",
+    "process/runs/test_*.py",
+    "process/runtime/test_*.py",
+    "unit/engines/test_*.py",
+    "unit/runs/test_*.py",
 )
 
 

@@ -22,7 +22,8 @@ def cited(pattern: str, letter: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "letter", "tests"), [(JOURNAL, "J", "test_journal_*.py"), (CHECKPOINTS, "C", "test_checkpoints_*.py")]
+    ("page", "letter", "tests"),
+    [(JOURNAL, "J", "journal/test_*.py"), (CHECKPOINTS, "C", "engines/test_checkpoints.py")],
 )
 def test_every_clause_is_cited_by_a_test_and_every_citation_exists(page: str, letter: str, tests: str) -> None:
     assert clauses(page, letter) == cited(tests, letter)

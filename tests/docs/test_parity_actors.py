@@ -11,7 +11,7 @@ FAMILIES = "RC|RU|RD|TS|TK|SM|PG|PU"
 def cited(modules: set[str]) -> dict[str, set[str]]:
     """Find which tests cite which row, in the comment at the end of their signature or right below it."""
     found: dict[str, set[str]] = {}
-    for source in (ROOT / "tests" / "unit" / f"test_{module}.py" for module in modules):
+    for source in (ROOT / "tests" / "unit" / "actors" / f"test_{module}.py" for module in modules):
         text = source.read_text()
         for test, comments in re.findall(
             r"^def test_(\w+)\([^#]*?\) -> None:((?:  #.*)?\n(?:    #.*\n)*)", text, re.MULTILINE

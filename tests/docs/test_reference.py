@@ -48,8 +48,8 @@ def test_every_export_can_be_imported_and_is_listed_by_dir() -> None:
 
 @pytest.mark.parametrize("page", ["agents.md", "operations.md", "tutorial.md", "index.md"])
 def test_classes_that_users_read_of_can_be_imported_from_the_package(page: str) -> None:
-    modules = ("agent", "agent_handle", "bay", "engine_owner", "job", "journal.errors", "pool", "runs", "runtime")
-    modules = (*modules, "retry", "supervision", "transport.errors")
+    modules = ("agents.agent", "agents.handles", "agents.owner", "agents.pool", "engines.pool", "journal.errors")
+    modules = (*modules, "runs.handles", "runs.job", "runs.retry", "runtime.runtime", "supervision", "transport.errors")
     ours = {
         name
         for module in modules

@@ -100,8 +100,8 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
     "SUP-58": ("ignore_keeps_the_spec", "terminate_child_while_restarting"),
 }
 
-TREE, DYNAMIC = "test_supervision_tree.py", "test_supervision_dynamic.py"
-SPEC, LIMITS = "test_supervision_spec.py", "test_supervision_limits.py"
+TREE, DYNAMIC = "test_tree.py", "test_dynamic.py"
+SPEC, LIMITS = "test_spec.py", "test_limits.py"
 
 TESTS_OF: dict[str, tuple[str, ...]] = {
     "SUP-1": (f"{SPEC}::test_a_childs_name_defaults_to_its_class_and_must_fit_into_a_path",),

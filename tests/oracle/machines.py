@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlld_sdk.actors.statem_engine import (
+from mlld_sdk.actors.statem.engine import (
     EVENT_TIMEOUT,
     STATE_TIMEOUT,
     Action,

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.directives import IGNORE, Stop
-from mlld_sdk.actors.errors import ActorDead, StartFailed
-from mlld_sdk.actors.exits import KILLED, NORMAL, SHUTDOWN, Killed, Other, Reason, Shutdown
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.directives import IGNORE, Stop
+from mlld_sdk.actors.core.errors import ActorDead, StartFailed
+from mlld_sdk.actors.core.exits import KILLED, NORMAL, SHUTDOWN, Killed, Other, Reason, Shutdown
+from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.supervision import Supervisor, SupervisorRef, Tree
 from mlld_sdk.supervision.reasons import ChildFailedToStart
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec

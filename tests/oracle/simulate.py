@@ -7,13 +7,9 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.actors.actor import Actor
+from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.supervision.decide import initial, step
-from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
-from mlld_sdk.supervision.management import counts
-from mlld_sdk.supervision.management import rows as rows_of
-from mlld_sdk.supervision.spec import SupervisorSpec
-from mlld_sdk.supervision.steps import (
+from mlld_sdk.supervision.effects import (
     Answer,
     Arm,
     Asked,
@@ -36,7 +32,11 @@ from mlld_sdk.supervision.steps import (
     Tell,
     TerminateChild,
 )
-from mlld_sdk.supervision.turn import World
+from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
+from mlld_sdk.supervision.management import counts
+from mlld_sdk.supervision.management import rows as rows_of
+from mlld_sdk.supervision.spec import SupervisorSpec
+from mlld_sdk.supervision.step import World
 from tests.oracle.trace import build, build_child, refused, result, rows
 
 EXITS = {

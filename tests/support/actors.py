@@ -3,9 +3,9 @@
 import threading
 from typing import Any, TypeVar
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.links import Down, Exit
-from mlld_sdk.events import Event
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.links import Down, Exit
+from mlld_sdk.base.events import Event
 
 E = TypeVar("E", bound=Event)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, Runtime
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 
 THINK = """\
 exe llm @think(n) = sh {

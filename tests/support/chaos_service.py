@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk import Agent, Job, Recycle, Runtime, child, one_for_one
-from mlld_sdk.journal import Limits
+from mlld_sdk.journal import JournalLimits
 
 DIRECTORY = Path(sys.argv[1])
 OPTIONS: dict[str, Any] = json.loads(sys.argv[2])
@@ -58,7 +58,7 @@ def main() -> None:
         max_restarts=1000,
         within=1.0,
     )
-    with Runtime(tree, store=DIRECTORY / "state.db", limits=Limits(max_deaths=1000)) as runtime:
+    with Runtime(tree, store=DIRECTORY / "state.db", limits=JournalLimits(max_deaths=1000)) as runtime:
         run = runtime["pipeline"].run({"sections": OPTIONS["sections"]}, key="chaos", run_id="chaos")
         threading.Thread(target=obey, args=(runtime,), daemon=True).start()
         result = run.result(timeout=300)

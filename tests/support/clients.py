@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from mlld_sdk.client import Client
-from mlld_sdk.transport.bridge import find_package
+from mlld_sdk.client.client import Client
+from mlld_sdk.transport.bridge.client import find_package
 from tests.support.eventually import eventually
 
 KINDS = ("embedded", "live", "bridge")

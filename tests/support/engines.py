@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk.events import Event
+from mlld_sdk.base.events import Event
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.processes import process

@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mlld_sdk.env import Env
-from mlld_sdk.journal import Fresh, Journal, Lease, Limits, StepPolicy
+from mlld_sdk.base.env import Env
+from mlld_sdk.journal import Fresh, Journal, JournalLimits, Lease, StepPolicy
 
 ROOT = Path(__file__).parents[2]
 AGAIN = StepPolicy(on_interrupt="retry")
@@ -61,4 +61,4 @@ def python(code: str, *arguments: str, env: dict[str, str] | None = None, **opti
     )
 
 
-__all__ = ["AGAIN", "ROOT", "Clock", "Limits", "act", "begin", "python", "quick"]
+__all__ = ["AGAIN", "ROOT", "Clock", "JournalLimits", "act", "begin", "python", "quick"]

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.ref import ActorRef
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.env import Env
-from mlld_sdk.events import Event, name_of
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Event, name_of
 
 Ref = ActorRef[Any]
 

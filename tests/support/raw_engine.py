@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.transport.bridge import bridge_command, find_package
+from mlld_sdk.transport.bridge.client import bridge_command, find_package
 from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand, embedded_command, resolve
 
 REAL = os.environ.get("MLLD_COMMAND")

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.env import Env
-from mlld_sdk.events import Event, name_of
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Event, name_of
 
 
 class Clock:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.exits import Reason
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.exits import Reason
+from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.supervision import ChildNotFound, ChildUnavailable, Tree
 from tests.support.supervision import Clock, Recorder, fake_system, quiet
 

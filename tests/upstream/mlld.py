@@ -6,10 +6,9 @@ What upstream's tests reach for below the public surface is mapped here, and onl
 import concurrent.futures
 from typing import Any
 
-from mlld_sdk import client as _client
-from mlld_sdk import results
-from mlld_sdk.errors import MlldError
-from mlld_sdk.functions import (
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.client import client as _client
+from mlld_sdk.client.functions import (
     analyze,
     execute,
     execute_async,
@@ -20,9 +19,10 @@ from mlld_sdk.functions import (
     sign_content,
     verify,
 )
-from mlld_sdk.handles import ExecuteHandle, ProcessHandle
-from mlld_sdk.labels import labeled, trusted, untrusted
-from mlld_sdk.types import (
+from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
+from mlld_sdk.scripts import results
+from mlld_sdk.scripts.labels import labeled, trusted, untrusted
+from mlld_sdk.scripts.types import (
     AnalysisError,
     AnalyzeResult,
     ContentSignature,

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from mlld_sdk.transport.checkpoints import MISSING, args_preview
+from mlld_sdk.transport.checkpoint_cache import MISSING, args_preview
 from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
 from mlld_sdk.transport.embedded.execution import ABSENT, Execution
 from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.checkpoints import (
+from mlld_sdk.transport.checkpoint_cache import (
     DEFAULT_ROOT,
     MISSING,
     CheckpointCache,

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from mlld_sdk.transport.checkpoints import Selector, SelectorError, parse_selector
+from mlld_sdk.transport.checkpoint_cache import Selector, SelectorError, parse_selector
 from mlld_sdk.transport.embedded.errors import RequestError, ScriptError
 from mlld_sdk.transport.embedded.execution import ABSENT, Job
 from mlld_sdk.transport.embedded.memory import CachePlan

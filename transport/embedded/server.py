@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-from mlld_sdk.transport.checkpoints import CheckpointNotFound
+from mlld_sdk.transport.checkpoint_cache import CheckpointNotFound
 from mlld_sdk.transport.embedded import habits
 from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptError, UnsupportedConstruct

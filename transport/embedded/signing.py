@@ -11,7 +11,7 @@ import os
 import subprocess
 from typing import Any
 
-from mlld_sdk.transport.checkpoints import script_name
+from mlld_sdk.transport.checkpoint_cache import script_name
 from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptError
 from mlld_sdk.transport.embedded.execution import project_root

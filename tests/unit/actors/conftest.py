@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Sink
 
 

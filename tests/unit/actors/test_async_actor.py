@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.actor import Actor, current_actor
-from mlld_sdk.actors.directives import IGNORE, Continue, Reply, Stop
-from mlld_sdk.actors.errors import ActorCrashed, ActorError, StartFailed, StartIgnored
-from mlld_sdk.actors.exits import NORMAL, Crash, Other
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.actors.core.actor import Actor, current_actor
+from mlld_sdk.actors.core.directives import IGNORE, Continue, Reply, Stop
+from mlld_sdk.actors.core.errors import ActorCrashed, ActorError, StartFailed, StartIgnored
+from mlld_sdk.actors.core.exits import NORMAL, Crash, Other
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.errors import ConfigurationError
 from tests.support.actors import Puppet
 
 

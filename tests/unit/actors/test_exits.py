@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.exits import crash
+from mlld_sdk.actors.core.exits import crash
 
 
 class Outer:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.errors import CallCancelled, CallTimeout
-from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.errors import CallCancelled, CallTimeout
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Gate, Puppet, boom, seen_by
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pykka
 import pytest
 
-from mlld_sdk.actors.actor import Actor, current_actor
-from mlld_sdk.actors.directives import IGNORE, NO_REPLY, Continue, Idle, Reply, Stop
-from mlld_sdk.actors.errors import (
+from mlld_sdk.actors.core.actor import Actor, current_actor
+from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Continue, Idle, Reply, Stop
+from mlld_sdk.actors.core.errors import (
     ActorCrashed,
     ActorDead,
     AlreadyStarted,
@@ -22,7 +22,7 @@ from mlld_sdk.actors.errors import (
     StartIgnored,
     StartTimeout,
 )
-from mlld_sdk.actors.events import (
+from mlld_sdk.actors.core.events import (
     ActorExited,
     ActorStarted,
     ActorStartFailed,
@@ -30,13 +30,13 @@ from mlld_sdk.actors.events import (
     ErrorUnheard,
     MessageUnhandled,
 )
-from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
-from mlld_sdk.actors.links import Exit
-from mlld_sdk.actors.look import Address
-from mlld_sdk.actors.names import NameTable, Via
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.env import Env
-from mlld_sdk.errors import ConfigurationError, TaskError
+from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
+from mlld_sdk.actors.core.info import Address
+from mlld_sdk.actors.core.links import Exit
+from mlld_sdk.actors.core.names import NameTable, Via
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError, TaskError
 from tests.support.actors import Clock, Gate, Puppet, Sink, boom, seen_by
 from tests.support.eventually import eventually
 

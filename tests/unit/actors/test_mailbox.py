@@ -8,13 +8,13 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.strategies import integers, sampled_from
 
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.errors import ActorDead, MailboxFull
-from mlld_sdk.actors.events import MailboxOverflowed
-from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.mailbox import Mailbox, Overflow, SystemMessage
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.errors import ActorDead, MailboxFull
+from mlld_sdk.actors.core.events import MailboxOverflowed
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.mailbox import Mailbox, Overflow, SystemMessage
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.errors import ConfigurationError
 from tests.support.actors import Gate, Puppet, Sink, seen_by
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.actor import PykkaActor
-from mlld_sdk.actors.errors import ActorDead
-from mlld_sdk.actors.exits import NORMAL, SHUTDOWN, Killed
-from mlld_sdk.actors.starting import create
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.actor import PykkaActor
+from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Killed
+from mlld_sdk.actors.core.start import create
+from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Gate, Notices, Puppet, notices_of
 from tests.support.eventually import eventually
 from tests.support.trees import attempt

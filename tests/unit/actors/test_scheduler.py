@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors import scheduler as scheduler_module
-from mlld_sdk.actors.actor import Actor
-from mlld_sdk.actors.errors import ActorCrashed, DeadlockDetected, MailboxFull
-from mlld_sdk.actors.events import WorkersExhausted
-from mlld_sdk.actors.exits import KILLED, Killed, Normal, Other, Shutdown, as_reason, crash
-from mlld_sdk.actors.system import ActorSystem
-from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.actors.core import scheduler as scheduler_module
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.errors import ActorCrashed, DeadlockDetected, MailboxFull
+from mlld_sdk.actors.core.events import WorkersExhausted
+from mlld_sdk.actors.core.exits import KILLED, Killed, Normal, Other, Shutdown, as_reason, crash
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.errors import ConfigurationError
 from tests.support.actors import Gate, Puppet, Sink, boom, seen_by
 from tests.support.eventually import eventually
 

@@ -1,9 +1,9 @@
 """A resume is never missed."""
 
-from mlld_sdk.actors.future import Future
-from mlld_sdk.actors.orders import Request
-from mlld_sdk.actors.ref import _resume
-from mlld_sdk.actors.system import ActorSystem
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.ref import _resume
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.system_messages import Request
 from tests.support.actors import Puppet
 
 

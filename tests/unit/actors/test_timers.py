@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import floats
 
-from mlld_sdk.actors.timers import Timer, TimerHeap, Timers
+from mlld_sdk.actors.core.timers import Timer, TimerHeap, Timers
 from tests.support.actors import Clock
 from tests.support.eventually import eventually
 
@@ -89,7 +89,7 @@ def test_an_action_that_raises_stops_nobodys_clock() -> None:
 
 
 def test_the_thread_leaves_when_there_are_no_timers_and_comes_back(monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlld_sdk.actors.timers.LINGER", 0.01)
+    monkeypatch.setattr("mlld_sdk.actors.core.timers.LINGER", 0.01)
     clock = Clock()
     timers = Timers(clock, print, "test-timers-linger")
 

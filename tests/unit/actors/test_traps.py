@@ -1,8 +1,8 @@
 """The traps of actors on threads, T-1 to T-24 of docs/semantics-actors.md.
 
 T-2 (zombies in a restart loop) is decided by supervisors, on `zombies.count`; T-16 and T-17 need real processes
-(`tests/process/test_actor_process.py`); T-10 has its stress test in `tests/process/test_actor_stress.py`; T-23 belongs
-to the runtime that owns the main thread.
+(`tests/process/actors/test_process.py`); T-10 has its stress test in `tests/process/actors/test_stress.py`; T-23
+belongs to the runtime that owns the main thread.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from typing import Any
 import pykka
 import pytest
 
-from mlld_sdk.actors import scheduler as scheduler_module
-from mlld_sdk.actors.actor import Actor, PykkaActor
-from mlld_sdk.actors.directives import NO_REPLY
-from mlld_sdk.actors.errors import (
+from mlld_sdk.actors.core import scheduler as scheduler_module
+from mlld_sdk.actors.core.actor import Actor, PykkaActor
+from mlld_sdk.actors.core.directives import NO_REPLY
+from mlld_sdk.actors.core.errors import (
     ActorDead,
     ActorKilled,
     CallingSelf,
@@ -31,11 +31,11 @@ from mlld_sdk.actors.errors import (
     MailboxFull,
     StartFailed,
 )
-from mlld_sdk.actors.events import ActorExited, CallbackFailed, ResourceCloseFailed, ZombieEnded, ZombieLeft
-from mlld_sdk.actors.exits import KILLED, NORMAL, Crash, Killed
-from mlld_sdk.actors.scheduler import blocking
-from mlld_sdk.actors.system import ActorSystem, default_system
-from mlld_sdk.env import Env
+from mlld_sdk.actors.core.events import ActorExited, CallbackFailed, ResourceCloseFailed, ZombieEnded, ZombieLeft
+from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
+from mlld_sdk.actors.core.scheduler import blocking
+from mlld_sdk.actors.core.system import ActorSystem, default_system
+from mlld_sdk.base.env import Env
 from tests.support.actors import Clock, Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 from tests.support.eventually import eventually
 

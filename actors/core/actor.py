@@ -1,0 +1,369 @@
+"""The actor base classes: `Actor` with OTP's rules, `PykkaActor` with Pykka's."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+
+import pykka
+
+from mlld_sdk.actors.core import events
+from mlld_sdk.actors.core.cell import Cell
+from mlld_sdk.actors.core.context import current_cell
+from mlld_sdk.actors.core.errors import ActorError, ActorKilled
+from mlld_sdk.actors.core.exits import NORMAL, Reason, as_reason
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.links import Monitor, link, monitor, unlink
+from mlld_sdk.actors.core.mailbox import Overflow
+from mlld_sdk.actors.core.ref import ActorRef, ReplyTo, StoppedFlag, urn_of
+from mlld_sdk.actors.core.system_messages import EndNow
+from mlld_sdk.actors.core.timers import Timer, delay_of
+
+if TYPE_CHECKING:
+    from mlld_sdk.actors.core.names import Name
+    from mlld_sdk.actors.core.system import ActorSystem
+
+T = TypeVar("T")
+A = TypeVar("A", bound=pykka.Actor)
+
+
+class Actor(pykka.Actor):
+    """An actor with OTP's guarantees and Pykka's API.
+
+    ```python
+    class Counter(Actor):
+        def __init__(self, start=0):
+            self.value = start
+
+        def on_receive(self, message):
+            self.value += message
+            return self.value
+
+    ref = Counter.start(10)
+    assert ref.ask(5) == 15
+    ref.stop()
+    ```
+
+    Who runs what: `__init__` runs in the thread that starts the actor (keep it short, as with Pykka). Every `on_*`
+    hook runs as the actor, one at a time, on some worker of its system; it may block. Hooks may be `async def`: they
+    then run on the system's event loop, still one at a time for each actor.
+
+    An exception that leaves a hook ends this incarnation; whoever waits for the answer gets the exception, links and
+    monitors get the crash. An exception whose class is listed in `answers` (and every `TaskError`) is only answered.
+    """
+
+    slice: ClassVar[int] = 64
+    """Messages handled in a row before others get their turn."""
+
+    mailbox_limit: ClassVar[int | None] = 100_000
+    """Messages that may wait; `None` for no limit."""
+
+    overflow: ClassVar[Overflow] = "refuse"
+    """What happens beyond the limit: `refuse`, `drop_newest`, `drop_oldest`, or `block` the sender for a while."""
+
+    overflow_timeout: ClassVar[float] = 5.0
+    """Seconds a sender may be blocked."""
+
+    answers: ClassVar[tuple[type[Exception], ...]] = ()
+    """Expected errors: answered to the asker, no crash."""
+
+    threaded: ClassVar[bool] = False
+    """Have a thread of one's own: for handlers that block often without saying so."""
+
+    caller_runs: ClassVar[bool] = False
+    """Let a caller that waits run this actor in its own thread when it is idle; only for handlers that never block,
+    because a timeout cannot interrupt them then."""
+
+    urgent_exits: ClassVar[bool] = False
+    """Handle exit and down notices before waiting messages. Gives up "after everything the dead actor sent"."""
+
+    start_timeout: ClassVar[float | None] = 30.0
+    """Seconds `on_start` may take when started with `MyActor.start()`."""
+
+    idle_after: ClassVar[float | None] = None
+    """Seconds without a message after which `on_idle` runs."""
+
+    like_pykka: ClassVar[bool] = False
+    """Keep Pykka's rules where they differ; see `PykkaActor`."""
+
+    trap_exit: bool = False
+    """Get exit signals of linked actors as `Exit` messages instead of dying of them."""
+
+    _cell: Cell = cast("Cell", None)  # a system that starts an actor sets it before the constructor runs
+
+    # -- hooks
+
+    def on_start(self) -> Any:
+        """Prepare; the starter waits for it.
+
+        Returns:
+            `None`, or `IGNORE`, `Stop(reason)`, `Continue(value)`, `Idle(after)`. An exception fails the start.
+        """
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle a message; `Exit`, `Down` and timer messages come here too.
+
+        Returns:
+            The answer, or a directive: `Reply`, `NO_REPLY`, `Stop`, `Continue`, `Idle`.
+        """
+        cell = self._cell
+        cell.system.emit(
+            lambda at: events.MessageUnhandled(at=at, actor=cell.path, epoch=cell.epoch, message=cell.describe(message))
+        )
+
+    def on_continue(self, value: Any) -> Any:
+        """Go on with what `Continue(value)` promised, before any other message."""
+        raise NotImplementedError(f"{type(self).__name__} returned Continue but has no on_continue")
+
+    def on_idle(self) -> Any:
+        """Nothing came for a while (`idle_after`, or a returned `Idle`)."""
+
+    def on_end_request(self, reason: Reason) -> bool:  # noqa: ARG002 - for those who override it
+        """Be asked to end: by `stop`, by the parent, or by an exit signal that is not trapped.
+
+        A class that has to do more first than a stop hook should (a supervisor stops its children) answers `True`,
+        goes on handling what comes in, and ends by itself later with `Stop`; a deadline may kill it before.
+        """
+        return False
+
+    def on_terminate(self, reason: Reason) -> Any:  # noqa: ARG002 - for those who override it
+        """Clean up at the end: after a stop, a shutdown, an exit signal or a crash, never after a kill.
+
+        The default runs Pykka's hooks: `on_failure` after an exception, else `on_stop`. An exception in here becomes
+        the exit reason.
+        """
+        error = self._cell.error
+        if error is None:
+            return cast("Any", self.on_stop)()
+        return cast("Any", self.on_failure)(type(error), error, error.__traceback__)
+
+    def describe_message(self, message: Any) -> str:
+        """Say what a message is, for reports and `info()`. By default its type only: contents may be secret."""
+        return type(message).__name__
+
+    def format_state(self) -> str:
+        """Say what state it is in, for crash reports. By default the names of its attributes only."""
+        return ", ".join(public_names(self))
+
+    def get_state(self) -> Any:
+        """Give its state to `ref.get_state()`: by default a copy of its public attributes."""
+        return {name: getattr(self, name) for name in public_names(self)}
+
+    # -- starting
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
+        """Start one, in the system of the running actor or else the process's default one.
+
+        Raises:
+            StartFailed: It did not come up.
+            StartIgnored: It declined.
+        """
+        from mlld_sdk.actors.core.system import current_system
+
+        return current_system().start(cls, args, kwargs, timeout=cls.start_timeout)
+
+    def start_link(
+        self,
+        actor_class: type[A],
+        *args: Any,
+        name: "Name | None" = None,
+        timeout: float | None = 30.0,
+        **kwargs: Any,
+    ) -> ActorRef[A]:
+        """Start a child of this actor: linked from its first instant, and ended when this one ends."""
+        return self.system.start(actor_class, args, kwargs, name=name, parent=self.actor_ref, timeout=timeout)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        # Started by a system the cell is there already, so that forgetting super().__init__() does no harm.
+        if cast("Cell | None", self._cell) is None:
+            from mlld_sdk.actors.core.system import current_system
+
+            self._cell = current_system().new_cell(type(self), None, None)
+            self._cell.actor = self
+
+    # -- what it is
+
+    @property
+    def actor_ref(self) -> ActorRef[Self]:
+        """The reference others use."""
+        return self._cell.ref
+
+    @property
+    def _actor_ref(self) -> ActorRef[Any]:  # type: ignore[override]
+        return self._cell.ref
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]
+        """Pykka's unique name of the incarnation."""
+        return urn_of(self._cell.epoch)
+
+    @property
+    def actor_inbox(self) -> Any:  # type: ignore[override]
+        """Pykka's view of the mailbox."""
+        return self._cell
+
+    @property
+    def actor_stopped(self) -> Any:  # type: ignore[override]
+        """Pykka's flag: set when it takes no more messages."""
+        return StoppedFlag(self._cell.ref)
+
+    @property
+    def system(self) -> "ActorSystem":
+        """The system it lives in."""
+        return self._cell.system
+
+    @property
+    def parent(self) -> ActorRef[Any] | None:
+        """Who started it linked, if anybody."""
+        above = self._cell.parent
+        return None if above is None else above.ref
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a request to end waits, or it was killed: a long computation looks here and returns early."""
+        return self._cell.ending is not None or self._cell.asked_to_end
+
+    # -- ending
+
+    def stop(self, reason: object = NORMAL) -> None:
+        """End after the current message, before any waiting one."""
+        self._cell.post_system(EndNow(as_reason(reason)))
+
+    # -- links, monitors, timers
+
+    def link(self, ref: ActorRef[Any]) -> None:
+        """Tie this actor and another together: when one ends, the other gets an exit signal."""
+        link(self._cell, ref.cell)
+
+    def unlink(self, ref: ActorRef[Any]) -> bool:
+        """Undo `link`. Parent and child stay linked. Says whether there was a link."""
+        return unlink(self._cell, ref.cell)
+
+    def monitor(self, target: "ActorRef[Any] | Name") -> Monitor:
+        """Get one `Down` message when `target` ends; at once, with `NoProc`, if it is not there."""
+        ref = self.system.whereis(target) if not isinstance(target, ActorRef) else target
+        if ref is None:
+            ref = self.system.nobody(cast("Name", target))
+        return monitor(ref, self._cell)
+
+    def send_after(self, delay: Any, message: Any, to: ActorRef[Any] | None = None) -> Timer:
+        """Send a message later, to oneself by default. It is dropped if the receiver has ended by then.
+
+        Args:
+            delay: Seconds, or a `timedelta`.
+            message: What to send.
+            to: The receiver.
+        """
+        return self.system.send_after(delay_of(delay), self.actor_ref if to is None else to, message)
+
+    # -- answering later
+
+    def reply_to(self, *, often_at_once: bool = False) -> ReplyTo:
+        """Take the right to answer the current message later; then return `NO_REPLY`.
+
+        If this actor ends before anybody answered, the asker gets `ActorDead`.
+
+        Args:
+            often_at_once: It often answers within this very hook, and never from another thread while the hook runs:
+                cheaper then.
+        """
+        current = self._cell.current
+        if current is None or current[1] is None:
+            future: Future[Any] = Future()
+            return ReplyTo(self._cell, future)
+        return ReplyTo(self._cell, current[1], often_at_once=often_at_once)
+
+    # -- resources and waiting
+
+    def own(self, resource: T, close: Callable[[], object] | None = None) -> T:
+        """Have `resource` closed when this actor ends, however it ends; a kill waits for nothing else.
+
+        Args:
+            resource: A process, a socket, a file.
+            close: How; by default its `kill`, `close` or `stop` method, the first it has.
+        """
+        if close is None:
+            for name in ("kill", "close", "stop"):
+                close = getattr(resource, name, None)
+                if callable(close):
+                    break
+            else:
+                raise ActorError(
+                    f"{type(resource).__name__} has no kill, close or stop", hint="say how: own(x, close=...)"
+                )
+        cell = self._cell
+        if cell.owned is None:
+            cell.owned = []
+        cell.owned.append((resource, close))
+        if cell.reason is not None:  # killed meanwhile: closed at once, like the rest of what it owned
+            cell.system.release(cell)
+            raise ActorKilled(f"{cell.path} was killed")
+        return resource
+
+    def disown(self, resource: object) -> bool:
+        """Take back `own`; says whether it was owned."""
+        owned = self._cell.owned or []
+        for pair in owned:
+            if pair[0] is resource:
+                owned.remove(pair)
+                return True
+        return False
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait inside a hook, but no longer than until this actor is to end.
+
+        Returns:
+            Whether the whole time passed: `False` means "be done now".
+        """
+        return self._cell.sleep(seconds)
+
+    # -- Pykka's seam for actor types
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        """Not used: the mailbox is part of the cell."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def _start_actor_loop(self) -> None:
+        self._cell.system.launch(self._cell)
+
+
+class PykkaActor(Actor):
+    """An actor that keeps Pykka's own rules, so that code written for `pykka.ThreadingActor` runs unchanged.
+
+    The differences to `Actor`: every exception is answered to an asker and the actor lives on; a stop waits its turn
+    behind the waiting messages; `start` does not wait for `on_start` and does not raise what that raised; the mailbox
+    has no limit; failures are logged to the logger `pykka`; a `BaseException` stops every actor in Pykka's registry.
+    """
+
+    like_pykka: ClassVar[bool] = True
+    mailbox_limit: ClassVar[int | None] = None
+
+    @classmethod
+    def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
+        """Start one and return its ref at once."""
+        from mlld_sdk.actors.core.system import current_system
+
+        return current_system().start_unawaited(cls, args, kwargs)
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle a message; the default logs a warning, as Pykka's does."""
+        return pykka.Actor.on_receive(self, message)
+
+    def stop(self, reason: object = NORMAL) -> None:
+        """End after the messages that wait now."""
+        self.actor_ref.stop(block=False, reason=reason)
+
+
+def public_names(actor: Actor) -> list[str]:
+    """List the attributes an actor has set on itself for others to see."""
+    return [name for name in vars(actor) if not name.startswith("_") and name != "on_receive"]
+
+
+def current_actor() -> ActorRef[Any] | None:
+    """Find the actor whose code calls this, if any."""
+    cell = current_cell()
+    return None if cell is None else cell.ref

@@ -1,0 +1,46 @@
+"""Which actor's code is running in this thread.
+
+Kept apart because futures, mailboxes and the scheduler all need it and none of them should know the others.
+"""
+
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from mlld_sdk.actors.core.errors import ActorKilled
+
+if TYPE_CHECKING:
+    from mlld_sdk.actors.core.incarnation import Life
+    from mlld_sdk.actors.core.scheduler import Worker
+
+
+class _Context(threading.local):
+    """Per thread: the actor being run, the worker it runs on, how deep callers run slices of others."""
+
+    cell: "Life | None" = None
+    worker: "Worker | None" = None
+    depth: int = 0
+    on_loop: bool = False
+
+
+context = _Context()
+
+async_cell: ContextVar["Life | None"] = ContextVar("async_cell", default=None)
+"""The actor whose coroutine is running; a thread cannot tell on a loop shared by many."""
+
+fenced: "set[Life]" = set()
+"""Killed actors whose last handler still runs somewhere. Empty nearly always, so that a look costs nothing."""
+
+
+def current_cell() -> "Life | None":
+    """Find the incarnation whose code calls this."""
+    if context.on_loop:
+        return async_cell.get()
+    return context.cell
+
+
+def stop_if_fenced() -> None:
+    """Raise `ActorKilled` when the caller is the rest of a killed actor. Call it when `fenced` is not empty."""
+    cell = current_cell()
+    if cell is not None and cell in fenced:
+        raise ActorKilled(f"{cell.path} was killed: nothing it still does has an effect")

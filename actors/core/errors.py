@@ -1,0 +1,172 @@
+"""What can go wrong between actors, each with a stable code.
+
+```
+ActorError                 (an InfrastructureError: nothing is known about the task)
+├── ActorDead              the actor ended before it answered; also a `pykka.ActorDeadError`
+│   └── NoSuchActor        nobody has that name
+├── ActorCrashed           the actor you called crashed while it served you
+├── CallTimeout            no answer in time; also a `pykka.Timeout` and a `TimeoutError`
+├── CallCancelled          the waiter gave the call up
+├── CallingSelf            an actor waits for itself
+├── DeadlockDetected       actors wait for each other in a ring
+├── MailboxFull            the mailbox is at its limit and its policy is to refuse
+├── StartFailed            the actor did not come up
+│   ├── StartTimeout       ... in time
+│   └── AlreadyStarted     ... because its name is taken
+├── StartIgnored           the actor declined to run
+└── SystemStopped          the actor system is not running (any more, or not in this forked process)
+ActorKilled                (a BaseException) raised inside an actor that was killed while it ran
+```
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pykka
+
+from mlld_sdk.base.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from mlld_sdk.actors.core.exits import Reason
+    from mlld_sdk.actors.core.ref import ActorRef
+
+
+class ActorError(InfrastructureError):
+    """An actor, its mailbox or its system failed."""
+
+    default_code: ClassVar[str] = "ACTOR_ERROR"
+
+
+class ActorDead(ActorError, pykka.ActorDeadError):
+    """The actor is gone: it ended before the message, or before it answered it.
+
+    Attributes:
+        reason: Why it ended, when that is known.
+    """
+
+    default_code: ClassVar[str] = "ACTOR_DEAD"
+
+    def __init__(self, message: str, *, reason: "Reason | None" = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class NoSuchActor(ActorDead):
+    """No live actor is registered under that name; start it first, or check the spelling."""
+
+    default_code: ClassVar[str] = "NO_SUCH_ACTOR"
+
+
+class ActorCrashed(ActorError):
+    """The actor crashed while it served this call; the original exception is the cause.
+
+    Attributes:
+        reason: The crash, as data.
+    """
+
+    default_code: ClassVar[str] = "ACTOR_CRASHED"
+
+    def __init__(self, message: str, *, reason: "Reason") -> None:
+        super().__init__(message, hint="its supervisor decides about a restart; ask again later")
+        self.reason = reason
+
+
+class CallTimeout(ActorError, pykka.Timeout, TimeoutError):
+    """No answer came in time. The actor was not told; should it still answer, that answer is dropped and counted."""
+
+    default_code: ClassVar[str] = "CALL_TIMEOUT"
+
+    def __init__(self, message: str, *, timeout: float | None = None) -> None:
+        super().__init__(message, hint="the actor may be busy or its queue long; look at ref.info()")
+        self.timeout = timeout
+
+
+class CallCancelled(ActorError):
+    """The call was given up before it was answered."""
+
+    default_code: ClassVar[str] = "CALL_CANCELLED"
+
+
+class CallingSelf(ActorError):
+    """An actor asked itself and would wait for ever; tell itself, or call the method directly."""
+
+    default_code: ClassVar[str] = "CALLING_SELF"
+
+
+class DeadlockDetected(ActorError):
+    """Waiting for this answer would close a ring of actors that wait for each other.
+
+    Attributes:
+        ring: The paths of the actors in the ring, the asker first.
+    """
+
+    default_code: ClassVar[str] = "DEADLOCK_DETECTED"
+
+    def __init__(self, ring: list[str]) -> None:
+        super().__init__(
+            f"waiting would close a ring: {' -> '.join([*ring, ring[0]])}",
+            hint="let one of them tell instead of ask, or answer later",
+        )
+        self.ring = ring
+
+
+class MailboxFull(ActorError):
+    """The mailbox is at its limit; slow down, raise `mailbox_limit`, or choose another `overflow` policy."""
+
+    default_code: ClassVar[str] = "MAILBOX_FULL"
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message, hint="send slower, or change `mailbox_limit` or `overflow` of the actor class")
+        self.limit = limit
+
+
+class StartFailed(ActorError):
+    """The actor did not start; its name is free again. The exception that stopped it, if any, is the cause.
+
+    Attributes:
+        reason: Why, as data.
+    """
+
+    default_code: ClassVar[str] = "START_FAILED"
+
+    def __init__(self, message: str, *, reason: "Reason", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class StartTimeout(StartFailed):
+    """`on_start` did not return in time; the incarnation was killed."""
+
+    default_code: ClassVar[str] = "START_TIMEOUT"
+
+
+class AlreadyStarted(StartFailed):
+    """The name is taken by a live actor.
+
+    Attributes:
+        holder: Who has it.
+    """
+
+    default_code: ClassVar[str] = "ALREADY_STARTED"
+
+    def __init__(self, message: str, *, reason: "Reason", holder: "ActorRef[Any]") -> None:
+        super().__init__(message, reason=reason, hint="use the running one, or another name")
+        self.holder = holder
+
+
+class StartIgnored(ActorError):
+    """The actor's `on_start` answered `IGNORE`: it has nothing to do and ended normally. Not a failure."""
+
+    default_code: ClassVar[str] = "START_IGNORED"
+
+
+class SystemStopped(ActorError):
+    """The actor system is not running: not started, already stopped, or this is a forked copy of the process."""
+
+    default_code: ClassVar[str] = "SYSTEM_STOPPED"
+
+
+class ActorKilled(BaseException):
+    """Raised in a killed actor's thread at its next use of the library, so that what still runs of it unwinds.
+
+    It is not an `Exception`, so that ordinary handlers let it pass. Nobody but the runtime should catch it.
+    """

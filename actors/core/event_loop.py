@@ -1,0 +1,114 @@
+"""The event loop on which `async def` hooks run: one thread for a whole system, started when first needed."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from mlld_sdk.actors.core.context import async_cell, context
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mlld_sdk.actors.core.incarnation import Life
+
+
+class LoopThread:
+    """Runs coroutines of actors; each actor has at most one at a time."""
+
+    def __init__(self, thread_name: str) -> None:
+        self._name = thread_name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, cell: "Life") -> None:
+        """Run the coroutine an actor is parked on; its outcome brings the actor back to the run queue."""
+        try:
+            loop = self._started()
+        except RuntimeError as error:  # no more threads, or the interpreter is about to end
+            assert cell.parked is not None
+            (coroutine, then), cell.parked = cell.parked, None
+            coroutine.close()
+            cell.resumed = (then, None, error)
+            cell.schedule(cell)
+        else:
+            loop.call_soon_threadsafe(self._begin, cell)
+
+    def cancel(self, cell: "Life") -> None:
+        """Cancel what an actor is parked on."""
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._cancel, cell)
+
+    def close(self, timeout: float) -> bool:
+        """Cancel everything and end the thread; says whether it ended."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return True
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+        return not thread.is_alive()
+
+    def _started(self) -> "asyncio.AbstractEventLoop":
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
+            return self._loop
+
+    def _work(self, loop: "asyncio.AbstractEventLoop") -> None:
+        import asyncio
+
+        context.on_loop = True
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    def _begin(self, cell: "Life") -> None:
+        parked, cell.parked = cell.parked, None
+        assert parked is not None
+        assert self._loop is not None
+        coroutine, then = parked
+        cell.context.run(async_cell.set, cell)
+        cell.task = task = self._loop.create_task(coroutine, context=cell.context)
+        if cell.reason is not None:
+            task.cancel()
+
+        def done(finished: "asyncio.Task[Any]") -> None:
+            import asyncio
+
+            value: Any = None
+            error: BaseException | None
+            try:
+                error = finished.exception()
+                if error is None:
+                    value = finished.result()
+            except asyncio.CancelledError as cancelled:
+                error = cancelled
+            cell.resumed = (then, value, error)
+            cell.schedule(cell)
+
+        task.add_done_callback(done)
+
+    @staticmethod
+    def _cancel(cell: "Life") -> None:
+        if cell.task is not None:
+            cell.task.cancel()

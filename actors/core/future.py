@@ -1,0 +1,374 @@
+"""A Pykka future that is cheap until somebody waits for it.
+
+No condition, event or lock belongs to a future; a thread that really has to wait brings a lock of its own. "Answered
+exactly once" rests on one atomic step: whoever removes the opening token from the list of hooks may answer.
+"""
+
+import queue
+import sys
+import threading
+from _thread import TIMEOUT_MAX, allocate_lock
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import pykka
+
+from mlld_sdk.actors.core.context import context
+from mlld_sdk.actors.core.errors import ActorError, CallCancelled, CallTimeout
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+    from mlld_sdk.actors.core.incarnation import Life
+
+T = TypeVar("T")
+M = TypeVar("M")
+R = TypeVar("R")
+
+PENDING: Final = 0
+VALUE: Final = 1
+ERROR: Final = 2
+CANCELLED: Final = 3
+TIMED_OUT: Final = 4
+
+
+def _open() -> None:
+    """Stand first among the hooks while a future is unanswered."""
+
+
+class Future(pykka.Future[T]):
+    """The answer to a call, now or later. It is everything `pykka.Future` is, and more.
+
+    - no lock or condition exists until a thread really waits;
+    - `await` works on any running event loop and never blocks it; cancelling the await cancels the call;
+    - `on_done` calls back exactly once, in the thread that answered (or at once, when the answer is there);
+    - a thread that waits inside an actor lets the scheduler run others meanwhile.
+    """
+
+    __slots__ = ("_hook", "_hooks", "_sources", "_state", "_target", "_value", "wraps_crash")
+
+    _sources: "tuple[Future[Any], ...]"
+
+    def __init__(self, target: "Life | None" = None, *, wraps_crash: bool = False) -> None:
+        # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
+        self._hooks: list[Callable[[], object]] = [_open]
+        self._state = PENDING
+        self._target = target
+        self._hook: Callable[[float | None], Any] | None = None
+        self.wraps_crash = wraps_crash
+
+    def __repr__(self) -> str:
+        return f"<Future {('pending', 'answered', 'failed', 'cancelled', 'timed out')[self._state]}>"
+
+    # -- asking
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        """Wait for the answer.
+
+        Args:
+            timeout: Seconds to wait; `None` waits without limit, which a caller has to mean.
+
+        Raises:
+            CallTimeout: No answer in time (also a `pykka.Timeout`). The call itself goes on.
+            DeadlockDetected: Waiting would close a ring of waiting actors.
+            CallingSelf: The actor that should answer is the one that waits.
+        """
+        if self._state == PENDING:
+            if self._hook is not None:
+                return self._derive(timeout)
+            self._wait(timeout)
+        if self._state == VALUE:
+            return self._value
+        error, trace = self._value
+        raise error if error.__traceback__ is trace else error.with_traceback(trace)
+
+    def _derive(self, timeout: float | None) -> Any:
+        """Compute the value of a future that has a get hook, once."""
+        value = cast("Callable[[float | None], Any]", self._hook)(timeout)
+        if self._claim():
+            self._settle(VALUE, value)
+        return self._value if self._state == VALUE else value
+
+    def _wait(self, timeout: float | None) -> None:
+        if context.on_loop:
+            raise ActorError("a blocking wait on the event loop's thread", hint="await the future instead")
+        me = context.cell
+        if me is not None:
+            me.before_waiting(self)
+        lock = allocate_lock()
+        lock.acquire()
+        wake = lock.release
+        self._hooks.append(wake)
+        worker = context.worker
+        try:
+            if me is not None:
+                me.waits(self, wake)
+            if self._state == PENDING:
+                if worker is not None:
+                    worker.enter_blocking()
+                try:
+                    lock.acquire(True, -1 if timeout is None else min(max(timeout, 0.0), TIMEOUT_MAX))
+                finally:
+                    if worker is not None:
+                        worker.exit_blocking()
+        finally:
+            if me is not None:
+                me.waited()
+            if self._state == PENDING:
+                self._forget(wake)
+        if self._state == PENDING:
+            if self._hook is not None:
+                self._derive(timeout)
+                return
+            raise CallTimeout(f"no answer within {timeout} seconds", timeout=timeout)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer (or the call was given up)."""
+        return self._state != PENDING
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled before it was answered."""
+        return self._state == CANCELLED
+
+    def exception(self) -> BaseException | None:
+        """Give the exception answered, or `None`. Raises `CallTimeout` when there is no answer yet."""
+        if self._state == PENDING:
+            raise CallTimeout("not answered yet", timeout=0.0)
+        if self._state == VALUE:
+            return None
+        return cast("BaseException", self._value[0])
+
+    # -- answering
+
+    def set(self, value: Any = None) -> None:
+        """Answer with a value.
+
+        Raises:
+            queue.Full: It has an answer or a get hook already (Pykka's own choice of exception).
+        """
+        if self._hook is not None or not self.try_set(value):
+            raise queue.Full
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        """Answer with an exception: an `exc_info` triple, or by default the one being handled."""
+        kind, error, trace = exc_info if exc_info is not None else sys.exc_info()
+        if error is None and kind is not None:
+            error = kind()
+        if error is None:
+            raise ValueError("set_exception() needs an exception: none was given and none is being handled")
+        if self._hook is not None or not self._claim():
+            raise queue.Full
+        self._settle(ERROR, (error, trace))
+
+    def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
+        """Let `get` compute the value by calling `func(timeout)` once."""
+        if self._state != PENDING:
+            raise queue.Full
+        self._hook = func
+        for wake in self._hooks[1:]:
+            self._forget(wake)
+            wake()
+
+    def try_set(self, value: Any = None) -> bool:
+        """Answer with a value; say whether this was the first answer."""
+        try:
+            self._hooks.remove(_open)
+        except ValueError:
+            return False
+        self._value = value
+        self._state = VALUE
+        if self._hooks:
+            self._run_hooks()
+        return True
+
+    def try_set_exception(self, error: BaseException) -> bool:
+        """Answer with an exception; say whether this was the first answer."""
+        if not self._claim():
+            return False
+        self._settle(ERROR, (error, error.__traceback__))
+        return True
+
+    def cancel(self) -> bool:
+        """Give the call up: a request still queued is not executed, an `async` handler is cancelled.
+
+        Returns:
+            Whether it was still unanswered.
+        """
+        if not self._claim():
+            return False
+        target = self._target
+        self._settle(CANCELLED, (CallCancelled("the call was cancelled by its caller"), None))
+        if target is not None:
+            target.call_cancelled(self)
+        return True
+
+    def give_up(self, error: CallTimeout) -> bool:
+        """Stop waiting for good: whatever is answered later is dropped. Says whether nothing had come."""
+        if not self._claim():
+            return False
+        self._settle(TIMED_OUT, (error, None))
+        return True
+
+    def _claim(self) -> bool:
+        try:
+            self._hooks.remove(_open)
+        except ValueError:
+            return False
+        return True
+
+    def _settle(self, state: int, value: Any) -> None:
+        self._value = value
+        self._state = state
+        self._run_hooks()
+
+    def _run_hooks(self) -> None:
+        hooks = self._hooks
+        while hooks:
+            try:
+                hook = hooks.pop(0)
+            except IndexError:
+                return
+            hook()
+
+    def _forget(self, hook: Callable[[], object]) -> bool:
+        try:
+            self._hooks.remove(hook)
+        except ValueError:
+            return False
+        return True
+
+    # -- being told
+
+    def on_done(self, callback: "Callable[[Future[T]], object]") -> None:
+        """Call `callback(self)` once answered, in the answering thread; at once if it is answered already.
+
+        It must be quick and must not block. What it raises is reported as an event and otherwise ignored.
+        """
+        sources: tuple[Future[Any], ...] | None = getattr(self, "_sources", None)
+        if sources and self._state == PENDING:
+            _when_all(sources, lambda: self._call(callback))
+            return
+
+        def hook() -> None:
+            self._call(callback)
+
+        self._hooks.append(hook)
+        if self._state != PENDING and self._forget(hook):
+            hook()
+
+    def _call(self, callback: "Callable[[Future[T]], object]") -> None:
+        try:
+            callback(self)
+        except BaseException as error:  # noqa: BLE001 - a listener is never felt by whom it listens to
+            report_callback_failure(error, self._target)
+
+    def to_concurrent(self) -> "concurrent.futures.Future[T]":
+        """Bridge to the standard library's thread futures; cancelling that one cancels this one."""
+        import concurrent.futures
+
+        bridge: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def settle(_: Future[T]) -> None:
+            if not bridge.set_running_or_notify_cancel():
+                return
+            try:
+                bridge.set_result(self.get(timeout=0))
+            except BaseException as error:  # noqa: BLE001 - whatever was answered is passed on
+                bridge.set_exception(error)
+
+        self.on_done(settle)
+        bridge.add_done_callback(lambda done: self.cancel() if done.cancelled() else None)
+        return bridge
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._state == PENDING:
+            yield from self._awaited()
+        return cast("T", self.get(timeout=0))
+
+    __iter__ = __await__
+
+    def _awaited(self) -> Generator[Any, None, None]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self._hook is not None and not getattr(self, "_sources", None):
+            # A get hook of unknown making may block, so it blocks a helper thread.
+            yield from loop.run_in_executor(None, self._quietly_derive).__await__()
+            return
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def ready() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def wake(_: Future[T]) -> None:
+            try:
+                loop.call_soon_threadsafe(ready)
+            except RuntimeError:
+                if not loop.is_closed():
+                    raise
+
+        self.on_done(wake)
+        try:
+            yield from waiter
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def _quietly_derive(self) -> None:
+        try:
+            self._derive(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the get() that follows
+            self.try_set_exception(error)
+
+    # -- derived futures: Pykka's own, with their sources known so that waiting for them never needs a thread
+
+    def filter(self: "Future[Any]", func: Callable[[Any], bool]) -> "Future[Any]":
+        """Make a future of those items that pass `func`."""
+        return _derived(super().filter(func), (self,))
+
+    def join(self: "Future[Any]", *futures: pykka.Future[Any]) -> "Future[Any]":
+        """Make a future of the list of this and the other futures' values."""
+        ours = tuple(future for future in futures if isinstance(future, Future))
+        return _derived(super().join(*futures), (self, *ours) if len(ours) == len(futures) else ())
+
+    def map(self, func: Callable[[T], M]) -> "Future[M]":
+        """Make a future of `func(value)`."""
+        return _derived(super().map(func), (self,))
+
+    def reduce(self: "Future[Any]", func: Callable[[Any, Any], Any], *args: Any) -> "Future[Any]":
+        """Make a future of the items folded into one by `func`."""
+        return _derived(super().reduce(func, *args), (self,))
+
+
+def _derived(future: pykka.Future[Any], sources: tuple[Future[Any], ...]) -> Future[Any]:
+    assert isinstance(future, Future)
+    future._sources = sources
+    return future
+
+
+def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> None:
+    """Run `action` once every one of `futures` is answered."""
+    waiting = list(futures)
+    tokens = list(range(len(waiting)))
+
+    def one(_: Future[Any]) -> None:
+        # `pop` is atomic: whoever gets the first token is the last to come.
+        if tokens.pop() == 0:
+            action()
+
+    for future in waiting:
+        future.on_done(one)
+
+
+def report_callback_failure(error: BaseException, target: "Life | None") -> None:
+    """Say that a callback raised: to the events of the system concerned, else where Python reports a thread's end."""
+    cell = target or context.cell
+    if cell is not None:
+        cell.system.callback_failed(error)
+    else:
+        threading.excepthook(
+            threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+        )

@@ -1,0 +1,375 @@
+"""Workers that run actors: few threads for many actors, more when some of them block.
+
+`workers` threads run actors. A worker that is about to block says so (futures do it by themselves, other code with
+`with blocking():`) and a spare one takes its place. A handler that blocks without saying so is noticed by the
+watcher: when work waits, no worker is idle and none has finished a slice for a tick, the pool doubles. Spares leave
+after a while without work. The watcher sleeps whenever there is no work waiting for a busy pool.
+"""
+
+import os
+import threading
+import time
+from _thread import allocate_lock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Protocol
+
+from mlld_sdk.actors.core.context import context
+
+TICK: Final = 0.005
+"""Seconds between two looks of the watcher at a pool that has work waiting."""
+
+QUIET_TICKS: Final = 10
+"""Ticks without waiting work after which the watcher goes to sleep."""
+
+KEEPALIVE: Final = 2.0
+"""Seconds a spare worker waits for work before it leaves."""
+
+
+class Runnable(Protocol):
+    """Something a worker can run: an actor with something to do, or a job."""
+
+    def run(self) -> None:
+        """Do one slice of work; never raises."""
+
+
+class Job:
+    """A plain callable for a worker."""
+
+    __slots__ = ("_action", "_failed")
+
+    def __init__(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
+        self._action = action
+        self._failed = failed
+
+    def run(self) -> None:
+        """Call it."""
+        try:
+            self._action()
+        except BaseException as error:  # noqa: BLE001 - a worker survives whatever it runs
+            self._failed(error)
+
+
+class Worker:
+    """One thread of the pool, as the pool knows it."""
+
+    __slots__ = ("blocked", "counted", "lost", "pool", "thread")
+
+    def __init__(self, pool: "Scheduler") -> None:
+        self.pool = pool
+        self.blocked = 0
+        self.counted = False
+        """Whether the pool counts it as blocked; changes only under the pool's lock, unlike `blocked`."""
+        self.lost = False
+        self.thread: threading.Thread | None = None
+
+    def enter_blocking(self) -> None:
+        """Say that this worker will now wait for something outside: another may run in its place."""
+        self.blocked += 1
+        if self.blocked == 1:
+            self.pool.worker_blocks(self)
+
+    def exit_blocking(self) -> None:
+        """Say that this worker goes on."""
+        self.blocked -= 1
+        if self.blocked == 0:
+            self.pool.worker_returns(self)
+
+
+class Scheduler:
+    """The pool of workers and their run queue."""
+
+    def __init__(
+        self, name: str, workers: int = 1, max_workers: int = 1024, exhausted: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.name = name
+        self.workers = workers
+        self.max_workers = max_workers
+        self._exhausted = exhausted
+        self._queue: SimpleQueue[Runnable | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._threads: set[threading.Thread] = set()
+        self._count = 0
+        self._blocked = 0
+        self._idle = 0
+        self._numbers = 0
+        self._slices = 0
+        self._said_exhausted = False
+        self._closed = False
+        self._watcher: threading.Thread | None = None
+        self._watching = False
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self.peak = 0
+        for _ in range(workers):
+            self._spawn()
+
+    # -- work
+
+    def schedule(self, item: Runnable) -> None:
+        """Have a worker run `item` as soon as one is free."""
+        self._queue.put(item)
+        if self._idle == 0 and not self._watching:
+            self._watch()
+
+    def submit(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
+        """Have a worker call `action()`."""
+        self.schedule(Job(action, failed))
+
+    @property
+    def size(self) -> int:
+        """How many workers there are now."""
+        return self._count
+
+    @property
+    def waiting(self) -> int:
+        """How many actors wait for a worker."""
+        return self._queue.qsize()
+
+    # -- workers that block, return, or are lost
+
+    def worker_blocks(self, worker: Worker) -> None:
+        """Let a spare run in the place of a worker that waits."""
+        with self._lock:
+            if worker.lost:
+                return
+            worker.counted = True
+            self._blocked += 1
+            need = self._idle == 0 and self._count - self._blocked < self.workers
+        if need:
+            self._spawn()
+
+    def worker_returns(self, worker: Worker) -> None:
+        """Count a worker as running again."""
+        with self._lock:
+            if worker.counted:
+                worker.counted = False
+                self._blocked -= 1
+
+    def lose(self, thread_id: int) -> None:
+        """Give up the worker on that thread: what it runs was killed and may never come back."""
+        with self._lock:
+            for thread in self._threads:
+                if thread.ident == thread_id:
+                    worker: Worker = thread.worker  # type: ignore[attr-defined]
+                    break
+            else:
+                return
+            if worker.lost:
+                return
+            worker.lost = True
+            self._count -= 1
+            if worker.counted:
+                worker.counted = False
+                self._blocked -= 1
+            need = self._idle == 0 and self._count - self._blocked < self.workers
+        if need:
+            self._spawn()
+
+    def _spawn(self, most: int | None = None) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            if self._count >= (most or self.max_workers):
+                said, self._said_exhausted = self._said_exhausted, True
+                if not said:
+                    self._exhausted(self.max_workers)
+                return False
+            self._count += 1
+            self._numbers += 1
+            self.peak = max(self.peak, self._count)
+            worker = Worker(self)
+            thread = threading.Thread(
+                target=self._work, args=(worker,), name=f"{self.name}-worker-{self._numbers}", daemon=True
+            )
+            thread.worker = worker  # type: ignore[attr-defined]
+            worker.thread = thread
+            self._threads.add(thread)
+            try:
+                # Inside the lock, so that `close` never meets a thread that has not been started.
+                thread.start()
+            except RuntimeError:  # the system has no more threads: go on with those there are
+                self._count -= 1
+                self._threads.discard(thread)
+                self._exhausted(self._count)
+                return False
+        return True
+
+    def _work(self, worker: Worker) -> None:
+        context.worker = worker
+        take = self._queue.get_nowait
+        empty = self._queue.empty
+        try:
+            while not worker.lost:
+                if empty():
+                    item = self._wait()
+                    if item is None:
+                        if self._may_leave():
+                            return None
+                        continue
+                else:
+                    try:
+                        item = take()
+                    except Empty:
+                        continue
+                    if item is None:
+                        return self._leave()
+                if not self._watching and self._idle == 0 and not empty():
+                    self._watch()
+                item.run()
+                self._slices += 1
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _wait(self) -> Runnable | None:
+        """Wait for work as an idle worker; `None` when there was none for a while, or when it is time to go."""
+        with self._lock:
+            self._idle += 1
+            spare = self._count - self._blocked > self.workers
+        try:
+            item = self._queue.get(True, KEEPALIVE if spare else None)
+        except Empty:
+            return None
+        finally:
+            with self._lock:
+                self._idle -= 1
+        if item is None:
+            self._queue.put(None)
+        return item
+
+    def _may_leave(self) -> bool:
+        with self._lock:
+            if self._closed or (self._count - self._blocked > self.workers and self._queue.empty()):
+                self._count -= 1
+                self._said_exhausted = False
+                return True
+            return False
+
+    def _leave(self) -> None:
+        self._queue.put(None)
+        with self._lock:
+            self._count -= 1
+
+    # -- the watcher
+
+    def _watch(self) -> None:
+        with self._lock:
+            if self._watching or self._closed:
+                return
+            self._watching = True
+            if self._watcher is not None:
+                self._bell.release()
+                return
+            watcher = threading.Thread(target=self._look, name=f"{self.name}-watcher", daemon=True)
+            try:
+                watcher.start()
+            except RuntimeError:  # no more threads, or the interpreter is about to end: there is nothing to grow with
+                return
+            self._watcher = watcher
+
+    def _look(self) -> None:
+        quiet, last = 0, -1
+        while not self._closed:
+            time.sleep(TICK)
+            if self._queue.empty():
+                quiet += 1
+                last = -1
+                if quiet >= QUIET_TICKS:
+                    quiet = 0
+                    if self._sleep():
+                        continue
+                continue
+            quiet = 0
+            if self._slices == last and self._idle == 0:
+                running = max(1, self._count - self._blocked)
+                for _ in range(min(running, self._queue.qsize())):
+                    if not self._spawn():
+                        break
+            last = self._slices
+
+    def _sleep(self) -> bool:
+        """Sleep until somebody finds the pool busy again."""
+        with self._lock:
+            self._watching = False
+            if self._closed:
+                return False
+        if not self._queue.empty() and self._idle == 0:
+            with self._lock:
+                if not self._watching:
+                    self._watching = True
+                    return True
+        self._bell.acquire()
+        return True
+
+    # -- the end
+
+    def close(self, timeout: float) -> list[str]:
+        """End all threads; names those that did not end in time."""
+        with self._lock:
+            self._closed = True
+            threads = list(self._threads)
+            watcher = self._watcher
+            if watcher is not None and not self._watching:
+                self._watching = True
+                self._bell.release()
+        self._queue.put(None)
+        deadline = time.monotonic() + timeout
+        me = threading.current_thread()
+        left: list[str] = []
+        for thread in [*threads, *([watcher] if watcher else [])]:
+            if thread is me:
+                continue
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                left.append(thread.name)
+        return left
+
+
+class OwnThread:
+    """A thread for one actor whose class asks for it (`threaded = True`): its private run queue."""
+
+    __slots__ = ("_queue", "thread")
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[Runnable | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.thread.start()
+
+    def schedule(self, item: Runnable) -> None:
+        """Run `item` on this thread."""
+        self._queue.put(item)
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            item.run()
+
+
+@contextmanager
+def blocking() -> Iterator[None]:
+    """Tell the scheduler that the code inside waits for something outside (a socket, a lock, a process).
+
+    Not needed around anything of this library. Without it the pool still grows, a few milliseconds later.
+    """
+    worker = context.worker
+    if worker is None:
+        yield
+        return
+    worker.enter_blocking()
+    try:
+        yield
+    finally:
+        worker.exit_blocking()
+
+
+def yield_processor() -> None:
+    """Let another thread have the interpreter, after a full slice."""
+    _yield()
+
+
+_yield: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))

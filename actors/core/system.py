@@ -1,0 +1,572 @@
+"""The actor system: everything actors share."""
+
+import atexit
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, Final, Self, TypeVar, cast
+
+import msgspec
+import pykka
+from pykka import ActorRegistry
+
+from mlld_sdk.actors.core import events, pykka_compat
+from mlld_sdk.actors.core.cell import Cell
+from mlld_sdk.actors.core.class_options import traits_of
+from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.core.counters import Counters
+from mlld_sdk.actors.core.errors import (
+    ActorDead,
+    ActorError,
+    CallingSelf,
+    CallTimeout,
+    NoSuchActor,
+    StartFailed,
+)
+from mlld_sdk.actors.core.event_loop import LoopThread
+from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.incarnation import Life, Starter
+from mlld_sdk.actors.core.info import Address
+from mlld_sdk.actors.core.links import topology
+from mlld_sdk.actors.core.mailbox import making
+from mlld_sdk.actors.core.names import Name, NameTable, Via
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.scheduler import OwnThread, Scheduler
+from mlld_sdk.actors.core.start import Starting, create, start_timeout
+from mlld_sdk.actors.core.timers import Timer, Timers
+from mlld_sdk.actors.core.zombies import Zombie, Zombies
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Event, Sink, discard
+
+A = TypeVar("A", bound=pykka.Actor)
+
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""Garbage collector thresholds for a service with many actors; see `ActorSystem.settle`."""
+
+FAREWELL: Final = 2.0
+"""Seconds that code of killed actors gets at the end to come back, before it counts as left running."""
+
+_epochs = count(1)
+"""Numbers of incarnations: one counter for the process, so that an epoch never comes back."""
+
+
+class StopReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor system ended.
+
+    Attributes:
+        stopped: Actors that ended in an orderly way.
+        killed: Paths of those that had to be killed.
+        zombies: Threads that still ran at the end.
+        threads: Names of the system's threads that did not end.
+    """
+
+    stopped: int = 0
+    killed: tuple[str, ...] = ()
+    zombies: tuple[Zombie, ...] = ()
+    threads: tuple[str, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing had to be killed or left behind."""
+        return not (self.killed or self.zombies or self.threads)
+
+
+class ActorSystem:
+    """Owns scheduler, timers, names, zombies, sink and env of its actors. Several may live in one process.
+
+    ```python
+    with ActorSystem() as system:
+        ref = system.start(Counter, (10,), name="counter")
+        assert system.whereis("counter") is ref
+    ```
+
+    Args:
+        name: Shown in thread names.
+        env: Clocks and randomness.
+        sink: Gets every event.
+        workers: Threads that run actors when none of them blocks.
+        max_workers: The most threads there may be when actors block.
+        switch_interval: Set Python's thread switch interval (seconds) while the system runs.
+        in_pykka_registry: Also list actors in `pykka.ActorRegistry`; the default system does.
+    """
+
+    def __init__(
+        self,
+        name: str = "mlld-actors",
+        *,
+        env: Env | None = None,
+        sink: Sink = discard,
+        workers: int = 1,
+        max_workers: int = 1024,
+        switch_interval: float | None = None,
+        in_pykka_registry: bool = False,
+    ) -> None:
+        if workers < 1 or max_workers < workers:
+            raise ConfigurationError(
+                f"workers={workers}, max_workers={max_workers}", hint="1 <= workers <= max_workers"
+            )
+        self.name = name
+        self.env = env or Env()
+        self.id = f"{self.env.random.getrandbits(64):016x}"
+        self.sink = sink
+        self.listening = sink is not discard
+        self.now = self.env.now
+        self.counters = Counters()
+        self.names = NameTable()
+        self.services: dict[tuple[type, str], object] = {}
+        """Registries, groups, topics and tables by class and name; see `services`."""
+        self.timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
+        self.scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
+        self.schedule = self.scheduler.schedule
+        self.loop = LoopThread(f"{name}-loop")
+        self.zombies = Zombies(self, _thread_name)
+        self.cells: dict[int, Cell] = {}
+        self.own_threads: dict[Life, OwnThread] = {}
+        self.in_pykka_registry = in_pykka_registry
+        self._closed = False
+        self._switch_interval_before: float | None = None
+        if switch_interval is not None:
+            self._switch_interval_before = sys.getswitchinterval()
+            sys.setswitchinterval(switch_interval)
+        if in_pykka_registry:
+            pykka_compat.make_registry_fast()
+        _living.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<ActorSystem {self.name} {self.id}: {len(self.cells)} actors>"
+
+    # -- starting actors
+
+    def start(
+        self,
+        actor_class: type[A],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: Name | None = None,
+        label: str | None = None,
+        parent: ActorRef[Any] | None = None,
+        timeout: float | None = 30.0,
+    ) -> ActorRef[A]:
+        """Start an actor and wait until its `on_start` has returned.
+
+        Args:
+            actor_class: What to start.
+            args: For its constructor, which runs here, in the calling thread.
+            kwargs: For its constructor.
+            name: Registered before any code of it runs, released before its end is known.
+            label: Its part of the path when it has no name; nothing is registered.
+            parent: Linked to it from the first instant; the child ends when the parent does.
+            timeout: Seconds `on_start` may take; after that the incarnation is killed.
+
+        Raises:
+            StartFailed: It did not come up; the exception that stopped it is the cause.
+            StartTimeout: Nor in time.
+            AlreadyStarted: The name is taken; nothing of the actor has run.
+            StartIgnored: It declined.
+        """
+        if context.on_loop and traits_of(actor_class).starts:
+            raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
+        cell = create(self, actor_class, args, kwargs, name, parent, label)
+        if not cell.traits.starts:
+            if not cell.open():
+                raise cell.start_failure()
+            return cast("ActorRef[A]", cell.ref)
+        started: Future[ActorRef[A]] = Future(cell)
+        cell.tell_when_started(started)
+        if cell.traits.caller_runs and not context.on_loop:
+            cell.run()
+        else:
+            cell.schedule(cell)
+        try:
+            return cast("ActorRef[A]", started.get(timeout=timeout))
+        except CallTimeout:
+            cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
+            return cast("ActorRef[A]", started.get(timeout=timeout))
+
+    def start_soon(
+        self,
+        actor_class: type[A],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: Name | None = None,
+        label: str | None = None,
+        parent: ActorRef[Any] | None = None,
+        timeout: float | None = 30.0,
+    ) -> "Starting[A]":
+        """Start an actor without waiting: a future of its ref, failing with what `start` would raise.
+
+        The constructor still runs here; what it raises, or a taken name, is in the future too. For supervisors, which
+        go on with `on_done` when the child is there.
+        """
+        started: Starting[A] = Starting()
+        try:
+            cell = create(self, actor_class, args, kwargs, name, parent, label)
+        except StartFailed as failed:
+            started.try_set_exception(failed)
+            return started
+        started.ref = cast("ActorRef[A]", cell.ref)
+        started._target = cell
+        self.begin(cell, started, timeout)
+        return started
+
+    def begin(self, cell: Cell, starter: Starter, timeout: float | None) -> None:
+        """Set a created actor going, and tell `starter` when it is up or has failed."""
+        cell.tell_when_started(starter)
+        if not cell.traits.starts:
+            cell.open()
+            return
+        if timeout is not None:
+            cell.timer = timer = self.timers.after(
+                timeout, lambda: cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
+            )
+            if cell.reason is not None:  # killed meanwhile
+                timer.cancel()
+        cell.schedule(cell)
+
+    def start_unawaited(
+        self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> ActorRef[A]:
+        """Start an actor as Pykka does: its ref at once, whatever `on_start` will do."""
+        cell = create(self, actor_class, args, kwargs, None, None, raw=True)
+        self.launch(cell)
+        return cast("ActorRef[A]", cell.ref)
+
+    def launch(self, cell: Cell) -> None:
+        """Set a created actor going, without waiting for it."""
+        with topology:
+            self.cells[cell.epoch] = cell
+        if cell.traits.starts:
+            cell.schedule(cell)
+        else:
+            cell.open()
+
+    def new_cell(self, actor_class: type[Any], name: Name | None, parent: Cell | None) -> Cell:
+        """Make the runtime's part of an actor; nothing runs yet."""
+        cell = Cell(self, traits_of(actor_class), next(_epochs), name, parent)
+        ActorRef(cell)
+        return cell
+
+    def has_stopped(self) -> bool:
+        """Whether it takes no more actors."""
+        return self._closed
+
+    # -- finding actors
+
+    def whereis(self, name: Name | ActorRef[Any]) -> ActorRef[Any] | None:
+        """Find the live actor of that name (a ref gives itself while it lives)."""
+        if isinstance(name, ActorRef):
+            return name if name.is_alive() else None
+        found: ActorRef[Any] | None = self.name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
+        return found
+
+    def __getitem__(self, name: Name) -> ActorRef[Any]:
+        """Find the live actor of that name, or raise `NoSuchActor`."""
+        ref = self.whereis(name)
+        if ref is None:
+            label = name.key if isinstance(name, Via) else name
+            raise NoSuchActor(
+                f"there is no actor named {label!r}", reason=NOPROC, hint="is it started under that name?"
+            )
+        return ref
+
+    def call(self, name: Name | ActorRef[Any], message: Any, *, timeout: float | None = 5.0) -> Any:
+        """Call an actor by name; raises `NoSuchActor` if there is none."""
+        ref = name if isinstance(name, ActorRef) else self[name]
+        return ref.call(message, timeout=timeout)
+
+    def cast(self, name: Name | ActorRef[Any], message: Any) -> None:
+        """Send to an actor by name; never raises."""
+        ref = name if isinstance(name, ActorRef) else self.whereis(name)
+        if ref is None:
+            self.counters.dropped()
+        else:
+            ref.cast(message)
+
+    def actors(self) -> list[ActorRef[Any]]:
+        """List the living actors, in the order they were started."""
+        return [cell.ref for cell in list(self.cells.values())]
+
+    def resolve(self, address: Address) -> ActorRef[Any] | None:
+        """Find the living incarnation an address names; an address of another system, or of the past, finds nobody."""
+        cell = self.cells.get(address.epoch) if address.system == self.id else None
+        return None if cell is None else cell.ref
+
+    def nobody(self, name: Name) -> ActorRef[Any]:
+        """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""
+        from mlld_sdk.actors.core.actor import Actor
+
+        cell = self.new_cell(Actor, name, None)
+        cell.ending = cell.reason = NOPROC
+        return cell.ref
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def name_service(self, name: Name) -> Any:
+        """Find who keeps that kind of name; refuse what is no name."""
+        if isinstance(name, str):
+            if not name or "/" in name:
+                raise ConfigurationError(
+                    f"{name!r} is not an actor name", hint="a name is a non-empty string with no /"
+                )
+            return self.names
+        if isinstance(name, Via):
+            return name.service
+        raise ConfigurationError(f"{name!r} is not an actor name", hint="use a string or Via(service, key)")
+
+    # -- timers
+
+    def send_after(self, delay: float, to: ActorRef[Any], message: Any) -> Timer:
+        """Send a message later; dropped if the receiver has ended by then."""
+        if fenced:
+            stop_if_fenced()
+        cell = to.cell
+
+        def fire() -> None:
+            with topology:  # it may fire before the lines below have run
+                if cell.timers is not None:
+                    for timer in made:
+                        cell.timers.pop(timer, None)
+            cell.post_always((message, None))
+
+        made: list[Timer] = []
+        timer = self.timers.after(delay, fire)
+        with topology:
+            made.append(timer)
+            if cell.reason is not None:
+                timer.cancel()
+            elif timer.action is not None:
+                if cell.timers is None:
+                    cell.timers = {}
+                cell.timers[timer] = None
+        return timer
+
+    # -- for the runtime's own parts
+
+    def emit(self, make: Callable[[float], Event]) -> None:
+        """Give an event to the sink, if anybody listens. A sink must not raise; one that does is counted, not felt."""
+        if self.listening:
+            try:
+                self.sink(make(self.env.wall()))
+            except Exception:  # noqa: BLE001 - an actor's end must be made known whatever the listeners do
+                self.counters.sink_failed()
+
+    def callback_failed(self, error: BaseException) -> None:
+        """Report what a callback raised."""
+        reason = crash(error)
+        self.emit(lambda at: events.CallbackFailed(at=at, error=str(reason), trace=reason.trace))
+
+    def forget(self, cell: Life) -> None:
+        """Drop a dead actor from every table."""
+        self.cells.pop(cell.epoch, None)
+        name = cell.name
+        if name is not None:
+            service = self.names if isinstance(name, str) else name.service
+            try:
+                service.unregister_name(name if isinstance(name, str) else name.key, cell.ref)
+            except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
+                self.callback_failed(error)
+        if self.in_pykka_registry:
+            registered: Any = ActorRegistry._actor_refs
+            if cell.ref in registered:
+                ActorRegistry.unregister(cell.ref)
+        own = self.own_threads.pop(cell, None)
+        if own is not None:
+            own.close()
+            cell.schedule = self.schedule
+
+    def lose_thread(self, thread: int) -> None:
+        """A killed actor holds on to a thread: get another one for the others."""
+        self.scheduler.lose(thread)
+
+    def release(self, cell: Life) -> None:
+        """Close what a dead actor owned, last first, on a worker: a killer does not wait for it."""
+        owned, cell.owned = cell.owned, None
+        if not owned:
+            return
+
+        def close_all() -> None:
+            for resource, close in reversed(owned):
+                try:
+                    close()
+                except Exception as error:  # noqa: BLE001 - reported; the next one is closed all the same
+                    self._close_failed(cell, resource, error)
+
+        self.scheduler.submit(close_all, self.callback_failed)
+
+    def _close_failed(self, cell: Life, resource: object, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        kind = type(resource).__name__
+        self.emit(
+            lambda at: events.ResourceCloseFailed(at=at, actor=cell.path, epoch=cell.epoch, resource=kind, error=text)
+        )
+
+    def _workers_exhausted(self, limit: int) -> None:
+        self.emit(lambda at: events.WorkersExhausted(at=at, limit=limit))
+
+    # -- memory
+
+    def settle(self) -> None:
+        """Tune the garbage collector for many long-lived actors: call it when the service has started.
+
+        What exists now is exempted from collection (`gc.freeze`) and collections become rarer, so that a pause stays
+        at a few milliseconds with 100,000 actors. It concerns the whole process.
+        """
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    # -- the end
+
+    def stop(self, timeout: float = 5.0) -> StopReport:
+        """Stop every actor, newest first, kill what has not ended in time, and end all threads.
+
+        Args:
+            timeout: Seconds for all of it together.
+
+        Raises:
+            CallingSelf: Called by one of its own actors, which would wait for its own end.
+        """
+        caller = current_cell()
+        if caller is not None and caller.system is self:
+            raise CallingSelf(f"{caller.path} stops the system it lives in", hint="let a thread outside do it")
+        with topology:
+            if self._closed:
+                return StopReport()
+            self._closed = True
+        deadline = time.monotonic() + timeout
+        before = len(self.cells)
+        self._end_roots(deadline)
+        killed: list[str] = []
+        for cell in reversed(list(self.cells.values())):
+            try:
+                cell.ref.join(max(0.0, deadline - time.monotonic()))
+            except CallTimeout:
+                killed.append(cell.path)
+                cell.kill(Killed("the system stopped"))
+        grace = max(0.2, deadline - time.monotonic())
+        self.zombies.wait_until_gone(min(grace, FAREWELL))
+        threads = self.scheduler.close(grace)
+        self.timers.close(grace)
+        if not self.loop.close(grace):
+            threads.append(f"{self.name}-loop")
+        if self._switch_interval_before is not None:
+            sys.setswitchinterval(self._switch_interval_before)
+        _living.discard(self)
+        return StopReport(
+            stopped=before - len(killed),
+            killed=tuple(killed),
+            zombies=tuple(self.zombies.list()),
+            threads=tuple(threads),
+        )
+
+    def _end_roots(self, deadline: float) -> None:
+        """Ask the roots of all trees to end, newest first, each after the one before has ended.
+
+        One that takes long is left to go on by itself, so that it does not use up the others' time; and there is no
+        waiting for those that have nothing to do at their end.
+        """
+        roots = [cell for cell in list(self.cells.values()) if cell.parent is None]
+        while roots:
+            cell = roots.pop()
+            ended = cell.ref.shutdown(None, SHUTDOWN)
+            if not cell.traits.terminates and not cell.links:
+                continue
+            left = deadline - time.monotonic()
+            try:
+                ended.get(timeout=min(left, max(0.1, left / (len(roots) + 2))))
+            except CallTimeout:
+                continue
+
+    def disable(self) -> None:
+        """Mark the system unusable: this is a forked copy of the process, and its threads are not here."""
+        self._closed = True
+        for cell in self.cells.values():
+            cell.ending = _FORKED
+
+
+_FORKED = Crash("forked", "this process is a forked copy; its actors run in the original")
+
+
+def _thread_name(ident: int) -> str:
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return thread.name
+    return str(ident)
+
+
+# -- the process's default system
+
+_living: "weakref.WeakSet[ActorSystem]" = weakref.WeakSet()
+_default: ActorSystem | None = None
+_default_lock = threading.RLock()
+
+
+def default_system() -> ActorSystem:
+    """Give the process's own system, started at first use: where `MyActor.start()` outside any actor goes."""
+    global _default
+    system = _default
+    if system is None or system._closed:
+        with _default_lock:
+            system = _default
+            if system is None or system._closed:
+                system = _default = ActorSystem("mlld-shared", in_pykka_registry=True)
+    return system
+
+
+def current_system() -> ActorSystem:
+    """Give the system of the running actor, else the process's default one."""
+    cell = current_cell()
+    return default_system() if cell is None else cell.system
+
+
+def _at_exit() -> None:
+    system = _default
+    if system is not None:
+        system.stop(2.0)
+
+
+_PROCESS_WIDE_LOCKS = (_default_lock, topology, making)
+
+
+def _before_fork() -> None:
+    # Held across the fork, so that the copy does not inherit them held by a thread it does not have.
+    for lock in _PROCESS_WIDE_LOCKS:
+        lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for lock in reversed(_PROCESS_WIDE_LOCKS):
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _default
+    for lock in reversed(_PROCESS_WIDE_LOCKS):
+        lock.release()
+    for system in list(_living):
+        system.disable()
+    fenced.clear()
+    _default = None
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+__all__ = ["ActorDead", "ActorSystem", "Counters", "StopReport", "current_system", "default_system"]

@@ -1,0 +1,118 @@
+"""Killed actors whose last handler has not come back.
+
+A thread cannot be killed. What can be done is done: the incarnation is fenced, so nothing it does has an effect, what
+it owned is closed, and the pool gets another worker. What is left is counted and listed here until it ends.
+"""
+
+import sys
+import threading
+import traceback
+from _thread import get_ident
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlld_sdk.actors.core.context import fenced
+from mlld_sdk.actors.core.events import ZombieEnded, ZombieLeft
+from mlld_sdk.actors.core.links import topology
+
+if TYPE_CHECKING:
+    from mlld_sdk.actors.core.incarnation import Life
+    from mlld_sdk.actors.core.system import ActorSystem
+
+
+class Zombie(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread that still runs for a killed actor.
+
+    Attributes:
+        actor: Path of the actor.
+        epoch: Its incarnation.
+        kind: Its class.
+        age: Seconds since the kill.
+        thread: Name or number of the thread.
+        stack: Where it is now.
+    """
+
+    actor: str
+    epoch: int
+    kind: str
+    age: float
+    thread: str
+    stack: str
+
+
+class Zombies:
+    """The zombies of one system."""
+
+    def __init__(self, system: "ActorSystem", thread_name: Callable[[int], str]) -> None:
+        self._system = system
+        self._thread_name = thread_name
+        self._since: dict[Life, tuple[float, int]] = {}
+        self._none = threading.Event()
+        self._none.set()
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def add_if_running(self, cell: "Life") -> None:
+        """Fence a killed actor that is in one of its handlers, and list it unless that is on this very stack."""
+        with topology:
+            thread = cell.thread
+            if thread is None:
+                return
+            fenced.add(cell)
+            if thread == get_ident():
+                return
+            self._since[cell] = (self._system.now(), thread)
+            self._none.clear()
+        self._system.lose_thread(thread)
+        self._system.emit(
+            lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))
+        )
+
+    def ended(self, cell: "Life") -> None:
+        """Take an actor off the list: its handler came back."""
+        with topology:
+            entry = self._since.pop(cell, None)
+            fenced.discard(cell)
+            if not self._since:
+                self._none.set()
+        if entry is not None:
+            after = self._system.now() - entry[0]
+            self._system.emit(lambda at: ZombieEnded(at=at, actor=cell.path, epoch=cell.epoch, after=after))
+
+    def wait_until_gone(self, timeout: float) -> bool:
+        """Wait until there are none; says whether that was so in time."""
+        return self._none.wait(timeout)
+
+    def count(self, path: str | None = None) -> int:
+        """Count the zombies of incarnations of one path, or all of them."""
+        with topology:
+            return sum(path is None or cell.path == path for cell in self._since)
+
+    def ages(self, path: str) -> list[float]:
+        """Say for how many seconds the zombies at a path and below it have been running."""
+        if not self._since:
+            return []
+        now, below = self._system.now(), f"{path}/"
+        with topology:
+            return [now - at for cell, (at, _) in self._since.items() if f"{cell.path}/".startswith(below)]
+
+    def list(self) -> list[Zombie]:
+        """Describe each zombie, with the stack of its thread as it is now."""
+        with topology:
+            found = list(self._since.items())
+        frames = sys._current_frames()
+        now = self._system.now()
+        return [
+            Zombie(
+                actor=cell.path,
+                epoch=cell.epoch,
+                kind=cell.traits.kind,
+                age=now - since,
+                thread=self._thread_name(thread),
+                stack="".join(traceback.format_stack(frames[thread], 12)) if thread in frames else "",
+            )
+            for cell, (since, thread) in found
+        ]

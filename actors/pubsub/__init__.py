@@ -1,0 +1,1 @@
+"""Topics and the outlets of those who listen."""

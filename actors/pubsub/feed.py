@@ -1,0 +1,88 @@
+"""A bounded buffer from which one thread or coroutine takes what actors put in.
+
+When it is full, what comes is dropped and counted, and the reader finds `Lagged` and `Resumed` at the place of the gap.
+"""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
+
+T = TypeVar("T")
+
+
+class Feed(Generic[T]):
+    """What has arrived and was not taken yet.
+
+    Args:
+        source: What the markers of a gap call it.
+        limit: Items kept at most.
+    """
+
+    def __init__(self, source: str, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._items: deque[T | Lagged | Resumed] = deque()
+        self._lock = threading.Lock()
+        self._arrival: Future[None] = Future()
+        self._missed = 0
+        self._end: BaseException | None = None
+
+    def put(self, item: T) -> bool:
+        """Add an item unless the buffer is full; say whether it was added. Never blocks."""
+        with self._lock:
+            if self._end is not None:
+                return False
+            if self._missed and len(self._items) <= self._limit // 2:
+                self._items.append(self._resumed())
+            if self._missed or len(self._items) >= self._limit:
+                if not self._missed:
+                    self._items.append(Lagged(self._source))
+                self._missed += 1
+                return False
+            self._items.append(item)
+            self._arrival.try_set()
+        return True
+
+    def end(self, error: BaseException) -> None:
+        """Let the reader take what is there, and raise `error` after that."""
+        with self._lock:
+            self._end = self._end or error
+            self._arrival.try_set()
+
+    def take(self, *, timeout: float | None) -> T | Lagged | Resumed:
+        """Take the oldest item, waiting up to `timeout` seconds for one; raises `CallTimeout` when none comes."""
+        while True:
+            waiting = self._arrival_or_none()
+            if waiting is None:
+                return self._items_pop()
+            waiting.get(timeout=timeout)
+
+    async def take_async(self) -> T | Lagged | Resumed:
+        """Take the oldest item, awaiting one."""
+        while True:
+            waiting = self._arrival_or_none()
+            if waiting is None:
+                return self._items_pop()
+            await waiting
+
+    def _arrival_or_none(self) -> Future[None] | None:
+        """Say what to wait for, or `None` when there is something to take."""
+        with self._lock:
+            if self._items or self._missed:
+                return None
+            if self._end is not None:
+                raise self._end
+            if self._arrival.done:
+                self._arrival = Future()
+            return self._arrival
+
+    def _items_pop(self) -> T | Lagged | Resumed:
+        with self._lock:
+            return self._items.popleft() if self._items else self._resumed()
+
+    def _resumed(self) -> Resumed:
+        resumed, self._missed = Resumed(self._source, self._missed), 0
+        return resumed

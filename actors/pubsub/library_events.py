@@ -1,0 +1,49 @@
+"""What happens in the libraries on top of the actor core, as events: one for each transition."""
+
+from mlld_sdk.base.events import Event
+
+
+class SubscriberLagged(Event, frozen=True, kw_only=True, tag="subscriber.lagged"):
+    """A subscriber is behind: messages for it are dropped from here on.
+
+    Attributes:
+        actor: The subscriber's path.
+        source: What it subscribed to.
+        limit: Messages that may wait for it.
+    """
+
+    actor: str
+    source: str
+    limit: int
+
+
+class SubscriberResumed(Event, frozen=True, kw_only=True, tag="subscriber.resumed"):
+    """A subscriber caught up: messages reach it again.
+
+    Attributes:
+        actor: The subscriber's path.
+        source: What it subscribed to.
+        missed: How many messages it missed.
+    """
+
+    actor: str
+    source: str
+    missed: int
+
+
+class StateChanged(Event, frozen=True, kw_only=True, tag="state.changed"):
+    """A state machine went to another state.
+
+    Attributes:
+        actor: Its path.
+        epoch: Its incarnation.
+        old: The state it left.
+        new: The state it is in.
+        cause: The event that led there, as its declaration names it.
+    """
+
+    actor: str
+    epoch: int
+    old: str
+    new: str
+    cause: str

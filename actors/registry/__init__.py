@@ -1,0 +1,1 @@
+"""Names for actors: registries, process groups and shared tables."""

@@ -1,0 +1,1 @@
+"""Producers and consumers with demand: nothing is emitted that was not asked for."""

@@ -1,0 +1,389 @@
+"""Event producers and consumers joined by demand: a producer emits only what a consumer has asked for.
+
+```python
+class Numbers(Producer):
+    def on_start(self):
+        self.next = 0
+
+    def on_demand(self, count):
+        first, self.next = self.next, self.next + count
+        return range(first, self.next)
+
+class Printer(Consumer):
+    def on_start(self, source):
+        self.subscribe_to(source, most=10)
+
+    def on_events(self, events, producer):
+        for event in events: print(event)
+```
+
+Nothing is kept between stages: whatever is on its way was asked for, so memory is bounded by the demand of the
+consumers and a slow consumer slows its producer down. What a consumer was given and had not handled when it ended is
+lost with it, like any message.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.directives import Stop
+from mlld_sdk.actors.core.exits import Reason
+from mlld_sdk.actors.core.links import Down, Monitor
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.services import offer
+from mlld_sdk.actors.stages.demand import (
+    Dealing,
+    Ledger,
+    Window,
+    deal_by_demand,
+    deal_by_partition,
+    deal_to_all,
+    open_demand,
+)
+from mlld_sdk.actors.tasks.library_errors import DemandExceeded
+from mlld_sdk.base.errors import ConfigurationError
+
+Ref = ActorRef[Any]
+WhenProducerEnds = Literal["stop", "stop_if_abnormal", "stay"]
+
+MOST = 1_000
+"""Events a consumer has on their way to it at most, unless it says otherwise."""
+
+
+class _Subscribe(msgspec.Struct, frozen=True):
+    consumer: Ref
+    most: int
+    partition: Any
+
+
+class _Ask(msgspec.Struct, frozen=True):
+    consumer: Ref
+    count: int
+
+
+class _Cancel(msgspec.Struct, frozen=True):
+    consumer: Ref
+
+
+class _Events(msgspec.Struct, frozen=True):
+    producer: Ref
+    events: list[Any]
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    producer: Ref
+    why: str
+
+
+class _Emitting(Actor):
+    """The half of a stage that gives events out."""
+
+    dealing: ClassVar[Dealing] = "demand"
+    """Who gets an event: whoever wants most (`demand`), everybody (`broadcast`), or the consumer of the event's
+    partition (`partition`)."""
+
+    partitions: ClassVar[tuple[Hashable, ...]] = ()
+    """For `dealing = "partition"`: all there are. Nothing is asked for until each has its consumer."""
+
+    _least_most = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.dealing not in {"demand", "broadcast", "partition"} or (self.dealing == "partition") == (
+            not self.partitions
+        ):
+            raise ConfigurationError(
+                f"dealing={self.dealing!r}, partitions={self.partitions!r} of {type(self).__name__}",
+                hint='dealing is "demand", "broadcast", or "partition" with its partitions',
+            )
+        self._ledger: Ledger[Ref] = Ledger()
+        self._partitions: dict[Ref, Hashable] = {}
+        self._consumers: dict[Ref, Monitor] = {}
+
+    def partition_of(self, event: Any) -> Hashable:
+        """Say to which partition an event belongs; for `dealing = "partition"`."""
+        raise NotImplementedError
+
+    @property
+    def demand(self) -> int:
+        """How many events may be emitted now."""
+        if len(self._partitions) < len(self.partitions):
+            return 0
+        return open_demand(self._ledger.wanted, self.dealing)
+
+    def emit(self, events: Iterable[Any]) -> None:
+        """Give events to the consumers.
+
+        Raises:
+            DemandExceeded: They are more than `demand`; none was given out.
+        """
+        room = self.demand
+        batch = events if isinstance(events, Sequence) else list(islice(events, room + 1))
+        if len(batch) > room:
+            raise DemandExceeded(
+                f"{type(self).__name__} emitted more events than the {room} that were asked for",
+                hint="emit no more than self.demand; what is left over stays where it comes from",
+            )
+        if not batch:
+            return
+        shares = self._deal(batch)
+        self._ledger.serve(shares)
+        for consumer, share in shares.items():
+            offer(consumer, _Events(self.actor_ref, share), beyond_limit=True)
+
+    def _deal(self, batch: Sequence[Any]) -> dict[Ref, list[Any]]:
+        match self.dealing:
+            case "demand":
+                return deal_by_demand(self._ledger.wanted, batch)
+            case "broadcast":
+                return deal_to_all(self._ledger.wanted, batch)
+            case "partition":
+                return deal_by_partition(self._partitions, batch, self.partition_of)
+
+    def _take_subscriber(self, message: _Subscribe) -> None:
+        problem = None
+        if message.most < self._least_most:
+            problem = f"it needs most >= {self._least_most}"
+        elif message.partition in self._partitions.values() and self.partitions:
+            problem = f"partition {message.partition!r} has a consumer"
+        elif self.partitions and message.partition not in self.partitions:
+            problem = f"there is no partition {message.partition!r}"
+        if problem is not None:
+            offer(message.consumer, _Refused(self.actor_ref, problem), beyond_limit=True)
+            return
+        self._consumers[message.consumer] = self.monitor(message.consumer)
+        self._partitions[message.consumer] = message.partition
+        self._ledger.join(message.consumer)
+
+    def _drop_subscriber(self, consumer: Ref) -> None:
+        monitor = self._consumers.pop(consumer, None)
+        if monitor is not None:
+            monitor.cancel()
+            self._ledger.leave(consumer)
+            del self._partitions[consumer]
+
+    def _handle_downstream(self, message: Any) -> bool:
+        """Handle what consumers send; say whether it was that."""
+        match message:
+            case _Subscribe():
+                self._take_subscriber(message)
+            case _Ask(consumer, count):
+                if consumer in self._consumers:
+                    self._ledger.ask(consumer, count)
+            case _Cancel(consumer):
+                self._drop_subscriber(consumer)
+            case Down(ref=ref) if ref in self._consumers:
+                self._drop_subscriber(ref)
+            case _:
+                return False
+        return True
+
+
+class _Source:
+    """What a consumer remembers of one producer."""
+
+    def __init__(self, window: Window, monitor: Monitor, when_it_ends: WhenProducerEnds, *, manual: bool) -> None:
+        self.window = window
+        self.monitor = monitor
+        self.when_it_ends = when_it_ends
+        self.manual = manual
+
+
+class _Receiving(Actor):
+    """The half of a stage that takes events in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: dict[Ref, _Source] = {}
+
+    def subscribe_to(
+        self,
+        producer: Ref,
+        *,
+        most: int = MOST,
+        least: int | None = None,
+        partition: Hashable = None,
+        when_it_ends: WhenProducerEnds = "stop",
+        manual: bool = False,
+    ) -> None:
+        """Take events from `producer` from now on. Called by the stage itself, for instance in `on_start`.
+
+        Args:
+            producer: A `Producer` or `ProducerConsumer`.
+            most: Events on their way to this consumer at most.
+            least: Ask for more as soon as no more than so many are outstanding; half of `most` when left out.
+            partition: Which events, of a producer that deals by partition.
+            when_it_ends: End too (`stop`), only after an abnormal end (`stop_if_abnormal`), or go on (`stay`).
+            manual: Ask for nothing by itself; `ask` does.
+        """
+        least = most // 2 if least is None else least
+        if not 0 <= least < most:
+            raise ConfigurationError(f"most={most!r}, least={least!r}", hint="0 <= least < most")
+        if when_it_ends not in {"stop", "stop_if_abnormal", "stay"}:
+            raise ConfigurationError(
+                f"when_it_ends={when_it_ends!r}", hint='it is "stop", "stop_if_abnormal" or "stay"'
+            )
+        if producer in self._sources:
+            raise ConfigurationError(f"{self.actor_ref} is subscribed to {producer} already")
+        source = _Source(Window(most, least), self.monitor(producer), when_it_ends, manual=manual)
+        self._sources[producer] = source
+        offer(producer, _Subscribe(self.actor_ref, most, partition), beyond_limit=True)
+        self._begin_asking(producer, source)
+
+    def unsubscribe_from(self, producer: Ref) -> None:
+        """Take no more events from `producer`; those on their way are dropped."""
+        source = self._sources.pop(producer, None)
+        if source is not None:
+            source.monitor.cancel()
+            offer(producer, _Cancel(self.actor_ref), beyond_limit=True)
+
+    def ask(self, producer: Ref, count: int) -> None:
+        """Ask for `count` more events; for a subscription made with `manual=True`.
+
+        Raises:
+            DemandExceeded: More than `most` would be outstanding.
+        """
+        window = self._sources[producer].window
+        if window.outstanding + count > window.most:
+            raise DemandExceeded(f"asked for {count} with {window.outstanding} of {window.most} outstanding")
+        window.outstanding += count
+        offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
+
+    def on_producer_end(self, producer: Ref, reason: Reason) -> Any:
+        """Be told that a producer has ended and all its events are handled; may return `Stop`."""
+
+    def _begin_asking(self, producer: Ref, source: _Source) -> None:
+        if not source.manual:
+            offer(producer, _Ask(self.actor_ref, source.window.first()), beyond_limit=True)
+
+    def _take_events(self, events: list[Any], producer: Ref) -> None:
+        raise NotImplementedError
+
+    def _handle_upstream(self, message: Any) -> tuple[bool, Any]:
+        """Handle what producers send; say whether it was that, and what follows for this actor."""
+        match message:
+            case _Events(producer, events):
+                if producer in self._sources:
+                    self._take_events(events, producer)
+                return True, None
+            case _Refused(producer, why):
+                raise ConfigurationError(f"{producer} refused {self.actor_ref}: {why}")
+            case Down(ref=ref) if ref in self._sources:
+                source = self._sources.pop(ref)
+                told = self.on_producer_end(ref, message.reason)
+                ends = source.when_it_ends == "stop" or (
+                    source.when_it_ends == "stop_if_abnormal" and not message.reason.is_normal_family
+                )
+                return True, told if told is not None or not ends else Stop(message.reason)
+        return False, None
+
+
+class Producer(_Emitting):
+    """A source of events. Override `on_demand`; messages that are not about demand go to `on_message`."""
+
+    def on_demand(self, count: int) -> Iterable[Any]:
+        """Give up to `count` events now.
+
+        Fewer than asked for means that there are no more at present: the rest of the demand stays open, `self.demand`
+        shows it, and `self.emit` serves it later. More is an error.
+        """
+        raise NotImplementedError
+
+    def on_message(self, message: Any) -> Any:
+        """Handle any other message, as `on_receive` of an actor does."""
+
+    def on_receive(self, message: Any) -> Any:
+        """Serve demand; pass everything else on."""
+        before = self.demand
+        if not self._handle_downstream(message):
+            return self.on_message(message)
+        if self.demand > before:
+            self.emit(self.on_demand(self.demand))
+        return None
+
+
+class Consumer(_Receiving):
+    """An end of events. Override `on_events`; messages that are not about events go to `on_message`."""
+
+    def on_events(self, events: list[Any], producer: Ref) -> None:
+        """Handle events; when it returns, they count as handled."""
+        raise NotImplementedError
+
+    def on_message(self, message: Any) -> Any:
+        """Handle any other message, as `on_receive` of an actor does."""
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle events and ask for more; pass everything else on."""
+        mine, then = self._handle_upstream(message)
+        return then if mine else self.on_message(message)
+
+    def _take_events(self, events: list[Any], producer: Ref) -> None:
+        self.on_events(events, producer)
+        source = self._sources.get(producer)
+        if source is None:
+            return
+        if source.manual:
+            source.window.outstanding -= len(events)
+        elif count := source.window.handled(len(events)):
+            offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
+
+
+class ProducerConsumer(_Receiving, _Emitting):
+    """A stage in between. Override `on_events`; it asks its one producer for what its consumers ask of it."""
+
+    expansion: ClassVar[int] = 1
+    """Into how many events one may be turned at most. Nothing is asked for until so many are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._least_most = self.expansion
+        self._on_the_way = 0
+        self._held: deque[Any] = deque()
+
+    def on_events(self, events: list[Any], producer: Ref) -> Iterable[Any]:
+        """Turn events into others, at most `expansion` for each."""
+        raise NotImplementedError
+
+    def on_message(self, message: Any) -> Any:
+        """Handle any other message, as `on_receive` of an actor does."""
+
+    def on_receive(self, message: Any) -> Any:
+        """Pass demand up and events down; pass everything else on."""
+        mine, then = self._handle_upstream(message)
+        if not mine and not self._handle_downstream(message):
+            return self.on_message(message)
+        self._move_on()
+        return then
+
+    def _begin_asking(self, *_: object) -> None:
+        if len(self._sources) > 1:
+            raise ConfigurationError(f"{type(self).__name__} has a producer already", hint="put one stage behind each")
+        self._move_on()
+
+    def _take_events(self, events: list[Any], producer: Ref) -> None:
+        self._on_the_way -= len(events)
+        made = list(self.on_events(events, producer))
+        if len(made) > len(events) * self.expansion:
+            raise DemandExceeded(
+                f"{type(self).__name__} made {len(made)} events of {len(events)}",
+                hint=f"say so with `expansion`; it is {self.expansion}",
+            )
+        self._held.extend(made)
+
+    def _move_on(self) -> None:
+        """Give out what is held, and ask for what is wanted beyond it.
+
+        Something is held only when the consumer that had asked for it has ended meanwhile.
+        """
+        ready = [self._held.popleft() for _ in range(min(self.demand, len(self._held)))]
+        self.emit(ready)
+        for producer, source in self._sources.items():
+            wanted = (self.demand - len(self._held)) // self.expansion
+            room = min(wanted, source.window.most) - self._on_the_way
+            if room > 0:
+                self._on_the_way += room
+                offer(producer, _Ask(self.actor_ref, room), beyond_limit=True)

@@ -1,0 +1,1 @@
+"""State machines as actors, in the manner of `gen_statem`."""

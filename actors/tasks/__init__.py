@@ -1,0 +1,1 @@
+"""Tasks: one function, one handle; supervised, and as lazy streams."""

@@ -1,0 +1,254 @@
+"""Task streams: a function applied to many items by a bounded number of tasks, lazily.
+
+A `TaskStream` does nothing until it is iterated, with `for` or `async for`; then it belongs to whoever iterates.
+Leaving the loop, by whatever way, kills the tasks that still run. No more than `max_concurrency` run at once, and an
+item is taken from the input only when one may start.
+"""
+
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from mlld_sdk.actors.core.actor import current_actor
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.links import Monitor
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.services import kill
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.actors.tasks.library_errors import TaskTimeout
+from mlld_sdk.actors.tasks.stream_slots import Slots
+from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok, Task
+from mlld_sdk.base.errors import ConfigurationError
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - the input
+Ref = ActorRef[Any]
+OnSlow = Literal["exit", "kill_task"]
+Outcome: TypeAlias = Ok[T] | Exited
+_Entry: TypeAlias = tuple[Task[T], I, Timer | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """How a stream runs; checked when it is built.
+
+    Attributes:
+        max_concurrency: Tasks that may run at once; the number of processors when left out.
+        ordered: Give results in the order of the input, not as they come.
+        timeout: Seconds for each task, from its start; `None` for no limit.
+        on_timeout: What a slow task does: end the iteration (`exit`), or only itself (`kill_task`).
+        zip_input_on_exit: Say in `Exited.input` what a failed task was working on.
+        linked: A task that fails ends the iteration too, unless the iterating actor traps exits.
+        max_waiting: Finished results kept at most behind a slow one; then nothing more is started.
+    """
+
+    max_concurrency: int = os.cpu_count() or 1
+    ordered: bool = True
+    timeout: float | None = 5.0
+    on_timeout: OnSlow = "exit"
+    zip_input_on_exit: bool = False
+    linked: bool = True
+    max_waiting: int = 1_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_concurrency", "max_waiting"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name}={value!r}", hint="it is a whole number from 1")
+        if self.timeout is not None and not self.timeout >= 0:
+            raise ConfigurationError(f"timeout={self.timeout!r}", hint="it is seconds from 0, or None for no limit")
+        if self.on_timeout not in {"exit", "kill_task"}:
+            raise ConfigurationError(f"on_timeout={self.on_timeout!r}", hint='it is "exit" or "kill_task"')
+
+
+class TaskStream(Generic[I, T]):
+    """Results of tasks, as they are asked for: `Ok(value)` or `Exited(reason)` for each item.
+
+    Every iteration runs the tasks anew; the input decides whether it can be iterated twice.
+    """
+
+    def __init__(
+        self, system: ActorSystem, source: Iterable[I], spawn: Callable[[I], Task[T]], options: StreamOptions
+    ) -> None:
+        self._system = system
+        self._source = source
+        self._spawn = spawn
+        self._options = options
+
+    def __iter__(self) -> "_Run[I, T]":
+        return _Run(self._system, iter(self._source), self._spawn, self._options)
+
+    def __aiter__(self) -> "_Run[I, T]":
+        return iter(self)
+
+
+class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
+    """One iteration of a stream."""
+
+    def __init__(
+        self, system: ActorSystem, source: Iterator[I], spawn: Callable[[I], Task[T]], options: StreamOptions
+    ) -> None:
+        # Tasks and timers know `_news` and `_running` only, never the run itself: so a loop that is left drops the
+        # last reference to the run, and that is what ends it.
+        self._running: dict[int, _Entry[T, I]] = {}
+        self._closed = False
+        self._watch: Monitor | None = None
+        self._timers = system.timers
+        self._source = source
+        self._spawn = spawn
+        self._options = options
+        self._slots: Slots[Outcome[T]] = Slots(
+            options.max_concurrency, ordered=options.ordered, waiting=options.max_waiting
+        )
+        self._exhausted = False
+        self._news: _News[T] = _News()
+        self._owner = current_actor()
+        running = self._running
+        if self._owner is not None:
+            self._watch = self._owner.monitor(lambda _: _kill_all(running))
+
+    def __iter__(self) -> "_Run[I, T]":
+        return self
+
+    def __aiter__(self) -> "_Run[I, T]":
+        return self
+
+    def __next__(self) -> Outcome[T]:
+        try:
+            while (waiting := self._advance()) is not None:
+                waiting.get(timeout=None)
+            return self._slots.leave()
+        except BaseException:
+            self.close()
+            raise
+
+    async def __anext__(self) -> Outcome[T]:
+        try:
+            while (waiting := self._advance()) is not None:
+                await waiting
+            return self._slots.leave()
+        except StopIteration:
+            self.close()
+            raise StopAsyncIteration from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kill what runs. Done by itself when the loop is left."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        _kill_all(self._running)
+        finish = getattr(self._source, "close", None)
+        if finish is not None:
+            finish()
+
+    def __del__(self) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> Future[None] | None:
+        """Take in news and start what may start; say what to wait for, or `None` when a result may leave.
+
+        Raises:
+            StopIteration: Everything has left.
+        """
+        self._absorb()
+        if self._slots.ready:
+            return None
+        while not self._exhausted and self._slots.free:
+            try:
+                item = next(self._source)
+            except StopIteration:
+                self._exhausted = True
+            else:
+                self._start(item)
+        if self._slots.empty:
+            raise StopIteration
+        return self._news.next_arrival()
+
+    def _start(self, item: I) -> None:
+        task, number, news = self._spawn(item), self._slots.enter(), self._news
+        limit = self._options.timeout
+        timer = None if limit is None else self._timers.after(limit, lambda: news.note(number, None))
+        self._running[number] = (task, item, timer)
+        task.watch(lambda done: news.note(number, done.outcome))
+
+    def _absorb(self) -> None:
+        for number, outcome in self._news.take():
+            entry = self._running.pop(number, None)
+            if entry is not None:
+                self._slots.finish(number, self._result_of(entry, outcome))
+
+    def _result_of(self, entry: "_Entry[T, I]", outcome: Outcome[T] | None) -> Outcome[T]:
+        """Say what a task that is over contributes to the stream, or raise what ends the iteration."""
+        task, item, timer = entry
+        if timer is not None:
+            timer.cancel()
+        if outcome is None:
+            _kill(task)
+            if self._options.on_timeout == "exit":
+                raise TaskTimeout(
+                    f"an item took longer than {self._options.timeout} s",
+                    hint='give it more time, or go on without it: on_timeout="kill_task"',
+                )
+            failed: Exited = Exited(TOO_SLOW)
+        elif isinstance(outcome, Ok):
+            return outcome
+        else:
+            failed = outcome
+            if self._options.linked and not self._traps_exits():
+                task.result(timeout=0)
+        return replace(failed, input=item) if self._options.zip_input_on_exit else failed
+
+    def _traps_exits(self) -> bool:
+        return self._owner is not None and self._owner.info().traps_exits
+
+
+class _News(Generic[T]):
+    """What tasks and timers report, on their threads, until the run looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: list[tuple[int, Outcome[T] | None]] = []
+        self._arrival: Future[None] = Future()
+
+    def note(self, number: int, outcome: Outcome[T] | None) -> None:
+        """Say how a task ended, or, with `None`, that its time is over."""
+        with self._lock:
+            self._reports.append((number, outcome))
+            self._arrival.try_set()
+
+    def take(self) -> list[tuple[int, Outcome[T] | None]]:
+        """Take all reports."""
+        with self._lock:
+            reports, self._reports = self._reports, []
+        return reports
+
+    def next_arrival(self) -> Future[None]:
+        """Give a future that is answered when there are reports."""
+        with self._lock:
+            if self._arrival.done:
+                self._arrival = Future()
+            if self._reports:
+                self._arrival.try_set()
+            return self._arrival
+
+
+def _kill_all(running: "dict[int, _Entry[Any, Any]]") -> None:
+    for task, _, timer in list(running.values()):
+        if timer is not None:
+            timer.cancel()
+        _kill(task)
+
+
+def _kill(task: Task[Any]) -> None:
+    if task.ref is not None and not task.done:
+        kill(task.ref, "its stream does not need it any more")

@@ -1,0 +1,1 @@
+"""Agents and pools as a program declares and uses them."""

@@ -1,0 +1,177 @@
+"""What can be chosen about agents and pools, checked when they are declared."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import checked
+from mlld_sdk.engines.kinds import EngineKind, chosen, command_for
+from mlld_sdk.engines.pool import Recycle
+from mlld_sdk.engines.requests import DEFAULT_TIMEOUT
+from mlld_sdk.scripts.params import RunOptions
+from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.errors import WorkingDirectoryMissing
+
+LIVE_CHANGES = frozenset({"script", "timeout", "hibernate_after", "concurrency"})
+"""Options that can change without dropping engines."""
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor gets its engines. Class attributes of the same names are the defaults.
+
+    Attributes:
+        engine: Which engine runs the scripts: `live`, `bridge` or `embedded`. `None` takes `MLLD_ENGINE` from the
+            environment, else `live`.
+        command: The mlld program, a name on `PATH` or a path.
+        command_args: Arguments before `live --stdio`; for the embedded engine, its switches.
+        working_dir: Where engines run and relative script paths start; `None` is the host's directory.
+        environ: Added to the engines' environment.
+        checkpoint: Serve finished model calls from mlld's cache when a script is run again. `"isolated"`: from a cache
+            that belongs to this name alone.
+        resume: Serve finished calls but for those named: `"@fn"`, `"@fn:2"`, `'@fn("prefix")'`, a checkpoint's name.
+        fresh: Forget a script's finished calls before each request.
+        fork: Start from the finished calls of another script, by its name.
+        timeout: Seconds a request may take, waiting for an engine included; `None` for no limit.
+        spares: Engines kept warm beyond those in use, so that whoever needs a new one finds it ready.
+        eager: Start engines with the actor instead of at the first request.
+        hibernate_after: Seconds after which idle engines are put to sleep; `None` for never.
+        recycle: When a working engine is replaced.
+    """
+
+    engine: EngineKind | None = None
+    command: str = "mlld"
+    command_args: tuple[str, ...] = ()
+    working_dir: str | None = None
+    environ: Mapping[str, str] = {}
+    checkpoint: bool | Literal["isolated"] = False
+    resume: bool | str = False
+    fresh: bool = False
+    fork: str | None = None
+    timeout: float | None = DEFAULT_TIMEOUT
+    spares: int = 0
+    eager: bool = False
+    hibernate_after: float | None = 300.0
+    recycle: Recycle = Recycle()
+
+    @property
+    def berths(self) -> tuple[int, int]:
+        """How many engines may work at once, and how many more while all of those are busy."""
+        return 1, 0
+
+    @property
+    def shares(self) -> bool:
+        """Whether requests use one engine at once."""
+        return False
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Say the options with changes that can be taken without dropping engines.
+
+        Raises:
+            ConfigurationError: A change needs another engine, or a value is wrong.
+        """
+        for name in changes:
+            if name not in LIVE_CHANGES:
+                raise ConfigurationError(
+                    f"{name} cannot be changed in a running actor",
+                    hint=f"these can: {', '.join(sorted(LIVE_CHANGES))}; for others change its declaration",
+                )
+        return self.having(changes)
+
+    def caching(self, own_root: Callable[[], Path]) -> RunOptions:
+        """Say how requests use the cache of finished calls, unless they say otherwise.
+
+        Args:
+            own_root: Says where the cache lies if it is to be this name's alone.
+        """
+        asked: RunOptions = {}
+        if self.checkpoint:
+            asked["checkpoint"] = True
+        if self.checkpoint == "isolated":
+            asked["checkpoint_root"] = str(own_root())
+        if self.resume:
+            asked["resume"] = self.resume
+        if self.fresh:
+            asked["fresh"] = True
+        if self.fork is not None:
+            asked["fork"] = self.fork
+        return asked
+
+    def engine_command(self) -> EngineCommand:
+        """Find the program that runs the engines.
+
+        Raises:
+            ConfigurationError: It cannot be found or used, or the directory to run it in is not there.
+        """
+        if self.working_dir is not None and not os.path.isdir(self.working_dir):
+            raise WorkingDirectoryMissing(
+                f"working_dir: there is no directory {self.working_dir!r}", hint="create it before the start"
+            )
+        kind = chosen(self.engine, self.command, self.command_args)
+        return command_for(kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
+
+    def having(self, values: Mapping[str, Any]) -> Self:
+        """Say the options with other values.
+
+        Raises:
+            ConfigurationError: An option does not exist or has a wrong value; the message names it.
+        """
+        plain = {name: _plain(value) for name, value in values.items()}
+        checked(type(self), plain)
+        new = msgspec.structs.replace(self, **plain)
+        new._check()
+        return new
+
+    def _check(self) -> None:
+        self._at_least(0, "spares")
+        for name in ("timeout", "hibernate_after"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be more than 0 seconds or None, got {value}")
+
+    def _at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+class AgentOptions(EngineOptions, frozen=True, kw_only=True):
+    """How an agent works, besides how it gets its engines.
+
+    Attributes:
+        script: What `run` executes when the class does not define one.
+        engines: How many engines it may use at once, for parallel branches and for requests beside runs.
+        isolation: `exclusive`: each request has an engine to itself. `shared`: requests share one, many at once, and
+            what ends the engine ends all of them. Steps of runs always have an engine to themselves.
+        concurrency: How many runs it works on at once.
+        step_attempts: How often a step that may be repeated is begun in all, before its run is parked.
+    """
+
+    script: str | None = None
+    engines: int = 1
+    isolation: Literal["exclusive", "shared"] = "exclusive"
+    concurrency: int = 1
+    step_attempts: int = 5
+
+    @property
+    def berths(self) -> tuple[int, int]:
+        """How many engines may work at once; one more for when a shared one only finishes what it has."""
+        return self.engines, 1 if self.shares else 0
+
+    @property
+    def shares(self) -> bool:
+        """Whether requests use one engine at once."""
+        return self.isolation == "shared"
+
+    def _check(self) -> None:
+        super()._check()
+        self._at_least(1, "engines", "concurrency", "step_attempts")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value

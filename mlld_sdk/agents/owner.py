@@ -1,0 +1,172 @@
+"""What agents and pools share: an actor that owns a bay of engines and answers for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.exits import Crash, Reason, crash
+from mlld_sdk.agents.options import EngineOptions
+from mlld_sdk.agents.services import Services
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
+from mlld_sdk.engines.requests_async import AsyncPort, SharedPort
+from mlld_sdk.transport.engine import Engine
+
+
+class OwnerGone(InfrastructureError):
+    """The agent or pool that did the work ended; the request was not finished, a run goes on when it is back."""
+
+    default_code = "AGENT_GONE"
+
+
+class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent or pool is doing.
+
+    Attributes:
+        name: Its path in the tree.
+        state: `idle`, `working`, `draining` or `drained`.
+        engines: Its engines.
+        runs: Ids of the runs it works on.
+    """
+
+    name: str
+    state: str
+    engines: EnginePoolStatus
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """Somebody's request found an engine dead."""
+
+    reason: Crash
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Change options while running."""
+
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more work; answered when none is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeWork:
+    """Take work again after `Drain`; answered with whether it was draining or drained."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """Ask for an `OwnerStatus`."""
+
+
+class EngineOwner(Actor):
+    """An actor with engines. Subclasses say what is done with them.
+
+    The bay belongs to the name in the tree: it survives a crash of the actor, so a warm spare serves the successor,
+    and ends with an orderly stop.
+    """
+
+    answers = (ConfigurationError,)
+    ends_with_its_engine: ClassVar[bool] = False
+    """Whether a failed engine ends this incarnation."""
+    Options: ClassVar[type[EngineOptions]] = EngineOptions
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        defaults = {
+            name: getattr(type(self), name)
+            for name in self.Options.__struct_fields__
+            if hasattr(type(self), name) and not hasattr(Actor, name)  # what an actor means by that name is not ours
+        }
+        self.options = self.Options().having({**defaults, **options})
+
+    def on_start(self) -> None:
+        """Find the engines' program and take over the bay of this name."""
+        self.services = Services.of(self.system)
+        me = self.actor_ref
+        self.name = me.path
+        if not hasattr(self, "options"):
+            kind = type(self).__name__
+            raise ConfigurationError(
+                f"{kind}.__init__ does not call super().__init__(**options), so {self.name} has no options",
+                hint="define `def __init__(self, mine, **options): super().__init__(**options)`",
+            )
+        self._command = self.options.engine_command()
+        made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
+        self.bay = self.services.bay(self.name, self._make_bay, made_of)
+        self.bay.idle_after = self.options.hibernate_after
+        self.port = self.new_port(shared=self.options.shares)
+        self.port.ends_owner = self.ends_with_its_engine
+        self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
+        self.services.ports[self.name] = self.port
+        self.own(self.port, close=self._stop_port)
+        if self.options.eager:
+            self.bay.warm()
+
+    def on_receive(self, message: Any) -> Any:
+        """Answer for the engines."""
+        match message:
+            case AskStatus():
+                return self.status()
+            case Configure(changes=changes):
+                self.options = self.options.changed(changes)
+                self.port.timeout = self.options.timeout
+                self.bay.idle_after = self.options.hibernate_after
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def on_terminate(self, reason: Reason) -> None:
+        """End the engines, unless a successor is coming."""
+        if reason.is_normal_family:
+            self._stop_port()  # first, so that requests learn why their engines are killed
+            self.services.close_bay(self.name)
+
+    def status(self) -> OwnerStatus:
+        """Say what is going on."""
+        engines = self.bay.status()
+        return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
+
+    def new_port(self, *, shared: bool = False) -> AsyncPort:
+        """Make a way to the engines that can be stopped for itself.
+
+        Args:
+            shared: Its requests use one engine at once.
+        """
+        kind = SharedPort if shared else AsyncPort
+        return kind(
+            self.bay,
+            name=self.name,
+            kind=self._command.label,
+            working_dir=self.options.working_dir,
+            caching=self.options.caching(lambda: self.services.cache_root(self.name)),
+            timeout=self.options.timeout,
+            env=self.services.env,
+            sink=self.services.sink,
+        )
+
+    def _stop_port(self) -> None:
+        self.port.stop(OwnerGone(f"{self.name} ended"))
+
+    def _make_bay(self) -> EnginePool[Engine]:
+        services, command, options = self.services, self._command, self.options
+        size, overflow = options.berths
+        return EnginePool(
+            lambda: Engine.start(command, exclusive=True, label=self.name, env=services.env, sink=services.sink),
+            size=size,
+            overflow=overflow,
+            spares=options.spares,
+            budget=services.budget,
+            recycle=options.recycle,
+            idle_after=options.hibernate_after,
+            env=services.env,
+            label=self.name,
+        )

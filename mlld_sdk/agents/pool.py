@@ -1,0 +1,246 @@
+"""Pools: engines that many share, each used by one at a time."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar, Unpack
+
+import msgspec
+
+from mlld_sdk.actors.core.actor import current_actor
+from mlld_sdk.actors.core.directives import NO_REPLY
+from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
+from mlld_sdk.agents.handles import AgentUnavailable, Named
+from mlld_sdk.agents.options import EngineOptions
+from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.client.handles import ExecuteHandle
+from mlld_sdk.engines.pool import Lease
+from mlld_sdk.engines.quota import CancelScope
+from mlld_sdk.engines.requests import Port
+from mlld_sdk.scripts.params import RunOptions
+from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.transport.engine import Engine
+
+T = TypeVar("T")
+
+FAILURES_IN_A_ROW = 5
+"""Engines that may fail with nothing succeeding in between, before the pool itself counts as failed."""
+
+DRAIN_LOOK = 0.1
+"""Seconds between two looks whether a draining pool has its engines back."""
+
+
+class PoolOptions(EngineOptions, frozen=True, kw_only=True):
+    """How large a pool is, besides how it gets its engines.
+
+    Attributes:
+        size: Engines that may work at once.
+        overflow: How many more may be started while all are busy; they are ended when they come back.
+    """
+
+    size: int = 4
+    overflow: int = 0
+
+    @property
+    def berths(self) -> tuple[int, int]:
+        """How many engines may work at once, and how many more while all of those are busy."""
+        return self.size, self.overflow
+
+    def _check(self) -> None:
+        super()._check()
+        self._at_least(1, "size")
+        self._at_least(0, "overflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Change how many engines may work at once."""
+
+    size: int
+    overflow: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _LookDrained:
+    reply: ReplyTo
+
+
+class Pool(EngineOwner):
+    """Engines that many share: `child(Pool, name="workers", size=4, overflow=2)`. Options are those of `PoolOptions`.
+
+    A request has its engine to itself, and an engine that fails costs its own request only. Only when engine after
+    engine fails does the pool crash, so that its supervisor decides about delays and about giving up.
+    """
+
+    Options: ClassVar[type[PoolOptions]] = PoolOptions
+    options: PoolOptions
+
+    def on_receive(self, message: Any) -> Any:
+        """Bear single failures, and follow changes of size."""
+        match message:
+            case EngineFailed(reason=reason):
+                if self.port.failures >= FAILURES_IN_A_ROW:
+                    self.stop(reason)
+            case Resize(size=size, overflow=overflow):
+                more = {} if overflow is None else {"overflow": overflow}
+                self.options = self.options.having({"size": size, **more})
+                self.bay.resize(size, overflow)
+            case Drain():
+                self.bay.close()
+                self._drained(self.reply_to())
+                return NO_REPLY
+            case _LookDrained(reply=reply):
+                self._drained(reply)
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def status(self) -> OwnerStatus:
+        """Say what is going on."""
+        status = super().status()
+        return msgspec.structs.replace(status, state=self.off_duty() or status.state)
+
+    def off_duty(self) -> str:
+        """Say whether it was told to lease no more engines, and has them back; called from other threads."""
+        return "" if self.bay.open else "draining" if self.bay.status().busy else "drained"
+
+    def _drained(self, reply: ReplyTo) -> None:
+        """Answer when all engines are back, or look again."""
+        if self.bay.status().busy:
+            self.send_after(DRAIN_LOOK, _LookDrained(reply))
+        else:
+            reply.reply(True)
+
+
+class Checkout:
+    """One engine of a pool, held for several requests. Usable in a `with` block.
+
+    An exception that leaves the block ends the engine, since nobody knows what it was doing.
+    """
+
+    def __init__(self, lease: Lease[Engine], port: Port, owner: ActorRef[Any] | None) -> None:
+        self._lease = lease
+        self._port = port
+        if owner is not None:
+            owner.monitor(lambda _: lease.give_back(broken=True))
+
+    def execute(
+        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Run a script file on this engine."""
+        return self._port.execute(filepath, payload, options)
+
+    def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text on this engine and return its output."""
+        return self._port.output(script, file_path, payload, options)
+
+    def checkin(self, *, broken: bool = False) -> None:
+        """Give the engine back; a second time does nothing.
+
+        Args:
+            broken: Its state is unknown: end it instead of handing it on.
+        """
+        self._lease.give_back(broken=broken)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.checkin(broken=kind is not None)
+
+
+class PoolHandle(Named):
+    """A pool by its name."""
+
+    def checkout(self, timeout: float = 5.0, *, owner: ActorRef[Any] | None = None) -> Checkout:
+        """Take an engine out of the pool, for several requests in a row; waiters are served in order.
+
+        Args:
+            timeout: Seconds to wait for one.
+            owner: The actor whose end gives the engine back, should it forget; by default the one that is running.
+
+        Raises:
+            NoEngineFree: None became free in time.
+        """
+        port, bay = self._services.ports.get(self.name), self._services.bays().get(self.name)
+        if port is None or bay is None or self.ref is None:
+            raise AgentUnavailable(self.name)
+        owner, patience = owner or current_actor(), CancelScope()
+        watch = None if owner is None else owner.monitor(lambda _: patience.end(AgentUnavailable(self.name)))
+        try:
+            lease = bay.lease(timeout, patience)
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return Checkout(lease, port.on(lease), owner)
+
+    def map(
+        self,
+        filepath: str | os.PathLike[str],
+        payloads: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[ExecuteResult | Exception]:
+        """Run a script once for each payload, some at a time, and yield the results in order.
+
+        A run that fails yields its error in its place. Payloads are drawn only as results are taken: at most
+        `concurrency` are under way or waiting to be taken.
+
+        Args:
+            filepath: The script.
+            payloads: What to run it on; may be endless.
+            concurrency: How many at a time; as many as the pool has engines by default.
+            **options: As for `execute`.
+        """
+        limit = self.status().engines.size if concurrency is None else concurrency
+        if limit < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, got {limit}")
+        return self._map(filepath, iter(payloads), limit, options)
+
+    def _map(
+        self, filepath: str | os.PathLike[str], payloads: Iterator[Any], limit: int, options: RunOptions
+    ) -> Iterator[ExecuteResult | Exception]:
+        under_way: deque[ExecuteHandle | Exception] = deque()
+        try:
+            for payload in payloads:
+                under_way.append(_attempt(partial(self.execute_async, filepath, payload, **options)))
+                if len(under_way) >= limit:
+                    yield _outcome(under_way.popleft())
+            while under_way:
+                yield _outcome(under_way.popleft())
+        finally:
+            for call in under_way:
+                if not isinstance(call, Exception):
+                    call.cancel()
+
+    def resize(self, size: int, overflow: int | None = None) -> None:
+        """Change how many engines may work at once; those at work are let finish.
+
+        Args:
+            size: As in the declaration.
+            overflow: As in the declaration; left out, it stays what it is.
+        """
+        self._ask(Resize(size, overflow))
+
+
+def _outcome(call: ExecuteHandle | Exception) -> ExecuteResult | Exception:
+    return call if isinstance(call, Exception) else _attempt(call.result)
+
+
+def _attempt(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001 - it is the outcome of a payload, handed to whoever takes it
+        return error

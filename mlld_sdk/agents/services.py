@@ -1,0 +1,167 @@
+"""What the agents of one runtime share: the journal, the engines' budget and bays, and how to find one another."""
+
+import hashlib
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.services import find, publish
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.tasks.library_errors import UnknownName
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Sink
+from mlld_sdk.engines.pool import EnginePool
+from mlld_sdk.engines.quota import EngineQuota
+from mlld_sdk.engines.requests_async import AsyncPort
+from mlld_sdk.journal import Journal
+from mlld_sdk.supervision.breaker import Breaker
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.tree import Tree
+from mlld_sdk.transport.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class LookForWork:
+    """Sent to an agent when the journal may hold something for it."""
+
+
+LOOK = LookForWork()
+
+NAME = "mlld"
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything process-wide that an agent needs; made by the runtime, found through the actor system.
+
+    Attributes:
+        system: The actors.
+        journal: The runs.
+        budget: Admits engines.
+        env: Clocks and chance.
+        sink: Takes events.
+        state_dir: Where isolated caches lie.
+        ports: The way to the engines of each agent and pool that lives, by path.
+        tree: Who is where; set once the tree has started.
+    """
+
+    system: ActorSystem
+    journal: Journal
+    budget: EngineQuota
+    env: Env
+    sink: Sink
+    state_dir: Path
+    ports: dict[str, AsyncPort] = field(default_factory=dict)
+    tree: Tree | None = None
+    _bays: dict[str, EnginePool[Engine]] = field(default_factory=dict)
+    _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
+    _made_of: dict[str, object] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def publish(self) -> None:
+        """Let the actors of the system find these services."""
+        publish(self.system, self, NAME)
+
+    @staticmethod
+    def of(system: ActorSystem) -> "Services":
+        """Find the services of an actor system.
+
+        Raises:
+            ConfigurationError: The system belongs to no runtime.
+        """
+        try:
+            return find(system, Services, NAME)
+        except UnknownName:
+            raise ConfigurationError(
+                f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
+            ) from None
+
+    def bay(self, name: str, make: Callable[[], EnginePool[Engine]], made_of: object = None) -> EnginePool[Engine]:
+        """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it.
+
+        Args:
+            name: Path in the tree.
+            make: Makes the bay.
+            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old bay
+                is of no use to this incarnation and is closed.
+        """
+        with self._lock:
+            old = self._bays.get(name)
+            if old is not None and old.open and self._made_of.get(name) == made_of:
+                return old
+            self._bays[name], self._made_of[name] = made = make(), made_of
+        if old is not None:
+            old.close()
+            old.kill_busy()
+        return made[0]
+
+    def close_bay(self, name: str) -> None:
+        """End the engines of a name that is not coming back, idle or leased."""
+        with self._lock:
+            bay = self._bays.pop(name, None)
+        if bay is not None:
+            bay.close()
+            bay.kill_busy()
+
+    def bays(self) -> dict[str, EnginePool[Engine]]:
+        """Give all bays by name."""
+        with self._lock:
+            return dict(self._bays)
+
+    def close(self) -> None:
+        """End every engine, idle or leased."""
+        for name in self.bays():
+            self.close_bay(name)
+
+    def settle_later(self, write: Callable[[], None]) -> None:
+        """Keep the end of somebody's work until the journal takes it; `write` comes back here if it still does not."""
+        self._unsettled.append(write)
+
+    def settle_again(self) -> None:
+        """Try once to write what could not be written."""
+        for _ in range(len(self._unsettled)):
+            self._unsettled.popleft()()
+
+    def whereis(self, name: str) -> ActorRef[Any] | None:
+        """Find who fills a place in the tree now, if anybody does."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.ref(name)
+        except (ChildNotFound, ChildUnavailable):
+            return None
+
+    def guarded(self, name: str) -> tuple[ActorRef[Any], Breaker | None] | None:
+        """Find who fills a place in the tree now, if anybody does, and the circuit breaker in front of it."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.guarded(name)
+        except (ChildNotFound, ChildUnavailable):
+            return None
+
+    def breaker(self, name: str) -> Breaker | None:
+        """Find the circuit breaker in front of a place in the tree, if it has one."""
+        if self.tree is None:
+            return None
+        try:
+            return self.tree.breaker(name)
+        except ChildNotFound:
+            return None
+
+    def poke(self, name: str) -> None:
+        """Have an agent look for work, if it is there."""
+        ref = self.whereis(name)
+        if ref is not None:
+            ref.cast(LOOK)
+
+    def cache_root(self, name: str) -> Path:
+        """Say where an isolated cache lies: a folder named so that no two agents share it."""
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
+        return self.state_dir / "checkpoints" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

@@ -1,0 +1,1 @@
+"""What every other room stands on: environment, errors, events, spans, futures and options. Knows none of them."""

@@ -1,0 +1,223 @@
+"""A `concurrent.futures.Future` that costs next to nothing until somebody waits for it.
+
+The standard future makes a condition (a lock and a queue) when it is born. Most calls are answered before anybody
+waits, or are only ever given a callback, so this one makes its condition when a function of the standard library asks
+for it (`concurrent.futures.wait`, `as_completed`), and waits with one bare lock otherwise.
+
+This module is the only one that knows the private names of `concurrent.futures`; `tests/unit/base/test_future.py`
+holds them to what is used here.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable
+from concurrent.futures._base import FINISHED, RUNNING
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+__all__ = ["LazyFuture", "seconds"]
+
+T = TypeVar("T")
+
+_FOREVER = -1.0
+_condition_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _condition_lock
+    _condition_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def seconds(duration: float | timedelta) -> float:
+    """Say a duration in seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+class LazyFuture(concurrent.futures.Future[T], Generic[T]):
+    """A future whose outcome is set once by `_finish`, from any thread.
+
+    Whoever sets it runs the callbacks. Nothing here relies on a lock for that: outcome first, then callbacks are taken
+    from the list one by one, so one that is added meanwhile is run by whichever thread takes it, and only once.
+    """
+
+    # Class attributes stand in for what the standard class sets up in every instance.
+    _done = False
+    _published = False
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _lazy_condition: threading.Condition | None = None
+    _lazy_waiters: list[Any] | None = None
+    _callbacks: list[Callable[[Any], object]] | None = None
+    _mourners: list[Callable[[Any], object]] | None = None
+    _sleepers: list[Any] | None = None
+    # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
+    _attended = False
+
+    def __init__(self) -> None:
+        """Do nothing: see the class attributes."""
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        with _condition_lock:
+            if self._lazy_condition is None:
+                self._lazy_waiters = []
+                self._lazy_condition = threading.Condition()
+                self._attended = True
+                self._published = self._done
+                self._listened_to()
+            return self._lazy_condition
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        """What the standard functions see: it changes only while the condition is held, as they rely on."""
+        if self._lazy_condition is None:
+            return FINISHED if self._done else RUNNING
+        return FINISHED if self._published else RUNNING
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        assert self._lazy_waiters is not None  # the condition was asked for first
+        return self._lazy_waiters
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._done
+
+    def running(self) -> bool:
+        """Whether there is no outcome yet."""
+        return not self._done
+
+    def cancelled(self) -> bool:
+        """Always false: a cancelled call ends with an error that says so."""
+        return False
+
+    def result(self, timeout: float | timedelta | None = None) -> T:
+        """Wait for the outcome and return it, or raise it. `TimeoutError` if there is none in time."""
+        if not self._done:
+            self._wait(timeout)
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # noqa: PLW0642 - the traceback must not keep the future
+        return self._result  # type: ignore[return-value]
+
+    def exception(self, timeout: float | timedelta | None = None) -> BaseException | None:
+        """Wait for the outcome and return its error, or `None` if it is a good one."""
+        if not self._done:
+            self._wait(timeout)
+        return self._exception
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call the function with this future once there is an outcome; at once if there is one."""
+        self.when_over(fn)
+        if not self._done:
+            self._listened_to()
+
+    def when_over(self, fn: Callable[[Any], object]) -> None:
+        """Do the same for what is not urgent: nobody is made to look for the outcome sooner because of it."""
+        if self._callbacks is None:
+            with _condition_lock:
+                if self._callbacks is None:
+                    self._callbacks = []
+        self._callbacks.append(fn)
+        self._attended = True
+        if self._done:
+            self._run_callbacks()
+
+    def when_failed(self, fn: Callable[[Any], object]) -> None:
+        """Call the function with this future if it fails, at once if it has: like `when_over`, at no cost otherwise."""
+        mourners = self._mourners
+        if mourners is None:
+            mourners = self._mourners = []
+        mourners.append(fn)
+        if self._done:
+            self._mourn(mourners)
+
+    def _mourn(self, mourners: list[Callable[[Any], object]]) -> None:
+        while mourners and self._exception is not None:
+            try:
+                mourners.pop(0)(self)
+            except IndexError:
+                break
+            except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
+                self._callback_failed(error)
+        self._mourners = None  # whoever mourns often holds the call: no cycle for the collector
+
+    def _wait(self, timeout: float | timedelta | None) -> None:
+        lock = allocate_lock()
+        lock.acquire()
+        if self._sleepers is None:
+            with _condition_lock:
+                if self._sleepers is None:
+                    self._sleepers = []
+        sleepers = self._sleepers
+        sleepers.append(lock)
+        self._attended = True
+        if self._done:
+            return
+        limit = _FOREVER if timeout is None else max(0.0, seconds(timeout))
+        if not lock.acquire(timeout=min(limit, threading.TIMEOUT_MAX)) and not self._done:
+            try:
+                sleepers.remove(lock)
+            except ValueError:  # just now awakened
+                return
+            raise TimeoutError
+
+    def _finish(self, result: T | None, error: BaseException | None) -> None:
+        """Set the outcome, wake who waits, run the callbacks. Must be called once only."""
+        if error is not None:
+            self._exception = error
+        self._result = result
+        self._done = True
+        if self._mourners is not None:
+            self._mourn(self._mourners)
+        if self._attended:
+            self._wake(error)
+
+    def _wake(self, error: BaseException | None) -> None:
+        sleepers = self._sleepers
+        while sleepers:
+            try:
+                sleepers.pop().release()
+            except IndexError:
+                break
+        if self._lazy_condition is not None:
+            with self._lazy_condition:
+                self._published = True
+                for waiter in self._waiters:
+                    if error is None:
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
+                self._lazy_condition.notify_all()
+        if self._callbacks:
+            self._run_callbacks()
+
+    def _run_callbacks(self) -> None:
+        callbacks = self._callbacks
+        while callbacks:
+            try:
+                callback = callbacks.pop(0)
+            except IndexError:
+                return
+            try:
+                callback(self)
+            except BaseException as error:  # a callback's trouble is not the future's, `sys.exit` included
+                self._callback_failed(error)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+
+    def _listened_to(self) -> None:
+        """Take note that somebody is to be told of the outcome who need not be waiting."""
+
+    def _callback_failed(self, error: BaseException) -> None:
+        """Say that a callback raised."""
+        raise NotImplementedError

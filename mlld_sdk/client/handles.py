@@ -1,0 +1,373 @@
+"""Runs in flight: wait for them, watch them, steer them, end them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.engines.queued import QueuedCall
+from mlld_sdk.scripts.analysis import file_verify_result
+from mlld_sdk.scripts.answers import mapping, output_of, result_of
+from mlld_sdk.scripts.params import DEFAULT, Timeout, a_text, seconds
+from mlld_sdk.scripts.stream import EventStream, RunLog
+from mlld_sdk.scripts.stream_events import (
+    EventsDropped,
+    GuardDenied,
+    RunCancelled,
+    RunCompleted,
+    RunEvent,
+    RunFailed,
+    SessionWritten,
+    StateWritten,
+    TraceRecorded,
+)
+from mlld_sdk.scripts.types import ExecuteResult, FileVerifyResult, HandleEvent
+from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied, ScriptError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mlld_sdk.transport.call import Call
+    from mlld_sdk.transport.wire import Reply
+
+R = TypeVar("R")
+
+_reviving = threading.Lock()
+
+STEERING_SECONDS = 2.0
+"""How long steering a run without any deadline may take to reach it."""
+
+
+class RunEnded(MlldError):
+    """The run that was to be steered is over, or never was. Nothing was changed."""
+
+    default_code = "REQUEST_NOT_FOUND"
+
+
+class Handle(concurrent.futures.Future[R], Generic[R]):
+    """A run in flight, and afterwards its outcome. Safe to use from any number of threads.
+
+    It is a real `concurrent.futures.Future`, so `wait`, `as_completed` and `asyncio.wrap_future` take it, and it can be
+    awaited as it is. Being awaited by a task that is cancelled cancels the run; `asyncio.shield` prevents that.
+
+    Attributes:
+        request_id: The id of the run on the wire; `None` while it waits for an engine.
+    """
+
+    # One reader, and its turn, for all who call `next_event`.
+    _upstream: tuple[EventStream, threading.Lock] | None = None
+
+    # The inherited future is brought to life only if somebody outside asks for its insides: most handles are only
+    # waited for, and the call below can do that by itself.
+    _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
+
+    def __init__(self, call: Call | QueuedCall, log: RunLog, *, patience: float | None, cuts: bool, strict: bool):
+        self._call = call
+        self._log = log
+        self._patience = patience
+        self._cuts = cuts
+        self._strict = strict
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in Handle._BASE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _reviving:
+            if revived := "_condition" not in self.__dict__:
+                concurrent.futures.Future.__init__(self)
+                concurrent.futures.Future.set_running_or_notify_cancel(self)
+        if revived:
+            self._call.add_done_callback(self._settle)
+        return self.__dict__[name]
+
+    def __repr__(self) -> str:
+        state = "running" if not self.done() else "cancelled" if self.cancelled() else "done"
+        return f"<{type(self).__name__} {self.request_id} {state}>"
+
+    @property
+    def request_id(self) -> int | None:
+        """The id of the run on the wire; `None` while it waits for an engine."""
+        call = self._on_engine()
+        return None if call is None else call.id
+
+    # Waiting.
+
+    def result(self, timeout: float | timedelta | None = None) -> R:
+        """Wait for the run and return what it produced; as often as you like.
+
+        Args:
+            timeout: How long to wait at most. This limits the waiting, not the run: that has the deadline it was
+                submitted with.
+
+        Raises:
+            TimeoutError: Not over within `timeout`.
+            ScriptError: The script failed.
+            CallCancelled: The run was cancelled.
+            InfrastructureError: What runs scripts failed: `CallTimeout`, `EngineDied`, `EngineClosed`, ...
+            TruncatedResult: In strict mode, the engine cut something out of the result.
+        """
+        return self._made_of(self._call.result(None if timeout is None else seconds(timeout)))
+
+    def wait(self, timeout: float | timedelta | None = None) -> R:
+        """Do what `result` does, under upstream's other name."""
+        return self.result(timeout)
+
+    def exception(self, timeout: float | timedelta | None = None) -> BaseException | None:
+        """Wait for the run and return its error, or `None` if it has a result.
+
+        Raises:
+            TimeoutError: Not over within `timeout`.
+        """
+        error = self._call.exception(seconds(timeout))
+        if error is None and self._strict:
+            try:
+                self.result()
+            except MlldError as problem:
+                return problem
+        return error
+
+    def done(self) -> bool:
+        """Say whether the run is over, however it ended."""
+        return self._call.done()
+
+    def running(self) -> bool:
+        """Say whether the run is not over."""
+        return not self.done()
+
+    def cancelled(self) -> bool:
+        """Say whether the run ended because it was cancelled."""
+        return self.done() and isinstance(self._call.exception(), CallCancelled)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(handle)` when the run is over, on the I/O thread; at once if it is. It must not block."""
+        self._call.add_done_callback(lambda _: fn(self))
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object) -> None:
+            try:
+                loop.call_soon_threadsafe(_let_go, over)
+            except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+                return
+
+        self._call.add_done_callback(wake)
+        try:
+            await over
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return self.result(0)
+
+    # Watching.
+
+    def events(self) -> EventStream:
+        """Read the run's events from the oldest kept one to the last, in a `for` or an `async for`.
+
+        Every call gives a reader of its own, and reading takes nothing away from the result. A reader that falls more
+        than `max_events` behind is told by an `EventsDropped`.
+        """
+        return EventStream(self._log)
+
+    def next_event(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
+        """Wait for the next state write, session write, denial or trace record, or for the end.
+
+        Args:
+            timeout: How long to wait; the run's own timeout unless given.
+
+        Returns:
+            The event; one of type `complete` when the run has a result, once; `None` on timeout and afterwards.
+
+        Raises:
+            MlldError: The run failed; also once.
+        """
+        patience = self._patience if timeout is DEFAULT else seconds(timeout)
+        deadline = None if patience is None else time.monotonic() + patience
+        stream, turn = self._reader()
+        while True:
+            if not turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                return None
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                event = stream.next(left)
+            finally:
+                turn.release()
+            if event is None:
+                return None
+            if (told := self._in_upstreams_words(event)) is not None:
+                return told
+
+    async def next_event_async(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
+        """Do what `next_event` does without blocking the event loop; one reader at a time, of either kind."""
+        import asyncio
+
+        patience = self._patience if timeout is DEFAULT else seconds(timeout)
+        stream, _ = self._reader()
+        try:
+            async with asyncio.timeout(patience):
+                while (event := await stream.anext(None)) is not None:
+                    if (told := self._in_upstreams_words(event)) is not None:
+                        return told
+        except TimeoutError:
+            pass
+        return None
+
+    def partial_result(self) -> ExecuteResult:
+        """Give what the run has produced so far, also after it failed: state writes, denials and outputs.
+
+        Its `output` is the outputs joined, which is not exactly the document a finished run returns.
+        """
+        effects = self._log.effects()
+        return ExecuteResult(
+            output="".join(effect.content or "" for effect in effects if effect.type in ("both", "doc", "stdout")),
+            state_writes=self._log.state_writes(),
+            effects=effects,
+            denials=self._log.denials(),
+            events_dropped=self._log.dropped,
+        )
+
+    # Steering.
+
+    def cancel(self) -> bool:
+        """Cancel the run; false if it is over already. Returns at once; the run then ends as `CallCancelled`.
+
+        With `isolation="exclusive"` it ends when its engine and everything that engine started are dead.
+        """
+        return self._call.cancel()
+
+    def update_state(
+        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
+    ) -> None:
+        """Change `@state` of the running script, and return when the engine has taken it.
+
+        Args:
+            path: Dotted path.
+            value: The new value.
+            labels: Security labels of the value.
+            timeout: How long this may take; the run's own timeout unless given.
+
+        Raises:
+            InvalidRequest: The path is blank.
+            RunEnded: The run is over. Said at once.
+            ScriptError: The engine refused, for example because the run was started without `state`.
+        """
+        a_text("state update path", path, blank=False)
+        self._steer(lambda call, left: call.update_state(path, value, labels=labels, timeout=left), timeout)
+
+    # Inside.
+
+    def _made_of(self, reply: Reply) -> R:
+        raise NotImplementedError
+
+    def _full_result(self, reply: Reply) -> ExecuteResult:
+        return result_of(reply, self._log, may_be_cut=self._cuts, strict=self._strict)
+
+    def _reader(self) -> tuple[EventStream, threading.Lock]:
+        with _reviving:
+            if self._upstream is None:
+                self._upstream = (EventStream(self._log), threading.Lock())
+            return self._upstream
+
+    def _on_engine(self) -> Call | None:
+        call = self._call
+        return call.call if isinstance(call, QueuedCall) else call
+
+    def _steer(self, send: Callable[[Call, float], Call], timeout: Timeout) -> Reply:
+        patience = self._patience if timeout is DEFAULT else seconds(timeout)
+        deadline = time.monotonic() + (STEERING_SECONDS if patience is None else patience)
+        if isinstance(self._call, QueuedCall):
+            self._call.begun.wait(max(0.0, deadline - time.monotonic()))
+        call = self._on_engine()
+        if call is None or self.done():
+            raise RunEnded(f"no active request: {self!r}", hint="only a run in progress can be steered")
+        try:
+            return send(call, max(0.0, deadline - time.monotonic())).result()
+        except (EngineClosed, EngineDied, ScriptError) as error:
+            if self.done() or error.code == RunEnded.default_code:
+                raise RunEnded(f"the run ended meanwhile: {self!r}") from error
+            raise
+
+    def _settle(self, _: object) -> None:
+        error = self._call.exception()
+        if error is None:
+            try:
+                result = self.result(0)
+            except Exception as problem:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
+                error = problem
+            else:
+                self.set_result(result)
+                return
+        self.set_exception(error)
+
+    def _in_upstreams_words(self, event: RunEvent) -> HandleEvent | None:
+        match event:
+            case StateWritten(write=write):
+                return HandleEvent("state_write", state_write=write)
+            case SessionWritten(write=session):
+                return HandleEvent("session_write", session_write=session)
+            case GuardDenied(denial=denial):
+                return HandleEvent("guard_denial", guard_denial=denial)
+            case TraceRecorded(trace=trace):
+                return HandleEvent("trace_event", trace_event=trace)
+            case EventsDropped(count=count):
+                return HandleEvent("dropped", dropped=count)
+            case RunCompleted():
+                return HandleEvent("complete")
+            case RunFailed() | RunCancelled():
+                raise self._call.exception() or MlldError("the run failed")
+        return None
+
+
+def _let_go(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class ProcessHandle(Handle[str]):
+    """A run of script text. Its result is the output; `full_result` has the rest."""
+
+    def full_result(self, timeout: float | timedelta | None = None) -> ExecuteResult:
+        """Wait like `result` and return everything the run produced."""
+        return self._full_result(self._call.result(seconds(timeout)))
+
+    def _made_of(self, reply: Reply) -> str:
+        return output_of(reply, may_be_cut=self._cuts, strict=self._strict)
+
+
+class ExecuteHandle(Handle[ExecuteResult]):
+    """A run of a script file."""
+
+    def full_result(self, timeout: float | timedelta | None = None) -> ExecuteResult:
+        """Do what `result` does; there so that both kinds of handle have it."""
+        return self.result(timeout)
+
+    def write_file(self, path: str, content: str, *, timeout: Timeout = DEFAULT) -> FileVerifyResult:
+        """Write a file as the running script, signed with its name, and say how it now stands.
+
+        Args:
+            path: Relative to the script's directory.
+            content: The text.
+            timeout: How long this may take; the run's own timeout unless given.
+
+        Raises:
+            InvalidRequest: The path is blank or the content no text.
+            RunEnded: The run is over.
+            ScriptError: The engine refused.
+        """
+        a_text("file write path", path, blank=False)
+        a_text("file write content", content)
+        reply = self._steer(lambda call, left: call.write_file(path, content, timeout=left), timeout)
+        return file_verify_result(mapping(reply.payload, "file:write"))
+
+    def _made_of(self, reply: Reply) -> ExecuteResult:
+        return self._full_result(reply)

@@ -1,0 +1,126 @@
+"""Asking any engine to keep and serve finished model calls.
+
+The bridge and the embedded engine take `checkpoint`, `fresh`, `resume` and `fork` as parameters. The live engine
+ignores them, so the same is done to it by honest means: the cache on disk is edited before the request, and the script
+is sent as text under a first line that tells the engine to serve what it has.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Event
+from mlld_sdk.engines.checkpoints import CacheNotFound, Checkpoints
+
+PARAMETERS = frozenset({"checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName"})
+SERVE = "resume: auto\n"
+
+
+class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
+    """A model call was answered from the cache; nothing was paid for it again.
+
+    Attributes:
+        agent: Whose script made it.
+        function: Name of the function.
+        key: Its key in the cache.
+    """
+
+    agent: str
+    function: str
+    key: str
+
+
+class CheckpointMissed(Event, frozen=True, kw_only=True, tag="checkpoint.missed"):
+    """A model call was made, and its answer kept.
+
+    Attributes:
+        agent: Whose script made it.
+        function: Name of the function.
+        key: Its key in the cache.
+    """
+
+    agent: str
+    function: str
+    key: str
+
+
+class NoLiveCheckpoint(ConfigurationError):
+    """The live engine cannot do this with its cache; the bridge can."""
+
+    default_code = "NO_LIVE_CHECKPOINT"
+
+
+def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Turn a request with checkpoint parameters into one this kind of engine understands.
+
+    For the live engine this edits the cache on disk first, and may turn `execute` into `process`.
+
+    Args:
+        kind: `live`, `bridge` or `embedded`.
+        method: `process` or `execute`.
+        params: Parameters on the wire.
+        working_dir: Where the engine runs; its cache lies below.
+
+    Raises:
+        NoLiveCheckpoint: The live engine has no means for what is asked.
+        CacheNotFound: There is nothing to fork from, or no checkpoint of that name.
+    """
+    if kind != "live" or PARAMETERS.isdisjoint(params):
+        return method, params
+    asked = {name: params[name] for name in PARAMETERS if name in params}
+    plain = {name: value for name, value in params.items() if name not in PARAMETERS}
+    path = plain.get("filepath") if method == "execute" else plain.get("filePath")
+    if path is None:
+        raise NoLiveCheckpoint("script text without a file path has no cache", hint="give file_path")
+    _refuse_what_live_cannot(asked)
+    _edit_cache(Checkpoints(working_dir), str(path), asked)
+    serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
+    return _served(method, plain, Path(path), working_dir) if serves else (method, plain)
+
+
+def _edit_cache(caches: Checkpoints, script: str, asked: dict[str, Any]) -> None:
+    """Do to a script's cache what `fresh`, `fork` and `resume` ask, in this order; and mend a torn last row first."""
+    caches.repair(script)
+    if asked.get("fresh"):
+        caches.clean(script)
+    if "fork" in asked:
+        caches.fork(asked["fork"], script)
+    selector = asked.get("resume")
+    if isinstance(selector, str):
+        try:
+            caches.invalidate(script, selector)
+        except CacheNotFound:
+            if not selector.startswith("@"):  # a function without calls is nothing to forget, a checkpoint is
+                raise
+
+
+def _refuse_what_live_cannot(asked: dict[str, Any]) -> None:
+    if asked.get("checkpoint") is False or asked.get("noCheckpoint"):
+        raise NoLiveCheckpoint(
+            "the live engine always keeps model calls",
+            hint="use engine='bridge', or begin the script with resume: never",
+        )
+    for name in ("checkpointRoot", "checkpointName"):
+        if name in asked:
+            raise NoLiveCheckpoint(
+                f"the live engine does not take {name}",
+                hint="use engine='bridge', or give the agent a working_dir of its own",
+            )
+
+
+def _served(method: str, params: dict[str, Any], path: Path, working_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Have the script run as text with a first line that makes the engine serve its cache."""
+    if method == "execute":
+        try:
+            text = (working_dir / path).read_bytes().decode("utf-8", "replace")  # as the engine would read it
+        except OSError:
+            return method, params  # the engine says what is wrong with the file, in its own words
+    else:
+        text = params["script"]
+    if text.lstrip("\ufeff").lower().startswith("resume:"):
+        return method, params
+    rest = {name: value for name, value in params.items() if name not in ("filepath", "timeoutMs")}
+    # `execute` reads a file without a known suffix as strict, `process` as markdown.
+    if method == "execute" and path.suffix not in (".mld", ".md"):
+        rest.setdefault("mode", "strict")
+    return "process", {**rest, "script": SERVE + text, "filePath": str(path)}

@@ -1,0 +1,73 @@
+"""Which engine a declaration means, and the command that starts it. Never another one than was asked for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, cast
+
+from mlld_sdk.scripts.params import InvalidRequest
+from mlld_sdk.transport.bridge.client import bridge_command
+from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
+
+EngineKind = Literal["live", "bridge", "embedded"]
+
+KINDS: Final = ("live", "bridge", "embedded")
+
+VARIABLE: Final = "MLLD_ENGINE"
+"""Names the engine where a declaration does not."""
+
+COMMAND: Final = "mlld"
+
+
+def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str] = ()) -> EngineKind:
+    """Say which engine is meant: what is named, else `live` if a command is, else what `MLLD_ENGINE` says, else `live`.
+
+    Raises:
+        InvalidRequest: There is no engine of that name.
+    """
+    said, where = engine, "engine"
+    if said is None and command == COMMAND and not args:
+        said, where = cast("EngineKind | None", os.environ.get(VARIABLE) or None), VARIABLE
+    if said is None:
+        return "live"
+    if said not in KINDS:
+        raise InvalidRequest(f"{where} must be one of {', '.join(map(repr, KINDS))}, got {said!r}")
+    return said
+
+
+def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool) -> None:
+    """Refuse options the embedded engine has no use for, rather than ignore them."""
+    if engine == "embedded" and command != COMMAND:
+        raise InvalidRequest(f"command must be left out with engine='embedded', got {command!r}")
+    if engine == "embedded" and limits_heap:
+        raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
+
+
+def command_for(
+    engine: EngineKind,
+    command: str = COMMAND,
+    args: Sequence[str] = (),
+    *,
+    cwd: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    heap: int | None = None,
+    heap_snapshot_near_limit: int | None = None,
+) -> EngineCommand:
+    """Make the command that starts this engine.
+
+    Args:
+        engine: Which.
+        command: Program that starts mlld; the embedded engine has none.
+        args: Its arguments before `live --stdio`; for the embedded engine, its switches.
+        cwd: Directory to run in.
+        environ: Added to the environment.
+        heap: Limit of Node's heap in MiB.
+        heap_snapshot_near_limit: Let Node write up to that many heap snapshots near the limit.
+
+    Raises:
+        ConfigurationError: The program or the package cannot be found or used, or an option does not fit the engine.
+    """
+    refuse_what_does_not_fit(engine, command, heap is not None or heap_snapshot_near_limit is not None)
+    if engine == "embedded":
+        return embedded_command(*args, cwd=cwd, environ=environ)
+    find = bridge_command if engine == "bridge" else resolve
+    return find(command, args, cwd=cwd, environ=environ, heap=heap, heap_snapshot_near_limit=heap_snapshot_near_limit)

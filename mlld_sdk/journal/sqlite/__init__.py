@@ -1,0 +1,1 @@
+"""The journal's store in a SQLite file."""

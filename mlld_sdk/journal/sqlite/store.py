@@ -1,0 +1,314 @@
+"""The journal's file: SQLite with a write-ahead log, one writer thread, readers of their own."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.events import Sink
+from mlld_sdk.journal.audit import audit
+from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone
+from mlld_sdk.journal.events import JournalDegraded, JournalMigrated, JournalRecovered
+from mlld_sdk.journal.options import Durability, JournalLimits
+from mlld_sdk.journal.sqlite import schema, sessions
+from mlld_sdk.journal.sqlite.faults import translate
+from mlld_sdk.journal.sqlite.rows import SqliteTx
+from mlld_sdk.journal.sqlite.writer import Writer
+from mlld_sdk.journal.store import Host, Notes, Problem, Reader, StoreStatus, Tx
+
+T = TypeVar("T")
+
+_READERS: Final = 16
+"""Reading connections at most; further readers wait."""
+
+_CHECK_EVERY_S: Final = 0.05
+"""Between two looks whether the file is where it was. A commit after a longer pause is checked before it counts."""
+
+_OPEN_RETRY_S: Final = 0.02
+"""Between two tries to open a file that another process is just making. SQLite cannot wait there by itself."""
+
+
+class SqliteStore:
+    """One open file. Several processes may have the same file open, each through its own."""
+
+    def __init__(self, path: Path, *, env: Env, sink: Sink, durability: Durability, limits: JournalLimits) -> None:
+        """Open or make the file; an older one is brought up to date first."""
+        if durability not in ("full", "normal"):
+            raise ConfigurationError(f"durability is {durability!r}, allowed are 'full' and 'normal'")
+        self._path = path.resolve()  # one file, one folder of sessions, by whatever link it was named
+        self._env = env
+        self._sink = sink
+        self._durability = durability
+        self._limits = limits
+        self._host: Host | None = None
+        self._fault: JournalError | None = None
+        self._final = False
+        self._log = self._path.with_name(f"{self._path.name}-wal")
+        self._log_identity: tuple[int, int] | None = None  # SQLite makes the log with the first write
+        self._check_at = 0.0
+        self._idle: list[sqlite3.Connection] = []
+        self._readers = threading.BoundedSemaphore(_READERS)
+        self._lock = threading.Lock()
+        self._closed = False
+        schema.create_file(self._path)
+        self._connection = self._open()
+        try:
+            self._identity = _identity(self._path)
+            self._sessions = self._path.with_name(f"{self._path.name}-sessions")
+            self._session = sessions.Session(self._sessions)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._writer = Writer(self, self._path.name, limits.queued_writes)
+
+    # -- the store ----------------------------------------------------------------------------------------------------
+
+    def join(self, host: Host) -> str:
+        """Attach the one journal that works on this store."""
+        if self._host is not None:
+            raise ConfigurationError(f"{self._path} is attached to a journal already", hint="open the file once more")
+        self._host = host
+        return self._session.name
+
+    def leave(self, session: str) -> None:
+        """Write what is queued and close."""
+        with self._lock:
+            if self._closed or session != self._session.name:
+                return
+            self._closed = True
+        if self._session.inherited:
+            return  # a fork of whoever opened it: everything here is the parent's
+        in_time = self._writer.close(self._limits.write_timeout)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        self._session.end()
+        if not in_time:
+            raise JournalBusy(
+                f"{self._path} could not be closed within {self._limits.write_timeout:g} s",
+                hint="the disk is stuck; what was confirmed before is safe",
+            )
+
+    def alive(self, session: str) -> bool:
+        """Say whether a session lives, in whatever process."""
+        return session == self._session.name or sessions.alive(self._sessions, session)
+
+    def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
+        """Run a transaction in the next group; returns when it is durable."""
+        self._check()
+        if session != self._session.name:
+            raise JournalClosed(f"{self._path}: session {session} is over", hint="open the journal again")
+        return cast("T", self._writer.write(work, timeout))
+
+    def read(self, work: Callable[[Reader], T]) -> T:
+        """Read one consistent state on a connection of its own; never waits for the writer."""
+        self._check()
+        with self._reader() as connection:
+            try:
+                connection.execute("BEGIN")
+                try:
+                    return work(SqliteTx(connection))
+                finally:
+                    connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                raise translate(error, self._path) from error
+
+    def wake(self) -> None:
+        """Make the writer look again at what is due."""
+        self._writer.wake()
+
+    def backup(self, target: Path) -> None:
+        """Copy everything into a new file, which appears under its name when it is whole."""
+        self._check()
+        if target.exists() and target.samefile(self._path):
+            raise ConfigurationError(f"{target} is the journal itself", hint="name another file")
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            partial.unlink(missing_ok=True)
+            schema.create_file(partial)
+            with self._reader() as source:
+                copy = sqlite3.connect(partial)
+                try:
+                    source.backup(copy)
+                    copy.execute("PRAGMA journal_mode=DELETE")
+                finally:
+                    copy.close()
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+            schema.sync_folder(target.parent)
+        except sqlite3.Error as error:
+            raise translate(error, target) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def verify(self) -> list[Problem]:
+        """Look at every page and every record."""
+        self._check()
+        with self._reader() as connection:
+            return audit(connection)
+
+    def status(self) -> StoreStatus:
+        """Say how the file is doing."""
+        fault = self._fault
+        sizes = [Path(f"{self._path}{end}") for end in ("", "-wal")]
+        return StoreStatus(
+            path=str(self._path),
+            degraded=fault.code if fault else None,
+            reason=fault.message if fault else "",
+            queued=self._writer.queued,
+            commits=self._writer.commits,
+            writes=self._writer.writes,
+            bytes=sum(file.stat().st_size for file in sizes if file.exists()),
+        )
+
+    # -- for the writer, on its thread --------------------------------------------------------------------------------
+
+    def connection(self) -> sqlite3.Connection:
+        """Give the connection to write with; what is damaged or gone for good is refused at once."""
+        if self._final and self._fault is not None:
+            raise self._fault
+        return self._connection
+
+    def committed(self) -> None:
+        """Check, now and then, that what was written can be found again under the file's name."""
+        now = time.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_EVERY_S
+            self._check_names()
+        if self._fault is not None:
+            self._fault = None
+            self._sink(JournalRecovered(at=self._env.wall(), path=str(self._path)))
+
+    def failed(self, error: BaseException) -> JournalError:
+        """Name an error and tell of it once; the damaged and the gone stay refused until the file is opened again."""
+        if isinstance(error, sqlite3.Error):
+            named = translate(error, self._path)
+        elif isinstance(error, JournalError):
+            named = error
+        else:
+            named = JournalError(f"{self._path}: {type(error).__name__}: {error}", hint="check the disk and the file")
+        if self._final and self._fault is not None:
+            return self._fault
+        first = self._fault is None
+        self._fault = named
+        self._final = isinstance(named, JournalCorrupt | JournalGone)
+        if first:
+            self._sink(
+                JournalDegraded(at=self._env.wall(), path=str(self._path), code=named.code, reason=named.message)
+            )
+        return named
+
+    def told(self, notes: Notes) -> None:
+        """Pass on what has become durable."""
+        if self._host is not None and (notes.events or notes.settled):
+            self._host.committed(notes)
+
+    def changed_elsewhere(self) -> None:
+        """Pass on that another process has committed something."""
+        if self._host is not None:
+            self._host.changed_elsewhere()
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Give what is due."""
+        return list(self._host.chores()) if self._host is not None else []
+
+    def pace(self) -> float | None:
+        """Say how long the writer may sleep."""
+        return self._host.pace() if self._host is not None else None
+
+    def closed(self) -> None:
+        """Close the writing connection."""
+        self._connection.close()
+
+    def _check_names(self) -> None:
+        try:
+            here = (_identity(self._path), _identity(self._log))
+            self._log_identity = self._log_identity or here[1]
+        except OSError:
+            here = None
+        if here is None or here != (self._identity, self._log_identity):
+            raise self.failed(
+                JournalGone(
+                    f"{self._path} (or its -wal) was deleted or replaced while it was open",
+                    hint="what was written in the last moments is lost: restore a backup, then open the journal again",
+                )
+            )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalClosed(f"{self._path} is closed", hint="open it again")
+        if self._session.inherited:
+            raise JournalClosed(
+                f"{self._path} was opened by another process, and this is a fork of it",
+                hint="open the journal again in the child",
+            )
+
+    def _open(self) -> sqlite3.Connection:
+        deadline = time.monotonic() + self._limits.write_timeout / 2
+        while True:
+            connection = None
+            try:
+                connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
+                before = schema.prepare(connection, self._path)
+            except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
+                named = translate(error, self._path)
+                if named.code != "JOURNAL_LOCKED" or time.monotonic() > deadline:
+                    raise named from error
+                time.sleep(_OPEN_RETRY_S)
+            except BaseException:
+                if connection is not None:
+                    connection.close()
+                raise
+            else:
+                if 0 < before < schema.CURRENT:
+                    at = self._env.wall()
+                    self._sink(JournalMigrated(at=at, path=str(self._path), before=before, after=schema.CURRENT))
+                return connection
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        if not self._readers.acquire(timeout=self._limits.write_timeout):
+            raise JournalBusy(f"{self._path} has {_READERS} readers already", hint="read less at once")
+        try:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            try:
+                if connection is None:
+                    connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
+                    connection.execute("PRAGMA query_only=ON")
+                yield connection
+            except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
+                    connection = None
+                raise translate(error, self._path) from error
+            finally:
+                self._put_back(connection)
+        finally:
+            self._readers.release()
+
+    def _put_back(self, connection: sqlite3.Connection | None) -> None:
+        if connection is None:
+            return
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino

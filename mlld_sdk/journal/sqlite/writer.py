@@ -1,0 +1,333 @@
+"""One thread that writes: whatever was asked for while the last commit ran goes into the next one."""
+
+import math
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from mlld_sdk.journal import crashpoints
+from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
+from mlld_sdk.journal.sqlite.faults import fits_alone
+from mlld_sdk.journal.sqlite.rows import SqliteTx
+from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, Job, Row
+from mlld_sdk.journal.store import Notes, PutStep, Tx
+
+_GROUP: Final = 512
+"""Writes in one commit at most, so that the first of them does not wait for ever."""
+
+
+class Disk(Protocol):
+    """What the writer needs of the file. All of it runs on the writer's thread."""
+
+    def connection(self) -> sqlite3.Connection:
+        """Give the connection to write with, or raise what the file is refused with."""
+
+    def committed(self) -> None:
+        """Check after a commit that the file is still the one that was opened; raises if not."""
+
+    def failed(self, error: BaseException) -> JournalError:
+        """Take note that writes fail, and name the error."""
+
+    def told(self, notes: Notes) -> None:
+        """Pass on what has become durable."""
+
+    def changed_elsewhere(self) -> None:
+        """Pass on that another process has committed something."""
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Give what is due."""
+
+    def pace(self) -> float | None:
+        """Say how long to sleep at most."""
+
+    def closed(self) -> None:
+        """Close the connection; the writer ends."""
+
+
+class Writer:
+    """Owns the writing connection. Its queue is bounded: callers beyond the bound wait for room, within their time."""
+
+    def __init__(self, disk: Disk, name: str, bound: int) -> None:
+        self._disk = disk
+        self._bound = bound
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._crowd = 0
+        self._claim = threading.Lock()
+        self._closing = False
+        self._ended = False
+        self._due = 0.0
+        self._locked_out = False
+        self._version = -1
+        self._row = Row([])
+        self.commits = 0
+        self.writes = 0
+        self._thread = threading.Thread(target=self._run, name=f"mlld-journal-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Writes waiting for their turn."""
+        return self._queue.qsize()
+
+    def write(self, work: Callable[[Tx], Any], timeout: float) -> Any:
+        """Have something written; returns when it is durable.
+
+        Raises:
+            JournalBusy, JournalLocked: Its turn did not come in time; it was withdrawn and is certainly not written.
+            JournalUncertain: The commit did not come back in time.
+        """
+        left = timeout
+        if self._queue.qsize() >= self._bound:
+            left = self._wait_for_room(timeout)
+        if self._closing:
+            raise JournalClosed("the journal is closed", hint="open it again")
+        job = Job(work)
+        self._queue.put(job)
+        if self._ended:
+            raise JournalClosed("the journal is closed", hint="open it again")
+        if not job.wait(left):
+            self._withdraw(job, timeout)
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def wake(self) -> None:
+        """Make the writer look at its chores and its pace."""
+        self._queue.put(None)
+
+    def close(self, timeout: float) -> bool:
+        """Write what is queued, then end; says whether that was done in time."""
+        self._closing = True
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _wait_for_room(self, timeout: float) -> float:
+        """Wait until the queue has room; returns what is left of the time."""
+        deadline = time.monotonic() + timeout
+        with self._room:
+            self._crowd += 1
+            try:
+                free = self._room.wait_for(lambda: self._closing or self._queue.qsize() < self._bound, timeout)
+            finally:
+                self._crowd -= 1
+        if not free:
+            raise self._late(timeout)
+        return max(deadline - time.monotonic(), 0)
+
+    def _withdraw(self, job: Job, timeout: float) -> None:
+        with self._claim:
+            if job.state == QUEUED:
+                job.state = WITHDRAWN
+                raise self._late(timeout)
+            job.state = GONE
+        if not job.wait(0.05):  # it may have been done this very moment
+            raise JournalUncertain(
+                f"a write was not confirmed within {timeout:g} s; it may be written or not",
+                hint="the disk is very slow or stuck; read the run before you go on",
+            )
+
+    def _late(self, timeout: float) -> JournalError:
+        if self._locked_out:
+            return JournalLocked(
+                f"another process held the journal for {timeout:g} s; nothing was written",
+                hint="find it with lsof; the write can be repeated",
+            )
+        return JournalBusy(
+            f"a write did not get its turn within {timeout:g} s; it was withdrawn",
+            hint="the disk does not keep up with the writers: fewer at once, durability='normal', or a faster disk",
+        )
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not (self._closing and self._queue.empty()):
+            first = self._next()
+            if first is not None:
+                self._group(first)
+            if self._crowd:
+                with self._room:
+                    self._room.notify_all()
+            if first is None or time.monotonic() >= self._due:
+                self._look_around()
+        self._ended = True  # from here on callers refuse themselves; whoever was faster is refused here
+        self._fail(self._drain(self._bound), JournalClosed("the journal was closed", hint="open it again"))
+        with self._room:
+            self._room.notify_all()
+        self._disk.closed()
+
+    def _next(self) -> Job | None:
+        try:
+            if self._row:
+                return self._queue.get(timeout=PATIENCE_S)
+            return self._queue.get(timeout=None if self._due == math.inf else max(self._due - time.monotonic(), 0))
+        except queue.Empty:
+            self._row.wake_all()
+            return None
+
+    def _group(self, first: Job) -> None:
+        try:
+            connection = self._begin()
+        except Exception as error:  # noqa: BLE001 - every waiting caller is told
+            self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
+            return
+        jobs: list[Job] = []
+        notes: list[Notes] = []
+        try:
+            more = [first, *self._drain(_GROUP - 1)]
+            while more := self._take(more):
+                jobs += more
+                notes += self._perform(connection, more)
+                more = self._drain(_GROUP - len(jobs))  # whatever was asked for meanwhile comes along
+            self._commit(connection, len(jobs))
+        except Exception as error:  # noqa: BLE001 - every waiting caller is told
+            self._rollback(connection)
+            if len(jobs) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
+                for job in jobs:
+                    self._alone(job)
+            else:
+                self._fail(jobs, error)
+        else:
+            self._tell(notes)
+            if self._row:
+                self._row.wake_all()
+            if len(jobs) == 1:
+                jobs[0].end()
+            else:
+                self._row = Row(jobs)
+
+    def _alone(self, job: Job) -> None:
+        """Commit one write by itself, because its group failed and the fault may be another's."""
+        connection = None
+        try:
+            connection = self._begin()
+            notes = self._perform(connection, [job])
+            self._commit(connection, 1)
+        except Exception as error:  # noqa: BLE001 - its caller is told
+            if connection is not None:
+                self._rollback(connection)
+            self._fail([job], error)
+        else:
+            self._tell(notes)
+            job.end()
+
+    def _begin(self) -> sqlite3.Connection:
+        connection = self._disk.connection()
+        self._locked_out = True  # as far as callers can tell while we wait for other processes
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self._locked_out = False
+        return connection
+
+    def _perform(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Notes]:
+        """Run writes within the group; returns what is to be told of them when they are durable."""
+        tx = SqliteTx(connection)
+        notes = []
+        steps = [job.work for job in jobs if isinstance(job.work, PutStep)]
+        alone = jobs
+        if steps and tx.put_owned_steps([step.row for step in steps]) == len(steps):
+            # They go first: of what was asked for at the same time anything may come first.
+            tx.notes.events.extend([step.event for step in steps])
+            notes.append(tx.notes)
+            alone = [job for job in jobs if not isinstance(job.work, PutStep)]
+        for job in alone:
+            self._perform_alone(connection, tx, job)
+            notes.append(tx.notes)
+        return notes
+
+    def _commit(self, connection: sqlite3.Connection, writes: int) -> None:
+        if crashpoints.armed:
+            crashpoints.reach("commit.before")
+        connection.execute("COMMIT")
+        if crashpoints.armed:
+            crashpoints.reach("commit.after")
+        self._disk.committed()
+        self.commits += 1
+        self.writes += writes
+
+    def _tell(self, notes: list[Notes]) -> None:
+        """Pass on what is durable now, before the callers go on."""
+        for one in notes:
+            try:  # noqa: SIM105 - a context manager for each would cost more than the call
+                self._disk.told(one)
+            except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
+                pass
+
+    def _perform_alone(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job) -> None:
+        """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
+        tx.notes = Notes()
+        job.error = None
+        before = connection.total_changes
+        try:
+            job.result = job.work(tx)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            if connection.total_changes != before:
+                raise
+            job.error = error
+            tx.notes = Notes()
+
+    def _rollback(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._disk.failed(error)
+
+    def _fail(self, jobs: list[Job], error: BaseException) -> None:
+        self._row.wake_all()
+        named = self._disk.failed(error) if isinstance(error, sqlite3.Error | OSError) else error
+        for job in jobs:
+            if job.state != WITHDRAWN:
+                job.error = named
+                job.end()
+
+    def _take(self, jobs: list[Job]) -> list[Job]:
+        """Leave out what was withdrawn; the rest can be withdrawn no more."""
+        if not jobs:
+            return jobs
+        with self._claim:
+            taken = [job for job in jobs if job.state != WITHDRAWN]
+            for job in taken:
+                job.state = TAKEN
+        return taken
+
+    def _drain(self, limit: int) -> list[Job]:
+        jobs: list[Job] = []
+        while len(jobs) < limit and not self._queue.empty():  # nobody else takes from it
+            job = self._queue.get_nowait()
+            if job is None:
+                self._due = 0.0
+            else:
+                jobs.append(job)
+        return jobs
+
+    def _look_around(self) -> None:
+        """Do what is due, and look whether another process has committed something."""
+        chores = [] if self._closing else self._disk.chores()
+        connection = None
+        try:
+            connection = self._disk.connection()
+            if chores:
+                jobs = [Job(chore) for chore in chores]
+                notes = self._perform(self._begin(), jobs)
+                self._commit(connection, len(jobs))
+                self._tell(notes)
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+        except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
+            if connection is not None:
+                self._rollback(connection)
+            if isinstance(error, sqlite3.Error | OSError):
+                self._disk.failed(error)
+        else:
+            if version != self._version:
+                self._version = version
+                self._disk.changed_elsewhere()
+        pace = self._disk.pace()
+        self._due = math.inf if pace is None else time.monotonic() + pace

@@ -1,0 +1,1 @@
+"""Durable runs: the job with its steps, the handle of a run, retries and sleeps."""

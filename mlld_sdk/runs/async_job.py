@@ -1,0 +1,166 @@
+"""A job for `async def run`: its steps wait on threads of their own, and the loop goes on meanwhile."""
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Executor, Future
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, Unpack, cast
+
+from mlld_sdk.runs.job import Job
+from mlld_sdk.runs.retry import Retry
+from mlld_sdk.scripts.params import RunOptions
+from mlld_sdk.scripts.types import ExecuteResult
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Ways:
+    """From the loop of async code to the threads its steps wait on, and back for steps that are coroutines.
+
+    The threads are the job's own: whatever the code does with the loop's cannot take them away.
+    """
+
+    def __init__(self, threads: Executor, loop: asyncio.AbstractEventLoop) -> None:
+        self._threads = threads
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._open = True
+        self._calls: set[Future[Any]] = set()
+
+    async def aside(self, step: Callable[[], T]) -> T:
+        """Await a step on a thread."""
+        return await self._loop.run_in_executor(self._threads, contextvars.copy_context().run, step)
+
+    def back(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Await a coroutine on the loop, from a thread of a step."""
+        with self._lock:
+            if not self._open:
+                raise RuntimeError("the code of the run has ended")
+            call = asyncio.run_coroutine_threadsafe(function(), self._loop)
+            self._calls.add(call)
+        try:
+            return call.result()
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    async def close(self) -> None:
+        """End what the code has left under way, so that no thread waits for a loop that is over."""
+        with self._lock:
+            self._open = False
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.sleep(0)  # those just handed over must be tasks, for the loop to end them
+
+
+class AsyncJob:
+    """The same job for `async def run`: every step is awaited and none blocks the loop."""
+
+    def __init__(self, job: Job, ways: "Ways") -> None:
+        """Async jobs are made by the agent that works on a run.
+
+        Args:
+            job: What is done.
+            ways: Between the code's loop and the threads its steps wait on.
+        """
+        self._job = job
+        self._ways = ways
+        self.run_id = job.run_id
+        self.attempt = job.attempt
+        self.progress = job.progress
+        self.note = job.note
+        self.check = job.check
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run takes no more steps."""
+        return self._job.cancelled
+
+    async def execute(
+        self,
+        filepath: str | os.PathLike[str],
+        payload: Any = None,
+        *,
+        idempotent: bool | None = None,
+        retry: Retry | None = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Run a script file as a step; see `Job.execute`."""
+        return await self._ways.aside(
+            lambda: self._job.execute(filepath, payload, idempotent=idempotent, retry=retry, **options)
+        )
+
+    async def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        idempotent: bool | None = None,
+        retry: Retry | None = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text as a step; see `Job.process`."""
+        return await self._ways.aside(
+            lambda: self._job.process(
+                script, file_path=file_path, payload=payload, idempotent=idempotent, retry=retry, **options
+            )
+        )
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        idempotent: bool = False,
+        retry: Retry | None = None,
+    ) -> T:
+        """Await a coroutine function as a step; see `Job.step`."""
+
+        def act(*given: Any) -> T:
+            async def call() -> T:
+                return await function(*given)
+
+            return self._ways.back(call)
+
+        return await self._ways.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent, retry=retry))
+
+    async def sleep(self, seconds: float | timedelta) -> None:
+        """Sleep as a step, without a thread; see `Job.sleep`."""
+        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_for(seconds)))
+
+    async def sleep_until(self, moment: float | datetime) -> None:
+        """Sleep until a moment as a step, without a thread; see `Job.sleep_until`."""
+        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_until(moment)))
+
+    async def _sleep(self, until: float, most: float) -> None:
+        with contextlib.closing(self._job.rest.naps(until, most)) as naps:
+            for seconds in naps:
+                await asyncio.sleep(seconds)
+        self._job.check()
+
+    async def map(
+        self, function: Callable[[S, "AsyncJob"], Awaitable[T]], items: Iterable[S], *, concurrency: int = 4
+    ) -> list[T]:
+        """Await `function(item, job)` for every item, some at a time, and return the results in order."""
+        work = list(items)
+        with self._job.branches(len(work), concurrency) as jobs:
+            turns = asyncio.Semaphore(concurrency)
+
+            async def branch(item: S, job: Job) -> T:
+                async with turns:
+                    job.check()  # when nobody may act any more, let nothing begin
+                    return await function(item, AsyncJob(job, self._ways))
+
+            results = await asyncio.gather(*map(branch, work, jobs), return_exceptions=True)
+        self._job.check()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return cast("list[T]", results)

@@ -1,0 +1,507 @@
+"""A job: what the code of a run holds in its hands. Each call through it is a durable step.
+
+A step is written down before it acts and its result before it is handed on. When the run is resumed the code runs again
+from the top, and every finished step answers from the journal instead of acting. So code between steps should decide
+from what steps gave it, and everything that costs or changes something belongs into a step.
+"""
+
+import contextlib
+import contextvars
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, Unpack, cast
+
+from mlld_sdk.actors.core.errors import ActorKilled
+from mlld_sdk.agents.services import Services
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.events import Event
+from mlld_sdk.engines.pool import NoEngineFree
+from mlld_sdk.engines.quota import EngineQuotaExhausted
+from mlld_sdk.engines.requests import Port
+from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
+from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
+from mlld_sdk.runs.retry import Retry
+from mlld_sdk.runs.sleep import Rest
+from mlld_sdk.scripts import results
+from mlld_sdk.scripts.answers import TruncatedResult
+from mlld_sdk.scripts.params import RunOptions
+from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.transport.errors import CallTimeout
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+WORTH_NOTING: Final = 1.0
+"""Seconds of waiting from which on it is written down that the run waits."""
+
+ONCE: Final = StepPolicy(on_interrupt="fail")
+"""A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
+
+
+NEEDS_SOMEBODY: Final = (StepInterrupted, StepExhausted, StepMismatch)
+"""Failures of a run that no code can answer: it is parked until somebody has looked at it."""
+
+
+class RunProgressed(Event, frozen=True, kw_only=True, tag="run.progressed"):
+    """A run said how far it is.
+
+    Attributes:
+        run_id: The run.
+        agent: Who works on it.
+        message: In words.
+        fraction: From 0 to 1, if it can be said.
+    """
+
+    run_id: str
+    agent: str
+    message: str
+    fraction: float | None = None
+
+
+class StepFailed(TaskError):
+    """A step failed, now or in an earlier life of the run; the first time and every replay raise the same.
+
+    Attributes:
+        step: Name of the step.
+        type: Name of the exception's class.
+    """
+
+    default_code = "STEP_FAILED"
+
+    def __init__(self, step: str, error: ErrorRecord) -> None:
+        super().__init__(error.message, code=error.code, hint=error.hint)
+        self.step = step
+        self.type = error.type
+
+
+class JobCancelled(MlldError):
+    """The run was cancelled, or its deadline passed; the job takes no more steps."""
+
+    default_code = "ABORTED"
+
+
+class StepsOverlap(ConfigurationError):
+    """A step was begun while another step of the same job was under way: on replay they could change places.
+
+    Steps side by side need `parallel` or `map`, and a step's function begins no steps of its own.
+    """
+
+    default_code = "STEPS_OVERLAP"
+
+
+class Job:
+    """One run in progress. Threads may share it only through `parallel` and `map`, which give each branch its own.
+
+    Attributes:
+        run_id: Name of the run, for logs and for idempotency keys of your own.
+        attempt: How often the run has been taken up, 1 the first time.
+    """
+
+    def __init__(self, lease: Lease, port: Port, *, services: Services, protected: bool, attempts: int) -> None:
+        """Jobs are made by the agent that works on a run.
+
+        Args:
+            lease: Ownership of the run.
+            port: The way to the agent's engines.
+            services: What the runtime shares.
+            protected: Whether a step on an engine may be repeated unless it says otherwise.
+            attempts: How often a step that may be repeated is begun in all.
+        """
+        self.run_id = lease.run_id
+        self.attempt = lease.attempt
+        self._lease = lease
+        self._port = port
+        self._services = services
+        self._protected = protected
+        self._attempts = attempts
+        self._positions = Positions()
+        self._turn = threading.Lock()
+        self._fate = _Fate(port, services.env)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        filepath: str | os.PathLike[str],
+        payload: Any = None,
+        *,
+        idempotent: bool | None = None,
+        retry: Retry | None = None,
+        **options: Unpack[RunOptions],
+    ) -> ExecuteResult:
+        """Run a script file as a step.
+
+        Args:
+            filepath: The script, relative to the agent's working directory.
+            payload: Seen by the script as `@payload`.
+            idempotent: Whether the step may run again if it is interrupted. By default it may if the agent keeps
+                checkpoints, because then finished model calls are not made again.
+            retry: Whether and when it is tried again if it fails.
+            **options: As for `Client.execute`.
+
+        Raises:
+            StepFailed: The script failed, or did not finish in time (`TIMEOUT`).
+        """
+        name = os.fspath(filepath)
+        asked = _asked("execute", name, payload, options)
+        return self._engine_step(name, asked, idempotent, retry, lambda: self._port.execute(filepath, payload, options))
+
+    def process(
+        self,
+        script: str,
+        *,
+        file_path: str | os.PathLike[str] | None = None,
+        payload: Any = None,
+        idempotent: bool | None = None,
+        retry: Retry | None = None,
+        **options: Unpack[RunOptions],
+    ) -> str:
+        """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
+        name = "process" if file_path is None else os.fspath(file_path)
+        asked = _asked("process", script, [file_path and os.fspath(file_path), payload], options)
+        # Text without a file has no cache, so nothing protects its model calls from being made twice.
+        protected = idempotent if idempotent is not None or file_path is not None else False
+        return self._engine_step(
+            name, asked, protected, retry, lambda: self._port.process(script, file_path, payload, options)
+        ).output
+
+    def step(
+        self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
+    ) -> T:
+        """Call a function as a step. What it returns must be storable as JSON, and comes back the same on replay.
+
+        Args:
+            name: What the step is called; with the arguments it must be the same on every replay.
+            function: Called with `args`, on this thread.
+            *args: Storable as JSON too.
+            idempotent: Whether it may run again if it is interrupted.
+            retry: Whether and when it is tried again if it raises; only for functions that may be called again then.
+
+        Raises:
+            StepFailed: The function raised, as often as `retry` allows. An `InfrastructureError` is no answer: it
+                passes through, the agent is restarted and the step treated as interrupted.
+        """
+        asked = self._fingerprint("step", name, args)
+        return cast("T", self._step(name, asked, idempotent, lambda: function(*args), retry))
+
+    def sleep(self, seconds: float | timedelta) -> None:
+        """Wait so many seconds from the first time this is called in the run, restarts and replays included.
+
+        The waiting is a step: when the run is resumed, only what is left of the time is waited for, if anything is. It
+        ends at once when the run is cancelled, its deadline passes or the agent stops. The agent counts as making
+        progress, and its other runs go on; a run that sleeps takes one place of the agent's `concurrency`.
+        """
+        self._sleep(*self.asleep_for(seconds))
+
+    def sleep_until(self, moment: float | datetime) -> None:
+        """Wait as `sleep` does until a moment: seconds since the epoch, or a datetime (without zone: local time).
+
+        The moment of the first time this is called counts, should the code come to another one when it is resumed.
+        """
+        self._sleep(*self.asleep_until(moment))
+
+    def parallel(self, *branches: Callable[["Job"], Any]) -> list[Any]:
+        """Run branches side by side, each with a job of its own for its steps, and return what they gave, in order.
+
+        All branches are let finish. Then the first error, in the order of the branches, is raised.
+        """
+        return self.map(lambda branch, job: branch(job), branches, concurrency=max(1, len(branches)))
+
+    def map(self, function: Callable[[S, "Job"], T], items: Iterable[S], *, concurrency: int = 4) -> list[T]:
+        """Call `function(item, job)` for every item, some at a time, and return the results in order.
+
+        Args:
+            function: Takes an item and the job of its branch.
+            items: What to work on; the same on every replay.
+            concurrency: How many at a time. Steps on engines also wait for one of the agent's engines.
+        """
+        work = list(items)
+        with (
+            self.branches(len(work), concurrency) as jobs,
+            ThreadPoolExecutor(max(1, min(concurrency, len(work))), thread_name_prefix=self.run_id) as threads,
+        ):
+            calls = [
+                threads.submit(contextvars.copy_context().run, function, item, job)
+                for item, job in zip(work, jobs, strict=True)
+            ]
+            pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
+            if self._fate.sealed is not None:  # nobody may act any more: let nothing begin
+                for call in pending:
+                    call.cancel()
+        self.check()
+        return [call.result() for call in calls]
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """Say how far the run is: seen by operators, and proof that it is not stuck."""
+        self._progressed()
+        at = self._services.env.wall()
+        self._services.sink(
+            RunProgressed(at=at, run_id=self.run_id, agent=self._port.name, message=message, fraction=fraction)
+        )
+
+    def note(self, name: str, data: Any = None) -> None:
+        """Write a receipt into the run's own record."""
+        self.check()
+        self._lease.note(name, data)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run takes no more steps, for loops that want to end early."""
+        return self._fate.sealed is not None
+
+    def check(self) -> None:
+        """Raise what ended this job, if anything did."""
+        if self._fate.sealed is not None:
+            raise self._fate.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
+
+    # -- for the agent ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def branches(self, number: int, concurrency: int) -> Iterator[list["Job"]]:
+        """Make jobs for branches; inside the block this job itself takes no steps."""
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
+        with self._alone("branches"):
+            yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
+
+    @property
+    def broken(self) -> MlldError | None:
+        """What ended the job before its code did, or has to, even if that code swallowed the error."""
+        return self._fate.sealed or self._fate.unanswered
+
+    @property
+    def last_progress(self) -> float:
+        """Monotonic seconds at which a step last ended or progress was last said."""
+        return self._services.env.now() if self._fate.rest.any else self._fate.progressed
+
+    def interrupting(self, interrupt: Callable[[], None] | None) -> None:
+        """Say what wakes the code when the job is sealed; at once if it is already."""
+        self._fate.interrupt = interrupt
+        if interrupt is not None and self.cancelled:
+            interrupt()
+
+    def seal(self, why: MlldError) -> None:
+        """Let this job take no more steps, and end what it has under way on engines."""
+        self._fate.seal(why)
+
+    def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
+        """Write down the moment until which to sleep; returns it, and how long that may take at most."""
+        length = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        if not 0 <= length < math.inf:
+            raise ConfigurationError(f"seconds must be a number of 0 or more, got {seconds!r}")
+        wall = self._services.env.wall
+        asked = self._fingerprint("sleep", "sleep", [length])
+        return self._noted(float(self._step("sleep", asked, True, lambda: wall() + length))), length
+
+    def asleep_until(self, moment: float | datetime) -> tuple[float, float]:
+        """Write down the moment until which to sleep; returns it, and how long that may take at most."""
+        until = moment.timestamp() if isinstance(moment, datetime) else float(moment)
+        asked = self._fingerprint("sleep", "sleep_until", [])
+        return self._noted(float(self._step("sleep_until", asked, True, lambda: until))), math.inf
+
+    @property
+    def rest(self) -> Rest:
+        """Who waits on purpose in this job."""
+        return self._fate.rest
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _noted(self, until: float) -> float:
+        """Write down that the run waits until a moment, if that is far enough for its owner to die before."""
+        if until > self._services.env.wall() + WORTH_NOTING:
+            self._sealing(lambda: self._lease.rest(until))
+        return until
+
+    def _sleep(self, until: float, most: float) -> None:
+        with self._alone("sleep"):
+            self._rest(until, most)
+
+    def _rest(self, until: float, most: float) -> None:
+        self._fate.rest.until(until, most)
+        self.check()
+        if self._fate.rest.over:
+            raise JobCancelled("the code of the run has ended")
+        self._progressed()
+
+    def _branch(self, positions: Positions) -> "Job":
+        job = Job(self._lease, self._port, services=self._services, protected=self._protected, attempts=self._attempts)
+        job._positions, job._fate = positions, self._fate
+        return job
+
+    def _progressed(self) -> None:
+        self._fate.progressed = self._services.env.now()
+
+    def _fingerprint(self, *parts: Any) -> Fingerprint:
+        return self._services.journal.fingerprint(*parts)
+
+    def _engine_step(
+        self,
+        name: str,
+        asked: Sequence[Any],
+        idempotent: bool | None,
+        retry: Retry | None,
+        run: Callable[[], ExecuteResult],
+    ) -> ExecuteResult:
+        repeatable = self._protected if idempotent is None else idempotent
+        stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()), retry)
+        result = results.execute_result(stored)
+        result.truncations = stored.get("truncations", [])
+        result.truncated = bool(result.truncations)
+        return result
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        if not self._turn.acquire(blocking=False):
+            raise StepsOverlap(
+                f"{name} was begun while another step of the same job was under way",
+                hint="side by side goes with map and parallel, each branch with its own job; a step has no steps",
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _step(
+        self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any], retry: Retry | None = None
+    ) -> Any:
+        with self._alone(name):
+            self.check()
+            position = self._positions.next()
+            if retry is None:
+                policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
+                return self._step_once(_Step(name, position), asked, policy, act)
+            most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
+            policy = StepPolicy(on_interrupt="retry" if repeatable else "fail", max_attempts=most)
+            while True:
+                self._wait_for_turn(position, retry)
+                try:
+                    return self._step_once(_Step(name, position, retry), asked, policy, act)
+                except _Again:
+                    continue
+
+    def _wait_for_turn(self, position: str, retry: Retry) -> None:
+        """Wait until a step that has failed before, here or with an earlier owner, is to be tried again."""
+        failed = self._sealing(lambda: self._lease.to_retry(position))
+        if failed is not None and failed.attempts and failed.ended is not None:
+            pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
+            self._rest(self._noted(failed.ended + pause), pause)
+
+    def _step_once(self, step: "_Step", asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        decision = self._sealing(lambda: self._lease.begin_step(step.position, step.name, asked, policy))
+        match decision:
+            case Replay(value=value):
+                self._progressed()
+                return value
+            case Failed(error=error):
+                raise StepFailed(step.name, error)
+            case Fresh(attempt=attempt):
+                step.attempt = attempt
+                return self._act(step, act)
+
+    def _act(self, step: "_Step", act: Callable[[], Any]) -> Any:
+        try:
+            value = act()
+        except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
+            return self._answer_failure(step, answer)
+        except (NoEngineFree, EngineQuotaExhausted) as late:  # the step's time passed before it had an engine
+            return self._answer_failure(step, CallTimeout(late.message, hint=late.hint))
+        except (InfrastructureError, JobCancelled) as broken:
+            self._fate.seal(broken)
+            raise
+        except ActorKilled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the step raised is its answer, an exit too
+            return self._answer_failure(step, error)
+        self.check()
+        try:
+            done = self._sealing(lambda: self._lease.finish_step(step.position, value))
+        except JournalRefusal as refused:  # the value cannot be stored: the step acted, and this is what came of it
+            return self._answer_failure(step, refused)
+        self._progressed()
+        return done
+
+    def _answer_failure(self, step: "_Step", error: BaseException) -> Any:
+        self.check()
+        again = step.retry is not None and step.retry.wants(step.attempt, error)
+        record = self._sealing(lambda: self._lease.fail_step(step.position, error, final=not again))
+        if again:
+            self._progressed()
+            raise _Again
+        raise StepFailed(step.name, record) from error
+
+    def _sealing(self, write: Callable[[], T]) -> T:
+        """Do something to the journal; if the journal itself fails, the job is over."""
+        try:
+            return write()
+        except InfrastructureError as error:
+            self._fate.seal(error)
+            raise
+        except NEEDS_SOMEBODY as error:  # branches beside this one are let finish
+            self._fate.unanswered = error
+            raise
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step as it is begun."""
+
+    name: str
+    position: str
+    retry: Retry | None = None
+    attempt: int = 1
+
+
+class _Again(Exception):
+    """An attempt of a step has failed and is to be repeated; the journal knows."""
+
+
+class _Fate:
+    """What a job and all its branches share: whether they may still act."""
+
+    def __init__(self, port: Port, env: Env) -> None:
+        self.sealed: MlldError | None = None
+        self.unanswered: MlldError | None = None
+        self.interrupt: Callable[[], None] | None = None
+        self.progressed = env.now()
+        self.rest = Rest(env)
+        self._port = port
+        self._lock = threading.Lock()
+
+    def seal(self, why: MlldError) -> None:
+        with self._lock:
+            if self.sealed is not None:
+                return
+            self.sealed = why
+        self.rest.end()
+        self._port.stop(why)
+        if self.interrupt is not None:
+            self.interrupt()
+
+
+def _asked(method: str, what: str, more: Any, options: RunOptions) -> list[Any]:
+    """Say what an engine step asks for: everything that may change the answer, and no deadline."""
+    relevant = {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")}
+    return [method, what, more, relevant]
+
+
+def _storable(result: ExecuteResult) -> dict[str, Any]:
+    """Keep of a result what its reader can use, in the engine's own spelling, so that reading it back is one way."""
+    return {
+        "output": result.output,
+        "exports": result.exports,
+        "stateWrites": [
+            {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
+            for write in result.state_writes
+        ],
+        "denials": [asdict(denial) for denial in result.denials],
+        "truncations": result.truncations,
+        "effects": [{"type": effect.type, "content": effect.content, "path": effect.path} for effect in result.effects],
+    }

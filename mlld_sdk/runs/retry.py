@@ -1,0 +1,89 @@
+"""When a step that has failed is tried again: a pure decision, made from what the journal keeps of the failure.
+
+Nothing is drawn by chance at the moment of the failure, so whoever takes the run over, after a restart of the service
+too, comes to the same time for the next attempt.
+"""
+
+import math
+import random
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.journal.errors import JournalRefusal
+from mlld_sdk.scripts.answers import TruncatedResult
+
+HOPELESS: Final = (ConfigurationError, JournalRefusal, TruncatedResult)
+"""Failures that asking again would only bring back."""
+
+
+YEAR: Final = 365 * 86400
+
+_RANGES: Final[tuple[tuple[str, Any, int, float], ...]] = (
+    ("attempts", int, 1, math.inf),
+    ("delay", int | float, 0, YEAR),
+    ("factor", int | float, 1, 1000),
+    ("longest", int | float, 0, YEAR),
+    ("jitter", int | float, 0, 1),
+)
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and when a step that fails is tried again: `job.step("fetch", fetch, url, retry=Retry(attempts=3))`.
+
+    It is about failures that are answers: an exception of the step's function, a script that fails, a `timeout` that
+    passes. Each is written down with the number of the attempt before the next one is waited for. What ends the agent
+    (an engine that dies, a service that is killed) is no answer: `idempotent` says whether such a step may run again.
+
+    Attributes:
+        attempts: How often the step is begun in all. Interrupted attempts count.
+        delay: Seconds between the first failure and the second attempt.
+        factor: Growth of the delay from attempt to attempt.
+        longest: Seconds that no delay exceeds.
+        jitter: Part of a delay that differs from step to step: `d` becomes something in `[d * (1 - jitter), d]`.
+        on: Errors after which it is tried again: classes, or one. Wrong options, results that cannot be stored or were
+            cut are never tried again, whatever is said here.
+    """
+
+    attempts: int = 5
+    delay: float = 1.0
+    factor: float = 2.0
+    longest: float = 60.0
+    jitter: float = 0.5
+    on: Any = (Exception,)
+
+    def __post_init__(self) -> None:
+        for name in ("delay", "longest"):
+            value = getattr(self, name)
+            if isinstance(value, timedelta):
+                msgspec.structs.force_setattr(self, name, value.total_seconds())
+        on = self.on if isinstance(self.on, tuple | list) else (self.on,)
+        msgspec.structs.force_setattr(self, "on", tuple(on))
+        for name, kind, least, most in _RANGES:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or not least <= value <= most:
+                number = "a whole number" if kind is int else "a number"
+                limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+                raise ConfigurationError(f"{name} must be {number} {limits}, got {value!r}")
+        if not self.on or not all(isinstance(one, type) and issubclass(one, BaseException) for one in self.on):
+            raise ConfigurationError(f"on must be exception classes, got {self.on!r}")
+
+    def wants(self, attempt: int, error: BaseException) -> bool:
+        """Decide whether a step is tried again, now that an attempt of it has failed."""
+        return attempt < self.attempts and isinstance(error, self.on) and not isinstance(error, HOPELESS)
+
+    def pause(self, attempt: int, which: str) -> float:
+        """Say how many seconds lie between the failure of an attempt and the next one; the same whenever it is asked.
+
+        Args:
+            attempt: Number of the attempt that failed, from 1.
+            which: Tells steps apart, so that those that failed together are not tried again together.
+        """
+        if self.delay <= 0:
+            return 0.0
+        # Past this many steps the limit rules; computing the power could overflow.
+        most = attempt if self.factor == 1 else int(math.log(max(self.longest / self.delay, 1), self.factor)) + 1
+        raw = min(self.delay * self.factor ** min(attempt - 1, most), self.longest)
+        return float(raw * (1 - self.jitter * random.Random(f"{which}/{attempt}").random()))  # noqa: S311 - no secret

@@ -1,0 +1,163 @@
+"""Working on a run: claim to outcome, on a thread of its own, so that the agent's mailbox never waits for a script."""
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ClassVar
+
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.errors import ActorKilled
+from mlld_sdk.agents.owner import OwnerGone
+from mlld_sdk.agents.services import Services
+from mlld_sdk.base.errors import InfrastructureError, MlldError
+from mlld_sdk.journal import Lease
+from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
+from mlld_sdk.runs.async_job import AsyncJob, Ways
+from mlld_sdk.runs.handles import occupied
+from mlld_sdk.runs.job import NEEDS_SOMEBODY, Job, JobCancelled
+
+ASYNC_STEPS = 64
+"""Steps an `async def run` may have under way at once; more wait their turn."""
+
+RunFunction = Callable[[Any, Any], Any]
+
+
+class Work:
+    """One run being worked on, and every way that can end. Thread-safe.
+
+    Attributes:
+        lease: Ownership of the run.
+        job: What the code of the run holds.
+    """
+
+    def __init__(self, lease: Lease, job: Job, run: RunFunction, services: Services, *, alone: bool) -> None:
+        self.lease = lease
+        self.job = job
+        self._run = run
+        self._services = services
+        self._alone = alone
+        self._settling = threading.Lock()
+        self._stops = False
+        lease.on_lost(self._lost)
+
+    def perform(self) -> None:
+        """Run the code and write down how it ended. Raises only if whoever runs it has to be restarted."""
+        try:
+            value = self._call()
+        except ActorKilled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the run's own code may raise anything, an exit too
+            self._settle(partial(self._failed, error))
+        else:
+            self._settle(partial(self._finished, value))
+        broken = self.job.broken
+        # A journal that fails is no fault of the agent's, and restarting the agent would not mend it.
+        if isinstance(broken, InfrastructureError) and not isinstance(broken, JournalError | OwnerGone):
+            raise broken
+
+    def hand_back(self) -> None:
+        """Stop working in good order: the run is free to be taken up again."""
+        self._stops = True  # before the code wakes, whose end is no death then
+        self.job.seal(OwnerGone("the agent stops"))
+        self._settle(self.lease.release)
+
+    def give_up(self, reason: str) -> None:
+        """Say that whoever worked on it is no more. The run is free to be taken up again, unless it killed too many."""
+        self.job.seal(OwnerGone(reason))
+        self._settle(lambda: self.lease.abandon(reason))
+
+    def expire(self, error: MlldError) -> None:
+        """Fail the run because its deadline has passed."""
+        self._settle(lambda: self.lease.fail_run(error))
+        self.job.seal(JobCancelled(error.message, code=error.code))
+
+    def _call(self) -> Any:
+        if self._alone:
+            occupied.set(self.lease.run.kind)
+        payload = self.lease.input
+        if not inspect.iscoroutinefunction(self._run):
+            return self._run(self.job, payload)
+        with ThreadPoolExecutor(ASYNC_STEPS, thread_name_prefix=self.lease.run_id) as steps, asyncio.Runner() as runner:
+            return runner.run(self._awaited(Ways(steps, runner.get_loop()), payload))
+
+    async def _awaited(self, ways: Ways, payload: Any) -> Any:
+        loop, code = asyncio.get_running_loop(), asyncio.current_task()
+        assert code is not None
+
+        def interrupt() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the code has ended
+                loop.call_soon_threadsafe(code.cancel)
+
+        self.job.interrupting(interrupt)
+        try:
+            return await self._run(AsyncJob(self.job, ways), payload)
+        finally:
+            self.job.interrupting(None)
+            self.job.rest.end()  # for steps that are waited for no more
+            await ways.close()
+
+    def _finished(self, value: Any) -> None:
+        if self.job.broken is not None:  # the code swallowed what ended the job; its word does not count
+            self._failed(self.job.broken)
+            return
+        try:
+            self.lease.finish_run(value)
+        except JournalRefusal as refused:
+            self.lease.fail_run(refused)
+
+    def _failed(self, error: BaseException) -> None:
+        cause = self.job.broken or error
+        if isinstance(cause, InfrastructureError):
+            self.job.seal(cause)
+            if self._stops:
+                self.lease.release()
+            else:
+                self.lease.abandon(str(cause))
+        elif isinstance(cause, NEEDS_SOMEBODY):
+            self.lease.park_run(cause)
+        else:
+            self.lease.fail_run(cause)
+
+    def _settle(self, write: Callable[[], Any]) -> None:
+        """Write the end of this ownership, once; if the journal fails, as soon as it works again."""
+        with self._settling:
+            if self.lease.over:
+                return
+            try:
+                write()
+            except LeaseLost:
+                pass  # somebody else owns the run, and goes on from what was finished
+            except JournalError as error:
+                self.job.seal(error)
+                self._services.settle_later(lambda: self._settle(write))
+
+    def _lost(self, lost: LeaseLost) -> None:
+        self.job.seal(JobCancelled(lost.message))
+
+
+class Worker(Actor):
+    """Works on one run and ends with it. Linked to its agent: neither outlives the other."""
+
+    threaded: ClassVar[bool] = True
+
+    def __init__(self, work: Work, done: Callable[[], None]) -> None:
+        super().__init__()
+        self._work = work
+        self._done = done
+
+    def on_start(self) -> None:
+        """Make sure the run is given up whatever ends this worker."""
+        self.own(self, close=self._release)
+
+    def on_receive(self, message: Any) -> None:  # noqa: ARG002 - any message is the signal
+        """Work."""
+        self._work.perform()
+        self.stop()
+
+    def _release(self) -> None:
+        self._work.give_up("its worker was ended")
+        self._done()

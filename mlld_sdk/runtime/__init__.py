@@ -1,0 +1,1 @@
+"""The runtime that carries a tree of agents inside a service."""

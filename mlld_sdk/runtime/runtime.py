@@ -1,0 +1,510 @@
+"""The runtime: one supervision tree in one process, with everything its agents share."""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from tempfile import gettempdir
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.system import ActorSystem, StopReport
+from mlld_sdk.agents.agent import Agent
+from mlld_sdk.agents.handles import AgentHandle
+from mlld_sdk.agents.owner import Drain, EngineOwner
+from mlld_sdk.agents.pool import Pool, PoolHandle
+from mlld_sdk.agents.services import Services
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.control.protocol import socket_path
+from mlld_sdk.control.server import ControlServer
+from mlld_sdk.engines.quota import EngineQuota
+from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
+from mlld_sdk.journal.options import Durability
+from mlld_sdk.runs.handles import RunHandle
+from mlld_sdk.runtime.signals import Words, caught_signals
+from mlld_sdk.runtime.systemd import Attendant
+from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.snapshot import NodeView
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+from mlld_sdk.supervision.state import State
+from mlld_sdk.supervision.supervisor import Supervisor
+from mlld_sdk.supervision.supervisor_ref import SupervisorRef
+from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
+from mlld_sdk.supervision.verdict import Concern, Verdict
+from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.telemetry.history import History
+from mlld_sdk.transport.sweep import sweep_orphans
+
+EXIT_CLEAN: Final = 0
+EXIT_GAVE_UP: Final = 1
+EXIT_FORCED: Final = 75
+
+ROUNDS: Final = 1.0
+"""Seconds between two looks for runs other processes have submitted or left behind, and for engines long idle."""
+
+KEEP: Final = Retention()
+"""What is kept of ended runs unless something else is said."""
+
+MOST_NAMED: Final = 5
+"""Places that somebody stopped of which the verdict names the waiting runs, and how many of those."""
+
+FAILURES: Final = ("child.exited", "child.start_failed", "supervisor.gave_up")
+"""Events that make a crash report, which is kept in the journal."""
+
+Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
+
+
+class RuntimeNotRunning(InfrastructureError):
+    """The runtime has not been started, or has been stopped."""
+
+    default_code = "RUNTIME_NOT_RUNNING"
+
+
+class Runtime:
+    """A supervision tree and all that its agents share: the journal, the engines' budget, the stream of events.
+
+    ```python
+    tree = one_for_one(child(Reviewer, name="reviewer", working_dir="flows"))
+    with Runtime(tree, store="state.db") as runtime:
+        print(runtime["reviewer"].run({"topic": "safety"}).result(timeout=600))
+    ```
+
+    Several may live in one process. Nothing is started before `start` or the `with` block.
+
+    Args:
+        tree: What to supervise.
+        store: File of the journal, made if it is not there; `None` keeps runs in memory only.
+        name: First part of every path in the tree; part of what runs are filed under, so keep it.
+        max_engines: Engines that may live at once, idle ones included.
+        min_free_memory: Bytes that must be free before another engine is started.
+        stagger: Seconds between two starts of engines.
+        durability: `full` survives a power cut, `normal` every crash of the program.
+        retention: Which ended runs to keep.
+        values: Registered types of user values in runs and steps.
+        limits: How large runs may become, and how often they may take their owners down.
+        start_timeout: Seconds the tree may take to start.
+        drain_timeout: Seconds runs get to end when the runtime is told to stop.
+        stop_timeout: Seconds the tree then gets to stop before what is left is killed.
+        control: Whether the command line may attach to this runtime, over a unix socket only this user can open.
+        env: Clocks and chance.
+
+    Attributes:
+        bus: The stream of events; attach to it before the start to miss nothing.
+        history: The last events and the crash reports.
+    """
+
+    def __init__(
+        self,
+        tree: Root,
+        *,
+        store: str | os.PathLike[str] | None = None,
+        name: str = "root",
+        max_engines: int | None = None,
+        min_free_memory: int = 0,
+        stagger: float = 0.0,
+        durability: Durability = "full",
+        retention: Retention | None = KEEP,
+        values: Values | None = None,
+        limits: JournalLimits | None = None,
+        start_timeout: float = 60.0,
+        drain_timeout: float = 10.0,
+        stop_timeout: float = 20.0,
+        control: bool = False,
+        env: Env | None = None,
+    ) -> None:
+        self.name = name
+        self.env = env or Env()
+        self.bus = Bus(self.env)
+        self.history = History()
+        self.bus.attach_inline("history", self.history, aside=True)
+        self._spec = tree
+        self._store = None if store is None else Path(store)
+        self._durability: Durability = durability
+        self._retention = retention
+        self._values = values
+        self._limits = limits
+        self._budget = EngineQuota(max_engines, min_free_memory=min_free_memory, stagger=stagger, env=self.env)
+        self._start_timeout = start_timeout
+        self._drain_timeout = drain_timeout
+        self._stop_timeout = stop_timeout
+        self._control = control
+        self._server: ControlServer | None = None
+        self._lock = threading.Lock()
+        self._tree: Tree | None = None
+        self._system: ActorSystem | None = None
+        self._journal: Journal | None = None
+        self._services: Services | None = None
+        self._report: ShutdownReport | None = None
+        self._stopping = threading.Event()
+        self._rounds: threading.Thread | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the tree and return when every child has started; unfinished runs are taken up again.
+
+        Raises:
+            StartFailed: A child did not start; nothing is left running.
+            JournalError: The store cannot be opened.
+        """
+        with self._lock:
+            if self._journal is not None:
+                raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
+            sweep_orphans(sink=self.bus.emit, env=self.env)
+            journal = Journal.open(
+                self._store,
+                env=self.env,
+                sink=self.bus.emit,
+                durability=self._durability,
+                retention=self._retention,
+                values=self._values,
+                limits=self._limits,
+            )
+            system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
+            self.history.remember(journal)
+            self.bus.attach("history-keeper", self.history.keeper(journal), events=FAILURES)
+            services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir())
+            services.publish()
+            self._journal, self._system, self._services = journal, system, services
+            try:
+                self._tree = services.tree = Tree.start(
+                    system, self._spec, name=self.name, timeout=self._start_timeout, sink=self.bus.emit
+                )
+            except BaseException:
+                self._shut_down()
+                raise
+            self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
+            self._rounds.start()
+            if self._control:
+                try:
+                    self._server = ControlServer(self, socket_path(self.name))
+                except BaseException:
+                    self._tree.stop(self._stop_timeout)
+                    self._shut_down()
+                    raise
+        return self
+
+    def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
+        """Let runs end, stop the tree in reverse order, kill what is left, and close everything.
+
+        Runs that do not end in time are handed back: they go on when the runtime is started again. Calling it again
+        returns the same report.
+
+        Args:
+            timeout: Seconds for the whole, instead of the runtime's own `drain_timeout` and `stop_timeout`.
+            drain: Whether to wait for runs at all.
+        """
+        limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        with self._lock:
+            if self._report is None:
+                tree = self._running()
+                began = time.monotonic()
+                if drain:
+                    self.drain(self._drain_timeout if limit is None else limit / 2)
+                left = self._stop_timeout if limit is None else max(0.1, limit - (time.monotonic() - began))
+                report = tree.stop(left)
+                self._report = _joined(report, self._shut_down())
+        return self._report
+
+    def drain(self, timeout: float = 10.0) -> bool:
+        """Let no agent take up more runs, and wait until those under way have ended; say whether they have in time."""
+        deadline = time.monotonic() + timeout
+        refs = [handle.ref for handle in self.agents()]
+        asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
+        in_time = len(asked) == len(refs)
+        for answer in asked:
+            try:
+                answer.get(timeout=max(0.0, deadline - time.monotonic()))
+            except MlldError:
+                in_time = False
+        return in_time
+
+    def run_forever(self) -> int:
+        """Run until SIGTERM, SIGINT or the end of the tree; for the main thread of a service.
+
+        The first signal drains and stops in order, a further one kills at once. Under systemd with `Type=notify` it
+        says when it is ready, how it is, and feeds the watchdog (see `mlld_sdk.runtime.systemd`).
+
+        Returns:
+            The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
+            root gave up. `stop()` returns the report that says what.
+        """
+        words = Words()
+        try:
+            with caught_signals(words):
+                return self._run_until_told(words)
+        finally:
+            words.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop(drain=kind is None)
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Any:
+        """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
+
+        Returns:
+            An `AgentHandle`, a `PoolHandle`, or a `Place` for other actors.
+
+        Raises:
+            ChildNotFound: There is none.
+        """
+        path, start = self._find(name)
+        services = self.services
+        if isinstance(start, type) and issubclass(start, Pool):
+            return PoolHandle(services, path)
+        if isinstance(start, type) and issubclass(start, EngineOwner):
+            return AgentHandle(services, path)
+        return self._running()[path]
+
+    def agent(self, name: str) -> AgentHandle:
+        """Find an agent; as `runtime[name]`, for those who want its type."""
+        found = self[name]
+        if not isinstance(found, AgentHandle):
+            raise ConfigurationError(f"{name} is no agent", hint="runs go to agents; runtime[name] finds any place")
+        return found
+
+    def pool(self, name: str) -> PoolHandle:
+        """Find a pool; as `runtime[name]`, for those who want its type."""
+        found = self[name]
+        if not isinstance(found, PoolHandle):
+            raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
+        return found
+
+    def place(self, path: str) -> Place:
+        """Name a place in the tree, whoever fills it."""
+        return self._running()[path]
+
+    @property
+    def supervisor(self) -> SupervisorRef:
+        """The management calls of the root supervisor: start, stop, restart and update children while it runs."""
+        return self._running().supervisor
+
+    def run(self, run_id: str) -> RunHandle:
+        """Attach to a run by its id, whoever submitted it, and in whichever process.
+
+        Raises:
+            RunNotFound: There is none of that id.
+        """
+        journal = self.journal
+        journal.run(run_id)
+        return RunHandle(journal, run_id)
+
+    def agents(self) -> list[AgentHandle]:
+        """List the agents of the tree."""
+        services = self.services
+        found = ((path, start) for path, start in self._places() if isinstance(start, type))
+        return [AgentHandle(services, path) for path, start in found if issubclass(start, Agent)]
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """The runs."""
+        if self._journal is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._journal
+
+    @property
+    def system(self) -> ActorSystem:
+        """The actors."""
+        if self._system is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._system
+
+    def snapshot(self) -> NodeView:
+        """Take a picture of the tree; nobody is asked for anything."""
+        return self._running().snapshot()
+
+    def tree(self) -> str:
+        """Print the tree."""
+        return str(self._running())
+
+    def verdict(self) -> Verdict:
+        """Say in a word how the runtime is, and what is wrong with it: the tree, and a journal that takes no writes.
+
+        Of places that somebody has stopped or drained it names the runs that wait for them.
+        """
+        verdict = self._running().verdict()
+        asked_for = [one for one in verdict.concerns if one.word == "maintenance"][:MOST_NAMED]
+        verdict = verdict.explained({one.path: one.why + self._waiting(one.path) for one in asked_for})
+        store = self.journal.store_status()
+        if store.degraded is None:
+            return verdict
+        return verdict.joined_by(Concern("journal", "degraded", f"takes no writes: {store.reason}"))
+
+    def supervisors(self) -> list[ActorRef[Any]]:
+        """List the supervisors that run, in no order."""
+        return list(self._running().grove.states)
+
+    # -- operating ----------------------------------------------------------------------------------------------------
+
+    def pause(self, path: str, reason: str) -> None:
+        """Stop what is at a place and keep it stopped until `resume`; runs for it wait.
+
+        Args:
+            path: The place, or its name if that is unique.
+            reason: Why; shown in the tree.
+        """
+        above, name = self._above(path)
+        above.terminate_child(name, reason)
+
+    def resume(self, path: str) -> None:
+        """Start again what `pause` has stopped or what was given up on, or let an agent take runs again after `drain`.
+
+        Raises:
+            ChildRunning: It runs and takes work already; a pool that was drained leases engines again after `restart`.
+        """
+        whole, start = self._find(path)
+        runs = isinstance(start, type) and issubclass(start, Agent) and self.services.whereis(whole) is not None
+        if runs and AgentHandle(self.services, whole).resume():
+            return
+        above, name = self._above(whole)
+        above.restart_child(name)
+
+    def restart(self, path: str, reason: str) -> None:
+        """Stop what is at a place in order, and start it again; that counts towards no limit."""
+        self.pause(path, reason)
+        self.resume(path)
+
+    def _above(self, path: str) -> tuple[SupervisorRef, str]:
+        whole, _ = self._find(path)
+        above, _, name = whole.rpartition("/")
+        return self._running()[above].supervisor(), name
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _waiting(self, path: str) -> str:
+        """Name the runs that wait for a place, as far as there is room."""
+        try:
+            runs = self.journal.runs(kind=path, states=("pending",), limit=MOST_NAMED + 1)
+        except MlldError:
+            return ""  # the journal tells by itself that it is not well
+        named = ", ".join(run.id for run in runs[:MOST_NAMED])
+        return f"; waiting: {named}{' and more' if len(runs) > MOST_NAMED else ''}" if runs else ""
+
+    def _running(self) -> Tree:
+        if self._tree is None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+        return self._tree
+
+    @property
+    def services(self) -> Services:
+        """What the agents share."""
+        self._running()
+        assert self._services is not None
+        return self._services
+
+    def _places(self) -> Iterator[tuple[str, Any]]:
+        """List paths and what is started there, from the states supervisors have published."""
+        todo = [self._running().root]
+        while todo:
+            state = self._running().grove.states.get(todo.pop())
+            if state is None:
+                continue
+            for slot in state.slots:
+                label = slot.spec.name if isinstance(state, State) else f"{slot.spec.name}-{slot.key}"
+                yield f"{state.path}/{label}", slot.spec.start
+                if slot.child is not None:
+                    todo.append(slot.child)
+
+    def _find(self, name: str) -> tuple[str, Any]:
+        whole = name if name.split("/", 1)[0] == self.name else f"{self.name}/{name}"
+        places = list(self._places())
+        exact = [place for place in places if place[0] == whole]
+        found = exact or [place for place in places if place[0].rsplit("/", 1)[-1] == name]
+        if not found and self._report is not None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
+        if len(found) != 1:
+            raise ChildNotFound(name, [path for path, _ in found[:10]])
+        return found[0]
+
+    def _state_dir(self) -> Path:
+        if self._store is not None:
+            return self._store.absolute().with_name(f"{self._store.name}.d")
+        return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
+
+    def _make_rounds(self) -> None:
+        """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
+        services = self.services
+        while not self._stopping.wait(ROUNDS):
+            self._budget.sleep_idle()
+            services.settle_again()
+            try:
+                self.history.write_down(services.journal)
+                services.journal.fail_overdue()
+                kinds = services.journal.unfinished_kinds()
+            except MlldError:
+                continue  # the journal tells by itself that it is not well
+            for kind in kinds:
+                services.poke(kind)
+
+    def _run_until_told(self, words: Words) -> int:
+        if self._tree is None:
+            self.start()
+        monitor = self._running().root.monitor(lambda _: words.put("ended"))
+        with Attendant(self) as attendant:
+            word = words.get()
+            attendant.stopping()
+        if word == "ended":
+            self.stop(drain=False)
+            return EXIT_GAVE_UP
+        monitor.cancel()
+
+        def stop() -> None:
+            self.stop()
+            words.put("stopped")
+
+        stopper = threading.Thread(target=stop, name=f"{self.name}-stop")
+        stopper.start()
+        in_order = words.get() in ("stopped", "ended")
+        if not in_order:
+            self._kill()
+        stopper.join()
+        assert self._report is not None
+        return EXIT_CLEAN if in_order and self._report.clean else EXIT_FORCED
+
+    def _kill(self) -> None:
+        """End everything now: engines first, then actors."""
+        services, tree = self.services, self._running()
+        services.close()
+        tree.root.kill("a second signal came")
+
+    def _shut_down(self) -> StopReport:
+        actors = StopReport()
+        self._stopping.set()
+        if self._server is not None:
+            self._server.close()
+        if self._services is not None:
+            self._services.close()
+        if self._system is not None:
+            actors = self._system.stop()
+        if self._journal is not None:
+            self.bus.detach("history-keeper")  # it writes down the last crashes first
+            with contextlib.suppress(MlldError):  # it has told that it is not well
+                self.history.write_down(self._journal)
+            self._journal.close()
+        if self._rounds is not None:
+            self._rounds.join()
+        if self._store is None and self._services is not None:
+            shutil.rmtree(self._services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
+        self.bus.close()
+        return actors
+
+
+def _joined(tree: ShutdownReport, actors: StopReport) -> ShutdownReport:
+    """Say in one report how the tree ended, and what was left when all actors had been told to end."""
+    left = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
+    return msgspec.structs.replace(tree, killed=(*tree.killed, *actors.killed), left=left)

@@ -1,0 +1,76 @@
+"""What all supervisors of one tree share."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.events import Event, Sink, discard
+from mlld_sdk.supervision.breaker import Breakers
+from mlld_sdk.supervision.state import CrowdState, State
+
+Ref = ActorRef[Any]
+
+
+class Grove:
+    """The published states of all supervisors of a tree, the breakers, and the way out for events.
+
+    Attributes:
+        sink: Takes every event.
+        heard: Whether anybody listens to events; if not, the most frequent ones are not even made.
+        breakers: By name.
+        states: What each running supervisor published last.
+    """
+
+    def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
+        self.system = system
+        self._sink = sink or system.sink
+        self.heard = self._sink is not discard
+        self.breakers = Breakers(system.env, self.sink)
+        self.states: dict[Ref, State | CrowdState] = {}
+        self.killed: dict[Ref, tuple[str, ...]] = {}
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def sink(self, event: Event) -> None:
+        """Take an event; a sink that raises is reported and never felt."""
+        try:
+            self._sink(event)
+        except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
+            self.system.callback_failed(error)
+
+    def publish(self, ref: Ref, state: State | CrowdState) -> None:
+        """Let everybody see a supervisor's state."""
+        self.states[ref] = state
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def ended(self, ref: Ref, killed: tuple[str, ...]) -> None:
+        """Keep the last words of a root supervisor."""
+        if ref.parent is None:
+            self.killed[ref] = killed
+
+    def forget(self, ref: Ref) -> None:
+        """A supervisor is gone."""
+        self.states.pop(ref, None)
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `holds()` says so; it is asked after every change of any supervisor."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._waiting += 1
+            try:
+                while not holds():
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._changed.wait(min(left, 0.5))
+                return True
+            finally:
+                self._waiting -= 1

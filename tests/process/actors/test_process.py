@@ -1,0 +1,124 @@
+"""Actors at the edges of a process: its exit, its signals, and a fork. T-16 and T-17 of docs/semantics-actors.md."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HEAD = """
+import os, sys, threading, time
+from mlld_sdk.actors.core.actor import Actor, PykkaActor
+from mlld_sdk.actors.core.errors import ActorError, ActorDead
+from mlld_sdk.actors.core.system import ActorSystem, default_system
+
+class Says(Actor):
+    def on_stop(self):
+        print("stopped", flush=True)
+    def on_receive(self, message):
+        if message == "hang":
+            print("hanging", flush=True)
+            threading.Event().wait()
+        return message
+"""
+
+
+def run(code: str, within: float = 30.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+
+
+def test_actors_of_the_default_system_are_stopped_at_the_interpreters_exit() -> None:  # T-16
+    done = run("Says.start().ask('x'); print('end of main', flush=True)")
+    assert done.stdout.split("\n")[:2] == ["end of main", "stopped"], done.stderr
+    assert done.returncode == 0
+
+
+def test_a_stuck_actor_does_not_keep_the_interpreter_from_ending() -> None:  # T-16
+    done = run("ref = Says.start(); ref.tell('hang'); time.sleep(0.2); print('end of main', flush=True)")
+    assert done.stdout.split() == ["hanging", "end", "of", "main"], done.stderr
+    assert done.returncode == 0
+
+
+def test_an_exception_in_main_still_stops_actors_and_shows() -> None:  # T-16
+    done = run("Says.start(); raise ValueError('main failed')")
+    assert "stopped" in done.stdout
+    assert "main failed" in done.stderr
+    assert done.returncode == 1
+
+
+def test_leaving_the_with_block_reports_what_had_to_be_killed() -> None:  # T-16
+    done = run(
+        """
+        system = ActorSystem()
+        good, bad = system.start(Says), system.start(Says, name="bad")
+        bad.tell("hang")
+        time.sleep(0.2)
+        report = system.stop(0.5)
+        print(report.clean, report.stopped, report.killed, [z.actor for z in report.zombies], flush=True)
+        try:
+            system.start(Says)
+        except ActorError as error:
+            print(error.code, flush=True)
+        """
+    )
+    assert done.stdout.split("\n")[:4] == [
+        "hanging",
+        "stopped",
+        "False 1 ('bad',) ['bad']",
+        "SYSTEM_STOPPED",
+    ], done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="needs fork")
+def test_a_forked_copy_refuses_instead_of_hanging() -> None:  # T-17
+    done = run(
+        """
+        system = ActorSystem()
+        ref, shared = system.start(Says), Says.start()
+        assert ref.ask("x") == "x"
+        pid = os.fork()
+        if pid == 0:
+            for attempt in (lambda: ref.ask("x", timeout=5), lambda: ref.tell("x"), lambda: system.start(Says)):
+                try:
+                    attempt()
+                    print("worked?", flush=True)
+                except ActorError as error:
+                    print(error.code, flush=True)
+            print("new default:", Says.start().ask("fresh", timeout=5), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print("parent:", ref.ask("alive"), flush=True)
+        system.stop()
+        """
+    )
+    assert done.stdout.split("\n")[:5] == [
+        "ACTOR_DEAD",
+        "ACTOR_DEAD",
+        "SYSTEM_STOPPED",
+        "new default: fresh",
+        "parent: alive",
+    ], done.stdout + done.stderr
+
+
+def test_a_keyboard_interrupt_reaches_a_main_thread_that_waits_for_an_answer() -> None:  # T-23
+    done = run(
+        """
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
+        ref = Says.start()
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            ref.ask("hang")
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        """
+    )
+    assert done.stdout.split() == ["hanging", "interrupted"], done.stderr
+    assert done.returncode == 0

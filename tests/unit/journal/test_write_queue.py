@@ -1,0 +1,80 @@
+"""Callers of one commit wake each other, and nobody is forgotten when one of them has gone."""
+
+import threading
+from pathlib import Path
+
+from mlld_sdk.journal.sqlite.write_queue import DONE, GONE, TAKEN, Job, Row
+from tests.support.eventually import eventually
+from tests.support.journal import quick
+
+
+def taken(number: int) -> list[Job]:
+    jobs = [Job(lambda tx: None) for _ in range(number)]
+    for job in jobs:
+        job.state = TAKEN
+    return jobs
+
+
+def states(jobs: list[Job]) -> list[bool]:
+    return [job.state == DONE for job in jobs]
+
+
+def test_each_caller_wakes_the_next_in_turn() -> None:
+    jobs = taken(3)
+    row = Row(jobs)
+    assert states(jobs) == [True, False, False]
+    assert jobs[0].wait(1)
+    assert states(jobs) == [True, True, False]
+    assert jobs[1].wait(1)
+    assert jobs[2].wait(1)
+    assert not row
+
+
+def test_who_has_gone_is_passed_over() -> None:
+    jobs = taken(4)
+    jobs[0].state = jobs[1].state = GONE
+    Row(jobs)
+    assert states(jobs) == [True, True, True, False]
+
+
+def test_whose_time_is_up_while_others_are_woken_wakes_the_next_too() -> None:
+    jobs = taken(3)
+    Row(jobs)
+    assert not jobs[1].wait(0)  # not its turn yet
+    assert states(jobs) == [True, True, False]
+
+
+def test_all_who_are_left_can_be_woken_at_once() -> None:
+    jobs = taken(5)
+    row = Row(jobs)
+    row.wake_all()
+    assert states(jobs) == [True] * 5
+    assert not row
+
+
+def test_the_writer_wakes_whoever_was_not_woken(tmp_path: Path) -> None:  # J-61
+    with quick(tmp_path / "journal.db") as journal:
+        gate, entered = threading.Event(), threading.Event()
+        left = Job(lambda tx: None)  # a caller that was interrupted: it will wake nobody
+        results: list[object] = []
+
+        def block(tx: object) -> None:
+            journal._store._writer._queue.put(left)  # type: ignore[attr-defined]
+            entered.set()
+            gate.wait(20)
+
+        def submit(n: int) -> None:
+            results.append(journal.submit("a", n).state)
+
+        threads = [threading.Thread(target=journal._store.write, args=(journal.session, block, 20))]
+        threads[0].start()
+        assert entered.wait(20)
+        threads += [threading.Thread(target=submit, args=(n,)) for n in range(4)]
+        for thread in threads[1:]:
+            thread.start()
+        eventually(lambda: journal.status().store.queued >= 5)
+        gate.set()  # one commit for all of them
+        for thread in threads:
+            thread.join(20)
+        assert results == ["pending"] * 4
+        assert left.state == DONE

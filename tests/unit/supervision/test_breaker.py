@@ -1,0 +1,309 @@
+"""Circuit breakers: when they open, whom they let through, and what they say."""
+
+import random
+import threading
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError, TaskError
+from mlld_sdk.base.events import name_of
+from mlld_sdk.supervision import Breaker, BreakerOpen, Breakers, InvalidOption, circuit_breaker
+from mlld_sdk.supervision.breaker import Permit
+from tests.support.supervision import Clock, Recorder
+
+
+def make(clock: Clock, sink: Recorder | None = None, **options: object) -> Breaker:
+    policy = circuit_breaker("db", **options)  # type: ignore[arg-type]
+    return Breaker(policy, Env(now=clock, wall=clock, random=random.Random(1)), sink or Recorder())
+
+
+def fail(guard: Breaker, times: int = 1) -> None:
+    for _ in range(times):
+        guard.acquire().failure(RuntimeError("down"))
+
+
+def refused(guard: Breaker) -> float:
+    with pytest.raises(BreakerOpen) as caught:
+        guard.acquire()
+    return caught.value.retry_after
+
+
+def test_it_opens_after_so_many_failures_in_a_row_and_says_when_to_come_back() -> None:  # FUSE-2
+    clock = Clock()
+    guard = make(clock, failures=3, cooldown=10)
+    fail(guard, 2)
+    guard.acquire().success()
+    fail(guard, 2)
+    assert guard.view().status == "closed"
+    fail(guard)
+    assert guard.view().status == "open"
+    clock.advance(4)
+    assert refused(guard) == 6
+    assert guard.view().refused == 1
+
+
+def test_failures_too_far_apart_do_not_open_it() -> None:  # FUSE-2
+    clock = Clock()
+    guard = make(clock, failures=3, within=5)
+    for _ in range(6):
+        fail(guard)
+        clock.advance(3)
+    assert guard.view().status == "closed"
+
+
+def test_a_rate_opens_it_once_there_is_enough_to_judge() -> None:
+    clock = Clock()
+    guard = make(clock, failures=None, rate=0.5, minimum=10, within=10)
+    for at in range(9):
+        fail(guard) if at % 2 else guard.acquire().success()
+    assert guard.view().status == "closed"
+    fail(guard)
+    assert guard.view().status == "open"
+
+
+def test_old_results_leave_the_rate_window() -> None:
+    clock = Clock()
+    guard = make(clock, failures=None, rate=0.5, minimum=4, within=10)
+    fail(guard, 3)
+    clock.advance(11)
+    for _ in range(3):
+        guard.acquire().success()
+    fail(guard)
+    assert guard.view().status == "closed"
+    assert len(guard._circuit.buckets) <= 10
+
+
+def test_half_open_lets_few_through_and_one_bad_probe_opens_it_for_longer() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=10, growth=3, longest=50, probes=2)
+    fail(guard)
+    for wait in (10, 30, 50, 50):
+        assert refused(guard) == wait
+        clock.advance(wait)
+        first, second = guard.acquire(), guard.acquire()
+        assert guard.view().status == "half_open"
+        assert refused(guard) > 0
+        first.failure(RuntimeError("still down"))
+        second.success()
+        assert guard.view().status == "open"
+
+
+def test_enough_good_probes_close_it_and_the_cooldown_starts_over() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=10, growth=2, successes=2)
+    fail(guard)
+    clock.advance(10)
+    guard.acquire().success()
+    assert guard.view().status == "half_open"
+    guard.acquire().success()
+    assert guard.view().status == "closed"
+    fail(guard)
+    assert refused(guard) == 10
+
+
+def test_a_probe_that_never_reports_counts_as_bad() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=10, growth=1, probe_timeout=5)
+    fail(guard)
+    clock.advance(10)
+    guard.acquire()
+    assert refused(guard) == 5
+    clock.advance(5.5)
+    assert refused(guard) == 10
+    assert guard.view().status == "open"
+
+
+def test_a_late_result_from_before_the_opening_says_nothing_about_the_probes() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=10)
+    slow = guard.acquire()
+    fail(guard)
+    clock.advance(10)
+    probe = guard.acquire()
+    slow.failure(RuntimeError("late"))
+    assert guard.view().status == "half_open"
+    probe.success()
+    assert guard.view().status == "closed"
+
+
+def test_a_permit_speaks_once() -> None:
+    clock = Clock()
+    guard = make(clock, failures=2)
+    permit = guard.acquire()
+    permit.failure(RuntimeError())
+    permit.failure(RuntimeError())
+    assert guard.view().failures == 1
+
+
+def test_the_exception_of_a_guarded_call_passes_and_counts() -> None:  # FUSE-4: there it does not count
+    clock = Clock()
+    guard = make(clock, failures=1)
+    with pytest.raises(ZeroDivisionError), guard.acquire():
+        _ = 1 / 0
+    with pytest.raises(BreakerOpen):
+        guard.call(lambda: 1)
+    guard.reset()
+    assert guard.call(lambda: 7) == 7
+
+
+def test_a_task_that_failed_by_itself_is_no_failure_of_what_runs_it() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1)
+    with pytest.raises(TaskError), guard.acquire():
+        raise TaskError("the script said no")
+    assert guard.view().status == "closed"
+    picky = make(clock, failures=1, counts=lambda failure: isinstance(failure, TaskError))
+    picky.report(RuntimeError())
+    assert picky.view().status == "closed"
+    picky.report(TaskError("counts here"))
+    assert picky.view().status == "open"
+
+
+def test_tripped_by_hand_it_stays_open_until_reset() -> None:  # FUSE-3, FUSE-5
+    clock = Clock()
+    guard = make(clock, cooldown=1)
+    guard.trip("maintenance")
+    clock.advance(10_000)
+    assert refused(guard) > 0
+    view = guard.view()
+    assert (view.status, view.by_hand, view.cause) == ("open", True, "maintenance")
+    called = []
+    guard.on_reset(lambda: called.append(1))
+    guard.reset()
+    assert guard.view().status == "closed"
+    assert called == [1]
+
+
+def test_every_change_of_status_is_one_event() -> None:  # E-8, FUSE-7
+    clock, sink = Clock(), Recorder()
+    guard = make(clock, sink, failures=2, cooldown=10)
+    fail(guard, 2)
+    refused(guard)
+    refused(guard)
+    clock.advance(10)
+    probe = guard.acquire()
+    refused(guard)
+    probe.success()
+    guard.acquire().success()
+    assert [name_of(event) for event in sink.events] == ["breaker.opened", "breaker.half_opened", "breaker.closed"]
+    assert (sink.events[0].cause, sink.events[0].retry_after) == ("RuntimeError: down", 10)  # type: ignore[attr-defined]
+
+
+def test_looking_at_a_breaker_uses_up_no_probe() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=10)
+    fail(guard)
+    clock.advance(10)
+    for _ in range(5):
+        assert (guard.view().status, guard.view().retry_after) == ("half_open", 0.0)
+    assert isinstance(guard.acquire(), Permit)
+
+
+def test_breakers_of_one_name_are_one_breaker_with_one_setting() -> None:
+    breakers = Breakers()
+    one = breakers.get(circuit_breaker("model"), "root/a")
+    assert breakers.get(circuit_breaker("model", parks=True), "root/b") is one
+    assert breakers.get(circuit_breaker(), "root/a") is not one
+    assert breakers["model"] is one
+    assert breakers.find("nobody") is None
+    assert [view.name for view in breakers.views()] == ["model", "root/a"]
+    with pytest.raises(InvalidOption):
+        breakers.get(circuit_breaker("model", failures=99), "root/c")
+    breakers.forget("model")
+    assert breakers.find("model") is None
+
+
+def test_many_threads_find_exactly_the_allowed_probes() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, cooldown=1, probes=3)
+    fail(guard)
+    clock.advance(1)
+    let_through = []
+    gate = threading.Barrier(16)
+
+    def caller() -> None:
+        gate.wait(5)
+        with suppress(BreakerOpen):
+            let_through.append(guard.acquire())
+
+    threads = [threading.Thread(target=caller) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert len(let_through) == 3
+
+
+def test_the_refusal_reads_well() -> None:
+    error = BreakerOpen("model", 2.5)
+    assert isinstance(error, MlldError)
+    assert str(error) == "circuit breaker `model` is open (retry in 2.5 s)"
+    assert error.code == "BREAKER_OPEN"
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Random calls, results and waits; a model that only counts what must hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.sink = Clock(), Recorder()
+        self.guard = make(
+            self.clock, self.sink, failures=3, within=30, cooldown=10, growth=2, longest=40, probes=2, probe_timeout=20
+        )
+        self.out: list[Permit] = []
+        self.by_hand = False
+
+    @rule()
+    def call(self) -> None:
+        before = self.guard.view()
+        try:
+            self.out.append(self.guard.acquire())
+            assert before.status != "open"
+        except BreakerOpen:
+            assert before.status != "closed"
+
+    @precondition(lambda self: self.out)
+    @rule(good=st.booleans(), which=st.integers(0, 100))
+    def result(self, good: bool, which: int) -> None:
+        permit = self.out.pop(which % len(self.out))
+        if good:
+            permit.success()
+        else:
+            permit.failure(RuntimeError("down"))
+
+    @rule(seconds=st.floats(0, 25))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def trip(self) -> None:
+        self.guard.trip()
+        self.by_hand = True
+
+    @rule()
+    def reset(self) -> None:
+        self.guard.reset()
+        self.by_hand = False
+        assert self.guard.view().status == "closed"
+
+    @invariant()
+    def holds(self) -> None:
+        view = self.guard.view()
+        circuit = self.guard._circuit
+        assert len(circuit.probes) <= 2
+        assert len(circuit.failed_at) < 3
+        assert view.by_hand == self.by_hand
+        assert view.retry_after <= 300
+        names = [name_of(event) for event in self.sink.events]
+        for one, other in pairwise(names):
+            assert one != other or one == "breaker.opened", names
+
+
+TestBreakerMachine = BreakerMachine.TestCase
+TestBreakerMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

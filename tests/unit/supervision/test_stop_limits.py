@@ -1,0 +1,89 @@
+"""The limits of children that stop: one timer for all of them, and each is due at its own time."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.strategies import floats, integers
+
+from mlld_sdk.actors.core.timers import TimerHeap
+from mlld_sdk.supervision.effects import Overdue
+from mlld_sdk.supervision.limits import Limits
+from tests.support.actors import Clock
+
+KEYS = integers(0, 5)
+
+
+class HeapOnly:
+    """Timers without a thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.heap = TimerHeap(clock)
+        self.made = 0
+
+    def after(self, delay: float, action: Callable[[], object]) -> Any:
+        self.made += 1
+        return self.heap.add(delay, action)[0]
+
+
+class LimitsMachine(RuleBasedStateMachine):
+    """Whatever is set, lifted and set again: each child is reported once its own time is over, and never before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.timers = HeapOnly(self.clock)
+        self.rung = 0
+        self.limits = Limits(self.timers, self.clock, self.ring)  # type: ignore[arg-type]
+        self.due: dict[int, float] = {}
+
+    def ring(self) -> None:
+        self.rung += 1
+
+    @rule(key=KEYS, delay=floats(0, 10))
+    def told_to_stop(self, key: int, delay: float) -> None:
+        self.limits.set(delay, Overdue(key, 1))
+        self.due[key] = self.clock.time + delay
+
+    @rule(key=KEYS)
+    def gone(self, key: int) -> None:
+        self.limits.lift(key)
+        self.due.pop(key, None)
+
+    @rule(step=floats(0.001, 5))
+    def time_passes(self, step: float) -> None:
+        self.clock.time += step
+        expected = {key for key, due in self.due.items() if due <= self.clock.time}
+        taken: list[Overdue] = []
+        for action in self.timers.heap.take_due():
+            action()
+            taken += self.limits.take_due()
+        assert expected <= {overdue.key for overdue in taken}
+        for overdue in taken:
+            assert self.due.pop(overdue.key) <= self.clock.time + 1e-5
+
+    @invariant()
+    def one_timer_will_ring_in_time(self) -> None:
+        assert len(self.timers.heap) <= 1
+        if self.due:
+            left = self.timers.heap.next_in()
+            assert left is not None
+            assert left <= max(0.0, min(self.due.values()) - self.clock.time) + 1e-9
+
+
+LimitsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLimitsMachine = LimitsMachine.TestCase
+
+
+def test_children_that_stop_one_after_the_other_need_one_timer() -> None:
+    clock = Clock()
+    timers = HeapOnly(clock)
+    limits = Limits(timers, clock, lambda: None)  # type: ignore[arg-type]
+    for key in range(1_000):
+        clock.time += 0.001
+        limits.set(5.0, Overdue(key, 1))
+        limits.lift(key)
+    assert timers.made == 1
+    limits.close()
+    assert len(timers.heap) == 0

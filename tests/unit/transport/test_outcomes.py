@@ -1,0 +1,109 @@
+"""Which error a call ends with."""
+
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
+from mlld_sdk.transport import errors, outcomes
+from mlld_sdk.transport.child import decode_exit, mark_of_directory
+from mlld_sdk.transport.errors import EngineExit
+from mlld_sdk.transport.processes import Mark
+
+
+def call(**more: Any) -> Any:
+    facts = {"method": "execute", "_given_up": None, "_has_engine_timeout": False, "deadline": 12.0, "_submitted": 10.0}
+    return SimpleNamespace(**(facts | more))
+
+
+ABORTED = "StreamExecution aborted"
+
+
+@pytest.mark.parametrize(
+    ("said", "trusted", "limited", "kind", "code"),
+    [
+        ({"code": "PARSE_ERROR", "message": "x"}, False, False, errors.ScriptError, "PARSE_ERROR"),
+        ({"code": "RUNTIME_ERROR", "message": ABORTED}, False, False, errors.EngineAborted, "ABORTED"),
+        ({"code": "ABORTED", "message": ABORTED}, False, False, errors.EngineAborted, "ABORTED"),
+        ({"code": "RUNTIME_ERROR", "message": ABORTED}, False, True, errors.CallTimeout, "TIMEOUT"),
+        ({"code": "ABORTED", "message": "no @abort_me"}, False, False, errors.ScriptError, "RUNTIME_ERROR"),
+        ({"code": "TIMEOUT", "message": "no @timeout_x"}, False, False, errors.ScriptError, "RUNTIME_ERROR"),
+        ({"code": "ABORTED", "message": "shutting down"}, True, False, errors.EngineAborted, "ABORTED"),
+        ({"code": "TIMEOUT", "message": "too slow"}, True, True, errors.CallTimeout, "TIMEOUT"),
+        ({}, False, False, errors.ScriptError, "RUNTIME_ERROR"),
+        ({"code": 5, "message": ["x"]}, False, False, errors.ScriptError, "5"),
+    ],
+)
+def test_codes_are_normalised(said: Any, trusted: bool, limited: bool, kind: type, code: str) -> None:  # T-20
+    error = outcomes.reported(said, call(_has_engine_timeout=limited), trusted=trusted)
+    assert type(error) is kind
+    assert error.code == code
+
+
+def test_what_the_engine_said_is_the_cause_of_what_this_side_decided() -> None:  # T-20
+    error = outcomes.given_up(call(_given_up="timeout"), {"code": "RUNTIME_ERROR", "message": ABORTED})
+    assert isinstance(error, errors.CallTimeout)
+    assert "2 s" in error.message
+    assert isinstance(error.__cause__, errors.ScriptError)
+    assert outcomes.given_up(call(_given_up="cancelled")).code == "ABORTED"
+
+
+def ended(why: str, **more: Any) -> MlldError:
+    facts: dict[str, Any] = {"how": EngineExit(1), "fatal": None, "heard": True, "lived": 0.5, "stderr_tail": ""}
+    facts["method"] = "execute"
+    return outcomes.ended("live-1", why, **(facts | more))
+
+
+def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
+    assert type(ended("closed")) is errors.EngineClosed
+    assert type(ended("cancelled")) is errors.EngineClosed
+    assert type(ended("killed", fatal="a line of more than 5 bytes")) is errors.EngineBabbling
+    assert type(ended("died")) is errors.EngineDied
+    assert type(ended("died", heard=False)) is errors.EngineDiedAtStart
+    early = ended("died", heard=False, stderr_tail="no module\n")
+    said = "live-1 exited with status 1, 0.5 s after its start, during execute and before it said anything: no module"
+    assert early.message == said
+    late = ended("died", heard=False, lived=3.04, how=EngineExit(None, signal.SIGKILL))
+    assert type(late) is errors.EngineDied
+    assert late.message == "live-1 was ended by SIGKILL during execute, 3.0 s after its start, with no answer given yet"
+    memory = ended("died", how=EngineExit(None, signal.SIGKILL, out_of_memory=True), stderr_tail="a\nlast\n")
+    assert memory.message == "live-1 was ended by SIGKILL (out of memory?) during execute: last"
+    assert memory.returncode == -9
+    assert memory.hint is not None
+    assert "memory" in memory.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "wrapped", "tail", "exit_"),
+    [
+        (0, True, False, "", EngineExit(0, expected=True)),
+        (0, False, True, "", EngineExit(0, doubtful=True)),
+        (0, True, True, "", EngineExit(0, expected=True)),
+        (-9, False, False, "", EngineExit(None, 9, out_of_memory=True)),
+        (-9, True, False, "", EngineExit(None, 9, expected=True)),
+        (137, False, False, "", EngineExit(137, out_of_memory=True)),
+        (-6, False, False, "JavaScript heap out of memory", EngineExit(None, 6, out_of_memory=True)),
+        (134, False, False, "Allocation failed", EngineExit(134, out_of_memory=True)),
+        (-6, False, False, "assert", EngineExit(None, 6)),
+        (None, False, False, "", EngineExit(None)),
+    ],
+)
+def test_an_exit_is_decoded(status: Any, expected: bool, wrapped: bool, tail: str, exit_: EngineExit) -> None:  # T-25
+    assert decode_exit(status, expected=expected, wrapped=wrapped, stderr_tail=tail) == exit_
+    assert str(exit_)
+
+
+def test_every_leaf_has_a_code_and_says_whose_fault_it_is() -> None:
+    leaves = [getattr(errors, name) for name in errors.__all__ if name != "EngineExit"]
+    assert all(issubclass(leaf, MlldError) and leaf.default_code for leaf in leaves)
+    assert issubclass(errors.ScriptError, TaskError)
+    assert issubclass(errors.CallTimeout, InfrastructureError)
+    assert not issubclass(errors.CallCancelled, (InfrastructureError, TaskError))
+
+
+def test_a_directory_says_whose_it_is() -> None:  # T-37
+    assert mark_of_directory("mlld-otp-4026531836-12-34-abcd") == Mark("4026531836", 12, 34, "")
+    for name in ("mlld-otp-1-2", "mlld-otp-1-x-3-4", "other-1-2-3-4-5", ""):
+        assert mark_of_directory(name) is None

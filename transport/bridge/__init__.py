@@ -1,0 +1,1 @@
+"""The bridge engine: mlld's own package driven by a Node program of ours."""

@@ -1,0 +1,237 @@
+"""The bridge engine: a Node program of ours that loads the user's installed mlld package (docs/extended-protocol.md).
+
+This module finds that package and makes the command that starts the bridge. What it looks at, in this order: the
+`package` argument, the environment variable `MLLD_PACKAGE`, a script of the package among the arguments of the command,
+and the program the command names on PATH. It never downloads and never guesses: a package that is missing, too old or
+laid out in an unknown way is an error that says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+
+import msgspec
+
+from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.transport.command import EngineCommand
+
+__all__ = ["OLDEST_MLLD", "MlldPackage", "MlldPackageNotFound", "MlldPackageUnusable", "bridge_command", "find_package"]
+
+OLDEST_MLLD = (2, 0, 5)
+"""The oldest mlld the bridge works with."""
+
+_PROGRAM = Path(__file__).with_name("bridge.cjs")
+_PACKAGE_NAMES = frozenset({"mlld", "mlldx"})
+_INSTALL = "install it with `npm install -g mlld`, or point MLLD_PACKAGE at the directory that holds its package.json"
+
+
+class MlldPackageNotFound(ConfigurationError):
+    """No installed mlld package was found behind the command. Install it, or name its directory in `MLLD_PACKAGE`."""
+
+    default_code = "MLLD_PACKAGE_NOT_FOUND"
+
+
+class MlldPackageUnusable(ConfigurationError):
+    """The mlld package is too old for the bridge, or is not laid out as the bridge knows it. Upgrade, or use `live`.
+
+    Attributes:
+        directory: Where the package is.
+        version: Its version, as its package.json says.
+    """
+
+    default_code = "MLLD_PACKAGE_UNUSABLE"
+
+    def __init__(self, message: str, *, directory: Path, version: str | None, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.directory = directory
+        self.version = version
+
+
+@dataclass(frozen=True, slots=True)
+class MlldPackage:
+    """An installed mlld package.
+
+    Attributes:
+        directory: The directory of its package.json.
+        version: Its version.
+        entry: The module the bridge loads.
+    """
+
+    directory: Path
+    version: str
+    entry: Path
+
+
+class _Conditions(msgspec.Struct):
+    default: str | None = None
+
+
+class _Export(msgspec.Struct):
+    require: _Conditions | str | None = None
+
+
+class _Manifest(msgspec.Struct):
+    name: str | None = None
+    version: str | None = None
+    main: str | None = None
+    exports: dict[str, msgspec.Raw] | str | None = None
+
+    @property
+    def entry(self) -> str | None:
+        """The CommonJS module the package offers."""
+        if isinstance(self.exports, dict) and "." in self.exports:
+            try:
+                required = msgspec.json.decode(self.exports["."], type=_Export).require
+            except msgspec.ValidationError:
+                return self.main
+            found = required.default if isinstance(required, _Conditions) else required
+            return found or self.main
+        return self.main
+
+
+def find_package(
+    command: str | PathLike[str] = "mlld",
+    args: Sequence[str] = (),
+    *,
+    package: str | PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> MlldPackage:
+    """Find the mlld package behind a command and check that the bridge can load it.
+
+    Args:
+        command: The program that starts mlld, as given for the live engine.
+        args: Its arguments; a file of the package among them (`node .../dist/cli.cjs`) leads to it too.
+        package: The package's directory, if it is known.
+        environ: Where to look for `MLLD_PACKAGE` and `PATH`; the process environment unless given.
+
+    Raises:
+        MlldPackageNotFound: There is no package there.
+        MlldPackageUnusable: It is too old, or its layout is unknown.
+    """
+    surroundings = os.environ if environ is None else environ
+    named = package or surroundings.get("MLLD_PACKAGE")
+    if named:
+        directory = Path(named).expanduser().resolve()
+        manifest = _manifest(directory)
+        if manifest is None:
+            raise MlldPackageNotFound(f"{directory} is no mlld package: no package.json says so", hint=_INSTALL)
+        return _checked(directory, manifest)
+    for place in _places(command, args, surroundings.get("PATH")):
+        for directory in place.parents:
+            manifest = _manifest(directory)
+            if manifest is not None:
+                return _checked(directory, manifest)
+    said = " ".join([os.fspath(command), *args])
+    raise MlldPackageNotFound(f"no mlld package was found behind the command `{said}`", hint=_INSTALL)
+
+
+def bridge_command(
+    command: str | PathLike[str] = "mlld",
+    args: Sequence[str] = (),
+    *,
+    package: str | PathLike[str] | None = None,
+    cwd: str | PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    heap: int | None = None,
+    heap_snapshot_near_limit: int | None = None,
+) -> EngineCommand:
+    """Make the command that starts the bridge on the installed mlld package.
+
+    Args:
+        command: The program that starts mlld, as given for the live engine; the package is looked for behind it.
+        args: Its arguments.
+        package: The package's directory, if it is known.
+        cwd: Directory to run in; it owns `.mlld/checkpoints`.
+        environ: Added to the environment.
+        heap: Limit of node's heap in MiB.
+        heap_snapshot_near_limit: Let node write up to that many heap snapshots near the limit.
+
+    Raises:
+        MlldPackageNotFound: There is no package behind the command, or no node to run it.
+        MlldPackageUnusable: It is too old, or its layout is unknown.
+    """
+    surroundings = {**os.environ, **(environ or {})}
+    found = find_package(command, args, package=package, environ=surroundings)
+    own_node = os.fspath(command) if re.fullmatch(r"node(js)?\d*", Path(command).name) else "node"
+    node = shutil.which(own_node, path=surroundings.get("PATH"))
+    if node is None:
+        raise MlldPackageNotFound(
+            f"`{own_node}` is not on PATH, and the bridge runs on it", hint="install Node 18 or newer"
+        )
+    options = [
+        *([] if heap is None else [f"--max-old-space-size={heap}"]),
+        *([] if heap_snapshot_near_limit is None else [f"--heapsnapshot-near-heap-limit={heap_snapshot_near_limit}"]),
+    ]
+    return EngineCommand(
+        argv=(node, *options, str(_PROGRAM)),
+        cwd=None if cwd is None else os.fspath(cwd),
+        environ={
+            **(environ or {}),
+            "MLLD_OTP_BRIDGE_PACKAGE": str(found.directory),
+            "MLLD_OTP_BRIDGE_VERSION": _own_version(),
+        },
+        private_fds=True,
+        extended=True,
+        label="bridge",
+    )
+
+
+def _places(command: str | PathLike[str], args: Sequence[str], path: str | None) -> Iterator[Path]:
+    """List the files that may lie inside the package: scripts among the arguments, then the program itself."""
+    for argument in args:
+        candidate = Path(argument).expanduser()
+        if not argument.startswith("-") and candidate.is_file():
+            yield candidate.resolve()
+    program = shutil.which(command, path=path)
+    if program is not None:
+        yield Path(program).resolve()
+        beside = Path(os.path.abspath(program)).parent.parent  # a shim that is no link: node_modules/.bin, <prefix>/bin
+        yield beside / "mlld" / "package.json"
+        yield beside / "lib" / "node_modules" / "mlld" / "package.json"
+    elif Path(command).is_file():
+        yield Path(command).resolve()
+
+
+def _manifest(directory: Path) -> _Manifest | None:
+    """Read the package.json of an mlld package; `None` if there is none, or it is another package's."""
+    try:
+        manifest = msgspec.json.decode((directory / "package.json").read_bytes(), type=_Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return manifest if manifest.name in _PACKAGE_NAMES else None
+
+
+def _checked(directory: Path, manifest: _Manifest) -> MlldPackage:
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", manifest.version or "")
+    if numbers is None or tuple(int(number) for number in numbers.groups()) < OLDEST_MLLD:
+        oldest = ".".join(str(number) for number in OLDEST_MLLD)
+        raise MlldPackageUnusable(
+            f"mlld {manifest.version or 'of no version'} in {directory} is too old for the bridge ({oldest} needed)",
+            directory=directory,
+            version=manifest.version,
+            hint='upgrade with `npm install -g mlld`, or use engine="live"',
+        )
+    name = manifest.entry or "dist/index.cjs"
+    entry = directory / name
+    if not entry.is_file():
+        raise MlldPackageUnusable(
+            f"mlld {manifest.version} in {directory} has no {name}",
+            directory=directory,
+            version=manifest.version,
+            hint='reinstall mlld (a checkout must be built first), or use engine="live"',
+        )
+    return MlldPackage(directory=directory, version=manifest.version or "", entry=entry)
+
+
+def _own_version() -> str:
+    try:
+        return version("mlld-otp")
+    except PackageNotFoundError:
+        return "unknown"
