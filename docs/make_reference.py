@@ -81,8 +81,8 @@ def entry(name: str, thing: Any) -> Iterator[str]:
     yield f"### `{name}`"
     if not (inspect.isclass(thing) and issubclass(thing, BaseException)):
         yield f"```text\n{signature(name, thing)}\n```"
-    elif getattr(thing, "default_code", None):
-        yield f"Code `{thing.default_code}`."
+    elif getattr(thing, "code", None):
+        yield f"Code `{thing.code}`."
     yield described(inspect.getdoc(thing) or "")
     if inspect.isclass(thing):
         methods = [line for member in public(thing) if (line := method(*member))]

@@ -33,7 +33,7 @@ class InvalidOption(ConfigurationError):
         allowed: What may be given, in words.
     """
 
-    default_code = "INVALID_OPTION"
+    code = "INVALID_OPTION"
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         super().__init__(f"`{option}` is {value!r}", hint=f"allowed: {allowed}")
@@ -45,7 +45,7 @@ class InvalidOption(ConfigurationError):
 class DuplicateChild(ConfigurationError):
     """Two children of one supervisor carry the same name; names are how children are found again."""
 
-    default_code = "DUPLICATE_CHILD"
+    code = "DUPLICATE_CHILD"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"two children are named `{name}`", hint="give each child of a supervisor its own name")
@@ -59,7 +59,7 @@ class ChildError(InfrastructureError):
         child: Name of the child the call was about.
     """
 
-    default_code = "CHILD_ERROR"
+    code = "CHILD_ERROR"
 
     def __init__(self, child: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -69,7 +69,7 @@ class ChildError(InfrastructureError):
 class ChildNotFound(ChildError):
     """The supervisor has no such child, or several of that name."""
 
-    default_code = "CHILD_NOT_FOUND"
+    code = "CHILD_NOT_FOUND"
 
     def __init__(self, child: str, among: Sequence[str] = ()) -> None:
         if among:
@@ -86,7 +86,7 @@ class ChildAlreadyStarted(ChildError):
         ref: The running child.
     """
 
-    default_code = "CHILD_ALREADY_STARTED"
+    code = "CHILD_ALREADY_STARTED"
 
     def __init__(self, child: str, ref: Any = None) -> None:
         super().__init__(child, f"`{child}` is already running", hint="use the running one, or terminate it first")
@@ -96,7 +96,7 @@ class ChildAlreadyStarted(ChildError):
 class ChildAlreadyPresent(ChildError):
     """A child of that name is declared and does not run at the moment."""
 
-    default_code = "CHILD_ALREADY_PRESENT"
+    code = "CHILD_ALREADY_PRESENT"
 
     def __init__(self, child: str) -> None:
         super().__init__(
@@ -107,7 +107,7 @@ class ChildAlreadyPresent(ChildError):
 class ChildRunning(ChildError):
     """The call needs a child that does not run."""
 
-    default_code = "CHILD_RUNNING"
+    code = "CHILD_RUNNING"
 
     def __init__(self, child: str) -> None:
         super().__init__(child, f"`{child}` is running", hint="restart it in place, or terminate it first")
@@ -116,7 +116,7 @@ class ChildRunning(ChildError):
 class ChildRestarting(ChildError):
     """The child waits for its next start attempt."""
 
-    default_code = "CHILD_RESTARTING"
+    code = "CHILD_RESTARTING"
 
     def __init__(self, child: str) -> None:
         super().__init__(child, f"`{child}` is being restarted", hint="wait for it, or `terminate_child` to give it up")
@@ -129,7 +129,7 @@ class ChildStartFailed(ChildError):
         reason: Why, as the exit reason of the attempt.
     """
 
-    default_code = "CHILD_START_FAILED"
+    code = "CHILD_START_FAILED"
 
     def __init__(self, child: str, reason: Any) -> None:
         super().__init__(child, f"`{child}` did not start: {reason}", hint=getattr(reason, "hint", None))
@@ -143,7 +143,7 @@ class TooManyChildren(ChildError):
         limit: Its `max_children`.
     """
 
-    default_code = "TOO_MANY_CHILDREN"
+    code = "TOO_MANY_CHILDREN"
 
     def __init__(self, child: str, limit: int) -> None:
         super().__init__(
@@ -155,7 +155,7 @@ class TooManyChildren(ChildError):
 class NotSupported(ChildError):
     """This kind of supervisor does not know the call."""
 
-    default_code = "NOT_SUPPORTED"
+    code = "NOT_SUPPORTED"
 
 
 class SupervisorBusy(InfrastructureError):
@@ -164,7 +164,7 @@ class SupervisorBusy(InfrastructureError):
     In OTP the two would wait for each other for ever.
     """
 
-    default_code = "SUPERVISOR_BUSY"
+    code = "SUPERVISOR_BUSY"
 
     def __init__(self, supervisor: str, child: str, phase: str) -> None:
         super().__init__(
@@ -179,7 +179,7 @@ class SupervisorBusy(InfrastructureError):
 class SupervisorStopping(InfrastructureError):
     """The supervisor is stopping and takes no requests any more."""
 
-    default_code = "SUPERVISOR_STOPPING"
+    code = "SUPERVISOR_STOPPING"
 
     def __init__(self, supervisor: str) -> None:
         super().__init__(f"`{supervisor}` is stopping", hint="start the child under another supervisor")
@@ -195,7 +195,7 @@ class ChildUnavailable(InfrastructureError):
         retry_after: Seconds until its next start attempt, when one is planned.
     """
 
-    default_code = "CHILD_UNAVAILABLE"
+    code = "CHILD_UNAVAILABLE"
 
     def __init__(self, path: str, state: str, retry_after: float | None = None) -> None:
         hint = f"retry in {retry_after:.1f} s" if retry_after is not None else None
@@ -213,7 +213,7 @@ class BreakerOpen(InfrastructureError):
         retry_after: Seconds until it is worth trying again.
     """
 
-    default_code = "BREAKER_OPEN"
+    code = "BREAKER_OPEN"
 
     def __init__(self, breaker: str, retry_after: float) -> None:
         super().__init__(f"circuit breaker `{breaker}` is open", hint=f"retry in {retry_after:.1f} s")

@@ -85,7 +85,7 @@ class ChildFailedToStart(Reason, frozen=True, tag="child_failed_to_start"):
 class StopAgent(InfrastructureError):
     """Raise it inside an actor to end it for good: no restart, whatever its spec says, and no failure either."""
 
-    default_code = "STOP_AGENT"
+    code = "STOP_AGENT"
 
     @property
     def exit_reason(self) -> Reason:
@@ -96,7 +96,7 @@ class StopAgent(InfrastructureError):
 class EscalateFailure(InfrastructureError):
     """Raise it inside an actor whose failure its supervisor cannot mend: the supervisor gives up at once."""
 
-    default_code = "ESCALATE_FAILURE"
+    code = "ESCALATE_FAILURE"
 
     @property
     def exit_reason(self) -> Reason:

@@ -98,19 +98,19 @@ def _signal_name(number: int) -> str:
 class CommandNotFound(ConfigurationError):
     """The engine's program is not on PATH. Install it, name it by its full path, or use the embedded engine."""
 
-    default_code = "COMMAND_NOT_FOUND"
+    code = "COMMAND_NOT_FOUND"
 
 
 class CommandNotExecutable(ConfigurationError):
     """The engine's program exists and the system refuses to run it. Check its permissions and its first line."""
 
-    default_code = "COMMAND_NOT_EXECUTABLE"
+    code = "COMMAND_NOT_EXECUTABLE"
 
 
 class WorkingDirectoryMissing(ConfigurationError):
     """The directory the engine is to run in does not exist. Create it before starting the engine."""
 
-    default_code = "WORKING_DIRECTORY_MISSING"
+    code = "WORKING_DIRECTORY_MISSING"
 
 
 class UnserialisableParams(ConfigurationError):
@@ -120,7 +120,7 @@ class UnserialisableParams(ConfigurationError):
         field: Where: `payload.items[3].price`.
     """
 
-    default_code = "UNSERIALISABLE"
+    code = "UNSERIALISABLE"
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}", hint="pass text, numbers, booleans, None, lists and dicts with text keys")
@@ -130,13 +130,13 @@ class UnserialisableParams(ConfigurationError):
 class ForkedProcess(ConfigurationError):
     """The engine was started before this process was forked off; its pipes belong to the parent. Start one here."""
 
-    default_code = "FORKED"
+    code = "FORKED"
 
 
 class SpawnRefused(InfrastructureError):
     """The system could not start a process now: too many processes or descriptors, or no memory."""
 
-    default_code = "SPAWN_REFUSED"
+    code = "SPAWN_REFUSED"
 
 
 class EngineDied(InfrastructureError):
@@ -147,7 +147,7 @@ class EngineDied(InfrastructureError):
         stderr_tail: The last words it wrote to stderr, bounded.
     """
 
-    default_code = "TRANSPORT_ERROR"
+    code = "TRANSPORT_ERROR"
 
     def __init__(
         self, message: str, *, how: EngineExit | None = None, stderr_tail: str = "", hint: str | None = None
@@ -164,43 +164,43 @@ class EngineDiedAtStart(EngineDied):
 class EngineClosed(InfrastructureError):
     """The engine was closed or killed from this side; start another."""
 
-    default_code = "TRANSPORT_ERROR"
+    code = "TRANSPORT_ERROR"
 
 
 class EngineSilent(InfrastructureError):
     """The process runs and does not answer: it hangs, or it is no engine."""
 
-    default_code = "ENGINE_SILENT"
+    code = "ENGINE_SILENT"
 
 
 class EngineBabbling(InfrastructureError):
     """The process writes what is not the protocol: no answer among the noise, or a line beyond every limit."""
 
-    default_code = "ENGINE_BABBLING"
+    code = "ENGINE_BABBLING"
 
 
 class EngineOverloaded(InfrastructureError):
     """The request was refused at once: the engine does not read its pipe, or too many requests are in flight."""
 
-    default_code = "BACKPRESSURE"
+    code = "BACKPRESSURE"
 
 
 class EngineAborted(InfrastructureError):
     """The engine gave the request up by itself, as it does when somebody else signals it."""
 
-    default_code = "ABORTED"
+    code = "ABORTED"
 
 
 class CallTimeout(InfrastructureError):
     """The deadline of a call passed. On an exclusive engine the process is dead by the time this is raised."""
 
-    default_code = "TIMEOUT"
+    code = "TIMEOUT"
 
 
 class CallCancelled(MlldError):
     """The call was cancelled. On an exclusive engine the process is dead by the time this is raised."""
 
-    default_code = "ABORTED"
+    code = "ABORTED"
 
 
 class ScriptError(TaskError):

@@ -1,1 +1,1 @@
-"""The actor itself: its cell and incarnations, mailbox, references, links, timers, exits, and the system that runs them."""
+"""The actor itself: its cell, mailbox, references, links, timers and exits, and the system that runs them."""

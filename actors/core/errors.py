@@ -19,7 +19,7 @@ ActorKilled                (a BaseException) raised inside an actor that was kil
 ```
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pykka
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class ActorError(InfrastructureError):
     """An actor, its mailbox or its system failed."""
 
-    default_code: ClassVar[str] = "ACTOR_ERROR"
+    code = "ACTOR_ERROR"
 
 
 class ActorDead(ActorError, pykka.ActorDeadError):
@@ -43,7 +43,7 @@ class ActorDead(ActorError, pykka.ActorDeadError):
         reason: Why it ended, when that is known.
     """
 
-    default_code: ClassVar[str] = "ACTOR_DEAD"
+    code = "ACTOR_DEAD"
 
     def __init__(self, message: str, *, reason: "Reason | None" = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -53,7 +53,7 @@ class ActorDead(ActorError, pykka.ActorDeadError):
 class NoSuchActor(ActorDead):
     """No live actor is registered under that name; start it first, or check the spelling."""
 
-    default_code: ClassVar[str] = "NO_SUCH_ACTOR"
+    code = "NO_SUCH_ACTOR"
 
 
 class ActorCrashed(ActorError):
@@ -63,7 +63,7 @@ class ActorCrashed(ActorError):
         reason: The crash, as data.
     """
 
-    default_code: ClassVar[str] = "ACTOR_CRASHED"
+    code = "ACTOR_CRASHED"
 
     def __init__(self, message: str, *, reason: "Reason") -> None:
         super().__init__(message, hint="its supervisor decides about a restart; ask again later")
@@ -73,7 +73,7 @@ class ActorCrashed(ActorError):
 class CallTimeout(ActorError, pykka.Timeout, TimeoutError):
     """No answer came in time. The actor was not told; should it still answer, that answer is dropped and counted."""
 
-    default_code: ClassVar[str] = "CALL_TIMEOUT"
+    code = "CALL_TIMEOUT"
 
     def __init__(self, message: str, *, timeout: float | None = None) -> None:
         super().__init__(message, hint="the actor may be busy or its queue long; look at ref.info()")
@@ -83,13 +83,13 @@ class CallTimeout(ActorError, pykka.Timeout, TimeoutError):
 class CallCancelled(ActorError):
     """The call was given up before it was answered."""
 
-    default_code: ClassVar[str] = "CALL_CANCELLED"
+    code = "CALL_CANCELLED"
 
 
 class CallingSelf(ActorError):
     """An actor asked itself and would wait for ever; tell itself, or call the method directly."""
 
-    default_code: ClassVar[str] = "CALLING_SELF"
+    code = "CALLING_SELF"
 
 
 class DeadlockDetected(ActorError):
@@ -99,7 +99,7 @@ class DeadlockDetected(ActorError):
         ring: The paths of the actors in the ring, the asker first.
     """
 
-    default_code: ClassVar[str] = "DEADLOCK_DETECTED"
+    code = "DEADLOCK_DETECTED"
 
     def __init__(self, ring: list[str]) -> None:
         super().__init__(
@@ -112,7 +112,7 @@ class DeadlockDetected(ActorError):
 class MailboxFull(ActorError):
     """The mailbox is at its limit; slow down, raise `mailbox_limit`, or choose another `overflow` policy."""
 
-    default_code: ClassVar[str] = "MAILBOX_FULL"
+    code = "MAILBOX_FULL"
 
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message, hint="send slower, or change `mailbox_limit` or `overflow` of the actor class")
@@ -126,7 +126,7 @@ class StartFailed(ActorError):
         reason: Why, as data.
     """
 
-    default_code: ClassVar[str] = "START_FAILED"
+    code = "START_FAILED"
 
     def __init__(self, message: str, *, reason: "Reason", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -136,7 +136,7 @@ class StartFailed(ActorError):
 class StartTimeout(StartFailed):
     """`on_start` did not return in time; the incarnation was killed."""
 
-    default_code: ClassVar[str] = "START_TIMEOUT"
+    code = "START_TIMEOUT"
 
 
 class AlreadyStarted(StartFailed):
@@ -146,7 +146,7 @@ class AlreadyStarted(StartFailed):
         holder: Who has it.
     """
 
-    default_code: ClassVar[str] = "ALREADY_STARTED"
+    code = "ALREADY_STARTED"
 
     def __init__(self, message: str, *, reason: "Reason", holder: "ActorRef[Any]") -> None:
         super().__init__(message, reason=reason, hint="use the running one, or another name")
@@ -156,13 +156,13 @@ class AlreadyStarted(StartFailed):
 class StartIgnored(ActorError):
     """The actor's `on_start` answered `IGNORE`: it has nothing to do and ended normally. Not a failure."""
 
-    default_code: ClassVar[str] = "START_IGNORED"
+    code = "START_IGNORED"
 
 
 class SystemStopped(ActorError):
     """The actor system is not running: not started, already stopped, or this is a forked copy of the process."""
 
-    default_code: ClassVar[str] = "SYSTEM_STOPPED"
+    code = "SYSTEM_STOPPED"
 
 
 class ActorKilled(BaseException):

@@ -21,7 +21,7 @@ ActorError
 ```
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.actors.core.errors import ActorError
 from mlld_sdk.actors.core.exits import Other, Reason
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class NotAnActor(ActorError):
     """This is done for an actor, and no actor is running on this thread."""
 
-    default_code: ClassVar[str] = "NOT_AN_ACTOR"
+    code = "NOT_AN_ACTOR"
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is for an actor", hint="call it inside one, or say which with ref=")
@@ -47,7 +47,7 @@ class NameTaken(ActorError):
         holder: Who holds it.
     """
 
-    default_code: ClassVar[str] = "NAME_TAKEN"
+    code = "NAME_TAKEN"
 
     def __init__(self, key: object, holder: "ActorRef[Any]") -> None:
         super().__init__(f"{key!r} is held by {holder}", hint="use the holder, or another key")
@@ -58,49 +58,49 @@ class NameTaken(ActorError):
 class NotRegistered(ActorError):
     """The caller does not hold this key."""
 
-    default_code: ClassVar[str] = "NOT_REGISTERED"
+    code = "NOT_REGISTERED"
 
 
 class UnknownName(ActorError):
     """Nothing of that name and kind was made in this system."""
 
-    default_code: ClassVar[str] = "UNKNOWN_NAME"
+    code = "UNKNOWN_NAME"
 
 
 class LockTimeout(ActorError, TimeoutError):
     """The lock did not come free in time; the caller has left the queue."""
 
-    default_code: ClassVar[str] = "LOCK_TIMEOUT"
+    code = "LOCK_TIMEOUT"
 
 
 class NotJoined(ActorError):
     """None of the actors was a member of the group."""
 
-    default_code: ClassVar[str] = "NOT_JOINED"
+    code = "NOT_JOINED"
 
 
 class Unsubscribed(ActorError):
     """The listener was closed; there is nothing more to take."""
 
-    default_code: ClassVar[str] = "UNSUBSCRIBED"
+    code = "UNSUBSCRIBED"
 
 
 class NotOwner(ActorError):
     """Only the owner may do this."""
 
-    default_code: ClassVar[str] = "NOT_OWNER"
+    code = "NOT_OWNER"
 
 
 class TableClosed(ActorError):
     """The table is gone: its owner ended and there was no heir, or it was dropped."""
 
-    default_code: ClassVar[str] = "TABLE_CLOSED"
+    code = "TABLE_CLOSED"
 
 
 class TableFull(ActorError):
     """The table holds as many entries as it may; raise `limit`, delete some, or choose an evicting policy."""
 
-    default_code: ClassVar[str] = "TABLE_FULL"
+    code = "TABLE_FULL"
 
 
 class TaskExited(ActorError):
@@ -110,7 +110,7 @@ class TaskExited(ActorError):
         reason: Why it ended, as data.
     """
 
-    default_code: ClassVar[str] = "TASK_EXITED"
+    code = "TASK_EXITED"
 
     def __init__(self, message: str, *, reason: Reason) -> None:
         super().__init__(message)
@@ -125,28 +125,28 @@ class TaskExited(ActorError):
 class TaskTimeout(ActorError, TimeoutError):
     """The task has not finished in time. It was not told, and its late result is dropped."""
 
-    default_code: ClassVar[str] = "TASK_TIMEOUT"
+    code = "TASK_TIMEOUT"
 
 
 class TooManyTasks(ActorError):
     """The task supervisor already runs as many tasks as it may."""
 
-    default_code: ClassVar[str] = "TOO_MANY_TASKS"
+    code = "TOO_MANY_TASKS"
 
 
 class DemandExceeded(ActorError):
     """A producer emitted more events than its consumers asked for; nothing is kept, so nothing was taken."""
 
-    default_code: ClassVar[str] = "DEMAND_EXCEEDED"
+    code = "DEMAND_EXCEEDED"
 
 
 class UnhandledEvent(ActorError):
     """A state got an event for which it declares no handler."""
 
-    default_code: ClassVar[str] = "UNHANDLED_EVENT"
+    code = "UNHANDLED_EVENT"
 
 
 class UndeclaredTransition(ActorError):
     """A handler led to a state that its declaration does not name."""
 
-    default_code: ClassVar[str] = "UNDECLARED_TRANSITION"
+    code = "UNDECLARED_TRANSITION"

@@ -30,7 +30,7 @@ CANCEL_GRACE = 5.0
 class RunDeadlineExceeded(TaskError):
     """The run was not finished by its deadline."""
 
-    default_code = "RUN_DEADLINE_EXCEEDED"
+    code = "RUN_DEADLINE_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)

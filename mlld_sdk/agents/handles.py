@@ -41,7 +41,7 @@ class AgentUnavailable(InfrastructureError):
         agent: The name.
     """
 
-    default_code = "AGENT_UNAVAILABLE"
+    code = "AGENT_UNAVAILABLE"
 
     def __init__(self, agent: str) -> None:
         super().__init__(

@@ -19,7 +19,7 @@ from mlld_sdk.transport.engine import Engine
 class OwnerGone(InfrastructureError):
     """The agent or pool that did the work ended; the request was not finished, a run goes on when it is back."""
 
-    default_code = "AGENT_GONE"
+    code = "AGENT_GONE"
 
 
 class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,16 +7,28 @@ MlldError                     everything
 └── TaskError                 the engine did its work and the script failed; running it again gives the same answer
 ```
 
-Supervisors restart and retry after an `InfrastructureError`; a `TaskError` is answered to whoever asked. The leaves
-live beside what raises them (`transport.errors`, `actors.errors`, `supervision.errors`). Every leaf has a stable
-`code`, a message of one line that says what happened and a `hint` of one line that says what to do about it.
+Supervisors restart and retry after an `InfrastructureError`; a `TaskError` is the answer to the call. The leaves live
+beside the code that raises them, and `mlld_sdk.errors` has them all. Each has a stable `code`, a `message` of one line
+that says what happened, and a `hint` of one line that says what to do.
+
+An error that carries data is declared as a dataclass, in one place: its fields, and message and hint as templates:
+
+```
+@dataclass(eq=False, repr=False)
+class RunParked(JournalRefusal):
+    code = "RUN_PARKED"
+    message = "run {run_id} is parked: {reason}"
+    hint = "look at its steps, then retry it or cancel it"
+    run_id: str
+    reason: str
+```
 """
 
-from typing import ClassVar
+from typing import Any, Self
 
 
 class MlldError(Exception):
-    """Something went wrong, said in one line, with what to do about it in another.
+    """Something went wrong: what happened, in one line, and what to do about it, in another.
 
     Attributes:
         message: What happened.
@@ -25,7 +37,10 @@ class MlldError(Exception):
         returncode: Exit status of the process that failed, when a process failed (negative: killed by that signal).
     """
 
-    default_code: ClassVar[str] = "MLLD_ERROR"
+    code: str = "MLLD_ERROR"
+    message: str = ""
+    hint: str | None = None
+    returncode: int | None = None
 
     def __init__(
         self, message: str, returncode: int | None = None, code: str | None = None, *, hint: str | None = None
@@ -33,26 +48,47 @@ class MlldError(Exception):
         super().__init__(message)
         self.message = message
         self.returncode = returncode
-        self.code = code or self.default_code
-        self.hint = hint
+        self.code = code or self.code
+        self.hint = self.hint if hint is None else hint
+
+    def __post_init__(self) -> None:
+        """Make message and hint of a declared error from its templates and fields."""
+        self.message = self.message.format_map(vars(self))
+        self.hint = self.hint and self.hint.format_map(vars(self))
+        self.args = (self.message,)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
+
+    def __copy__(self) -> Self:
+        """Make one without the traceback, context and cause: the same failure, for another caller."""
+        copied: Self = _restored(type(self), self.args)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+
+def _restored(kind: type[Any], args: tuple[Any, ...]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class ConfigurationError(MlldError):
     """An option, a command or a declaration is wrong; the message names it, the value and what is allowed."""
 
-    default_code = "INVALID_CONFIGURATION"
+    code = "INVALID_CONFIGURATION"
 
 
 class InfrastructureError(MlldError):
     """Something that runs the task failed, so nothing is known about the task itself."""
 
-    default_code = "INFRASTRUCTURE_ERROR"
+    code = "INFRASTRUCTURE_ERROR"
 
 
 class TaskError(MlldError):
     """The task ran and failed by itself: a script error, a denial, a bail."""
 
-    default_code = "RUNTIME_ERROR"
+    code = "RUNTIME_ERROR"

@@ -46,7 +46,7 @@ STEERING_SECONDS = 2.0
 class RunEnded(MlldError):
     """The run that was to be steered is over, or never was. Nothing was changed."""
 
-    default_code = "REQUEST_NOT_FOUND"
+    code = "REQUEST_NOT_FOUND"
 
 
 class Handle(concurrent.futures.Future[R], Generic[R]):
@@ -293,7 +293,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         try:
             return send(call, max(0.0, deadline - time.monotonic())).result()
         except (EngineClosed, EngineDied, ScriptError) as error:
-            if self.done() or error.code == RunEnded.default_code:
+            if self.done() or error.code == RunEnded.code:
                 raise RunEnded(f"the run ended meanwhile: {self!r}") from error
             raise
 

@@ -187,13 +187,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ControlError(InfrastructureError):
     """The runtime cannot be talked to: it is not there, it is somebody else's, or what it said makes no sense."""
 
-    default_code = "CONTROL_ERROR"
+    code = "CONTROL_ERROR"
 
 
 class Refused(MlldError):
     """The runtime refused or failed a request; `code` is its own."""
 
-    default_code = "REFUSED"
+    code = "REFUSED"
 
 
 _LENGTH = struct.Struct(">I")

@@ -47,7 +47,7 @@ class CheckpointMissed(Event, frozen=True, kw_only=True, tag="checkpoint.missed"
 class NoLiveCheckpoint(ConfigurationError):
     """The live engine cannot do this with its cache; the bridge can."""
 
-    default_code = "NO_LIVE_CHECKPOINT"
+    code = "NO_LIVE_CHECKPOINT"
 
 
 def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path) -> tuple[str, dict[str, Any]]:

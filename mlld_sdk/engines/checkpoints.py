@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -37,19 +37,19 @@ _TEMPORARY = "*.tmp-*"
 class CacheNotFound(ConfigurationError):
     """There is no cache of this name, or no checkpoint or stored call of this name in it."""
 
-    default_code: ClassVar[str] = "CHECKPOINT_NOT_FOUND"
+    code = "CHECKPOINT_NOT_FOUND"
 
 
 class SelectorInvalid(ConfigurationError):
     """A selector is neither `@fn`, `@fn:2`, `@fn("prefix")` nor the name of a checkpoint."""
 
-    default_code: ClassVar[str] = "CHECKPOINT_SELECTOR_INVALID"
+    code = "CHECKPOINT_SELECTOR_INVALID"
 
 
 class CacheUnusable(InfrastructureError):
     """The operating system does not let the cache be read or written."""
 
-    default_code: ClassVar[str] = "CHECKPOINT_CACHE_UNUSABLE"
+    code = "CHECKPOINT_CACHE_UNUSABLE"
 
 
 class CacheInfo(msgspec.Struct, frozen=True, kw_only=True):

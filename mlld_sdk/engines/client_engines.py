@@ -52,7 +52,7 @@ class EngineCoolingDown(InfrastructureError):
         retry_after: Seconds until it may be.
     """
 
-    default_code = "ENGINE_COOLING_DOWN"
+    code = "ENGINE_COOLING_DOWN"
 
     def __init__(self, retry_after: float, deaths: int, last_words: str) -> None:
         said = f"; the last one said: {last_words}" if last_words else ""

@@ -34,7 +34,7 @@ _here = threading.local()
 class NoEngineFree(InfrastructureError):
     """Every engine of the bay stayed busy until the deadline."""
 
-    default_code = "NO_ENGINE_FREE"
+    code = "NO_ENGINE_FREE"
 
 
 class Order(Generic[E]):

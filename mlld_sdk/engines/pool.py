@@ -68,7 +68,7 @@ E = TypeVar("E", bound=Leasable)
 class EnginePoolClosed(InfrastructureError):
     """The bay is closed or draining; it leases no more engines."""
 
-    default_code = "ENGINE_POOL_CLOSED"
+    code = "ENGINE_POOL_CLOSED"
 
 
 class Recycle(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ MEMORY_LOOK = 0.5
 class EngineQuotaExhausted(InfrastructureError):
     """No engine could be admitted before the deadline; those that live are all busy, or memory is short."""
 
-    default_code = "ENGINE_QUOTA_EXHAUSTED"
+    code = "ENGINE_QUOTA_EXHAUSTED"
 
 
 class Signal(Protocol):

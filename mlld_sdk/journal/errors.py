@@ -35,75 +35,73 @@ TaskError
 ```
 """
 
-from typing import ClassVar
-
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, TaskError
 
 
 class JournalError(InfrastructureError):
     """The store could not do what it was asked; the message names the file."""
 
-    default_code: ClassVar[str] = "JOURNAL_ERROR"
+    code = "JOURNAL_ERROR"
 
 
 class JournalClosed(JournalError):
     """The journal was closed; open it again."""
 
-    default_code = "JOURNAL_CLOSED"
+    code = "JOURNAL_CLOSED"
 
 
 class JournalBusy(JournalError):
     """A write did not get its turn before its deadline and was withdrawn: it is certain that it was not written."""
 
-    default_code = "JOURNAL_BUSY"
+    code = "JOURNAL_BUSY"
 
 
 class JournalUncertain(JournalError):
     """A write was being committed when its deadline passed: read before you assume either way."""
 
-    default_code = "JOURNAL_UNCERTAIN"
+    code = "JOURNAL_UNCERTAIN"
 
 
 class JournalLocked(JournalError):
     """Another process held the file for longer than the deadline allows; nothing was written."""
 
-    default_code = "JOURNAL_LOCKED"
+    code = "JOURNAL_LOCKED"
 
 
 class JournalFull(JournalError):
     """There is no room for the write; nothing of it was written, and what was there before is intact."""
 
-    default_code = "JOURNAL_FULL"
+    code = "JOURNAL_FULL"
 
 
 class JournalReadOnly(JournalError):
     """The file or the folder it lies in cannot be written by this user."""
 
-    default_code = "JOURNAL_READ_ONLY"
+    code = "JOURNAL_READ_ONLY"
 
 
 class JournalUnreadable(JournalError):
     """The operating system reports an input or output error for the file."""
 
-    default_code = "JOURNAL_UNREADABLE"
+    code = "JOURNAL_UNREADABLE"
 
 
 class JournalGone(JournalError):
     """The file was deleted or replaced while it was open; what is written now would be lost."""
 
-    default_code = "JOURNAL_GONE"
+    code = "JOURNAL_GONE"
 
 
 class JournalCorrupt(JournalError):
     """The file is damaged. What cannot be decoded is an error, never an empty value."""
 
-    default_code = "JOURNAL_CORRUPT"
+    code = "JOURNAL_CORRUPT"
 
 
 class RecordUnknown(JournalCorrupt):
     """A record is intact and yet not understood: a newer version wrote it, or its type is not registered here."""
 
-    default_code = "JOURNAL_RECORD_UNKNOWN"
+    code = "JOURNAL_RECORD_UNKNOWN"
 
 
 class LeaseHeld(JournalError):
@@ -114,7 +112,7 @@ class LeaseHeld(JournalError):
         retry_after: Seconds until the lease runs out unless it is renewed.
     """
 
-    default_code = "LEASE_HELD"
+    code = "LEASE_HELD"
 
     def __init__(self, run_id: str, owner: str, retry_after: float) -> None:
         super().__init__(
@@ -136,7 +134,7 @@ class LeaseLost(JournalError):
         state: What the run is now (`cancelled`, `running` under another owner, ...), `None` if it is gone.
     """
 
-    default_code = "LEASE_LOST"
+    code = "LEASE_LOST"
 
     def __init__(self, run_id: str, owner: str, epoch: int, now: str, state: str | None) -> None:
         super().__init__(
@@ -152,31 +150,31 @@ class LeaseLost(JournalError):
 class WaitTimeout(JournalError):
     """The run did not end in the time given; it goes on, and may be waited for again."""
 
-    default_code = "TIMEOUT"
+    code = "TIMEOUT"
 
 
 class NotAJournal(ConfigurationError):
     """The path names a folder, or a file that is something else than a journal. It was left as it is."""
 
-    default_code = "NOT_A_JOURNAL"
+    code = "NOT_A_JOURNAL"
 
 
 class JournalTooNew(ConfigurationError):
     """A newer version of the library has written the file; this one would lose what it does not know."""
 
-    default_code = "JOURNAL_TOO_NEW"
+    code = "JOURNAL_TOO_NEW"
 
 
 class JournalRefusal(TaskError):
     """The journal works and says no; the same call gets the same answer."""
 
-    default_code: ClassVar[str] = "JOURNAL_REFUSAL"
+    code = "JOURNAL_REFUSAL"
 
 
 class RunNotFound(JournalRefusal):
     """No run has this id: it never existed, or retention has pruned it."""
 
-    default_code = "RUN_NOT_FOUND"
+    code = "RUN_NOT_FOUND"
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"no run {run_id}", hint="finished runs are pruned by retention; check the id and the file")
@@ -186,7 +184,7 @@ class RunNotFound(JournalRefusal):
 class RunEnded(JournalRefusal):
     """The run has its outcome; it cannot be claimed or ended a second time."""
 
-    default_code = "RUN_ENDED"
+    code = "RUN_ENDED"
 
     def __init__(self, run_id: str, state: str) -> None:
         super().__init__(f"run {run_id} is {state}", hint="read its outcome, or submit a new run")
@@ -197,7 +195,7 @@ class RunEnded(JournalRefusal):
 class RunParked(JournalRefusal):
     """The run is a dead letter: it stopped its owners too often, or its owner gave it up."""
 
-    default_code = "RUN_PARKED"
+    code = "RUN_PARKED"
 
     def __init__(self, run_id: str, reason: str) -> None:
         super().__init__(f"run {run_id} is parked: {reason}", hint="look at its steps, then retry it or cancel it")
@@ -208,7 +206,7 @@ class RunParked(JournalRefusal):
 class RunNotParked(JournalRefusal):
     """Only a run that is parked, failed or cancelled can be retried."""
 
-    default_code = "RUN_NOT_PARKED"
+    code = "RUN_NOT_PARKED"
 
     def __init__(self, run_id: str, state: str) -> None:
         hint = "read its result, or submit a new run" if state == "finished" else "wait for it, or cancel it first"
@@ -220,7 +218,7 @@ class RunNotParked(JournalRefusal):
 class IdempotencyConflict(JournalRefusal):
     """The same idempotency key (or run id) was used before with another input or kind."""
 
-    default_code = "IDEMPOTENCY_CONFLICT"
+    code = "IDEMPOTENCY_CONFLICT"
 
 
 class StepMismatch(JournalRefusal):
@@ -233,7 +231,7 @@ class StepMismatch(JournalRefusal):
         asked: What is asked now.
     """
 
-    default_code = "STEP_MISMATCH"
+    code = "STEP_MISMATCH"
 
     def __init__(self, run_id: str, position: str, recorded: str, asked: str) -> None:
         super().__init__(
@@ -257,7 +255,7 @@ class StepInterrupted(JournalRefusal):
         attempts: How often it was begun.
     """
 
-    default_code = "STEP_INTERRUPTED"
+    code = "STEP_INTERRUPTED"
 
     def __init__(self, run_id: str, position: str, name: str, attempts: int) -> None:
         super().__init__(
@@ -274,7 +272,7 @@ class StepInterrupted(JournalRefusal):
 class StepExhausted(JournalRefusal):
     """A step was interrupted or failed as often as its policy allows."""
 
-    default_code = "STEP_EXHAUSTED"
+    code = "STEP_EXHAUSTED"
 
     def __init__(self, run_id: str, position: str, name: str, attempts: int, last: str) -> None:
         super().__init__(
@@ -290,7 +288,7 @@ class StepExhausted(JournalRefusal):
 class StepNotOpen(JournalRefusal):
     """A step was finished that was not begun by this owner, or a position was used twice: a mistake in the program."""
 
-    default_code = "STEP_NOT_OPEN"
+    code = "STEP_NOT_OPEN"
 
 
 class ValueNotStorable(JournalRefusal):
@@ -300,7 +298,7 @@ class ValueNotStorable(JournalRefusal):
         field: Where in the value, as a path: `result.items[3].when`.
     """
 
-    default_code = "VALUE_NOT_STORABLE"
+    code = "VALUE_NOT_STORABLE"
 
     def __init__(self, field: str, why: str, *, hint: str | None = None) -> None:
         storable = "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct"
@@ -316,7 +314,7 @@ class LimitExceeded(JournalRefusal):
         allowed: Its value.
     """
 
-    default_code = "JOURNAL_LIMIT_EXCEEDED"
+    code = "JOURNAL_LIMIT_EXCEEDED"
 
     def __init__(self, what: str, limit: str, allowed: int) -> None:
         super().__init__(

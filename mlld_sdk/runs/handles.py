@@ -21,7 +21,7 @@ occupied: ContextVar[str | None] = ContextVar("occupied", default=None)
 class WaitsForItself(ConfigurationError):
     """A run waits for another run of its own agent, which works on one at a time: neither would ever end."""
 
-    default_code = "WAITS_FOR_ITSELF"
+    code = "WAITS_FOR_ITSELF"
 
 
 class RunFailed(TaskError):
@@ -32,7 +32,7 @@ class RunFailed(TaskError):
         record: The error as it was recorded, with its traceback, which is also a note of this exception.
     """
 
-    default_code = "RUN_FAILED"
+    code = "RUN_FAILED"
 
     def __init__(self, run_id: str, record: ErrorRecord) -> None:
         kind = f"{record.type}: " if record.type and record.code == "EXCEPTION" else ""
@@ -50,7 +50,7 @@ class RunCancelled(MlldError):
         run_id: The run.
     """
 
-    default_code = "ABORTED"
+    code = "ABORTED"
 
     def __init__(self, run_id: str, record: ErrorRecord | None) -> None:
         super().__init__(f"run {run_id} was cancelled" + (f": {record.message}" if record else ""))

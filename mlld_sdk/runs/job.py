@@ -72,7 +72,7 @@ class StepFailed(TaskError):
         type: Name of the exception's class.
     """
 
-    default_code = "STEP_FAILED"
+    code = "STEP_FAILED"
 
     def __init__(self, step: str, error: ErrorRecord) -> None:
         super().__init__(error.message, code=error.code, hint=error.hint)
@@ -83,7 +83,7 @@ class StepFailed(TaskError):
 class JobCancelled(MlldError):
     """The run was cancelled, or its deadline passed; the job takes no more steps."""
 
-    default_code = "ABORTED"
+    code = "ABORTED"
 
 
 class StepsOverlap(ConfigurationError):
@@ -92,7 +92,7 @@ class StepsOverlap(ConfigurationError):
     Steps side by side need `parallel` or `map`, and a step's function begins no steps of its own.
     """
 
-    default_code = "STEPS_OVERLAP"
+    code = "STEPS_OVERLAP"
 
 
 class Job:

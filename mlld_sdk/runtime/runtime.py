@@ -65,7 +65,7 @@ Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
 class RuntimeNotRunning(InfrastructureError):
     """The runtime has not been started, or has been stopped."""
 
-    default_code = "RUNTIME_NOT_RUNNING"
+    code = "RUNTIME_NOT_RUNNING"
 
 
 class Runtime:

@@ -29,7 +29,7 @@ class TruncatedResult(InfrastructureError):
         result: What did arrive.
     """
 
-    default_code = "TRUNCATED"
+    code = "TRUNCATED"
 
     def __init__(self, cuts: Sequence[str], result: Any) -> None:
         super().__init__(

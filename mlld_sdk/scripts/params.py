@@ -14,7 +14,7 @@ from mlld_sdk.scripts.labels import refuse_labels, split_labels
 class InvalidRequest(ConfigurationError, ValueError):
     """A call was given something that cannot be sent, and nothing was. Fix the argument that the message names."""
 
-    default_code = "INVALID_REQUEST"
+    code = "INVALID_REQUEST"
 
 
 class Default(Enum):

@@ -49,7 +49,7 @@ class Lagged(Event, frozen=True, tag="telemetry.lagged"):
 class AlreadyAttached(ConfigurationError):
     """A handler is attached under this id; detach it first or choose another id."""
 
-    default_code = "HANDLER_ALREADY_ATTACHED"
+    code = "HANDLER_ALREADY_ATTACHED"
 
 
 class _Handler:

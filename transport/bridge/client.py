@@ -35,7 +35,7 @@ _INSTALL = "install it with `npm install -g mlld`, or point MLLD_PACKAGE at the 
 class MlldPackageNotFound(ConfigurationError):
     """No installed mlld package was found behind the command. Install it, or name its directory in `MLLD_PACKAGE`."""
 
-    default_code = "MLLD_PACKAGE_NOT_FOUND"
+    code = "MLLD_PACKAGE_NOT_FOUND"
 
 
 class MlldPackageUnusable(ConfigurationError):
@@ -46,7 +46,7 @@ class MlldPackageUnusable(ConfigurationError):
         version: Its version, as its package.json says.
     """
 
-    default_code = "MLLD_PACKAGE_UNUSABLE"
+    code = "MLLD_PACKAGE_UNUSABLE"
 
     def __init__(self, message: str, *, directory: Path, version: str | None, hint: str) -> None:
         super().__init__(message, hint=hint)

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.unit.engines.test_pool import FakeEngine, Yard
 
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines.background import THREADS
@@ -18,6 +17,7 @@ from mlld_sdk.engines.queued import QueuedCall
 from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhausted
 from mlld_sdk.transport.errors import CallCancelled
 from tests.support.eventually import eventually
+from tests.unit.engines.test_pool import FakeEngine, Yard
 
 
 class Outcomes:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.unit.engines.test_pool import Clock, FakeEngine, Yard
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.engines.pool import EnginePool, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhausted
 from tests.support.eventually import eventually
+from tests.unit.engines.test_pool import Clock, FakeEngine, Yard
 
 
 class Interrupted(BaseException):

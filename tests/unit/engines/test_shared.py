@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.engines.test_pool import FakeEngine
 
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines import shared
@@ -15,6 +14,7 @@ from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhauste
 from mlld_sdk.engines.shared import Moored, Sharing
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed
 from tests.support.eventually import eventually
+from tests.unit.engines.test_pool import FakeEngine
 
 
 class FakeCall:

@@ -844,7 +844,7 @@ def test_every_error_has_a_code_and_a_hint() -> None:
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MlldError)]
     own = [kind for kind in kinds if kind.__module__ == errors.__name__]
-    assert len({kind.default_code for kind in own}) == len(own)
+    assert len({kind.code for kind in own}) == len(own)
     assert all(kind.__doc__ for kind in own)
 
 

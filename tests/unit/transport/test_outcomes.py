@@ -97,7 +97,7 @@ def test_an_exit_is_decoded(status: Any, expected: bool, wrapped: bool, tail: st
 
 def test_every_leaf_has_a_code_and_says_whose_fault_it_is() -> None:
     leaves = [getattr(errors, name) for name in errors.__all__ if name != "EngineExit"]
-    assert all(issubclass(leaf, MlldError) and leaf.default_code for leaf in leaves)
+    assert all(issubclass(leaf, MlldError) and leaf.code for leaf in leaves)
     assert issubclass(errors.ScriptError, TaskError)
     assert issubclass(errors.CallTimeout, InfrastructureError)
     assert not issubclass(errors.CallCancelled, (InfrastructureError, TaskError))
