@@ -77,7 +77,7 @@ class Agent(EngineOwner):
         self._look_again_in = FIRST_LOOK
 
     def on_start(self) -> None:
-        """Take over the bay of this name, and look whether work was left behind."""
+        """Take over the pool of this name, and look whether work was left behind."""
         super().on_start()
         if self._work_is_left():
             self.actor_ref.cast(LOOK)
@@ -132,7 +132,7 @@ class Agent(EngineOwner):
     def status(self) -> OwnerStatus:
         """Say what is going on."""
         runs = tuple(work.lease.run_id for work in self._working.values())
-        state = self.off_duty() or ("working" if runs or self.bay.status().busy else "idle")
+        state = self.off_duty() or ("working" if runs or self.engine_pool.status().busy else "idle")
         return msgspec.structs.replace(super().status(), state=state, runs=runs)
 
     def _look(self) -> None:

@@ -58,7 +58,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     recycle: Recycle = Recycle()
 
     @property
-    def berths(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """How many engines may work at once, and how many more while all of those are busy."""
         return 1, 0
 
@@ -157,7 +157,7 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
     step_attempts: int = 5
 
     @property
-    def berths(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """How many engines may work at once; one more for when a shared one only finishes what it has."""
         return self.engines, 1 if self.shares else 0
 

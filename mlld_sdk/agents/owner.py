@@ -1,4 +1,4 @@
-"""What agents and pools share: an actor that owns a bay of engines and answers for it."""
+"""What agents and pools share: an actor that owns a pool of engines and answers for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class AskStatus:
 class EngineOwner(Actor):
     """An actor with engines. Subclasses say what is done with them.
 
-    The bay belongs to the name in the tree: it survives a crash of the actor, so a warm spare serves the successor,
+    The pool belongs to the name in the tree: it survives a crash of the actor, so a warm spare serves the successor,
     and ends with an orderly stop.
     """
 
@@ -89,7 +89,7 @@ class EngineOwner(Actor):
         self.options = self.Options().having({**defaults, **options})
 
     def on_start(self) -> None:
-        """Find the engines' program and take over the bay of this name."""
+        """Find the engines' program and take over the pool of this name."""
         self.services = Services.of(self.system)
         me = self.actor_ref
         self.name = me.path
@@ -100,16 +100,16 @@ class EngineOwner(Actor):
                 hint="define `def __init__(self, mine, **options): super().__init__(**options)`",
             )
         self._command = self.options.engine_command()
-        made_of = (self._command, self.options.berths, self.options.spares, self.options.recycle)
-        self.bay = self.services.bay(self.name, self._make_bay, made_of)
-        self.bay.idle_after = self.options.hibernate_after
+        made_of = (self._command, self.options.capacity, self.options.spares, self.options.recycle)
+        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, made_of)
+        self.engine_pool.idle_after = self.options.hibernate_after
         self.port = self.new_port(shared=self.options.shares)
         self.port.ends_owner = self.ends_with_its_engine
         self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
         self.services.ports[self.name] = self.port
         self.own(self.port, close=self._stop_port)
         if self.options.eager:
-            self.bay.warm()
+            self.engine_pool.warm()
 
     def on_receive(self, message: Any) -> Any:
         """Answer for the engines."""
@@ -119,7 +119,7 @@ class EngineOwner(Actor):
             case Configure(changes=changes):
                 self.options = self.options.changed(changes)
                 self.port.timeout = self.options.timeout
-                self.bay.idle_after = self.options.hibernate_after
+                self.engine_pool.idle_after = self.options.hibernate_after
             case _:
                 return super().on_receive(message)
         return None
@@ -128,11 +128,11 @@ class EngineOwner(Actor):
         """End the engines, unless a successor is coming."""
         if reason.is_normal_family:
             self._stop_port()  # first, so that requests learn why their engines are killed
-            self.services.close_bay(self.name)
+            self.services.close_engine_pool(self.name)
 
     def status(self) -> OwnerStatus:
         """Say what is going on."""
-        engines = self.bay.status()
+        engines = self.engine_pool.status()
         return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
 
     def new_port(self, *, shared: bool = False) -> AsyncPort:
@@ -143,7 +143,7 @@ class EngineOwner(Actor):
         """
         kind = SharedPort if shared else AsyncPort
         return kind(
-            self.bay,
+            self.engine_pool,
             name=self.name,
             kind=self._command.label,
             working_dir=self.options.working_dir,
@@ -156,9 +156,9 @@ class EngineOwner(Actor):
     def _stop_port(self) -> None:
         self.port.stop(OwnerGone(f"{self.name} ended"))
 
-    def _make_bay(self) -> EnginePool[Engine]:
+    def _make_engine_pool(self) -> EnginePool[Engine]:
         services, command, options = self.services, self._command, self.options
-        size, overflow = options.berths
+        size, overflow = options.capacity
         return EnginePool(
             lambda: Engine.start(command, exclusive=True, label=self.name, env=services.env, sink=services.sink),
             size=size,

@@ -18,7 +18,7 @@ from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.client.handles import ExecuteHandle
-from mlld_sdk.engines.pool import Lease
+from mlld_sdk.engines.pool import EngineLease
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import Port
 from mlld_sdk.scripts.params import RunOptions
@@ -46,7 +46,7 @@ class PoolOptions(EngineOptions, frozen=True, kw_only=True):
     overflow: int = 0
 
     @property
-    def berths(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """How many engines may work at once, and how many more while all of those are busy."""
         return self.size, self.overflow
 
@@ -88,9 +88,9 @@ class Pool(EngineOwner):
             case Resize(size=size, overflow=overflow):
                 more = {} if overflow is None else {"overflow": overflow}
                 self.options = self.options.having({"size": size, **more})
-                self.bay.resize(size, overflow)
+                self.engine_pool.resize(size, overflow)
             case Drain():
-                self.bay.close()
+                self.engine_pool.close()
                 self._drained(self.reply_to())
                 return NO_REPLY
             case _LookDrained(reply=reply):
@@ -106,11 +106,11 @@ class Pool(EngineOwner):
 
     def off_duty(self) -> str:
         """Say whether it was told to lease no more engines, and has them back; called from other threads."""
-        return "" if self.bay.open else "draining" if self.bay.status().busy else "drained"
+        return "" if self.engine_pool.open else "draining" if self.engine_pool.status().busy else "drained"
 
     def _drained(self, reply: ReplyTo) -> None:
         """Answer when all engines are back, or look again."""
-        if self.bay.status().busy:
+        if self.engine_pool.status().busy:
             self.send_after(DRAIN_LOOK, _LookDrained(reply))
         else:
             reply.reply(True)
@@ -122,7 +122,7 @@ class Checkout:
     An exception that leaves the block ends the engine, since nobody knows what it was doing.
     """
 
-    def __init__(self, lease: Lease[Engine], port: Port, owner: ActorRef[Any] | None) -> None:
+    def __init__(self, lease: EngineLease[Engine], port: Port, owner: ActorRef[Any] | None) -> None:
         self._lease = lease
         self._port = port
         if owner is not None:
@@ -173,13 +173,13 @@ class PoolHandle(Named):
         Raises:
             NoEngineFree: None became free in time.
         """
-        port, bay = self._services.ports.get(self.name), self._services.bays().get(self.name)
-        if port is None or bay is None or self.ref is None:
+        port, pool = self._services.ports.get(self.name), self._services.engine_pools().get(self.name)
+        if port is None or pool is None or self.ref is None:
             raise AgentUnavailable(self.name)
         owner, patience = owner or current_actor(), CancelScope()
         watch = None if owner is None else owner.monitor(lambda _: patience.end(AgentUnavailable(self.name)))
         try:
-            lease = bay.lease(timeout, patience)
+            lease = pool.lease(timeout, patience)
         finally:
             if watch is not None:
                 watch.cancel()

@@ -1,4 +1,4 @@
-"""What the agents of one runtime share: the journal, the engines' budget and bays, and how to find one another."""
+"""What the agents of one runtime share: the journal, the engines' budget and pools, and how to find one another."""
 
 import hashlib
 import re
@@ -59,7 +59,7 @@ class Services:
     state_dir: Path
     ports: dict[str, AsyncPort] = field(default_factory=dict)
     tree: Tree | None = None
-    _bays: dict[str, EnginePool[Engine]] = field(default_factory=dict)
+    _engine_pools: dict[str, EnginePool[Engine]] = field(default_factory=dict)
     _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
     _made_of: dict[str, object] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,42 +82,44 @@ class Services:
                 f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
             ) from None
 
-    def bay(self, name: str, make: Callable[[], EnginePool[Engine]], made_of: object = None) -> EnginePool[Engine]:
-        """Find the bay of a name in the tree, or make it. It outlives the incarnations that use it.
+    def engine_pool(
+        self, name: str, make: Callable[[], EnginePool[Engine]], made_of: object = None
+    ) -> EnginePool[Engine]:
+        """Find the pool of a name in the tree, or make it. It outlives the incarnations that use it.
 
         Args:
             name: Path in the tree.
-            make: Makes the bay.
-            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old bay
+            make: Makes the pool.
+            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old pool
                 is of no use to this incarnation and is closed.
         """
         with self._lock:
-            old = self._bays.get(name)
+            old = self._engine_pools.get(name)
             if old is not None and old.open and self._made_of.get(name) == made_of:
                 return old
-            self._bays[name], self._made_of[name] = made = make(), made_of
+            self._engine_pools[name], self._made_of[name] = made = make(), made_of
         if old is not None:
             old.close()
             old.kill_busy()
         return made[0]
 
-    def close_bay(self, name: str) -> None:
+    def close_engine_pool(self, name: str) -> None:
         """End the engines of a name that is not coming back, idle or leased."""
         with self._lock:
-            bay = self._bays.pop(name, None)
-        if bay is not None:
-            bay.close()
-            bay.kill_busy()
+            pool = self._engine_pools.pop(name, None)
+        if pool is not None:
+            pool.close()
+            pool.kill_busy()
 
-    def bays(self) -> dict[str, EnginePool[Engine]]:
-        """Give all bays by name."""
+    def engine_pools(self) -> dict[str, EnginePool[Engine]]:
+        """Return all engine pools by name."""
         with self._lock:
-            return dict(self._bays)
+            return dict(self._engine_pools)
 
     def close(self) -> None:
         """End every engine, idle or leased."""
-        for name in self.bays():
-            self.close_bay(name)
+        for name in self.engine_pools():
+            self.close_engine_pool(name)
 
     def settle_later(self, write: Callable[[], None]) -> None:
         """Keep the end of somebody's work until the journal takes it; `write` comes back here if it still does not."""

@@ -21,7 +21,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, DEFAULT, RunOptions, Timeout
-from mlld_sdk.scripts.stream import EventStream
+from mlld_sdk.scripts.stream import ScriptEvents
 from mlld_sdk.scripts.types import (
     AnalyzeResult,
     ContentSignature,
@@ -60,7 +60,7 @@ class AsyncHandle(Generic[R]):
         """Wait for the run and return what it produced. Cancelling the waiting task cancels the run."""
         return await self.sync
 
-    def events(self) -> EventStream:
+    def events(self) -> ScriptEvents:
         """Read the run's events, in an `async for`."""
         return self.sync.events()
 

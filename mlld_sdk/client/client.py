@@ -25,7 +25,7 @@ from mlld_sdk.engines.client_engines import ExclusiveEngines, SharedEngine, Star
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, refuse_what_does_not_fit
 from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.engines.queued import QueuedCall
-from mlld_sdk.scripts import analysis
+from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.scripts.params import (
     CHECKPOINT_PARAMS,
@@ -38,7 +38,7 @@ from mlld_sdk.scripts.params import (
     process_params,
     seconds,
 )
-from mlld_sdk.scripts.stream import MAX_EVENTS, History, RunLog
+from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
 from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.command import EngineCommand
@@ -180,7 +180,7 @@ class Client:
     ) -> ExecuteResult:
         """Do what `process` does and return everything the run produced, not only its output."""
         params, timeout = process_params(script, file_path, payload, options), self._patience(options)
-        history = History(self._max_events)
+        history = EventHistory(self._max_events)
         reply = self._run("process", params, timeout, history.push)
         return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
 
@@ -211,7 +211,7 @@ class Client:
             ConfigurationError: An option or the client is wrong.
         """
         params, timeout = execute_params(filepath, payload, options), self._patience(options)
-        history = History(self._max_events)
+        history = EventHistory(self._max_events)
         reply = self._run("execute", params, timeout, history.push)
         return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
 
@@ -228,7 +228,7 @@ class Client:
         path = os.fspath(filepath)
         with self._span("analyze", {"filepath": path}):
             payload = self._ask("analyze", {"filepath": path}, timeout)
-        result = analysis.analyze_result(mapping(payload, "analyze"), path)
+        result = results.analyze_result(mapping(payload, "analyze"), path)
         result.truncated = self.cuts and bool(find_cuts(payload))
         return result
 
@@ -240,7 +240,7 @@ class Client:
         items = payload.get("value") if isinstance(payload, dict) else payload
         if not isinstance(items, list):
             raise wrong_answer("fs:status", payload)
-        return [analysis.filesystem_status(item) for item in items if isinstance(item, dict)]
+        return [results.filesystem_status(item) for item in items if isinstance(item, dict)]
 
     def sign(
         self,
@@ -261,12 +261,12 @@ class Client:
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
-        return analysis.file_verify_result(mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
+        return results.file_verify_result(mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
 
     def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
         """Say whether a file is signed and still what was signed."""
         payload = self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
-        return analysis.file_verify_result(mapping(payload, "sig:verify"))
+        return results.file_verify_result(mapping(payload, "sig:verify"))
 
     def sign_content(
         self,
@@ -290,16 +290,16 @@ class Client:
         """
         params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
         payload = self._ask("sig:sign-content", params, timeout)
-        return analysis.content_signature(mapping(payload, "sig:sign-content"))
+        return results.content_signature(mapping(payload, "sig:sign-content"))
 
     def close(self) -> None:
         """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""
         _close_both(self._shared, self._exclusive)
 
     @property
-    def bay_status(self) -> EnginePoolStatus:
+    def pool_status(self) -> EnginePoolStatus:
         """What the engines of an exclusive client do: how many run, are idle, were started and ended."""
-        return self._exclusive.bay.status()
+        return self._exclusive.pool.status()
 
     @property
     def starts_nothing(self) -> bool:

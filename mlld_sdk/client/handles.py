@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.queued import QueuedCall
-from mlld_sdk.scripts.analysis import file_verify_result
 from mlld_sdk.scripts.answers import mapping, output_of, result_of
 from mlld_sdk.scripts.params import DEFAULT, Timeout, a_text, seconds
-from mlld_sdk.scripts.stream import EventStream, RunLog
+from mlld_sdk.scripts.results import file_verify_result
+from mlld_sdk.scripts.stream import RunLog, ScriptEvents
 from mlld_sdk.scripts.stream_events import (
     EventsDropped,
     GuardDenied,
-    RunCancelled,
-    RunCompleted,
-    RunEvent,
-    RunFailed,
+    ScriptCancelled,
+    ScriptCompleted,
+    ScriptEvent,
+    ScriptFailed,
     SessionWritten,
     StateWritten,
     TraceRecorded,
@@ -43,7 +43,7 @@ STEERING_SECONDS = 2.0
 """How long steering a run without any deadline may take to reach it."""
 
 
-class RunEnded(MlldError):
+class RequestEnded(MlldError):
     """The run that was to be steered is over, or never was. Nothing was changed."""
 
     code = "REQUEST_NOT_FOUND"
@@ -60,7 +60,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     """
 
     # One reader, and its turn, for all who call `next_event`.
-    _upstream: tuple[EventStream, threading.Lock] | None = None
+    _upstream: tuple[ScriptEvents, threading.Lock] | None = None
 
     # The inherited future is brought to life only if somebody outside asks for its insides: most handles are only
     # waited for, and the call below can do that by itself.
@@ -171,13 +171,13 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     # Watching.
 
-    def events(self) -> EventStream:
+    def events(self) -> ScriptEvents:
         """Read the run's events from the oldest kept one to the last, in a `for` or an `async for`.
 
         Every call gives a reader of its own, and reading takes nothing away from the result. A reader that falls more
         than `max_events` behind is told by an `EventsDropped`.
         """
-        return EventStream(self._log)
+        return ScriptEvents(self._log)
 
     def next_event(self, timeout: Timeout = DEFAULT) -> HandleEvent | None:
         """Wait for the next state write, session write, denial or trace record, or for the end.
@@ -258,7 +258,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
         Raises:
             InvalidRequest: The path is blank.
-            RunEnded: The run is over. Said at once.
+            RequestEnded: The run is over. Said at once.
             ScriptError: The engine refused, for example because the run was started without `state`.
         """
         a_text("state update path", path, blank=False)
@@ -272,10 +272,10 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     def _full_result(self, reply: Reply) -> ExecuteResult:
         return result_of(reply, self._log, may_be_cut=self._cuts, strict=self._strict)
 
-    def _reader(self) -> tuple[EventStream, threading.Lock]:
+    def _reader(self) -> tuple[ScriptEvents, threading.Lock]:
         with _reviving:
             if self._upstream is None:
-                self._upstream = (EventStream(self._log), threading.Lock())
+                self._upstream = (ScriptEvents(self._log), threading.Lock())
             return self._upstream
 
     def _on_engine(self) -> Call | None:
@@ -289,12 +289,12 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             self._call.begun.wait(max(0.0, deadline - time.monotonic()))
         call = self._on_engine()
         if call is None or self.done():
-            raise RunEnded(f"no active request: {self!r}", hint="only a run in progress can be steered")
+            raise RequestEnded(f"no active request: {self!r}", hint="only a run in progress can be steered")
         try:
             return send(call, max(0.0, deadline - time.monotonic())).result()
         except (EngineClosed, EngineDied, ScriptError) as error:
-            if self.done() or error.code == RunEnded.code:
-                raise RunEnded(f"the run ended meanwhile: {self!r}") from error
+            if self.done() or error.code == RequestEnded.code:
+                raise RequestEnded(f"the run ended meanwhile: {self!r}") from error
             raise
 
     def _settle(self, _: object) -> None:
@@ -309,7 +309,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
                 return
         self.set_exception(error)
 
-    def _in_upstreams_words(self, event: RunEvent) -> HandleEvent | None:
+    def _in_upstreams_words(self, event: ScriptEvent) -> HandleEvent | None:
         match event:
             case StateWritten(write=write):
                 return HandleEvent("state_write", state_write=write)
@@ -321,9 +321,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
                 return HandleEvent("trace_event", trace_event=trace)
             case EventsDropped(count=count):
                 return HandleEvent("dropped", dropped=count)
-            case RunCompleted():
+            case ScriptCompleted():
                 return HandleEvent("complete")
-            case RunFailed() | RunCancelled():
+            case ScriptFailed() | ScriptCancelled():
                 raise self._call.exception() or MlldError("the run failed")
         return None
 
@@ -361,7 +361,7 @@ class ExecuteHandle(Handle[ExecuteResult]):
 
         Raises:
             InvalidRequest: The path is blank or the content no text.
-            RunEnded: The run is over.
+            RequestEnded: The run is over.
             ScriptError: The engine refused.
         """
         a_text("file write path", path, blank=False)

@@ -171,12 +171,12 @@ def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
         {"engine": one.engine, "pid": one.pid, "since": one.since, "rss": rss_of(one.pid)}
         for one in runtime.history.engines()
     ]
-    bays = {name: bay.status() for name, bay in runtime.services.bays().items()}
+    pools = {name: pool.status() for name, pool in runtime.services.engine_pools().items()}
     off_duty = {node.path: node.look.off_duty for node in walk(runtime.snapshot()) if node.look is not None}
     agents = [
-        {"path": name, "state": state, "busy": bay.busy, "idle": bay.idle, "waiting": bay.waiting}
-        for name, bay in bays.items()
-        if (state := off_duty.get(name) or ("working" if bay.busy else "idle" if bay.idle or bay.waiting else ""))
+        {"path": name, "state": state, "busy": pool.busy, "idle": pool.idle, "waiting": pool.waiting}
+        for name, pool in pools.items()
+        if (state := off_duty.get(name) or ("working" if pool.busy else "idle" if pool.idle or pool.waiting else ""))
     ]
     status = runtime.journal.status()
     zombies = runtime.system.zombies.list()

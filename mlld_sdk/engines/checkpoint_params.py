@@ -16,7 +16,7 @@ PARAMETERS = frozenset({"checkpoint", "noCheckpoint", "fresh", "resume", "fork",
 SERVE = "resume: auto\n"
 
 
-class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
+class CheckpointHitEvent(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
     """A model call was answered from the cache; nothing was paid for it again.
 
     Attributes:
@@ -30,7 +30,7 @@ class CheckpointHit(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
     key: str
 
 
-class CheckpointMissed(Event, frozen=True, kw_only=True, tag="checkpoint.missed"):
+class CheckpointMissedEvent(Event, frozen=True, kw_only=True, tag="checkpoint.missed"):
     """A model call was made, and its answer kept.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 Two answers. *Shared*: one engine takes everything, as in mlld's own clients; one in which a cancelled script may still
 run gets no new requests and is ended when its last request is over. *Exclusive*: each running script has an engine to
-itself, leased from a bay that keeps some warm; runs beyond its size wait in order.
+itself, leased from a pool that keeps some warm; runs beyond its size wait in order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines import background
-from mlld_sdk.engines.pool import EnginePool, Lease, NoEngineFree
+from mlld_sdk.engines.pool import EngineLease, EnginePool, NoEngineFree
 from mlld_sdk.engines.queued import QueuedCall, queue
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.transport.call import Call, OnEvents
@@ -164,7 +164,7 @@ class SharedEngine:
 
 
 class ExclusiveEngines:
-    """An engine for each running script, from a bay; more runs than engines wait, first come first served."""
+    """An engine for each running script, from a pool; more runs than engines wait, first come first served."""
 
     def __init__(self, gate: StartGate, *, size: int, warm: int, max_waiting: int, env: Env) -> None:
         self._gate = gate
@@ -179,14 +179,14 @@ class ExclusiveEngines:
         self._lock = threading.Lock()
         self._queued: set[QueuedCall] = set()
         self._patience = CancelScope()
-        self._bay: EnginePool[Engine] = EnginePool(
+        self._pool: EnginePool[Engine] = EnginePool(
             lambda: self._gate.start(True), size=self._size, spares=self._warm, env=self._env, label="client"
         )
 
     @property
-    def bay(self) -> EnginePool[Engine]:
+    def pool(self) -> EnginePool[Engine]:
         """The engines."""
-        return self._bay
+        return self._pool
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | QueuedCall:
         """Send a request to an engine of its own, or let it wait for one. Never waits itself.
@@ -205,20 +205,20 @@ class ExclusiveEngines:
 
     def close(self) -> None:
         """End all engines; runs end as `EngineClosed`, those that wait too."""
-        bay, patience = self._bay, self._patience
+        pool, patience = self._pool, self._patience
         self.forget()
         patience.end(EngineClosed("the client was closed while the run waited for an engine"))
-        bay.close()
-        bay.kill_busy()
+        pool.close()
+        pool.kill_busy()
 
-    def _lease(self) -> Lease[Engine] | None:
+    def _lease(self) -> EngineLease[Engine] | None:
         try:
-            return self._bay.lease(0.0)
+            return self._pool.lease(0.0)
         except NoEngineFree:
             return None
 
     def _send(
-        self, lease: Lease[Engine], method: str, params: Any, timeout: float | None, on_events: OnEvents | None
+        self, lease: EngineLease[Engine], method: str, params: Any, timeout: float | None, on_events: OnEvents | None
     ) -> Call:
         try:
             call = lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
@@ -228,18 +228,18 @@ class ExclusiveEngines:
         call.when_over(lambda _: self._give_back(lease))
         return call
 
-    def _give_back(self, lease: Lease[Engine]) -> None:
+    def _give_back(self, lease: EngineLease[Engine]) -> None:
         """Clean an engine up and let the next run have it, on a thread that may look at every process there is."""
         background.run(self._clean_up, lease)
 
-    def _clean_up(self, lease: Lease[Engine]) -> None:
+    def _clean_up(self, lease: EngineLease[Engine]) -> None:
         if lease.engine.alive:
             lease.engine.reap_descendants()  # what the script started and left behind, MCP servers included
         lease.give_back()
-        self._bay.sleep_idle(IDLE_SECONDS)
+        self._pool.sleep_idle(IDLE_SECONDS)
 
     def _enqueue(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> QueuedCall:
-        bay, patience, queued, said = self._bay, self._patience, self._queued, said_now(params)
+        pool, patience, queued, said = self._pool, self._patience, self._queued, said_now(params)
 
         def refused(error: BaseException) -> BaseException:
             if patience.over is not None:
@@ -249,7 +249,7 @@ class ExclusiveEngines:
             return error
 
         call = queue(
-            lambda then, limit: bay.order(then, limit, patience),
+            lambda then, limit: pool.order(then, limit, patience),
             lambda lease, left: self._send(lease, method, said, left, on_events),
             refused,
             timeout=timeout,

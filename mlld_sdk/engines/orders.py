@@ -1,4 +1,4 @@
-"""From wanting an engine to holding it: a place in the bay's queue, then leave of the budget, then a start.
+"""From wanting an engine to holding it: a place in the pool's queue, then leave of the budget, then a start.
 
 An `Order` is that way, and takes no step by itself. It is driven by a thread that waits (`wait_for`), or as an `Errand`
 by whatever happens: then nobody waits, and a thousand orders cost no thread.
@@ -16,7 +16,7 @@ from mlld_sdk.transport.errors import ForkedProcess
 from mlld_sdk.transport.reactor import Timer, shared_reactor
 
 if TYPE_CHECKING:
-    from mlld_sdk.engines.pool import EnginePool, Leasable, Lease, PooledEngine
+    from mlld_sdk.engines.pool import EngineLease, EnginePool, Leasable, PooledEngine
 
 E = TypeVar("E", bound="Leasable")
 
@@ -32,7 +32,7 @@ _here = threading.local()
 
 
 class NoEngineFree(InfrastructureError):
-    """Every engine of the bay stayed busy until the deadline."""
+    """Every engine of the pool stayed busy until the deadline."""
 
     code = "NO_ENGINE_FREE"
 
@@ -41,29 +41,29 @@ class Order(Generic[E]):
     """One wish for an engine. Used by one thread at a time.
 
     Args:
-        bay: Where it is placed.
+        pool: Where it is placed.
         signal: Makes what is set when `advance` may have something to do, once the order has to wait.
         waits: Whether `advance` may wait for the end of an engine whenever it is called; else only when `is_slow`.
 
     Attributes:
-        stage: How far it has come in the bay; changed by the bay, under its lock.
+        stage: How far it has come in the pool; changed by the pool, under its lock.
         since: When it began to wait.
-        berth: The engine it was given; `None` if it was given leave to start one.
+        pooled: The engine it was given; `None` if it was given leave to start one.
         changed: The signal, while it waits.
     """
 
-    __slots__ = ("_admission", "_bay", "_signal", "_waits", "berth", "changed", "since", "stage")
+    __slots__ = ("_admission", "_pool", "_signal", "_waits", "changed", "pooled", "since", "stage")
 
     def __init__(
-        self, bay: "EnginePool[E]", signal: Callable[[], Signal] = threading.Event, *, waits: bool = True
+        self, pool: "EnginePool[E]", signal: Callable[[], Signal] = threading.Event, *, waits: bool = True
     ) -> None:
-        self._bay = bay
+        self._pool = pool
         self._signal = signal
         self._waits = waits
         self._admission: Admission | None = None
         self.stage: Stage = "new"
         self.since = 0.0
-        self.berth: PooledEngine[E] | None = None
+        self.pooled: PooledEngine[E] | None = None
         self.changed: Signal | None = None
 
     @property
@@ -77,12 +77,12 @@ class Order(Generic[E]):
         return NEVER if self._admission is None else MEMORY_LOOK
 
     def stand(self, now: float) -> None:
-        """Begin to wait in the bay's queue, which it is in from now on."""
+        """Begin to wait in the pool's queue, which it is in from now on."""
         self.stage, self.since, self.changed = "queued", now, self._signal()
 
-    def serve(self, berth: "PooledEngine[E] | None") -> None:
+    def serve(self, pooled: "PooledEngine[E] | None") -> None:
         """Take an engine, or leave to start one. Whoever gives it calls `tell` when it has let go of its locks."""
-        self.stage, self.berth = "served", berth
+        self.stage, self.pooled = "served", pooled
 
     def tell(self) -> None:
         """Have whoever drives this go on."""
@@ -91,17 +91,17 @@ class Order(Generic[E]):
 
     def claim(self) -> bool:
         """Stand in the queue, or have a turn at once; says whether there is a turn. Never blocks."""
-        return self.stage == "served" or self._bay._claim(self)
+        return self.stage == "served" or self._pool._claim(self)
 
-    def advance(self) -> "Lease[E] | None":
+    def advance(self) -> "EngineLease[E] | None":
         """Go as far as can be gone now, which may include starting an engine; gives the lease at the end of the way."""
         if not self.claim():
             return None
-        if self.berth is None:
-            permit = self._bay._budget.try_acquire() if self._admission is None else self._admission.advance()
+        if self.pooled is None:
+            permit = self._pool._budget.try_acquire() if self._admission is None else self._admission.advance()
             if permit is None and self._admission is None:
                 self.changed = self.changed or self._signal()
-                self._admission = self._bay._budget.queue(self.changed)
+                self._admission = self._pool._budget.queue(self.changed)
                 if self._waits:
                     permit = self._admission.advance()
                 else:
@@ -109,17 +109,17 @@ class Order(Generic[E]):
             if permit is None:
                 return None
             self._admission = None
-            self.berth = self._bay._start_one(permit, leased=True)
+            self.pooled = self._pool._start_one(permit, leased=True)
         self.stage = "over"
-        return self._bay._handed_out(self.berth)
+        return self._pool._handed_out(self.pooled)
 
     def leave(self) -> None:
         """Give the wish up, wherever it is; what it was given goes to the next."""
-        stage, self.stage = self._bay._left(self), "over"
+        stage, self.stage = self._pool._left(self), "over"
         if self._admission is not None:
             self._admission.leave()
         if stage == "served":
-            self._bay._declined(self.berth)
+            self._pool._declined(self.pooled)
 
     def refusal(self, waited: float) -> InfrastructureError:
         """Say what it waited for in vain."""
@@ -127,12 +127,12 @@ class Order(Generic[E]):
         if admission is not None:
             return admission.refusal(waited)
         return NoEngineFree(
-            f"{self._bay.label}: all {self._bay._turns} engines stayed busy for {waited:g} s",
+            f"{self._pool.label}: all {self._pool._turns} engines stayed busy for {waited:g} s",
             hint="raise the size, the overflow or the timeout",
         )
 
 
-def wait_for(order: Order[E], timeout: float, patience: CancelScope, now: Callable[[], float]) -> "Lease[E]":
+def wait_for(order: Order[E], timeout: float, patience: CancelScope, now: Callable[[], float]) -> "EngineLease[E]":
     """Drive an order on this thread until there is a lease, the time has passed, or there is nothing to wait for."""
     deadline = now() + timeout
     try:
@@ -160,7 +160,7 @@ class Errand(Generic[E]):
     """An order that is seen to on the threads for errands, whenever something has changed.
 
     Args:
-        bay: Where the order is placed.
+        pool: Where the order is placed.
         then: Called once, on such a thread, with the lease or the error; not after `cancel`.
         timeout: Seconds it may take.
         patience: Whether there is anything to wait for.
@@ -171,13 +171,13 @@ class Errand(Generic[E]):
 
     def __init__(
         self,
-        bay: "EnginePool[E]",
-        then: "Callable[[Lease[E] | BaseException], object]",
+        pool: "EnginePool[E]",
+        then: "Callable[[EngineLease[E] | BaseException], object]",
         timeout: float,
         patience: CancelScope,
     ) -> None:
-        self._order: Order[E] = Order(bay, lambda: self, waits=False)
-        self._then: Callable[[Lease[E] | BaseException], object] | None = then
+        self._order: Order[E] = Order(pool, lambda: self, waits=False)
+        self._then: Callable[[EngineLease[E] | BaseException], object] | None = then
         self._timeout = timeout
         self._patience = patience
         self._process = os.getpid()
@@ -195,7 +195,7 @@ class Errand(Generic[E]):
 
     def set(self) -> None:
         """Have the next step taken: here if an engine has come, else on a thread that may wait for one."""
-        if self._order.berth is None or self._stepping.locked() or getattr(_here, "stepping", False):
+        if self._order.pooled is None or self._stepping.locked() or getattr(_here, "stepping", False):
             self._step_elsewhere()
             return
         _here.stepping = True  # what takes this engine may give it back at once, to the next, and so on: not in here
@@ -218,7 +218,7 @@ class Errand(Generic[E]):
     def _step_elsewhere(self) -> None:
         (background.run_patiently if self._order.is_slow else background.run)(self._step)
 
-    def _take_then(self) -> "Callable[[Lease[E] | BaseException], object] | None":
+    def _take_then(self) -> "Callable[[EngineLease[E] | BaseException], object] | None":
         with self._ending:
             then, self._then = self._then, None
             return then
@@ -238,7 +238,7 @@ class Errand(Generic[E]):
         elif not isinstance(outcome, BaseException):
             outcome.give_back()
 
-    def _outcome(self) -> "Lease[E] | BaseException | None":
+    def _outcome(self) -> "EngineLease[E] | BaseException | None":
         if os.getpid() != self._process:  # it is the parent that waits, and will be served
             return ForkedProcess("the order belongs to the process this one was forked from")
         try:

@@ -1,6 +1,6 @@
-"""An engine bay: leases engines one at a time to whoever works, keeps some warm, and replaces what breaks.
+"""An engine pool: leases engines one at a time to whoever works, keeps some warm, and replaces what breaks.
 
-Every agent has a bay, and a pool is a bay that many share. A bay belongs to the *name* in the tree, not to the
+Every agent has a pool, and a pool is a pool that many share. A pool belongs to the *name* in the tree, not to the
 incarnation that happens to work under it: when an agent crashes and its engine with it, the warm spare is still there
 for its successor.
 """
@@ -17,14 +17,14 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.orders import Errand, NoEngineFree, Order, Stage, wait_for
-from mlld_sdk.engines.quota import CancelScope, EngineQuota, Permit
+from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineSlot
 
 __all__ = [
+    "EngineLease",
     "EnginePool",
     "EnginePoolClosed",
     "EnginePoolStatus",
     "Leasable",
-    "Lease",
     "NoEngineFree",
     "PooledEngine",
     "Recycle",
@@ -38,7 +38,7 @@ SPARE_PAUSE = 0.02
 
 
 class Leasable(Protocol):
-    """What a bay needs to know of an engine."""
+    """What a pool needs to know of an engine."""
 
     @property
     def alive(self) -> bool:
@@ -66,7 +66,7 @@ E = TypeVar("E", bound=Leasable)
 
 
 class EnginePoolClosed(InfrastructureError):
-    """The bay is closed or draining; it leases no more engines."""
+    """The pool is closed or draining; it leases no more engines."""
 
     code = "ENGINE_POOL_CLOSED"
 
@@ -90,7 +90,7 @@ class Recycle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnginePoolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bay looks like at one moment.
+    """What a pool looks like at one moment.
 
     Attributes:
         size: Engines it may lease at once without overflow.
@@ -110,11 +110,11 @@ class EnginePoolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PooledEngine(Generic[E]):
-    """One engine and what the bay remembers about it."""
+    """One engine and what the pool remembers about it."""
 
     __slots__ = ("engine", "gone", "idle_since", "leases", "permit", "watcher")
 
-    def __init__(self, engine: E, permit: Permit) -> None:
+    def __init__(self, engine: E, permit: EngineSlot) -> None:
         self.engine = engine
         self.permit = permit
         self.leases = 0
@@ -123,16 +123,16 @@ class PooledEngine(Generic[E]):
         self.watcher: Callable[[], object] | None = None
 
 
-class Lease(Generic[E]):
+class EngineLease(Generic[E]):
     """The exclusive use of one engine until it is given back. Usable in a `with` block.
 
     An exception that leaves the block gives the engine back as broken, since nobody knows what it was doing.
     """
 
-    def __init__(self, bay: "EnginePool[E]", berth: PooledEngine[E]) -> None:
-        self._bay = bay
-        self._berth: PooledEngine[E] | None = berth
-        self.engine = berth.engine
+    def __init__(self, pool: "EnginePool[E]", pooled: PooledEngine[E]) -> None:
+        self._pool = pool
+        self._pooled: PooledEngine[E] | None = pooled
+        self.engine = pooled.engine
 
     def give_back(self, *, broken: bool = False) -> None:
         """Return the engine; a second time does nothing.
@@ -140,18 +140,18 @@ class Lease(Generic[E]):
         Args:
             broken: Its state is unknown; it is killed and replaced rather than handed on.
         """
-        with self._bay._lock:
-            berth, self._berth = self._berth, None
-        if berth is not None:
-            berth.watcher = None
-            self._bay._returned(berth, broken)
+        with self._pool._lock:
+            pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pooled.watcher = None
+            self._pool._returned(pooled, broken)
 
     def when_gone(self, function: Callable[[], object]) -> None:
         """Call the function if the engine's process ends while it is held, at once if it has; it must not block."""
-        berth = self._berth
-        if berth is not None:
-            berth.watcher = function
-            if berth.gone:
+        pooled = self._pooled
+        if pooled is not None:
+            pooled.watcher = function
+            if pooled.gone:
                 function()
 
     def __enter__(self) -> Self:
@@ -169,11 +169,11 @@ class EnginePool(Generic[E]):
         size: Engines that may be leased at once.
         overflow: How many more may be started while all are busy; these are retired when they come back.
         spares: Idle engines kept warm beyond those in use.
-        budget: Admits engines; shared by all bays of a runtime.
+        budget: Admits engines; shared by all pools of a runtime.
         recycle: When a working engine is replaced.
         idle_after: Seconds after which `EngineQuota.sleep_idle` may put an idle engine to sleep; `None` for never.
         env: Clocks.
-        label: Names the bay in errors.
+        label: Names the pool in errors.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class EnginePool(Generic[E]):
         recycle: Recycle | None = None,
         idle_after: float | None = None,
         env: Env | None = None,
-        label: str = "bay",
+        label: str = "pool",
     ) -> None:
         for name, value, least in (("size", size, 1), ("overflow", overflow, 0), ("spares", spares, 0)):
             if value < least:
@@ -211,29 +211,29 @@ class EnginePool(Generic[E]):
         self._retired = 0
         self._open = True
 
-    def lease(self, timeout: float, patience: CancelScope | None = None) -> Lease[E]:
+    def lease(self, timeout: float, patience: CancelScope | None = None) -> EngineLease[E]:
         """Wait for an engine, start one if there is room, and hold it exclusively.
 
         Raises:
             NoEngineFree: If all stayed busy for `timeout` seconds, or for as long as `patience` lasted.
             EngineQuotaExhausted: If the runtime's budget had no room in that time.
-            EnginePoolClosed: If the bay is closed, also while waiting.
+            EnginePoolClosed: If the pool is closed, also while waiting.
         """
         return wait_for(Order(self), timeout, patience or CancelScope(), self._env.now)
 
-    def lease_now(self) -> Lease[E] | None:
+    def lease_now(self) -> EngineLease[E] | None:
         """Hold an engine that is idle, if there is one and nobody waits; starts none and waits for nothing."""
         with self._lock:
             if self._waiters or not self._open or self._turns >= self._size + self._overflow:
                 return None
-            berth = self._take_idle()
-            if berth is None:
+            pooled = self._take_idle()
+            if pooled is None:
                 return None
             self._turns += 1
-        return self._handed_out(berth)
+        return self._handed_out(pooled)
 
     def order(
-        self, then: Callable[[Lease[E] | BaseException], object], timeout: float, patience: CancelScope
+        self, then: Callable[[EngineLease[E] | BaseException], object], timeout: float, patience: CancelScope
     ) -> Errand[E]:
         """Do what `lease` does without a thread that waits; `then` is called with the lease or the error."""
         return Errand(self, then, timeout, patience)
@@ -259,21 +259,21 @@ class EnginePool(Generic[E]):
                 surplus.append(self._idle.pop(0))
         for order in served:
             order.tell()
-        for berth in surplus:
-            self._retire(berth, politely=True)
+        for pooled in surplus:
+            self._retire(pooled, politely=True)
 
     def owes(self) -> bool:
-        """Whether somebody waits for one of the engines that live to end, here or in another bay of the budget."""
+        """Whether somebody waits for one of the engines that live to end, here or in another pool of the budget."""
         return self._budget.owes(self._env.now())
 
     def sleep_idle(self, idle_for: float) -> int:
         """Retire the engines that have been idle for that many seconds, spares too, and say how many."""
         before = self._env.now() - idle_for
         with self._lock:
-            sleepy = [berth for berth in self._idle if berth.idle_since <= before]
-            self._idle = [berth for berth in self._idle if berth.idle_since > before]
-        for berth in sleepy:
-            self._retire(berth, politely=True)
+            sleepy = [pooled for pooled in self._idle if pooled.idle_since <= before]
+            self._idle = [pooled for pooled in self._idle if pooled.idle_since > before]
+        for pooled in sleepy:
+            self._retire(pooled, politely=True)
         return len(sleepy)
 
     def status(self) -> EnginePoolStatus:
@@ -296,13 +296,13 @@ class EnginePool(Generic[E]):
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and say how many; their users see them die."""
         with self._lock:
-            berths = list(self._busy)
-        for berth in berths:
-            berth.engine.kill()
-        return len(berths)
+            busy = list(self._busy)
+        for pooled in busy:
+            pooled.engine.kill()
+        return len(busy)
 
     def close(self) -> None:
-        """Lease no more, refuse those who wait, end what is idle; what is leased ends when it is given back."""
+        """EngineLease no more, refuse those who wait, end what is idle; what is leased ends when it is given back."""
         with self._lock:
             self._open = False
             idle, self._idle = self._idle, []
@@ -310,8 +310,8 @@ class EnginePool(Generic[E]):
             self._waiters.clear()
         for waiter in waiters:
             waiter.tell()
-        for berth in idle:
-            self._retire(berth, politely=True)
+        for pooled in idle:
+            self._retire(pooled, politely=True)
 
     def _refuse_if_closed(self) -> None:
         if not self._open:
@@ -320,11 +320,11 @@ class EnginePool(Generic[E]):
     def _take_idle(self) -> PooledEngine[E] | None:
         """Take the engine used last, which is the warmest. Called with the lock held."""
         while self._idle:
-            berth = self._idle.pop()
-            if berth.engine.alive:
-                self._budget.wake(berth.permit)
-                self._busy.add(berth)
-                return berth
+            pooled = self._idle.pop()
+            if pooled.engine.alive:
+                self._budget.wake(pooled.permit)
+                self._busy.add(pooled)
+                return pooled
             # Its exit notice is on the way and does the bookkeeping.
         return None
 
@@ -344,11 +344,11 @@ class EnginePool(Generic[E]):
             order.serve(self._take_idle())
             return True
 
-    def _handed_out(self, berth: PooledEngine[E]) -> Lease[E]:
-        berth.leases += 1
+    def _handed_out(self, pooled: PooledEngine[E]) -> EngineLease[E]:
+        pooled.leases += 1
         if self._open and len(self._idle) + self._starting < self._spares:
             background.run_later(SPARE_PAUSE, self._top_up)  # later: the request that took one comes first
-        return Lease(self, berth)
+        return EngineLease(self, pooled)
 
     def _left(self, order: Order[E]) -> Stage:
         """Take an order out of the queue; says how far it had come."""
@@ -357,26 +357,26 @@ class EnginePool(Generic[E]):
                 self._waiters.remove(order)
             return order.stage
 
-    def _declined(self, berth: PooledEngine[E] | None) -> None:
+    def _declined(self, pooled: PooledEngine[E] | None) -> None:
         """Pass on what an order was given and cannot use."""
-        if berth is None:
+        if pooled is None:
             self._end_turn()
         else:
-            self._returned(berth, broken=False)
+            self._returned(pooled, broken=False)
 
-    def _start_one(self, permit: Permit, *, leased: bool = False) -> PooledEngine[E]:
+    def _start_one(self, permit: EngineSlot, *, leased: bool = False) -> PooledEngine[E]:
         try:
             engine = self._start()
         except BaseException:
             permit.release()
             raise
-        berth = PooledEngine(engine, permit)
+        pooled = PooledEngine(engine, permit)
         with self._lock:
             self._started += 1
             if leased:
-                self._busy.add(berth)
-        engine.add_exit_callback(lambda _: self._gone(berth))
-        return berth
+                self._busy.add(pooled)
+        engine.add_exit_callback(lambda _: self._gone(pooled))
+        return pooled
 
     def _top_up(self, wanted: int | None = None) -> None:
         """Start spares that are missing, as far as the budget has room; a spare never makes anybody wait."""
@@ -398,71 +398,71 @@ class EnginePool(Generic[E]):
         if permit is None:
             return False
         try:
-            berth = self._start_one(permit)
+            pooled = self._start_one(permit)
         except MlldError:
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
-        return self._lay_idle(berth)
+        return self._lay_idle(pooled)
 
-    def _lay_idle(self, berth: PooledEngine[E]) -> bool:
+    def _lay_idle(self, pooled: PooledEngine[E]) -> bool:
         """Put an engine among the idle ones, or retire it when it is gone or wanted elsewhere."""
         with self._lock:
-            stays = self._open and not berth.gone
+            stays = self._open and not pooled.gone
             if stays:
-                self._lay_down(berth)
+                self._lay_down(pooled)
         if not stays:
-            self._retire(berth, politely=True)
+            self._retire(pooled, politely=True)
             return False
-        return self._rests(berth)
+        return self._rests(pooled)
 
-    def _lay_down(self, berth: PooledEngine[E]) -> None:
+    def _lay_down(self, pooled: PooledEngine[E]) -> None:
         """Put an engine among the idle ones. Called with the lock held, and then `_rests` without it."""
-        berth.idle_since = self._env.now()
-        self._idle.append(berth)
+        pooled.idle_since = self._env.now()
+        self._idle.append(pooled)
 
-    def _rests(self, berth: PooledEngine[E]) -> bool:
+    def _rests(self, pooled: PooledEngine[E]) -> bool:
         """Tell the budget of an idle engine, which may be wanted elsewhere; says whether it stays."""
-        sleep_at = None if self.idle_after is None else berth.idle_since + self.idle_after
-        return self._budget.rest(berth.permit, lambda: self._reclaim(berth), sleep_at) or not self._reclaim(berth)
+        sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
+        return self._budget.rest(pooled.permit, lambda: self._reclaim(pooled), sleep_at) or not self._reclaim(pooled)
 
-    def _returned(self, berth: PooledEngine[E], broken: bool) -> None:
-        if broken or not berth.engine.alive or self._is_worn(berth):
+    def _returned(self, pooled: PooledEngine[E], broken: bool) -> None:
+        if broken or not pooled.engine.alive or self._is_worn(pooled):
             with self._lock:
-                self._busy.discard(berth)
-            self._retire(berth, politely=not broken)
+                self._busy.discard(pooled)
+            self._retire(pooled, politely=not broken)
             self._end_turn()
             self._top_up()
             return
         next_one: Order[E] | None = None
         owed = surplus = False
         with self._lock:
-            self._busy.discard(berth)
+            self._busy.discard(pooled)
             if self._open and self._waiters and self._turns <= self._size + self._overflow:
                 owed = self._budget.owes(self._waiters[0].since)
                 if not owed:
-                    self._busy.add(berth)
+                    self._busy.add(pooled)
                     next_one = self._waiters.popleft()
-                    next_one.serve(berth)
+                    next_one.serve(pooled)
             else:
                 full = len(self._idle) + len(self._busy) >= self._size + self._spares
-                surplus = full or not self._open or berth.gone
+                surplus = full or not self._open or pooled.gone
                 self._turns -= 1
                 if not surplus:  # with the turn, or the next to come would find neither and start another
-                    self._lay_down(berth)
+                    self._lay_down(pooled)
         if next_one is not None:
             next_one.tell()
         elif owed:  # somebody elsewhere has waited longer; ours queues up behind
-            self._retire(berth, politely=True)
+            self._retire(pooled, politely=True)
             self._end_turn()
         elif surplus:
-            self._retire(berth, politely=True)
+            self._retire(pooled, politely=True)
         else:
-            self._rests(berth)
+            self._rests(pooled)
 
-    def _is_worn(self, berth: PooledEngine[E]) -> bool:
+    def _is_worn(self, pooled: PooledEngine[E]) -> bool:
         limits = self._recycle
-        if limits.max_leases is not None and berth.leases >= limits.max_leases:
+        if limits.max_leases is not None and pooled.leases >= limits.max_leases:
             return True
-        return limits.max_rss is not None and berth.engine.rss() > limits.max_rss
+        return limits.max_rss is not None and pooled.engine.rss() > limits.max_rss
 
     def _end_turn(self) -> None:
         """Pass the turn to whoever waits longest, with leave to start an engine."""
@@ -474,29 +474,29 @@ class EnginePool(Generic[E]):
             next_one.serve(self._take_idle())
         next_one.tell()
 
-    def _reclaim(self, berth: PooledEngine[E]) -> bool:
+    def _reclaim(self, pooled: PooledEngine[E]) -> bool:
         with self._lock:
-            if berth not in self._idle:
+            if pooled not in self._idle:
                 return False
-            self._idle.remove(berth)
-        self._retire(berth, politely=True)
+            self._idle.remove(pooled)
+        self._retire(pooled, politely=True)
         return True
 
-    def _retire(self, berth: PooledEngine[E], *, politely: bool) -> None:
+    def _retire(self, pooled: PooledEngine[E], *, politely: bool) -> None:
         """End an engine. Its exit notice does the bookkeeping, so a permit is free only when the process is gone."""
         if politely:
-            berth.engine.close(STOP_TIMEOUT)
+            pooled.engine.close(STOP_TIMEOUT)
         else:
-            berth.engine.kill()
+            pooled.engine.kill()
 
-    def _gone(self, berth: PooledEngine[E]) -> None:
+    def _gone(self, pooled: PooledEngine[E]) -> None:
         """Forget an engine whose process has ended."""
         with self._lock:
-            if berth in self._idle:
-                self._idle.remove(berth)
+            if pooled in self._idle:
+                self._idle.remove(pooled)
             self._retired += 1
-            berth.gone = True
-            watcher, berth.watcher = berth.watcher, None
-        berth.permit.release()
+            pooled.gone = True
+            watcher, pooled.watcher = pooled.watcher, None
+        pooled.permit.release()
         if watcher is not None:
             watcher()

@@ -65,7 +65,7 @@ class CancelScope:
             self._signals.discard(signal)
 
 
-class Permit:
+class EngineSlot:
     """The right to have one live engine. Releasing it twice is harmless."""
 
     __slots__ = ("_budget",)
@@ -93,9 +93,9 @@ class Admission:
         self._budget = budget
         self.changed = changed
         self.since = since
-        self.permit: Permit | None = None
+        self.permit: EngineSlot | None = None
 
-    def advance(self) -> Permit | None:
+    def advance(self) -> EngineSlot | None:
         """Give the permit if it is there; puts an idle engine to sleep for it, and may wait for that engine's end.
 
         Worth calling when `changed` was set, and every `MEMORY_LOOK` seconds: nobody tells when memory is free.
@@ -151,8 +151,8 @@ class EngineQuota:
         self._free_memory = free_memory or available_memory
         self._env = env or Env()
         self._lock = threading.Lock()
-        self._live: set[Permit] = set()
-        self._idle: OrderedDict[Permit, tuple[Callable[[], bool], float | None]] = OrderedDict()
+        self._live: set[EngineSlot] = set()
+        self._idle: OrderedDict[EngineSlot, tuple[Callable[[], bool], float | None]] = OrderedDict()
         self._waiters: deque[Admission] = deque()
         self._next_start = 0.0
 
@@ -166,7 +166,7 @@ class EngineQuota:
         """How many starts wait for admission."""
         return len(self._waiters)
 
-    def try_acquire(self) -> Permit | None:
+    def try_acquire(self) -> EngineSlot | None:
         """Admit an engine now, unless somebody waits or there is no room; never puts another engine to sleep."""
         with self._lock:
             return None if self._waiters or not self._has_room() else self._admit()
@@ -183,7 +183,7 @@ class EngineQuota:
         with self._lock:
             return bool(self._waiters) and self._waiters[0].since <= since and self._is_full()
 
-    def rest(self, permit: Permit, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
+    def rest(self, permit: EngineSlot, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
         """Say that an engine is idle now, and learn whether it may stay.
 
         Args:
@@ -201,7 +201,7 @@ class EngineQuota:
             self._idle.move_to_end(permit)
             return True
 
-    def wake(self, permit: Permit) -> None:
+    def wake(self, permit: EngineSlot) -> None:
         """Say that an idle engine has work again."""
         with self._lock:
             self._idle.pop(permit, None)
@@ -228,8 +228,8 @@ class EngineQuota:
         free = self._free_memory() if self.min_free_memory else None
         return free is not None and free < self.min_free_memory
 
-    def _admit(self) -> Permit:
-        permit = Permit(self)
+    def _admit(self) -> EngineSlot:
+        permit = EngineSlot(self)
         self._live.add(permit)
         if self.stagger:
             self._next_start = self._env.now() + self.stagger
@@ -242,7 +242,7 @@ class EngineQuota:
                 waiter.permit = self._admit()
                 waiter.changed.set()
 
-    def _left(self, waiter: Admission) -> Permit | None:
+    def _left(self, waiter: Admission) -> EngineSlot | None:
         """Take somebody out of the queue, and give what was granted in the last moment."""
         with self._lock:
             if waiter in self._waiters:
@@ -258,7 +258,7 @@ class EngineQuota:
             if reclaim():
                 return
 
-    def _released(self, permit: Permit) -> None:
+    def _released(self, permit: EngineSlot) -> None:
         with self._lock:
             self._live.discard(permit)
             self._idle.pop(permit, None)

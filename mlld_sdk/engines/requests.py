@@ -1,6 +1,6 @@
 """One request on an engine of one's own: lease, ask, answer, clean up, give back.
 
-Agents, pools and the steps of runs all talk to engines through a port. It leases an engine exclusively from a bay, so
+Agents, pools and the steps of runs all talk to engines through a port. It leases an engine exclusively from a pool, so
 nobody else's failure reaches this request and this request's failure reaches nobody else.
 """
 
@@ -18,13 +18,13 @@ from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldEr
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.spans import Span, begin_request
 from mlld_sdk.engines import checkpoint_params
-from mlld_sdk.engines.checkpoint_params import CheckpointHit, CheckpointMissed
-from mlld_sdk.engines.pool import EnginePoolClosed, Lease, NoEngineFree
+from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
+from mlld_sdk.engines.pool import EngineLease, EnginePoolClosed, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope, EngineQuotaExhausted
-from mlld_sdk.scripts import analysis
+from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of
 from mlld_sdk.scripts.params import RunOptions, execute_params, process_params, seconds
-from mlld_sdk.scripts.stream import History
+from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
@@ -59,7 +59,7 @@ class Lender(Protocol):
 class OneEngine:
     """Lends the one engine of a lease, to one request at a time; it is not given back but by its holder."""
 
-    def __init__(self, lease: Lease[Engine]) -> None:
+    def __init__(self, lease: EngineLease[Engine]) -> None:
         self.engine = lease.engine
         self._lease = lease
         self._turn = threading.Lock()
@@ -78,10 +78,10 @@ class OneEngine:
 
 
 class Port:
-    """Asks engines of one bay, one request at a time each. Any thread may use it; each use leases an engine.
+    """Asks engines of one pool, one request at a time each. Any thread may use it; each use leases an engine.
 
     Args:
-        bay: Where the engines are.
+        pool: Where the engines are.
         name: Path of the agent or pool, for events.
         kind: `live`, `bridge` or `embedded`.
         working_dir: Where the engines run, and relative script paths start.
@@ -99,7 +99,7 @@ class Port:
 
     def __init__(
         self,
-        bay: Lender,
+        pool: Lender,
         *,
         name: str,
         kind: str,
@@ -109,7 +109,7 @@ class Port:
         env: Env | None = None,
         sink: Sink = discard,
     ) -> None:
-        self.bay = bay
+        self.pool = pool
         self.name = name
         self.kind = kind
         self.timeout = timeout
@@ -165,9 +165,7 @@ class Port:
         path = os.fspath(self._working_dir / filepath)
         params = {"filepath": path}
         with self._span("analyze", params):
-            return analysis.analyze_result(
-                mapping(self._ask("analyze", params, timeout, None).payload, "analyze"), path
-            )
+            return results.analyze_result(mapping(self._ask("analyze", params, timeout, None).payload, "analyze"), path)
 
     @property
     def cache_folder(self) -> Path | None:
@@ -176,10 +174,10 @@ class Port:
             return None
         return Path(self._caching.get("checkpoint_root") or self._working_dir / ".mlld" / "checkpoints")
 
-    def on(self, lease: Lease[Engine]) -> "Port":
+    def on(self, lease: EngineLease[Engine]) -> "Port":
         """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
         port = copy.copy(self)
-        port.bay, port.on_engine_failure, port.ends_owner = OneEngine(lease), None, False
+        port.pool, port.on_engine_failure, port.ends_owner = OneEngine(lease), None, False
         return port
 
     def stop(self, why: MlldError) -> None:
@@ -191,7 +189,7 @@ class Port:
             lease.engine.kill(functools.partial(copy.copy, why))
 
     def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
-        history, asked = History(), method
+        history, asked = EventHistory(), method
         method, params = checkpoint_params.for_engine(self.kind, method, params, self._working_dir)
         timeout = options.get("timeout", self.timeout)
 
@@ -215,7 +213,7 @@ class Port:
 
     def _tell_checkpoint(self, event: EngineEvent) -> None:
         entry = event.body.get("checkpoint") or {}
-        kind = CheckpointHit if event.type == "checkpoint:hit" else CheckpointMissed
+        kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
         function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
         self._sink(kind(at=self._env.wall(), agent=self.name, function=function, key=key))
 
@@ -274,7 +272,7 @@ class Port:
     def _lease(self, timeout: float) -> Held:
         self._refuse_if_stopped()
         try:
-            lease = self.bay.lease(timeout, self._patience)
+            lease = self.pool.lease(timeout, self._patience)
         except (NoEngineFree, EngineQuotaExhausted, EnginePoolClosed):
             self._refuse_if_stopped()
             raise

@@ -100,7 +100,7 @@ class AsyncPort(Port):
     What leaves the caller's thread: starting an engine, and cleaning up after a request.
     """
 
-    bay: OpenLender
+    pool: OpenLender
 
     def begin_execute(
         self, kind: type[H], filepath: str, payload: Any, options: RunOptions, then: OnEnd | None = None
@@ -145,11 +145,11 @@ class AsyncPort(Port):
     def _submit(
         self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
     ) -> Call | QueuedCall:
-        held = self.bay.lease_now()
+        held = self.pool.lease_now()
         if held is not None:
             return self._send(held, method, params, timeout, on_events)
         said = said_now(params)
-        return self._queue(self.bay.order, lambda held, left: self._send(held, method, said, left, on_events), timeout)
+        return self._queue(self.pool.order, lambda held, left: self._send(held, method, said, left, on_events), timeout)
 
     def _queue(
         self,
@@ -210,9 +210,9 @@ class AsyncPort(Port):
 class SharedPort(AsyncPort):
     """A port whose requests are all made on one engine at once."""
 
-    def __init__(self, bay: EnginePool[Engine], **settings: Any) -> None:
-        super().__init__(bay, **settings)
-        self._sharing = Sharing(bay)
+    def __init__(self, pool: EnginePool[Engine], **settings: Any) -> None:
+        super().__init__(pool, **settings)
+        self._sharing = Sharing(pool)
 
     def stop(self, why: MlldError) -> None:
         """Refuse further requests with `why`, and kill the engine of those under way; returns at once."""

@@ -1,4 +1,4 @@
-"""One engine for many requests at once, held from a bay for as long as there are any.
+"""One engine for many requests at once, held from a pool for as long as there are any.
 
 The engine is leased with the first request and given back a moment after the last, so that the runtime's budget has it
 back. One in which a script may go on unseen, because it was cancelled or ran late, gets no new requests and ends with
@@ -14,7 +14,7 @@ from typing import Any, Final
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.orders import A_YEAR, Errand
-from mlld_sdk.engines.pool import EnginePool, Lease
+from mlld_sdk.engines.pool import EngineLease, EnginePool
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
@@ -38,7 +38,7 @@ class Moored:
 
     __slots__ = ("asked", "closed", "inside", "lease")
 
-    def __init__(self, lease: Lease[Engine]) -> None:
+    def __init__(self, lease: EngineLease[Engine]) -> None:
         self.lease = lease
         self.asked = 0
         self.inside: list[None] = []
@@ -88,10 +88,10 @@ class _Wish:
 
 
 class Sharing:
-    """Has everybody's requests made on the same engine of a bay."""
+    """Has everybody's requests made on the same engine of a pool."""
 
-    def __init__(self, bay: EnginePool[Engine]) -> None:
-        self._bay = bay
+    def __init__(self, pool: EnginePool[Engine]) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
         self._moored: Moored | None = None  # takes new requests
         self._held: set[Moored] = set()
@@ -130,7 +130,7 @@ class Sharing:
         for at in held:
             at.lease.engine.kill(because)
 
-    def _arrived(self, outcome: Lease[Engine] | BaseException) -> None:
+    def _arrived(self, outcome: EngineLease[Engine] | BaseException) -> None:
         if isinstance(outcome, BaseException):
             for wish in self._all_wishes():
                 wish.then(copy.copy(outcome))
@@ -160,7 +160,7 @@ class Sharing:
     def _stand(self, wish: _Wish) -> None:
         """Put a wish last, and order an engine if it is the first. Called with the lock held."""
         if self._errand is None:
-            self._errand = self._bay.order(self._arrived, A_YEAR, wish.patience)
+            self._errand = self._pool.order(self._arrived, A_YEAR, wish.patience)
         self._wishes[wish] = None
         wish.timer = shared_reactor().call_at(wish.deadline, partial(self._late, wish))
 
@@ -229,7 +229,7 @@ class Sharing:
     def _look(self, at: Moored, asked: int) -> None:
         """Give the engine back if it has ended, or nothing is in flight and nothing was asked since the last look."""
         if at.lease.engine.exit is None and (at.asked != asked or not at.close()):
-            if self._bay.owes():  # others have waited long enough: who comes now waits behind them
+            if self._pool.owes():  # others have waited long enough: who comes now waits behind them
                 with self._lock:
                     self._moored = None if self._moored is at else self._moored
             self._look_again(at)
@@ -240,7 +240,7 @@ class Sharing:
         background.run(_put_back, at.lease)
 
 
-def _put_back(lease: Lease[Engine]) -> None:
+def _put_back(lease: EngineLease[Engine]) -> None:
     engine = lease.engine
     if engine.alive:
         engine.reap_descendants()

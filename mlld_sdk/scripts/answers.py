@@ -12,7 +12,7 @@ import msgspec
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.base.spans import Span
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.stream import History
+from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import ExecuteResult
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import Reply
@@ -69,7 +69,7 @@ def output_of(reply: Reply, *, may_be_cut: bool, strict: bool) -> str:
     return output
 
 
-def result_of(reply: Reply, history: History, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
+def result_of(reply: Reply, history: EventHistory, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
     """Give everything a run produced, completed from its events.
 
     Raises:

@@ -19,7 +19,7 @@ from mlld_sdk.scripts.stream_events import (
     LlmUsage,
     OtherEvent,
     OutputWritten,
-    RunEvent,
+    ScriptEvent,
     SessionWritten,
     StageChanged,
     StateWritten,
@@ -42,7 +42,7 @@ class Normaliser:
         self._streams: dict[str, StreamParser] = {}
         self._recognised = False
 
-    def feed(self, event: dict[str, Any]) -> Iterator[RunEvent]:
+    def feed(self, event: dict[str, Any]) -> Iterator[ScriptEvent]:
         """Read one raw event, which may be worth several run events or none."""
         kind = str(event.get("type", ""))
         if kind == "stream:chunk":
@@ -58,13 +58,13 @@ class Normaliser:
         else:
             yield OtherEvent(type=kind, data={k: v for k, v in event.items() if k not in ("id", "requestId", "type")})
 
-    def finish(self) -> Iterator[RunEvent]:
+    def finish(self) -> Iterator[ScriptEvent]:
         """Read the end of the run: what the streams still hold."""
         for parser in self._streams.values():
             yield from parser.finish()
         self._streams.clear()
 
-    def _chunk(self, chunk: dict[str, Any]) -> Iterator[RunEvent]:
+    def _chunk(self, chunk: dict[str, Any]) -> Iterator[ScriptEvent]:
         text, stream = chunk.get("chunk"), _stream_of(chunk)
         if not isinstance(text, str):
             return
@@ -112,39 +112,39 @@ def _streaming(kind: str, event: dict[str, Any]) -> Iterator[LlmEvent]:
             yield LlmError(message=str(event.get("message", "")), code=as_text(event.get("code")))
 
 
-def _state_written(event: dict[str, Any]) -> RunEvent | None:
+def _state_written(event: dict[str, Any]) -> ScriptEvent | None:
     write = results.state_write(event.get("write"))
     return None if write is None else StateWritten(write=write)
 
 
-def _session_written(event: dict[str, Any]) -> RunEvent | None:
+def _session_written(event: dict[str, Any]) -> ScriptEvent | None:
     write = results.session_write(event.get("session_write"))
     return None if write is None else SessionWritten(write=write)
 
 
-def _guard_denied(event: dict[str, Any]) -> RunEvent | None:
+def _guard_denied(event: dict[str, Any]) -> ScriptEvent | None:
     denial = results.guard_denial(event.get("guard_denial"))
     return None if denial is None else GuardDenied(denial=denial)
 
 
-def _trace_recorded(event: dict[str, Any]) -> RunEvent | None:
+def _trace_recorded(event: dict[str, Any]) -> ScriptEvent | None:
     trace = results.trace_event(event.get("traceEvent"))
     return None if trace is None else TraceRecorded(trace=trace)
 
 
-def _output_written(event: dict[str, Any]) -> RunEvent | None:
+def _output_written(event: dict[str, Any]) -> ScriptEvent | None:
     effect = results.effect(event.get("effect"))
     return None if effect is None else OutputWritten(text=effect.content or "", channel=effect.type, path=effect.path)
 
 
-def _checkpoint(kind: type[CheckpointHit] | type[CheckpointMissed], event: dict[str, Any]) -> RunEvent:
+def _checkpoint(kind: type[CheckpointHit] | type[CheckpointMissed], event: dict[str, Any]) -> ScriptEvent:
     about = _object(event.get("checkpoint"))
     return kind(
         function=str(about.get("fn", "")), key=str(about.get("key", "")), preview=str(about.get("argsPreview", ""))
     )
 
 
-def _stage(event: dict[str, Any]) -> RunEvent:
+def _stage(event: dict[str, Any]) -> ScriptEvent:
     inner = _object(event.get("event")) or event
     known = {"id", "requestId", "type", "timestamp", "pipelineId", "stageIndex", "parallelIndex", "event"}
     return StageChanged(

@@ -12,15 +12,25 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from mlld_sdk.scripts.types import (
+    AnalysisError,
+    AnalyzeResult,
+    ContentSignature,
     Effect,
+    Executable,
     ExecuteResult,
+    FilesystemStatus,
+    FileVerifyResult,
+    Guard,
     GuardDenial,
+    Import,
     Metrics,
+    Needs,
     SessionFinalState,
     SessionWrite,
     StateWrite,
     Streaming,
     TraceEvent,
+    Variable,
 )
 
 T = TypeVar("T")
@@ -105,16 +115,16 @@ def execute_result(
 
     The engine's final lists are cut at 200 entries and lack denials that no script handled; the events are not.
     """
-    effects = read_all(effect, payload.get("effects"))
+    effects = _read_all(effect, payload.get("effects"))
     return ExecuteResult(
         output=output_text(payload),
-        state_writes=merge_state_writes(read_all(state_write, payload.get("stateWrites")), streamed_writes),
+        state_writes=merge_state_writes(_read_all(state_write, payload.get("stateWrites")), streamed_writes),
         exports=payload.get("exports", []),
         effects=effects if len(effects) >= len(streamed_effects) else list(streamed_effects),
-        denials=merge_denials(read_all(guard_denial, payload.get("denials")), streamed_denials),
+        denials=merge_denials(_read_all(guard_denial, payload.get("denials")), streamed_denials),
         metrics=_metrics(payload.get("metrics")),
-        sessions=read_all(_session, payload.get("sessions")),
-        trace_events=read_all(trace_event, payload.get("traceEvents")),
+        sessions=_read_all(_session, payload.get("sessions")),
+        trace_events=_read_all(trace_event, payload.get("traceEvents")),
         streaming=_streaming(payload.get("streaming")),
     )
 
@@ -211,6 +221,151 @@ def _streaming(payload: Any) -> Streaming | None:
     )
 
 
+def analyze_result(payload: dict[str, Any], filepath: str) -> AnalyzeResult:
+    """Read an analysis."""
+    executables = _read_all(_executable, payload.get("executables"))
+    labels = {executable.name: executable.labels for executable in executables}
+    variables = _read_all(_variable, payload.get("variables"))
+    for variable in variables:
+        variable.labels = variable.labels or list(labels.get(variable.name, ()))
+    return AnalyzeResult(
+        filepath=str(payload.get("filepath", filepath)),
+        valid=payload.get("valid", True) is True,
+        errors=_read_all(_analysis_error, payload.get("errors")),
+        executables=executables,
+        exports=as_texts(payload.get("exports")),
+        imports=_read_all(_import, payload.get("imports")),
+        guards=_read_all(_guard, payload.get("guards")),
+        needs=_needs(payload.get("needs") or _under(payload.get("frontmatter"), "needs")),
+        warnings=_read_all(_analysis_error, payload.get("warnings")),
+        variables=variables,
+        stats={k: v for k, v in (as_dict(payload.get("stats")) or {}).items() if as_whole(v) is not None},
+        frontmatter=as_dict(payload.get("frontmatter")),
+    )
+
+
+def _executable(payload: Any) -> Executable | None:
+    if not isinstance(payload, dict):
+        return None
+    return Executable(
+        name=as_text(payload.get("name")) or "",
+        params=as_texts(payload.get("params")),
+        labels=as_texts(payload.get("labels")),
+        language=as_text(payload.get("language")),
+    )
+
+
+def _variable(payload: Any) -> Variable | None:
+    if not isinstance(payload, dict):
+        return None
+    return Variable(
+        name=as_text(payload.get("name")) or "",
+        type=as_text(payload.get("type")) or "unknown",
+        exported=payload.get("exported") is True,
+        labels=list(dict.fromkeys(as_texts(payload.get("labels")))),
+    )
+
+
+def _import(payload: Any) -> Import | None:
+    if not isinstance(payload, dict):
+        return None
+    return Import(
+        from_=_first_text(payload, "from", "source") or "",
+        names=as_texts(payload.get("names")),
+        alias=as_text(payload.get("alias")),
+        type=as_text(payload.get("type")),
+    )
+
+
+def _guard(payload: Any) -> Guard | None:
+    if not isinstance(payload, dict):
+        return None
+    trigger = _first_text(payload, "trigger", "filter", "label")
+    return Guard(
+        name=as_text(payload.get("name")) or "",
+        timing=as_text(payload.get("timing")) or "",
+        label=trigger,
+        trigger=trigger or "",
+    )
+
+
+def _needs(payload: Any) -> Needs | None:
+    if isinstance(payload, list):  # the front matter's list form names commands
+        return Needs(cmd=as_texts(payload))
+    if not isinstance(payload, dict):
+        return None
+    packages = as_dict(payload.get("packages")) or {}
+    named = {name: as_texts(payload.get(name, packages.get(name))) for name in ("cmd", "node", "py")}
+    other = {name: value for name, value in payload.items() if name not in (*named, "packages")}
+    return Needs(**named, other=other)
+
+
+def _analysis_error(payload: Any) -> AnalysisError | None:
+    if not isinstance(payload, dict):
+        return None
+    place = as_dict(payload.get("location")) or {}
+    place = as_dict(place.get("start")) or place
+    return AnalysisError(
+        message=str(payload.get("message", "")),
+        line=as_whole(payload.get("line", place.get("line"))),
+        column=as_whole(payload.get("column", place.get("column"))),
+        code=as_text(payload.get("code")),
+    )
+
+
+def file_verify_result(payload: dict[str, Any]) -> FileVerifyResult:
+    """Read what was said about one file's signature."""
+    return FileVerifyResult(
+        path=str(payload.get("path", "")),
+        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
+        status=str(payload.get("status", "")),
+        verified=payload.get("verified") is True,
+        signer=as_text(payload.get("signer")),
+        signed_at=_first_text(payload, "signedAt", "signed_at"),
+        hash=as_text(payload.get("hash")),
+        expected_hash=_first_text(payload, "expectedHash", "expected_hash"),
+        metadata=as_dict(payload.get("metadata")),
+        error=as_text(payload.get("error")),
+    )
+
+
+def filesystem_status(payload: dict[str, Any]) -> FilesystemStatus:
+    """Read one entry of `fs_status`."""
+    return FilesystemStatus(
+        path=str(payload.get("path", "")),
+        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
+        status=str(payload.get("status", "")),
+        verified=payload.get("verified") is True,
+        signer=as_text(payload.get("signer")),
+        labels=as_texts(payload.get("labels")),
+        taint=as_texts(payload.get("taint")),
+        signed_at=_first_text(payload, "signedAt", "signed_at"),
+        error=as_text(payload.get("error")),
+    )
+
+
+def content_signature(payload: dict[str, Any]) -> ContentSignature:
+    """Read the signature of a piece of content."""
+    metadata = as_dict(payload.get("metadata"))
+    return ContentSignature(
+        id=str(payload.get("id", "")),
+        hash=str(payload.get("hash", "")),
+        algorithm=str(payload.get("algorithm", "")),
+        signed_by=_first_text(payload, "signedBy", "signed_by") or "",
+        signed_at=_first_text(payload, "signedAt", "signed_at") or "",
+        content_length=as_whole(payload.get("contentLength", payload.get("content_length"))) or 0,
+        metadata=None if metadata is None else {k: v for k, v in metadata.items() if isinstance(v, str)},
+    )
+
+
+def _first_text(payload: dict[str, Any], *names: str) -> str | None:
+    return next((payload[name] for name in names if isinstance(payload.get(name), str)), None)
+
+
+def _under(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
 def output_text(payload: Any) -> str:
     """Read the text of a `process` result: its output, else its value, else nothing."""
     return as_output(payload.get("output", payload.get("value", "")) if isinstance(payload, dict) else payload)
@@ -221,8 +376,7 @@ def as_output(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def read_all(read: Any, items: Any) -> list[Any]:
-    """Read each item of a list and leave out what cannot be read."""
+def _read_all(read: Any, items: Any) -> list[Any]:
     return [value for item in _list(items) if (value := read(item)) is not None]
 
 
@@ -231,17 +385,17 @@ def _list(value: Any) -> list[Any]:
 
 
 def as_texts(value: Any) -> list[str]:
-    """Keep the texts of a list."""
+    """Return the texts of a list."""
     return [item for item in _list(value) if isinstance(item, str)]
 
 
 def as_text(value: Any) -> str | None:
-    """Keep a text, and nothing else."""
+    """Return the value if it is a text."""
     return value if isinstance(value, str) else None
 
 
 def as_dict(value: Any) -> dict[str, Any] | None:
-    """Keep an object, and nothing else."""
+    """Return the value if it is an object."""
     return value if isinstance(value, dict) else None
 
 
@@ -250,5 +404,5 @@ def _number(value: Any) -> float | None:
 
 
 def as_whole(value: Any) -> int | None:
-    """Keep a whole number, and nothing else."""
+    """Return the value if it is a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

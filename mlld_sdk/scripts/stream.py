@@ -23,11 +23,11 @@ from mlld_sdk.scripts.stream_events import (
     LAST_EVENTS,
     EventsDropped,
     OtherEvent,
-    RunCancelled,
-    RunCompleted,
-    RunEvent,
-    RunFailed,
-    RunStarted,
+    ScriptCancelled,
+    ScriptCompleted,
+    ScriptEvent,
+    ScriptFailed,
+    ScriptStarted,
 )
 from mlld_sdk.scripts.types import Effect, GuardDenial, StateWrite
 from mlld_sdk.transport.errors import CallCancelled
@@ -45,7 +45,7 @@ PART_OF_RESULT = frozenset({"state:write", "guard_denial", "effect"})
 REPEATS_THE_RESULT = frozenset({"execution:complete", "result"})
 
 
-class History:
+class EventHistory:
     """The events of a run that belong to its result. Filled by one thread; read when the run is over, or before.
 
     When it is full the newest are not kept and `dropped` says how many.
@@ -90,7 +90,7 @@ class History:
         return (body for event in list(self._kept or ()) if event.type == kind and (body := _body(event)) is not None)
 
 
-class RunLog(History):
+class RunLog(EventHistory):
     """A history that can also be read while it grows, and for ever after.
 
     Bounded: at most `max_events` and `max_bytes` of undecoded and as many of decoded events are kept, the oldest go
@@ -106,7 +106,7 @@ class RunLog(History):
     _watched = False
     _call: concurrent.futures.Future[Any] | None = None
     _method = ""
-    _told: deque[RunEvent]
+    _told: deque[ScriptEvent]
     _sizes: deque[int]  # of what each of them was read from
     _told_bytes = 0
     _read_bytes = 0  # since the last one that was told
@@ -141,7 +141,7 @@ class RunLog(History):
         if self._wakers:
             self._wake()
 
-    def after(self, seq: int) -> RunEvent | None:
+    def after(self, seq: int) -> ScriptEvent | None:
         """Give the event that follows number `seq`, or `None` if there is none yet."""
         with self._lock:
             self._decode()
@@ -157,7 +157,7 @@ class RunLog(History):
                 return EventsDropped(seq=event.seq - 1, count=event.seq - 1 - seq)
             return event
 
-    def wait_after(self, seq: int, deadline: float | None) -> RunEvent | None:
+    def wait_after(self, seq: int, deadline: float | None) -> ScriptEvent | None:
         """Wait for the event that follows number `seq`; `None` if none came before the deadline (`time.monotonic`)."""
         event = self.after(seq)
         if event is not None:
@@ -197,7 +197,7 @@ class RunLog(History):
         for waker in list(self._wakers or ()):
             waker()
 
-    def _tell(self, event: RunEvent) -> None:
+    def _tell(self, event: ScriptEvent) -> None:
         self._seq += 1
         self._told.append(msgspec.structs.replace(event, seq=self._seq))
         self._sizes.append(self._read_bytes)
@@ -213,7 +213,7 @@ class RunLog(History):
         if self._seq == 0:
             self._told, self._sizes = deque(), deque()
             self._normaliser = Normaliser()
-            self._tell(RunStarted(method=self._method, request_id=getattr(self._call, "id", None)))
+            self._tell(ScriptStarted(method=self._method, request_id=getattr(self._call, "id", None)))
         over = (
             self._call is not None and self._call.done()
         )  # asked first: whatever was before the outcome is here by now
@@ -246,18 +246,18 @@ def _wake(log: RunLog | None) -> None:
         log._wake()
 
 
-def _last_event(call: concurrent.futures.Future[Any] | None) -> RunEvent:
+def _last_event(call: concurrent.futures.Future[Any] | None) -> ScriptEvent:
     error = None if call is None else call.exception()
     if error is None:
-        return RunCompleted()
+        return ScriptCompleted()
     if isinstance(error, CallCancelled):
-        return RunCancelled()
+        return ScriptCancelled()
     code = error.code if isinstance(error, MlldError) else type(error).__name__
     infrastructure = isinstance(error, InfrastructureError) or not isinstance(error, MlldError)
-    return RunFailed(code=code, message=str(error), infrastructure=infrastructure)
+    return ScriptFailed(code=code, message=str(error), infrastructure=infrastructure)
 
 
-class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
+class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
     """The events of one run, from the oldest that is kept to the last; for `for` and for `async for`.
 
     Every stream sees every event, whoever else reads. It ends after the run's last event.
@@ -268,26 +268,26 @@ class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
         self._seq = 0
         self._done = False
 
-    def __next__(self) -> RunEvent:
+    def __next__(self) -> ScriptEvent:
         event = self.next(None)
         if event is None:
             raise StopIteration
         return event
 
-    def next(self, within: float | None) -> RunEvent | None:
+    def next(self, within: float | None) -> ScriptEvent | None:
         """Wait for the next event; `None` if the stream has ended or nothing came within so many seconds."""
         if self._done:
             return None
         deadline = None if within is None else time.monotonic() + within
         return self._took(self._log.wait_after(self._seq, deadline))
 
-    async def __anext__(self) -> RunEvent:
+    async def __anext__(self) -> ScriptEvent:
         event = await self.anext(None)
         if event is None:
             raise StopAsyncIteration
         return event
 
-    async def anext(self, within: float | None) -> RunEvent | None:
+    async def anext(self, within: float | None) -> ScriptEvent | None:
         """Do what `next` does without blocking the event loop."""
         if self._done:
             return None
@@ -315,7 +315,7 @@ class EventStream(Iterator[RunEvent], AsyncIterator[RunEvent]):
             stop()
         return self._took(event)
 
-    def _took(self, event: RunEvent | None) -> RunEvent | None:
+    def _took(self, event: ScriptEvent | None) -> ScriptEvent | None:
         if event is not None:
             self._seq = event.seq
             self._done = isinstance(event, LAST_EVENTS)

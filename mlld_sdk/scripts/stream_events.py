@@ -11,7 +11,7 @@ import msgspec
 from mlld_sdk.scripts.types import GuardDenial, SessionWrite, StateWrite, TraceEvent
 
 
-class RunEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+class ScriptEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
     """One thing that happened in a run.
 
     Attributes:
@@ -26,14 +26,14 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
         return str(self.__struct_config__.tag)
 
 
-class RunStarted(RunEvent, frozen=True, kw_only=True, tag="run.started"):
+class ScriptStarted(ScriptEvent, frozen=True, kw_only=True, tag="run.started"):
     """The run was submitted; it has no id yet if it waits for an engine."""
 
     method: str
     request_id: int | None = None
 
 
-class LlmEvent(RunEvent, frozen=True, kw_only=True):
+class LlmEvent(ScriptEvent, frozen=True, kw_only=True):
     """Something a model call streamed.
 
     Attributes:
@@ -110,7 +110,7 @@ class StageChanged(LlmEvent, frozen=True, kw_only=True, tag="stage.changed"):
     detail: dict[str, Any] = {}
 
 
-class OutputWritten(RunEvent, frozen=True, kw_only=True, tag="output.written"):
+class OutputWritten(ScriptEvent, frozen=True, kw_only=True, tag="output.written"):
     """The script produced output.
 
     Attributes:
@@ -124,31 +124,31 @@ class OutputWritten(RunEvent, frozen=True, kw_only=True, tag="output.written"):
     path: str | None = None
 
 
-class StateWritten(RunEvent, frozen=True, kw_only=True, tag="state.written"):
+class StateWritten(ScriptEvent, frozen=True, kw_only=True, tag="state.written"):
     """The script wrote to `state://`."""
 
     write: StateWrite
 
 
-class SessionWritten(RunEvent, frozen=True, kw_only=True, tag="session.written"):
+class SessionWritten(ScriptEvent, frozen=True, kw_only=True, tag="session.written"):
     """The script wrote to a session slot."""
 
     write: SessionWrite
 
 
-class GuardDenied(RunEvent, frozen=True, kw_only=True, tag="guard.denied"):
+class GuardDenied(ScriptEvent, frozen=True, kw_only=True, tag="guard.denied"):
     """A guard or policy refused an operation."""
 
     denial: GuardDenial
 
 
-class TraceRecorded(RunEvent, frozen=True, kw_only=True, tag="trace.recorded"):
+class TraceRecorded(ScriptEvent, frozen=True, kw_only=True, tag="trace.recorded"):
     """The runtime trace has a new record."""
 
     trace: TraceEvent
 
 
-class CheckpointHit(RunEvent, frozen=True, kw_only=True, tag="checkpoint.hit"):
+class CheckpointHit(ScriptEvent, frozen=True, kw_only=True, tag="checkpoint.hit"):
     """A stored answer was served; the function did not run."""
 
     function: str
@@ -156,7 +156,7 @@ class CheckpointHit(RunEvent, frozen=True, kw_only=True, tag="checkpoint.hit"):
     preview: str = ""
 
 
-class CheckpointMissed(RunEvent, frozen=True, kw_only=True, tag="checkpoint.missed"):
+class CheckpointMissed(ScriptEvent, frozen=True, kw_only=True, tag="checkpoint.missed"):
     """There was no stored answer to serve; the function runs."""
 
     function: str
@@ -164,24 +164,24 @@ class CheckpointMissed(RunEvent, frozen=True, kw_only=True, tag="checkpoint.miss
     preview: str = ""
 
 
-class OtherEvent(RunEvent, frozen=True, kw_only=True, tag="other"):
+class OtherEvent(ScriptEvent, frozen=True, kw_only=True, tag="other"):
     """Something this version of the library has no word for, as the engine said it."""
 
     type: str
     data: dict[str, Any] = {}
 
 
-class EventsDropped(RunEvent, frozen=True, kw_only=True, tag="events.dropped"):
+class EventsDropped(ScriptEvent, frozen=True, kw_only=True, tag="events.dropped"):
     """The reader, or the whole client, was too slow: this many events before the next one are gone."""
 
     count: int
 
 
-class RunCompleted(RunEvent, frozen=True, kw_only=True, tag="run.completed"):
+class ScriptCompleted(ScriptEvent, frozen=True, kw_only=True, tag="run.completed"):
     """The run is over and has a result. Always the last event, as are the next two."""
 
 
-class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
+class ScriptFailed(ScriptEvent, frozen=True, kw_only=True, tag="run.failed"):
     """The run is over and failed.
 
     Attributes:
@@ -195,9 +195,9 @@ class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
     infrastructure: bool
 
 
-class RunCancelled(RunEvent, frozen=True, kw_only=True, tag="run.cancelled"):
+class ScriptCancelled(ScriptEvent, frozen=True, kw_only=True, tag="run.cancelled"):
     """The run was cancelled."""
 
 
-LAST_EVENTS = (RunCompleted, RunFailed, RunCancelled)
+LAST_EVENTS = (ScriptCompleted, ScriptFailed, ScriptCancelled)
 """The kinds of event that end a run."""

@@ -21,7 +21,7 @@ import msgspec
 
 from mlld_sdk.base.events import Event, Sink
 from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
-from mlld_sdk.engines.checkpoint_params import CheckpointHit, CheckpointMissed
+from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.telemetry.bus import HandlerDetached
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -81,8 +81,8 @@ class Translator:
                 _remember(self._died, _owner(event.engine), _ending(event))
             case EngineStarted():
                 return self._restart(event)
-            case CheckpointHit() | CheckpointMissed():
-                what = "hit" if isinstance(event, CheckpointHit) else "miss"
+            case CheckpointHitEvent() | CheckpointMissedEvent():
+                what = "hit" if isinstance(event, CheckpointHitEvent) else "miss"
                 about = {"key": event.key, "function": event.function, "agent": event.agent}
                 return ElixirEvent(name=("mlld", "cache", what), measurements={}, metadata=about)
             case HandlerDetached():

@@ -18,7 +18,7 @@ import msgspec
 from mlld_sdk.actors.core.events import ActorExited
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, name_of
-from mlld_sdk.engines.checkpoint_params import CheckpointMissed
+from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.supervision.events import (
@@ -180,7 +180,7 @@ class History:
             EngineExited: self._engine_exited,
             OwnerDied: self._owner_died,
             ActorExited: self._actor_exited,
-            CheckpointMissed: self._answer_kept,
+            CheckpointMissedEvent: self._answer_kept,
             StepFinished: self._step_finished,
             ChildWedged: self._child_wedged,
             ChildStarted: self._child_started,
@@ -322,7 +322,7 @@ class History:
         if not event.normal:  # what its supervisor makes of it comes next
             _remember(self._actor_ends, event.actor, event)
 
-    def _answer_kept(self, event: CheckpointMissed) -> None:
+    def _answer_kept(self, event: CheckpointMissedEvent) -> None:
         _remember(self._kept, event.agent, event.at)
 
     def _child_wedged(self, event: ChildWedged) -> None:

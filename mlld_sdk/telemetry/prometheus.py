@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
-from mlld_sdk.engines.checkpoint_params import CheckpointMissed
+from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailed, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.transport.processes import rss_of
@@ -117,7 +117,7 @@ class Metrics:
         yield seconds
 
     def _engines(self, gauge: Any) -> Iterator[Any]:
-        busy = {(name,): float(bay.status().busy) for name, bay in self._runtime.services.bays().items()}
+        busy = {(name,): float(pool.status().busy) for name, pool in self._runtime.services.engine_pools().items()}
         yield gauge("mlld_inflight", "Engines at work", busy)
         memory: Counter[tuple[str, ...]] = Counter()
         for engine in self._runtime.history.engines():
@@ -162,7 +162,15 @@ class _Histogram:
 class _Counts:
     """What has to be counted from events, by path."""
 
-    events = (ChildStarted, ChildExited, ChildStartFailed, SupervisorGaveUp, SpanStopped, SpanFailed, CheckpointMissed)
+    events = (
+        ChildStarted,
+        ChildExited,
+        ChildStartFailed,
+        SupervisorGaveUp,
+        SpanStopped,
+        SpanFailed,
+        CheckpointMissedEvent,
+    )
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -205,7 +213,7 @@ class _Counts:
                 self.gave_up[event.path] = self.gave_up.get(event.path, 0) + 1
             case SpanStopped() | SpanFailed() if "agent" in event.fields:
                 self.requests.setdefault((event.fields["agent"], event.name), _Histogram()).add(event.seconds)
-            case CheckpointMissed():
+            case CheckpointMissedEvent():
                 self.kept[event.agent] = event.at
 
 

@@ -199,9 +199,9 @@ class Chaos:
             how: What they do, as `--misbehave` of the embedded engine takes it: `die-at-request=2,die-with=KILL`.
         """
         path = self._path(name)
-        bay = self._runtime.services.bays().get(path)
+        pool = self._runtime.services.engine_pools().get(path)
         owner = self._runtime.place(path).ref().cell.actor
-        if bay is None or not isinstance(owner, EngineOwner) or owner.port.kind != "embedded":
+        if pool is None or not isinstance(owner, EngineOwner) or owner.port.kind != "embedded":
             raise ConfigurationError(
                 f"{name} has no embedded engine to misbehave", hint="declare it with engine='embedded', or kill it"
             )
@@ -214,10 +214,10 @@ class Chaos:
             self._bad.setdefault(path, []).append(engine)
             return engine
 
-        self._healthy.setdefault(path, bay._start)
-        bay._start = start
+        self._healthy.setdefault(path, pool._start)
+        pool._start = start
         self._end_bad(path)
-        bay.sleep_idle(0.0)
+        pool.sleep_idle(0.0)
 
     def heal(self, name: str) -> None:
         """Let its engines be well-behaved again; those that are not are killed, busy ones too."""
@@ -237,9 +237,9 @@ class Chaos:
             self._heal(path)
 
     def _heal(self, path: str) -> None:
-        bay, healthy = self._runtime.services.bays().get(path), self._healthy.pop(path, None)
-        if bay is not None and healthy is not None:
-            bay._start = healthy
+        pool, healthy = self._runtime.services.engine_pools().get(path), self._healthy.pop(path, None)
+        if pool is not None and healthy is not None:
+            pool._start = healthy
         self._end_bad(path)
 
     def _end_bad(self, path: str) -> None:

@@ -194,12 +194,12 @@ def test_cancelling_a_run_that_waits_for_an_engine_ends_the_wait_and_costs_no_en
 
     with running(one_for_one(child(Asks, name="agent", engine="embedded")), tmp_path) as (runtime, seen):
         agent = runtime["agent"]
-        bay = runtime.services.bays()["root/agent"]
-        with bay.lease(10):
+        pool = runtime.services.engine_pools()["root/agent"]
+        with pool.lease(10):
             run = agent.run("waits")
-            eventually(lambda: bay.status().waiting == 1)
+            eventually(lambda: pool.status().waiting == 1)
             run.cancel()
-            eventually(lambda: bay.status().waiting == 0 and agent.status().runs == ())
+            eventually(lambda: pool.status().waiting == 0 and agent.status().runs == ())
         assert agent.process('show "fine"') == "fine\n"
     assert [name_of(event) for event in seen].count("engine.started") == 1
 
@@ -316,17 +316,17 @@ def test_a_swallowed_interruption_parks_the_run_all_the_same(tmp_path: Path) -> 
 
 def test_a_warm_spare_outlives_the_crash_of_its_agent(tmp_path: Path) -> None:
     with running(only(Agent, spares=1), tmp_path) as (runtime, _):
-        agent, bay = runtime["agent"], runtime.services.bays()["root/agent"]
+        agent, pool = runtime["agent"], runtime.services.engine_pools()["root/agent"]
         agent.process('show "up"')
-        eventually(lambda: bay.status().idle == 2)
-        started = bay.status().started
+        eventually(lambda: pool.status().idle == 2)
+        started = pool.status().started
         crashed = agent.ref
         with pytest.raises(InfrastructureError):
             agent.process("run sh { kill -KILL $PPID; }")
         eventually(lambda: agent.ref not in (None, crashed))
         assert agent.process("run sh { echo warm; }").strip() == "warm"
-        assert runtime.services.bays()["root/agent"] is bay
-        assert bay.status().started <= started + 2
+        assert runtime.services.engine_pools()["root/agent"] is pool
+        assert pool.status().started <= started + 2
 
 
 def test_async_code_of_a_cancelled_run_is_ended_where_it_waits(tmp_path: Path) -> None:
@@ -356,8 +356,8 @@ def test_endless_is_a_deadline_too(tmp_path: Path) -> None:
             return job.process('show "x"', timeout=float("inf"))
 
     with running(only(Asks), tmp_path) as (runtime, _):
-        bay = runtime.services.bays()["root/agent"]
-        with bay.lease(10):
+        pool = runtime.services.engine_pools()["root/agent"]
+        with pool.lease(10):
             run = runtime["agent"].run(deadline=float("inf"))
-            eventually(lambda: bay.status().waiting == 1)
+            eventually(lambda: pool.status().waiting == 1)
         assert run.result(float("inf")) == "x\n"

@@ -581,7 +581,7 @@ def test_handles_of_agents_tell_and_steer_like_those_of_clients(
         assert completed is not None
         assert completed.type == "complete"
         reader.join(30)
-        assert {type(event).__name__ for event in told} >= {"StateWritten", "RunCompleted"}
+        assert {type(event).__name__ for event in told} >= {"StateWritten", "ScriptCompleted"}
         with pytest.raises(Exception, match="active"):
             handle.update_state("exit", True)
 
@@ -596,7 +596,7 @@ def test_a_queued_request_that_fails_ends_its_events_too(tmp_path: Path) -> None
         queued.cancel()
         with pytest.raises(CallCancelled):
             queued.next_event(timeout=20)
-        assert [type(event).__name__ for event in queued.events()] == ["RunStarted", "RunCancelled"]
+        assert [type(event).__name__ for event in queued.events()] == ["ScriptStarted", "ScriptCancelled"]
         first.cancel()
         end_of(first)
 

@@ -213,10 +213,10 @@ def test_an_engine_that_dies_before_it_has_a_request_crashes_the_agent(
 ) -> None:
     handed_out = EnginePool._handed_out
 
-    def stillborn(bay: Any, berth: Any) -> Any:
-        os.kill(berth.engine.pid, signal.SIGKILL)
-        eventually(lambda: berth.engine.exit is not None)
-        return handed_out(bay, berth)
+    def stillborn(pool: Any, pooled: Any) -> Any:
+        os.kill(pooled.engine.pid, signal.SIGKILL)
+        eventually(lambda: pooled.engine.exit is not None)
+        return handed_out(pool, pooled)
 
     with running(tmp_path) as (_, it, _):
         first = it.ref

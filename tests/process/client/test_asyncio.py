@@ -12,7 +12,7 @@ import pytest
 from mlld_sdk.client import functions
 from mlld_sdk.client.aio import AsyncClient
 from mlld_sdk.client.client import Client
-from mlld_sdk.client.handles import ProcessHandle, RunEnded
+from mlld_sdk.client.handles import ProcessHandle, RequestEnded
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, ScriptError
 from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
 from tests.support.eventually import eventually
@@ -166,7 +166,7 @@ def test_a_loop_that_is_closed_while_a_run_goes_on_disturbs_nobody(client: Clien
 
     asyncio.run(look())  # which cancels what still waits when it ends, and that cancels the run
     assert isinstance(handle.exception(30), CallCancelled)
-    with pytest.raises(RunEnded):
+    with pytest.raises(RequestEnded):
         handle.update_state("exit", True)
     assert client.process('show "next"') == "next\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.client.client import Client
-from mlld_sdk.client.handles import RunEnded
+from mlld_sdk.client.handles import RequestEnded
 from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
 from mlld_sdk.scripts.labels import trusted, untrusted
 from mlld_sdk.scripts.params import InvalidRequest
@@ -130,7 +130,7 @@ def test_steering_a_run_that_is_over_fails_at_once(client: Client) -> None:  # C
     handle = client.process_async('show "done"', timeout=60)
     assert handle.result() == "done\n"
     sent = client._shared._engine.stats.submitted
-    with pytest.raises(RunEnded) as refusal:
+    with pytest.raises(RequestEnded) as refusal:
         handle.update_state("exit", True)
     assert refusal.value.code == "REQUEST_NOT_FOUND"
     assert client._shared._engine.stats.submitted == sent

@@ -175,7 +175,7 @@ def test_what_a_finished_run_left_running_is_ended(make_client: Make, tmp_path: 
     client.process(f"run sh {{ sleep 300 >/dev/null 2>&1 & echo $! > {shlex.quote(str(noted))} }}\n")
     soon(lambda: not is_alive(int(noted.read_text())))
     assert client.process('show "again"') == "again\n"
-    assert client.bay_status.started == 1
+    assert client.pool_status.started == 1
 
 
 MCP_SERVER = """
@@ -566,7 +566,7 @@ def test_exclusive_runs_wait_their_turn_and_their_deadline_runs_meanwhile() -> N
         assert not waiting.done()
         first.update_state("finish", 1)
         assert waiting.result() == "ok"
-        assert client.bay_status.started == 1
+        assert client.pool_status.started == 1
 
 
 def test_closing_a_client_ends_the_runs_that_wait_too() -> None:  # C-14 C-65
@@ -585,7 +585,7 @@ def test_exclusive_runs_do_not_share_an_engine_and_spares_are_warm() -> None:  #
     with hostile_client(isolation="exclusive", max_engines=3, warm=1) as client:
         runs = [client.process_async(told("hang")) for _ in range(3)]
         assert len({run._on_engine().engine.pid for run in runs}) == 3
-        soon(lambda: client.bay_status.idle == 1)
+        soon(lambda: client.pool_status.idle == 1)
         runs[0].cancel()
         assert isinstance(runs[0].exception(40), CallCancelled)
         for run in runs[1:]:

@@ -52,7 +52,7 @@ def without_fork(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_limit_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlld_sdk.agents.pool.PoolOptions.berths", property(lambda self: (27, 0)))
+    monkeypatch.setattr("mlld_sdk.agents.pool.PoolOptions.capacity", property(lambda self: (27, 0)))
 
 
 def without_budget(monkeypatch: pytest.MonkeyPatch) -> None:

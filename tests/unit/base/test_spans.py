@@ -11,7 +11,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, discard, name_of
 from mlld_sdk.base.spans import REQUESTS, SILENT, span
-from mlld_sdk.engines.checkpoint_params import CheckpointHit, CheckpointMissed
+from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.scripts.answers import end_span
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.elixir import ElixirEvent, Translator, elixir_names
@@ -137,8 +137,8 @@ def test_events_have_the_elixir_sdks_names() -> None:
         raise MlldError("late", code="TIMEOUT")
     with bus.span("something of mine"):
         pass
-    bus.emit(CheckpointHit(at=0, agent="root/a", function="ask", key="k1"))
-    bus.emit(CheckpointMissed(at=0, agent="root/a", function="ask", key="k2"))
+    bus.emit(CheckpointHitEvent(at=0, agent="root/a", function="ask", key="k1"))
+    bus.emit(CheckpointMissedEvent(at=0, agent="root/a", function="ask", key="k2"))
     bus.emit(HandlerDetached(at=0, handler="h", error="boom", during="run.failed"))
     bus.close()
     assert [str(event) for event in found] == [

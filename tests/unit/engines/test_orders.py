@@ -12,7 +12,7 @@ import pytest
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines.background import THREADS
 from mlld_sdk.engines.orders import Errand
-from mlld_sdk.engines.pool import EnginePool, EnginePoolClosed, Lease, NoEngineFree
+from mlld_sdk.engines.pool import EngineLease, EnginePool, EnginePoolClosed, NoEngineFree
 from mlld_sdk.engines.queued import QueuedCall
 from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhausted
 from mlld_sdk.transport.errors import CallCancelled
@@ -23,8 +23,8 @@ from tests.unit.engines.test_pool import FakeEngine, Yard
 class Outcomes:
     """Orders engines, keeps what came, in order, and checks that each is told once."""
 
-    def __init__(self, bay: EnginePool[FakeEngine]) -> None:
-        self.bay = bay
+    def __init__(self, pool: EnginePool[FakeEngine]) -> None:
+        self.pool = pool
         self.patience = CancelScope()
         self.came: list[tuple[Any, Any]] = []
         self._told: set[Any] = set()
@@ -41,7 +41,7 @@ class Outcomes:
             if then is not None:
                 then(outcome)
 
-        return self.bay.order(told, timeout, self.patience)
+        return self.pool.order(told, timeout, self.patience)
 
     @property
     def names(self) -> list[Any]:
@@ -51,10 +51,10 @@ class Outcomes:
         return next(outcome for each, outcome in self.came if each == name)
 
 
-def at_rest(bay: EnginePool[FakeEngine], budget: EngineQuota, yard: Yard) -> bool:
+def at_rest(pool: EnginePool[FakeEngine], budget: EngineQuota, yard: Yard) -> bool:
     """Whether nothing is leased, promised or waited for, and every permit is that of an idle engine."""
-    status = bay.status()
-    return (status.busy, status.waiting, budget.waiting, bay._turns) == (
+    status = pool.status()
+    return (status.busy, status.waiting, budget.waiting, pool._turns) == (
         0,
         0,
         0,
@@ -73,40 +73,40 @@ def budget() -> EngineQuota:
 
 
 def test_an_order_that_finds_an_idle_engine_has_it(yard: Yard) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start)
-    bay.lease(1).give_back()
-    outcomes = Outcomes(bay)
-    outcomes.order("one", then=Lease.give_back)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    pool.lease(1).give_back()
+    outcomes = Outcomes(pool)
+    outcomes.order("one", then=EngineLease.give_back)
     eventually(lambda: outcomes.names == ["one"])
     assert outcomes.of("one").engine is yard.engines[0]
 
 
 def test_there_is_nothing_to_order_from_a_closed_bay(yard: Yard) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start)
-    bay.close()
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    pool.close()
     with pytest.raises(EnginePoolClosed):
-        Outcomes(bay).order("one")
+        Outcomes(pool).order("one")
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: EngineQuota) -> None:  # P-9
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=size, budget=budget)
-    held = [bay.lease(1) for _ in range(size)]
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=size, budget=budget)
+    held = [pool.lease(1) for _ in range(size)]
     order: list[int] = []
-    outcomes = Outcomes(bay)
+    outcomes = Outcomes(pool)
 
-    def served(n: int, lease: Lease[FakeEngine]) -> None:
+    def served(n: int, lease: EngineLease[FakeEngine]) -> None:
         order.append(n)
         lease.give_back()
 
     threads = []
     for n in range(30):
         if n % 3 == 0:
-            threads.append(threading.Thread(target=lambda n=n: served(n, bay.lease(30))))
+            threads.append(threading.Thread(target=lambda n=n: served(n, pool.lease(30))))
             threads[-1].start()
         else:
             outcomes.order(n, then=lambda lease, n=n: served(n, lease))
-        eventually(lambda n=n: bay.status().waiting == n + 1)
+        eventually(lambda n=n: pool.status().waiting == n + 1)
     first = held.pop()
     first.give_back()  # one engine goes from hand to hand, however many there are
     for thread in threads:
@@ -115,42 +115,42 @@ def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: En
     assert order == list(range(30))
     for lease in held:
         lease.give_back()
-    eventually(lambda: at_rest(bay, budget, yard))
+    eventually(lambda: at_rest(pool, budget, yard))
 
 
 def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
-    outcomes = Outcomes(bay)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    outcomes = Outcomes(pool)
     stop = threading.Event()
 
     def greedy() -> None:
         while not stop.is_set():
-            bay.lease(30).give_back()
+            pool.lease(30).give_back()
 
     threads = [threading.Thread(target=greedy) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
         for n in range(200):
-            outcomes.order(n, then=Lease.give_back)
+            outcomes.order(n, then=EngineLease.give_back)
         eventually(lambda: len(outcomes.came) == 200)
     finally:
         stop.set()
         for thread in threads:
             thread.join(20)
-    eventually(lambda: at_rest(bay, budget, yard))
+    eventually(lambda: at_rest(pool, budget, yard))
 
 
 def test_an_order_whose_deadline_passes_is_told_what_a_thread_is_told(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget, label="agents")
-    outcomes = Outcomes(bay)
-    with bay.lease(1):
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget, label="agents")
+    outcomes = Outcomes(pool)
+    with pool.lease(1):
         outcomes.order("late", timeout=0.01)
         eventually(lambda: outcomes.names == ["late"])
         assert isinstance(outcomes.of("late"), NoEngineFree)
         assert "agents" in str(outcomes.of("late"))
-        assert bay.status().waiting == 0
-    eventually(lambda: at_rest(bay, budget, yard))
+        assert pool.status().waiting == 0
+    eventually(lambda: at_rest(pool, budget, yard))
 
 
 def test_an_order_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None:
@@ -171,7 +171,7 @@ def test_an_order_gets_the_budget_of_an_engine_that_is_idle_elsewhere(yard: Yard
     other: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
     idle.lease(1).give_back()
     outcomes = Outcomes(other)
-    outcomes.order("one", then=Lease.give_back)
+    outcomes.order("one", then=EngineLease.give_back)
     eventually(lambda: outcomes.names == ["one"])
     assert [engine.alive for engine in yard.engines] == [False, True]
 
@@ -188,14 +188,14 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
     stubborn: list[EnginePool[FakeEngine]] = [EnginePool(Stubborn, budget=budget) for _ in range(THREADS)]
     wanting: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, budget=budget) for _ in range(THREADS)]
     elsewhere: EnginePool[FakeEngine] = EnginePool(yard.start)
-    for bay in stubborn:
-        bay.lease(1).give_back()
-    held_up = [Outcomes(bay) for bay in wanting]
+    for pool in stubborn:
+        pool.lease(1).give_back()
+    held_up = [Outcomes(pool) for pool in wanting]
     for outcomes in held_up:
-        outcomes.order("one", then=Lease.give_back)
+        outcomes.order("one", then=EngineLease.give_back)
     eventually(lambda: not budget._idle)  # each has begun to put one to sleep
     free = Outcomes(elsewhere)
-    free.order("one", then=Lease.give_back)
+    free.order("one", then=EngineLease.give_back)
     eventually(lambda: free.names == ["one"])
     assert not any(outcomes.came for outcomes in held_up)
     may_end.set()
@@ -203,79 +203,79 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
 
 
 def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
     yard.fails = True
     outcomes.order("failed")
     eventually(lambda: outcomes.names == ["failed"])
     assert isinstance(outcomes.of("failed"), InfrastructureError)
     yard.fails = False
-    outcomes.order("fine", then=Lease.give_back)
-    eventually(lambda: at_rest(bay, budget, yard) and outcomes.names[1:] == ["fine"])
+    outcomes.order("fine", then=EngineLease.give_back)
+    eventually(lambda: at_rest(pool, budget, yard) and outcomes.names[1:] == ["fine"])
 
 
 def test_closing_the_bay_refuses_every_order(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
-    held = bay.lease(1)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
+    held = pool.lease(1)
     for n in range(20):
         outcomes.order(n)
-    bay.close()
+    pool.close()
     eventually(lambda: len(outcomes.came) == 20)
     assert {type(outcome) for _, outcome in outcomes.came} == {EnginePoolClosed}
     held.give_back()
-    eventually(lambda: at_rest(bay, budget, yard))
+    eventually(lambda: at_rest(pool, budget, yard))
 
 
-@pytest.mark.parametrize("where", ["bay", "budget"])
+@pytest.mark.parametrize("where", ["pool", "budget"])
 def test_the_end_of_patience_ends_every_order(where: str, yard: Yard) -> None:
     budget = EngineQuota(1)
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "bay" else 2, budget=budget)
-    outcomes = Outcomes(bay)
-    held = bay.lease(1)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, budget=budget)
+    outcomes = Outcomes(pool)
+    held = pool.lease(1)
     for n in range(20):
         outcomes.order(n)
-    eventually(lambda: budget.waiting == 1 if where == "budget" else bay.status().waiting == 20)
+    eventually(lambda: budget.waiting == 1 if where == "budget" else pool.status().waiting == 20)
     outcomes.patience.end(InfrastructureError("it ended"))
     eventually(lambda: len(outcomes.came) == 20)
     assert all(isinstance(outcome, InfrastructureError) for _, outcome in outcomes.came)
-    eventually(lambda: bay.status().waiting == budget.waiting == 0)
+    eventually(lambda: pool.status().waiting == budget.waiting == 0)
     held.give_back()
-    eventually(lambda: at_rest(bay, budget, yard))
+    eventually(lambda: at_rest(pool, budget, yard))
 
 
 def test_an_order_made_when_patience_is_over_ends_at_once(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
     outcomes.patience.end(InfrastructureError("it ended"))
-    held = bay.lease(1)
+    held = pool.lease(1)
     outcomes.order("late")
     eventually(lambda: outcomes.names == ["late"])
     held.give_back()
     for idle in range(2):  # there may be an engine to be had at once; then it is had
-        outcomes.order(idle, then=lambda outcome: outcome.give_back() if isinstance(outcome, Lease) else None)
-    eventually(lambda: len(outcomes.came) == 3 and at_rest(bay, budget, yard))
+        outcomes.order(idle, then=lambda outcome: outcome.give_back() if isinstance(outcome, EngineLease) else None)
+    eventually(lambda: len(outcomes.came) == 3 and at_rest(pool, budget, yard))
 
 
 def test_what_is_over_is_not_kept_by_whoever_could_end_it(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
-    outcomes = Outcomes(bay)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    outcomes = Outcomes(pool)
     for n in range(3000):
-        outcomes.order(n, then=Lease.give_back)
+        outcomes.order(n, then=EngineLease.give_back)
     eventually(lambda: len(outcomes.came) == 3000)
     eventually(lambda: not outcomes.patience._signals)
 
 
 def test_a_cancelled_order_is_told_nothing_and_leaves_the_queue(yard: Yard, budget: EngineQuota) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
-    held = bay.lease(1)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
+    held = pool.lease(1)
     order = outcomes.order("one")
     assert order.cancel()
     assert not order.cancel()
-    eventually(lambda: bay.status().waiting == 0)
+    eventually(lambda: pool.status().waiting == 0)
     held.give_back()
-    eventually(lambda: at_rest(bay, budget, yard))
+    eventually(lambda: at_rest(pool, budget, yard))
     assert outcomes.came == []
 
 
@@ -285,14 +285,14 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
     how: str, limit: int | None, yard: Yard
 ) -> None:
     budget = EngineQuota(limit)
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=3, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=3, budget=budget)
     other: EnginePool[FakeEngine] = EnginePool(yard.start, size=1, budget=budget)
     chance = random.Random(7)
-    outcomes = Outcomes(bay)
+    outcomes = Outcomes(pool)
     answered = threading.Semaphore(0)
 
     def came(outcome: Any) -> None:
-        if isinstance(outcome, Lease):
+        if isinstance(outcome, EngineLease):
             outcome.give_back(broken=chance.random() < 0.05)
         answered.release()
 
@@ -308,23 +308,25 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
             withdrawn += order.cancel()
     for _ in range(1200 - withdrawn):
         assert answered.acquire(timeout=20)
-    eventually(lambda: bay.status().waiting == bay.status().busy == budget.waiting == bay._turns == other._turns == 0)
-    assert budget.live == yard.alive == bay.status().idle + other.status().idle
+    eventually(
+        lambda: pool.status().waiting == pool.status().busy == budget.waiting == pool._turns == other._turns == 0
+    )
+    assert budget.live == yard.alive == pool.status().idle + other.status().idle
     assert len(outcomes.came) == 1200 - withdrawn
     if limit is not None:
         assert yard.alive <= limit
 
 
 def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
-    outcomes.order("first", then=Lease.give_back)  # whatever is made once for the process is there afterwards
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
+    outcomes.order("first", then=EngineLease.give_back)  # whatever is made once for the process is there afterwards
     eventually(lambda: outcomes.names == ["first"])
-    held = bay.lease(1)
+    held = pool.lease(1)
     before = threading.active_count()
     for n in range(1000):
-        outcomes.order(n, then=Lease.give_back)
-    assert bay.status().waiting == 1000
+        outcomes.order(n, then=EngineLease.give_back)
+    assert pool.status().waiting == 1000
     assert threading.active_count() <= before + 3  # of the few that all orders of the process share
     held.give_back()
     eventually(lambda: len(outcomes.came) == 1001)
@@ -334,11 +336,11 @@ def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> No
 
 def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None:  # P-9
     budget = EngineQuota(4)
-    bays: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, size=2, overflow=1, budget=budget) for _ in range(3)]
-    outcomes = [Outcomes(bay) for bay in bays]
+    pools: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, size=2, overflow=1, budget=budget) for _ in range(3)]
+    outcomes = [Outcomes(pool) for pool in pools]
     ended = threading.Semaphore(0)
 
-    def use(chance: random.Random, lease: Lease[FakeEngine]) -> None:
+    def use(chance: random.Random, lease: EngineLease[FakeEngine]) -> None:
         if chance.random() < 0.1:
             lease.engine.kill()
         lease.give_back(broken=chance.random() < 0.1)
@@ -348,7 +350,7 @@ def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None
         for n in range(150):
             which = chance.randrange(3)
             if chance.random() < 0.3:
-                use(chance, bays[which].lease(30))
+                use(chance, pools[which].lease(30))
                 ended.release()
                 continue
             order = outcomes[which].order((seed, n), then=lambda lease: (use(chance, lease), ended.release()))
@@ -361,27 +363,27 @@ def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None
         list(threads.map(work, range(8)))
     for _ in range(8 * 150):
         assert ended.acquire(timeout=20)
-    eventually(lambda: all(bay._turns == bay.status().waiting == bay.status().busy == 0 for bay in bays))
-    eventually(lambda: budget.waiting == 0 and budget.live == yard.alive == sum(bay.status().idle for bay in bays))
+    eventually(lambda: all(pool._turns == pool.status().waiting == pool.status().busy == 0 for pool in pools))
+    eventually(lambda: budget.waiting == 0 and budget.live == yard.alive == sum(pool.status().idle for pool in pools))
     assert yard.alive <= 4
 
 
 def test_a_bay_of_one_never_has_two_engines_when_one_comes_back_as_the_next_is_wanted(
     yard: Yard, budget: EngineQuota
 ) -> None:
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    outcomes = Outcomes(bay)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    outcomes = Outcomes(pool)
 
     def hammer(seed: int) -> None:
         for n in range(300):
             if seed % 2:
-                bay.lease(30).give_back()
+                pool.lease(30).give_back()
             else:
-                outcomes.order((seed, n), then=Lease.give_back)
+                outcomes.order((seed, n), then=EngineLease.give_back)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(hammer, range(4)))
-    eventually(lambda: len(outcomes.came) == 600 and at_rest(bay, budget, yard))
+    eventually(lambda: len(outcomes.came) == 600 and at_rest(pool, budget, yard))
     assert len(yard.engines) == 1
 
 

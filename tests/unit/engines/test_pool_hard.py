@@ -1,4 +1,4 @@
-"""The engine bay and the budget under interruptions, crowds and neighbours."""
+"""The engine pool and the budget under interruptions, crowds and neighbours."""
 
 import signal
 import sys
@@ -47,46 +47,46 @@ def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Th
 
 def test_an_interrupted_wait_for_an_engine_keeps_no_place_in_the_queue(interrupt: Callable[[], None]) -> None:
     yard = Yard()
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start)
-    held = bay.lease(1)
-    watcher = when(lambda: bay.status().waiting == 1, interrupt)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    held = pool.lease(1)
+    watcher = when(lambda: pool.status().waiting == 1, interrupt)
     with pytest.raises(Interrupted):
-        bay.lease(20)
+        pool.lease(20)
     watcher.join()
-    assert bay.status().waiting == 0
+    assert pool.status().waiting == 0
     held.give_back()
-    bay.lease(1).give_back()
+    pool.lease(1).give_back()
 
 
 def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[[], None]) -> None:
     budget, yard = EngineQuota(1), Yard()
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
-    first = bay.lease(1)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    first = pool.lease(1)
     watcher = when(lambda: budget.waiting == 1, interrupt)
     with pytest.raises(Interrupted):
-        bay.lease(20)
+        pool.lease(20)
     watcher.join()
     first.give_back(broken=True)
-    assert (budget.waiting, budget.live, bay.status().busy) == (0, 0, 0)
-    bay.lease(1).give_back()
+    assert (budget.waiting, budget.live, pool.status().busy) == (0, 0, 0)
+    pool.lease(1).give_back()
 
 
-@pytest.mark.parametrize("where", ["bay", "budget"])
+@pytest.mark.parametrize("where", ["pool", "budget"])
 def test_whoever_is_told_to_stop_waiting_leaves_the_queue_at_once(where: str) -> None:
     budget = EngineQuota(1)
     yard = Yard()
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "bay" else 2, budget=budget)
-    held, patience = bay.lease(1), CancelScope()
-    queued = (lambda: bay.status().waiting) if where == "bay" else (lambda: budget.waiting)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, budget=budget)
+    held, patience = pool.lease(1), CancelScope()
+    queued = (lambda: pool.status().waiting) if where == "pool" else (lambda: budget.waiting)
     watcher = when(lambda: queued() == 1, lambda: patience.end(RuntimeError("enough")))
     with pytest.raises((NoEngineFree, EngineQuotaExhausted)):
-        bay.lease(20, patience)
+        pool.lease(20, patience)
     watcher.join()
     assert queued() == 0
     with pytest.raises((NoEngineFree, EngineQuotaExhausted)):
-        bay.lease(20, patience)
+        pool.lease(20, patience)
     held.give_back()
-    bay.lease(1).give_back()
+    pool.lease(1).give_back()
 
 
 def test_a_crowd_that_leases_at_once_starts_no_more_spares_than_asked() -> None:
@@ -96,13 +96,13 @@ def test_a_crowd_that_leases_at_once_starts_no_more_spares_than_asked() -> None:
         slow.wait(0.01)
         return yard.start()
 
-    bay: EnginePool[FakeEngine] = EnginePool(start, size=8, spares=1)
+    pool: EnginePool[FakeEngine] = EnginePool(start, size=8, spares=1)
     with ThreadPoolExecutor(8) as threads:
-        leases = list(threads.map(lambda _: bay.lease(5), range(8)))
-    eventually(lambda: bay.status().idle == 1)
+        leases = list(threads.map(lambda _: pool.lease(5), range(8)))
+    eventually(lambda: pool.status().idle == 1)
     for lease in leases:
         lease.give_back()
-    assert bay.status().started <= 9
+    assert pool.status().started <= 9
 
 
 def test_a_busy_neighbour_starves_nobody_of_the_budget() -> None:  # A-13
@@ -145,10 +145,10 @@ def test_one_lease_given_back_by_many_is_given_back_once() -> None:
     sys.setswitchinterval(1e-6)
     try:
         yard = Yard()
-        bay: EnginePool[FakeEngine] = EnginePool(yard.start, size=2)
+        pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2)
         with ThreadPoolExecutor(4) as threads:
             for _ in range(100):
-                lease, start = bay.lease(5), threading.Barrier(4)
+                lease, start = pool.lease(5), threading.Barrier(4)
 
                 def give_back(lease: Any = lease, start: threading.Barrier = start) -> None:
                     start.wait(5)
@@ -156,7 +156,7 @@ def test_one_lease_given_back_by_many_is_given_back_once() -> None:
 
                 for call in [threads.submit(give_back) for _ in range(4)]:
                     call.result(5)
-                assert (bay.status().busy, bay.status().idle) == (0, 1)
+                assert (pool.status().busy, pool.status().idle) == (0, 1)
     finally:
         sys.setswitchinterval(interval)
 
@@ -166,11 +166,11 @@ def test_a_thread_that_cannot_be_had_for_a_spare_costs_no_lease(monkeypatch: pyt
         raise RuntimeError("can't start new thread")
 
     yard = Yard()
-    bay: EnginePool[FakeEngine] = EnginePool(yard.start, spares=1)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, spares=1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        bay.lease(1).give_back()
-    bay.lease(1).give_back()
+        pool.lease(1).give_back()
+    pool.lease(1).give_back()
 
 
 def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
@@ -182,7 +182,7 @@ def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
             raise ConfigurationError("the working directory is gone")
         return yard.start()
 
-    bay: EnginePool[FakeEngine] = EnginePool(start, size=1, spares=1)
-    with bay.lease(1):
+    pool: EnginePool[FakeEngine] = EnginePool(start, size=1, spares=1)
+    with pool.lease(1):
         assert asked.wait(5)
-    bay.lease(1).give_back()
+    pool.lease(1).give_back()

@@ -88,13 +88,13 @@ class SharedFake(FakeEngine):
 
 
 class Harbour:
-    """A bay of such engines, and requests on what is shared of it."""
+    """A pool of such engines, and requests on what is shared of it."""
 
     def __init__(self, *, size: int = 1, overflow: int = 1, budget: EngineQuota | None = None) -> None:
         self.engines: list[SharedFake] = []
         self.budget = budget or EngineQuota()
-        self.bay: EnginePool[Any] = EnginePool(self.start, size=size, overflow=overflow, budget=self.budget)
-        self.sharing = Sharing(self.bay)
+        self.pool: EnginePool[Any] = EnginePool(self.start, size=size, overflow=overflow, budget=self.budget)
+        self.sharing = Sharing(self.pool)
         self.patience = CancelScope()
         self.outcomes: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -132,8 +132,8 @@ class Harbour:
 
     @property
     def at_rest(self) -> bool:
-        status = self.bay.status()
-        return (status.busy, status.waiting, self.bay._turns, len(self.sharing._held)) == (0, 0, 0, 0)
+        status = self.pool.status()
+        return (status.busy, status.waiting, self.pool._turns, len(self.sharing._held)) == (0, 0, 0, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -169,10 +169,10 @@ def test_it_is_given_back_soon_after_the_last_request_and_not_before() -> None: 
         eventually(lambda: looks > 5)
     finally:
         Moored.close = close  # type: ignore[method-assign]
-    assert harbour.bay.status().busy == 1
+    assert harbour.pool.status().busy == 1
     call.end()
     eventually(lambda: harbour.at_rest)
-    assert (harbour.engines[0].shared, harbour.engines[0].reaped, harbour.bay.status().idle) == (False, 1, 1)
+    assert (harbour.engines[0].shared, harbour.engines[0].reaped, harbour.pool.status().idle) == (False, 1, 1)
 
 
 def test_an_engine_that_is_shared_again_and_again_keeps_nothing_of_it() -> None:
@@ -209,7 +209,7 @@ def test_one_that_retires_takes_no_new_requests_and_others_finish_on_it() -> Non
 
 def test_those_who_come_to_one_that_has_just_retired_wait_for_the_next_and_come_first() -> None:  # A-23
     harbour = Harbour(size=1, overflow=1)
-    held = [harbour.bay.lease(1), harbour.bay.lease(1)]
+    held = [harbour.pool.lease(1), harbour.pool.lease(1)]
     harbour.ask("first", send=lambda at: None)
     harbour.ask("retires it", send=lambda at: harbour.of("first").engine.retire())
     for n in range(5):
@@ -240,13 +240,13 @@ def test_one_that_dies_is_given_back_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_wish_ends_at_its_deadline_with_what_a_thread_is_told() -> None:
     harbour = Harbour(overflow=0)
-    held = harbour.bay.lease(1)
+    held = harbour.pool.lease(1)
     harbour.ask("patient")
     harbour.ask("late", timeout=0.01)
     harbour.ask("at once", timeout=0.0)
     assert isinstance(harbour.of("late"), NoEngineFree)
     assert isinstance(harbour.of("at once"), NoEngineFree)
-    assert harbour.bay.status().waiting == 1
+    assert harbour.pool.status().waiting == 1
     held.give_back()
     harbour.of("patient").end()
     eventually(lambda: harbour.at_rest)
@@ -254,18 +254,18 @@ def test_a_wish_ends_at_its_deadline_with_what_a_thread_is_told() -> None:
 
 def test_a_deadline_that_is_over_before_the_wish_stands_ends_it_all_the_same() -> None:
     harbour = Harbour(overflow=0)
-    with harbour.bay.lease(1):
+    with harbour.pool.lease(1):
         for n in range(500):
             harbour.ask(n, timeout=0.0)
         eventually(lambda: len(harbour.outcomes) == 500)
         assert {type(outcome) for outcome in harbour.outcomes.values()} == {NoEngineFree}
-        eventually(lambda: harbour.bay.status().waiting == 0)
+        eventually(lambda: harbour.pool.status().waiting == 0)
     eventually(lambda: harbour.at_rest)
 
 
 def test_a_wish_the_budget_never_admits_is_refused_by_name() -> None:
     harbour = Harbour(budget=EngineQuota(1))
-    with harbour.bay.lease(1):
+    with harbour.pool.lease(1):
         harbour.ask("late", timeout=0.05)
         assert isinstance(harbour.of("late"), EngineQuotaExhausted)
         eventually(lambda: harbour.budget.waiting == 0)
@@ -274,11 +274,11 @@ def test_a_wish_the_budget_never_admits_is_refused_by_name() -> None:
 
 def test_wishes_that_are_given_up_call_the_order_off() -> None:
     harbour = Harbour(overflow=0)
-    held = harbour.bay.lease(1)
+    held = harbour.pool.lease(1)
     wishes = [harbour.ask(n) for n in range(20)]
-    eventually(lambda: harbour.bay.status().waiting == 1)
+    eventually(lambda: harbour.pool.status().waiting == 1)
     assert all(wish.cancel() for wish in wishes)
-    eventually(lambda: harbour.bay.status().waiting == 0)
+    eventually(lambda: harbour.pool.status().waiting == 0)
     assert not any(wish.cancel() for wish in wishes)
     held.give_back()
     eventually(lambda: harbour.at_rest)
@@ -287,7 +287,7 @@ def test_wishes_that_are_given_up_call_the_order_off() -> None:
 
 def test_a_wish_given_up_while_it_comes_to_an_engine_that_retired_does_not_wait_on() -> None:
     harbour = Harbour(overflow=0)
-    held = harbour.bay.lease(1)
+    held = harbour.pool.lease(1)
     wish = None
 
     def meanwhile(at: Moored) -> None:
@@ -303,10 +303,10 @@ def test_a_wish_given_up_while_it_comes_to_an_engine_that_retired_does_not_wait_
 def test_the_end_of_patience_and_of_the_bay_ends_every_wish() -> None:
     for end, kind in (
         (lambda harbour: harbour.patience.end(InfrastructureError("over")), NoEngineFree),
-        (lambda harbour: harbour.bay.close(), EnginePoolClosed),
+        (lambda harbour: harbour.pool.close(), EnginePoolClosed),
     ):
         harbour = Harbour(overflow=0)
-        held = harbour.bay.lease(1)
+        held = harbour.pool.lease(1)
         for n in range(20):
             harbour.ask(n)
         end(harbour)
@@ -322,7 +322,7 @@ def test_an_engine_that_will_not_start_is_the_outcome_of_all_who_wait() -> None:
     def refuse() -> SharedFake:
         raise InfrastructureError("will not start")
 
-    harbour.bay._start = refuse
+    harbour.pool._start = refuse
     for n in range(5):
         harbour.ask(n)
     assert {str(harbour.of(n)) for n in range(5)} == {"will not start"}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlld_sdk.scripts import analysis, answers, results
+from mlld_sdk.scripts import answers, results
 from mlld_sdk.scripts.types import (
     AnalysisError,
     ContentSignature,
@@ -133,7 +133,7 @@ RICH = {
 
 
 def test_an_analysis_is_read_in_both_spellings() -> None:  # C-24, upstream's E14
-    result = analysis.analyze_result(RICH, "rich.mld")
+    result = results.analyze_result(RICH, "rich.mld")
     assert result.imports == [Import("./lib.mld", ["@p"], None, "module"), Import("@c", [], "@a")]
     assert result.guards == [Guard("@g", "before", "secret", "secret"), Guard("", "after", "net:w", "net:w")]
     assert result.needs == Needs(cmd=["git"], other={"sh": True})
@@ -148,23 +148,23 @@ def test_an_analysis_is_read_in_both_spellings() -> None:  # C-24, upstream's E1
 
 def test_needs_and_places_of_errors_are_read_in_their_other_forms() -> None:  # C-24
     def needs(value: Any) -> Needs | None:
-        return analysis.analyze_result({"needs": value}, "f").needs
+        return results.analyze_result({"needs": value}, "f").needs
 
     assert needs(["node", "git"]) == Needs(cmd=["node", "git"])
     assert needs({"packages": {"node": ["tsx"]}}) == Needs(node=["tsx"])
     assert needs(None) is None
-    bad = analysis.analyze_result({"valid": False, "errors": [{"message": "m", "line": 1, "column": 2}, "x"]}, "f")
+    bad = results.analyze_result({"valid": False, "errors": [{"message": "m", "line": 1, "column": 2}, "x"]}, "f")
     assert (bad.filepath, bad.valid, bad.errors) == ("f", False, [AnalysisError("m", 1, 2)])
 
 
 def test_signatures_are_read_in_both_spellings() -> None:  # C-25
-    assert analysis.file_verify_result(
+    assert results.file_verify_result(
         {"path": "/p", "relativePath": "p", "status": "modified", "verified": False, "expectedHash": "h", "error": "e"}
     ) == FileVerifyResult("/p", "p", "modified", False, expected_hash="h", error="e")
-    assert analysis.filesystem_status(
+    assert results.filesystem_status(
         {"path": "/p", "relative_path": "p", "status": "verified", "verified": True, "labels": ["a"], "taint": None}
     ) == FilesystemStatus("/p", "p", "verified", True, labels=["a"])
-    assert analysis.content_signature(
+    assert results.content_signature(
         {"id": "i", "hash": "h", "algorithm": "a", "signed_by": "s", "contentLength": 3, "metadata": {"k": "v", "n": 1}}
     ) == ContentSignature("i", "h", "a", "s", "", 3, {"k": "v"})
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.scripts.normalise import Normaliser
-from mlld_sdk.scripts.stream import EventStream, History, RunLog
+from mlld_sdk.scripts.stream import EventHistory, RunLog, ScriptEvents
 from mlld_sdk.scripts.stream_events import (
     CheckpointHit,
     CheckpointMissed,
@@ -23,9 +23,9 @@ from mlld_sdk.scripts.stream_events import (
     LlmUsage,
     OtherEvent,
     OutputWritten,
-    RunCompleted,
-    RunEvent,
-    RunStarted,
+    ScriptCompleted,
+    ScriptEvent,
+    ScriptStarted,
     StageChanged,
     StateWritten,
 )
@@ -46,7 +46,7 @@ def chunk(text: str, pipeline: str = "p1", source: str = "stdout", **more: Any) 
     return raw("stream:chunk", event={"type": "CHUNK", "pipelineId": pipeline, "chunk": text, "source": source, **more})
 
 
-def told(*events: EngineEvent) -> list[RunEvent]:
+def told(*events: EngineEvent) -> list[ScriptEvent]:
     normaliser = Normaliser()
     return [run_event for event in events for run_event in normaliser.feed(event.body)] + list(normaliser.finish())
 
@@ -155,7 +155,7 @@ def test_every_reader_sees_every_event_and_the_result_still_has_them() -> None: 
     log = new_log()
     log.push([write(1, 0), write(2, 1)])
     finished(log)
-    first, second = list(EventStream(log)), list(EventStream(log))
+    first, second = list(ScriptEvents(log)), list(ScriptEvents(log))
     assert first == second
     assert [event.kind for event in first] == ["run.started", "state.written", "state.written", "run.completed"]
     assert [event.seq for event in first] == [1, 2, 3, 4]
@@ -164,7 +164,7 @@ def test_every_reader_sees_every_event_and_the_result_still_has_them() -> None: 
 
 def test_two_threads_reading_one_run_starve_neither() -> None:  # C-34, upstream's P8
     log, seen = new_log(), []
-    threads = [threading.Thread(target=lambda: seen.append(list(EventStream(log)))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: seen.append(list(ScriptEvents(log)))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for number in range(100):
@@ -180,15 +180,15 @@ def test_two_threads_reading_one_run_starve_neither() -> None:  # C-34, upstream
 @pytest.mark.parametrize("decode_early", [True, False])
 def test_a_slow_reader_is_told_how_many_events_it_missed(decode_early: bool) -> None:  # C-35, upstream's P16
     log = new_log(max_events=10)
-    reader = EventStream(log)
+    reader = ScriptEvents(log)
     log.push([write(number, number) for number in range(5)])
     if decode_early:
-        assert reader.next(0) == RunStarted(seq=1, method="process")
+        assert reader.next(0) == ScriptStarted(seq=1, method="process")
         assert reader.next(0).write.value == 0  # type: ignore[union-attr]
     for number in range(5, 100):
         log.push([write(number, number)])
         if decode_early:
-            EventStream(log).next(0)
+            ScriptEvents(log).next(0)
     finished(log)
     events = list(reader)
     assert isinstance(events[0], EventsDropped)
@@ -203,26 +203,26 @@ def test_a_slow_reader_is_told_how_many_events_it_missed(decode_early: bool) -> 
 def test_raw_events_are_bounded_in_bytes_too() -> None:  # C-35
     log = new_log(max_events=1000, max_bytes=10_000)
     log.push([write("y" * 4000, number) for number in range(5)])
-    events = list(EventStream(finished(log)))
-    assert events[:2] == [RunStarted(seq=1, method="process"), EventsDropped(seq=4, count=3)]
+    events = list(ScriptEvents(finished(log)))
+    assert events[:2] == [ScriptStarted(seq=1, method="process"), EventsDropped(seq=4, count=3)]
     assert len(events) == 5
     assert (len(log.state_writes()), log.dropped) == (2, 3)
 
 
 def test_events_that_were_read_are_bounded_in_bytes_too() -> None:  # C-35
     log = new_log(max_bytes=10_000)
-    reader = EventStream(log)
+    reader = ScriptEvents(log)
     assert reader.next(0) is not None
     for number in range(50):
         log.push([write("y" * 2000, number)])
         assert isinstance(reader.next(0), StateWritten)
-    kept = [event for event in EventStream(finished(log)) if isinstance(event, StateWritten)]
+    kept = [event for event in ScriptEvents(finished(log)) if isinstance(event, StateWritten)]
     assert 2 <= len(kept) <= 4
     assert [event.kind for event in reader] == ["run.completed"]
 
 
 def test_a_history_keeps_only_what_belongs_to_the_result_and_counts_the_rest() -> None:  # C-35
-    history = History(max_events=2)
+    history = EventHistory(max_events=2)
     history.push([chunk("x"), write(1, 0), raw("effect", effect={"type": "both", "content": "a"}), write(2, 1)])
     assert (len(history.state_writes()), len(history.effects()), history.dropped) == (1, 1, 1)
 
@@ -230,16 +230,16 @@ def test_a_history_keeps_only_what_belongs_to_the_result_and_counts_the_rest() -
 def test_an_event_that_cannot_be_read_does_not_end_the_reading() -> None:  # C-30
     log = new_log()
     log.push([EngineEvent(type="odd", line=b'{"event": {"type"'), write(1)])
-    kinds = [event.kind for event in EventStream(finished(log))]
+    kinds = [event.kind for event in ScriptEvents(finished(log))]
     assert kinds == ["run.started", "other", "state.written", "run.completed"]
 
 
 def test_a_reader_with_a_deadline_gets_nothing_when_nothing_comes() -> None:  # C-36
-    stream = EventStream(log := new_log())
-    assert stream.next(0.01) == RunStarted(seq=1, method="process")
+    stream = ScriptEvents(log := new_log())
+    assert stream.next(0.01) == ScriptStarted(seq=1, method="process")
     assert stream.next(0.01) is None
-    assert EventStream(finished(log)).next(0.01) is not None
-    assert stream.next(None) == RunCompleted(seq=2)
+    assert ScriptEvents(finished(log)).next(0.01) is not None
+    assert stream.next(None) == ScriptCompleted(seq=2)
     assert stream.next(None) is None
     assert list(stream) == []
 
@@ -247,8 +247,8 @@ def test_a_reader_with_a_deadline_gets_nothing_when_nothing_comes() -> None:  # 
 def test_coroutines_read_the_same_events_without_a_thread() -> None:  # C-36 C-71
     async def read() -> list[str]:
         log = new_log()
-        stream = EventStream(log)
-        assert await stream.anext(0.01) == RunStarted(seq=1, method="process")
+        stream = ScriptEvents(log)
+        assert await stream.anext(0.01) == ScriptStarted(seq=1, method="process")
         assert await stream.anext(0.01) is None
         loop = asyncio.get_running_loop()
         feeder = loop.run_in_executor(None, lambda: (log.push([write(1), write(2, 1)]), finished(log)))

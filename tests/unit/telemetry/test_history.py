@@ -9,7 +9,7 @@ from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.events import ActorExited
 from mlld_sdk.cli.words import crash_report
-from mlld_sdk.engines.checkpoint_params import CheckpointMissed
+from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
 from mlld_sdk.journal import Journal, JournalLimits
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.supervision.events import BudgetView, ChildExited, ChildStarted
@@ -136,7 +136,7 @@ def test_a_failure_of_a_child_that_ended_as_it_should_is_no_crash() -> None:
 
 def test_a_crash_report_is_put_together_from_the_events_around_it() -> None:
     history = History()
-    history(CheckpointMissed(at=90.0, agent="root/a", function="ask", key="k"))
+    history(CheckpointMissedEvent(at=90.0, agent="root/a", function="ask", key="k"))
     history(StepFinished(at=95.0, run_id="r1", position="1", name="ask", attempt=1))
     history(EngineStarted(at=80.0, engine="root/a-7", pid=42, command="mlld"))
     history(
