@@ -87,7 +87,7 @@ class SupervisorRef:
 
         Raises:
             InvalidOption: A spec is wrong; the supervisor was not asked for any of them.
-            CallTimeout: They took longer. What was handed over by then goes on, the rest is not started.
+            AskTimeout: They took longer. What was handed over by then goes on, the rest is not started.
         """
         requests = tuple(StartChild(_spec_of(one)) for one in children)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import msgspec
 
-from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, CallTimeout, StartFailed
+from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason
 from mlld_sdk.actors.core.links import Down
@@ -173,7 +173,7 @@ class Tree:
         monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
         try:
             boot.ready.get(timeout=limit)
-        except CallTimeout:
+        except AskTimeout:
             root.cell.kill(Killed("the tree did not start in time"))
             raise
         finally:
@@ -204,7 +204,7 @@ class Tree:
         killed: tuple[str, ...] = ()
         try:
             self.root.join(limit + 1.0)
-        except CallTimeout:
+        except AskTimeout:
             killed = (self.name,)
             self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
@@ -212,7 +212,7 @@ class Tree:
         return ShutdownReport(reason=reason, killed=killed, took=time.monotonic() - began)
 
     def wait(self, timeout: float | None = None) -> Reason:
-        """Wait until the tree ends by itself, and say why; raises `CallTimeout`."""
+        """Wait until the tree ends by itself, and say why; raises `AskTimeout`."""
         return self.root.join(timeout)
 
     @property

@@ -11,14 +11,14 @@ from mlld_sdk.actors.core.errors import ActorKilled
 
 if TYPE_CHECKING:
     from mlld_sdk.actors.core.incarnation import Life
-    from mlld_sdk.actors.core.scheduler import Worker
+    from mlld_sdk.actors.core.scheduler import SchedulerThread
 
 
 class _Context(threading.local):
     """Per thread: the actor being run, the worker it runs on, how deep callers run slices of others."""
 
     cell: "Life | None" = None
-    worker: "Worker | None" = None
+    worker: "SchedulerThread | None" = None
     depth: int = 0
     on_loop: bool = False
 

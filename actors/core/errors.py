@@ -5,8 +5,8 @@ ActorError                 (an InfrastructureError: nothing is known about the t
 ├── ActorDead              the actor ended before it answered; also a `pykka.ActorDeadError`
 │   └── NoSuchActor        nobody has that name
 ├── ActorCrashed           the actor you called crashed while it served you
-├── CallTimeout            no answer in time; also a `pykka.Timeout` and a `TimeoutError`
-├── CallCancelled          the waiter gave the call up
+├── AskTimeout            no answer in time; also a `pykka.Timeout` and a `TimeoutError`
+├── AskCancelled          the waiter gave the call up
 ├── CallingSelf            an actor waits for itself
 ├── DeadlockDetected       actors wait for each other in a ring
 ├── MailboxFull            the mailbox is at its limit and its policy is to refuse
@@ -70,20 +70,20 @@ class ActorCrashed(ActorError):
         self.reason = reason
 
 
-class CallTimeout(ActorError, pykka.Timeout, TimeoutError):
+class AskTimeout(ActorError, pykka.Timeout, TimeoutError):
     """No answer came in time. The actor was not told; should it still answer, that answer is dropped and counted."""
 
-    code = "CALL_TIMEOUT"
+    code = "ASK_TIMEOUT"
 
     def __init__(self, message: str, *, timeout: float | None = None) -> None:
         super().__init__(message, hint="the actor may be busy or its queue long; look at ref.info()")
         self.timeout = timeout
 
 
-class CallCancelled(ActorError):
+class AskCancelled(ActorError):
     """The call was given up before it was answered."""
 
-    code = "CALL_CANCELLED"
+    code = "ASK_CANCELLED"
 
 
 class CallingSelf(ActorError):

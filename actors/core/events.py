@@ -135,7 +135,7 @@ class ResourceCloseFailed(Event, frozen=True, kw_only=True, tag="resource.close_
     error: str
 
 
-class CallbackFailed(Event, frozen=True, kw_only=True, tag="callback.failed"):
+class ActorCallbackFailed(Event, frozen=True, kw_only=True, tag="callback.failed"):
     """A done-callback of a future or a monitor's callback raised; the others still ran.
 
     Attributes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import pykka
 
 from mlld_sdk.actors.core.context import context
-from mlld_sdk.actors.core.errors import ActorError, CallCancelled, CallTimeout
+from mlld_sdk.actors.core.errors import ActorError, AskCancelled, AskTimeout
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -69,7 +69,7 @@ class Future(pykka.Future[T]):
             timeout: Seconds to wait; `None` waits without limit, which a caller has to mean.
 
         Raises:
-            CallTimeout: No answer in time (also a `pykka.Timeout`). The call itself goes on.
+            AskTimeout: No answer in time (also a `pykka.Timeout`). The call itself goes on.
             DeadlockDetected: Waiting would close a ring of waiting actors.
             CallingSelf: The actor that should answer is the one that waits.
         """
@@ -120,7 +120,7 @@ class Future(pykka.Future[T]):
             if self._hook is not None:
                 self._derive(timeout)
                 return
-            raise CallTimeout(f"no answer within {timeout} seconds", timeout=timeout)
+            raise AskTimeout(f"no answer within {timeout} seconds", timeout=timeout)
 
     @property
     def done(self) -> bool:
@@ -133,9 +133,9 @@ class Future(pykka.Future[T]):
         return self._state == CANCELLED
 
     def exception(self) -> BaseException | None:
-        """Give the exception answered, or `None`. Raises `CallTimeout` when there is no answer yet."""
+        """Give the exception answered, or `None`. Raises `AskTimeout` when there is no answer yet."""
         if self._state == PENDING:
-            raise CallTimeout("not answered yet", timeout=0.0)
+            raise AskTimeout("not answered yet", timeout=0.0)
         if self._state == VALUE:
             return None
         return cast("BaseException", self._value[0])
@@ -199,12 +199,12 @@ class Future(pykka.Future[T]):
         if not self._claim():
             return False
         target = self._target
-        self._settle(CANCELLED, (CallCancelled("the call was cancelled by its caller"), None))
+        self._settle(CANCELLED, (AskCancelled("the call was cancelled by its caller"), None))
         if target is not None:
             target.call_cancelled(self)
         return True
 
-    def give_up(self, error: CallTimeout) -> bool:
+    def give_up(self, error: AskTimeout) -> bool:
         """Stop waiting for good: whatever is answered later is dropped. Says whether nothing had come."""
         if not self._claim():
             return False

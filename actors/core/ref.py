@@ -7,13 +7,13 @@ import pykka
 
 from mlld_sdk.actors.core.cell import Cell
 from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced
-from mlld_sdk.actors.core.errors import ActorDead, ActorError, CallingSelf, CallTimeout, MailboxFull
+from mlld_sdk.actors.core.errors import ActorDead, ActorError, AskTimeout, CallingSelf, MailboxFull
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.core.future import PENDING, VALUE, Future
 from mlld_sdk.actors.core.incarnation import Life
 from mlld_sdk.actors.core.info import ActorInfo, Address, look_at
 from mlld_sdk.actors.core.links import Down, Monitor, monitor
-from mlld_sdk.actors.core.system_messages import EndInTurn, EndNow, Request
+from mlld_sdk.actors.core.system_messages import EndInTurn, EndNow, SystemRequest
 
 if TYPE_CHECKING:
     from mlld_sdk.actors.core.names import Name
@@ -45,7 +45,7 @@ class StoppedFlag:
         """Wait for the end."""
         try:
             self._ref.join(timeout)
-        except CallTimeout:
+        except AskTimeout:
             return False
         return True
 
@@ -166,7 +166,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
         Raises:
             ActorDead: It is, or became, dead without answering.
-            CallTimeout: No answer in time.
+            AskTimeout: No answer in time.
         """
         future: Future[Any] = Future(self.cell)
         if not block:
@@ -180,7 +180,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         Raises:
             ActorCrashed: It crashed while serving this call; the original exception is the cause.
             ActorDead: It is, or became, dead without answering.
-            CallTimeout: No answer in time; a late one is dropped and counted.
+            AskTimeout: No answer in time; a late one is dropped and counted.
             CallingSelf: It is the caller itself.
             DeadlockDetected: Waiting would close a ring of waiting actors.
         """
@@ -246,9 +246,9 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             return future.get()
         try:
             return future.get(timeout=timeout)
-        except CallTimeout as late:
+        except AskTimeout as late:
             if future.give_up(late):
-                raise CallTimeout(f"{self.path} did not answer within {timeout} seconds", timeout=timeout) from None
+                raise AskTimeout(f"{self.path} did not answer within {timeout} seconds", timeout=timeout) from None
             return future.get()
         except BaseException:
             future.cancel()  # it may still wait in the mailbox: a ring was found, the waiter was killed or interrupted
@@ -357,7 +357,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """Wait for its end.
 
         Raises:
-            CallTimeout: It did not end in time.
+            AskTimeout: It did not end in time.
         """
         done: Future[Reason] = Future(self.cell)
         handle = monitor(self, None, lambda down: done.try_set(self.cell.reason or down.reason))
@@ -410,7 +410,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         future: Future[Any] = Future(self.cell)
         if self.cell.ending is not None:
             raise self.cell.dead()
-        self.cell.post_system(Request(action, future))
+        self.cell.post_system(SystemRequest(action, future))
         return future.get(timeout=timeout)
 
 

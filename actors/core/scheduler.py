@@ -34,7 +34,7 @@ class Runnable(Protocol):
         """Do one slice of work; never raises."""
 
 
-class Job:
+class PlainCall:
     """A plain callable for a worker."""
 
     __slots__ = ("_action", "_failed")
@@ -51,7 +51,7 @@ class Job:
             self._failed(error)
 
 
-class Worker:
+class SchedulerThread:
     """One thread of the pool, as the pool knows it."""
 
     __slots__ = ("blocked", "counted", "lost", "pool", "thread")
@@ -115,7 +115,7 @@ class Scheduler:
 
     def submit(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
         """Have a worker call `action()`."""
-        self.schedule(Job(action, failed))
+        self.schedule(PlainCall(action, failed))
 
     @property
     def size(self) -> int:
@@ -129,7 +129,7 @@ class Scheduler:
 
     # -- workers that block, return, or are lost
 
-    def worker_blocks(self, worker: Worker) -> None:
+    def worker_blocks(self, worker: SchedulerThread) -> None:
         """Let a spare run in the place of a worker that waits."""
         with self._lock:
             if worker.lost:
@@ -140,7 +140,7 @@ class Scheduler:
         if need:
             self._spawn()
 
-    def worker_returns(self, worker: Worker) -> None:
+    def worker_returns(self, worker: SchedulerThread) -> None:
         """Count a worker as running again."""
         with self._lock:
             if worker.counted:
@@ -152,7 +152,7 @@ class Scheduler:
         with self._lock:
             for thread in self._threads:
                 if thread.ident == thread_id:
-                    worker: Worker = thread.worker  # type: ignore[attr-defined]
+                    worker: SchedulerThread = thread.worker  # type: ignore[attr-defined]
                     break
             else:
                 return
@@ -179,7 +179,7 @@ class Scheduler:
             self._count += 1
             self._numbers += 1
             self.peak = max(self.peak, self._count)
-            worker = Worker(self)
+            worker = SchedulerThread(self)
             thread = threading.Thread(
                 target=self._work, args=(worker,), name=f"{self.name}-worker-{self._numbers}", daemon=True
             )
@@ -196,7 +196,7 @@ class Scheduler:
                 return False
         return True
 
-    def _work(self, worker: Worker) -> None:
+    def _work(self, worker: SchedulerThread) -> None:
         context.worker = worker
         take = self._queue.get_nowait
         empty = self._queue.empty

@@ -23,8 +23,8 @@ from mlld_sdk.actors.core.counters import Counters
 from mlld_sdk.actors.core.errors import (
     ActorDead,
     ActorError,
+    AskTimeout,
     CallingSelf,
-    CallTimeout,
     NoSuchActor,
     StartFailed,
 )
@@ -193,7 +193,7 @@ class ActorSystem:
             cell.schedule(cell)
         try:
             return cast("ActorRef[A]", started.get(timeout=timeout))
-        except CallTimeout:
+        except AskTimeout:
             cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
             return cast("ActorRef[A]", started.get(timeout=timeout))
 
@@ -369,7 +369,7 @@ class ActorSystem:
     def callback_failed(self, error: BaseException) -> None:
         """Report what a callback raised."""
         reason = crash(error)
-        self.emit(lambda at: events.CallbackFailed(at=at, error=str(reason), trace=reason.trace))
+        self.emit(lambda at: events.ActorCallbackFailed(at=at, error=str(reason), trace=reason.trace))
 
     def forget(self, cell: Life) -> None:
         """Drop a dead actor from every table."""
@@ -456,7 +456,7 @@ class ActorSystem:
         for cell in reversed(list(self.cells.values())):
             try:
                 cell.ref.join(max(0.0, deadline - time.monotonic()))
-            except CallTimeout:
+            except AskTimeout:
                 killed.append(cell.path)
                 cell.kill(Killed("the system stopped"))
         grace = max(0.2, deadline - time.monotonic())
@@ -490,7 +490,7 @@ class ActorSystem:
             left = deadline - time.monotonic()
             try:
                 ended.get(timeout=min(left, max(0.1, left / (len(roots) + 2))))
-            except CallTimeout:
+            except AskTimeout:
                 continue
 
     def disable(self) -> None:

@@ -66,7 +66,7 @@ class Notice(SystemMessage):
         cell.handle((self._notice, None))
 
 
-class Request(SystemMessage):
+class SystemRequest(SystemMessage):
     """Something to do with the actor between two messages, with an answer: suspend, look, replace."""
 
     __slots__ = ("_action", "_reply")

@@ -53,7 +53,7 @@ class Feed(Generic[T]):
             self._arrival.try_set()
 
     def take(self, *, timeout: float | None) -> T | Lagged | Resumed:
-        """Take the oldest item, waiting up to `timeout` seconds for one; raises `CallTimeout` when none comes."""
+        """Take the oldest item, waiting up to `timeout` seconds for one; raises `AskTimeout` when none comes."""
         while True:
             waiting = self._arrival_or_none()
             if waiting is None:

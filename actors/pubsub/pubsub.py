@@ -74,7 +74,7 @@ class Listener:
         return self._feed.put(message)
 
     def take(self, *, timeout: float | None = 5.0) -> Any | Lagged | Resumed:
-        """Take the next message, waiting up to `timeout` seconds; raises `CallTimeout` when none comes."""
+        """Take the next message, waiting up to `timeout` seconds; raises `AskTimeout` when none comes."""
         return self._feed.take(timeout=timeout)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches, acting, find, offer, publish
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.registry.registry_locks import KeyLock, KeyLocks
-from mlld_sdk.actors.registry.registry_rows import Keys, Row, Rows
+from mlld_sdk.actors.registry.registry_rows import KeyRow, Keys, Rows
 from mlld_sdk.actors.tasks.library_errors import NameTaken, NotRegistered
 from mlld_sdk.base.errors import ConfigurationError
 
@@ -238,7 +238,7 @@ class Registry:
             self._tell(KeyRegistered(self.name, key, owner, value))
         return None
 
-    def _drop(self, row: Row[Ref], *, died: bool) -> None:
+    def _drop(self, row: KeyRow[Ref], *, died: bool) -> None:
         self._rows.drop(row)
         self._tell(KeyUnregistered(self.name, row.key, row.owner, died))
 
@@ -255,5 +255,5 @@ class Registry:
             raise ConfigurationError(f"{what} needs unique keys; registry {self.name!r} is duplicate")
 
 
-def _shown(row: Row[Ref]) -> Registration:
+def _shown(row: KeyRow[Ref]) -> Registration:
     return Registration(row.key, row.owner, row.value)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.errors import CallTimeout, DeadlockDetected
+from mlld_sdk.actors.core.errors import AskTimeout, DeadlockDetected
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches
@@ -84,7 +84,7 @@ class KeyLock:
         turn = self._locks.enter(self)
         try:
             turn.get(timeout=self._timeout)
-        except CallTimeout:
+        except AskTimeout:
             self._locks.leave(self)
             raise self._too_late() from None
         except BaseException:

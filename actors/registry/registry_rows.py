@@ -27,7 +27,7 @@ def strict(key: Hashable) -> Hashable:
 
 
 @dataclass(slots=True, eq=False)
-class Row(Generic[Owner]):
+class KeyRow(Generic[Owner]):
     """One registration."""
 
     key: Hashable
@@ -42,33 +42,33 @@ class Rows(Generic[Owner]):
     """
 
     def __init__(self) -> None:
-        self._by_key: dict[Hashable, dict[int, Row[Owner]]] = {}
-        self._by_owner: dict[Owner, dict[Hashable, dict[int, Row[Owner]]]] = {}
+        self._by_key: dict[Hashable, dict[int, KeyRow[Owner]]] = {}
+        self._by_owner: dict[Owner, dict[Hashable, dict[int, KeyRow[Owner]]]] = {}
         self._count = 0
 
-    def add(self, key: Hashable, owner: Owner, value: object) -> Row[Owner]:
+    def add(self, key: Hashable, owner: Owner, value: object) -> KeyRow[Owner]:
         """Add a row, whoever else holds the key."""
-        row = Row(key, owner, value)
+        row = KeyRow(key, owner, value)
         exact = strict(key)
         self._by_key.setdefault(exact, {})[id(row)] = row
         self._by_owner.setdefault(owner, {}).setdefault(exact, {})[id(row)] = row
         self._count += 1
         return row
 
-    def holder(self, key: Hashable) -> Row[Owner] | None:
+    def holder(self, key: Hashable) -> KeyRow[Owner] | None:
         """Find the first row of a key."""
         rows = self._by_key.get(strict(key))
         return next(iter(rows.values())) if rows else None
 
-    def under(self, key: Hashable) -> list[Row[Owner]]:
+    def under(self, key: Hashable) -> list[KeyRow[Owner]]:
         """List the rows of a key."""
         return list(self._by_key.get(strict(key), {}).values())
 
-    def owned(self, owner: Owner, key: Hashable) -> list[Row[Owner]]:
+    def owned(self, owner: Owner, key: Hashable) -> list[KeyRow[Owner]]:
         """List the owner's rows of a key."""
         return list(self._by_owner.get(owner, {}).get(strict(key), {}).values())
 
-    def of(self, owner: Owner) -> list[Row[Owner]]:
+    def of(self, owner: Owner) -> list[KeyRow[Owner]]:
         """List every row of an owner."""
         return [row for rows in self._by_owner.get(owner, {}).values() for row in rows.values()]
 
@@ -76,7 +76,7 @@ class Rows(Generic[Owner]):
         """Say whether the owner has a row left."""
         return owner in self._by_owner
 
-    def drop(self, row: Row[Owner]) -> None:
+    def drop(self, row: KeyRow[Owner]) -> None:
         """Remove one row."""
         exact = strict(row.key)
         rows = self._by_key[exact]
@@ -91,7 +91,7 @@ class Rows(Generic[Owner]):
                 del self._by_owner[row.owner]
         self._count -= 1
 
-    def __iter__(self) -> Iterator[Row[Owner]]:
+    def __iter__(self) -> Iterator[KeyRow[Owner]]:
         return iter([row for rows in self._by_key.values() for row in rows.values()])
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ class EventStream:
         producer: Where the events come from.
         most: Events on their way or waiting at most.
         partition: Which events, of a producer that deals by partition.
-        timeout: Seconds a `for` waits for the next event before it raises `CallTimeout`; `None` for no limit.
+        timeout: Seconds a `for` waits for the next event before it raises `AskTimeout`; `None` for no limit.
     """
 
     def __init__(

@@ -53,14 +53,14 @@ class Happening(msgspec.Struct, frozen=True, eq=False):
     source: object = None
     timer: TimerKey | None = None
 
-    def reply(self, value: object) -> "Reply":
+    def reply(self, value: object) -> "EventReply":
         """Answer this call with `value`; to be returned among the actions."""
         if self.kind != "call":
             raise TypeError(f"only a call can be answered, not a {self.kind}")
-        return Reply(self.source, value)
+        return EventReply(self.source, value)
 
 
-class Reply(msgspec.Struct, frozen=True, eq=False):
+class EventReply(msgspec.Struct, frozen=True, eq=False):
     """Answer a call, now or from a later state."""
 
     source: object
@@ -101,7 +101,7 @@ class UpdateTimer(msgspec.Struct, frozen=True, eq=False):
     content: object
 
 
-Action: TypeAlias = Reply | Postpone | NextEvent | SetTimer | CancelTimer | UpdateTimer
+Action: TypeAlias = EventReply | Postpone | NextEvent | SetTimer | CancelTimer | UpdateTimer
 
 
 class Keep(msgspec.Struct, frozen=True, eq=False):
@@ -123,14 +123,14 @@ class Goto(msgspec.Struct, frozen=True, eq=False):
     actions: tuple[Action, ...] = ()
 
 
-class Stop(msgspec.Struct, frozen=True, eq=False):
+class EndMachine(msgspec.Struct, frozen=True, eq=False):
     """End the machine for `reason`, after these replies."""
 
     reason: object
     actions: tuple[Action, ...] = ()
 
 
-Outcome: TypeAlias = Keep | Repeat | Goto | Stop
+Outcome: TypeAlias = Keep | Repeat | Goto | EndMachine
 
 
 # -- effects: what the shell has to carry out --------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Halt(msgspec.Struct, frozen=True, eq=False):
     reason: object
 
 
-Effect: TypeAlias = Reply | StartClock | StopClock | Halt
+Effect: TypeAlias = EventReply | StartClock | StopClock | Halt
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Machine(msgspec.Struct, frozen=True, eq=False):
 
 def reply_effects(actions: Iterable[Action]) -> list[Effect]:
     """Pick the replies: they leave before anything else of the turn happens."""
-    return [action for action in actions if isinstance(action, Reply)]
+    return [action for action in actions if isinstance(action, EventReply)]
 
 
 def enters(machine: Machine, outcome: Outcome) -> str | None:
@@ -219,10 +219,10 @@ def settle(
 ) -> tuple[Machine, list[Effect]]:
     """Finish a turn: `outcome` is what the callback said about `event`, `entered` what the enter callback added.
 
-    Replies are not among the effects (they left in the first half). After a `Stop` nothing is queued and every clock
-    is stopped.
+    Replies are not among the effects (they left in the first half). After an `EndMachine` nothing is queued and every
+    clock is stopped.
     """
-    if isinstance(outcome, Stop):
+    if isinstance(outcome, EndMachine):
         clocks = _timers(machine, [CancelTimer(key) for key in machine.timers])[1]
         return replace(machine, queue=None), [*clocks, Halt(outcome.reason)]
     changed = isinstance(outcome, Goto) and outcome.state != machine.state

@@ -26,8 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.directives import NO_REPLY, Continue
-from mlld_sdk.actors.core.directives import Stop as StopActor
+from mlld_sdk.actors.core.directives import NO_REPLY, Continue, Stop
 from mlld_sdk.actors.core.exits import NORMAL, as_reason
 from mlld_sdk.actors.core.links import Down, Exit
 from mlld_sdk.actors.core.timers import Timer
@@ -38,6 +37,8 @@ from mlld_sdk.actors.statem.engine import (
     Action,
     CancelTimer,
     Effect,
+    EndMachine,
+    EventReply,
     Goto,
     Halt,
     Happening,
@@ -48,10 +49,8 @@ from mlld_sdk.actors.statem.engine import (
     Outcome,
     Postpone,
     Repeat,
-    Reply,
     SetTimer,
     StartClock,
-    Stop,
     StopClock,
     TimerKey,
     UpdateTimer,
@@ -154,7 +153,7 @@ class StateMachine(Actor):
         self._machine = Machine(self.declaration.initial[0])
         self._clocks: dict[TimerKey, Timer] = {}
         outcome = self.on_init()
-        if outcome is not None and not isinstance(outcome, Keep | Goto | Stop):
+        if outcome is not None and not isinstance(outcome, Keep | Goto | EndMachine):
             return outcome
         outcome = outcome or Keep()
         if isinstance(outcome, Goto):
@@ -178,11 +177,11 @@ class StateMachine(Actor):
             event = Happening(kind, message, self.reply_to() if kind == "call" else None)
         return self._turn(event) or self._drain() or NO_REPLY
 
-    def on_continue(self, _: Any) -> StopActor | None:
+    def on_continue(self, _: Any) -> Stop | None:
         """Go on with what is queued, after the scheduler had its turn."""
         return self._drain()
 
-    def _drain(self) -> StopActor | None:
+    def _drain(self) -> Stop | None:
         for _ in range(BURST):
             self._machine, event = pull(self._machine)
             if event is None:
@@ -196,7 +195,7 @@ class StateMachine(Actor):
 
     # -- one turn ------------------------------------------------------------------------------------------------------
 
-    def _turn(self, event: Happening) -> StopActor | None:
+    def _turn(self, event: Happening) -> Stop | None:
         self._machine, effects = arrive(self._machine)
         self._carry_out(effects)
         rule = self.declaration.rule_for(self.state, event)
@@ -219,27 +218,27 @@ class StateMachine(Actor):
             )
         return self._finish(event, outcome, enter=enters(self._machine, outcome))
 
-    def _finish(self, event: Happening | None, outcome: Outcome, *, enter: str | None) -> StopActor | None:
+    def _finish(self, event: Happening | None, outcome: Outcome, *, enter: str | None) -> Stop | None:
         self._carry_out(reply_effects(outcome.actions))
         entered: tuple[Action, ...] = ()
-        if enter is not None and not isinstance(outcome, Stop):
+        if enter is not None and not isinstance(outcome, EndMachine):
             before, self._machine = self._machine, replace(self._machine, state=enter)
             result = self._enter(before.state)
             self._carry_out(reply_effects(result.actions))
             self._machine = before
-            if isinstance(result, Stop):
+            if isinstance(result, EndMachine):
                 outcome = result
             else:
                 entered = result.actions
         self._machine, effects = settle(self._machine, event, outcome, entered)
         return self._carry_out(effects)
 
-    def _enter(self, previous: str) -> Keep | Stop:
+    def _enter(self, previous: str) -> Keep | EndMachine:
         method = self.declaration.entries.get(self.state)
         if method is None:
             return Keep()
         result = _outcome(getattr(self, method)(previous), method)
-        if not isinstance(result, Keep | Stop):
+        if not isinstance(result, Keep | EndMachine):
             raise UndeclaredTransition(
                 f"{self.declaration.name}.{method} tried to change the state it enters",
                 hint="an enter method may only keep or stop; insert the decision as a zero state_timeout",
@@ -249,10 +248,10 @@ class StateMachine(Actor):
             raise TypeError(f"{method} enters a state: it can neither postpone nor insert events")
         return result
 
-    def _carry_out(self, effects: list[Effect]) -> StopActor | None:
+    def _carry_out(self, effects: list[Effect]) -> Stop | None:
         for effect in effects:
             match effect:
-                case Reply(source, value):
+                case EventReply(source, value):
                     source.reply(value)  # type: ignore[attr-defined]  # the engine carries it without looking
                 case StartClock(key, delay, at, generation):
                     wait = delay if at is None else max(0.0, at - self.system.env.now())
@@ -260,14 +259,14 @@ class StateMachine(Actor):
                 case StopClock(key):
                     self._clocks.pop(key).cancel()
                 case Halt(reason):
-                    return StopActor(as_reason(reason))
+                    return Stop(as_reason(reason))
         return None
 
 
 def _outcome(answer: object, method: str) -> Outcome:
     if answer is None:
         return Keep()
-    if isinstance(answer, Keep | Repeat | Goto | Stop):
+    if isinstance(answer, Keep | Repeat | Goto | EndMachine):
         return answer
     raise TypeError(f"{method} answered {answer!r:.200}; a handler returns keep, goto, repeat, stop or nothing")
 
@@ -285,9 +284,9 @@ def repeat(*actions: Action) -> Repeat:
     return Repeat(actions)
 
 
-def stop(reason: object = NORMAL, *replies: Reply) -> Stop:
+def stop(reason: object = NORMAL, *replies: EventReply) -> EndMachine:
     """End the machine for `reason`, after these replies; calls not answered get the reason."""
-    return Stop(reason, replies)
+    return EndMachine(reason, replies)
 
 
 def postpone() -> Postpone:

@@ -33,7 +33,7 @@ def ancestors() -> tuple[Ref, ...]:
     return tuple(found)
 
 
-class Job:
+class TaskCall:
     """What a task does: the call, in the context of its caller, and where the value goes."""
 
     def __init__(self, what: str, function: Callable[[], Any], link: Ref | None) -> None:
@@ -85,23 +85,23 @@ class Job:
 class TaskActor(Actor):
     """The actor whose whole life is one function."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, call: TaskCall) -> None:
         super().__init__()
-        self._job = job
+        self._call = call
 
     def on_start(self) -> Any:
         """Link to the caller, if so wanted; then run."""
-        if self._job.link is not None:
-            self.link(self._job.link)
+        if self._call.link is not None:
+            self.link(self._call.link)
         return Continue()
 
     def on_continue(self, _: Any) -> Any:
         """Run the function and end."""
-        return self._job.run()
+        return self._call.run()
 
     def format_state(self) -> str:
         """Say what it ran and for whom."""
-        return f"function: {self._job.what}, started by: {self._job.caller or 'code outside actors'}"
+        return f"function: {self._call.what}, started by: {self._call.caller or 'code outside actors'}"
 
 
 def name_of(function: Callable[..., object]) -> str:

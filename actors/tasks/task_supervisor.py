@@ -31,7 +31,7 @@ from mlld_sdk.actors.core.services import kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks.library_errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, TaskStream
-from mlld_sdk.actors.tasks.task_actor import Job, TaskActor, name_of, reason_of
+from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
 from mlld_sdk.base.errors import ConfigurationError
 
@@ -59,7 +59,7 @@ class TooManyRestarts(Reason, frozen=True, tag="too_many_restarts"):
 class _Child:
     """What the supervisor remembers of a task: how to start it again and how to end it."""
 
-    def __init__(self, make: Callable[[], Job], restart: Restart, shutdown: ShutdownTime) -> None:
+    def __init__(self, make: Callable[[], TaskCall], restart: Restart, shutdown: ShutdownTime) -> None:
         self.make = make
         self.restart = restart
         self.shutdown = shutdown
@@ -71,7 +71,7 @@ class _Child:
         return self.restart == "permanent" or not reason.is_normal_family
 
 
-class _Again(msgspec.Struct, frozen=True):
+class _RunAgain(msgspec.Struct, frozen=True):
     child: _Child
 
 
@@ -148,7 +148,7 @@ class Tasks:
         if restart not in {"temporary", "transient", "permanent"}:
             raise ConfigurationError(f"restart={restart!r}", hint='it is "temporary", "transient" or "permanent"')
         check_shutdown(shutdown)
-        child = _Child(lambda: Job(name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
+        child = _Child(lambda: TaskCall(name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
         self._reserve()
         return self.run(child)[0]
 
@@ -229,7 +229,7 @@ class Tasks:
     def _task(self, what: str, function: Callable[[], T], shutdown: ShutdownTime, *, link: Ref | None) -> Task[T]:
         check_shutdown(shutdown)
         self._reserve()
-        ref, job = self.run(_Child(lambda: Job(what, function, link), "temporary", shutdown))
+        ref, call = self.run(_Child(lambda: TaskCall(what, function, link), "temporary", shutdown))
         if link is not None:
             # The link alone would wait for the function to return before it ends the task.
             def caller_ended(down: Down) -> None:
@@ -237,8 +237,8 @@ class Tasks:
                     kill(ref, "its caller has ended")
 
             watch = link.monitor(caller_ended)
-            job.answer.on_done(lambda _: watch.cancel())
-        return Task(ref, current_actor(), job.answer)
+            call.answer.on_done(lambda _: watch.cancel())
+        return Task(ref, current_actor(), call.answer)
 
     def _reserve(self) -> None:
         still_in_effect()
@@ -250,26 +250,26 @@ class Tasks:
                 )
             self._count += 1
 
-    def run(self, child: _Child) -> tuple[Ref, Job]:
+    def run(self, child: _Child) -> tuple[Ref, TaskCall]:
         """Start a task whose place is reserved. For the supervisor."""
         try:
-            job = child.make()
-            label = f"{job.what}-{next(self._numbers)}"
-            ref = spawn(self._system, TaskActor, (job,), parent=self.ref, label=label)
+            call = child.make()
+            label = f"{call.what}-{next(self._numbers)}"
+            ref = spawn(self._system, TaskActor, (call,), parent=self.ref, label=label)
         except BaseException:
             with self._lock:
                 self._count -= 1
             raise
-        job.answer._target = ref.cell  # so that a task and its caller that wait for each other are told
+        call.answer._target = ref.cell  # so that a task and its caller that wait for each other are told
         with self._lock:
             self._children[ref] = child
         monitor(ref, None, self._ended, first=True)
         try:
-            ref.monitor(job.ended)
+            ref.monitor(call.ended)
         except ActorKilled:
             ref.kill("whoever started it was killed meanwhile")
             raise
-        return ref, job
+        return ref, call
 
     def _ended(self, down: Down) -> None:
         with self._lock:
@@ -278,7 +278,7 @@ class Tasks:
             if not again:
                 self._count -= 1
         if again:
-            offer(self.ref, _Again(child), beyond_limit=True)
+            offer(self.ref, _RunAgain(child), beyond_limit=True)
 
     @staticmethod
     def _end(ref: Ref, child: _Child) -> None:
@@ -319,7 +319,7 @@ class TaskSupervisor(Actor):
         match message:
             case _GetTasks():
                 return self._tasks
-            case _Again(child):
+            case _RunAgain(child):
                 now = self.system.env.now()
                 self._restarts.append(now)
                 while now - self._restarts[0] > self._within:

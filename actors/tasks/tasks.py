@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.errors import CallTimeout
+from mlld_sdk.actors.core.errors import AskTimeout
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, Killed, Other, Reason, Shutdown
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import ActorRef
@@ -179,7 +179,7 @@ class Task(Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         try:
             self._answer.get(timeout=timeout)
-        except CallTimeout:
+        except AskTimeout:
             return
         except Exception:
             if not self._answer.done:
@@ -260,7 +260,7 @@ def _wait_for_many(
         task.watch(note)
     try:
         return enough.get(timeout=timeout)  # type: ignore[no-any-return]  # a task or None
-    except CallTimeout:
+    except AskTimeout:
         return None
     finally:
         for task in tasks:

@@ -160,7 +160,7 @@ class Named:
         An agent takes them again after `resume`; a pool leases engines again when it was restarted.
 
         Raises:
-            CallTimeout: They have not, in that time; it goes on draining.
+            AskTimeout: They have not, in that time; it goes on draining.
         """
         self._ask(Drain(), seconds(timeout))
 

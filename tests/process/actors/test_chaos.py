@@ -16,7 +16,7 @@ from mlld_sdk.actors.core.directives import IGNORE, Stop
 from mlld_sdk.actors.core.errors import (
     ActorCrashed,
     ActorDead,
-    CallTimeout,
+    AskTimeout,
     DeadlockDetected,
     StartFailed,
     StartIgnored,
@@ -24,7 +24,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.exits import SHUTDOWN, Other
 from mlld_sdk.actors.core.system import ActorSystem
 
-EXPECTED = (ActorDead, StartFailed, StartIgnored, CallTimeout, ActorCrashed, DeadlockDetected)
+EXPECTED = (ActorDead, StartFailed, StartIgnored, AskTimeout, ActorCrashed, DeadlockDetected)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.errors import ActorDead, CallTimeout, MailboxFull
+from mlld_sdk.actors.core.errors import ActorDead, AskTimeout, MailboxFull
 from mlld_sdk.actors.core.system import ActorSystem
 
 SLOTS = 16
@@ -57,7 +57,7 @@ def race(asks: int, seed: int) -> Counter[str]:
                 if chance.random() < 0.01:
                     try:
                         ref.call(count, timeout=chance.choice([30, 0.0001]))
-                    except (ActorDead, MailboxFull, CallTimeout) as outcome:
+                    except (ActorDead, MailboxFull, AskTimeout) as outcome:
                         outcomes[type(outcome).__name__] += 1
                 asked[number].append((count, ref.ask(count, block=False)))
 
@@ -81,7 +81,7 @@ def race(asks: int, seed: int) -> Counter[str]:
             for count, future in pairs:
                 try:
                     outcomes["right" if future.get(timeout=10) == count else "wrong"] += 1
-                except CallTimeout:
+                except AskTimeout:
                     outcomes["lost"] += 1
                 except (ActorDead, MailboxFull) as refused:
                     outcomes[type(refused).__name__] += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import mlld_sdk
 from mlld_sdk import (
     Agent,
+    AgentHandle,
     AgentUnavailable,
     AsyncJob,
     Job,
@@ -25,7 +28,7 @@ from mlld_sdk import (
     one_for_one,
     wedge,
 )
-from mlld_sdk.actors.core.errors import StartFailed
+from mlld_sdk.actors.core.errors import AskTimeout, StartFailed
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
@@ -447,6 +450,18 @@ def test_draining_waits_for_the_run_and_leaves_the_next_for_later(tmp_path: Path
         second = runtime["agent"].run({"thoughts": 1})
         runtime["agent"].drain(20)
         assert (first.state, second.state) == ("finished", "pending")
+
+
+def test_draining_that_takes_too_long_raises_what_its_documentation_names(tmp_path: Path) -> None:
+    names = re.findall(r"^ +(\w+Timeout): ", AgentHandle.drain.__doc__ or "", re.MULTILINE)
+    assert names
+    assert all(getattr(mlld_sdk, name, AskTimeout) is AskTimeout for name in names)  # no other class of that name
+    with running(tree(Thinker, "embedded", tmp_path, environ={"PAUSE": "0.5"}), tmp_path) as (runtime, _):
+        runtime["agent"].run({"thoughts": 1})
+        eventually(lambda: calls(tmp_path))
+        with pytest.raises(AskTimeout) as late:
+            runtime["agent"].drain(0.01)
+        assert type(late.value).__name__ in names
 
 
 def test_a_wedged_run_is_killed_and_climbs_the_ladder(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.errors import CallCancelled, CallTimeout
+from mlld_sdk.actors.core.errors import AskCancelled, AskTimeout
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Gate, Puppet, boom, seen_by
@@ -68,9 +68,9 @@ def test_many_waiters_are_all_woken() -> None:
 
 def test_a_wait_that_timed_out_can_be_repeated() -> None:
     future: Future[str] = Future()
-    with pytest.raises(CallTimeout):
+    with pytest.raises(AskTimeout):
         future.get(timeout=0)
-    with pytest.raises(CallTimeout):
+    with pytest.raises(AskTimeout):
         future.exception()
     future.set("x")
     assert future.get(timeout=0) == "x"
@@ -95,7 +95,7 @@ def test_a_cancelled_request_that_still_waits_is_not_executed(system: ActorSyste
     assert future.cancelled
     gate.open.set()
     assert seen_by(ref) == []
-    with pytest.raises(CallCancelled):
+    with pytest.raises(AskCancelled):
         future.get()
 
 

@@ -15,18 +15,18 @@ from mlld_sdk.actors.core.errors import (
     ActorCrashed,
     ActorDead,
     AlreadyStarted,
+    AskTimeout,
     CallingSelf,
-    CallTimeout,
     NoSuchActor,
     StartFailed,
     StartIgnored,
     StartTimeout,
 )
 from mlld_sdk.actors.core.events import (
+    ActorCallbackFailed,
     ActorExited,
     ActorStarted,
     ActorStartFailed,
-    CallbackFailed,
     ErrorUnheard,
     MessageUnhandled,
 )
@@ -214,7 +214,7 @@ def test_one_message_at_a_time_in_mailbox_order(system: ActorSystem) -> None:  #
 
 def test_a_late_reply_goes_nowhere_and_is_counted(system: ActorSystem) -> None:  # GEN-3, GS23
     ref, gate = system.start(Puppet), Gate()
-    with pytest.raises(CallTimeout) as caught:
+    with pytest.raises(AskTimeout) as caught:
         ref.call(gate, timeout=0.02)
     assert isinstance(caught.value, pykka.Timeout)
     assert isinstance(caught.value, TimeoutError)
@@ -630,7 +630,7 @@ def test_a_stop_that_takes_too_long_times_out_and_goes_on(system: ActorSystem) -
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
     assert gate.entered.wait(10)
-    with pytest.raises(CallTimeout):
+    with pytest.raises(AskTimeout):
         ref.stop(timeout=0.02)
     gate.open.set()
     assert ref.join(10) == NORMAL
@@ -687,7 +687,7 @@ def test_messages_can_be_watched_as_they_are_handled(system: ActorSystem, sink: 
     ref.trace(boom)
     assert ref.ask("three") == "three"
     assert ref.ask("four") == "four"
-    assert len(sink.of(CallbackFailed)) == 1
+    assert len(sink.of(ActorCallbackFailed)) == 1
 
 
 def test_looking_at_a_busy_actor_does_not_disturb_it(system: ActorSystem) -> None:  # GEN-17
@@ -788,7 +788,7 @@ def test_timers_that_fire_while_they_are_made_lose_nothing(system: ActorSystem, 
     finally:
         sys.setswitchinterval(before)
     eventually(lambda: sorted(seen_by(ref)) == list(range(500)))
-    assert sink.of(CallbackFailed) == []
+    assert sink.of(ActorCallbackFailed) == []
     assert list(ref.cell.timers or ()) == [keep]
 
 

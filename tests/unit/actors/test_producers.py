@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.core.errors import ActorDead, CallTimeout, StartFailed
+from mlld_sdk.actors.core.errors import ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import NORMAL, Other, Reason
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.stages.event_stream import EventStream
@@ -428,7 +428,7 @@ def test_reading_ends_with_the_producer(system: ActorSystem) -> None:  # DEM-7
 
 
 def test_reading_waits_for_so_long_and_no_longer(system: ActorSystem) -> None:
-    with EventStream(system, system.start(Numbers, (0,)), timeout=0.01) as events, pytest.raises(CallTimeout):
+    with EventStream(system, system.start(Numbers, (0,)), timeout=0.01) as events, pytest.raises(AskTimeout):
         next(iter(events))
     with pytest.raises(ConfigurationError, match="most"):
         EventStream(system, system.start(Numbers), most=0)

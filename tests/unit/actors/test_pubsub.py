@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.errors import CallTimeout
+from mlld_sdk.actors.core.errors import AskTimeout
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
 from mlld_sdk.actors.pubsub.pubsub import Listener, PubSub, Subscription
@@ -192,7 +192,7 @@ def test_a_thread_listens(topics: PubSub) -> None:  # PUB-6
         topics.broadcast("a", 1)
         topics.broadcast_from("a", 2)
         assert [listener.take(), listener.take(timeout=0)] == [1, 2]
-        with pytest.raises(CallTimeout):
+        with pytest.raises(AskTimeout):
             listener.take(timeout=0)
     assert topics.subscribers("a") == []
     topics.broadcast("a", 3)

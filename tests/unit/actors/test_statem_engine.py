@@ -12,6 +12,8 @@ from mlld_sdk.actors.statem.engine import (
     STATE_TIMEOUT,
     Action,
     CancelTimer,
+    EndMachine,
+    EventReply,
     Goto,
     Halt,
     Happening,
@@ -21,10 +23,8 @@ from mlld_sdk.actors.statem.engine import (
     Outcome,
     Postpone,
     Repeat,
-    Reply,
     SetTimer,
     StartClock,
-    Stop,
     StopClock,
     TimerKey,
     UpdateTimer,
@@ -90,7 +90,7 @@ class Bench:
                     self.clocks[key] = (generation, delay)
                 case StopClock(key, generation):
                     assert self.clocks.pop(key)[0] == generation
-                case Reply(source, value):
+                case EventReply(source, value):
                     self.log.append(("reply", source, value))
                 case Halt(reason):
                     self.halted = reason
@@ -116,7 +116,7 @@ def test_repeating_a_state_enters_it_again_but_retries_nothing() -> None:  # FSM
 
 def test_replies_leave_before_the_new_state_is_entered() -> None:  # FSM-3
     bench = Bench()
-    bench.send("ask", Goto("b", (Reply("caller", 42),)), kind="call")
+    bench.send("ask", Goto("b", (EventReply("caller", 42),)), kind="call")
     assert bench.log == [("a", "ask"), ("reply", "caller", 42), ("enter", "a", "b")]
 
 
@@ -268,7 +268,7 @@ def test_stopping_replies_first_then_stops_every_clock_and_handles_nothing_more(
     bench = Bench()
     bench.send("x", Keep((SetTimer(STATE_TIMEOUT, 50), SetTimer(named("n"), 50))))
     bench.send("p", Keep((NextEvent("never"), NextEvent("ever"))), kind="cast")
-    bench.send("end", Stop("bye", (Reply("one", 1), Reply("two", 2))))
+    bench.send("end", EndMachine("bye", (EventReply("one", 1), EventReply("two", 2))))
     assert bench.log[-2:] == [("reply", "one", 1), ("reply", "two", 2)]
     assert (bench.halted, bench.clocks, bench.machine.queue) == ("bye", {}, None)
 

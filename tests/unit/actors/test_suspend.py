@@ -3,7 +3,7 @@
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import _resume
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.actors.core.system_messages import Request
+from mlld_sdk.actors.core.system_messages import SystemRequest
 from tests.support.actors import Puppet
 
 
@@ -14,7 +14,7 @@ def test_a_resume_that_comes_while_the_worker_lets_go_is_seen(system: ActorSyste
     cell = ref.cell
     assert cell._idle.acquire(timeout=10)  # the worker is at the end of a slice ...
     resumed: Future[None] = Future()
-    cell.post_system(Request(_resume, resumed))
+    cell.post_system(SystemRequest(_resume, resumed))
     assert cell._has_work()  # ... and looks once more after letting go
     cell._idle.release()
     ref.tell("next")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor, current_actor
-from mlld_sdk.actors.core.errors import ActorDead, CallCancelled, DeadlockDetected, NoSuchActor
+from mlld_sdk.actors.core.errors import ActorDead, AskCancelled, DeadlockDetected, NoSuchActor
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
 from mlld_sdk.actors.core.links import Exit
 from mlld_sdk.actors.core.system import ActorSystem
@@ -597,7 +597,7 @@ def test_cancelling_the_await_kills_the_task(tasks: Tasks, gates: Gates) -> None
     task = asyncio.run(main())
     assert not task.ref.is_alive()
     assert task.poll() == Exited(KILLED)
-    with pytest.raises(CallCancelled):
+    with pytest.raises(AskCancelled):
         task.result()
 
 

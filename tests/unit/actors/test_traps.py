@@ -25,13 +25,13 @@ from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.errors import (
     ActorDead,
     ActorKilled,
+    AskTimeout,
     CallingSelf,
-    CallTimeout,
     DeadlockDetected,
     MailboxFull,
     StartFailed,
 )
-from mlld_sdk.actors.core.events import ActorExited, CallbackFailed, ResourceCloseFailed, ZombieEnded, ZombieLeft
+from mlld_sdk.actors.core.events import ActorCallbackFailed, ActorExited, ResourceCloseFailed, ZombieEnded, ZombieLeft
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
 from mlld_sdk.actors.core.scheduler import blocking
 from mlld_sdk.actors.core.system import ActorSystem, default_system
@@ -317,7 +317,7 @@ def test_killing_supervisors_at_random_points_leaves_no_orphan(system: ActorSyst
             while not stop.is_set():
                 try:
                     refs.append(chance.choice(refs).ask(lambda me: me.start_link(Puppet, True), timeout=5))
-                except (ActorDead, StartFailed, CallTimeout):
+                except (ActorDead, StartFailed, AskTimeout):
                     return
 
         growing = threading.Thread(target=grow)
@@ -560,7 +560,7 @@ def test_a_machine_without_threads_fails_what_needs_one_and_nothing_else(
     with pytest.raises(RuntimeError, match="can't start"):
         asynchronous.ask("x", timeout=10)
     ref.ask(lambda me: me.send_after(0, "late"))
-    assert [type(event) for event in sink.of(CallbackFailed)] == [CallbackFailed]
+    assert [type(event) for event in sink.of(ActorCallbackFailed)] == [ActorCallbackFailed]
     gate = Gate()
     ref.tell(gate)
     assert gate.entered.wait(10)
@@ -690,7 +690,7 @@ def test_a_callback_that_raises_is_reported_and_felt_by_nobody(system: ActorSyst
     ref.request("x").on_done(boom)
     ref.ask("y")
     ref.stop()
-    assert len(sink.of(CallbackFailed)) == 2
+    assert len(sink.of(ActorCallbackFailed)) == 2
     assert ref.reason == NORMAL
 
 

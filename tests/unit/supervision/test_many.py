@@ -9,7 +9,7 @@ import pytest
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import IGNORE
-from mlld_sdk.actors.core.errors import ActorDead, CallTimeout
+from mlld_sdk.actors.core.errors import ActorDead, AskTimeout
 from mlld_sdk.actors.core.exits import SHUTDOWN, Killed
 from mlld_sdk.supervision import (
     ChildAlreadyStarted,
@@ -155,7 +155,7 @@ def test_a_supervisor_that_is_killed_meanwhile_answers_as_the_dead_do(world: Wor
 
 def test_what_was_handed_over_goes_on_when_the_caller_waits_no_longer(world: World) -> None:
     tree = world.start(dynamic())
-    with pytest.raises(CallTimeout):
+    with pytest.raises(AskTimeout):
         tree.supervisor.start_children([Plain, child(Puppet, begin=world.blocks())], timeout=0.01)
     world.release.set()
     eventually(lambda: tree.supervisor.count_children().active == 2)
