@@ -4,7 +4,7 @@ import os
 import sys
 
 from mlld_sdk.transport.embedded.clock import system_clock
-from mlld_sdk.transport.embedded.options import BadOptions, read_options
+from mlld_sdk.transport.embedded.server.options import BadOptions, read_options
 
 CANNOT_START = 78
 
@@ -15,9 +15,9 @@ def main() -> int:
         options = read_options(sys.argv[1:], os.environ)
         for name in ("MLLD_ENGINE_REQUEST_FD", "MLLD_ENGINE_RESPONSE_FD"):
             os.environ.pop(name, None)
-        from mlld_sdk.transport.embedded.server import Server
+        from mlld_sdk.transport.embedded.server.server import EmbeddedServer
 
-        return Server(options, system_clock()).serve()
+        return EmbeddedServer(options, system_clock()).serve()
     except BadOptions as fault:
         sys.stderr.write(f"embedded engine: {fault}\n")
         return CANNOT_START

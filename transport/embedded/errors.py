@@ -1,7 +1,7 @@
 """How a script, a request or the engine itself can fail, and under which code and name the client hears of it."""
 
 
-class ScriptError(Exception):
+class ScriptFailure(Exception):
     """A script failed while it ran.
 
     Args:
@@ -17,14 +17,14 @@ class ScriptError(Exception):
         self.name = name
 
 
-class ScriptParseError(ScriptError):
+class ScriptParseError(ScriptFailure):
     """The text is not a script; nothing ran."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "PARSE_ERROR", "MlldParseError")
 
 
-class UnsupportedConstruct(ScriptError):
+class UnsupportedConstruct(ScriptFailure):
     """The script uses something outside the embedded engine's subset of mlld; nothing ran."""
 
     def __init__(self, construct: str, line: int) -> None:
@@ -36,14 +36,14 @@ class UnsupportedConstruct(ScriptError):
         )
 
 
-class Bail(ScriptError):
+class ScriptBailed(ScriptFailure):
     """The script ended itself with `bail`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "BAIL_EXIT", "MlldBailError")
 
 
-class Aborted(ScriptError):
+class Aborted(ScriptFailure):
     """The request was cancelled, timed out, or the engine is going down."""
 
     def __init__(self, message: str = "StreamExecution aborted", code: str = "ABORTED") -> None:

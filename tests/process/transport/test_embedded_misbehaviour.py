@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.transport.embedded.misbehaviour import KEYS
+from mlld_sdk.transport.embedded.server.misbehaviour import KEYS
 from tests.support.embedded import Embedded, descendants, is_running
 from tests.support.eventually import eventually
 

@@ -3,38 +3,38 @@
 import pytest
 
 from mlld_sdk.transport.embedded.errors import ScriptParseError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.parser import parse
-from mlld_sdk.transport.embedded.scanner import Positions
-from mlld_sdk.transport.embedded.syntax import (
+from mlld_sdk.transport.embedded.language.parser import parse
+from mlld_sdk.transport.embedded.language.scanner import LineMap
+from mlld_sdk.transport.embedded.language.syntax import (
     Binary,
     Block,
-    Call,
-    Exe,
-    Field,
-    For,
+    ExeStatement,
+    FieldAccess,
+    ForLoop,
+    FunctionCall,
     Hole,
     ListLiteral,
     Literal,
-    Loop,
-    Method,
+    MethodCall,
     ObjectLiteral,
-    Pipe,
+    PipedValue,
     Reference,
-    Shell,
-    Show,
-    Span,
+    RepeatLoop,
+    ShellCommand,
+    ShowStatement,
     Template,
     Ternary,
+    TextSpan,
     Unsupported,
-    Var,
-    When,
+    VarStatement,
+    WhenExpression,
 )
 
 
 def value_of(text: str) -> object:
     """Read `text` as the value of a variable."""
     (statement,) = parse(f"var @x = {text}").statements
-    assert isinstance(statement, Var)
+    assert isinstance(statement, VarStatement)
     return statement.value
 
 
@@ -64,10 +64,10 @@ def test_a_text_with_holes_is_a_template() -> None:
     first, name, comma, call, end = template.parts
     assert (first, comma, end) == ("Hi ", ", ", "!")
     assert isinstance(name, Hole)
-    assert isinstance(name.value, Field)
+    assert isinstance(name.value, FieldAccess)
     assert name.raw == "@name.first"
     assert isinstance(call, Hole)
-    assert isinstance(call.value, Call)
+    assert isinstance(call.value, FunctionCall)
 
 
 def test_a_dot_that_ends_a_sentence_belongs_to_the_text() -> None:
@@ -93,9 +93,9 @@ def test_operators_bind_as_in_arithmetic() -> None:
 
 def test_what_stands_behind_a_value_is_chained() -> None:
     value = value_of('@a.b[0]["c"].trim()')
-    assert isinstance(value, Method)
+    assert isinstance(value, MethodCall)
     assert value.name == "trim"
-    assert isinstance(value.target, Field)
+    assert isinstance(value.target, FieldAccess)
     assert value.target.key == Literal("c")
 
 
@@ -113,20 +113,20 @@ def test_functions_have_labels_parameters_and_many_kinds_of_bodies() -> None:
         "exe @c(x) = [\n  let @y = 1\n  => @y\n]\n"
         "exe @d(x) = when [\n  @x == 1 => 2\n  * => 3\n]\n"
     )
-    bodies = [statement.body for statement in script.statements if isinstance(statement, Exe)]
-    assert [type(body) for body in bodies] == [Shell, Shell, Block, When]
+    bodies = [statement.body for statement in script.statements if isinstance(statement, ExeStatement)]
+    assert [type(body) for body in bodies] == [ShellCommand, ShellCommand, Block, WhenExpression]
     first = script.statements[0]
-    assert isinstance(first, Exe)
+    assert isinstance(first, ExeStatement)
     assert (first.labels, first.params) == (("llm", "net:w"), ("p", "q"))
     assert bodies[0].body == " echo \"}\" '}' {nested} "
 
 
 def test_loops_know_their_limits() -> None:
     loop = value_of("loop(5, 20ms) until @state.stop [\n  continue\n]")
-    assert isinstance(loop, Loop)
+    assert isinstance(loop, RepeatLoop)
     assert loop.pace == 0.02
     loop = value_of("for parallel(3) @k, @v in @x when @v > 1 => @v")
-    assert isinstance(loop, For)
+    assert isinstance(loop, ForLoop)
     assert (loop.key, loop.name, loop.where is not None) == ("k", "v", True)
     assert loop.parallel is not None
     assert loop.parallel.cap == Literal(3)
@@ -134,17 +134,17 @@ def test_loops_know_their_limits() -> None:
 
 def test_a_pipe_is_read_stage_by_stage() -> None:
     pipe = value_of('"a" | @b(1) | cmd {cat}')
-    assert isinstance(pipe, Pipe)
-    assert [type(stage) for stage in pipe.stages] == [Call, Shell]
+    assert isinstance(pipe, PipedValue)
+    assert [type(stage) for stage in pipe.stages] == [FunctionCall, ShellCommand]
 
 
 def test_a_show_at_the_top_takes_its_line_end_with_it() -> None:
-    shows = [statement for statement in parse("show `a`\nshow `b`").statements if isinstance(statement, Show)]
-    assert [show.span for show in shows] == [Span(0, 9), Span(9, 17)]
+    shows = [statement for statement in parse("show `a`\nshow `b`").statements if isinstance(statement, ShowStatement)]
+    assert [show.span for show in shows] == [TextSpan(0, 9), TextSpan(9, 17)]
 
 
 def test_positions_count_utf16_units() -> None:
-    positions = Positions("a😀b\nc")
+    positions = LineMap("a😀b\nc")
     assert positions.point(2) == {"offset": 3, "line": 1, "column": 4}
     assert positions.point(4) == {"offset": 5, "line": 2, "column": 1}
 
@@ -201,7 +201,7 @@ def test_analysis_reads_past_what_cannot_run() -> None:
     guard, function, _ = parse(text, lenient=True).statements
     assert isinstance(guard, Unsupported)
     assert guard.facts == {"name": "@g", "timing": "before", "filter": "secret"}
-    assert isinstance(function, Exe)
+    assert isinstance(function, ExeStatement)
     assert isinstance(function.body, Unsupported)
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.transport.embedded import wire
-from mlld_sdk.transport.embedded.calls import parsed_output
-from mlld_sdk.transport.embedded.document import tidy
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.execution import place_at_path
-from mlld_sdk.transport.embedded.habits import copy_with_losses, cut, flattened_code
-from mlld_sdk.transport.embedded.jsonfaults import explain
-from mlld_sdk.transport.embedded.labels import Origin, merge
-from mlld_sdk.transport.embedded.methods import call_method, read_field
-from mlld_sdk.transport.embedded.operators import calculate, compare, equal
-from mlld_sdk.transport.embedded.server import VERSION
-from mlld_sdk.transport.embedded.values import inline_text, is_truthy, page_text, pretty_json
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.calls import parsed_output
+from mlld_sdk.transport.embedded.interpreter.document import tidy
+from mlld_sdk.transport.embedded.interpreter.labels import Origin, merge
+from mlld_sdk.transport.embedded.interpreter.methods import call_method, read_field
+from mlld_sdk.transport.embedded.interpreter.operators import calculate, compare, equal
+from mlld_sdk.transport.embedded.interpreter.script_run import place_at_path
+from mlld_sdk.transport.embedded.interpreter.values import inline_text, is_truthy, page_text, pretty_json
+from mlld_sdk.transport.embedded.server import wire
+from mlld_sdk.transport.embedded.server.habits import copy_with_losses, cut, flattened_code
+from mlld_sdk.transport.embedded.server.json_faults import explain
+from mlld_sdk.transport.embedded.server.server import VERSION
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_numbers_are_calculated_as_javascript_does() -> None:
     assert calculate("*", "5", "2") == 10
     assert math.isnan(calculate("-", "a", 1))
     assert compare("<", None, 1)
-    with pytest.raises(ScriptError) as caught:
+    with pytest.raises(ScriptFailure) as caught:
         calculate("+", "a", "b")
     assert caught.value.code == "STRING_CONCAT_WITH_PLUS"
 
@@ -93,7 +93,7 @@ def test_fields_that_are_not_there_are_nothing_and_scalars_have_none() -> None:
     assert read_field([1, 2], 9) is None
     assert read_field([1, 2], -1) is None
     assert read_field(None, "x") is None
-    with pytest.raises(ScriptError) as caught:
+    with pytest.raises(ScriptFailure) as caught:
         read_field("text", "x")
     assert caught.value.code == "FIELD_ACCESS_ERROR"
 
@@ -103,7 +103,7 @@ def test_methods_work_on_texts_and_lists() -> None:
     assert call_method([3, 1], "join", ["+"]) == "3+1"
     assert call_method([3, 1], "includes", [1]) is True
     assert call_method("abc", "slice", [-2]) == "bc"
-    with pytest.raises(ScriptError):
+    with pytest.raises(ScriptFailure):
         call_method(5, "split", [])
 
 

@@ -8,15 +8,18 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mlld_sdk.transport.checkpoint_cache import CheckpointNotFound
-from mlld_sdk.transport.embedded import habits
 from mlld_sdk.transport.embedded.clock import Clock
-from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.execution import Execution, Job
-from mlld_sdk.transport.embedded.memory import CachePlan, Memory
-from mlld_sdk.transport.embedded.misbehaviour import Misbehaviour, hang
-from mlld_sdk.transport.embedded.options import Options
-from mlld_sdk.transport.embedded.parser import parse
-from mlld_sdk.transport.embedded.requests import (
+from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptFailure, UnsupportedConstruct
+from mlld_sdk.transport.embedded.interpreter.checkpoints import CachePlan, CheckpointMemory
+from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
+from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest, ScriptRun
+from mlld_sdk.transport.embedded.interpreter.statements import Interpreter
+from mlld_sdk.transport.embedded.language.parser import parse
+from mlld_sdk.transport.embedded.language.syntax import CheckpointStatement, Literal, ParsedScript
+from mlld_sdk.transport.embedded.server import habits
+from mlld_sdk.transport.embedded.server.misbehaviour import Misbehaviour, hang
+from mlld_sdk.transport.embedded.server.options import EmbeddedOptions
+from mlld_sdk.transport.embedded.server.params import (
     cache_plan,
     execute_job,
     execute_path,
@@ -26,10 +29,16 @@ from mlld_sdk.transport.embedded.requests import (
     process_job,
     timeout_of,
 )
-from mlld_sdk.transport.embedded.statements import Interpreter
-from mlld_sdk.transport.embedded.syntax import Checkpoint, Literal, Script
-from mlld_sdk.transport.embedded.turn import Turn
-from mlld_sdk.transport.embedded.wire import NotJson, Wire, error, event, id_text, read_json, read_lines, result
+from mlld_sdk.transport.embedded.server.wire import (
+    LineWriter,
+    NotJson,
+    error,
+    event,
+    id_text,
+    read_json,
+    read_lines,
+    result,
+)
 
 VERSION = "0.1.0"
 IMITATED = "2.0.5"
@@ -50,37 +59,37 @@ SHUTDOWN_GRACE = 2.0
 PARSED_LIMIT = 64
 
 
-class Stop(BaseException):  # not an error, and for nobody to catch on its way: SIGTERM or SIGINT arrived
+class ShutdownRequested(BaseException):  # not an error, and for nobody to catch on its way: SIGTERM or SIGINT arrived
     """The engine was asked to end."""
 
 
-class Active:
+class ActiveRequest:
     """A request that is being run."""
 
     def __init__(self, request_id: Any, *, execute: bool) -> None:
         self.id = request_id
         self.execute = execute
-        self.run: Execution | None = None
+        self.run: ScriptRun | None = None
         self.path: str | None = None
         self.answered = False
-        self.early: ScriptError | None = None
+        self.early: ScriptFailure | None = None
         self.ready = threading.Event()
         self.done = threading.Event()
 
 
-class Server:
+class EmbeddedServer:
     """One engine process."""
 
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: EmbeddedOptions, clock: Clock) -> None:
         self.options = options
         self.clock = clock
         self.extended = not options.like_real
-        self.wire = Wire(options.response_fd, self._unheard)
+        self.wire = LineWriter(options.response_fd, self._unheard)
         self.mischief = Misbehaviour(options.misbehave)
-        self._turn = Turn()
-        self._active: dict[Any, Active] = {}
+        self._turn = FairLock()
+        self._active: dict[Any, ActiveRequest] = {}
         self._lock = threading.Lock()
-        self._parsed: dict[str, tuple[str, Script]] = {}
+        self._parsed: dict[str, tuple[str, ParsedScript]] = {}
 
     # -- life
 
@@ -93,7 +102,7 @@ class Server:
                 self.mischief.line_read()
                 if line:
                     self._line(line)
-        except Stop:
+        except ShutdownRequested:
             return self._end()
         if self.mischief.asks("ignore-eof"):
             hang()
@@ -106,7 +115,7 @@ class Server:
             del number, frame
             for name in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(name, _ignore)
-            raise Stop
+            raise ShutdownRequested
 
         handler = _ignore if self.mischief.asks("ignore-sigterm") else stop
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -181,11 +190,11 @@ class Server:
             if method == "hello" and self.extended:
                 payload: Any = {"value": self._hello()}
             elif method == "analyze":
-                from mlld_sdk.transport.embedded.analysis import analyze
+                from mlld_sdk.transport.embedded.server.analysis import analyze
 
                 payload = analyze(params)
             elif method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
-                from mlld_sdk.transport.embedded.signing import answer
+                from mlld_sdk.transport.embedded.server.signing import answer
 
                 payload = answer(method, params, self.clock)
             else:
@@ -206,7 +215,7 @@ class Server:
 
     # -- control of running requests
 
-    def _find(self, request_id: Any) -> Active | None:
+    def _find(self, request_id: Any) -> ActiveRequest | None:
         with self._lock:
             return self._active.get(id_key(request_id)) if is_id(request_id) else None
 
@@ -220,7 +229,7 @@ class Server:
             return
         self._abort(request, Aborted())
 
-    def _abort(self, request: Active, failure: ScriptError) -> None:
+    def _abort(self, request: ActiveRequest, failure: ScriptFailure) -> None:
         """Stop a request. The real engine answers at once and lets the script run on; this one answers afterwards."""
         if self.extended:
             request.early = request.early or failure
@@ -281,12 +290,12 @@ class Server:
             raise refuse(".content must be a string")
         return params["requestId"]
 
-    def _do_control(self, method: str, run: Execution, params: dict[str, Any]) -> dict[str, Any]:
+    def _do_control(self, method: str, run: ScriptRun, params: dict[str, Any]) -> dict[str, Any]:
         path = params["path"].strip()
         if method == "state:update":
             run.update_state(path, params.get("value"), params.get("labels"))
             return {"requestId": params["requestId"], "path": path}
-        from mlld_sdk.transport.embedded.signing import write_signed
+        from mlld_sdk.transport.embedded.server.signing import write_signed
 
         return write_signed(run.folder, path, params["content"], run.job.path or "", self.clock)
 
@@ -294,7 +303,7 @@ class Server:
 
     def _start(self, request_id: Any, method: str, params: Any) -> None:
         self.mischief.request(self.wire.send_raw)
-        request = Active(request_id, execute=method == "execute")
+        request = ActiveRequest(request_id, execute=method == "execute")
         if self.extended:
             with self._lock:
                 self._active[id_key(request_id)] = request
@@ -302,8 +311,8 @@ class Server:
             target=self._run_request, args=(request, params), name=f"request-{id_text(request_id)}", daemon=True
         ).start()
 
-    def _run_request(self, request: Active, params: Any) -> None:
-        turn = Turn() if self.extended else self._turn
+    def _run_request(self, request: ActiveRequest, params: Any) -> None:
+        turn = FairLock() if self.extended else self._turn
         turn.take()
         try:
             self._run_guarded(request, params, turn)
@@ -312,13 +321,13 @@ class Server:
             request.ready.set()
             request.done.set()
 
-    def _run_guarded(self, request: Active, params: Any, turn: Turn) -> None:
+    def _run_guarded(self, request: ActiveRequest, params: Any, turn: FairLock) -> None:
         started = False
         try:
             job, parse_ms, script, cached = self._load(request, params)
             plan = cache_plan(params, job.path) if self.extended else CachePlan()
             timeout = timeout_of(params, extended=self.extended, execute=request.execute)
-            run = Execution(
+            run = ScriptRun(
                 job,
                 lambda body: self._send_event(request, body),
                 turn,
@@ -340,15 +349,15 @@ class Server:
         except RequestError as fault:
             self._finish(request, error(fault.code, fault.message))
         except CheckpointNotFound as fault:
-            self._fail(request, ScriptError(str(fault), "CHECKPOINT_NOT_FOUND"))
-        except ScriptError as failure:
+            self._fail(request, ScriptFailure(str(fault), "CHECKPOINT_NOT_FOUND"))
+        except ScriptFailure as failure:
             self._fail(request, failure)
             if started and not isinstance(failure, UnsupportedConstruct):
                 self._after_failure(failure)
         except Exception as fault:  # noqa: BLE001 - whatever it is, the client must get its one result
             self._fail(request, _blamed(fault))
 
-    def _load(self, request: Active, params: Any) -> tuple[Job, float, Script, bool]:
+    def _load(self, request: ActiveRequest, params: Any) -> tuple[ScriptRequest, float, ParsedScript, bool]:
         begin = self.clock.now()
         if request.execute:
             request.path = execute_path(params)
@@ -364,7 +373,7 @@ class Server:
             return job, (self.clock.now() - begin) * 1000, known[1], True
         try:
             script = parse(job.script)
-        except ScriptError as failure:
+        except ScriptFailure as failure:
             if failure.code == "PARSE_ERROR" and path is not None:
                 failure.message += f" in {os.path.abspath(path)}"
             raise
@@ -374,7 +383,7 @@ class Server:
             self._parsed[path] = (job.script, script)
         return job, (self.clock.now() - begin) * 1000, script, False
 
-    def _activate(self, request: Active, run: Execution, turn: Turn) -> None:
+    def _activate(self, request: ActiveRequest, run: ScriptRun, turn: FairLock) -> None:
         """Make a request reachable for control messages; the real engine takes its time."""
         if not self.extended:
             with turn.pause():
@@ -387,7 +396,7 @@ class Server:
             run.abort(request.early)
 
     def _run_script(
-        self, run: Execution, script: Script, plan: CachePlan, timeout: float | None, request: Active
+        self, run: ScriptRun, script: ParsedScript, plan: CachePlan, timeout: float | None, request: ActiveRequest
     ) -> dict[str, Any]:
         timer = None
         if timeout is not None:
@@ -395,7 +404,7 @@ class Server:
             timer = threading.Timer(timeout, self._abort, (request, failure))
             timer.daemon = True
             timer.start()
-        memory = Memory(plan, run.job.path, script.resume, run.iso_time)
+        memory = CheckpointMemory(plan, run.job.path, script.resume, run.iso_time)
         if self.mischief:
             memory.before_body = self.mischief.step
             memory.after_store = self.mischief.stored
@@ -408,7 +417,7 @@ class Server:
                 timer.cancel()
         return run.result()
 
-    def _metrics(self, run: Execution, parse_ms: float, *, cached: bool) -> dict[str, Any]:
+    def _metrics(self, run: ScriptRun, parse_ms: float, *, cached: bool) -> dict[str, Any]:
         total = (self.clock.now() - run.started) * 1000
         return {
             "totalMs": round(total + parse_ms, 3),
@@ -421,10 +430,10 @@ class Server:
 
     # -- answering
 
-    def _fail(self, request: Active, failure: ScriptError) -> None:
+    def _fail(self, request: ActiveRequest, failure: ScriptFailure) -> None:
         self._finish(request, {"error": self._error_payload(failure, request.path, execute=request.execute)})
 
-    def _finish(self, request: Active, payload: Any) -> None:
+    def _finish(self, request: ActiveRequest, payload: Any) -> None:
         """Send the one result of a request."""
         with self._lock:
             if request.answered:
@@ -434,7 +443,7 @@ class Server:
                 del self._active[id_key(request.id)]
         self._send_result(request.id, payload)
 
-    def _after_failure(self, failure: ScriptError) -> None:
+    def _after_failure(self, failure: ScriptFailure) -> None:
         """Die of a failed script, as the real engine does, or warn that one should have."""
         if self.extended:
             return
@@ -444,7 +453,7 @@ class Server:
         habits.last_words(habits.UNHANDLED.format(message=failure.message))
         os._exit(1)
 
-    def _error_payload(self, failure: ScriptError, path: str | None, *, execute: bool) -> dict[str, Any]:
+    def _error_payload(self, failure: ScriptFailure, path: str | None, *, execute: bool) -> dict[str, Any]:
         code, name = failure.code, failure.name
         if not self.extended:
             code = habits.flattened_code(code, failure.message, execute=execute)
@@ -458,7 +467,7 @@ class Server:
     def _refuse(self, request_id: Any, code: str, message: str) -> None:
         self._send_result(request_id, error(code, message))
 
-    def _send_event(self, request: Active, body: dict[str, Any]) -> None:
+    def _send_event(self, request: ActiveRequest, body: dict[str, Any]) -> None:
         if not self.extended:
             body = habits.lossy_event(body)
         self._send(event(request.id, body, extended=self.extended))
@@ -474,21 +483,21 @@ class Server:
         if not self.mischief:
             self.wire.send(message)
             return
-        from mlld_sdk.transport.embedded.wire import write_json
+        from mlld_sdk.transport.embedded.server.wire import write_json
 
         self.mischief.line_out(write_json(message) + b"\n", self.wire.send_raw)
 
 
-def _blamed(fault: Exception) -> ScriptError:
+def _blamed(fault: Exception) -> ScriptFailure:
     """Say what went wrong with one request as that request's failure."""
-    if isinstance(fault, ScriptError):
+    if isinstance(fault, ScriptFailure):
         return fault
     if isinstance(fault, RecursionError):
-        return ScriptError("Maximum call stack size exceeded", name="RangeError")
+        return ScriptFailure("Maximum call stack size exceeded", name="RangeError")
     if isinstance(fault, OSError):  # of the place it runs in: a working directory that is gone, a disk that is full
         name = "" if fault.filename is None else f", '{fault.filename}'"
-        return ScriptError(f"{errno.errorcode.get(fault.errno or 0, 'EIO')}: {fault.strerror or fault}{name}")
-    return ScriptError(f"The embedded engine is at fault: {type(fault).__name__}: {fault}")
+        return ScriptFailure(f"{errno.errorcode.get(fault.errno or 0, 'EIO')}: {fault.strerror or fault}{name}")
+    return ScriptFailure(f"The embedded engine is at fault: {type(fault).__name__}: {fault}")
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
@@ -501,16 +510,16 @@ def _read_script(path: str) -> str:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             return file.read()
     except IsADirectoryError:
-        raise ScriptError("EISDIR: illegal operation on a directory, read") from None
+        raise ScriptFailure("EISDIR: illegal operation on a directory, read") from None
     except FileNotFoundError:
-        raise ScriptError(f"ENOENT: no such file or directory, open '{path}'", "FILE_NOT_FOUND") from None
+        raise ScriptFailure(f"ENOENT: no such file or directory, open '{path}'", "FILE_NOT_FOUND") from None
     except OSError as fault:
-        raise ScriptError(f"{fault.strerror}, open '{path}'", "FILE_NOT_FOUND") from None
+        raise ScriptFailure(f"{fault.strerror}, open '{path}'", "FILE_NOT_FOUND") from None
 
 
-def _checkpoint_names(script: Script) -> list[str]:
+def _checkpoint_names(script: ParsedScript) -> list[str]:
     return [
         str(statement.name.data)
         for statement in script.statements
-        if isinstance(statement, Checkpoint) and isinstance(statement.name, Literal)
+        if isinstance(statement, CheckpointStatement) and isinstance(statement.name, Literal)
     ]

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin
+from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin
 from mlld_sdk.transport.javascript import json_text, number_text, property_order, text_length
 
 

@@ -17,8 +17,8 @@ from mlld_sdk.transport.checkpoint_cache import (
     cache_key,
     script_name,
 )
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.values import Value
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.values import Value
 
 
 class CachePlan(NamedTuple):
@@ -55,7 +55,7 @@ class Ticket(NamedTuple):
     numbers: tuple[int, int, int]
 
 
-class Memory:
+class CheckpointMemory:
     """The cache as one run sees it. The index is read once, at the first call that may be cached."""
 
     def __init__(self, plan: CachePlan, path: str | None, resume: str | None, iso_time: Callable[[], str]) -> None:
@@ -113,7 +113,7 @@ class Memory:
         try:
             return CheckpointCache(root, self._name)
         except ValueError as error:
-            raise ScriptError(str(error)) from error
+            raise ScriptFailure(str(error)) from error
 
     def _open(self) -> CheckpointCache:
         if self._cache is None:
@@ -123,7 +123,7 @@ class Memory:
                 cache.results.mkdir(parents=True, exist_ok=True)
                 self._entries = cache.entries()
             except OSError as error:
-                raise ScriptError(f"{error.strerror}: {error.filename}") from error
+                raise ScriptFailure(f"{error.strerror}: {error.filename}") from error
             self._counters = RunCounters(self._entries.values())
             self._cache = cache
         return self._cache
@@ -170,7 +170,7 @@ class Memory:
             return
         cache = self._open()
         if name in self._named:
-            raise ScriptError(f'Duplicate checkpoint "{name}" encountered at runtime')
+            raise ScriptFailure(f'Duplicate checkpoint "{name}" encountered at runtime')
         self._named[name] = self._counters.order
         self._manifest(cache, self._entries)
 
@@ -193,4 +193,4 @@ def _selected(cache: CheckpointCache, selector: Selector, checkpoints: list[str]
     return []
 
 
-__all__ = ["CachePlan", "CheckpointNotFound", "Memory", "Ticket"]
+__all__ = ["CachePlan", "CheckpointMemory", "CheckpointNotFound", "Ticket"]

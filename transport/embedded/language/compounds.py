@@ -3,9 +3,18 @@
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
-from mlld_sdk.transport.embedded.expressions import ExpressionParser
-from mlld_sdk.transport.embedded.scanner import BLANKS
-from mlld_sdk.transport.embedded.syntax import Branch, For, Literal, Loop, Parallel, Return, Span, When
+from mlld_sdk.transport.embedded.language.expressions import ExpressionParser
+from mlld_sdk.transport.embedded.language.scanner import BLANKS
+from mlld_sdk.transport.embedded.language.syntax import (
+    ForLoop,
+    Literal,
+    Parallel,
+    RepeatLoop,
+    ReturnStatement,
+    TextSpan,
+    WhenBranch,
+    WhenExpression,
+)
 
 
 class CompoundParser(ExpressionParser):
@@ -23,7 +32,7 @@ class CompoundParser(ExpressionParser):
             return self.for_(self._for_value)
         return self.loop() if self.looking_at_word("loop") else None
 
-    def when(self, action: Any) -> When:
+    def when(self, action: Any) -> WhenExpression:
         """Read a `when`; `action` reads what stands behind `=>`."""
         start = self.pos
         self.pos += len("when")
@@ -37,9 +46,9 @@ class CompoundParser(ExpressionParser):
             self.skip_blanks()
             if self.take("=>"):
                 self.skip_space()
-                return When(None, (Branch(subject, action()),), Span(start, self.pos))
+                return WhenExpression(None, (WhenBranch(subject, action()),), TextSpan(start, self.pos))
         self.expect("[", "to open the branches of when")
-        branches: list[Branch] = []
+        branches: list[WhenBranch] = []
         self.skip_space()
         while not self.take("]"):
             if self.pos >= self.end:
@@ -50,9 +59,9 @@ class CompoundParser(ExpressionParser):
             self.skip_space()
             self.expect("=>", "behind the condition of when")
             self.skip_space()
-            branches.append(Branch(condition, action()))
+            branches.append(WhenBranch(condition, action()))
             self.skip_space()
-        return When(subject, tuple(branches), Span(start, self.pos))
+        return WhenExpression(subject, tuple(branches), TextSpan(start, self.pos))
 
     def _branch_value(self) -> Any:
         if self._at_block():
@@ -106,7 +115,7 @@ class CompoundParser(ExpressionParser):
         self.pos = mark
         return found
 
-    def for_(self, action: Any) -> For:
+    def for_(self, action: Any) -> ForLoop:
         """Read a `for`; `action` reads what stands behind `=>`."""
         start = self.pos
         self.pos += len("for")
@@ -136,7 +145,7 @@ class CompoundParser(ExpressionParser):
             body = self.block()
         else:
             raise self.error("Missing '=>' or '[' in for directive. Expected: for @var in @collection => action", start)
-        return For(key, name, source, where, body, parallel, Span(start, self.pos))
+        return ForLoop(key, name, source, where, body, parallel, TextSpan(start, self.pos))
 
     def _loop_name(self) -> str:
         if not self.take("@"):
@@ -164,7 +173,7 @@ class CompoundParser(ExpressionParser):
             self.expect(")", "to close parallel")
         return Parallel(cap, pace)
 
-    def loop(self) -> Loop:
+    def loop(self) -> RepeatLoop:
         """Read `loop(limit, pace) until condition [ ... ]`."""
         start = self.pos
         self.pos += len("loop")
@@ -192,6 +201,6 @@ class CompoundParser(ExpressionParser):
         if self.peek() != "[":
             raise self.error("loop requires a block. Expected: loop [ ... ]", start)
         body = self.block()
-        if any(isinstance(statement, Return) for statement in body.statements):
+        if any(isinstance(statement, ReturnStatement) for statement in body.statements):
             raise self.error("'=>' cannot stand directly in the block of a loop; use done", start)
-        return Loop(limit, pace, until, body, Span(start, self.pos))
+        return RepeatLoop(limit, pace, until, body, TextSpan(start, self.pos))

@@ -3,20 +3,20 @@
 import os
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.parser import parse
-from mlld_sdk.transport.embedded.syntax import (
-    Exe,
-    Export,
-    Import,
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.language.parser import parse
+from mlld_sdk.transport.embedded.language.syntax import (
+    ExeStatement,
+    ExportStatement,
+    ImportStatement,
     ListLiteral,
     Literal,
     ObjectLiteral,
-    Script,
-    Shell,
+    ParsedScript,
+    ShellCommand,
     Template,
     Unsupported,
-    Var,
+    VarStatement,
 )
 
 
@@ -25,9 +25,9 @@ def analyze(params: Any) -> dict[str, Any]:
     if isinstance(params, str):
         params = {"filepath": params}
     if not isinstance(params, dict):
-        raise ScriptError("analyze params must be a filepath string or object")
+        raise ScriptFailure("analyze params must be a filepath string or object")
     if not isinstance(params.get("filepath"), str):
-        raise ScriptError("analyze params.filepath must be a string")
+        raise ScriptFailure("analyze params.filepath must be a string")
     path = os.path.abspath(params["filepath"])
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
@@ -41,7 +41,7 @@ def analyze(params: Any) -> dict[str, Any]:
         return _failed(path, "FILE_NOT_FOUND", f"Cannot read file: {error.strerror}, open '{path}'")
     try:
         script = parse(text, lenient=True)
-    except ScriptError as error:
+    except ScriptFailure as error:
         return _failed(path, error.code, error.message)
     return _described(path, text, script)
 
@@ -61,13 +61,15 @@ def _failed(path: str, code: str, message: str) -> dict[str, Any]:
     }
 
 
-def _described(path: str, text: str, script: Script) -> dict[str, Any]:
-    exports = [f"@{name}" for node in script.statements if isinstance(node, Export) for name in node.names]
-    executables = [_executable(node) for node in script.statements if isinstance(node, Exe)]
+def _described(path: str, text: str, script: ParsedScript) -> dict[str, Any]:
+    exports = [f"@{name}" for node in script.statements if isinstance(node, ExportStatement) for name in node.names]
+    executables = [_executable(node) for node in script.statements if isinstance(node, ExeStatement)]
     labels = {entry["name"]: entry["labels"] for entry in executables if entry["labels"]}
-    variables = [_variable(node, exports, labels) for node in script.statements if isinstance(node, (Var, Exe))]
+    variables = [
+        _variable(node, exports, labels) for node in script.statements if isinstance(node, (VarStatement, ExeStatement))
+    ]
     guards = [_guard(node) for node in script.statements if isinstance(node, Unsupported) and node.construct == "guard"]
-    imports = [_import(node) for node in script.statements if isinstance(node, Import)]
+    imports = [_import(node) for node in script.statements if isinstance(node, ImportStatement)]
     defined = {entry["name"] for entry in variables}
     errors = [
         {"code": "EXPORT_NOT_FOUND", "message": f"Exported '{name}' is not defined in the module"}
@@ -95,7 +97,7 @@ def _described(path: str, text: str, script: Script) -> dict[str, Any]:
     return answer
 
 
-def _executable(node: Exe) -> dict[str, Any]:
+def _executable(node: ExeStatement) -> dict[str, Any]:
     return {
         "name": f"@{node.name}",
         "params": list(node.params),
@@ -105,15 +107,15 @@ def _executable(node: Exe) -> dict[str, Any]:
 
 
 def _language(body: Any) -> str:
-    if isinstance(body, Shell):
+    if isinstance(body, ShellCommand):
         return body.language
     return str(body.facts.get("language", "template")) if isinstance(body, Unsupported) else "template"
 
 
-def _variable(node: Var | Exe, exports: list[str], labels: dict[str, list[str]]) -> dict[str, Any]:
+def _variable(node: VarStatement | ExeStatement, exports: list[str], labels: dict[str, list[str]]) -> dict[str, Any]:
     name = f"@{node.name}"
     entry: dict[str, Any] = {"name": name, "exported": name in exports}
-    if isinstance(node, Exe):
+    if isinstance(node, ExeStatement):
         entry["type"] = "executable"
         if name in labels:
             # the very list of the executable, so that a copy with losses marks it as seen
@@ -140,7 +142,7 @@ def _guard(node: Unsupported) -> dict[str, Any]:
     return {"name": node.facts["name"], **facts} if node.facts.get("name") else facts
 
 
-def _import(node: Import) -> dict[str, Any]:
+def _import(node: ImportStatement) -> dict[str, Any]:
     entry: dict[str, Any] = {"source": node.source, "type": "module", "names": [f"@{name}" for name, _ in node.names]}
     if node.alias is not None:
         entry["alias"] = f"@{node.alias}"

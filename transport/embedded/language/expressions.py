@@ -3,26 +3,26 @@
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
-from mlld_sdk.transport.embedded.scanner import DIGITS, WORD
-from mlld_sdk.transport.embedded.syntax import (
+from mlld_sdk.transport.embedded.language.scanner import DIGITS, WORD
+from mlld_sdk.transport.embedded.language.syntax import (
     Binary,
     Block,
-    Call,
-    Field,
+    FieldAccess,
+    FunctionCall,
     ListLiteral,
     Literal,
-    Method,
+    MethodCall,
     ObjectLiteral,
-    Pipe,
+    PipedValue,
     Reference,
-    Shell,
+    ShellCommand,
     Slice,
-    Span,
     Ternary,
+    TextSpan,
     Unary,
     Unsupported,
 )
-from mlld_sdk.transport.embedded.templates import TemplateParser
+from mlld_sdk.transport.embedded.language.texts import TemplateParser
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("||", "??"),
@@ -73,7 +73,7 @@ class ExpressionParser(TemplateParser):
             stages.append(self._stage())
             mark = self.pos
         self.pos = mark
-        return Pipe(value, tuple(stages), Span(start, self.pos)) if stages else value
+        return PipedValue(value, tuple(stages), TextSpan(start, self.pos)) if stages else value
 
     def _stage(self) -> Any:
         start = self.pos
@@ -86,7 +86,7 @@ class ExpressionParser(TemplateParser):
         if name in MODIFIERS and not self.is_mentioned(name):
             raise UnsupportedConstruct(f"the built-in modifier '@{name}'", self.line(start))
         args = self.arguments() if self.peek() == "(" else ()
-        return Call(name, args, Span(start, self.pos))
+        return FunctionCall(name, args, TextSpan(start, self.pos))
 
     def ternary(self) -> Any:
         """Read `a ? b : c` and everything that binds tighter."""
@@ -147,7 +147,7 @@ class ExpressionParser(TemplateParser):
                 raise self.error(
                     "Invalid variable reference. Variable names must start with a letter or underscore.", start
                 )
-            return self.postfix(Reference(name, Span(start, self.pos)), start, tight=False)
+            return self.postfix(Reference(name, TextSpan(start, self.pos)), start, tight=False)
         if self.at_quote():
             return self.postfix(self.quoted(), start, tight=False)
         if (char in DIGITS and char) or (char == "-" and self.peek(1) in DIGITS and self.peek(1)):
@@ -189,7 +189,7 @@ class ExpressionParser(TemplateParser):
                     self.pos += len(head)
                     self.skip_blanks()
                     inner = self.primary()
-                    return inner._replace(stream=True) if isinstance(inner, Shell) else inner
+                    return inner._replace(stream=True) if isinstance(inner, ShellCommand) else inner
                 raise UnsupportedConstruct(f"'{head}'", self.line(start))
         raise self.error("Expected a value", start)
 
@@ -202,7 +202,7 @@ class ExpressionParser(TemplateParser):
             self.arguments()
             self.skip_blanks()
         self.raw_body()
-        return Unsupported(f"'{language} {{ }}'", Span(start, self.pos), {"language": language})
+        return Unsupported(f"'{language} {{ }}'", TextSpan(start, self.pos), {"language": language})
 
     def number(self) -> float:
         """Read a number."""
@@ -233,18 +233,20 @@ class ExpressionParser(TemplateParser):
             if char == "." and self.peek(1) in WORD and self.peek(1):
                 self.pos += 1
                 if self.peek() in DIGITS:
-                    target = Field(target, Literal(self.number()))  # `.1.1` is one number to the real engine
+                    target = FieldAccess(target, Literal(self.number()))  # `.1.1` is one number to the real engine
                     continue
                 name = self.identifier()
                 if self.peek() == "(":
-                    target = Method(target, name, self.arguments(), Span(start, self.pos))
+                    target = MethodCall(target, name, self.arguments(), TextSpan(start, self.pos))
                 else:
-                    target = Field(target, Literal(name))
+                    target = FieldAccess(target, Literal(name))
             elif char == "(" and isinstance(target, Reference):
-                target = Call(target.name, self.arguments(), Span(start, self.pos))
+                target = FunctionCall(target.name, self.arguments(), TextSpan(start, self.pos))
             elif char == "[" and (index := self._index(tight=tight)) is not None:
                 target = (
-                    Slice(target, *index) if isinstance(index, tuple) and type(index) is tuple else Field(target, index)
+                    Slice(target, *index)
+                    if isinstance(index, tuple) and type(index) is tuple
+                    else FieldAccess(target, index)
                 )
             else:
                 return target
@@ -362,7 +364,7 @@ class ExpressionParser(TemplateParser):
 
     # -- shells
 
-    def _shell(self) -> Shell:
+    def _shell(self) -> ShellCommand:
         start = self.pos
         language = "cmd" if self.take_word("cmd") else "sh"
         if language == "sh":
@@ -378,9 +380,9 @@ class ExpressionParser(TemplateParser):
         if self.peek() == ":":
             raise UnsupportedConstruct(f"working directory of '{language}'", self.line())
         body: Any = self.command_body() if language == "cmd" else self.raw_body()
-        return self._with(Shell(language, body, variables, None, False, Span(start, self.pos)))
+        return self._with(ShellCommand(language, body, variables, None, False, TextSpan(start, self.pos)))
 
-    def _with(self, shell: Shell) -> Shell:
+    def _with(self, shell: ShellCommand) -> ShellCommand:
         mark = self.pos
         self.skip_blanks()
         if not self.take_word("with"):

@@ -36,7 +36,7 @@ def read_json(text: str) -> Any:
     try:
         return json.loads(text, parse_int=_number, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        from mlld_sdk.transport.embedded.jsonfaults import explain
+        from mlld_sdk.transport.embedded.server.json_faults import explain
 
         raise NotJson(explain(text)) from None
 
@@ -106,7 +106,7 @@ def _unknown(value: Any) -> Any:
     raise ValueError(f"not plain data: {type(value).__name__}")
 
 
-class Wire:
+class LineWriter:
     """Writes lines, whole and one after the other, from any thread.
 
     Args:
@@ -158,8 +158,8 @@ def id_text(request_id: Any) -> str:
 
 
 __all__ = [
+    "LineWriter",
     "NotJson",
-    "Wire",
     "error",
     "event",
     "id_text",

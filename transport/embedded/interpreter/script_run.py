@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.clock import Clock
-from mlld_sdk.transport.embedded.document import tidy
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
-from mlld_sdk.transport.embedded.scanner import Positions
-from mlld_sdk.transport.embedded.shell import Child
-from mlld_sdk.transport.embedded.syntax import Span
-from mlld_sdk.transport.embedded.turn import Turn
-from mlld_sdk.transport.embedded.values import Value
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.document import tidy
+from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
+from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.interpreter.processes import ShellProcess
+from mlld_sdk.transport.embedded.interpreter.values import Value
+from mlld_sdk.transport.embedded.language.scanner import LineMap
+from mlld_sdk.transport.embedded.language.syntax import TextSpan
 from mlld_sdk.transport.javascript import is_array_index, well_formed
 
 ROOT_MARKERS = (
@@ -29,7 +29,7 @@ Report = Callable[[dict[str, Any]], None]
 """Takes an event, without its id."""
 
 
-class Job(NamedTuple):
+class ScriptRequest(NamedTuple):
     """What a request asks for, after its parameters were read.
 
     Attributes:
@@ -70,18 +70,20 @@ def project_root(folder: str) -> str:
     return folder
 
 
-class Execution:
+class ScriptRun:
     """The effects, state and children of one running script.
 
     Events go out through `report` in the order they happen. `abort` may be called from any thread; the script notices
     at its next step and its children are killed at once.
     """
 
-    def __init__(self, job: Job, report: Report, turn: Turn, clock: Clock, *, kill_children: bool = True) -> None:
+    def __init__(
+        self, job: ScriptRequest, report: Report, turn: FairLock, clock: Clock, *, kill_children: bool = True
+    ) -> None:
         self.job = job
         self.turn = turn
         self.clock = clock
-        self.positions = Positions(job.script)
+        self.positions = LineMap(job.script)
         self.folder = os.path.dirname(os.path.abspath(job.path)) if job.path else os.getcwd()
         self.root = project_root(self.folder)
         self.state = job.state
@@ -91,13 +93,13 @@ class Execution:
         self.exports: dict[str, Any] = {}
         self.streamed = False
         self.recorded: Origin | None = None
-        self.abort_error: ScriptError | None = None
+        self.abort_error: ScriptFailure | None = None
         self.stopped = threading.Event()
         self.started = clock.now()
         self._report = report
         self._kill_children = kill_children
         self._page: list[str] = []
-        self._children: set[Child] = set()
+        self._children: set[ShellProcess] = set()
         self._children_lock = threading.Lock()
         self._steps = 0
 
@@ -111,7 +113,7 @@ class Execution:
         """Give the wall clock as rows and manifests have it."""
         return self.clock.iso()
 
-    def abort(self, error: ScriptError) -> None:
+    def abort(self, error: ScriptFailure) -> None:
         """Stop the script: it raises `error` at its next step, and its children die now."""
         if self.abort_error is None:
             self.abort_error = error
@@ -139,14 +141,14 @@ class Execution:
                 time.sleep(seconds)
         self.step()
 
-    def watch(self, child: Child) -> None:
+    def watch(self, child: ShellProcess) -> None:
         """Remember a child that an abort has to kill."""
         with self._children_lock:
             self._children.add(child)
         if self.abort_error is not None and self._kill_children:
             child.kill()
 
-    def unwatch(self, child: Child) -> None:
+    def unwatch(self, child: ShellProcess) -> None:
         """Forget a child that has ended."""
         with self._children_lock:
             self._children.discard(child)
@@ -181,7 +183,7 @@ class Execution:
         self,
         kind: str,
         content: str,
-        span: Span | None = None,
+        span: TextSpan | None = None,
         *,
         path: str | None = None,
         mode: str | None = None,
@@ -238,7 +240,7 @@ class Execution:
     def update_state(self, path: str, value: Any, labels: Any = None) -> None:
         """Change `@state` from outside while the script runs; `.mx` tells the labels from then on."""
         if self.state is None:
-            raise ScriptError("No dynamic @state snapshot is available for this execution")
+            raise ScriptFailure("No dynamic @state snapshot is available for this execution")
         place_at_path(self.state, path, value)
         texts = labels if isinstance(labels, list) else []
         names = tuple(dict.fromkeys(name.strip() for name in texts if isinstance(name, str) and name.strip()))
@@ -281,7 +283,7 @@ def place_at_path(state: dict[str, Any], path: str, value: Any) -> None:
             if not is_array_index(part):  # a field of a list, which nothing shows
                 return
             if len(part) > LONGEST_INDEX:
-                raise ScriptError(f"State path '{path}' does not fit a list")
+                raise ScriptFailure(f"State path '{path}' does not fit a list")
             index = int(part)
             target.extend([None] * (index + 1 - len(target)))
             if last:

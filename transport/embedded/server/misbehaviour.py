@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from mlld_sdk.transport.embedded.options import BadOptions
+from mlld_sdk.transport.embedded.server.options import BadOptions
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 SIGNALS = ("KILL", "ABRT", "SEGV", "HUP", "QUIT")

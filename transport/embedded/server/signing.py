@@ -13,8 +13,8 @@ from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import script_name
 from mlld_sdk.transport.embedded.clock import Clock
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.execution import project_root
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.script_run import project_root
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
@@ -27,7 +27,7 @@ def answer(method: str, params: Any, clock: Clock) -> Any:
     if isinstance(params, str):
         params = {"path": params}
     if not isinstance(params, dict) or not isinstance(params.get("path"), str):
-        raise ScriptError(f"{method} params.path must be a string")
+        raise ScriptFailure(f"{method} params.path must be a string")
     base = _base(params)
     root = project_root(base)
     path = os.path.normpath(os.path.join(base, params["path"]))
@@ -47,7 +47,7 @@ def _base(params: Any) -> str:
 def _relative(root: str, path: str) -> str:
     relative = os.path.relpath(path, root)
     if relative.startswith(".."):
-        raise ScriptError(f"Path escapes project root: {path}")
+        raise ScriptFailure(f"Path escapes project root: {path}")
     return relative
 
 
@@ -69,11 +69,11 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise ScriptError(f"ENOENT: no such file or directory, open '{path}'", "ENOENT") from None
+        raise ScriptFailure(f"ENOENT: no such file or directory, open '{path}'", "ENOENT") from None
     except IsADirectoryError:
-        raise ScriptError("EISDIR: illegal operation on a directory, read", "EISDIR") from None
+        raise ScriptFailure("EISDIR: illegal operation on a directory, read", "EISDIR") from None
     except OSError as error:
-        raise ScriptError(f"{error.strerror}, open '{path}'") from None
+        raise ScriptFailure(f"{error.strerror}, open '{path}'") from None
 
 
 def _write(path: str, data: bytes, mode: str = "wb") -> None:
@@ -82,7 +82,7 @@ def _write(path: str, data: bytes, mode: str = "wb") -> None:
         with open(path, mode) as file:
             file.write(data)
     except OSError as error:
-        raise ScriptError(f"{error.strerror}, open '{path}'") from error
+        raise ScriptFailure(f"{error.strerror}, open '{path}'") from error
 
 
 def _start_store(root: str) -> None:
@@ -123,7 +123,7 @@ def _check(root: str, path: str) -> dict[str, Any]:
     found |= {"signer": record["signedBy"], "signedAt": record["signedAt"], "expectedHash": record["hash"]}
     try:
         digest = _hash(_read(path))
-    except ScriptError:
+    except ScriptFailure:
         return {**found, "status": "unsigned", "verified": False, "error": "File not found"}
     if digest == record["hash"]:
         return {**found, "status": "verified", "verified": True, "hash": digest}
@@ -165,10 +165,10 @@ def _fits(name: str, pattern: Any) -> bool:
 
 def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     if not isinstance(params, dict) or not isinstance(params.get("content"), str):
-        raise ScriptError("sig:sign-content params.content must be a string")
+        raise ScriptFailure("sig:sign-content params.content must be a string")
     identity = params.get("identity")
     if not isinstance(identity, str) or not identity.strip():
-        raise ScriptError("sig:sign-content params.identity must be a non-empty string")
+        raise ScriptFailure("sig:sign-content params.identity must be a non-empty string")
     root = project_root(_base(params))
     data = well_formed(params["content"]).encode()
     given = params.get("id")
@@ -188,7 +188,7 @@ def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
         record["metadata"] = metadata
     name = str(record["id"])
     if "/" in name or name in (".", ".."):
-        raise ScriptError(f"Path escapes project root: {name}")
+        raise ScriptFailure(f"Path escapes project root: {name}")
     stem = os.path.join(root, ".sig", "content", name)
     _write(stem + ".sig.content", data)
     _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())

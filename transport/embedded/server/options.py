@@ -20,7 +20,7 @@ class BadOptions(Exception):
     """The engine cannot start like this. The first line says what is wrong, the second what to do."""
 
 
-class Options(NamedTuple):
+class EmbeddedOptions(NamedTuple):
     """What the command line and the environment ask for.
 
     Attributes:
@@ -38,7 +38,7 @@ class Options(NamedTuple):
     response_fd: int = 1
 
 
-def read_options(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
+def read_options(argv: Sequence[str], environment: Mapping[str, str]) -> EmbeddedOptions:
     """Read both.
 
     Raises:
@@ -63,7 +63,7 @@ def read_options(argv: Sequence[str], environment: Mapping[str, str]) -> Options
     if sorted(seen) != ["--stdio", "live"]:
         raise BadOptions(f"expected `live --stdio`\n{USAGE}")
     request_fd, response_fd = _descriptors(environment)
-    return Options(
+    return EmbeddedOptions(
         like_real=flags["--like-real"] or environment.get("MLLD_EMBEDDED_LIKE_REAL", "").lower() in ON,
         survive=flags["--survive"] or environment.get("MLLD_EMBEDDED_SURVIVE", "").lower() in ON,
         misbehave=_pairs(misbehave),

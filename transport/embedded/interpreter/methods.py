@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.operators import to_number
-from mlld_sdk.transport.embedded.values import is_number, scalar_text, string_of, tidy_number
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.operators import to_number
+from mlld_sdk.transport.embedded.interpreter.values import is_number, scalar_text, string_of, tidy_number
 from mlld_sdk.transport.javascript import from_units, in_units, text_length, utf16_order
 
 LONGEST_KEY = 10
@@ -65,14 +65,14 @@ def _filled(pattern: str, data: str, start: int, end: int) -> str:
 def _repeat(data: str, args: list[Any]) -> str:
     times = _index(args, 0, 0)
     if times < 0:
-        raise ScriptError(f"Invalid count value: {string_of(args[0])}", name="RangeError")
+        raise ScriptFailure(f"Invalid count value: {string_of(args[0])}", name="RangeError")
     _refuse_longer(len(data) * times)
     return data * times
 
 
 def _refuse_longer(length: int) -> None:
     if length > LONGEST_TEXT:
-        raise ScriptError("Invalid string length", name="RangeError")
+        raise ScriptFailure("Invalid string length", name="RangeError")
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -161,7 +161,9 @@ def call_method(data: Any, name: str, args: list[Any]) -> Any:
     table = TEXT if isinstance(data, str) else LIST if isinstance(data, list) else {}
     method = table.get(name)
     if method is None:
-        raise ScriptError(f"Cannot call .{name}() on {kind_of(data)}", "INTERPRETATION_FAILED", "MlldInterpreterError")
+        raise ScriptFailure(
+            f"Cannot call .{name}() on {kind_of(data)}", "INTERPRETATION_FAILED", "MlldInterpreterError"
+        )
     if isinstance(data, str) and name not in WHOLE and not _is_narrow(data, args):
         result = method(in_units(data), [in_units(arg) if isinstance(arg, str) else arg for arg in args])
         if isinstance(result, str):
@@ -196,8 +198,8 @@ def read_field(data: Any, key: Any) -> Any:
     raise _no_field(key, data)
 
 
-def _no_field(key: Any, data: Any) -> ScriptError:
-    return ScriptError(
+def _no_field(key: Any, data: Any) -> ScriptFailure:
+    return ScriptFailure(
         f'Cannot access field "{scalar_text(key)}" on non-object value ({kind_of(data)})',
         "FIELD_ACCESS_ERROR",
         "FieldAccessError",

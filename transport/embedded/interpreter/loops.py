@@ -4,12 +4,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.evaluator import SKIPPED, Evaluator, list_of
-from mlld_sdk.transport.embedded.labels import Origin
-from mlld_sdk.transport.embedded.scope import Scope
-from mlld_sdk.transport.embedded.syntax import Block, Field, For, Loop, Reference, Return
-from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.evaluator import SKIPPED, Evaluator, list_of
+from mlld_sdk.transport.embedded.interpreter.labels import Origin
+from mlld_sdk.transport.embedded.interpreter.scope import Scope
+from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Value, is_number, is_truthy
+from mlld_sdk.transport.embedded.language.syntax import (
+    Block,
+    FieldAccess,
+    ForLoop,
+    Reference,
+    RepeatLoop,
+    ReturnStatement,
+)
 
 DEFAULT_CAP = 4
 LAST: Any = object()
@@ -36,7 +43,7 @@ class RoundSignal(Exception):  # not an error: the way a round of a loop ends
 class Loops(Evaluator):
     """Repeats things."""
 
-    def collect_for(self, node: For, scope: Scope) -> list[Any]:
+    def collect_for(self, node: ForLoop, scope: Scope) -> list[Any]:
         """Run a `for` whose value is used and give the list of what each round gave."""
 
         def one(key: str, item: Any, origin: Origin) -> Any:
@@ -47,7 +54,7 @@ class Loops(Evaluator):
 
         return [value for value in self._rounds(node, scope, one) if value is not SKIPPED]
 
-    def run_for(self, node: For, scope: Scope) -> None:
+    def run_for(self, node: ForLoop, scope: Scope) -> None:
         """Run a `for` as a statement; a failing round ends it, `done` too."""
 
         def one(key: str, item: Any, origin: Origin) -> Any:
@@ -67,21 +74,21 @@ class Loops(Evaluator):
             self.execute(body, scope)
             return
         for statement in body.statements:
-            if isinstance(statement, Return):
+            if isinstance(statement, ReturnStatement):
                 self.evaluate(statement.value, scope)
                 return
             self.execute(statement, scope)
 
-    def _round(self, node: For, key: str, item: Any, origin: Origin, scope: Scope) -> Any:
+    def _round(self, node: ForLoop, key: str, item: Any, origin: Origin, scope: Scope) -> Any:
         inner = self._round_scope(node, key, item, origin, scope)
         if inner is None:
             return SKIPPED
         inner.returns = True
-        if isinstance(node.body, (Reference, Field)):
+        if isinstance(node.body, (Reference, FieldAccess)):
             return self._lenient(node.body, inner).data
         return self.branch_value(node.body, inner).data
 
-    def _round_scope(self, node: For, key: str, item: Any, origin: Origin, scope: Scope) -> Scope | None:
+    def _round_scope(self, node: ForLoop, key: str, item: Any, origin: Origin, scope: Scope) -> Scope | None:
         """Make the scope of a round, or None when its `when` leaves it out."""
         self.run.step()
         inner = Scope(scope)
@@ -92,7 +99,7 @@ class Loops(Evaluator):
         return inner
 
     def _rounds(
-        self, node: For, scope: Scope, one: Callable[[str, Any, Origin], Any], *, collects: bool = True
+        self, node: ForLoop, scope: Scope, one: Callable[[str, Any, Origin], Any], *, collects: bool = True
     ) -> list[Any]:
         source = self.evaluate(node.source, scope)
         items = list_of(source)
@@ -110,7 +117,7 @@ class Loops(Evaluator):
             key, item = items[at]
             try:
                 return one(key, item, source.origin)
-            except ScriptError as error:
+            except ScriptFailure as error:
                 # What the real engine's own kinds of error say ends the script; the rest becomes the round's value.
                 if error is self.run.abort_error or error.name != "Error" or not collects:
                     raise
@@ -118,7 +125,7 @@ class Loops(Evaluator):
 
         return self._parallel(len(items), cap, node.parallel.pace, guarded)
 
-    def _failed_round(self, node: For, at: int, key: str, item: Any, error: ScriptError) -> dict[str, Any]:
+    def _failed_round(self, node: ForLoop, at: int, key: str, item: Any, error: ScriptFailure) -> dict[str, Any]:
         message = error.message
         if message.startswith("Directive error ("):
             message = message.partition(": ")[2].partition(" at line ")[0]
@@ -158,7 +165,7 @@ class Loops(Evaluator):
             raise failures[0]
         return results
 
-    def run_loop(self, node: Loop, scope: Scope) -> Value:
+    def run_loop(self, node: RepeatLoop, scope: Scope) -> Value:
         """Run a `loop`; its value is what `done` gave."""
         limit = None if node.limit is None else self._limit(self.evaluate(node.limit, scope).data)
         state: Value = NOTHING
@@ -187,11 +194,11 @@ class Loops(Evaluator):
     @staticmethod
     def _limit(data: Any) -> int:
         if not is_number(data):
-            raise ScriptError(
+            raise ScriptFailure(
                 "Directive error (loop): loop limit expects a number.", "VALIDATION_FAILED", "MlldDirectiveError"
             )
         if data < 0 or data != int(data):
-            raise ScriptError(
+            raise ScriptFailure(
                 "Directive error (loop): loop limit expects a non-negative whole number.",
                 "VALIDATION_FAILED",
                 "MlldDirectiveError",

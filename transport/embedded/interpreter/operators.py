@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.values import is_number, is_truthy, scalar_text, tidy_number
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.values import is_number, is_truthy, scalar_text, tidy_number
 from mlld_sdk.transport.javascript import json_text
 
 
@@ -73,7 +73,7 @@ def calculate(operator: str, left: Any, right: Any) -> float:
     if operator == "+" and isinstance(left, str) and isinstance(right, str):
         first, second = to_number(left), to_number(right)
         if math.isnan(first) or math.isnan(second):
-            raise ScriptError(
+            raise ScriptFailure(
                 "Two texts cannot be added with +; put them into one template",
                 "STRING_CONCAT_WITH_PLUS",
                 "MlldDirectiveError",

@@ -18,7 +18,7 @@ OnChunk = Callable[[str, str], None]
 """Takes `(text, "stdout" or "stderr")` for every piece read from a pipe."""
 
 
-class Child:
+class ShellProcess:
     """One running command. Made by `start`, read by `collect`, stopped by `kill` from any thread."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
@@ -58,7 +58,7 @@ class Child:
         kill_tree(self.process.pid)
 
 
-def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | None) -> Child:
+def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | None) -> ShellProcess:
     """Start a command in the engine's own process group, so that whoever kills the group reaches it.
 
     The text for stdin is handed over through an unlinked file: no thread has to feed a pipe.
@@ -81,7 +81,7 @@ def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | 
     finally:
         if source >= 0:
             os.close(source)
-    return Child(process)
+    return ShellProcess(process)
 
 
 def _unlinked_file() -> int:

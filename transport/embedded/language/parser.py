@@ -2,43 +2,43 @@
 
 from typing import Any
 
-from mlld_sdk.transport.embedded.compounds import CompoundParser
 from mlld_sdk.transport.embedded.errors import ScriptParseError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.expressions import CODE_LANGUAGES
-from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
-from mlld_sdk.transport.embedded.syntax import (
-    Bail,
+from mlld_sdk.transport.embedded.language.compounds import CompoundParser
+from mlld_sdk.transport.embedded.language.expressions import CODE_LANGUAGES
+from mlld_sdk.transport.embedded.language.scanner import LETTERS, WORD
+from mlld_sdk.transport.embedded.language.syntax import (
+    BailStatement,
     Binary,
     Block,
-    Call,
-    Checkpoint,
-    Continue,
-    Done,
-    Exe,
-    Export,
+    CheckpointStatement,
+    ContinueStatement,
+    DoneStatement,
+    ExeStatement,
+    ExportStatement,
     FileRead,
-    If,
-    Import,
-    Let,
+    FunctionCall,
+    IfStatement,
+    ImportStatement,
+    LetStatement,
     Literal,
-    Log,
-    Method,
-    Output,
-    Pipe,
+    LogStatement,
+    MethodCall,
+    OutputStatement,
+    ParsedScript,
+    PipedValue,
     Reference,
-    Return,
-    Run,
-    Say,
-    Script,
-    Show,
-    Skip,
-    Span,
+    ReturnStatement,
+    RunStatement,
+    SayStatement,
+    ShowStatement,
+    SkipStatement,
     Template,
     Ternary,
+    TextSpan,
     Unary,
     Unsupported,
-    Var,
-    When,
+    VarStatement,
+    WhenExpression,
 )
 
 RESUME_MODES = ("auto", "manual", "never")
@@ -75,13 +75,13 @@ class Parser(CompoundParser):
             "checkpoint": self._checkpoint,
         }
 
-    def script(self, resume: str | None, frontmatter: str | None) -> Script:
+    def script(self, resume: str | None, frontmatter: str | None) -> ParsedScript:
         """Read everything."""
         statements: list[Any] = []
         while True:
             self.skip_space()
             if self.pos >= self.end:
-                return Script(tuple(statements), resume, frontmatter, self.text)
+                return ParsedScript(tuple(statements), resume, frontmatter, self.text)
             if self.pos and self.text[self.pos - 1] != "\n":
                 raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
             statements.append(self._line_statement())
@@ -91,11 +91,11 @@ class Parser(CompoundParser):
         statement = self.statement(start, top=True)
         if not self.at_line_end():
             raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.")
-        if isinstance(statement, (Show, Var, Exe)) and not (
-            isinstance(statement, Show) and isinstance(statement.value, FileRead)
+        if isinstance(statement, (ShowStatement, VarStatement, ExeStatement)) and not (
+            isinstance(statement, ShowStatement) and isinstance(statement.value, FileRead)
         ):
             self.finish_line()
-            statement = statement._replace(span=Span(start, self.pos))
+            statement = statement._replace(span=TextSpan(start, self.pos))
         return statement
 
     def statement(self, start: int, *, top: bool = False) -> Any:
@@ -106,11 +106,11 @@ class Parser(CompoundParser):
             self.pos += 2
             self.skip_blanks()
             value = Literal(None) if self.at_line_end() or self.peek() == "]" else self.expression()
-            return Return(value, Span(start, self.pos))
+            return ReturnStatement(value, TextSpan(start, self.pos))
         if self.peek() == "@":
             return self._bare(start, top=top)
         if not top and self.take_word("skip"):
-            return Skip(Span(start, self.pos))
+            return SkipStatement(TextSpan(start, self.pos))
         for word, reader in self._readers.items():
             if self.looking_at_word(word) and word not in (("let",) if top else ("var", "exe", "export", "import")):
                 self.pos += len(word)
@@ -135,7 +135,7 @@ class Parser(CompoundParser):
                 self.quoted()
                 continue
             self.pos += 1
-        return Unsupported(word, Span(start, self.pos), facts)
+        return Unsupported(word, TextSpan(start, self.pos), facts)
 
     def _guard_facts(self) -> dict[str, Any]:
         name = "@" + self.identifier() if self.take("@") else None
@@ -170,18 +170,18 @@ class Parser(CompoundParser):
             return self.block()
         start = self.pos
         if self.take_word("skip"):
-            return Skip(Span(start, self.pos))
+            return SkipStatement(TextSpan(start, self.pos))
         if self.at_quote() or (self.peek() and self.peek() in "{<"):
             return self.expression()
         if self.looking_at_word("cmd") or self.looking_at_word("sh"):
-            return Run(self.expression(), Span(start, self.pos))
+            return RunStatement(self.expression(), TextSpan(start, self.pos))
         return self.statement(start)
 
     def _when_action(self) -> Any:
         start = self.pos
         if self.at_quote():
             value = self.expression()
-            return Say(value, Span(start, self.pos))
+            return SayStatement(value, TextSpan(start, self.pos))
         if self.take_word("null"):
             return Literal(None)
         for word in ("for", "if", "when", "loop"):
@@ -220,12 +220,12 @@ class Parser(CompoundParser):
             raise self.error(f"Invalid {directive} syntax. Expected: {directive} @name = value", start)
         self.skip_space()
 
-    def _var(self, start: int) -> Var:
+    def _var(self, start: int) -> VarStatement:
         labels = self._labels()
         name = self._name("var", start)
         self._assigned("var", start)
         value = self.block() if self._at_block() else self._right_side()
-        return Var(name, labels, value, Span(start, self.pos))
+        return VarStatement(name, labels, value, TextSpan(start, self.pos))
 
     def _right_side(self) -> Any:
         if self.looking_at_word("show"):
@@ -235,7 +235,7 @@ class Parser(CompoundParser):
             return self._show(begin)
         return self.expression()
 
-    def _let(self, start: int) -> Let:
+    def _let(self, start: int) -> LetStatement:
         name = self._name("let", start)
         self.skip_blanks()
         augment = self.take("+=")
@@ -243,9 +243,9 @@ class Parser(CompoundParser):
             self._assigned("let", start)
         self.skip_space()
         value = self.block() if self._at_block() else self._right_side()
-        return Let(name, value, augment, Span(start, self.pos))
+        return LetStatement(name, value, augment, TextSpan(start, self.pos))
 
-    def _exe(self, start: int) -> Exe:
+    def _exe(self, start: int) -> ExeStatement:
         labels = self._labels()
         name = self._name("exe", start)
         params: list[str] = []
@@ -261,7 +261,7 @@ class Parser(CompoundParser):
                 if self.take(","):
                     self.skip_space()
         self._assigned("exe", start)
-        return Exe(name, tuple(params), labels, self._exe_body(start), Span(start, self.pos))
+        return ExeStatement(name, tuple(params), labels, self._exe_body(start), TextSpan(start, self.pos))
 
     def _exe_body(self, start: int) -> Any:
         if self.peek() == "[":
@@ -282,11 +282,11 @@ class Parser(CompoundParser):
         body = self.expression()
         if isinstance(body, (Binary, Ternary, Unary)):
             raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
-        if isinstance(body, When) and body.subject is None and self.text[self.pos - 1] != "]":
+        if isinstance(body, WhenExpression) and body.subject is None and self.text[self.pos - 1] != "]":
             raise self.error("Invalid exe syntax. Expected [ behind when", start)
         return body
 
-    def _show(self, start: int) -> Show:
+    def _show(self, start: int) -> ShowStatement:
         char = self.peek()
         if char == "{":
             raise self.error("show does not execute commands. Use run cmd { ... } (or run sh { ... }) instead.", start)
@@ -294,26 +294,26 @@ class Parser(CompoundParser):
             raise self.error("Missing content in show directive. Expected template, variable, or path to show.", start)
         if not (char in "@<" or self.at_quote()):
             raise self.error("Invalid show syntax. Expected: show `template`, show @variable, show <path>", start)
-        return Show(self._operand(), Span(start, self.pos))
+        return ShowStatement(self._operand(), TextSpan(start, self.pos))
 
     def _operand(self) -> Any:
         """Read a value where the language knows no operators, as behind `show` and `log`."""
         start = self.pos
         value = self.expression()
-        first = value.source if isinstance(value, Pipe) else value
+        first = value.source if isinstance(value, PipedValue) else value
         if isinstance(first, (Binary, Ternary, Unary)):
             raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
         return value
 
-    def _run(self, start: int) -> Run:
+    def _run(self, start: int) -> RunStatement:
         if self.looking_at_word("stream"):
             self.pos += len("stream")
             self.skip_blanks()
         for language in CODE_LANGUAGES:
             if self.looking_at_word(language):
-                return Run(self._foreign_code(language, self.pos), Span(start, self.pos))
+                return RunStatement(self._foreign_code(language, self.pos), TextSpan(start, self.pos))
         if self.looking_at_word("cmd") or self.looking_at_word("sh") or self.peek() == "@":
-            return Run(self._operand(), Span(start, self.pos))
+            return RunStatement(self._operand(), TextSpan(start, self.pos))
         raise self.error("Commands in run must be wrapped in braces or quotes")
 
     def _bare(self, start: int, *, top: bool) -> Any:
@@ -321,15 +321,15 @@ class Parser(CompoundParser):
         self.skip_blanks()
         if isinstance(value, Reference) and not top and self.take("+="):
             self.skip_blanks()
-            return Let(value.name, self.expression(), True, Span(start, self.pos))
-        if isinstance(value, (Call, Method, Pipe)):
-            return Run(value, Span(start, self.pos))
+            return LetStatement(value.name, self.expression(), True, TextSpan(start, self.pos))
+        if isinstance(value, (FunctionCall, MethodCall, PipedValue)):
+            return RunStatement(value, TextSpan(start, self.pos))
         raise self.error("Text content not allowed in strict mode (.mld). Use .mld.md for prose.", start)
 
-    def _log(self, start: int) -> Log:
-        return Log(self._operand(), Span(start, self.pos))
+    def _log(self, start: int) -> LogStatement:
+        return LogStatement(self._operand(), TextSpan(start, self.pos))
 
-    def _output(self, start: int) -> Output:
+    def _output(self, start: int) -> OutputStatement:
         if not (self.peek() in "@[{" or self.at_quote()) or self.at_line_end():
             raise self.error(
                 'Invalid output syntax. Expected: output @variable to "path", output "path", '
@@ -339,7 +339,7 @@ class Parser(CompoundParser):
         value = self._operand()
         self.skip_blanks()
         if not self.take_word("to"):
-            return Output(value, "stdout", Template(()), "", Span(start, self.pos))
+            return OutputStatement(value, "stdout", Template(()), "", TextSpan(start, self.pos))
         self.skip_blanks()
         kind, target = "file", Template(())
         if self.take_word("stdout"):
@@ -357,7 +357,7 @@ class Parser(CompoundParser):
                 written = self.text[begin : self.pos].strip("\"'`")
                 target = Template((written[len("state://") :],))
         written_as = self._format()
-        return Output(value, kind, target, written_as, Span(start, self.pos))
+        return OutputStatement(value, kind, target, written_as, TextSpan(start, self.pos))
 
     def _format(self) -> str:
         mark = self.pos
@@ -380,15 +380,15 @@ class Parser(CompoundParser):
             self.pos += 1
         return Template(("".join(parts),))
 
-    def _append(self, start: int) -> Output:
+    def _append(self, start: int) -> OutputStatement:
         value = self._operand()
         self.skip_blanks()
         if not self.take_word("to"):
             raise self.error("Missing 'to' in append directive. Expected: append @value to \"file\"", start)
         self.skip_blanks()
-        return Output(value, "append", self._path(), "", Span(start, self.pos))
+        return OutputStatement(value, "append", self._path(), "", TextSpan(start, self.pos))
 
-    def _import(self, start: int) -> Import:
+    def _import(self, start: int) -> ImportStatement:
         names: list[tuple[str, str]] = []
         if self.take("{"):
             self.skip_space()
@@ -420,7 +420,7 @@ class Parser(CompoundParser):
             self.skip_blanks()
             self.take("@")
             alias_name = self.identifier()
-        return Import(tuple(names), alias_name, source, Span(start, self.pos))
+        return ImportStatement(tuple(names), alias_name, source, TextSpan(start, self.pos))
 
     def _import_source(self) -> str:
         if self.peek() == "<":
@@ -436,7 +436,7 @@ class Parser(CompoundParser):
             self.pos += 1
         return self.text[begin : self.pos]
 
-    def _export(self, start: int) -> Export:
+    def _export(self, start: int) -> ExportStatement:
         names: list[str] = []
         self.expect("{", "to open the export list")
         self.skip_space()
@@ -449,7 +449,7 @@ class Parser(CompoundParser):
             self.skip_space()
             if self.take(","):
                 self.skip_space()
-        return Export(tuple(names), Span(start, self.pos))
+        return ExportStatement(tuple(names), TextSpan(start, self.pos))
 
     def _when(self, start: int) -> Any:
         self.pos = start + (self.text[start] == "/")
@@ -463,7 +463,7 @@ class Parser(CompoundParser):
         self.pos = start + (self.text[start] == "/")
         return self.loop()
 
-    def _if(self, start: int) -> If:
+    def _if(self, start: int) -> IfStatement:
         condition = self.ternary()
         self.skip_blanks()
         yes = self.block()
@@ -480,17 +480,17 @@ class Parser(CompoundParser):
                 no = self.block()
         else:
             self.pos = mark
-        return If(condition, yes, no, Span(start, self.pos))
+        return IfStatement(condition, yes, no, TextSpan(start, self.pos))
 
-    def _bail(self, start: int) -> Bail:
+    def _bail(self, start: int) -> BailStatement:
         message = None if self.at_line_end() or self.peek() == "]" else self.expression()
-        return Bail(message, Span(start, self.pos))
+        return BailStatement(message, TextSpan(start, self.pos))
 
-    def _continue(self, start: int) -> Continue:
-        return Continue(self._round_value(), Span(start, self.pos))
+    def _continue(self, start: int) -> ContinueStatement:
+        return ContinueStatement(self._round_value(), TextSpan(start, self.pos))
 
-    def _done(self, start: int) -> Done:
-        return Done(self._round_value(), Span(start, self.pos))
+    def _done(self, start: int) -> DoneStatement:
+        return DoneStatement(self._round_value(), TextSpan(start, self.pos))
 
     def _round_value(self) -> Any:
         """Read the value of `continue` or `done`; in parentheses it is just that."""
@@ -498,15 +498,15 @@ class Parser(CompoundParser):
             return Literal(None)
         return self.primary() if self.peek() == "(" else self.expression()
 
-    def _checkpoint(self, start: int) -> Checkpoint:
+    def _checkpoint(self, start: int) -> CheckpointStatement:
         name = self.expression()
         self.skip_blanks()
         if self.looking_at_word("with"):
             raise UnsupportedConstruct("'checkpoint ... with'", self.line(start))
-        return Checkpoint(name, Span(start, self.pos))
+        return CheckpointStatement(name, TextSpan(start, self.pos))
 
 
-def parse(text: str, *, lenient: bool = False) -> Script:
+def parse(text: str, *, lenient: bool = False) -> ParsedScript:
     """Read a script, or fail with `ScriptParseError` or `UnsupportedConstruct` before anything runs."""
     resume, body_start = _resume_header(text.removeprefix("\ufeff"))
     if text.startswith("\ufeff"):  # the real engine reads past it in front of a header only

@@ -7,7 +7,7 @@ of effects and the `invocationSite` of checkpoints.
 from typing import Any, NamedTuple
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """From which character to which (exclusive), counted in the text as Python holds it."""
 
     start: int
@@ -47,10 +47,10 @@ class Reference(NamedTuple):
     """`@name`."""
 
     name: str
-    span: Span
+    span: TextSpan
 
 
-class Field(NamedTuple):
+class FieldAccess(NamedTuple):
     """`.name`, `.2`, `["name"]`, `[2]` or `[@expression]` behind something. `key` is an expression."""
 
     target: Any
@@ -65,21 +65,21 @@ class Slice(NamedTuple):
     end: int | None
 
 
-class Call(NamedTuple):
+class FunctionCall(NamedTuple):
     """`@name(arguments)`."""
 
     name: str
     args: tuple[Any, ...]
-    span: Span
+    span: TextSpan
 
 
-class Method(NamedTuple):
+class MethodCall(NamedTuple):
     """`.name(arguments)` behind something."""
 
     target: Any
     name: str
     args: tuple[Any, ...]
-    span: Span
+    span: TextSpan
 
 
 class ListLiteral(NamedTuple):
@@ -117,19 +117,19 @@ class Ternary(NamedTuple):
     no: Any
 
 
-class Branch(NamedTuple):
+class WhenBranch(NamedTuple):
     """`condition => action` of a `when`; the condition None is `*`."""
 
     condition: Any
     action: Any
 
 
-class When(NamedTuple):
+class WhenExpression(NamedTuple):
     """`when [ ... ]`, `when @subject [ ... ]` or `when condition => action`; the first branch that fits is taken."""
 
     subject: Any
-    branches: tuple[Branch, ...]
-    span: Span
+    branches: tuple[WhenBranch, ...]
+    span: TextSpan
 
 
 class Parallel(NamedTuple):
@@ -139,7 +139,7 @@ class Parallel(NamedTuple):
     pace: float
 
 
-class For(NamedTuple):
+class ForLoop(NamedTuple):
     """`for @name in source when where => body` or `for @key, @name in source [ ... ]`."""
 
     key: str | None
@@ -148,17 +148,17 @@ class For(NamedTuple):
     where: Any
     body: Any
     parallel: Parallel | None
-    span: Span
+    span: TextSpan
 
 
-class Loop(NamedTuple):
+class RepeatLoop(NamedTuple):
     """`loop(limit, pace) until condition [ ... ]`; the limit None is `endless`."""
 
     limit: Any
     pace: float
     until: Any
     body: "Block"
-    span: Span
+    span: TextSpan
 
 
 class Block(NamedTuple):
@@ -167,7 +167,7 @@ class Block(NamedTuple):
     statements: tuple[Any, ...]
 
 
-class Shell(NamedTuple):
+class ShellCommand(NamedTuple):
     """`sh { text }`, with a plain text, or `cmd { template }`, with a template. `variables` are passed to `sh`."""
 
     language: str
@@ -175,7 +175,7 @@ class Shell(NamedTuple):
     variables: tuple[str, ...]
     stdin: Any
     stream: bool
-    span: Span
+    span: TextSpan
 
 
 class FileRead(NamedTuple):
@@ -183,28 +183,28 @@ class FileRead(NamedTuple):
 
     path: Template
     optional: bool
-    span: Span
+    span: TextSpan
 
 
-class Pipe(NamedTuple):
+class PipedValue(NamedTuple):
     """`source | @stage | @stage`; a stage is a `Call` whose first argument is still missing, or a `Shell`."""
 
     source: Any
     stages: tuple[Any, ...]
-    span: Span
+    span: TextSpan
 
 
 class Unsupported(NamedTuple):
     """Something mlld has and this engine has not. `analyze` reads past it, a run refuses it before anything happens."""
 
     construct: str
-    span: Span
+    span: TextSpan
     facts: dict[str, Any]
 
 
 def root_of(node: Any) -> Any:
     """Find what fields, slices and methods hang on: `@x` of `@x.a[0].trim()`."""
-    while isinstance(node, (Field, Slice, Method)):
+    while isinstance(node, (FieldAccess, Slice, MethodCall)):
         node = node.target
     return node
 
@@ -212,139 +212,139 @@ def root_of(node: Any) -> Any:
 # --- statements -----------------------------------------------------------------------------------------------------
 
 
-class Var(NamedTuple):
+class VarStatement(NamedTuple):
     """`var labels @name = value`."""
 
     name: str
     labels: tuple[str, ...]
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Let(NamedTuple):
+class LetStatement(NamedTuple):
     """`let @name = value`, and `@name += value` with `augment`, inside a block."""
 
     name: str
     value: Any
     augment: bool
-    span: Span
+    span: TextSpan
 
 
-class Exe(NamedTuple):
+class ExeStatement(NamedTuple):
     """`exe labels @name(params) = body`."""
 
     name: str
     params: tuple[str, ...]
     labels: tuple[str, ...]
     body: Any
-    span: Span
+    span: TextSpan
 
 
-class Show(NamedTuple):
+class ShowStatement(NamedTuple):
     """`show value`."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Run(NamedTuple):
+class RunStatement(NamedTuple):
     """`run cmd {}`, `run sh {}` or `run @f()`: does it and shows what it gave."""
 
     body: Any
-    span: Span
+    span: TextSpan
 
 
-class Log(NamedTuple):
+class LogStatement(NamedTuple):
     """`log value`."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Output(NamedTuple):
+class OutputStatement(NamedTuple):
     """`output value to target`. `kind` is `stdout`, `stderr`, `file` or `state`; `append` has the kind `append`."""
 
     value: Any
     kind: str
     target: Template
     format: str
-    span: Span
+    span: TextSpan
 
 
-class Import(NamedTuple):
+class ImportStatement(NamedTuple):
     """`import { a as b } from source` or `import source as @name`. `source` is `@payload`, `@state` or a path."""
 
     names: tuple[tuple[str, str], ...]
     alias: str | None
     source: str
-    span: Span
+    span: TextSpan
 
 
-class Export(NamedTuple):
+class ExportStatement(NamedTuple):
     """`export { a, b }`."""
 
     names: tuple[str, ...]
-    span: Span
+    span: TextSpan
 
 
-class If(NamedTuple):
+class IfStatement(NamedTuple):
     """`if condition [ ... ] else [ ... ]`."""
 
     condition: Any
     yes: Block
     no: Any
-    span: Span
+    span: TextSpan
 
 
-class Bail(NamedTuple):
+class BailStatement(NamedTuple):
     """`bail message`."""
 
     message: Any
-    span: Span
+    span: TextSpan
 
 
-class Return(NamedTuple):
+class ReturnStatement(NamedTuple):
     """`=> value`."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Continue(NamedTuple):
+class ContinueStatement(NamedTuple):
     """`continue value` inside a loop."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Skip(NamedTuple):
+class SkipStatement(NamedTuple):
     """`skip`: the round of a `for` gives no item."""
 
-    span: Span
+    span: TextSpan
 
 
-class Say(NamedTuple):
+class SayStatement(NamedTuple):
     """A quoted text as the action of a `when`: what a function returns, or what is shown at the top of a script."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Done(NamedTuple):
+class DoneStatement(NamedTuple):
     """`done value` inside a loop."""
 
     value: Any
-    span: Span
+    span: TextSpan
 
 
-class Checkpoint(NamedTuple):
+class CheckpointStatement(NamedTuple):
     """`checkpoint "name"`."""
 
     name: Any
-    span: Span
+    span: TextSpan
 
 
-class Script(NamedTuple):
+class ParsedScript(NamedTuple):
     """A whole script.
 
     Attributes:

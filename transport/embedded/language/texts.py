@@ -3,8 +3,16 @@
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
-from mlld_sdk.transport.embedded.scanner import LETTERS, Scanner
-from mlld_sdk.transport.embedded.syntax import Field, FileRead, Hole, Literal, Reference, Span, Template
+from mlld_sdk.transport.embedded.language.scanner import LETTERS, Scanner
+from mlld_sdk.transport.embedded.language.syntax import (
+    FieldAccess,
+    FileRead,
+    Hole,
+    Literal,
+    Reference,
+    Template,
+    TextSpan,
+)
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'", ".": "."}
 PLAIN_ESCAPES = frozenset("@\\[]{}\"'`$")
@@ -130,7 +138,7 @@ class TemplateParser(Scanner):
         start = self.pos
         self.pos += 1
         name = self.identifier()
-        value = self.postfix(Reference(name, Span(start, self.pos)), start, tight=True)
+        value = self.postfix(Reference(name, TextSpan(start, self.pos)), start, tight=True)
         raw = self.text[start : self.pos]
         if self.looking_at("|@"):
             raise UnsupportedConstruct("a pipe inside a text", self.line(start))
@@ -214,17 +222,17 @@ class TemplateParser(Scanner):
             parts[0] = parts[0].lstrip()
         if parts and isinstance(parts[-1], str):
             parts[-1] = parts[-1].rstrip()
-        return FileRead(Template(tuple(parts)), self.take("?"), Span(start, self.pos))
+        return FileRead(Template(tuple(parts)), self.take("?"), TextSpan(start, self.pos))
 
     def path_hole(self) -> Hole:
         """Read `@name.field` inside a path; an extension begins with a dot behind a backslash."""
         start = self.pos
         self.pos += 1
         name = self.identifier()
-        value: Any = Reference(name, Span(start, self.pos))
+        value: Any = Reference(name, TextSpan(start, self.pos))
         while self.peek() == "." and self.peek(1) in LETTERS and self.peek(1):
             self.pos += 1
-            value = Field(value, Literal(self.identifier()))
+            value = FieldAccess(value, Literal(self.identifier()))
         raw = self.text[start : self.pos]
         self._boundary()
         return Hole(value, raw)

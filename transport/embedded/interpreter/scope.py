@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.embedded.errors import ScriptError
-from mlld_sdk.transport.embedded.values import Value
+from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.values import Value
 
 
 class Function(NamedTuple):
@@ -82,7 +82,7 @@ class Scope:
             here: The same, as the end of this error's message.
         """
         if name in self._lines:
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Variable '{name}' is already defined, at {self._lines.get(name, 'unknown')}{here}",
                 "VARIABLE_REDEFINITION",
                 "VariableRedefinitionError",

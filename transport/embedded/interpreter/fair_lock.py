@@ -10,7 +10,7 @@ from collections import deque
 from types import TracebackType
 
 
-class Turn:
+class FairLock:
     """A fair lock: whoever waits longest goes next."""
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class Turn:
             self.hand_on()
             self.take()
 
-    def pause(self) -> "Pause":
+    def pause(self) -> "ReleasedLock":
         """Hand the turn on for as long as a `with` block waits for something."""
-        return Pause(self)
+        return ReleasedLock(self)
 
 
-class Pause:
+class ReleasedLock:
     """The waiting part of a script."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: FairLock) -> None:
         self._turn = turn
 
     def __enter__(self) -> None:

@@ -6,27 +6,27 @@ import os
 from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import MISSING, args_preview
-from mlld_sdk.transport.embedded.errors import ScriptError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.execution import ABSENT, Execution
-from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
-from mlld_sdk.transport.embedded.memory import Memory
-from mlld_sdk.transport.embedded.scope import Function, Scope
-from mlld_sdk.transport.embedded.shell import start
-from mlld_sdk.transport.embedded.syntax import (
+from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct
+from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
+from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.interpreter.processes import start
+from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
+from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRun
+from mlld_sdk.transport.embedded.interpreter.values import Value, inline_text, scalar_text, text_of
+from mlld_sdk.transport.embedded.language.syntax import (
     Block,
-    Call,
-    Field,
-    For,
-    Loop,
+    FieldAccess,
+    ForLoop,
+    FunctionCall,
     Reference,
-    Shell,
-    Span,
+    RepeatLoop,
+    ShellCommand,
     Template,
+    TextSpan,
     Unsupported,
-    When,
+    WhenExpression,
     root_of,
 )
-from mlld_sdk.transport.embedded.values import Value, inline_text, scalar_text, text_of
 from mlld_sdk.transport.javascript import well_formed
 
 STATEMENT_NUMBERS = itertools.count(1)
@@ -37,7 +37,7 @@ LARGE_VARIABLE = 100_000
 class Calls:
     """Calls of one script. The evaluator and the statements build on it."""
 
-    def __init__(self, run: Execution, memory: Memory, *, announces: bool) -> None:
+    def __init__(self, run: ScriptRun, memory: CheckpointMemory, *, announces: bool) -> None:
         self.run = run
         self.memory = memory
         self._announces = announces
@@ -56,11 +56,11 @@ class Calls:
         """Run a block and give what its `=>` gives."""
         raise NotImplementedError
 
-    def collect_for(self, node: For, scope: Scope) -> list[Any]:
+    def collect_for(self, node: ForLoop, scope: Scope) -> list[Any]:
         """Run a `for` and give the list of its values."""
         raise NotImplementedError
 
-    def run_loop(self, node: Loop, scope: Scope) -> Value:
+    def run_loop(self, node: RepeatLoop, scope: Scope) -> Value:
         """Run a `loop` and give what `done` gave."""
         raise NotImplementedError
 
@@ -74,17 +74,17 @@ class Calls:
 
     # -- functions
 
-    def call_by_name(self, name: str, args: tuple[Any, ...], span: Span | None, scope: Scope) -> Value:
+    def call_by_name(self, name: str, args: tuple[Any, ...], span: TextSpan | None, scope: Scope) -> Value:
         """Call `@name(args)`."""
         target = scope.find(name)
         if target is None:
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Interpreter error (undefined): Command not found: {name}",
                 "INTERPRETATION_FAILED",
                 "MlldInterpreterError",
             )
         if not isinstance(target.data, Function):
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Interpreter error (undefined): Variable {name} is not executable "
                 f"(type: {_variable_kind(target.data)})",
                 "INTERPRETATION_FAILED",
@@ -99,7 +99,7 @@ class Calls:
             and scope.find(node.name) is None
             and node.name not in ("payload", "state", "now")
         ):
-            raise ScriptError(f"Undefined variable '@{node.name}' passed to function @{function}")
+            raise ScriptFailure(f"Undefined variable '@{node.name}' passed to function @{function}")
         return self.evaluate(node, scope)
 
     def call(
@@ -107,7 +107,7 @@ class Calls:
         function: Function,
         name: str,
         values: list[Value],
-        span: Span | None,
+        span: TextSpan | None,
         caller: Scope,
         *,
         keyed: list[Any] | None = None,
@@ -125,7 +125,7 @@ class Calls:
         """
         self.run.step()
         if function.name in caller.calling:
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Circular reference detected: executable '@{function.name}' calls itself recursively "
                 "without a terminating condition",
                 "CIRCULAR_REFERENCE",
@@ -147,7 +147,7 @@ class Calls:
             facts = {"fn": name, "key": key, "argsPreview": args_preview(args)}
             self.run.report({"type": f"checkpoint:{outcome}", "checkpoint": facts})
 
-    def _site(self, span: Span | None) -> str:
+    def _site(self, span: TextSpan | None) -> str:
         if span is None:
             return f"{self.run.job.path or ''}#unknown"
         point = self.run.positions.point(span.start)
@@ -159,27 +159,27 @@ class Calls:
             scope.define(param, value, fixed=True)
         arguments = merge(*(value.origin for value in values))
         body = function.body
-        if isinstance(body, Shell):
+        if isinstance(body, ShellCommand):
             value = self.shell(body, scope, params=function.params)
         elif isinstance(body, Block):
             value = self.block_value(body, scope)
         elif isinstance(body, Unsupported):
             raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
-        elif isinstance(body, Call):
+        elif isinstance(body, FunctionCall):
             value = self.call_by_name(body.name, body.args, None, scope)
         else:
             value = self.evaluate(body, scope)
         own = _body_taint(body)
         origin = merge(Origin(function.labels, function.labels), arguments, own, value.origin)
-        if isinstance(body, (Reference, Field)) and not isinstance(value.data, (list, dict)):
+        if isinstance(body, (Reference, FieldAccess)) and not isinstance(value.data, (list, dict)):
             return Value(text_of(value), origin)
         return Value(value.data, origin, "null" if value.data is None else value.text)
 
-    def call_stage(self, stage: Call, value: Value, scope: Scope) -> Value:
+    def call_stage(self, stage: FunctionCall, value: Value, scope: Scope) -> Value:
         """Call a pipeline stage with the value that flows in as its first argument."""
         target = scope.find(stage.name)
         if target is None or not isinstance(target.data, Function):
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Pipeline command @{stage.name} is not defined", "INTERPRETATION_FAILED", "MlldInterpreterError"
             )
         values = [value, *(self._argument(arg, stage.name, scope) for arg in stage.args)]
@@ -187,19 +187,21 @@ class Calls:
 
     # -- shells
 
-    def shell(self, node: Shell, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None) -> Value:
+    def shell(
+        self, node: ShellCommand, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None
+    ) -> Value:
         """Run `sh` or `cmd` and give what it printed: stdout, or stderr when that is empty, however it ended."""
         text, origin, _ = self._run_shell(node, scope, params, stdin, "pipeline")
         return Value(parsed_output(text), origin)
 
-    def shell_statement(self, node: Shell, scope: Scope) -> tuple[Value, str]:
+    def shell_statement(self, node: ShellCommand, scope: Scope) -> tuple[Value, str]:
         """Run `sh` or `cmd` as a statement; give what it printed as it stands, and the name of the operation."""
         pipeline = f"run-{self.run.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
         text, origin, name = self._run_shell(node, scope, (), None, pipeline)
         return Value(text, origin), name
 
     def _run_shell(
-        self, node: Shell, scope: Scope, params: tuple[str, ...], stdin: str | None, pipeline: str
+        self, node: ShellCommand, scope: Scope, params: tuple[str, ...], stdin: str | None, pipeline: str
     ) -> tuple[str, Origin, str]:
         self.run.step()
         if node.stream:
@@ -258,7 +260,7 @@ class Calls:
             child = start(argv, cwd=self.run.root, variables=variables, stdin=stdin)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise ScriptError(f"spawn {argv[0]} failed: {reason}", "COMMAND_EXECUTION_FAILED") from error
+            raise ScriptFailure(f"spawn {argv[0]} failed: {reason}", "COMMAND_EXECUTION_FAILED") from error
         self.run.watch(child)
 
         def on_chunk(text: str, source: str) -> None:
@@ -294,9 +296,9 @@ def _storable(data: Any) -> Any:
 
 
 def _body_taint(body: Any) -> Origin:
-    if isinstance(body, Shell):
+    if isinstance(body, ShellCommand):
         return Origin(taint=(f"src:{body.language}",))
-    if isinstance(body, (Block, For, When)):
+    if isinstance(body, (Block, ForLoop, WhenExpression)):
         return Origin(taint=("src:exe",))
     return Origin(taint=("src:template",)) if isinstance(body, Template) else UNKNOWN
 

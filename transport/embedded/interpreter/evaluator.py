@@ -5,44 +5,44 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from mlld_sdk.transport.embedded.calls import Calls, keyed
-from mlld_sdk.transport.embedded.errors import Bail, ScriptError
-from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
-from mlld_sdk.transport.embedded.methods import call_method, read_field
-from mlld_sdk.transport.embedded.operators import calculate, compare, describe, equal, fits
-from mlld_sdk.transport.embedded.scope import Function, Scope
-from mlld_sdk.transport.embedded.syntax import (
+from mlld_sdk.transport.embedded.errors import ScriptBailed, ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.calls import Calls, keyed
+from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.interpreter.methods import call_method, read_field
+from mlld_sdk.transport.embedded.interpreter.operators import calculate, compare, describe, equal, fits
+from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
+from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Value, inline_text, is_truthy, ordered, text_of
+from mlld_sdk.transport.embedded.language.syntax import (
     Binary,
     Block,
-    Call,
-    Continue,
-    Done,
-    Field,
+    ContinueStatement,
+    DoneStatement,
+    FieldAccess,
     FileRead,
-    For,
+    ForLoop,
+    FunctionCall,
     Hole,
     ListLiteral,
     Literal,
-    Log,
-    Loop,
-    Method,
+    LogStatement,
+    MethodCall,
     ObjectLiteral,
-    Output,
-    Pipe,
+    OutputStatement,
+    PipedValue,
     Reference,
-    Shell,
-    Show,
-    Skip,
+    RepeatLoop,
+    ShellCommand,
+    ShowStatement,
+    SkipStatement,
     Slice,
     Template,
     Ternary,
     Unary,
-    When,
+    WhenExpression,
     root_of,
 )
-from mlld_sdk.transport.embedded.values import NOTHING, Value, inline_text, is_truthy, ordered, text_of
 
-STATEMENTS = (Show, Log, Output, Continue, Done)
+STATEMENTS = (ShowStatement, LogStatement, OutputStatement, ContinueStatement, DoneStatement)
 SKIPPED: Any = object()
 """The value of a round that gives no item."""
 
@@ -67,7 +67,7 @@ class Evaluator(Calls):
     def _reference(self, node: Reference, scope: Scope) -> Value:
         value = self.lookup(node.name, scope)
         if value is None:
-            raise ScriptError(f"Variable not found: {node.name}")
+            raise ScriptFailure(f"Variable not found: {node.name}")
         return value
 
     def lookup(self, name: str, scope: Scope) -> Value | None:
@@ -100,7 +100,7 @@ class Evaluator(Calls):
             elif isinstance(value.data, dict):
                 data.update(value.data)
             else:
-                raise ScriptError(f"Cannot spread {describe(value.data)} into an object")
+                raise ScriptFailure(f"Cannot spread {describe(value.data)} into an object")
         return Value(ordered(data), merge(*origins))
 
     # -- texts
@@ -143,7 +143,7 @@ class Evaluator(Calls):
         except OSError as error:
             if node.optional:
                 return NOTHING
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Failed to load content: {node_path(node)}: {error.strerror}", name="MlldError"
             ) from error
         return Value(_file_data(path, text), UNKNOWN, text)
@@ -155,21 +155,21 @@ class Evaluator(Calls):
 
     # -- fields and operators
 
-    def _field(self, node: Field, scope: Scope) -> Value:
+    def _field(self, node: FieldAccess, scope: Scope) -> Value:
         target = self.evaluate(node.target, scope)
         key = self.evaluate(node.key, scope)
         if key.data == "mx" and not (isinstance(target.data, dict) and "mx" in target.data):
             return Value(self._about(target, node, scope))
         return Value(read_field(target.data, key.data), target.origin)
 
-    def _about(self, target: Value, node: Field, _: Scope) -> dict[str, Any]:
+    def _about(self, target: Value, node: FieldAccess, _: Scope) -> dict[str, Any]:
         """Give what `.mx` tells about a value."""
         inner = node.target
-        if isinstance(inner, Field) and isinstance(inner.target, Reference) and inner.target.name == "payload":
+        if isinstance(inner, FieldAccess) and isinstance(inner.target, Reference) and inner.target.name == "payload":
             name = inner.key.data if isinstance(inner.key, Literal) else ""
             labels = self.run.job.payload_labels.get(str(name))
             if labels is None:
-                raise ScriptError(
+                raise ScriptFailure(
                     f'Field "mx" not found on payload field "{name}"', "FIELD_ACCESS_ERROR", "FieldAccessError"
                 )
             return {"labels": list(labels), "taint": list(labels)}
@@ -180,11 +180,11 @@ class Evaluator(Calls):
     def _slice(self, node: Slice, scope: Scope) -> Value:
         target = self.evaluate(node.target, scope)
         if not isinstance(target.data, (list, str)):
-            raise ScriptError("Cannot slice a value that is no list", "FIELD_ACCESS_ERROR", "FieldAccessError")
+            raise ScriptFailure("Cannot slice a value that is no list", "FIELD_ACCESS_ERROR", "FieldAccessError")
         # The real engine has no pieces of texts by index; `.slice` has.
         return Value(target.data[node.start : node.end] if isinstance(target.data, list) else [], target.origin)
 
-    def _method(self, node: Method, scope: Scope) -> Value:
+    def _method(self, node: MethodCall, scope: Scope) -> Value:
         target = self.evaluate(node.target, scope)
         if isinstance(target.data, dict):
             function = target.data.get(node.name)
@@ -229,18 +229,18 @@ class Evaluator(Calls):
 
     # -- when
 
-    def _when(self, node: When, scope: Scope) -> Value:
+    def _when(self, node: WhenExpression, scope: Scope) -> Value:
         try:
             branch = self.choose(node, scope)
             return NOTHING if branch is None else self.branch_value(branch, scope)
-        except ScriptError as error:
-            if error is self.run.abort_error or isinstance(error, Bail) or error.code == "E_WHEN_EXPRESSION":
+        except ScriptFailure as error:
+            if error is self.run.abort_error or isinstance(error, ScriptBailed) or error.code == "E_WHEN_EXPRESSION":
                 raise
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Error evaluating action: {error.message}", "E_WHEN_EXPRESSION", "MlldWhenExpressionError"
             ) from error
 
-    def choose(self, node: When, scope: Scope) -> Any:
+    def choose(self, node: WhenExpression, scope: Scope) -> Any:
         """Find the action of the first branch that fits, or None."""
         subject = None if node.subject is None else self._lenient(node.subject, scope)
         for branch in node.branches:
@@ -257,7 +257,7 @@ class Evaluator(Calls):
         """Give the value of a branch, which may be a block or a statement too."""
         if isinstance(action, Block):
             return self.block_value(action, Scope(scope))
-        if isinstance(action, Skip):
+        if isinstance(action, SkipStatement):
             return Value(SKIPPED)
         if isinstance(action, STATEMENTS):
             return self.execute(action, scope)
@@ -265,28 +265,28 @@ class Evaluator(Calls):
 
     # -- the rest
 
-    def _for(self, node: For, scope: Scope) -> Value:
+    def _for(self, node: ForLoop, scope: Scope) -> Value:
         return Value(self.collect_for(node, scope))
 
-    def _loop(self, node: Loop, scope: Scope) -> Value:
+    def _loop(self, node: RepeatLoop, scope: Scope) -> Value:
         return self.run_loop(node, scope)
 
-    def _call(self, node: Call, scope: Scope) -> Value:
+    def _call(self, node: FunctionCall, scope: Scope) -> Value:
         return self.call_by_name(node.name, node.args, node.span, scope)
 
-    def _pipe(self, node: Pipe, scope: Scope) -> Value:
+    def _pipe(self, node: PipedValue, scope: Scope) -> Value:
         value = self.evaluate(node.source, scope)
         for stage in node.stages:
-            if isinstance(stage, Shell):
+            if isinstance(stage, ShellCommand):
                 value = self.shell(stage._replace(stdin=None), scope, stdin=text_of(value))
             else:
                 value = self.call_stage(stage, value, scope)
         return value
 
-    def _shell(self, node: Shell, scope: Scope) -> Value:
+    def _shell(self, node: ShellCommand, scope: Scope) -> Value:
         return self.shell(node, scope)
 
-    def _show(self, node: Show, scope: Scope) -> Value:
+    def _show(self, node: ShowStatement, scope: Scope) -> Value:
         """Give what `var @x = show ...` keeps: an empty text. Nothing is shown, nothing evaluated."""
         del node, scope
         return Value("")
@@ -295,22 +295,22 @@ class Evaluator(Calls):
         Literal: _literal,
         Template: _template,
         Reference: _reference,
-        Field: _field,
+        FieldAccess: _field,
         Slice: _slice,
-        Method: _method,
-        Call: _call,
+        MethodCall: _method,
+        FunctionCall: _call,
         ListLiteral: _list,
         ObjectLiteral: _object,
         Unary: _unary,
         Binary: _binary,
         Ternary: _ternary,
-        When: _when,
-        For: _for,
-        Loop: _loop,
-        Pipe: _pipe,
-        Shell: _shell,
+        WhenExpression: _when,
+        ForLoop: _for,
+        RepeatLoop: _loop,
+        PipedValue: _pipe,
+        ShellCommand: _shell,
         FileRead: _file_read,
-        Show: _show,
+        ShowStatement: _show,
         Hole: _hole,
     }
 
@@ -330,7 +330,7 @@ def _file_data(path: str, text: str) -> Any:
 def _state_path(node: Any) -> str:
     """Give the dotted path of `@state.a.b`; an empty one for anything else."""
     names: list[str] = []
-    while isinstance(node, Field) and isinstance(node.key, Literal):
+    while isinstance(node, FieldAccess) and isinstance(node.key, Literal):
         names.append(str(node.key.data))
         node = node.target
     return ".".join(reversed(names)) if isinstance(node, Reference) and node.name == "state" else ""
@@ -347,7 +347,7 @@ def list_of(value: Value) -> list[tuple[str, Any]]:
         return [(str(at), item) for at, item in enumerate(value.data)]
     if isinstance(value.data, dict):
         return list(ordered(value.data).items())
-    raise ScriptError(
+    raise ScriptFailure(
         f"Directive error (for): Type mismatch: for expects an array. Received: {describe(value.data)}",
         "VALIDATION_FAILED",
         "MlldDirectiveError",

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from mlld_sdk.transport.embedded.errors import ScriptParseError
-from mlld_sdk.transport.embedded.syntax import Span
+from mlld_sdk.transport.embedded.language.syntax import TextSpan
 
 BLANKS = " \t\r\u200b\u200c\u200d"
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
@@ -12,7 +12,7 @@ WORD = LETTERS | frozenset("0123456789")
 DIGITS = frozenset("0123456789")
 
 
-class Positions:
+class LineMap:
     """Turns character numbers into lines, columns and UTF-16 offsets, as the real engine counts them."""
 
     def __init__(self, text: str) -> None:
@@ -28,7 +28,7 @@ class Positions:
         units = self._units(offset)
         return {"offset": units, "line": line, "column": units - self._units(self._starts[line - 1]) + 1}
 
-    def span(self, span: Span) -> dict[str, dict[str, int]]:
+    def span(self, span: TextSpan) -> dict[str, dict[str, int]]:
         """Give start and end of a part."""
         return {"start": self.point(span.start), "end": self.point(span.end)}
 

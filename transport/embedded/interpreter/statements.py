@@ -5,58 +5,57 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from mlld_sdk.transport.embedded.errors import Bail as BailError
-from mlld_sdk.transport.embedded.errors import ScriptError, ScriptParseError, UnsupportedConstruct
-from mlld_sdk.transport.embedded.execution import capability
-from mlld_sdk.transport.embedded.labels import UNKNOWN, Origin, merge
-from mlld_sdk.transport.embedded.loops import Loops, ReturnSignal, RoundSignal
-from mlld_sdk.transport.embedded.scanner import LETTERS, WORD
-from mlld_sdk.transport.embedded.scope import Function, Scope
-from mlld_sdk.transport.embedded.syntax import (
-    Bail,
+from mlld_sdk.transport.embedded.errors import ScriptBailed, ScriptFailure, ScriptParseError, UnsupportedConstruct
+from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin, merge
+from mlld_sdk.transport.embedded.interpreter.loops import Loops, ReturnSignal, RoundSignal
+from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
+from mlld_sdk.transport.embedded.interpreter.script_run import capability
+from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
+from mlld_sdk.transport.embedded.language.scanner import LETTERS, WORD
+from mlld_sdk.transport.embedded.language.syntax import (
+    BailStatement,
     Block,
-    Call,
-    Checkpoint,
-    Continue,
-    Done,
-    Exe,
-    Export,
-    For,
-    If,
-    Import,
-    Let,
+    CheckpointStatement,
+    ContinueStatement,
+    DoneStatement,
+    ExeStatement,
+    ExportStatement,
+    ForLoop,
+    FunctionCall,
+    IfStatement,
+    ImportStatement,
+    LetStatement,
     ListLiteral,
     Literal,
-    Log,
-    Loop,
+    LogStatement,
     ObjectLiteral,
-    Output,
-    Pipe,
+    OutputStatement,
+    ParsedScript,
+    PipedValue,
     Reference,
-    Return,
-    Run,
-    Say,
-    Script,
-    Shell,
-    Show,
-    Skip,
-    Span,
+    RepeatLoop,
+    ReturnStatement,
+    RunStatement,
+    SayStatement,
+    ShellCommand,
+    ShowStatement,
+    SkipStatement,
+    TextSpan,
     Unsupported,
-    Var,
-    When,
+    VarStatement,
+    WhenExpression,
     root_of,
 )
-from mlld_sdk.transport.embedded.values import NOTHING, Value, is_number, is_truthy, page_text, pretty_json
 from mlld_sdk.transport.javascript import json_text, number_text, well_formed
 
 
 class Interpreter(Loops):
     """Runs a script. One instance for each request."""
 
-    def run_script(self, script: Script) -> None:
+    def run_script(self, script: ParsedScript) -> None:
         """Run all statements; exports are resolved at the end."""
         scope = Scope()
-        self._exported: list[tuple[str, Span]] = []
+        self._exported: list[tuple[str, TextSpan]] = []
         try:
             for statement in script.statements:
                 self.execute(statement, scope)
@@ -84,13 +83,13 @@ class Interpreter(Loops):
 
     # -- names
 
-    def _place(self, span: Span) -> tuple[str, str]:
+    def _place(self, span: TextSpan) -> tuple[str, str]:
         point = self.run.positions.point(span.start)
         path = os.path.abspath(self.run.job.path) if self.run.job.path else ""
         where = f"{path}:{point['line']}:{point['column']}" if path else f"{point['line']}:{point['column']}"
         return where, f" at line {point['line']}, column {point['column']}" + (f" in {path}" if path else "")
 
-    def _var(self, node: Var, scope: Scope) -> Value:
+    def _var(self, node: VarStatement, scope: Scope) -> Value:
         place, here = self._place(node.span)
         if isinstance(node.value, (ListLiteral, ObjectLiteral)) and not is_constant(node.value):
             # what is put together from other values is put together when somebody asks for it
@@ -113,26 +112,26 @@ class Interpreter(Loops):
     def _labelled(value: Value, labels: Origin) -> Value:
         return value._replace(origin=merge(labels, value.origin))
 
-    def _assigned(self, node: Any, scope: Scope, span: Span) -> Value:
-        head = root_of(node.source if isinstance(node, Pipe) else node)
+    def _assigned(self, node: Any, scope: Scope, span: TextSpan) -> Value:
+        head = root_of(node.source if isinstance(node, PipedValue) else node)
         if isinstance(head, Reference) and self.lookup(head.name, scope) is None:
             point = self.run.positions.point(span.start)
             place = f"line {point['line']}, column {point['column']}"
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Directive error (var): Variable not found: {head.name} at {place}",
                 "VALIDATION_FAILED",
                 "MlldDirectiveError",
             )
         return self.evaluate(node, scope)
 
-    def _let(self, node: Let, scope: Scope) -> Value:
+    def _let(self, node: LetStatement, scope: Scope) -> Value:
         if isinstance(node.value, Block):
             value = self.block_value(node.value, Scope(scope, calling=scope.calling))
         else:
             value = self._lenient(node.value, scope)
         if not node.augment:
             if scope.is_fixed(node.name):
-                raise ScriptError(
+                raise ScriptFailure(
                     f"Variable '{node.name}' is already defined and cannot be redefined",
                     "VARIABLE_REDEFINITION",
                     "VariableRedefinitionError",
@@ -141,21 +140,21 @@ class Interpreter(Loops):
             return value
         old = scope.find(node.name)
         if old is None:
-            raise ScriptError(f"Cannot use += on undefined variable @{node.name}.", "E_WHEN_EXPRESSION")
+            raise ScriptFailure(f"Cannot use += on undefined variable @{node.name}.", "E_WHEN_EXPRESSION")
         scope.reassign(node.name, Value(_augmented(old.data, value.data), merge(old.origin, value.origin)))
         return value
 
-    def _exe(self, node: Exe, scope: Scope) -> Value:
+    def _exe(self, node: ExeStatement, scope: Scope) -> Value:
         place, here = self._place(node.span)
         function = Function(node.name, node.params, node.labels, node.body, scope)
         scope.declare(node.name, Value(function), place, here)
         return NOTHING
 
-    def _export(self, node: Export, _: Scope) -> Value:
+    def _export(self, node: ExportStatement, _: Scope) -> Value:
         self._exported += [(name, node.span) for name in node.names]
         return NOTHING
 
-    def _export_value(self, name: str, span: Span, scope: Scope) -> None:
+    def _export_value(self, name: str, span: TextSpan, scope: Scope) -> None:
         value = scope.find(name)
         if value is None:
             return
@@ -165,7 +164,7 @@ class Interpreter(Loops):
         metadata = {"capability": described, "security": described["security"]}
         self.run.exports[name] = {"name": name, "value": data, "metadata": metadata}
 
-    def _import(self, node: Import, scope: Scope) -> Value:
+    def _import(self, node: ImportStatement, scope: Scope) -> Value:
         place, here = self._place(node.span)
         source, origin = self._import_source(node)
         self.run.record(origin)
@@ -174,7 +173,7 @@ class Interpreter(Loops):
             return NOTHING
         for name, alias in node.names:
             if name not in source and not self._is_data(node.source):
-                raise ScriptError(
+                raise ScriptFailure(
                     f"Import '{name}' not found in module '{node.source}'", "IMPORT_EXPORT_MISSING", "MlldImportError"
                 )
             scope.declare(alias, Value(source.get(name), origin), place, here)
@@ -186,13 +185,13 @@ class Interpreter(Loops):
             return isinstance(self.run.job.payload, dict)
         return source == "@state" or isinstance(self.run.job.modules.get(source), dict)
 
-    def _import_source(self, node: Import) -> tuple[dict[str, Any], Origin]:
+    def _import_source(self, node: ImportStatement) -> tuple[dict[str, Any], Origin]:
         if node.source in ("@payload", "@state"):
             value = self.lookup(node.source[1:], Scope())
             if value is not None and isinstance(value.data, str):
                 return self._run_module(value.data, node.source), merge(value.origin, self._dynamic(node.source))
             if value is None or not isinstance(value.data, dict):
-                raise ScriptError(f"No resolver found for: {node.source}", "E_NO_RESOLVER", "MlldResolutionError")
+                raise ScriptFailure(f"No resolver found for: {node.source}", "E_NO_RESOLVER", "MlldResolutionError")
             _refuse_unimportable(value.data, node.source)
             if node.source == "@state":
                 return value.data, merge(self._dynamic(node.source), value.origin)
@@ -220,20 +219,20 @@ class Interpreter(Loops):
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()
         except OSError as error:
-            raise ScriptError(f"Import error: File not found: {source}") from error
+            raise ScriptFailure(f"Import error: File not found: {source}") from error
 
     def _run_module(self, text: str, source: str) -> dict[str, Any]:
         """Give what a module exports, or all it defines if it says nothing about that; only definitions are run."""
-        from mlld_sdk.transport.embedded.parser import parse
+        from mlld_sdk.transport.embedded.language.parser import parse
 
         try:
             module = parse(text)
         except ScriptParseError as error:
-            raise ScriptError(f"Syntax error in imported file '{source}': {error.message}") from error
+            raise ScriptFailure(f"Syntax error in imported file '{source}': {error.message}") from error
         scope = Scope()
-        exports = [statement for statement in module.statements if isinstance(statement, Export)]
+        exports = [statement for statement in module.statements if isinstance(statement, ExportStatement)]
         for statement in module.statements:
-            if isinstance(statement, (Var, Exe, Import)):
+            if isinstance(statement, (VarStatement, ExeStatement, ImportStatement)):
                 self.execute(statement, scope)
         names = [name for statement in exports for name in statement.names] if exports else scope.own_names()
         found = {name: scope.find(name) for name in names}
@@ -246,10 +245,10 @@ class Interpreter(Loops):
         self.run.record(value.origin)
         return value
 
-    def _show(self, node: Show, scope: Scope) -> Value:
+    def _show(self, node: ShowStatement, scope: Scope) -> Value:
         value = self._shown(node.value, scope) if not _is_plain(node.value) else self.evaluate(node.value, scope)
         text = shown_text(value)
-        streamed = isinstance(node.value, Call) and self._streams(node.value.name, scope)
+        streamed = isinstance(node.value, FunctionCall) and self._streams(node.value.name, scope)
         if not streamed:
             self.run.effect("both", text if text.endswith("\n") else text + "\n", node.span)
         self.run.record(Origin(sources=("show",)))
@@ -260,21 +259,21 @@ class Interpreter(Loops):
         return (
             target is not None
             and isinstance(target.data, Function)
-            and isinstance(target.data.body, Shell)
+            and isinstance(target.data.body, ShellCommand)
             and target.data.body.stream
         )
 
-    def _run(self, node: Run, scope: Scope) -> Value:
+    def _run(self, node: RunStatement, scope: Scope) -> Value:
         body = node.body
         if isinstance(body, Unsupported):
             raise UnsupportedConstruct(body.construct, self.run.positions.point(body.span.start)["line"])
         source = ""
-        if isinstance(body, Shell):
+        if isinstance(body, ShellCommand):
             value, source = self.shell_statement(body, scope)
-        elif isinstance(body, Call):
+        elif isinstance(body, FunctionCall):
             target = scope.find(body.name)
             if target is None or not isinstance(target.data, Function):
-                raise ScriptError(f"Executable variable not found: {body.name}")
+                raise ScriptFailure(f"Executable variable not found: {body.name}")
             values = [self._argument(arg, body.name, scope) for arg in body.args]
             value = self.call(target.data, body.name, values, body.span, scope)
         else:
@@ -287,7 +286,7 @@ class Interpreter(Loops):
             self.run.record(Origin(sources=(source,)))
         return value
 
-    def _log(self, node: Log, scope: Scope) -> Value:
+    def _log(self, node: LogStatement, scope: Scope) -> Value:
         value = self._output_value(node.value, scope)
         if not _is_plain(node.value):
             self.run.record(value.origin)
@@ -296,7 +295,7 @@ class Interpreter(Loops):
         self.run.record(Origin(sources=("log",)))
         return value
 
-    def _output(self, node: Output, scope: Scope) -> Value:
+    def _output(self, node: OutputStatement, scope: Scope) -> Value:
         value = self._output_value(node.value, scope)
         if value.origin:
             self.run.record(value.origin)
@@ -319,16 +318,16 @@ class Interpreter(Loops):
     def _output_value(self, node: Any, scope: Scope) -> Value:
         if isinstance(node, Reference) and self.lookup(node.name, scope) is None:
             inner = f"Output error (unknown): Variable {node.name} not found"
-            raise ScriptError(
+            raise ScriptFailure(
                 f"Output error (unknown): Failed to process output: {inner}",
                 "OUTPUT_GENERATION_FAILED",
                 "MlldOutputError",
             )
-        if isinstance(node, Call):
+        if isinstance(node, FunctionCall):
             return self.call_by_name(node.name, node.args, None, scope)
         return self.evaluate(node, scope)
 
-    def _append_to(self, node: Output, value: Value, scope: Scope) -> None:
+    def _append_to(self, node: OutputStatement, value: Value, scope: Scope) -> None:
         path = self.path(node.target, scope)
         as_rows = path.endswith(".jsonl")
         text = json_text(value.data) if as_rows else written_text(value)
@@ -343,7 +342,7 @@ class Interpreter(Loops):
 
     # -- control
 
-    def _when(self, node: When, scope: Scope) -> Value:
+    def _when(self, node: WhenExpression, scope: Scope) -> Value:
         action = self.choose(node, scope)
         if isinstance(action, Block):
             inner = Scope(scope)
@@ -355,15 +354,15 @@ class Interpreter(Loops):
             if value.data is not None:
                 raise ReturnSignal(value)
             return NOTHING
-        if isinstance(action, Say):
+        if isinstance(action, SayStatement):
             if scope.outer is None:
-                self._show(Show(action.value, action.span), scope)
+                self._show(ShowStatement(action.value, action.span), scope)
             return NOTHING
         return NOTHING if action is None else self.execute(action, scope)
 
-    def _if(self, node: If, scope: Scope) -> Value:
+    def _if(self, node: IfStatement, scope: Scope) -> Value:
         chosen = node.yes if is_truthy(self._lenient(node.condition, scope).data) else node.no
-        if isinstance(chosen, If):
+        if isinstance(chosen, IfStatement):
             return self._if(chosen, scope)
         if chosen is not None:
             inner = Scope(scope)
@@ -371,37 +370,37 @@ class Interpreter(Loops):
                 self.execute(statement, inner)
         return NOTHING
 
-    def _for(self, node: For, scope: Scope) -> Value:
+    def _for(self, node: ForLoop, scope: Scope) -> Value:
         self.run_for(node, scope)
         return NOTHING
 
-    def _loop(self, node: Loop, scope: Scope) -> Value:
+    def _loop(self, node: RepeatLoop, scope: Scope) -> Value:
         return self.run_loop(node, scope)
 
-    def _bail(self, node: Bail, scope: Scope) -> Value:
+    def _bail(self, node: BailStatement, scope: Scope) -> Value:
         if node.message is None:
-            raise BailError("Script terminated by bail directive.")
-        raise BailError(self.text(node.message, scope)[0])
+            raise ScriptBailed("Script terminated by bail directive.")
+        raise ScriptBailed(self.text(node.message, scope)[0])
 
-    def _return(self, node: Return, scope: Scope) -> Value:
+    def _return(self, node: ReturnStatement, scope: Scope) -> Value:
         value = self._lenient(node.value, scope)
         raise ReturnSignal(Value("") if value is NOTHING else value)
 
-    def _continue(self, node: Continue, scope: Scope) -> Value:
+    def _continue(self, node: ContinueStatement, scope: Scope) -> Value:
         raise RoundSignal(self.evaluate(node.value, scope), done=False)
 
-    def _skip(self, node: Skip, scope: Scope) -> Value:
+    def _skip(self, node: SkipStatement, scope: Scope) -> Value:
         """Do nothing: outside of a value there is no item to leave out."""
         del node, scope
         return NOTHING
 
-    def _done(self, node: Done, scope: Scope) -> Value:
+    def _done(self, node: DoneStatement, scope: Scope) -> Value:
         raise RoundSignal(self.evaluate(node.value, scope), done=True)
 
-    def _checkpoint(self, node: Checkpoint, scope: Scope) -> Value:
+    def _checkpoint(self, node: CheckpointStatement, scope: Scope) -> Value:
         name, _ = self.text(node.name, scope)
         if not name.strip():
-            raise ScriptError("checkpoint directive requires a non-empty name")
+            raise ScriptFailure("checkpoint directive requires a non-empty name")
         self.memory.name_checkpoint(name.strip())
         return NOTHING
 
@@ -412,25 +411,25 @@ class Interpreter(Loops):
             self.run.effect("both", text)
 
     _statements: ClassVar[dict[type, Callable[[Any, Any, Scope], Value]]] = {
-        Var: _var,
-        Let: _let,
-        Exe: _exe,
-        Export: _export,
-        Import: _import,
-        Show: _show,
-        Run: _run,
-        Log: _log,
-        Output: _output,
-        When: _when,
-        If: _if,
-        For: _for,
-        Loop: _loop,
-        Bail: _bail,
-        Return: _return,
-        Continue: _continue,
-        Done: _done,
-        Skip: _skip,
-        Checkpoint: _checkpoint,
+        VarStatement: _var,
+        LetStatement: _let,
+        ExeStatement: _exe,
+        ExportStatement: _export,
+        ImportStatement: _import,
+        ShowStatement: _show,
+        RunStatement: _run,
+        LogStatement: _log,
+        OutputStatement: _output,
+        WhenExpression: _when,
+        IfStatement: _if,
+        ForLoop: _for,
+        RepeatLoop: _loop,
+        BailStatement: _bail,
+        ReturnStatement: _return,
+        ContinueStatement: _continue,
+        DoneStatement: _done,
+        SkipStatement: _skip,
+        CheckpointStatement: _checkpoint,
     }
 
 
@@ -456,9 +455,9 @@ def written_text(value: Value) -> str:
 
 def _given_by(action: Any) -> Any:
     """Find the value that an action of a `when` gives to a function: a text or a call, but not a command."""
-    if isinstance(action, Say):
+    if isinstance(action, SayStatement):
         return action.value
-    return action.body if isinstance(action, Run) and not isinstance(action.body, Shell) else None
+    return action.body if isinstance(action, RunStatement) and not isinstance(action.body, ShellCommand) else None
 
 
 def _is_plain(node: Any) -> bool:
@@ -483,7 +482,7 @@ def _augmented(old: Any, new: Any) -> Any:
         return {**old, **new}
     if is_number(old) and is_number(new):
         return old + new
-    raise ScriptError(
+    raise ScriptFailure(
         "+= needs two lists, two texts, two objects or two numbers", "VALIDATION_FAILED", "MlldDirectiveError"
     )
 
@@ -495,7 +494,7 @@ def _write_file(path: str, text: str, mode: str) -> None:
             file.write(well_formed(text))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ScriptError(
+        raise ScriptFailure(
             f"Output error (unknown): Failed to process output: {reason}: {path}",
             "OUTPUT_GENERATION_FAILED",
             "MlldOutputError",
@@ -506,9 +505,9 @@ def _refuse_unimportable(data: dict[str, Any], source: str) -> None:
     """Refuse what the real engine cannot import, since it writes the values as `var` statements and reads those."""
     for name in data:
         if not (name[:1] in LETTERS and name and not set(name) - WORD - {"-"}) or name.endswith("-"):
-            raise ScriptError(f"Failed to parse imported file '{source}': {name!r} is no name of a variable")
+            raise ScriptFailure(f"Failed to parse imported file '{source}': {name!r} is no name of a variable")
     if (number := _with_exponent(data)) is not None:
-        raise ScriptError(f"Syntax error in imported file '{source}' at line 1: {number_text(number)}")
+        raise ScriptFailure(f"Syntax error in imported file '{source}' at line 1: {number_text(number)}")
 
 
 def _with_exponent(data: Any) -> float | None:

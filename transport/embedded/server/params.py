@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import Selector, SelectorError, parse_selector
-from mlld_sdk.transport.embedded.errors import RequestError, ScriptError
-from mlld_sdk.transport.embedded.execution import ABSENT, Job
-from mlld_sdk.transport.embedded.memory import CachePlan
+from mlld_sdk.transport.embedded.errors import RequestError, ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.checkpoints import CachePlan
+from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRequest
 from mlld_sdk.transport.javascript import json_text
 
 MAX_TIMEOUT_MS = 2147483647
@@ -26,15 +26,15 @@ def id_key(value: Any) -> Any:
     return ("text", value) if isinstance(value, str) else ("number", float(value))
 
 
-def process_job(params: Any) -> Job:
+def process_job(params: Any) -> ScriptRequest:
     """Read the parameters of `process`."""
     if isinstance(params, str):
         params = {"script": params}
     if not isinstance(params, dict):
-        raise ScriptError("process params must be a script string or object")
+        raise ScriptFailure("process params must be a script string or object")
     script = params.get("script")
     if not isinstance(script, str):
-        raise ScriptError("process params.script must be a string")
+        raise ScriptFailure("process params.script must be a string")
     path = params.get("filePath")
     return _job(params, script, path if isinstance(path, str) else None, metrics=False)
 
@@ -42,23 +42,23 @@ def process_job(params: Any) -> Job:
 def execute_path(params: Any) -> str:
     """Read which file `execute` is to run."""
     if not isinstance(params, dict):
-        raise ScriptError("execute params must be an object")
+        raise ScriptFailure("execute params must be an object")
     path = params.get("filepath")
     if not isinstance(path, str):
-        raise ScriptError("execute params.filepath must be a string")
+        raise ScriptFailure("execute params.filepath must be a string")
     return path
 
 
-def execute_job(params: dict[str, Any], script: str, path: str) -> Job:
+def execute_job(params: dict[str, Any], script: str, path: str) -> ScriptRequest:
     """Read the parameters of `execute` once the file has been read."""
     return _job(params, script, path, metrics=True)
 
 
-def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool) -> Job:
+def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool) -> ScriptRequest:
     payload = params.get("payload", ABSENT)
     if payload is not ABSENT:
         if not isinstance(payload, (str, dict)):
-            raise ScriptError("Dynamic module '@payload' must be string or plain object", name="TypeError")
+            raise ScriptFailure("Dynamic module '@payload' must be string or plain object", name="TypeError")
         if isinstance(payload, dict):
             check_size("@payload", payload)
     state = params.get("state")
@@ -68,7 +68,7 @@ def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool
     modules = params.get("dynamicModules")
     modules = modules if isinstance(modules, dict) else {}
     source = params.get("dynamicModuleSource")
-    return Job(
+    return ScriptRequest(
         script=script,
         path=path,
         payload=payload,
@@ -95,8 +95,8 @@ def _payload_labels(raw: Any, payload: Any) -> dict[str, list[str]]:
 def check_size(name: str, data: Any) -> None:
     """Refuse what the real engine refuses to take in as data."""
 
-    def refuse(what: str) -> ScriptError:
-        return ScriptError(f"Dynamic module '{name}' {what}", name="TypeError")
+    def refuse(what: str) -> ScriptFailure:
+        return ScriptFailure(f"Dynamic module '{name}' {what}", name="TypeError")
 
     nodes = 0
     level: list[Any] = [data]
