@@ -28,7 +28,7 @@ from _trivial import trivial_engine
 from msgspec.structs import replace
 
 from mlld_sdk import Agent, InfrastructureError, Runtime, child, one_for_one
-from mlld_sdk.journal import Journal, Lease, StepPolicy
+from mlld_sdk.journal import Journal, RunLease, StepPolicy
 from mlld_sdk.journal.records import StepRecord, pack
 
 RESULT = {"step": "call_model", "output": "x" * 150, "n": 5, "ok": True}
@@ -120,7 +120,7 @@ def durable_steps(writers: int, steps: int, rounds: int = 20) -> tuple[float, fl
         leases = [journal.claim(journal.submit("bench", n).id, "bench") for n in range(writers)]
         begun, ended = sample_step(leases[0].run_id, "1.100")
 
-        def work(lease: Lease, number: int) -> None:
+        def work(lease: RunLease, number: int) -> None:
             for n in range(1, steps + 1):
                 position = f"{number}.{n}"
                 lease.begin_step(position, "ask", fingerprint)

@@ -13,7 +13,7 @@ from mlld_sdk.agents.options import AgentOptions
 from mlld_sdk.agents.owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus, TakeWork
 from mlld_sdk.agents.services import LOOK, LookForWork
 from mlld_sdk.base.errors import ConfigurationError, TaskError
-from mlld_sdk.journal import Lease
+from mlld_sdk.journal import RunLease
 from mlld_sdk.journal.errors import JournalError
 from mlld_sdk.runs.job import Job
 from mlld_sdk.runs.worker import Work, Worker
@@ -146,7 +146,7 @@ class Agent(EngineOwner):
         except JournalError:
             self.send_after(LONGEST_LOOK, LOOK)  # the journal says by itself that it is not well
             return
-        begun: set[Lease] = set()
+        begun: set[RunLease] = set()
         try:
             for lease in leases:
                 self._begin(lease)
@@ -168,7 +168,7 @@ class Agent(EngineOwner):
             return True  # nobody knows, so look
         return any(run.id not in mine for run in runs)
 
-    def _let_go(self, lease: Lease) -> None:
+    def _let_go(self, lease: RunLease) -> None:
         """Give back a run that nobody has begun with."""
         try:
             if not lease.over:
@@ -176,7 +176,7 @@ class Agent(EngineOwner):
         except JournalError:
             self.services.settle_later(lambda: self._let_go(lease))
 
-    def _begin(self, lease: Lease) -> None:
+    def _begin(self, lease: RunLease) -> None:
         name, services, me = self.name, self.services, self.actor_ref
         job = Job(
             lease,

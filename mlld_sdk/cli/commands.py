@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
-from mlld_sdk.cli import words
+from mlld_sdk.cli import render
 from mlld_sdk.cli.settings import configuration
 from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
@@ -46,19 +46,20 @@ def top(options: Namespace) -> int:
         while True:
             found = remote.ask(p.AskTop())
             engines = [
-                (one["engine"], one["pid"], words.ago(one["since"]), words.size(one["rss"])) for one in found["engines"]
+                (one["engine"], one["pid"], render.ago(one["since"]), render.size(one["rss"]))
+                for one in found["engines"]
             ]
             agents = [(one["path"], one["state"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
-            zombies = [(one["actor"], duration(one["age"]), words.where(one["stack"])) for one in found["zombies"]]
+            zombies = [(one["actor"], duration(one["age"]), render.where(one["stack"])) for one in found["zombies"]]
             runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
             if found["journal"]["degraded"]:
                 runs += f"\njournal: takes no writes: {found['journal']['reason']}"
             text = "\n\n".join(
                 [
                     f"runs: {runs}",
-                    words.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
-                    words.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "nobody has an engine"),
-                    *([words.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
+                    render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
+                    render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "nobody has an engine"),
+                    *([render.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
                 ]
             )
             if options.every and not options.json and sys.stdout.isatty():
@@ -77,7 +78,7 @@ def why(options: Namespace) -> int:
     said = []
     if place:
         said.append(f"{place['path']}: {place['state']}" + (f", last: {place['last']}" if place.get("last") else ""))
-    said += [words.crash_report(crash) for crash in found["crashes"]]
+    said += [render.crash_report(crash) for crash in found["crashes"]]
     if not found["crashes"]:
         said.append("it has not failed, as far as is remembered")
     _print(options, found, "\n\n".join(said))
@@ -91,7 +92,7 @@ def events(options: Namespace) -> int:
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
             for event in found["events"]:
-                print(json.dumps(event) if options.json else words.event_line(event), flush=True)
+                print(json.dumps(event) if options.json else render.event_line(event), flush=True)
                 after = event["n"]
             if not options.follow:
                 return 0
@@ -102,7 +103,7 @@ def crashes(options: Namespace) -> int:
     """Print crashes, newest first, one line each."""
     with _remote(options) as remote:
         found = remote.ask(p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
-    _print(options, found, "\n".join(words.crash_line(crash) for crash in found["crashes"]) or "none")
+    _print(options, found, "\n".join(render.crash_line(crash) for crash in found["crashes"]) or "none")
     return 0
 
 
@@ -116,10 +117,10 @@ def runs(options: Namespace) -> int:
                     p.AskRuns(states=states, agent=options.agent, before=options.before, limit=options.limit)
                 )
                 rows = [
-                    (run["id"], run["kind"], run["state"], run["attempt"], words.ago(run["updated"]))
+                    (run["id"], run["kind"], run["state"], run["attempt"], render.ago(run["updated"]))
                     for run in found["runs"]
                 ]
-                text = words.table(("run", "agent", "state", "attempt", "changed"), rows)
+                text = render.table(("run", "agent", "state", "attempt", "changed"), rows)
                 if rows and len(rows) == options.limit:
                     text += f"\nthese are the newest {options.limit}; --before {rows[-1][0]} shows older ones"
             case "show":
@@ -155,7 +156,10 @@ def _json(text: str) -> Any:
 def _run_text(found: dict[str, Any]) -> str:
     run, outcome = found["run"], found["outcome"]
     lines = [
-        f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   changed {words.ago(run['updated'])}"
+        (
+            f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   "
+            f"changed {render.ago(run['updated'])}"
+        )
     ]
     lines += [f"  died: {reason}" for reason in run["deaths"]]
     error = (outcome or {}).get("error")
@@ -165,12 +169,12 @@ def _run_text(found: dict[str, Any]) -> str:
         lines += [f"  hint: {error['hint']}"] if error.get("hint") else []
         lines += [f"    {line}" for line in (error.get("traceback") or "").rstrip().splitlines()]
     elif outcome:
-        lines.append(f"  result: {words.cut(json.dumps(outcome['value']), 400)}")
+        lines.append(f"  result: {render.cut(json.dumps(outcome['value']), 400)}")
     rows = [
         (step["position"], step["name"], _step_state(step), step["attempts"], step["error"] or "")
         for step in found["steps"]
     ]
-    return "\n".join([*lines, words.table(("step", "name", "state", "attempts", "error"), rows, "no step was begun")])
+    return "\n".join([*lines, render.table(("step", "name", "state", "attempts", "error"), rows, "no step was begun")])
 
 
 def _step_state(step: dict[str, Any]) -> str:
@@ -193,10 +197,10 @@ def checkpoint(options: Namespace) -> int:
     match options.action:
         case "ls":
             found: Any = [msgspec.to_builtins(one, enc_hook=str) for one in caches.list()]
-            text = words.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
+            text = render.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
         case "inspect":
             found = [msgspec.to_builtins(one, enc_hook=str) for one in caches.inspect(options.script)]
-            text = words.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
+            text = render.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
         case "clean":
             found = (
                 caches.clean(options.script)

@@ -50,9 +50,9 @@ def parser() -> argparse.ArgumentParser:
     prints, attaches = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     prints.add_argument("--json", action="store_true", help="print JSON")
     attaches.add_argument("--runtime", help="name of the runtime to attach to, if several are running")
-    words = argparse.ArgumentParser(prog="mlld-otp", description="Supervised mlld agents.")
-    words.add_argument("--version", action="version", version=f"mlld-otp {version('mlld-otp')}")
-    verbs = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    cli_parser = argparse.ArgumentParser(prog="mlld-otp", description="Supervised mlld agents.")
+    cli_parser.add_argument("--version", action="version", version=f"mlld-otp {version('mlld-otp')}")
+    verbs = cli_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     takes = {
         "run": [],
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("name", nargs="?", choices=list(DEMOS), default="recovery")
     one.add_argument("--engine", choices=["live", "bridge", "embedded"], default="embedded")
     one.add_argument("--picture", type=Path, help="where the picture goes (SVG); only recovery and breaker draw one")
-    return words
+    return cli_parser
 
 
 def _runs(one: argparse.ArgumentParser) -> None:
@@ -157,23 +157,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str] | None) -> int:
-    words = parser()
-    options = words.parse_args(arguments)
+    cli_parser = parser()
+    options = cli_parser.parse_args(arguments)
     if options.command == "runs" and options.action != "ls" and options.run is None:
-        words.error(f"runs {options.action} needs a run (or, for submit, an agent)")
+        cli_parser.error(f"runs {options.action} needs a run (or, for submit, an agent)")
     if options.command == "runs" and options.action == "resolve" and options.value is None:
-        words.error("runs resolve needs a run, the position of a step, and what it gave as JSON (null if nothing)")
+        cli_parser.error("runs resolve needs a run, the position of a step, and what it gave as JSON (null if nothing)")
     if options.command == "runs" and options.action != "resolve" and options.value is not None:
-        words.error(f"runs {options.action} has no use for {options.value!r}")
+        cli_parser.error(f"runs {options.action} has no use for {options.value!r}")
     if options.command == "checkpoint" and options.action != "ls" and options.script is None:
-        words.error(f"checkpoint {options.action} needs a script")
+        cli_parser.error(f"checkpoint {options.action} needs a script")
     if options.command == "checkpoint" and options.action == "fork" and options.only is None:
-        words.error("checkpoint fork needs two scripts: from and to")
+        cli_parser.error("checkpoint fork needs two scripts: from and to")
     if options.command == "demo" and options.picture is not None:
         if options.name not in ("recovery", "breaker"):
-            words.error(f"demo {options.name} draws no picture, only recovery and breaker do")
+            cli_parser.error(f"demo {options.name} draws no picture, only recovery and breaker do")
         if not options.picture.absolute().parent.is_dir():
-            words.error(f"--picture: there is no folder {options.picture.absolute().parent}")
+            cli_parser.error(f"--picture: there is no folder {options.picture.absolute().parent}")
     try:
         status: int = options.work(options)
     except MlldError as error:

@@ -25,7 +25,7 @@ TIMES = 2
 MADE = ["small easy", *["small hard"] * TIMES, "large hard", "large last"]
 
 
-class Thinker(Agent):
+class Questioner(Agent):
     """Answers questions one after the other, with the model its engine was given."""
 
     checkpoint = True
@@ -39,7 +39,7 @@ def play(stage: Stage) -> str:
     """Ask an easy question, a hard one and a last one."""
     stage.script("ask.mld", SCRIPT)
     thinker = child(
-        Thinker,
+        Questioner,
         name="thinker",
         engine=stage.engine,
         working_dir=stage.directory,

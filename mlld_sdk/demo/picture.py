@@ -34,7 +34,7 @@ STYLE = """
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class LaneSpan:
     """One part in one state for a while."""
 
     start: float
@@ -60,14 +60,14 @@ class Story:
     unit: str = "steps"
     progress: list[float] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)
-    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    lanes: dict[str, list[LaneSpan]] = field(default_factory=dict)
 
     def turn(self, lane: str, state: str, now: float) -> None:
         """Let a part go over into a state; the one it was in ends now."""
         spans = self.lanes.setdefault(lane, [])
         if spans:
-            spans[-1] = Span(spans[-1].start, now, spans[-1].state)
-        spans.append(Span(now, now, state))
+            spans[-1] = LaneSpan(spans[-1].start, now, spans[-1].state)
+        spans.append(LaneSpan(now, now, state))
 
     def end(self, now: float) -> None:
         """Let every part stay as it is until now."""

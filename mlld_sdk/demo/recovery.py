@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk.demo.picture import Span, Story
+from mlld_sdk.demo.picture import LaneSpan, Story
 from mlld_sdk.demo.stage import DemoFailed, hang
 from mlld_sdk.supervision.snapshot import shorten
 
@@ -217,7 +217,7 @@ class Recovery:
         now = self._now()
         before = self._since.get(name)
         if before is not None and before[1] != state:
-            self.story.lanes.setdefault(name, []).append(Span(before[0], now, before[1]))
+            self.story.lanes.setdefault(name, []).append(LaneSpan(before[0], now, before[1]))
         if before is None or before[1] != state:
             self._since[name] = (now, state)
 

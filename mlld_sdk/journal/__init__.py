@@ -1,7 +1,7 @@
 """The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises."""
 
 from mlld_sdk.journal.journal import Journal
-from mlld_sdk.journal.lease import Lease
+from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import JournalLimits, Retention, StepPolicy
 from mlld_sdk.journal.positions import Positions
 from mlld_sdk.journal.records import Death, ErrorRecord, EventRecord, OwnerRecord, Replay, RunRecord, StepRecord
@@ -21,13 +21,13 @@ __all__ = [
     "Journal",
     "JournalLimits",
     "JournalStatus",
-    "Lease",
     "Outcome",
     "OwnerRecord",
     "Positions",
     "Problem",
     "Replay",
     "Retention",
+    "RunLease",
     "RunRecord",
     "StepPolicy",
     "StepRecord",

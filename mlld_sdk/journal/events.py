@@ -3,7 +3,7 @@
 from mlld_sdk.base.events import Event
 
 
-class RunEvent(Event, frozen=True, kw_only=True):
+class RunTransition(Event, frozen=True, kw_only=True):
     """Base of what happens to a run.
 
     Attributes:
@@ -15,7 +15,7 @@ class RunEvent(Event, frozen=True, kw_only=True):
     kind: str
 
 
-class RunSubmitted(RunEvent, frozen=True, kw_only=True, tag="run.submitted"):
+class RunSubmitted(RunTransition, frozen=True, kw_only=True, tag="run.submitted"):
     """A run was written down for the first time.
 
     Attributes:
@@ -25,7 +25,7 @@ class RunSubmitted(RunEvent, frozen=True, kw_only=True, tag="run.submitted"):
     key: str | None = None
 
 
-class RunClaimed(RunEvent, frozen=True, kw_only=True, tag="run.claimed"):
+class RunClaimed(RunTransition, frozen=True, kw_only=True, tag="run.claimed"):
     """An owner took a run.
 
     Attributes:
@@ -39,7 +39,7 @@ class RunClaimed(RunEvent, frozen=True, kw_only=True, tag="run.claimed"):
     attempt: int
 
 
-class OwnerDied(RunEvent, frozen=True, kw_only=True, tag="run.owner_died"):
+class OwnerDied(RunTransition, frozen=True, kw_only=True, tag="run.owner_died"):
     """The owner of a run ended without a word; its steps in flight are interrupted.
 
     Attributes:
@@ -53,7 +53,7 @@ class OwnerDied(RunEvent, frozen=True, kw_only=True, tag="run.owner_died"):
     in_flight: tuple[str, ...] = ()
 
 
-class RunReleased(RunEvent, frozen=True, kw_only=True, tag="run.released"):
+class RunReleased(RunTransition, frozen=True, kw_only=True, tag="run.released"):
     """An owner gave a run back, to be claimed again.
 
     Attributes:
@@ -63,11 +63,11 @@ class RunReleased(RunEvent, frozen=True, kw_only=True, tag="run.released"):
     owner: str
 
 
-class RunFinished(RunEvent, frozen=True, kw_only=True, tag="run.finished"):
+class RunFinished(RunTransition, frozen=True, kw_only=True, tag="run.finished"):
     """A run ended with a result."""
 
 
-class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
+class RunFailedEvent(RunTransition, frozen=True, kw_only=True, tag="run.failed"):
     """A run ended with an error.
 
     Attributes:
@@ -79,7 +79,7 @@ class RunFailed(RunEvent, frozen=True, kw_only=True, tag="run.failed"):
     message: str
 
 
-class RunCancelled(RunEvent, frozen=True, kw_only=True, tag="run.cancelled"):
+class RunCancelledEvent(RunTransition, frozen=True, kw_only=True, tag="run.cancelled"):
     """A run was cancelled; whoever owned it owns it no longer.
 
     Attributes:
@@ -89,7 +89,7 @@ class RunCancelled(RunEvent, frozen=True, kw_only=True, tag="run.cancelled"):
     reason: str
 
 
-class RunParked(RunEvent, frozen=True, kw_only=True, tag="run.parked"):
+class RunParkedEvent(RunTransition, frozen=True, kw_only=True, tag="run.parked"):
     """A run became a dead letter: nobody works on it until somebody retries it.
 
     Attributes:
@@ -101,11 +101,11 @@ class RunParked(RunEvent, frozen=True, kw_only=True, tag="run.parked"):
     reason: str
 
 
-class RunRetried(RunEvent, frozen=True, kw_only=True, tag="run.retried"):
+class RunRetried(RunTransition, frozen=True, kw_only=True, tag="run.retried"):
     """A run that had stopped was put back into the queue."""
 
 
-class RunDamaged(RunEvent, frozen=True, kw_only=True, tag="run.damaged"):
+class RunDamaged(RunTransition, frozen=True, kw_only=True, tag="run.damaged"):
     """A run was set aside because its record, or one of its steps, cannot be read; `verify` says more.
 
     Attributes:
@@ -149,7 +149,7 @@ class StepFinished(StepEvent, frozen=True, kw_only=True, tag="step.finished"):
     attempt: int
 
 
-class StepFailed(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
+class StepFailedEvent(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
     """A step's failure is recorded.
 
     Attributes:

@@ -16,7 +16,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalClosed, JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
-from mlld_sdk.journal.lease import Lease
+from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
 from mlld_sdk.journal.records import (
     ErrorRecord,
@@ -30,7 +30,7 @@ from mlld_sdk.journal.records import (
     shorten,
 )
 from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, StoreStatus, Tx
-from mlld_sdk.journal.upkeep import Upkeep, rest
+from mlld_sdk.journal.upkeep import Upkeep, outcome_record
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
 
@@ -188,7 +188,9 @@ class Journal:
         )
         return self.write("submit", lambda tx: writes.submit(tx, run, raw))
 
-    def claim(self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True) -> Lease:
+    def claim(
+        self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True
+    ) -> RunLease:
         """Take a run, by compare-and-set.
 
         Args:
@@ -217,7 +219,7 @@ class Journal:
         limit: int = 16,
         ttl: float | timedelta = DEFAULT_TTL,
         auto_renew: bool = True,
-    ) -> list[Lease]:
+    ) -> list[RunLease]:
         """Take up to `limit` runs that nobody works on: higher priority first, then who has waited longest.
 
         Runs of owners whose process is dead or whose lease ran out are among them. A run that came back goes to the end
@@ -314,7 +316,7 @@ class Journal:
 
     def outcome(self, run_id: str) -> Outcome | None:
         """Say how a run came to rest, or `None` while it has not."""
-        record = self._store.read(lambda reader: rest(reader, run_id))
+        record = self._store.read(lambda reader: outcome_record(reader, run_id))
         return None if record is None else self._upkeep.outcome(record)
 
     def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
@@ -479,7 +481,7 @@ class Journal:
         return result
 
     def end_run(
-        self, lease: Lease, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
+        self, lease: RunLease, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
     ) -> Outcome:
         """End a run for its owner."""
         record = OutcomeRecord(run_id=lease.run_id, state=state, at=self.env.wall(), value=value, error=error)
@@ -511,7 +513,7 @@ class Journal:
             error, message=shorten(error.message, limit), traceback=shorten(error.traceback, limit)
         )
 
-    def forget(self, lease: Lease) -> None:
+    def forget(self, lease: RunLease) -> None:
         """Stop renewing a lease."""
         self._upkeep.forget(lease)
 
@@ -527,8 +529,8 @@ class Journal:
             raise ConfigurationError(f"ttl is {span} s, allowed is more than 0 and at most a day")
         return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
 
-    def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> Lease:
-        lease = Lease(self, run, ttl, auto_renew)
+    def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> RunLease:
+        lease = RunLease(self, run, ttl, auto_renew)
         self._upkeep.lose(run, f"{lease.owner} took it over")
         self._upkeep.keep(lease)
         self._store.wake()

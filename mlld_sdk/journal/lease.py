@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT = StepPolicy()
 
 
-class Lease:
+class RunLease:
     """Ownership of one run under one epoch. Threads may share it; each works on positions of its own.
 
     Every write is refused with `LeaseLost` once the run has another owner or has ended (J-32).
@@ -248,9 +248,9 @@ class Lease:
         self._write("renew", lambda tx: writes.renew(tx, self.holder, until, ttl))
         self.ttl, self.until = ttl, until
 
-    def rest(self, until: float) -> None:
+    def sleep_until(self, until: float) -> None:
         """Write down that the run waits on purpose until a moment: who dies meanwhile did not die of it."""
-        self._write("rest", lambda tx: writes.rest(tx, self.holder, until))
+        self._write("sleep_until", lambda tx: writes.sleep_until(tx, self.holder, until))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from mlld_sdk.journal.values import Values
 from mlld_sdk.journal.views import Outcome
 
 if TYPE_CHECKING:
-    from mlld_sdk.journal.lease import Lease
+    from mlld_sdk.journal.lease import RunLease
 
 A = TypeVar("A")
 
@@ -49,7 +49,7 @@ class Upkeep:
         self._values = values
         self._poll_interval = poll_interval
         self._lock = threading.Lock()
-        self._leases: dict[tuple[str, int], Lease] = {}
+        self._leases: dict[tuple[str, int], RunLease] = {}
         self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
         self._until_closed: list[Callable[[], None]] = []
         self._ended_since_prune = _PRUNE_EVERY
@@ -57,18 +57,18 @@ class Upkeep:
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
-    def leases(self) -> "list[Lease]":
+    def leases(self) -> "list[RunLease]":
         """List the leases held here."""
         with self._lock:
             return list(self._leases.values())
 
-    def keep(self, lease: "Lease") -> None:
+    def keep(self, lease: "RunLease") -> None:
         """Renew a lease from now on, if it wants to be."""
         with self._lock:
             self._leases[lease.run_id, lease.epoch] = lease
             self._renew_at = min(self._renew_at, _renewal_due(lease))
 
-    def forget(self, lease: "Lease") -> None:
+    def forget(self, lease: "RunLease") -> None:
         """Stop renewing a lease."""
         with self._lock:
             self._leases.pop((lease.run_id, lease.epoch), None)
@@ -124,7 +124,7 @@ class Upkeep:
     def settle(self, run_id: str) -> None:
         """Wake whoever waits for a run, if it has come to rest."""
         try:
-            record = self._store.read(lambda reader: rest(reader, run_id))
+            record = self._store.read(lambda reader: outcome_record(reader, run_id))
         except RunNotFound as gone:
             self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self._env.wall(), error=ErrorRecord.of(gone)))
             return
@@ -193,7 +193,7 @@ class Upkeep:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _renewal(self, lease: "Lease", now: float) -> Callable[[Tx], object]:
+    def _renewal(self, lease: "RunLease", now: float) -> Callable[[Tx], object]:
         def work(tx: Tx) -> None:
             try:
                 writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
@@ -223,7 +223,7 @@ class Upkeep:
             self.call(run_id, callback, outcome)
 
 
-def rest(reader: Reader, run_id: str) -> OutcomeRecord | None:
+def outcome_record(reader: Reader, run_id: str) -> OutcomeRecord | None:
     """Find how a run came to rest, or `None` while it has not."""
     run = writes.found(reader, run_id)
     if run.state == "parked":
@@ -231,6 +231,6 @@ def rest(reader: Reader, run_id: str) -> OutcomeRecord | None:
     return reader.outcome(run_id) if run.state in ENDED else None
 
 
-def _renewal_due(lease: "Lease") -> float:
+def _renewal_due(lease: "RunLease") -> float:
     """Say when a lease should be renewed: after a third of its time."""
     return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf

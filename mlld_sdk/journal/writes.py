@@ -170,7 +170,7 @@ def begin_step(holder: Holder, step: StepRecord) -> PutStep:
 def end_step(holder: Holder, step: StepRecord, wall: float) -> PutStep:
     """Write down what a step gave, or how it failed."""
     event = (
-        events.StepFailed(
+        events.StepFailedEvent(
             at=wall,
             run_id=step.run_id,
             position=step.position,
@@ -244,7 +244,7 @@ def renew(tx: Tx, holder: Holder, until: float, ttl: float) -> None:
     tx.put_run(msgspec.structs.replace(run, owner=msgspec.structs.replace(run.owner, until=until, ttl=ttl)))
 
 
-def rest(tx: Tx, holder: Holder, until: float) -> None:
+def sleep_until(tx: Tx, holder: Holder, until: float) -> None:
     """Write down that a run waits on purpose."""
     fenced(tx, holder)
     run = found(tx, holder.run_id)
@@ -347,7 +347,7 @@ def parked_outcome(run: RunRecord) -> OutcomeRecord:
 
 def _tell_parked(tx: Tx, run: RunRecord, error: ErrorRecord, wall: float) -> None:
     tx.notes.events.append(
-        events.RunParked(at=wall, run_id=run.id, kind=run.kind, code=error.code, reason=error.message)
+        events.RunParkedEvent(at=wall, run_id=run.id, kind=run.kind, code=error.code, reason=error.message)
     )
     tx.notes.settled.append(parked_outcome(run))
 
@@ -378,10 +378,10 @@ def _end(tx: Tx, run: RunRecord, outcome: OutcomeRecord, reason: str = "") -> Ru
     return run
 
 
-def _ended(run: RunRecord, outcome: OutcomeRecord, reason: str) -> events.RunEvent:
+def _ended(run: RunRecord, outcome: OutcomeRecord, reason: str) -> events.RunTransition:
     if outcome.state == "finished":
         return events.RunFinished(at=outcome.at, run_id=run.id, kind=run.kind)
     if outcome.state == "cancelled":
-        return events.RunCancelled(at=outcome.at, run_id=run.id, kind=run.kind, reason=reason)
+        return events.RunCancelledEvent(at=outcome.at, run_id=run.id, kind=run.kind, reason=reason)
     error = outcome.error or ErrorRecord(code="", message="")
-    return events.RunFailed(at=outcome.at, run_id=run.id, kind=run.kind, code=error.code, message=error.message)
+    return events.RunFailedEvent(at=outcome.at, run_id=run.id, kind=run.kind, code=error.code, message=error.message)

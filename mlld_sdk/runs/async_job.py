@@ -19,7 +19,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-class Ways:
+class LoopBridge:
     """From the loop of async code to the threads its steps wait on, and back for steps that are coroutines.
 
     The threads are the job's own: whatever the code does with the loop's cannot take them away.
@@ -62,15 +62,15 @@ class Ways:
 class AsyncJob:
     """The same job for `async def run`: every step is awaited and none blocks the loop."""
 
-    def __init__(self, job: Job, ways: "Ways") -> None:
+    def __init__(self, job: Job, bridge: "LoopBridge") -> None:
         """Async jobs are made by the agent that works on a run.
 
         Args:
             job: What is done.
-            ways: Between the code's loop and the threads its steps wait on.
+            bridge: Between the code's loop and the threads its steps wait on.
         """
         self._job = job
-        self._ways = ways
+        self._bridge = bridge
         self.run_id = job.run_id
         self.attempt = job.attempt
         self.progress = job.progress
@@ -92,7 +92,7 @@ class AsyncJob:
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step; see `Job.execute`."""
-        return await self._ways.aside(
+        return await self._bridge.aside(
             lambda: self._job.execute(filepath, payload, idempotent=idempotent, retry=retry, **options)
         )
 
@@ -107,7 +107,7 @@ class AsyncJob:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step; see `Job.process`."""
-        return await self._ways.aside(
+        return await self._bridge.aside(
             lambda: self._job.process(
                 script, file_path=file_path, payload=payload, idempotent=idempotent, retry=retry, **options
             )
@@ -127,20 +127,20 @@ class AsyncJob:
             async def call() -> T:
                 return await function(*given)
 
-            return self._ways.back(call)
+            return self._bridge.back(call)
 
-        return await self._ways.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent, retry=retry))
+        return await self._bridge.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent, retry=retry))
 
     async def sleep(self, seconds: float | timedelta) -> None:
         """Sleep as a step, without a thread; see `Job.sleep`."""
-        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_for(seconds)))
+        await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_for(seconds)))
 
     async def sleep_until(self, moment: float | datetime) -> None:
         """Sleep until a moment as a step, without a thread; see `Job.sleep_until`."""
-        await self._sleep(*await self._ways.aside(lambda: self._job.asleep_until(moment)))
+        await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_until(moment)))
 
     async def _sleep(self, until: float, most: float) -> None:
-        with contextlib.closing(self._job.rest.naps(until, most)) as naps:
+        with contextlib.closing(self._job.sleepers.naps(until, most)) as naps:
             for seconds in naps:
                 await asyncio.sleep(seconds)
         self._job.check()
@@ -156,7 +156,7 @@ class AsyncJob:
             async def branch(item: S, job: Job) -> T:
                 async with turns:
                     job.check()  # when nobody may act any more, let nothing begin
-                    return await function(item, AsyncJob(job, self._ways))
+                    return await function(item, AsyncJob(job, self._bridge))
 
             results = await asyncio.gather(*map(branch, work, jobs), return_exceptions=True)
         self._job.check()

@@ -24,10 +24,10 @@ from mlld_sdk.base.events import Event
 from mlld_sdk.engines.pool import NoEngineFree
 from mlld_sdk.engines.quota import EngineQuotaExhausted
 from mlld_sdk.engines.requests import Port
-from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Lease, Positions, Replay, StepPolicy
+from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.runs.retry import Retry
-from mlld_sdk.runs.sleep import Rest
+from mlld_sdk.runs.sleep import Sleepers
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import TruncatedResult
 from mlld_sdk.scripts.params import RunOptions
@@ -103,7 +103,7 @@ class Job:
         attempt: How often the run has been taken up, 1 the first time.
     """
 
-    def __init__(self, lease: Lease, port: Port, *, services: Services, protected: bool, attempts: int) -> None:
+    def __init__(self, lease: RunLease, port: Port, *, services: Services, protected: bool, attempts: int) -> None:
         """Jobs are made by the agent that works on a run.
 
         Args:
@@ -122,7 +122,7 @@ class Job:
         self._attempts = attempts
         self._positions = Positions()
         self._turn = threading.Lock()
-        self._fate = _Fate(port, services.env)
+        self._state = JobState(port, services.env)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class Job:
                 for item, job in zip(work, jobs, strict=True)
             ]
             pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
-            if self._fate.sealed is not None:  # nobody may act any more: let nothing begin
+            if self._state.sealed is not None:  # nobody may act any more: let nothing begin
                 for call in pending:
                     call.cancel()
         self.check()
@@ -255,12 +255,12 @@ class Job:
     @property
     def cancelled(self) -> bool:
         """Whether the run takes no more steps, for loops that want to end early."""
-        return self._fate.sealed is not None
+        return self._state.sealed is not None
 
     def check(self) -> None:
         """Raise what ended this job, if anything did."""
-        if self._fate.sealed is not None:
-            raise self._fate.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
+        if self._state.sealed is not None:
+            raise self._state.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
 
     # -- for the agent ------------------------------------------------------------------------------------------------
 
@@ -275,22 +275,22 @@ class Job:
     @property
     def broken(self) -> MlldError | None:
         """What ended the job before its code did, or has to, even if that code swallowed the error."""
-        return self._fate.sealed or self._fate.unanswered
+        return self._state.sealed or self._state.unanswered
 
     @property
     def last_progress(self) -> float:
         """Monotonic seconds at which a step last ended or progress was last said."""
-        return self._services.env.now() if self._fate.rest.any else self._fate.progressed
+        return self._services.env.now() if self._state.sleepers.any else self._state.progressed
 
     def interrupting(self, interrupt: Callable[[], None] | None) -> None:
         """Say what wakes the code when the job is sealed; at once if it is already."""
-        self._fate.interrupt = interrupt
+        self._state.interrupt = interrupt
         if interrupt is not None and self.cancelled:
             interrupt()
 
     def seal(self, why: MlldError) -> None:
         """Let this job take no more steps, and end what it has under way on engines."""
-        self._fate.seal(why)
+        self._state.seal(why)
 
     def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
@@ -308,36 +308,36 @@ class Job:
         return self._noted(float(self._step("sleep_until", asked, True, lambda: until))), math.inf
 
     @property
-    def rest(self) -> Rest:
+    def sleepers(self) -> Sleepers:
         """Who waits on purpose in this job."""
-        return self._fate.rest
+        return self._state.sleepers
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _noted(self, until: float) -> float:
         """Write down that the run waits until a moment, if that is far enough for its owner to die before."""
         if until > self._services.env.wall() + WORTH_NOTING:
-            self._sealing(lambda: self._lease.rest(until))
+            self._sealing(lambda: self._lease.sleep_until(until))
         return until
 
     def _sleep(self, until: float, most: float) -> None:
         with self._alone("sleep"):
-            self._rest(until, most)
+            self._sleep_through(until, most)
 
-    def _rest(self, until: float, most: float) -> None:
-        self._fate.rest.until(until, most)
+    def _sleep_through(self, until: float, most: float) -> None:
+        self._state.sleepers.until(until, most)
         self.check()
-        if self._fate.rest.over:
+        if self._state.sleepers.over:
             raise JobCancelled("the code of the run has ended")
         self._progressed()
 
     def _branch(self, positions: Positions) -> "Job":
         job = Job(self._lease, self._port, services=self._services, protected=self._protected, attempts=self._attempts)
-        job._positions, job._fate = positions, self._fate
+        job._positions, job._state = positions, self._state
         return job
 
     def _progressed(self) -> None:
-        self._fate.progressed = self._services.env.now()
+        self._state.progressed = self._services.env.now()
 
     def _fingerprint(self, *parts: Any) -> Fingerprint:
         return self._services.journal.fingerprint(*parts)
@@ -384,7 +384,7 @@ class Job:
                 self._wait_for_turn(position, retry)
                 try:
                     return self._step_once(_Step(name, position, retry), asked, policy, act)
-                except _Again:
+                except RetryStep:
                     continue
 
     def _wait_for_turn(self, position: str, retry: Retry) -> None:
@@ -392,7 +392,7 @@ class Job:
         failed = self._sealing(lambda: self._lease.to_retry(position))
         if failed is not None and failed.attempts and failed.ended is not None:
             pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
-            self._rest(self._noted(failed.ended + pause), pause)
+            self._sleep_through(self._noted(failed.ended + pause), pause)
 
     def _step_once(self, step: "_Step", asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
         decision = self._sealing(lambda: self._lease.begin_step(step.position, step.name, asked, policy))
@@ -414,7 +414,7 @@ class Job:
         except (NoEngineFree, EngineQuotaExhausted) as late:  # the step's time passed before it had an engine
             return self._answer_failure(step, CallTimeout(late.message, hint=late.hint))
         except (InfrastructureError, JobCancelled) as broken:
-            self._fate.seal(broken)
+            self._state.seal(broken)
             raise
         except ActorKilled:
             raise
@@ -434,7 +434,7 @@ class Job:
         record = self._sealing(lambda: self._lease.fail_step(step.position, error, final=not again))
         if again:
             self._progressed()
-            raise _Again
+            raise RetryStep
         raise StepFailed(step.name, record) from error
 
     def _sealing(self, write: Callable[[], T]) -> T:
@@ -442,10 +442,10 @@ class Job:
         try:
             return write()
         except InfrastructureError as error:
-            self._fate.seal(error)
+            self._state.seal(error)
             raise
         except NEEDS_SOMEBODY as error:  # branches beside this one are let finish
-            self._fate.unanswered = error
+            self._state.unanswered = error
             raise
 
 
@@ -459,11 +459,11 @@ class _Step:
     attempt: int = 1
 
 
-class _Again(Exception):
+class RetryStep(Exception):
     """An attempt of a step has failed and is to be repeated; the journal knows."""
 
 
-class _Fate:
+class JobState:
     """What a job and all its branches share: whether they may still act."""
 
     def __init__(self, port: Port, env: Env) -> None:
@@ -471,16 +471,17 @@ class _Fate:
         self.unanswered: MlldError | None = None
         self.interrupt: Callable[[], None] | None = None
         self.progressed = env.now()
-        self.rest = Rest(env)
+        self.sleepers = Sleepers(env)
         self._port = port
         self._lock = threading.Lock()
 
     def seal(self, why: MlldError) -> None:
+        """Let the job and its branches take no more steps, and end what they have under way on engines."""
         with self._lock:
             if self.sealed is not None:
                 return
             self.sealed = why
-        self.rest.end()
+        self.sleepers.end()
         self._port.stop(why)
         if self.interrupt is not None:
             self.interrupt()

@@ -10,13 +10,13 @@ LONGEST_LOOK = 60.0
 """Seconds between two looks at the wall clock, which may be set while somebody waits for it."""
 
 
-class Rest:
+class Sleepers:
     """Who waits on purpose in a job and its branches. Only the wall clock means the same to the next owner of a run."""
 
     def __init__(self, env: Env) -> None:
         self._env = env
         self._lock = threading.Lock()
-        self._resting = 0
+        self._sleeping = 0
         self._over = threading.Event()
 
     def until(self, moment: float, most: float = math.inf) -> None:
@@ -25,10 +25,10 @@ class Rest:
             self._over.wait(seconds)
 
     def naps(self, moment: float, most: float = math.inf) -> Generator[float, None, None]:
-        """Give one after the other how long to wait until a moment; whoever iterates counts as resting."""
+        """Give one after the other how long to wait until a moment; whoever iterates counts as sleeping."""
         latest = self._env.now() + most
         with self._lock:
-            self._resting += 1
+            self._sleeping += 1
         try:
             while not self._over.is_set():
                 left = min(moment - self._env.wall(), latest - self._env.now())
@@ -37,18 +37,18 @@ class Rest:
                 yield min(left, LONGEST_LOOK)
         finally:
             with self._lock:
-                self._resting -= 1
+                self._sleeping -= 1
 
     @property
     def any(self) -> bool:
-        """Whether somebody rests."""
-        return self._resting > 0
+        """Whether any thread or task sleeps."""
+        return self._sleeping > 0
 
     @property
     def over(self) -> bool:
-        """Whether nobody may rest any more."""
+        """Whether sleeping is over for good."""
         return self._over.is_set()
 
     def end(self) -> None:
-        """Wake everybody, for good."""
+        """Wake all that sleep, and let none sleep from now on."""
         self._over.set()

@@ -14,9 +14,9 @@ from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.agents.owner import OwnerGone
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.errors import InfrastructureError, MlldError
-from mlld_sdk.journal import Lease
+from mlld_sdk.journal import RunLease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
-from mlld_sdk.runs.async_job import AsyncJob, Ways
+from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
 from mlld_sdk.runs.handles import occupied
 from mlld_sdk.runs.job import NEEDS_SOMEBODY, Job, JobCancelled
 
@@ -34,7 +34,7 @@ class Work:
         job: What the code of the run holds.
     """
 
-    def __init__(self, lease: Lease, job: Job, run: RunFunction, services: Services, *, alone: bool) -> None:
+    def __init__(self, lease: RunLease, job: Job, run: RunFunction, services: Services, *, alone: bool) -> None:
         self.lease = lease
         self.job = job
         self._run = run
@@ -82,9 +82,9 @@ class Work:
         if not inspect.iscoroutinefunction(self._run):
             return self._run(self.job, payload)
         with ThreadPoolExecutor(ASYNC_STEPS, thread_name_prefix=self.lease.run_id) as steps, asyncio.Runner() as runner:
-            return runner.run(self._awaited(Ways(steps, runner.get_loop()), payload))
+            return runner.run(self._awaited(LoopBridge(steps, runner.get_loop()), payload))
 
-    async def _awaited(self, ways: Ways, payload: Any) -> Any:
+    async def _awaited(self, bridge: LoopBridge, payload: Any) -> Any:
         loop, code = asyncio.get_running_loop(), asyncio.current_task()
         assert code is not None
 
@@ -94,11 +94,11 @@ class Work:
 
         self.job.interrupting(interrupt)
         try:
-            return await self._run(AsyncJob(self.job, ways), payload)
+            return await self._run(AsyncJob(self.job, bridge), payload)
         finally:
             self.job.interrupting(None)
-            self.job.rest.end()  # for steps that are waited for no more
-            await ways.close()
+            self.job.sleepers.end()  # for steps that are waited for no more
+            await bridge.close()
 
     def _finished(self, value: Any) -> None:
         if self.job.broken is not None:  # the code swallowed what ended the job; its word does not count

@@ -29,8 +29,8 @@ from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
-from mlld_sdk.runtime.signals import Words, caught_signals
-from mlld_sdk.runtime.systemd import Attendant
+from mlld_sdk.runtime.signals import SignalQueue, caught_signals
+from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -237,7 +237,7 @@ class Runtime:
             The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
             root gave up. `stop()` returns the report that says what.
         """
-        words = Words()
+        words = SignalQueue()
         try:
             with caught_signals(words):
                 return self._run_until_told(words)
@@ -451,13 +451,13 @@ class Runtime:
             for kind in kinds:
                 services.poke(kind)
 
-    def _run_until_told(self, words: Words) -> int:
+    def _run_until_told(self, words: SignalQueue) -> int:
         if self._tree is None:
             self.start()
         monitor = self._running().root.monitor(lambda _: words.put("ended"))
-        with Attendant(self) as attendant:
+        with SystemdNotifier(self) as notifier:
             word = words.get()
-            attendant.stopping()
+            notifier.stopping()
         if word == "ended":
             self.stop(drain=False)
             return EXIT_GAVE_UP

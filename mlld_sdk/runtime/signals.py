@@ -12,8 +12,8 @@ from types import FrameType
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-class Words:
-    """Words that any thread and any signal may say, and one thread waits for.
+class SignalQueue:
+    """SignalQueue that any thread and any signal may say, and one thread waits for.
 
     The kernel may deliver a signal to any thread, and a main thread that waits in a lock would not notice. So it waits
     for a pipe instead, which both the signal machinery and `put` write to.
@@ -54,7 +54,7 @@ class Words:
 
 
 @contextlib.contextmanager
-def caught_signals(words: Words) -> Iterator[None]:
+def caught_signals(words: SignalQueue) -> Iterator[None]:
     """Say the name of each SIGTERM and SIGINT as a word, inside the block.
 
     Outside the main thread nothing can be caught, and nothing is.

@@ -94,7 +94,7 @@ class Progress:
         self._probe.kill("nobody asks any more")
 
 
-class Attendant:
+class SystemdNotifier:
     """Keeps systemd informed about one runtime, from `READY=1` on; use it in a `with` block."""
 
     def __init__(self, runtime: "Runtime") -> None:

@@ -2,6 +2,15 @@
 
 from mlld_sdk.base.spans import Span, SpanFailed, SpanStarted, SpanStopped
 
-from .bus import AlreadyAttached, Bus, HandlerDetached, Lagged
+from .bus import AlreadyAttached, Bus, HandlerDetached, HandlerLagged
 
-__all__ = ["AlreadyAttached", "Bus", "HandlerDetached", "Lagged", "Span", "SpanFailed", "SpanStarted", "SpanStopped"]
+__all__ = [
+    "AlreadyAttached",
+    "Bus",
+    "HandlerDetached",
+    "HandlerLagged",
+    "Span",
+    "SpanFailed",
+    "SpanStarted",
+    "SpanStopped",
+]

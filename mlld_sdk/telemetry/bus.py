@@ -36,7 +36,7 @@ class HandlerDetached(Event, frozen=True, tag="telemetry.handler_detached"):
     during: str
 
 
-class Lagged(Event, frozen=True, tag="telemetry.lagged"):
+class HandlerLagged(Event, frozen=True, tag="telemetry.lagged"):
     """A handler was too slow and missed events. Only that handler receives this.
 
     Attributes:
@@ -130,10 +130,10 @@ class _Handler:
                 self._bus._handler_failed(self, event, traceback.format_exc())
                 return
 
-    def _lagged(self) -> Lagged:
+    def _lagged(self) -> HandlerLagged:
         with self._counting:
             missed, self._missed = self._missed, 0
-        return Lagged(at=self._bus.env.wall(), missed=missed)
+        return HandlerLagged(at=self._bus.env.wall(), missed=missed)
 
     def _nap(self) -> None:
         # Announce the nap before the last look, so that whoever appends after that look wakes us.
@@ -190,7 +190,7 @@ class Bus:
             handler: Called with one event at a time. If it raises it is detached and `HandlerDetached` is emitted.
             events: Classes or names of the events it wants; all of them by default.
             besides: Classes or names of events it does not want.
-            backlog: How many events may wait for it; beyond that the oldest are dropped and it receives `Lagged`.
+            backlog: How many events may wait for it; beyond that the oldest are dropped and it gets `HandlerLagged`.
 
         Raises:
             AlreadyAttached: If `key` is taken.

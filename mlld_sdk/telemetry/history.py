@@ -54,7 +54,7 @@ LONGEST: Final = 500
 """Characters of a field of the story."""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One event as data.
 
     Attributes:
@@ -163,7 +163,7 @@ class History:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._lock = threading.Lock()
-        self._events: deque[tuple[int, Event | Told]] = deque(maxlen=kept)
+        self._events: deque[tuple[int, Event | HistoryEntry]] = deque(maxlen=kept)
         self._chapter: deque[tuple[int, Event]] = deque(maxlen=CHAPTER)
         self._crashes: deque[CrashReport] = deque(maxlen=CRASHES)
         self._engines: dict[str, EngineView] = {}
@@ -215,14 +215,14 @@ class History:
         """Number of the newest event."""
         return self._n
 
-    def events(self, after: int = 0, limit: int = 1000) -> list[Told]:
+    def events(self, after: int = 0, limit: int = 1000) -> list[HistoryEntry]:
         """List events from the number behind `after`, oldest first."""
         with self._lock:
             first = self._events[0][0] if self._events else 0
             found = list(itertools.islice(self._events, max(0, after + 1 - first), max(0, after + 1 - first) + limit))
-        return [_told(n, event) for n, event in found]
+        return [_entry(n, event) for n, event in found]
 
-    def wait(self, after: int, timeout: float) -> list[Told]:
+    def wait(self, after: int, timeout: float) -> list[HistoryEntry]:
         """List the events behind `after`, waiting for one if there is none yet."""
         with self._news:
             self._waiting += 1
@@ -271,7 +271,7 @@ class History:
                         self._crashes.append(msgspec.json.decode(record.data, type=CrashReport))
                 if record.name == "story" and isinstance(record.data, msgspec.Raw):
                     with contextlib.suppress(msgspec.MsgspecError):
-                        self._resume(msgspec.json.decode(record.data, type=list[Told]))
+                        self._resume(msgspec.json.decode(record.data, type=list[HistoryEntry]))
             if len(records) < CRASHES:
                 return
             after = records[-1].n
@@ -286,7 +286,7 @@ class History:
             chapter = list(self._chapter)
             self._chapter.clear()
         if chapter:
-            journal.append_event("story", msgspec.to_builtins([_brief(_told(n, event)) for n, event in chapter]))
+            journal.append_event("story", msgspec.to_builtins([_brief(_entry(n, event)) for n, event in chapter]))
 
     def keeper(self, journal: Journal) -> Callable[[Event], None]:
         """Make a handler that keeps each crash report in the journal; attach it with a thread of its own."""
@@ -338,7 +338,7 @@ class History:
     def _supervisor_gave_up(self, event: SupervisorGaveUp) -> None:
         self._crashes.append(_gave_up(event))
 
-    def _resume(self, chapter: list[Told]) -> None:
+    def _resume(self, chapter: list[HistoryEntry]) -> None:
         with self._lock:
             for told in chapter:
                 self._n += 1
@@ -403,13 +403,13 @@ def _last_number(journal: Journal) -> int:
     return low
 
 
-def _told(n: int, event: Event | Told) -> Told:
-    if isinstance(event, Told):
+def _entry(n: int, event: Event | HistoryEntry) -> HistoryEntry:
+    if isinstance(event, HistoryEntry):
         return msgspec.structs.replace(event, n=n)
-    return Told(n=n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
+    return HistoryEntry(n=n, at=event.at, name=name_of(event), level=level_of(event), fields=fields_of(event))
 
 
-def _brief(told: Told) -> Told:
+def _brief(told: HistoryEntry) -> HistoryEntry:
     """Leave out and cut what the crash report tells at length."""
     fields = {
         name: f"{value[:LONGEST]}…" if isinstance(value, str) and len(value) > LONGEST else value

@@ -46,7 +46,7 @@ CACHE_FILES: Final = 10_000
 """Files of a cache that are measured; a larger one is reported as large as these."""
 
 
-def export_metrics(runtime: "Runtime", registry: Any = None) -> "Metrics":
+def export_metrics(runtime: "Runtime", registry: Any = None) -> "RuntimeMetrics":
     """Add a runtime's metrics to a Prometheus registry, the default one unless given.
 
     ```python no-run
@@ -63,12 +63,12 @@ def export_metrics(runtime: "Runtime", registry: Any = None) -> "Metrics":
         import prometheus_client
     except ImportError as error:
         raise ConfigurationError("metrics need prometheus-client", hint="pip install 'mlld-otp[prometheus]'") from error
-    metrics = Metrics(runtime)
+    metrics = RuntimeMetrics(runtime)
     (registry or prometheus_client.REGISTRY).register(metrics)
     return metrics
 
 
-class Metrics:
+class RuntimeMetrics:
     """A collector for one runtime; made by `export_metrics`."""
 
     def __init__(self, runtime: "Runtime") -> None:

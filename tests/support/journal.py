@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from mlld_sdk.base.env import Env
-from mlld_sdk.journal import Fresh, Journal, JournalLimits, Lease, StepPolicy
+from mlld_sdk.journal import Fresh, Journal, JournalLimits, RunLease, StepPolicy
 
 ROOT = Path(__file__).parents[2]
 AGAIN = StepPolicy(on_interrupt="retry")
@@ -32,14 +32,14 @@ class Clock:
         self.wall += seconds
 
 
-def act(journal: Journal, lease: Lease, position: str, value: Any = None, name: str = "step") -> Any:
+def act(journal: Journal, lease: RunLease, position: str, value: Any = None, name: str = "step") -> Any:
     """Begin and finish a step that must be fresh."""
     begun = lease.begin_step(position, name, journal.fingerprint(name, position), AGAIN)
     assert isinstance(begun, Fresh), begun
     return lease.finish_step(position, value)
 
 
-def begin(journal: Journal, lease: Lease, position: str, name: str = "step", policy: StepPolicy = AGAIN) -> Any:
+def begin(journal: Journal, lease: RunLease, position: str, name: str = "step", policy: StepPolicy = AGAIN) -> Any:
     return lease.begin_step(position, name, journal.fingerprint(name, position), policy)
 
 

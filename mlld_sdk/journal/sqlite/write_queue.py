@@ -12,7 +12,7 @@ PATIENCE_S: Final = 0.005
 QUEUED, TAKEN, DONE, WITHDRAWN, GONE = range(5)
 
 
-class Job:
+class QueuedWrite:
     """One write: what to do, and what became of it.
 
     Attributes:
@@ -20,27 +20,27 @@ class Job:
         state: `WITHDRAWN` if its caller's time was up before it was taken, `GONE` if after.
         result: What the work gave.
         error: Why it was refused, or failed.
-        row: Who is to be woken next, once it is durable.
+        batch: Who is to be woken next, once it is durable.
     """
 
-    __slots__ = ("_gate", "error", "result", "row", "state", "work")
+    __slots__ = ("_gate", "batch", "error", "result", "state", "work")
 
     def __init__(self, work: Callable[[Tx], Any]) -> None:
         self.work = work
         self.state = QUEUED
         self.result: Any = None
         self.error: BaseException | None = None
-        self.row: Row | None = None
+        self.batch: WriteBatch | None = None
         self._gate = allocate_lock()
         self._gate.acquire()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is done, and wake the next in the row; says whether it was done in time."""
+        """Wait until it is done, and wake the next in the batch; says whether it was done in time."""
         try:
             return self._gate.acquire(timeout=timeout)
         finally:
-            if self.row is not None:
-                self.row.wake_one()
+            if self.batch is not None:
+                self.batch.wake_one()
 
     def end(self) -> None:
         """Let its caller go on."""
@@ -48,7 +48,7 @@ class Job:
         self._gate.release()
 
 
-class Row:
+class WriteBatch:
     """The callers of one commit, each of whom wakes the next.
 
     Woken all at once they would only queue up for the interpreter, at several system calls each. Nobody is at the mercy
@@ -56,10 +56,10 @@ class Row:
     one.
     """
 
-    def __init__(self, jobs: list[Job]) -> None:
-        self._left = jobs[::-1]
-        for job in jobs:
-            job.row = self
+    def __init__(self, writes: list[QueuedWrite]) -> None:
+        self._left = writes[::-1]
+        for write in writes:
+            write.batch = self
         self.wake_one()
 
     def __bool__(self) -> bool:
@@ -69,11 +69,11 @@ class Row:
         """Wake the next who still waits."""
         while self._left:
             try:
-                job = self._left.pop()  # atomic: nobody is woken twice, whoever wakes
+                write = self._left.pop()  # atomic: nobody is woken twice, whoever wakes
             except IndexError:
                 return
-            gone = job.state == GONE
-            job.end()
+            gone = write.state == GONE
+            write.end()
             if not gone:
                 return
 

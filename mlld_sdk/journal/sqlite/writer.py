@@ -12,7 +12,7 @@ from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.sqlite.faults import fits_alone
 from mlld_sdk.journal.sqlite.rows import SqliteTx
-from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, Job, Row
+from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, QueuedWrite, WriteBatch
 from mlld_sdk.journal.store import Notes, PutStep, Tx
 
 _GROUP: Final = 512
@@ -53,7 +53,7 @@ class Writer:
     def __init__(self, disk: Disk, name: str, bound: int) -> None:
         self._disk = disk
         self._bound = bound
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
         self._room = threading.Condition()
         self._crowd = 0
         self._claim = threading.Lock()
@@ -62,7 +62,7 @@ class Writer:
         self._due = 0.0
         self._locked_out = False
         self._version = -1
-        self._row = Row([])
+        self._batch = WriteBatch([])
         self.commits = 0
         self.writes = 0
         self._thread = threading.Thread(target=self._run, name=f"mlld-journal-{name}", daemon=True)
@@ -85,15 +85,15 @@ class Writer:
             left = self._wait_for_room(timeout)
         if self._closing:
             raise JournalClosed("the journal is closed", hint="open it again")
-        job = Job(work)
-        self._queue.put(job)
+        write = QueuedWrite(work)
+        self._queue.put(write)
         if self._ended:
             raise JournalClosed("the journal is closed", hint="open it again")
-        if not job.wait(left):
-            self._withdraw(job, timeout)
-        if job.error is not None:
-            raise job.error
-        return job.result
+        if not write.wait(left):
+            self._withdraw(write, timeout)
+        if write.error is not None:
+            raise write.error
+        return write.result
 
     def wake(self) -> None:
         """Make the writer look at its chores and its pace."""
@@ -119,13 +119,13 @@ class Writer:
             raise self._late(timeout)
         return max(deadline - time.monotonic(), 0)
 
-    def _withdraw(self, job: Job, timeout: float) -> None:
+    def _withdraw(self, write: QueuedWrite, timeout: float) -> None:
         with self._claim:
-            if job.state == QUEUED:
-                job.state = WITHDRAWN
+            if write.state == QUEUED:
+                write.state = WITHDRAWN
                 raise self._late(timeout)
-            job.state = GONE
-        if not job.wait(0.05):  # it may have been done this very moment
+            write.state = GONE
+        if not write.wait(0.05):  # it may have been done this very moment
             raise JournalUncertain(
                 f"a write was not confirmed within {timeout:g} s; it may be written or not",
                 hint="the disk is very slow or stuck; read the run before you go on",
@@ -160,60 +160,60 @@ class Writer:
             self._room.notify_all()
         self._disk.closed()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> QueuedWrite | None:
         try:
-            if self._row:
+            if self._batch:
                 return self._queue.get(timeout=PATIENCE_S)
             return self._queue.get(timeout=None if self._due == math.inf else max(self._due - time.monotonic(), 0))
         except queue.Empty:
-            self._row.wake_all()
+            self._batch.wake_all()
             return None
 
-    def _group(self, first: Job) -> None:
+    def _group(self, first: QueuedWrite) -> None:
         try:
             connection = self._begin()
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
             return
-        jobs: list[Job] = []
+        writes: list[QueuedWrite] = []
         notes: list[Notes] = []
         try:
             more = [first, *self._drain(_GROUP - 1)]
             while more := self._take(more):
-                jobs += more
+                writes += more
                 notes += self._perform(connection, more)
-                more = self._drain(_GROUP - len(jobs))  # whatever was asked for meanwhile comes along
-            self._commit(connection, len(jobs))
+                more = self._drain(_GROUP - len(writes))  # whatever was asked for meanwhile comes along
+            self._commit(connection, len(writes))
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._rollback(connection)
-            if len(jobs) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
-                for job in jobs:
-                    self._alone(job)
+            if len(writes) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
+                for write in writes:
+                    self._alone(write)
             else:
-                self._fail(jobs, error)
+                self._fail(writes, error)
         else:
             self._tell(notes)
-            if self._row:
-                self._row.wake_all()
-            if len(jobs) == 1:
-                jobs[0].end()
+            if self._batch:
+                self._batch.wake_all()
+            if len(writes) == 1:
+                writes[0].end()
             else:
-                self._row = Row(jobs)
+                self._batch = WriteBatch(writes)
 
-    def _alone(self, job: Job) -> None:
+    def _alone(self, write: QueuedWrite) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
         connection = None
         try:
             connection = self._begin()
-            notes = self._perform(connection, [job])
+            notes = self._perform(connection, [write])
             self._commit(connection, 1)
         except Exception as error:  # noqa: BLE001 - its caller is told
             if connection is not None:
                 self._rollback(connection)
-            self._fail([job], error)
+            self._fail([write], error)
         else:
             self._tell(notes)
-            job.end()
+            write.end()
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._disk.connection()
@@ -224,19 +224,19 @@ class Writer:
             self._locked_out = False
         return connection
 
-    def _perform(self, connection: sqlite3.Connection, jobs: list[Job]) -> list[Notes]:
+    def _perform(self, connection: sqlite3.Connection, writes: list[QueuedWrite]) -> list[Notes]:
         """Run writes within the group; returns what is to be told of them when they are durable."""
         tx = SqliteTx(connection)
         notes = []
-        steps = [job.work for job in jobs if isinstance(job.work, PutStep)]
-        alone = jobs
+        steps = [write.work for write in writes if isinstance(write.work, PutStep)]
+        alone = writes
         if steps and tx.put_owned_steps([step.row for step in steps]) == len(steps):
             # They go first: of what was asked for at the same time anything may come first.
             tx.notes.events.extend([step.event for step in steps])
             notes.append(tx.notes)
-            alone = [job for job in jobs if not isinstance(job.work, PutStep)]
-        for job in alone:
-            self._perform_alone(connection, tx, job)
+            alone = [write for write in writes if not isinstance(write.work, PutStep)]
+        for write in alone:
+            self._perform_alone(connection, tx, write)
             notes.append(tx.notes)
         return notes
 
@@ -258,19 +258,19 @@ class Writer:
             except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
                 pass
 
-    def _perform_alone(self, connection: sqlite3.Connection, tx: SqliteTx, job: Job) -> None:
+    def _perform_alone(self, connection: sqlite3.Connection, tx: SqliteTx, write: QueuedWrite) -> None:
         """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
         tx.notes = Notes()
-        job.error = None
+        write.error = None
         before = connection.total_changes
         try:
-            job.result = job.work(tx)
+            write.result = write.work(tx)
         except sqlite3.Error:
             raise
         except Exception as error:
             if connection.total_changes != before:
                 raise
-            job.error = error
+            write.error = error
             tx.notes = Notes()
 
     def _rollback(self, connection: sqlite3.Connection) -> None:
@@ -280,33 +280,33 @@ class Writer:
         except sqlite3.Error as error:
             self._disk.failed(error)
 
-    def _fail(self, jobs: list[Job], error: BaseException) -> None:
-        self._row.wake_all()
+    def _fail(self, writes: list[QueuedWrite], error: BaseException) -> None:
+        self._batch.wake_all()
         named = self._disk.failed(error) if isinstance(error, sqlite3.Error | OSError) else error
-        for job in jobs:
-            if job.state != WITHDRAWN:
-                job.error = named
-                job.end()
+        for write in writes:
+            if write.state != WITHDRAWN:
+                write.error = named
+                write.end()
 
-    def _take(self, jobs: list[Job]) -> list[Job]:
+    def _take(self, writes: list[QueuedWrite]) -> list[QueuedWrite]:
         """Leave out what was withdrawn; the rest can be withdrawn no more."""
-        if not jobs:
-            return jobs
+        if not writes:
+            return writes
         with self._claim:
-            taken = [job for job in jobs if job.state != WITHDRAWN]
-            for job in taken:
-                job.state = TAKEN
+            taken = [write for write in writes if write.state != WITHDRAWN]
+            for write in taken:
+                write.state = TAKEN
         return taken
 
-    def _drain(self, limit: int) -> list[Job]:
-        jobs: list[Job] = []
-        while len(jobs) < limit and not self._queue.empty():  # nobody else takes from it
-            job = self._queue.get_nowait()
-            if job is None:
+    def _drain(self, limit: int) -> list[QueuedWrite]:
+        writes: list[QueuedWrite] = []
+        while len(writes) < limit and not self._queue.empty():  # nobody else takes from it
+            write = self._queue.get_nowait()
+            if write is None:
                 self._due = 0.0
             else:
-                jobs.append(job)
-        return jobs
+                writes.append(write)
+        return writes
 
     def _look_around(self) -> None:
         """Do what is due, and look whether another process has committed something."""
@@ -315,9 +315,9 @@ class Writer:
         try:
             connection = self._disk.connection()
             if chores:
-                jobs = [Job(chore) for chore in chores]
-                notes = self._perform(self._begin(), jobs)
-                self._commit(connection, len(jobs))
+                writes = [QueuedWrite(chore) for chore in chores]
+                notes = self._perform(self._begin(), writes)
+                self._commit(connection, len(writes))
                 self._tell(notes)
             version = connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers

@@ -24,7 +24,7 @@ from mlld_sdk.control.client import Remote as Client
 from mlld_sdk.control.protocol import AskTree, ControlError, socket_path
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalClosed
-from mlld_sdk.runtime.signals import Words
+from mlld_sdk.runtime.signals import SignalQueue
 from tests.support.agents import THINK, Thinker, calls, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -268,7 +268,7 @@ def test_the_control_socket_outlives_a_shortage_of_files_and_of_threads(
 
 
 def test_a_word_said_after_the_end_goes_into_nobody_elses_file(tmp_path: Path) -> None:
-    words = Words()
+    words = SignalQueue()
     number = words.wake
     words.close()
     with (tmp_path / "mine").open("wb", buffering=0) as mine:

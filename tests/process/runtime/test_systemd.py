@@ -13,7 +13,7 @@ import pytest
 
 from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.runtime.systemd import Attendant, Progress, notify, watchdog_interval
+from mlld_sdk.runtime.systemd import Progress, SystemdNotifier, notify, watchdog_interval
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.eventually import eventually
 
@@ -78,9 +78,9 @@ def test_a_service_says_ready_feeds_the_watchdog_and_says_that_it_stops(systemd:
 def test_without_systemd_nothing_is_said_and_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify("READY=1")
-    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, Attendant(runtime) as attendant:
-        assert attendant._thread is None
-        attendant.stopping()
+    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, SystemdNotifier(runtime) as notifier:
+        assert notifier._thread is None
+        notifier.stopping()
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/nobody/listens/here"])
@@ -120,7 +120,7 @@ def test_a_runtime_that_moves_has_made_progress() -> None:
 def test_an_io_thread_that_is_stuck_is_no_progress(systemd: Listener, monkeypatch: pytest.MonkeyPatch) -> None:  # SD-2
     monkeypatch.setenv("WATCHDOG_USEC", "300000")
     gate = threading.Event()
-    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, Attendant(runtime):
+    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, SystemdNotifier(runtime):
         eventually(lambda: "WATCHDOG=1" in systemd.lines())
         shared_reactor().call_soon(lambda: gate.wait(10))
         eventually(lambda: "STATUS=the I/O thread does not turn" in systemd.lines())
@@ -140,7 +140,7 @@ def test_a_stuck_agent_is_no_reason_to_restart_the_service(systemd: Listener, mo
             gate.wait(10)
 
     monkeypatch.setenv("WATCHDOG_USEC", "150000")
-    with Runtime(one_for_one(child(Stuck, name="stuck"))) as runtime, Attendant(runtime):
+    with Runtime(one_for_one(child(Stuck, name="stuck"))) as runtime, SystemdNotifier(runtime):
         runtime.place("stuck").ref().tell("hang")
         eventually(lambda: systemd.lines().count("WATCHDOG=1") > 3)
         gate.set()
@@ -173,6 +173,6 @@ def test_a_tree_that_has_just_ended_has_a_status_too(systemd: Listener) -> None:
     with Runtime(one_for_one(child(Idle, name="idle"))) as runtime:
         runtime.supervisor.ref.kill("by the test")
         runtime.supervisor.ref.join(5)
-        with Attendant(runtime) as attendant:
-            attendant.stopping()
+        with SystemdNotifier(runtime) as notifier:
+            notifier.stopping()
     assert systemd.lines()[1].startswith("STATUS=")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlld_sdk.journal import Fresh, Journal, JournalLimits, Lease, Replay, StepPolicy
+from mlld_sdk.journal import Fresh, Journal, JournalLimits, Replay, RunLease, StepPolicy
 from mlld_sdk.journal import errors as e
 from mlld_sdk.journal.memory import MemoryStore
 from tests.support.journal import Clock, quick
@@ -36,13 +36,13 @@ class Step:
 class Run:
     id: str
     state: str = "pending"
-    owner: Lease | None = None
+    owner: RunLease | None = None
     until: float = 0.0
     steps: dict[str, Step] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     deaths: int = 0
     progress: int = 0
-    stale: list[Lease] = field(default_factory=list)
+    stale: list[RunLease] = field(default_factory=list)
     result: Any = None
 
     @property

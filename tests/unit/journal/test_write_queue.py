@@ -3,59 +3,59 @@
 import threading
 from pathlib import Path
 
-from mlld_sdk.journal.sqlite.write_queue import DONE, GONE, TAKEN, Job, Row
+from mlld_sdk.journal.sqlite.write_queue import DONE, GONE, TAKEN, QueuedWrite, WriteBatch
 from tests.support.eventually import eventually
 from tests.support.journal import quick
 
 
-def taken(number: int) -> list[Job]:
-    jobs = [Job(lambda tx: None) for _ in range(number)]
-    for job in jobs:
-        job.state = TAKEN
-    return jobs
+def taken(number: int) -> list[QueuedWrite]:
+    writes = [QueuedWrite(lambda tx: None) for _ in range(number)]
+    for write in writes:
+        write.state = TAKEN
+    return writes
 
 
-def states(jobs: list[Job]) -> list[bool]:
-    return [job.state == DONE for job in jobs]
+def states(writes: list[QueuedWrite]) -> list[bool]:
+    return [write.state == DONE for write in writes]
 
 
 def test_each_caller_wakes_the_next_in_turn() -> None:
-    jobs = taken(3)
-    row = Row(jobs)
-    assert states(jobs) == [True, False, False]
-    assert jobs[0].wait(1)
-    assert states(jobs) == [True, True, False]
-    assert jobs[1].wait(1)
-    assert jobs[2].wait(1)
-    assert not row
+    writes = taken(3)
+    batch = WriteBatch(writes)
+    assert states(writes) == [True, False, False]
+    assert writes[0].wait(1)
+    assert states(writes) == [True, True, False]
+    assert writes[1].wait(1)
+    assert writes[2].wait(1)
+    assert not batch
 
 
 def test_who_has_gone_is_passed_over() -> None:
-    jobs = taken(4)
-    jobs[0].state = jobs[1].state = GONE
-    Row(jobs)
-    assert states(jobs) == [True, True, True, False]
+    writes = taken(4)
+    writes[0].state = writes[1].state = GONE
+    WriteBatch(writes)
+    assert states(writes) == [True, True, True, False]
 
 
 def test_whose_time_is_up_while_others_are_woken_wakes_the_next_too() -> None:
-    jobs = taken(3)
-    Row(jobs)
-    assert not jobs[1].wait(0)  # not its turn yet
-    assert states(jobs) == [True, True, False]
+    writes = taken(3)
+    WriteBatch(writes)
+    assert not writes[1].wait(0)  # not its turn yet
+    assert states(writes) == [True, True, False]
 
 
 def test_all_who_are_left_can_be_woken_at_once() -> None:
-    jobs = taken(5)
-    row = Row(jobs)
-    row.wake_all()
-    assert states(jobs) == [True] * 5
-    assert not row
+    writes = taken(5)
+    batch = WriteBatch(writes)
+    batch.wake_all()
+    assert states(writes) == [True] * 5
+    assert not batch
 
 
 def test_the_writer_wakes_whoever_was_not_woken(tmp_path: Path) -> None:  # J-61
     with quick(tmp_path / "journal.db") as journal:
         gate, entered = threading.Event(), threading.Event()
-        left = Job(lambda tx: None)  # a caller that was interrupted: it will wake nobody
+        left = QueuedWrite(lambda tx: None)  # a caller that was interrupted: it will wake nobody
         results: list[object] = []
 
         def block(tx: object) -> None:

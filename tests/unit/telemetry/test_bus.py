@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from mlld_sdk.base.events import Event
-from mlld_sdk.telemetry import AlreadyAttached, Bus, HandlerDetached, Lagged
+from mlld_sdk.telemetry import AlreadyAttached, Bus, HandlerDetached, HandlerLagged
 from tests.support.eventually import eventually
 
 
@@ -93,7 +93,7 @@ def test_a_blocked_handler_holds_up_nobody_and_learns_what_it_missed(bus: Bus) -
     gate.set()
     bus.detach("blocked")
     kept = [event.n for event in slow if isinstance(event, Ticked)]
-    missed = sum(event.missed for event in slow if isinstance(event, Lagged))
+    missed = sum(event.missed for event in slow if isinstance(event, HandlerLagged))
     assert kept == sorted(kept)
     assert kept[-10:] == list(range(490, 500))
     assert len(kept) + missed == 500

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from mlld_sdk.base.events import Event
-from mlld_sdk.journal.events import JournalDegraded, RunParked, StepStarted
+from mlld_sdk.journal.events import JournalDegraded, RunParkedEvent, StepStarted
 from mlld_sdk.supervision.events import (
     ChildExited,
     ChildPutOff,
@@ -44,7 +44,7 @@ def exited(decision: str, kind: str = "crash") -> ChildExited:
         (SupervisorGaveUp(at=0.0, path="root", culprit="root/a", why="limit", reason="x"), "error"),
         (EngineExited(at=0.0, engine="e", pid=1, reason="died", signal=9, in_flight=1), "warning"),
         (EngineExited(at=0.0, engine="e", pid=1, reason="closed", code=0), "info"),
-        (RunParked(at=0.0, run_id="r", kind="a", code="C", reason="x"), "error"),
+        (RunParkedEvent(at=0.0, run_id="r", kind="a", code="C", reason="x"), "error"),
         (JournalDegraded(at=0.0, path="p", code="C", reason="x"), "error"),
         (StepStarted(at=0.0, run_id="r", position="1", name="ask", attempt=1), "debug"),
         (SpanStarted(at=0.0, span="1", name="execute"), "debug"),
