@@ -1,10 +1,13 @@
-"""Write `reference.md` from the docstrings of everything public.
+"""Write `reference.md` from the public lists and the docstrings behind them.
 
-python docs/make_reference.py
+python docs/make_reference.py            # write the page
+python docs/make_reference.py --check    # fail when it is stale
 """
 
+import importlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,65 +17,29 @@ import mlld_sdk
 
 PAGE = Path(__file__).with_name("reference.md")
 
-GROUPS = {
-    "Running a tree": ["Runtime", "Tree", "Place", "Verdict", "ShutdownReport", "Event", "Env"],
-    "Agents, runs and steps": ["Agent", "AgentHandle", "Job", "AsyncJob", "Retry", "RunHandle", "Recycle"],
-    "Pools": ["Pool", "PoolHandle", "Checkout"],
-    "Declaring supervision": [
-        "child", "one_for_one", "one_for_all", "rest_for_one", "dynamic", "partitioned", "budget", "circuit_breaker",
-        "wedge", "Backoff", "RestartLimit", "ChildSpec", "SupervisorSpec", "DynamicSpec", "Supervisor",
-    ],
-    "Actors": ["Actor", "ActorSystem", "StopAgent", "EscalateFailure"],
-    "The journal and the checkpoints": ["Journal", "Retention", "JournalLimits", "Values", "Checkpoints"],
-    "The client": [
-        "Client", "AsyncClient", "ProcessHandle", "ExecuteHandle", "AsyncProcessHandle", "AsyncExecuteHandle",
-        "labeled", "trusted", "untrusted",
-    ],
-    "Functions on a default client": [
-        "process", "process_result", "process_async", "execute", "execute_async", "analyze", "sign", "verify",
-        "sign_content", "fs_status", "close", "default_client", "set_default_client",
-    ],
-    "Engines": ["check_engines"],
-    "Results": [
-        "ExecuteResult", "StateWrite", "Metrics", "Effect", "GuardDenial", "HandleEvent", "LabeledValue",
-        "SessionWrite", "SessionFinalState", "Streaming", "TraceEvent",
-        "AnalyzeResult", "AnalysisError", "Executable", "Import", "Guard", "Needs", "Variable",
-        "ContentSignature", "FileVerifyResult", "FilesystemStatus",
-    ],
-    "Errors": [
-        "MlldError", "ConfigurationError", "InfrastructureError", "TaskError",
-        "StepFailed", "StepsOverlap", "WaitsForItself", "RunFailed", "RunCancelled", "JobCancelled", "AgentUnavailable",
-        "OwnerGone", "BreakerOpen", "NoEngineFree", "EnginePoolClosed",
-        "IdempotencyConflict", "RunNotFound", "RunParked", "ValueNotStorable", "JournalClosed",
-        "ScriptError", "InvalidRequest", "NoLiveCheckpoint", "TruncatedResult", "TruncationWarning",
-        "CallTimeout", "CallCancelled", "EngineDied", "EngineClosed", "EngineCoolingDown", "EngineOverloaded",
-        "EngineDiedAtStart", "EngineSilent", "ForkedProcess", "UnserialisableParams",
-        "CommandNotFound", "CommandNotExecutable", "WorkingDirectoryMissing",
-        "StartFailed", "ChildNotFound", "ChildUnavailable", "ChildRunning",
-    ],
-}  # fmt: skip
-
 SECTIONS = ("Args", "Raises", "Returns", "Yields", "Attributes")
 
 
-def page() -> str:
-    """Make the page.
+def modules() -> list[str]:
+    """List the public modules: the package, and the roles that its docstring names."""
+    return ["mlld_sdk", *re.findall(r"`(mlld_sdk\.\w+)`", mlld_sdk.__doc__ or "")]
 
-    Raises:
-        ValueError: The groups and `__all__` differ.
-    """
-    grouped = [name for names in GROUPS.values() for name in names]
-    wrong = set(grouped) ^ set(mlld_sdk.__all__)
-    if wrong or len(grouped) != len(set(grouped)):
-        raise ValueError(f"groups and __all__ differ: {sorted(wrong)}")
-    parts = [
-        "# Reference",
-        "Everything `mlld_sdk` exports, written by `python docs/make_reference.py` from the docstrings.",
-    ]
-    for title, names in GROUPS.items():
-        parts += [f"## {title}"]
-        for name in names:
-            parts += entry(name, getattr(mlld_sdk, name))
+
+def page() -> str:
+    """Make the page: the names of each module, each described where it is met first."""
+    parts = ["# Reference", "The public names, written by `python docs/make_reference.py` from their docstrings."]
+    home: dict[int, str] = {}
+    for title in modules():
+        module = importlib.import_module(title)
+        parts += [f"## `{title}`", described(inspect.getdoc(module) or "")]
+        things = {name: getattr(module, name) for name in sorted(module.__all__, key=str.lower)}
+        known = [f"`{name}` ({home[id(thing)]})" for name, thing in things.items() if id(thing) in home]
+        if known:
+            parts.append(f"Described above: {', '.join(known)}.")
+        for name, thing in things.items():
+            if id(thing) not in home:
+                home[id(thing)] = f"`{title}`"
+                parts += entry(name, thing)
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,7 +84,7 @@ def signature(name: str, thing: Any, *, owned: bool = False) -> str:
     """Write a call as one would type it: without annotations, which the page would drown in."""
     try:
         parameters = list(inspect.signature(thing).parameters.values())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NameError):  # no callable, or annotations that only checkers resolve
         return name
     if owned and parameters and parameters[0].name in ("self", "cls"):
         parameters = parameters[1:]
@@ -165,4 +132,7 @@ def described(doc: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    if "--check" not in sys.argv:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != page():
+        sys.exit("docs/reference.md is stale: run python docs/make_reference.py")

@@ -1,426 +1,76 @@
 """Supervised mlld agents: actors that own their engine processes, supervisors that restart them, work that resumes.
 
-Everything public is here; the modules behind it are imported when one of their names is first used, so that a program
-pays only for what it needs.
+These are the names that most programs need. The rest has its place by role: `mlld_sdk.errors`, `mlld_sdk.types`,
+`mlld_sdk.client`, `mlld_sdk.agents`, `mlld_sdk.runs`, `mlld_sdk.supervision`, `mlld_sdk.actors`, `mlld_sdk.journal`,
+`mlld_sdk.engines`, `mlld_sdk.telemetry` and `mlld_sdk.testing`. A module behind a name is imported when the name is
+first used, so that a program pays only for what it needs. Names of mlld's own Python SDK can be imported here, too.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlld_sdk.base.lazy import exports
 
 if TYPE_CHECKING:
-    from mlld_sdk.actors import Actor, ActorSystem
-    from mlld_sdk.actors.core.errors import StartFailed
-    from mlld_sdk.agents.agent import Agent
-    from mlld_sdk.agents.handles import AgentHandle, AgentUnavailable
-    from mlld_sdk.agents.owner import OwnerGone
-    from mlld_sdk.agents.pool import Checkout, Pool, PoolHandle
-    from mlld_sdk.base.env import Env
-    from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
-    from mlld_sdk.base.events import Event
-    from mlld_sdk.client.aio import AsyncClient, AsyncExecuteHandle, AsyncProcessHandle
-    from mlld_sdk.client.client import Client
-    from mlld_sdk.client.functions import (
-        analyze,
-        close,
-        default_client,
-        execute,
-        execute_async,
-        fs_status,
-        process,
-        process_async,
-        process_result,
-        set_default_client,
-        sign,
-        sign_content,
-        verify,
-    )
-    from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
-    from mlld_sdk.engines.check import check_engines
-    from mlld_sdk.engines.checkpoint_params import NoLiveCheckpoint
-    from mlld_sdk.engines.checkpoints import Checkpoints
-    from mlld_sdk.engines.client_engines import EngineCoolingDown
-    from mlld_sdk.engines.pool import EnginePoolClosed, NoEngineFree, Recycle
-    from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
-    from mlld_sdk.journal.errors import IdempotencyConflict, JournalClosed, RunNotFound, RunParked, ValueNotStorable
-    from mlld_sdk.runs.async_job import AsyncJob
-    from mlld_sdk.runs.handles import RunCancelled, RunFailed, RunHandle, WaitsForItself
-    from mlld_sdk.runs.job import Job, JobCancelled, StepFailed, StepsOverlap
-    from mlld_sdk.runs.retry import Retry
-    from mlld_sdk.runtime.runtime import Runtime
-    from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
-    from mlld_sdk.scripts.labels import labeled, trusted, untrusted
-    from mlld_sdk.scripts.params import InvalidRequest
-    from mlld_sdk.scripts.types import (
-        AnalysisError,
-        AnalyzeResult,
-        ContentSignature,
-        Effect,
-        Executable,
-        ExecuteResult,
-        FilesystemStatus,
-        FileVerifyResult,
-        Guard,
-        GuardDenial,
-        HandleEvent,
-        Import,
-        LabeledValue,
-        Metrics,
-        Needs,
-        SessionFinalState,
-        SessionWrite,
-        StateWrite,
-        Streaming,
-        TraceEvent,
-        Variable,
-    )
-    from mlld_sdk.supervision import (
-        Backoff,
-        BreakerOpen,
-        ChildNotFound,
-        ChildRunning,
-        ChildSpec,
-        ChildUnavailable,
-        DynamicSpec,
-        EscalateFailure,
-        Place,
-        RestartLimit,
-        ShutdownReport,
-        StopAgent,
-        Supervisor,
-        SupervisorSpec,
-        Tree,
-        Verdict,
-        budget,
-        child,
-        circuit_breaker,
-        dynamic,
-        one_for_all,
-        one_for_one,
-        partitioned,
-        rest_for_one,
-        wedge,
-    )
-    from mlld_sdk.transport.errors import (
-        CallCancelled,
-        CallTimeout,
-        CommandNotExecutable,
-        CommandNotFound,
-        EngineClosed,
-        EngineDied,
-        EngineDiedAtStart,
-        EngineOverloaded,
-        EngineSilent,
-        ForkedProcess,
-        ScriptError,
-        UnserialisableParams,
-        WorkingDirectoryMissing,
-    )
+    from mlld_sdk.actors.core.actor import Actor as Actor
+    from mlld_sdk.agents.agent import Agent as Agent
+    from mlld_sdk.agents.handles import AgentHandle as AgentHandle
+    from mlld_sdk.agents.pool import Pool as Pool
+    from mlld_sdk.agents.pool import PoolHandle as PoolHandle
+    from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
+    from mlld_sdk.base.errors import InfrastructureError as InfrastructureError
+    from mlld_sdk.base.errors import MlldError as MlldError
+    from mlld_sdk.base.errors import TaskError as TaskError
+    from mlld_sdk.client.aio import AsyncClient as AsyncClient
+    from mlld_sdk.client.client import Client as Client
+    from mlld_sdk.engines.pool import Recycle as Recycle
+    from mlld_sdk.runs.async_job import AsyncJob as AsyncJob
+    from mlld_sdk.runs.handles import RunHandle as RunHandle
+    from mlld_sdk.runs.job import Job as Job
+    from mlld_sdk.runs.retry import Retry as Retry
+    from mlld_sdk.runtime.runtime import Runtime as Runtime
+    from mlld_sdk.scripts.types import ExecuteResult as ExecuteResult
+    from mlld_sdk.supervision.backoff import Backoff as Backoff
+    from mlld_sdk.supervision.breaker import circuit_breaker as circuit_breaker
+    from mlld_sdk.supervision.spec import budget as budget
+    from mlld_sdk.supervision.spec import child as child
+    from mlld_sdk.supervision.spec import dynamic as dynamic
+    from mlld_sdk.supervision.spec import one_for_all as one_for_all
+    from mlld_sdk.supervision.spec import one_for_one as one_for_one
+    from mlld_sdk.supervision.spec import rest_for_one as rest_for_one
+    from mlld_sdk.supervision.spec import wedge as wedge
 
-__all__ = [
-    "Actor",
-    "ActorSystem",
-    "Agent",
-    "AgentHandle",
-    "AgentUnavailable",
-    "AnalysisError",
-    "AnalyzeResult",
-    "AsyncClient",
-    "AsyncExecuteHandle",
-    "AsyncJob",
-    "AsyncProcessHandle",
-    "Backoff",
-    "BreakerOpen",
-    "CallCancelled",
-    "CallTimeout",
-    "Checkout",
-    "Checkpoints",
-    "ChildNotFound",
-    "ChildRunning",
-    "ChildSpec",
-    "ChildUnavailable",
-    "Client",
-    "CommandNotExecutable",
-    "CommandNotFound",
-    "ConfigurationError",
-    "ContentSignature",
-    "DynamicSpec",
-    "Effect",
-    "EngineClosed",
-    "EngineCoolingDown",
-    "EngineDied",
-    "EngineDiedAtStart",
-    "EngineOverloaded",
-    "EnginePoolClosed",
-    "EngineSilent",
-    "Env",
-    "EscalateFailure",
-    "Event",
-    "Executable",
-    "ExecuteHandle",
-    "ExecuteResult",
-    "FileVerifyResult",
-    "FilesystemStatus",
-    "ForkedProcess",
-    "Guard",
-    "GuardDenial",
-    "HandleEvent",
-    "IdempotencyConflict",
-    "Import",
-    "InfrastructureError",
-    "InvalidRequest",
-    "Job",
-    "JobCancelled",
-    "Journal",
-    "JournalClosed",
-    "JournalLimits",
-    "LabeledValue",
-    "Metrics",
-    "MlldError",
-    "Needs",
-    "NoEngineFree",
-    "NoLiveCheckpoint",
-    "OwnerGone",
-    "Place",
-    "Pool",
-    "PoolHandle",
-    "ProcessHandle",
-    "Recycle",
-    "RestartLimit",
-    "Retention",
-    "Retry",
-    "RunCancelled",
-    "RunFailed",
-    "RunHandle",
-    "RunNotFound",
-    "RunParked",
-    "Runtime",
-    "ScriptError",
-    "SessionFinalState",
-    "SessionWrite",
-    "ShutdownReport",
-    "StartFailed",
-    "StateWrite",
-    "StepFailed",
-    "StepsOverlap",
-    "StopAgent",
-    "Streaming",
-    "Supervisor",
-    "SupervisorSpec",
-    "TaskError",
-    "TraceEvent",
-    "Tree",
-    "TruncatedResult",
-    "TruncationWarning",
-    "UnserialisableParams",
-    "ValueNotStorable",
-    "Values",
-    "Variable",
-    "Verdict",
-    "WaitsForItself",
-    "WorkingDirectoryMissing",
-    "analyze",
-    "budget",
-    "check_engines",
-    "child",
-    "circuit_breaker",
-    "close",
-    "default_client",
-    "dynamic",
-    "execute",
-    "execute_async",
-    "fs_status",
-    "labeled",
-    "one_for_all",
-    "one_for_one",
-    "partitioned",
-    "process",
-    "process_async",
-    "process_result",
-    "rest_for_one",
-    "set_default_client",
-    "sign",
-    "sign_content",
-    "trusted",
-    "untrusted",
-    "verify",
-    "wedge",
-]
-
-_HOMES = {
-    "actors": (
-        "Actor",
-        "ActorSystem",
-    ),
-    "actors.core.errors": ("StartFailed",),
-    "agents.agent": ("Agent",),
-    "agents.handles": (
-        "AgentHandle",
-        "AgentUnavailable",
-    ),
-    "client.aio": (
-        "AsyncClient",
-        "AsyncExecuteHandle",
-        "AsyncProcessHandle",
-    ),
-    "scripts.answers": (
-        "TruncatedResult",
-        "TruncationWarning",
-    ),
-    "runs.async_job": ("AsyncJob",),
-    "engines.pool": (
-        "EnginePoolClosed",
-        "NoEngineFree",
-        "Recycle",
-    ),
-    "engines.checkpoint_params": ("NoLiveCheckpoint",),
-    "engines.checkpoints": ("Checkpoints",),
-    "client.client": ("Client",),
-    "engines.check": ("check_engines",),
-    "agents.owner": ("OwnerGone",),
-    "engines.client_engines": ("EngineCoolingDown",),
-    "base.env": ("Env",),
-    "base.errors": (
-        "ConfigurationError",
-        "InfrastructureError",
-        "MlldError",
-        "TaskError",
-    ),
-    "base.events": ("Event",),
-    "client.functions": (
-        "analyze",
-        "close",
-        "default_client",
-        "execute",
-        "execute_async",
-        "fs_status",
-        "process",
-        "process_async",
-        "process_result",
-        "set_default_client",
-        "sign",
-        "sign_content",
-        "verify",
-    ),
-    "client.handles": (
-        "ExecuteHandle",
-        "ProcessHandle",
-    ),
-    "runs.job": (
-        "Job",
-        "JobCancelled",
-        "StepFailed",
-        "StepsOverlap",
-    ),
-    "journal": (
-        "Journal",
-        "JournalLimits",
-        "Retention",
-        "Values",
-    ),
-    "journal.errors": (
-        "IdempotencyConflict",
-        "JournalClosed",
-        "RunNotFound",
-        "RunParked",
-        "ValueNotStorable",
-    ),
-    "scripts.labels": (
-        "labeled",
-        "trusted",
-        "untrusted",
-    ),
-    "agents.pool": (
-        "Checkout",
-        "Pool",
-        "PoolHandle",
-    ),
-    "scripts.params": ("InvalidRequest",),
-    "runs.retry": ("Retry",),
-    "runs.handles": (
-        "RunCancelled",
-        "RunFailed",
-        "RunHandle",
-        "WaitsForItself",
-    ),
-    "runtime.runtime": ("Runtime",),
-    "supervision": (
-        "Backoff",
-        "BreakerOpen",
-        "ChildNotFound",
-        "ChildRunning",
-        "ChildSpec",
-        "ChildUnavailable",
-        "DynamicSpec",
-        "EscalateFailure",
-        "Place",
-        "RestartLimit",
-        "ShutdownReport",
-        "StopAgent",
-        "Supervisor",
-        "SupervisorSpec",
-        "Tree",
-        "Verdict",
-        "budget",
-        "child",
-        "circuit_breaker",
-        "dynamic",
-        "one_for_all",
-        "one_for_one",
-        "partitioned",
-        "rest_for_one",
-        "wedge",
-    ),
-    "transport.errors": (
-        "CallCancelled",
-        "CallTimeout",
-        "CommandNotExecutable",
-        "CommandNotFound",
-        "EngineClosed",
-        "EngineDied",
-        "EngineDiedAtStart",
-        "EngineOverloaded",
-        "EngineSilent",
-        "ForkedProcess",
-        "ScriptError",
-        "UnserialisableParams",
-        "WorkingDirectoryMissing",
-    ),
-    "scripts.types": (
-        "AnalysisError",
-        "AnalyzeResult",
-        "ContentSignature",
-        "Effect",
-        "Executable",
-        "ExecuteResult",
-        "FileVerifyResult",
-        "FilesystemStatus",
-        "Guard",
-        "GuardDenial",
-        "HandleEvent",
-        "Import",
-        "LabeledValue",
-        "Metrics",
-        "Needs",
-        "SessionFinalState",
-        "SessionWrite",
-        "StateWrite",
-        "Streaming",
-        "TraceEvent",
-        "Variable",
-    ),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the module behind a public name when it is first used."""
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+if TYPE_CHECKING:  # unlisted: what `mlld-sdk` exports beside the names above (docs/migration.md)
+    from mlld_sdk.client.functions import analyze as analyze
+    from mlld_sdk.client.functions import execute as execute
+    from mlld_sdk.client.functions import execute_async as execute_async
+    from mlld_sdk.client.functions import fs_status as fs_status
+    from mlld_sdk.client.functions import process as process
+    from mlld_sdk.client.functions import process_async as process_async
+    from mlld_sdk.client.functions import sign as sign
+    from mlld_sdk.client.functions import sign_content as sign_content
+    from mlld_sdk.client.functions import verify as verify
+    from mlld_sdk.client.handles import ExecuteHandle as ExecuteHandle
+    from mlld_sdk.client.handles import ProcessHandle as ProcessHandle
+    from mlld_sdk.scripts.labels import labeled as labeled
+    from mlld_sdk.scripts.labels import trusted as trusted
+    from mlld_sdk.scripts.labels import untrusted as untrusted
+    from mlld_sdk.scripts.types import AnalysisError as AnalysisError
+    from mlld_sdk.scripts.types import AnalyzeResult as AnalyzeResult
+    from mlld_sdk.scripts.types import ContentSignature as ContentSignature
+    from mlld_sdk.scripts.types import Effect as Effect
+    from mlld_sdk.scripts.types import Executable as Executable
+    from mlld_sdk.scripts.types import FilesystemStatus as FilesystemStatus
+    from mlld_sdk.scripts.types import FileVerifyResult as FileVerifyResult
+    from mlld_sdk.scripts.types import Guard as Guard
+    from mlld_sdk.scripts.types import GuardDenial as GuardDenial
+    from mlld_sdk.scripts.types import HandleEvent as HandleEvent
+    from mlld_sdk.scripts.types import Import as Import
+    from mlld_sdk.scripts.types import LabeledValue as LabeledValue
+    from mlld_sdk.scripts.types import Metrics as Metrics
+    from mlld_sdk.scripts.types import Needs as Needs
+    from mlld_sdk.scripts.types import SessionFinalState as SessionFinalState
+    from mlld_sdk.scripts.types import SessionWrite as SessionWrite
+    from mlld_sdk.scripts.types import StateWrite as StateWrite
+    from mlld_sdk.scripts.types import TraceEvent as TraceEvent
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from mlld_sdk.actors.statem.engine import EVENT_TIMEOUT, STATE_TIMEOUT, Goto, Happening, Kind, TimerKey
-from mlld_sdk.actors.statem.engine import Action as Action  # noqa: PLC0414 - re-exported for handlers' annotations
+from mlld_sdk.actors.statem.engine import Action as Action
 from mlld_sdk.base.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -1,1 +1,12 @@
 """The one way from a request to an engine process."""
+
+from typing import TYPE_CHECKING
+
+from mlld_sdk.base.lazy import exports
+
+if TYPE_CHECKING:
+    from mlld_sdk.engines.check import check_engines as check_engines
+    from mlld_sdk.engines.checkpoints import Checkpoints as Checkpoints
+    from mlld_sdk.engines.pool import Recycle as Recycle
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -7,38 +7,33 @@ from typing import Any, assert_type
 from mlld_sdk import (
     Agent,
     AgentHandle,
-    AnalyzeResult,
     AsyncClient,
     AsyncJob,
     Backoff,
-    Checkout,
-    ChildSpec,
     Client,
-    ExecuteHandle,
     ExecuteResult,
     Job,
-    Journal,
     MlldError,
     Pool,
     PoolHandle,
-    ProcessHandle,
     Recycle,
-    RestartLimit,
-    Retention,
     RunHandle,
     Runtime,
-    StepFailed,
-    SupervisorSpec,
     budget,
     child,
     circuit_breaker,
     dynamic,
-    labeled,
     one_for_all,
     one_for_one,
     rest_for_one,
     wedge,
 )
+from mlld_sdk.agents import Checkout
+from mlld_sdk.client import ExecuteHandle, ProcessHandle, labeled
+from mlld_sdk.errors import StepFailed
+from mlld_sdk.journal import Journal, Retention
+from mlld_sdk.supervision import ChildSpec, RestartLimit, SupervisorSpec
+from mlld_sdk.types import AnalyzeResult
 
 
 class Reviewer(Agent):

@@ -11,26 +11,11 @@ from typing import Any
 import pytest
 
 import mlld_sdk
-from mlld_sdk import (
-    Agent,
-    AgentHandle,
-    AgentUnavailable,
-    AsyncJob,
-    Job,
-    JobCancelled,
-    Pool,
-    RunCancelled,
-    RunFailed,
-    Runtime,
-    StepFailed,
-    child,
-    circuit_breaker,
-    one_for_one,
-    wedge,
-)
+from mlld_sdk import Agent, AgentHandle, AsyncJob, Job, Pool, Runtime, child, circuit_breaker, one_for_one, wedge
 from mlld_sdk.actors.core.errors import AskTimeout, StartFailed
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
+from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFailed, StepFailed
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.transport.errors import EngineDied

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, AsyncJob, Job, RunFailed, StepFailed, child, one_for_one
+from mlld_sdk import Agent, AsyncJob, Job, child, one_for_one
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
+from mlld_sdk.errors import RunFailed, StepFailed
 from mlld_sdk.journal.errors import RunParked
 from tests.support.agents import calls, running
 from tests.support.eventually import eventually

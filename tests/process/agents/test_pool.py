@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import ExecuteResult, InfrastructureError, NoEngineFree, Pool, PoolHandle, Runtime, child, one_for_one
+from mlld_sdk import ExecuteResult, InfrastructureError, Pool, PoolHandle, Runtime, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.base.errors import TaskError
 from mlld_sdk.base.events import Event, name_of
+from mlld_sdk.errors import NoEngineFree
 from tests.support.agents import ENGINES, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
 

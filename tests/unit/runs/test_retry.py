@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, Job, Retry, RunCancelled, RunFailed, Runtime, StepFailed, child, one_for_one
+from mlld_sdk import Agent, Job, Retry, Runtime, child, one_for_one
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.errors import RunCancelled, RunFailed, StepFailed
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.retry import HOPELESS
 from mlld_sdk.scripts.answers import TruncatedResult
