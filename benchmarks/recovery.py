@@ -249,7 +249,7 @@ class Victim:
         self.agent = runtime.agent(name)
         self.ports = runtime.services.ports
         assert runtime.services.tree is not None
-        self.grove = runtime.services.tree.grove
+        self.context = runtime.services.tree.context
         self.spares = spares
         self.hang = hang
         self.ask = ask
@@ -268,7 +268,7 @@ class Victim:
         before = self.agent.ref
         start = time.perf_counter()
         os.kill(lease.engine.pid, signal.SIGKILL)
-        self.grove.wait_for(lambda: self.agent.ref not in (None, before), 10.0)
+        self.context.wait_for(lambda: self.agent.ref not in (None, before), 10.0)
         self.agent.process(self.ask)
         took = time.perf_counter() - start
         stuck.join()

@@ -6,7 +6,7 @@ from mlld_sdk.actors.core.directives import UNSET
 from mlld_sdk.actors.core.ref import ReplyTo
 
 
-class Answers:
+class BatchAnswers:
     """What has been answered of one message's calls; only its supervisor uses it."""
 
     __slots__ = ("_call", "_missing", "_values")
@@ -25,12 +25,12 @@ class Answers:
                 self._call.reply(self._values)
 
 
-class Part:
+class BatchCall:
     """One of the calls, as decisions know it: something that can be answered."""
 
     __slots__ = ("_answers", "_index")
 
-    def __init__(self, answers: Answers, index: int) -> None:
+    def __init__(self, answers: BatchAnswers, index: int) -> None:
         self._answers = answers
         self._index = index
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from mlld_sdk.supervision.exits import Exit
-from mlld_sdk.supervision.intensity import Window
+from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.intensity import RestartWindow
 from mlld_sdk.supervision.spec import ChildSpec
 
 Status: TypeAlias = Literal["stopped", "starting", "running", "stopping", "waiting", "parked", "failed"]
@@ -21,7 +21,7 @@ Status: TypeAlias = Literal["stopped", "starting", "running", "stopping", "waiti
 to be started when its breaker allows. `failed`: down for good until somebody restarts it.
 """
 
-UNWINDOWED = Window()
+UNWINDOWED = RestartWindow()
 
 MEMORY = 5
 """Failures of one child that are remembered, to tell flapping from bad luck."""
@@ -59,9 +59,9 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     child: Any = None
     since: float = 0.0
     streak: int = 0
-    window: Window = UNWINDOWED
+    window: RestartWindow = UNWINDOWED
     charged: bool = False
-    last: Exit | None = None
+    last: ChildExit | None = None
     next_at: float | None = None
     restarts: int = 0
     wedges: int = 0

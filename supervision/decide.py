@@ -5,7 +5,7 @@ list of stops (in reverse start order) and then a list of starts (in start order
 before the next. What arrives meanwhile and is not about the job waits in `queue`, as it would in an OTP supervisor's
 mailbox; with three differences, all of them documented:
 
-- D-1 A `Halt` interrupts any job at once: no further start is made.
+- D-1 A `StopRequested` interrupts any job at once: no further start is made.
 - D-2 A call from the very child the job waits for is refused with `SupervisorBusy`; in OTP both would wait for ever.
 - D-3 A child that asks for its own termination is answered first and stopped then.
 """
@@ -18,43 +18,43 @@ from msgspec.structs import force_setattr, replace
 from mlld_sdk.supervision import management
 from mlld_sdk.supervision.children import Slot, SlotMap
 from mlld_sdk.supervision.effects import (
-    Answer,
+    AnswerCall,
     Arm,
     Asked,
     Begin,
-    Came,
-    Declined,
     Due,
     Effect,
-    Failed,
-    Gone,
-    Halt,
+    Emit,
+    Ended,
+    FailedToStart,
+    Ignored,
     Input,
+    NoProgress,
     Overdue,
-    Stuck,
-    Tell,
+    Started,
+    StopRequested,
 )
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import (
     ChildExited,
     ChildIgnored,
-    ChildStartFailed,
+    ChildStartFailedEvent,
     Decision,
 )
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit, Kind
+from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, ChildExit, Kind
 from mlld_sdk.supervision.reasons import ChildFailedToStart
-from mlld_sdk.supervision.restart_policy import Judgement, after_exit, after_failed_start, when_due
-from mlld_sdk.supervision.sequence import JobTurn
+from mlld_sdk.supervision.restart_policy import Ruling, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.sequence import OperationStep
 from mlld_sdk.supervision.spec import SupervisorSpec
-from mlld_sdk.supervision.state import Job, State
+from mlld_sdk.supervision.state import Operation, StaticState
 from mlld_sdk.supervision.step import FailureEvent, World
 from mlld_sdk.supervision.strategy import affected
 
 
-def initial(path: str, spec: SupervisorSpec) -> State:
+def initial(path: str, spec: SupervisorSpec) -> StaticState:
     """Build the state of a supervisor that has not begun."""
     children = spec.children
-    return State(
+    return StaticState(
         path=path,
         spec=spec,
         slots=SlotMap.of([Slot(key=key, spec=child) for key, child in enumerate(children)]),
@@ -64,19 +64,19 @@ def initial(path: str, spec: SupervisorSpec) -> State:
     )
 
 
-def step(state: State, happened: Iterable[Input], world: World) -> tuple[State, list[Effect]]:
+def step(state: StaticState, happened: Iterable[Input], world: World) -> tuple[StaticState, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
-    turn = Decider(state, world)
+    step = StaticStep(state, world)
     for one in happened:
-        turn.take(one)
-        while turn.state.job is None and turn.state.queue and turn.state.phase == "running":
-            first, *rest = turn.state.queue
-            turn.set(queue=tuple(rest))
-            turn.take(first)
-    return turn.state, turn.effects
+        step.take(one)
+        while step.state.operation is None and step.state.queue and step.state.phase == "running":
+            first, *rest = step.state.queue
+            step.set(queue=tuple(rest))
+            step.take(first)
+    return step.state, step.effects
 
 
-class Decider(JobTurn):
+class StaticStep(OperationStep):
     """The part of a step that looks at what happened and picks the job."""
 
     @property
@@ -92,30 +92,30 @@ class Decider(JobTurn):
 
     def on_begin(self, _: Begin) -> None:
         """Start the declared children."""
-        self.begin_job(Job(cause="init", starts=self.state.order))
+        self.begin_operation(Operation(cause="init", starts=self.state.order))
 
     def later(self, happened: Input) -> None:
         """Keep something until the job is done."""
         self.set(queue=(*self.state.queue, happened))
 
-    def on_came(self, came: Came) -> None:
+    def on_started(self, started: Started) -> None:
         """A child is up."""
-        slot = self.find(came.key, came.incarnation)
+        slot = self.find(started.key, started.incarnation)
         if slot is None:
             return
         if slot.status == "stopping":  # told to stop while it was starting: it will go yet
-            self.put(replace(slot, child=came.child))
+            self.put(replace(slot, child=started.child))
             return
         if slot.status != "starting":
             return
-        job = self.state.job
-        assert job is not None, "children start within jobs only"
-        slot = self.came_up(slot, came.child, job.cause)
-        self.start_done(slot, came.child)
+        operation = self.state.operation
+        assert operation is not None, "children start within jobs only"
+        slot = self.mark_running(slot, started.child, operation.cause)
+        self.start_done(slot, started.child)
 
-    def on_declined(self, declined: Declined) -> None:
+    def on_ignored(self, ignored: Ignored) -> None:
         """A child does not want to run (SUP-8, SUP-47)."""
-        slot = self.find(declined.key, declined.incarnation)
+        slot = self.find(ignored.key, ignored.incarnation)
         if slot is None or slot.status not in ("starting", "stopping"):
             return
         if slot.status == "stopping":
@@ -123,7 +123,7 @@ class Decider(JobTurn):
             return
         keeps = slot.spec.restart != "temporary"
         self.do(
-            Tell(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=keeps))
+            Emit(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=keeps))
         )
         if keeps:
             slot = self.put(replace(slot, status="stopped", child=None, since=self.world.now, next_at=None))
@@ -131,7 +131,7 @@ class Decider(JobTurn):
             self.remove(slot)
         self.start_done(slot, None)
 
-    def on_failed(self, failed: Failed) -> None:
+    def on_failed(self, failed: FailedToStart) -> None:
         """A start failed."""
         slot = self.find(failed.key, failed.incarnation)
         if slot is None or slot.status not in ("starting", "stopping"):
@@ -139,78 +139,84 @@ class Decider(JobTurn):
         if slot.status == "stopping":
             self.stop_done(slot, failed.exit)
             return
-        job = self.state.job
-        assert job is not None, "children start within jobs only"
-        if job.cause == "restart":
-            self.set(job=None)
+        operation = self.state.operation
+        assert operation is not None, "children start within jobs only"
+        if operation.cause == "restart":
+            self.set(operation=None)
             self.follow(
-                after_failed_start(slot, failed.exit, self.scene(failed.closed_for)), failed.exit, ChildStartFailed
+                after_failed_start(slot, failed.exit, self.policy_input(failed.closed_for)),
+                failed.exit,
+                ChildStartFailedEvent,
             )
             return
         slot = self.put(replace(slot, status="stopped", child=None, since=self.world.now, last=failed.exit))
-        self.tell_failure(ChildStartFailed, slot, failed.exit, "roll_back" if job.cause == "init" else "refuse")
-        self.set(job=None)
-        if job.cause == "init":  # SUP-16
+        self.tell_failure(
+            ChildStartFailedEvent, slot, failed.exit, "roll_back" if operation.cause == "init" else "refuse"
+        )
+        self.set(operation=None)
+        if operation.cause == "init":  # SUP-16
             reason = ChildFailedToStart(slot.spec.name, failed.exit.reason)
             kind: Kind = "configuration" if failed.exit.kind == "configuration" else "crash"
-            self.stop_all(Exit(kind, str(reason), failed.exit.trace, reason), "roll_back")
+            self.stop_all(ChildExit(kind, str(reason), failed.exit.trace, reason), "roll_back")
         else:
-            assert job.call is not None, "a start that is neither init nor restart was asked for"
-            management.start_failed(self, job.call, slot, failed)
+            assert operation.call is not None, "a start that is neither init nor restart was asked for"
+            management.start_failed(self, operation.call, slot, failed)
 
-    def on_gone(self, gone: Gone) -> None:
+    def on_ended(self, ended: Ended) -> None:
         """A child that had come up is gone."""
-        slot = self.find(gone.key, gone.incarnation)
+        slot = self.find(ended.key, ended.incarnation)
         if slot is None or not slot.live:
             return
-        if gone.report:
-            self.set(killed=(*self.state.killed, *gone.report))
-        job = self.state.job
+        if ended.report:
+            self.set(killed=(*self.state.killed, *ended.report))
+        operation = self.state.operation
         if slot.status == "stopping":
-            self.stop_done(slot, gone.exit)
+            self.stop_done(slot, ended.exit)
         elif (
-            job is not None and job.stopped < len(job.stops) and gone.key in job.within
+            operation is not None and operation.stopped < len(operation.stops) and ended.key in operation.within
         ):  # it ended before its turn to be stopped came (SUP-22, SUP-38)
-            self.down(slot, gone.exit)
-        elif job is not None:
-            self.later(gone)
+            self.down(slot, ended.exit)
+        elif operation is not None:
+            self.later(ended)
         else:
             lived = self.world.now - slot.since
-            self.follow(after_exit(slot, gone.exit, self.scene(gone.closed_for)), gone.exit, ChildExited, lived)
+            self.follow(
+                after_exit(slot, ended.exit, self.policy_input(ended.closed_for)), ended.exit, ChildExited, lived
+            )
 
     def on_due(self, due: Due) -> None:
         """A planned start attempt has come due."""
         slot = self.find(due.key, due.incarnation)
         if slot is None or not slot.planned or self.state.phase != "running":
             return
-        if self.state.job is not None:
+        if self.state.operation is not None:
             self.later(due)
             return
-        judged = when_due(slot, self.scene(due.closed_for))
-        if judged.decision == "restart":
-            self.set(window=judged.window)
-            self.restart(judged.slot)
+        ruling = when_due(slot, self.policy_input(due.closed_for))
+        if ruling.decision == "restart":
+            self.set(window=ruling.window)
+            self.restart(ruling.slot)
         else:
-            exit_ = judged.slot.last or KILLED
-            self.tell_put_off(slot, exit_, judged)
-            self.follow(judged, exit_, None)
+            exit_ = ruling.slot.last or KILLED
+            self.tell_put_off(slot, exit_, ruling)
+            self.follow(ruling, exit_, None)
 
     def on_asked(self, asked: Asked) -> None:
         """Somebody makes a management call."""
         if self.state.phase in ("stopping", "gone"):
-            self.do(Answer(asked.call, error=SupervisorStopping(self.state.path)))
+            self.do(AnswerCall(asked.call, error=SupervisorStopping(self.state.path)))
             return
-        job = self.state.job
-        if job is None and self.state.phase == "running":
+        operation = self.state.operation
+        if operation is None and self.state.phase == "running":
             management.serve(self, asked)
-        elif job is not None and asked.caller is not None and asked.caller == job.current:  # D-2
+        elif operation is not None and asked.caller is not None and asked.caller == operation.current:  # D-2
             slot = self.state.slots[asked.caller]
             phase = "stop" if slot.status == "stopping" else "start"
-            self.do(Answer(asked.call, error=SupervisorBusy(self.state.path, slot.spec.name, phase)))
+            self.do(AnswerCall(asked.call, error=SupervisorBusy(self.state.path, slot.spec.name, phase)))
         else:
             self.later(asked)
 
-    def on_halt(self, halt: Halt) -> None:
+    def on_stop_requested(self, halt: StopRequested) -> None:
         """Stop everything and end; a second one can only shorten the time."""
         if self.state.phase == "gone":
             return
@@ -228,15 +234,15 @@ class Decider(JobTurn):
 
     def follow(
         self,
-        judged: Judgement,
-        exit_: Exit,
+        ruling: Ruling,
+        exit_: ChildExit,
         event: FailureEvent | None,
         lived: float | None = None,
     ) -> None:
         """Carry out a judgement."""
-        slot = judged.slot
-        decision = judged.decision
-        force_setattr(self.state, "window", judged.window)
+        slot = ruling.slot
+        decision = ruling.decision
+        force_setattr(self.state, "window", ruling.window)
         shuts_down = decision in ("stop", "remove") and event is ChildExited and self.ends_supervisor(slot)
         if decision == "remove":
             self.remove(slot)
@@ -244,33 +250,33 @@ class Decider(JobTurn):
             self.put(slot)
         if event is not None:
             told: Decision = "shutdown" if shuts_down else decision
-            self.tell_failure(event, slot, exit_, told, judged, lived)
+            self.tell_failure(event, slot, exit_, told, ruling, lived)
         if decision == "restart":
             self.restart(slot)
         elif decision in ("wait", "park"):
             if event is ChildExited:
                 self.clear_group(slot)
-            self.do(Arm(judged.delay or 0.0, Due(slot.key, slot.incarnation)))
+            self.do(Arm(ruling.delay or 0.0, Due(slot.key, slot.incarnation)))
         elif decision == "give_up":
-            self.give_up(slot, judged, exit_)
+            self.give_up(slot, ruling, exit_)
         elif shuts_down:
             self.stop_all(SHUTDOWN, "stop")
 
     def restart(self, slot: Slot) -> None:
         """Make one start attempt, with the siblings the strategy takes along (SUP-31 to SUP-37)."""
         if not self.grouped:  # nobody else is concerned
-            self.go_on(Job(cause="restart", starts=(slot.key,)))
+            self.go_on(Operation(cause="restart", starts=(slot.key,)))
             self.start_next(slot)
             return
         self.put(slot)
         group = affected(self.state.spec.strategy, self.state.order, slot.key)
-        self.begin_job(Job(cause="restart", stops=self.to_stop(group, slot), starts=tuple(group)))
+        self.begin_operation(Operation(cause="restart", stops=self.to_stop(group, slot), starts=tuple(group)))
 
     def clear_group(self, slot: Slot) -> None:
         """Stop the siblings that cannot do without a child whose restart is delayed."""
         stops = self.to_stop(affected(self.state.spec.strategy, self.state.order, slot.key), slot)
         if stops:
-            self.begin_job(Job(cause="restart", stops=stops))
+            self.begin_operation(Operation(cause="restart", stops=stops))
 
     def to_stop(self, group: Sequence[int], slot: Slot) -> tuple[int, ...]:
         """List who of a group has to be stopped or called back before it is started again, last one first."""
@@ -290,20 +296,20 @@ class Decider(JobTurn):
             other.spec.significant and other.status in busy for other in self.state.slots if other.key != slot.key
         )
 
-    def give_up(self, slot: Slot, judged: Judgement, exit_: Exit) -> None:
+    def give_up(self, slot: Slot, ruling: Ruling, exit_: ChildExit) -> None:
         """Restarting did not help: stop the others and end (SUP-42)."""
-        self.stop_all(self.gave_up(slot, judged, exit_), "give_up")
+        self.stop_all(self.gave_up(slot, ruling, exit_), "give_up")
 
 
-_TAKE: dict[type, Callable[[Decider, Any], None]] = {
-    Begin: Decider.on_begin,
-    Came: Decider.on_came,
-    Declined: Decider.on_declined,
-    Failed: Decider.on_failed,
-    Gone: Decider.on_gone,
-    Due: Decider.on_due,
-    Overdue: Decider.on_overdue,
-    Stuck: Decider.on_stuck,
-    Asked: Decider.on_asked,
-    Halt: Decider.on_halt,
+_TAKE: dict[type, Callable[[StaticStep, Any], None]] = {
+    Begin: StaticStep.on_begin,
+    Started: StaticStep.on_started,
+    Ignored: StaticStep.on_ignored,
+    FailedToStart: StaticStep.on_failed,
+    Ended: StaticStep.on_ended,
+    Due: StaticStep.on_due,
+    Overdue: StaticStep.on_overdue,
+    NoProgress: StaticStep.on_no_progress,
+    Asked: StaticStep.on_asked,
+    StopRequested: StaticStep.on_stop_requested,
 }

@@ -12,27 +12,27 @@ from msgspec.structs import force_setattr, replace
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.effects import (
     AllOverdue,
-    Answer,
+    AnswerCall,
     Arm,
     Asked,
     Begin,
-    Came,
     CountChildren,
-    Declined,
     Disarm,
     Due,
     Effect,
-    Failed,
+    Emit,
+    Ended,
+    FailedToStart,
     Forget,
-    Gone,
-    Halt,
+    Ignored,
     Input,
     Kill,
+    NoProgress,
     Overdue,
     Ready,
     StartChild,
-    Stuck,
-    Tell,
+    Started,
+    StopRequested,
     TerminateKey,
     UpdateDynamic,
     WhichChildren,
@@ -46,30 +46,29 @@ from mlld_sdk.supervision.errors import (
     SupervisorStopping,
     TooManyChildren,
 )
-from mlld_sdk.supervision.events import ChildExited, ChildIgnored, SupervisorStarted
-from mlld_sdk.supervision.events import ChildStartFailed as StartFailedEvent
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit
+from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStartFailedEvent, SupervisorStarted
+from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.management import counts, row
-from mlld_sdk.supervision.restart_policy import Judgement, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.restart_policy import Ruling, after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
-from mlld_sdk.supervision.state import CrowdState
-from mlld_sdk.supervision.step import FailureEvent, Turn, World
+from mlld_sdk.supervision.state import DynamicState
+from mlld_sdk.supervision.step import FailureEvent, Step, World
 
 
-def initial_crowd(path: str, spec: DynamicSpec) -> CrowdState:
+def initial_dynamic(path: str, spec: DynamicSpec) -> DynamicState:
     """Build the state of a dynamic supervisor that has not begun."""
-    return CrowdState(path=path, spec=spec)
+    return DynamicState(path=path, spec=spec)
 
 
-def step_crowd(state: CrowdState, happened: Iterable[Input], world: World) -> tuple[CrowdState, list[Effect]]:
+def step_dynamic(state: DynamicState, happened: Iterable[Input], world: World) -> tuple[DynamicState, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
-    turn = CrowdTurn(state, world)
+    step = DynamicStep(state, world)
     for one in happened:
-        _TAKE[type(one)](turn, one)
-    return turn.state, turn.effects
+        _TAKE[type(one)](step, one)
+    return step.state, step.effects
 
 
-class CrowdTurn(Turn[CrowdState]):
+class DynamicStep(Step[DynamicState]):
     """One step of a dynamic supervisor."""
 
     keeps = False
@@ -81,38 +80,38 @@ class CrowdTurn(Turn[CrowdState]):
     def on_begin(self, _: Begin) -> None:
         """There is nothing to start yet."""
         self.set(phase="running", ready=True, up_since=self.world.now)
-        self.do(Tell(SupervisorStarted(at=self.world.wall, path=self.state.path, children=0, strategy="dynamic")))
+        self.do(Emit(SupervisorStarted(at=self.world.wall, path=self.state.path, children=0, strategy="dynamic")))
         self.do(Ready())
 
     # -- children ------------------------------------------------------------------------------------------------------
 
-    def on_came(self, came: Came) -> None:
+    def on_started(self, started: Started) -> None:
         """A child is up."""
-        slot = self.find(came.key, came.incarnation)
+        slot = self.find(started.key, started.incarnation)
         if slot is None or slot.status not in ("starting", "stopping"):
             return
         if slot.status == "stopping":
-            self.put(replace(slot, child=came.child))
+            self.put(replace(slot, child=started.child))
             return
         calls = slot.calls
-        self.came_up(slot, came.child, "restart" if slot.incarnation > 1 else "call")
-        self.answer(calls, came.child)
+        self.mark_running(slot, started.child, "restart" if slot.incarnation > 1 else "call")
+        self.answer(calls, started.child)
 
-    def on_declined(self, declined: Declined) -> None:
+    def on_ignored(self, ignored: Ignored) -> None:
         """A child does not want to run: it leaves no trace (SUP-8, SUP-47)."""
-        slot = self.find(declined.key, declined.incarnation)
+        slot = self.find(ignored.key, ignored.incarnation)
         if slot is None:
             return
         if slot.status == "stopping":
             self.stopped(slot, SHUTDOWN)
             return
         self.do(
-            Tell(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=False))
+            Emit(ChildIgnored(at=self.world.wall, path=self.path_of(slot), incarnation=slot.incarnation, kept=False))
         )
         self.remove(slot)
         self.answer(slot.calls, None)
 
-    def on_failed(self, failed: Failed) -> None:
+    def on_failed(self, failed: FailedToStart) -> None:
         """A start failed."""
         slot = self.find(failed.key, failed.incarnation)
         if slot is None:
@@ -120,10 +119,10 @@ class CrowdTurn(Turn[CrowdState]):
         if slot.status == "stopping":
             self.stopped(slot, failed.exit)
         elif slot.incarnation > 1:
-            judged = after_failed_start(slot, failed.exit, self.scene(failed.closed_for))
-            self.follow(judged, failed.exit, StartFailedEvent)
+            ruling = after_failed_start(slot, failed.exit, self.policy_input(failed.closed_for))
+            self.follow(ruling, failed.exit, ChildStartFailedEvent)
         else:
-            self.tell_failure(StartFailedEvent, slot, failed.exit, "refuse")
+            self.tell_failure(ChildStartFailedEvent, slot, failed.exit, "refuse")
             self.remove(slot)
             name = slot.spec.name
             holder = failed.holder
@@ -132,45 +131,47 @@ class CrowdTurn(Turn[CrowdState]):
                 ChildStartFailed(name, failed.exit.reason) if holder is None else ChildAlreadyStarted(name, holder),
             )
 
-    def on_gone(self, gone: Gone) -> None:
+    def on_ended(self, ended: Ended) -> None:
         """A child that had come up is gone."""
-        slot = self.find(gone.key, gone.incarnation)
+        slot = self.find(ended.key, ended.incarnation)
         if slot is None or not slot.live:
             return
-        if gone.report:
-            self.set(killed=(*self.state.killed, *gone.report))
+        if ended.report:
+            self.set(killed=(*self.state.killed, *ended.report))
         if slot.status == "stopping":
-            self.stopped(slot, gone.exit)
+            self.stopped(slot, ended.exit)
         else:
             lived = self.world.now - slot.since
-            self.follow(after_exit(slot, gone.exit, self.scene(gone.closed_for)), gone.exit, ChildExited, lived)
+            self.follow(
+                after_exit(slot, ended.exit, self.policy_input(ended.closed_for)), ended.exit, ChildExited, lived
+            )
 
     def on_due(self, due: Due) -> None:
         """A planned start attempt has come due."""
         slot = self.find(due.key, due.incarnation)
         if slot is None or not slot.planned:
             return
-        judged = when_due(slot, self.scene(due.closed_for))
-        exit_ = judged.slot.last or KILLED
-        self.tell_put_off(slot, exit_, judged)
-        self.follow(judged, exit_, None)
+        ruling = when_due(slot, self.policy_input(due.closed_for))
+        exit_ = ruling.slot.last or KILLED
+        self.tell_put_off(slot, exit_, ruling)
+        self.follow(ruling, exit_, None)
 
-    def follow(self, judged: Judgement, exit_: Exit, event: FailureEvent | None, lived: float | None = None) -> None:
+    def follow(self, ruling: Ruling, exit_: ChildExit, event: FailureEvent | None, lived: float | None = None) -> None:
         """Carry out a judgement."""
-        slot = judged.slot
-        if judged.window is not self.state.window:
-            self.set(window=judged.window)
+        slot = ruling.slot
+        if ruling.window is not self.state.window:
+            self.set(window=ruling.window)
         if event is not None:
-            self.tell_failure(event, slot, exit_, judged.decision, judged, lived)
-        match judged.decision:
+            self.tell_failure(event, slot, exit_, ruling.decision, ruling, lived)
+        match ruling.decision:
             case "restart":
                 self.start(slot)
             case "wait" | "park":
                 self.put(slot)
-                self.do(Arm(judged.delay or 0.0, Due(slot.key, slot.incarnation)))
+                self.do(Arm(ruling.delay or 0.0, Due(slot.key, slot.incarnation)))
             case "give_up":
                 self.remove(slot)
-                self.stop_all(self.gave_up(slot, judged, exit_), None)
+                self.stop_all(self.gave_up(slot, ruling, exit_), None)
             case _:
                 self.remove(slot)
 
@@ -180,7 +181,7 @@ class CrowdTurn(Turn[CrowdState]):
         if slot.spec.breaker is not None:
             self.do(Forget(slot.key, slot.spec))
 
-    def stopped(self, slot: Slot, exit_: Exit) -> None:
+    def stopped(self, slot: Slot, exit_: ChildExit) -> None:
         """A child that was told to stop is gone."""
         stopping = self.state.phase == "stopping"
         if not stopping:
@@ -196,7 +197,7 @@ class CrowdTurn(Turn[CrowdState]):
     def on_asked(self, asked: Asked) -> None:
         """Somebody makes a management call."""
         if self.state.phase != "running":
-            self.do(Answer(asked.call, error=SupervisorStopping(self.state.path)))
+            self.do(AnswerCall(asked.call, error=SupervisorStopping(self.state.path)))
             return
         request = asked.request
         if type(request) is StartChild:  # by far the most frequent one
@@ -206,26 +207,26 @@ class CrowdTurn(Turn[CrowdState]):
             case TerminateKey(key):
                 self.terminate(asked, key)
             case WhichChildren():
-                self.do(Answer(asked.call, [row(slot) for slot in self.state.slots]))
+                self.do(AnswerCall(asked.call, [row(slot) for slot in self.state.slots]))
             case CountChildren():
-                self.do(Answer(asked.call, counts(self.state.slots)))
+                self.do(AnswerCall(asked.call, counts(self.state.slots)))
             case UpdateDynamic(spec):
                 self.set(spec=spec)
-                self.do(Answer(asked.call, True))
+                self.do(AnswerCall(asked.call, True))
             case other:
                 error = NotSupported("", f"a dynamic supervisor does not know `{type(other).__name__}`")
-                self.do(Answer(asked.call, error=error))
+                self.do(AnswerCall(asked.call, error=error))
 
     def start_child(self, asked: Asked, spec: ChildSpec) -> None:
         """Add a child (SUP-62, SUP-63)."""
         limit = self.state.spec.max_children
         if limit is not None and len(self.state.slots) >= limit:
-            self.do(Answer(asked.call, error=TooManyChildren(spec.name, limit)))
+            self.do(AnswerCall(asked.call, error=TooManyChildren(spec.name, limit)))
             return
         try:
             spec = settle(spec, "temporary", "never")
         except InvalidOption as error:
-            self.do(Answer(asked.call, error=error))
+            self.do(AnswerCall(asked.call, error=error))
             return
         key = self.state.next_key
         force_setattr(self.state, "next_key", key + 1)
@@ -235,12 +236,12 @@ class CrowdTurn(Turn[CrowdState]):
         """Stop one child, or call its restart off (SUP-64)."""
         slot = self.state.slots.get(key)
         if slot is None:
-            self.do(Answer(asked.call, error=ChildNotFound(str(key))))
+            self.do(AnswerCall(asked.call, error=ChildNotFound(str(key))))
         elif slot.planned:
             self.do(Disarm(key))
             self.tell_called_off(slot, "call")
             self.remove(slot)
-            self.do(Answer(asked.call, True))
+            self.do(AnswerCall(asked.call, True))
         elif slot.status == "stopping":
             self.put(replace(slot, calls=(*slot.calls, asked.call)))
         else:
@@ -248,22 +249,22 @@ class CrowdTurn(Turn[CrowdState]):
                 self.refuse(slot.calls, SupervisorStopping(self.path_of(slot)))
             own = asked.caller == key  # it could not hear the answer while it stops
             if own:
-                self.do(Answer(asked.call, True))
+                self.do(AnswerCall(asked.call, True))
             self.tell_one(slot, () if own else (asked.call,), arm=True)
 
     def answer(self, calls: Iterable[object], value: object) -> None:
         """Answer calls that waited for a child."""
         for call in calls:
-            self.do(Answer(call, value))
+            self.do(AnswerCall(call, value))
 
     def refuse(self, calls: Iterable[object], error: Exception) -> None:
         """Answer calls that waited for a child with an error."""
         for call in calls:
-            self.do(Answer(call, error=error))
+            self.do(AnswerCall(call, error=error))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def on_halt(self, halt: Halt) -> None:
+    def on_stop_requested(self, halt: StopRequested) -> None:
         """Stop everything and end; a second one can only shorten the time."""
         if self.state.phase == "gone":
             return
@@ -275,7 +276,7 @@ class CrowdTurn(Turn[CrowdState]):
         elif earlier and halt.deadline is not None:
             self.do(Arm(max(halt.deadline - self.world.now, 0.0), AllOverdue()))
 
-    def stop_all(self, end: Exit, deadline: float | None) -> None:
+    def stop_all(self, end: ChildExit, deadline: float | None) -> None:
         """Tell all children at once, each with its own time, then wait (SUP-65)."""
         self.set(phase="stopping", end=end, stopping_since=self.world.now, deadline=deadline)
         instants: set[float] = set()
@@ -312,16 +313,16 @@ class CrowdTurn(Turn[CrowdState]):
                 self.do(Kill(slot.key, slot.incarnation, KILLED))
 
 
-_TAKE: dict[type, Callable[[CrowdTurn, Any], None]] = {
-    Begin: CrowdTurn.on_begin,
-    Came: CrowdTurn.on_came,
-    Declined: CrowdTurn.on_declined,
-    Failed: CrowdTurn.on_failed,
-    Gone: CrowdTurn.on_gone,
-    Due: CrowdTurn.on_due,
-    Overdue: CrowdTurn.on_overdue,
-    AllOverdue: CrowdTurn.on_all_overdue,
-    Stuck: CrowdTurn.on_stuck,
-    Asked: CrowdTurn.on_asked,
-    Halt: CrowdTurn.on_halt,
+_TAKE: dict[type, Callable[[DynamicStep, Any], None]] = {
+    Begin: DynamicStep.on_begin,
+    Started: DynamicStep.on_started,
+    Ignored: DynamicStep.on_ignored,
+    FailedToStart: DynamicStep.on_failed,
+    Ended: DynamicStep.on_ended,
+    Due: DynamicStep.on_due,
+    Overdue: DynamicStep.on_overdue,
+    AllOverdue: DynamicStep.on_all_overdue,
+    NoProgress: DynamicStep.on_no_progress,
+    Asked: DynamicStep.on_asked,
+    StopRequested: DynamicStep.on_stop_requested,
 }

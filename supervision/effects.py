@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from mlld_sdk.base.events import Event
-from mlld_sdk.supervision.exits import Exit
+from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
@@ -19,7 +19,7 @@ class Begin(msgspec.Struct, frozen=True):
     """Start the declared children."""
 
 
-class Came(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True):
     """A start finished: the child is up."""
 
     key: int
@@ -27,14 +27,14 @@ class Came(msgspec.Struct, frozen=True):
     child: Any
 
 
-class Declined(msgspec.Struct, frozen=True):
+class Ignored(msgspec.Struct, frozen=True):
     """A start finished: the child does not want to run, which is no failure."""
 
     key: int
     incarnation: int
 
 
-class Failed(msgspec.Struct, frozen=True):
+class FailedToStart(msgspec.Struct, frozen=True):
     """A start finished: it failed.
 
     `holder`: the actor that has the child's registered name already, when that is why.
@@ -42,12 +42,12 @@ class Failed(msgspec.Struct, frozen=True):
 
     key: int
     incarnation: int
-    exit: Exit
+    exit: ChildExit
     closed_for: float | None = None
     holder: Any = None
 
 
-class Gone(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True):
     """An incarnation that had come up ended.
 
     `closed_for`: seconds until its parking breaker, which has heard of this end, lets it start; `None`: now.
@@ -56,7 +56,7 @@ class Gone(msgspec.Struct, frozen=True):
 
     key: int
     incarnation: int
-    exit: Exit
+    exit: ChildExit
     closed_for: float | None = None
     report: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ class AllOverdue(msgspec.Struct, frozen=True):
     """Every child of a dynamic supervisor that was told to stop and whose time is over by now has had it."""
 
 
-class Stuck(msgspec.Struct, frozen=True):
+class NoProgress(msgspec.Struct, frozen=True):
     """A child has had work and finished nothing for `idle` seconds."""
 
     key: int
@@ -98,11 +98,11 @@ class Asked(msgspec.Struct, frozen=True):
     """
 
     call: Any
-    request: "Request"
+    request: "ManagementRequest"
     caller: int | None = None
 
 
-class Halt(msgspec.Struct, frozen=True):
+class StopRequested(msgspec.Struct, frozen=True):
     """Stop all children and end.
 
     Attributes:
@@ -111,12 +111,14 @@ class Halt(msgspec.Struct, frozen=True):
         drain: Whether children handle first what waits for them.
     """
 
-    exit: Exit
+    exit: ChildExit
     deadline: float | None = None
     drain: bool = False
 
 
-Input: TypeAlias = Begin | Came | Declined | Failed | Gone | Due | Overdue | AllOverdue | Stuck | Asked | Halt
+Input: TypeAlias = (
+    Begin | Started | Ignored | FailedToStart | Ended | Due | Overdue | AllOverdue | NoProgress | Asked | StopRequested
+)
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
@@ -178,7 +180,7 @@ class UpdateDynamic(msgspec.Struct, frozen=True):
     spec: DynamicSpec
 
 
-Request: TypeAlias = (
+ManagementRequest: TypeAlias = (
     StartChild
     | RestartChild
     | TerminateChild
@@ -221,7 +223,7 @@ class ChildCounts(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start this incarnation; answered by `Came`, `Declined` or `Failed`."""
+    """Start this incarnation; answered by `Started`, `Ignored` or `FailedToStart`."""
 
     key: int
     incarnation: int
@@ -229,8 +231,8 @@ class Start(msgspec.Struct, frozen=True):
     rung: int
 
 
-class Signal(msgspec.Struct, frozen=True):
-    """Ask an incarnation to end; `Gone` follows. A supervisor among the children is handed the rest, as its `Halt`."""
+class RequestStop(msgspec.Struct, frozen=True):
+    """Ask an incarnation to end; `Ended` follows. A supervisor among the children gets it as `StopRequested`."""
 
     key: int
     incarnation: int
@@ -239,11 +241,11 @@ class Signal(msgspec.Struct, frozen=True):
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """End an incarnation now, whatever it does; `Gone` follows."""
+    """End an incarnation now, whatever it does; `Ended` follows."""
 
     key: int
     incarnation: int
-    exit: Exit
+    exit: ChildExit
 
 
 class Arm(msgspec.Struct, frozen=True):
@@ -266,7 +268,7 @@ class Forget(msgspec.Struct, frozen=True):
     spec: ChildSpec
 
 
-class Answer(msgspec.Struct, frozen=True):
+class AnswerCall(msgspec.Struct, frozen=True):
     """Answer a call with a value, or with an error when `error` is given."""
 
     call: Any
@@ -274,7 +276,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
-class Tell(msgspec.Struct, frozen=True):
+class Emit(msgspec.Struct, frozen=True):
     """Hand an event to the sink."""
 
     event: Event
@@ -292,8 +294,8 @@ class Finish(msgspec.Struct, frozen=True):
         killed: Paths below it that had to be killed because their time was up.
     """
 
-    exit: Exit
+    exit: ChildExit
     killed: tuple[str, ...] = ()
 
 
-Effect: TypeAlias = Start | Signal | Kill | Arm | Disarm | Forget | Answer | Tell | Ready | Finish
+Effect: TypeAlias = Start | RequestStop | Kill | Arm | Disarm | Forget | AnswerCall | Emit | Ready | Finish

@@ -105,7 +105,7 @@ class ChildFailure(ChildEvent, frozen=True, kw_only=True):
     blame: str = ""
 
 
-class ChildStartFailed(ChildFailure, frozen=True, kw_only=True, tag="child.start_failed"):
+class ChildStartFailedEvent(ChildFailure, frozen=True, kw_only=True, tag="child.start_failed"):
     """A child did not start."""
 
     context: Literal["start_error"] = "start_error"

@@ -15,46 +15,46 @@ from mlld_sdk.actors.core.exits import Killed, Reason, crash
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.start import create
 from mlld_sdk.actors.core.timers import Timer
-from mlld_sdk.supervision.batch import Answers, Part
+from mlld_sdk.supervision.batch import BatchAnswers, BatchCall
 from mlld_sdk.supervision.breaker import Breaker, Permit
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.decide import initial, step
-from mlld_sdk.supervision.dynamic import initial_crowd, step_crowd
+from mlld_sdk.supervision.dynamic import initial_dynamic, step_dynamic
 from mlld_sdk.supervision.effects import (
-    Answer,
+    AnswerCall,
     Arm,
     Asked,
-    Came,
-    Declined,
     Disarm,
     Due,
     Effect,
-    Failed,
+    Emit,
+    Ended,
+    FailedToStart,
     Finish,
     Forget,
-    Gone,
-    Halt,
+    Ignored,
     Input,
     Kill,
+    ManagementRequest,
+    NoProgress,
     Overdue,
     Ready,
-    Request,
-    Signal,
+    RequestStop,
     Start,
-    Stuck,
-    Tell,
+    Started,
+    StopRequested,
     TerminateKey,
 )
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound
-from mlld_sdk.supervision.exits import SHUTDOWN, Exit
-from mlld_sdk.supervision.limits import Limits
-from mlld_sdk.supervision.messages import Boot, Happened, LimitDue, Outcome, Told, booting, is_supervisor
+from mlld_sdk.supervision.exits import SHUTDOWN, ChildExit
+from mlld_sdk.supervision.messages import Boot, Happened, KilledBelow, LimitDue, StartOutcome, booting, is_supervisor
 from mlld_sdk.supervision.probe import idle_of
 from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.restart_policy import STABLE
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.state import DynamicState, StaticState
 from mlld_sdk.supervision.step import World
+from mlld_sdk.supervision.stop_limits import StopLimits
 
 if TYPE_CHECKING:
     from mlld_sdk.supervision.supervisor import Supervisor
@@ -62,29 +62,29 @@ if TYPE_CHECKING:
 Ref = ActorRef[Any]
 
 
-class Shell:
+class Executor:
     """One incarnation of a supervisor, seen from the side of effects."""
 
     def __init__(self, actor: "Supervisor", spec: SupervisorSpec | DynamicSpec, boot: Boot) -> None:
         self.actor = actor
         self.boot = boot
-        self.grove = boot.grove
+        self.context = boot.context
         self.path = boot.path
         self.ref: Ref = actor.actor_ref
         self.cell = self.ref.cell
         self.system = actor.system
         self.env = self.system.env
-        self.is_crowd = isinstance(spec, DynamicSpec)
-        self.step: Callable[[Any, list[Input], World], tuple[State | CrowdState, list[Effect]]]
-        self.state: State | CrowdState
+        self.is_dynamic = isinstance(spec, DynamicSpec)
+        self.step: Callable[[Any, list[Input], World], tuple[StaticState | DynamicState, list[Effect]]]
+        self.state: StaticState | DynamicState
         if isinstance(spec, DynamicSpec):
-            self.step, self.state = step_crowd, initial_crowd(boot.path, spec)
+            self.step, self.state = step_dynamic, initial_dynamic(boot.path, spec)
         else:
             self.step, self.state = step, initial(boot.path, spec)
         self.refs: dict[int, Ref] = {}
         self.keys: dict[Ref, tuple[int, int]] = {}
         self.timers: dict[int, Timer] = {}
-        self.limits = Limits(self.system.timers, self.env.now, lambda: self.cell.post_system(LimitDue()))
+        self.limits = StopLimits(self.system.timers, self.env.now, lambda: self.cell.post_system(LimitDue()))
         self.watches: dict[int, Timer] = {}
         self.permits: dict[int, Permit] = {}
         self.resets: dict[int, tuple[Breaker, Callable[[], object]]] = {}
@@ -117,9 +117,9 @@ class Shell:
     def decide(self, happened: list[Input]) -> None:
         """Make one step."""
         env = self.env
-        world = World(env.now(), env.wall(), env.random, self.grove.heard)
+        world = World(env.now(), env.wall(), env.random, self.context.heard)
         self.state, effects = self.step(self.state, happened, world)
-        self.grove.publish(self.ref, self.state)
+        self.context.publish(self.ref, self.state)
         try:
             for effect in effects:
                 _CARRY_OUT[type(effect)](self, effect)
@@ -127,15 +127,15 @@ class Shell:
             if self.cell.reason is not None:  # killed meanwhile: nothing of what was done just now may stay
                 self.reap()
 
-    def asked(self, request: Request, call: Any, callers: tuple[Ref, ...]) -> None:
+    def asked(self, request: ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
         self.happened(Asked(call, request, self.key_of(callers)))
 
-    def asked_many(self, requests: Sequence[Request], call: Any, callers: tuple[Ref, ...]) -> None:
+    def asked_many(self, requests: Sequence[ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in management calls that came in one message, as if they had come one after the other."""
         caller = self.key_of(callers)
-        answers = Answers(call, len(requests))
-        self.happened(*[Asked(Part(answers, index), request, caller) for index, request in enumerate(requests)])
+        answers = BatchAnswers(call, len(requests))
+        self.happened(*[Asked(BatchCall(answers, index), request, caller) for index, request in enumerate(requests)])
 
     def asked_to_terminate(self, ref: Ref, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in the call that names a child by its reference."""
@@ -172,11 +172,11 @@ class Shell:
             return
         closed_for = None if slot.spec.breaker is None else self.tell_breaker(slot, exit_)
         if slot.status == "starting":
-            self.happened(Failed(key, incarnation, exit_, closed_for))
+            self.happened(FailedToStart(key, incarnation, exit_, closed_for))
         else:
-            self.happened(Gone(key, incarnation, exit_, closed_for, report))
+            self.happened(Ended(key, incarnation, exit_, closed_for, report))
         after = self.state.slots.get(key)
-        if after is None or not self.is_crowd:
+        if after is None or not self.is_dynamic:
             self.keys.pop(ref, None)
         if after is None or not after.live:
             self.refs.pop(key, None)
@@ -185,7 +185,7 @@ class Shell:
         """Be asked to end; says whether it takes care of that by itself."""
         if self.end is not None:
             return False
-        self.happened(Halt(as_exit(reason)))
+        self.happened(StopRequested(as_exit(reason)))
         return True
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Shell:
         key, incarnation, spec = effect.key, effect.incarnation, effect.spec
         start, args, kwargs = self.recipe(spec, effect.rung)
         label = self.label_of(key, spec)
-        boot = Boot(self.grove, f"{self.path}/{label}") if is_supervisor(start) else None
+        boot = Boot(self.context, f"{self.path}/{label}") if is_supervisor(start) else None
         token = None if boot is None else booting.set(boot)
         try:
             cell = create(self.system, start, args, kwargs, spec.register, self.ref, label)
@@ -214,7 +214,7 @@ class Shell:
         if not cell.traits.starts:  # there is nothing to wait for
             if cell.open():
                 self.watch(key, spec, incarnation, ref)
-                self._inbox.append(Came(key, incarnation, ref))
+                self._inbox.append(Started(key, incarnation, ref))
             else:  # killed before it had started
                 self._inbox.append(self.not_started(key, incarnation, cell.start_failure()))
             return
@@ -224,10 +224,10 @@ class Shell:
         """Set a child going whose start takes its time; what comes of it arrives as a message."""
         if boot is not None:
             ref = cell.ref
-            boot.ready.on_done(lambda _: self.cell.post_system(Happened(Came(key, incarnation, ref))))
+            boot.ready.on_done(lambda _: self.cell.post_system(Happened(Started(key, incarnation, ref))))
             if timeout is not None:
                 self.limit_start(ref, boot, timeout)
-        self.system.begin(cell, Outcome(self.cell, key, incarnation, boot is not None), timeout)
+        self.system.begin(cell, StartOutcome(self.cell, key, incarnation, boot is not None), timeout)
 
     def limit_start(self, ref: Ref, boot: Boot, timeout: float) -> None:
         """Kill a supervisor among the children whose own children take too long to start."""
@@ -257,7 +257,7 @@ class Shell:
 
     def label_of(self, key: int, spec: ChildSpec) -> str:
         """Say what a child is called in its path."""
-        return f"{spec.name}-{key}" if self.is_crowd else spec.name
+        return f"{spec.name}-{key}" if self.is_dynamic else spec.name
 
     def outcome(self, key: int, incarnation: int, ref: Ref | None, error: BaseException | None) -> Input:
         """Say what came of a start that took its time."""
@@ -267,12 +267,12 @@ class Shell:
         slot = self.state.slots.get(key)
         if slot is not None:
             self.watch(key, slot.spec, incarnation, ref)
-        return Came(key, incarnation, ref)
+        return Started(key, incarnation, ref)
 
-    def not_started(self, key: int, incarnation: int, error: BaseException) -> Declined | Failed:
+    def not_started(self, key: int, incarnation: int, error: BaseException) -> Ignored | FailedToStart:
         """Say that a child is not up, and let its breaker know when that is a failure."""
         if isinstance(error, StartIgnored):
-            return Declined(key, incarnation)
+            return Ignored(key, incarnation)
         if isinstance(error, StartFailed):
             exit_ = as_exit(error.reason, error.__cause__)
         else:
@@ -280,16 +280,16 @@ class Shell:
         slot = self.state.slots.get(key)
         closed_for = None if slot is None else self.tell_breaker(slot, exit_)
         holder = error.holder if isinstance(error, AlreadyStarted) else None
-        return Failed(key, incarnation, exit_, closed_for, holder)
+        return FailedToStart(key, incarnation, exit_, closed_for, holder)
 
-    def signal(self, effect: Signal) -> None:
+    def signal(self, effect: RequestStop) -> None:
         """Ask a child to end."""
         ref = self.refs.get(effect.key)
         if ref is None:
             return
         slot = self.state.slots[effect.key]
         if is_supervisor(ref.cell.actor.__class__) and slot.spec.kind == "supervisor":
-            ref.cell.post_system(Happened(Halt(SHUTDOWN, effect.deadline, effect.drain)))
+            ref.cell.post_system(Happened(StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
         elif not ref.cell.retire(SHUTDOWN_REASON):
@@ -328,16 +328,16 @@ class Shell:
         if self.resets:
             self.forget_reset(effect.key)
 
-    def answer(self, effect: Answer) -> None:
+    def answer(self, effect: AnswerCall) -> None:
         """Answer a call."""
         if effect.error is not None:
             effect.call.fail(effect.error)
         else:
             effect.call.reply(effect.value)
 
-    def tell(self, effect: Tell) -> None:
+    def tell(self, effect: Emit) -> None:
         """Hand an event on."""
-        self.grove.sink(effect.event)
+        self.context.sink(effect.event)
 
     def ready(self, _: Ready) -> None:
         """The start is done."""
@@ -347,8 +347,8 @@ class Shell:
         """Nothing is left below: end, after the parent has been told who had to be killed."""
         parent = self.cell.parent
         if effect.killed and parent is not None and is_supervisor(parent.actor.__class__):
-            parent.post_system(Told(self.ref, effect.killed))
-        self.grove.ended(self.ref, effect.killed)
+            parent.post_system(KilledBelow(self.ref, effect.killed))
+        self.context.ended(self.ref, effect.killed)
         self.end = effect.exit.reason or SHUTDOWN_REASON
 
     def reap(self) -> None:
@@ -358,7 +358,7 @@ class Shell:
         self.limits.close()
         for key in list(self.resets):
             self.forget_reset(key)
-        self.grove.forget(self.ref)
+        self.context.forget(self.ref)
         for key, ref in sorted(self.refs.items(), reverse=True):
             slot = self.state.slots.get(key)
             limit = 0.0 if slot is None or slot.spec.shutdown == "kill" else slot.spec.shutdown
@@ -372,15 +372,15 @@ class Shell:
         policy = slot.spec.breaker
         if policy is None:
             return None
-        return self.grove.breakers.get(policy, f"{self.path}/{self.label_of(slot.key, slot.spec)}")
+        return self.context.breakers.get(policy, f"{self.path}/{self.label_of(slot.key, slot.spec)}")
 
     def forget(self, effect: Forget) -> None:
         """Drop the breaker of a child that has left for good, if it was its own."""
         policy = effect.spec.breaker
         if policy is not None and not policy.name:
-            self.grove.breakers.forget(f"{self.path}/{self.label_of(effect.key, effect.spec)}")
+            self.context.breakers.forget(f"{self.path}/{self.label_of(effect.key, effect.spec)}")
 
-    def tell_breaker(self, slot: Slot, exit_: Exit) -> float | None:
+    def tell_breaker(self, slot: Slot, exit_: ChildExit) -> float | None:
         """Let the breaker know of an end; say for how long it keeps the child parked, if it does."""
         if slot.spec.breaker is None:
             return None
@@ -448,18 +448,18 @@ class Shell:
     def look_again(self, key: int, incarnation: int, ref: Ref, limit: float, delay: float) -> None:
         """Look at a child's progress when it could have been stuck for too long at the earliest."""
 
-        def look() -> None:
+        def info() -> None:
             try:
                 idle = idle_of(ref)
             except Exception as error:  # noqa: BLE001 - a class that cannot say it is looked at again
                 self.system.callback_failed(error)
                 idle = 0.0
             if idle >= limit:
-                self.cell.post_system(Happened(Stuck(key, incarnation, idle)))
+                self.cell.post_system(Happened(NoProgress(key, incarnation, idle)))
             elif ref.reason is None:
                 self.look_again(key, incarnation, ref, limit, limit - idle)
 
-        self.watches[key] = self.system.timers.after(delay, look)
+        self.watches[key] = self.system.timers.after(delay, info)
 
     def unwatch(self, key: int) -> None:
         """Stop looking after a child."""
@@ -471,15 +471,15 @@ class Shell:
 
 _SPECS = (SupervisorSpec, DynamicSpec)
 
-_CARRY_OUT: dict[type, Callable[[Shell, Any], None]] = {
-    Start: Shell.start,
-    Signal: Shell.signal,
-    Kill: Shell.kill,
-    Arm: Shell.arm,
-    Disarm: Shell.disarm,
-    Forget: Shell.forget,
-    Answer: Shell.answer,
-    Tell: Shell.tell,
-    Ready: Shell.ready,
-    Finish: Shell.finish,
+_CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
+    Start: Executor.start,
+    RequestStop: Executor.signal,
+    Kill: Executor.kill,
+    Arm: Executor.arm,
+    Disarm: Executor.disarm,
+    Forget: Executor.forget,
+    AnswerCall: Executor.answer,
+    Emit: Executor.tell,
+    Ready: Executor.ready,
+    Finish: Executor.finish,
 }

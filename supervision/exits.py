@@ -16,7 +16,7 @@ one that wants its supervisor to give up. `configuration` is a failure that tryi
 EXPECTED = frozenset({"normal", "shutdown", "stop"})
 
 
-class Exit(msgspec.Struct, frozen=True):
+class ChildExit(msgspec.Struct, frozen=True):
     """How an incarnation ended, or why it did not start.
 
     Attributes:
@@ -40,6 +40,6 @@ class Exit(msgspec.Struct, frozen=True):
         return self.text or self.kind
 
 
-NORMAL = Exit("normal")
-SHUTDOWN = Exit("shutdown")
-KILLED = Exit("killed")
+NORMAL = ChildExit("normal")
+SHUTDOWN = ChildExit("shutdown")
+KILLED = ChildExit("killed")

@@ -1,9 +1,9 @@
 """How many restarts are too many: limits, windows, and what a limit means in sustained restarts.
 
-A `RestartLimit` allows `restarts` attempts within any span of `within` seconds. A `Window` remembers the attempts that
-still count. Time is monotonic float seconds and the span is inclusive: an attempt made exactly `within` seconds ago
-still counts. (OTP counts whole seconds, which makes its span one second longer or not, depending on the phase of the
-clock.)
+A `RestartLimit` allows `restarts` attempts within any span of `within` seconds. A `RestartWindow` holds the attempts
+that still count. Time is monotonic float seconds and the span is inclusive: an attempt made exactly `within` seconds
+ago still counts. (OTP counts whole seconds, which makes its span one second longer or not, depending on the phase of
+the clock.)
 """
 
 from typing import Self
@@ -70,19 +70,19 @@ class RestartLimit(msgspec.Struct, frozen=True):
         return f"{self.restarts} in {self.within:g} s (sustains {self.sustained:g} restarts an hour)"
 
 
-class Window(msgspec.Struct, frozen=True):
+class RestartWindow(msgspec.Struct, frozen=True):
     """The restart attempts that still count, oldest first. Never longer than the limit plus one."""
 
     attempts: tuple[float, ...] = ()
 
-    def charge(self, now: float, limit: RestartLimit) -> tuple["Window", bool]:
+    def charge(self, now: float, limit: RestartLimit) -> tuple["RestartWindow", bool]:
         """Record one attempt and say whether the limit still holds.
 
         Returns:
             The window with the attempt in it, and whether the attempt may be made.
         """
         attempts = (*self.current(now, limit), now)
-        return Window(attempts), len(attempts) <= limit.restarts
+        return RestartWindow(attempts), len(attempts) <= limit.restarts
 
     def current(self, now: float, limit: RestartLimit) -> tuple[float, ...]:
         """List the attempts that count at `now`."""

@@ -6,17 +6,17 @@ import msgspec
 
 from mlld_sdk.supervision.children import Slot, SlotMap
 from mlld_sdk.supervision.effects import (
-    Answer,
+    AnswerCall,
     Asked,
     ChildCounts,
     ChildRow,
     CountChildren,
     DeleteChild,
-    Failed,
+    Emit,
+    FailedToStart,
     GetSpec,
     RestartChild,
     StartChild,
-    Tell,
     TerminateChild,
     Update,
     WhichChildren,
@@ -32,33 +32,33 @@ from mlld_sdk.supervision.errors import (
 )
 from mlld_sdk.supervision.events import SupervisorUpdated
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
-from mlld_sdk.supervision.state import Job, State
+from mlld_sdk.supervision.state import Operation, StaticState
 
 if TYPE_CHECKING:
-    from mlld_sdk.supervision.sequence import JobTurn
+    from mlld_sdk.supervision.sequence import OperationStep
 
 
-def serve(turn: "JobTurn", asked: Asked) -> None:
+def serve(step: "OperationStep", asked: Asked) -> None:
     """Serve one call of a supervisor that has nothing else to do."""
     match asked.request:
         case StartChild(spec):
-            _start(turn, asked, spec)
+            _start(step, asked, spec)
         case RestartChild(name):
-            _restart(turn, asked, name)
+            _restart(step, asked, name)
         case TerminateChild(name, why):
-            _terminate(turn, asked, name, why)
+            _terminate(step, asked, name, why)
         case DeleteChild(name):
-            _delete(turn, asked, name)
+            _delete(step, asked, name)
         case GetSpec(name):
-            slot = _find(turn, asked, name)
+            slot = _find(step, asked, name)
             if slot is not None:
-                turn.do(Answer(asked.call, slot.spec))
+                step.do(AnswerCall(asked.call, slot.spec))
         case WhichChildren():
-            turn.do(Answer(asked.call, rows(turn.state)))
+            step.do(AnswerCall(asked.call, rows(step.state)))
         case CountChildren():
-            turn.do(Answer(asked.call, counts(turn.state.slots)))
+            step.do(AnswerCall(asked.call, counts(step.state.slots)))
         case Update(spec):
-            _update(turn, asked, spec)
+            _update(step, asked, spec)
 
 
 def row(slot: Slot) -> ChildRow:
@@ -71,7 +71,7 @@ def row(slot: Slot) -> ChildRow:
     )
 
 
-def rows(state: State) -> list[ChildRow]:
+def rows(state: StaticState) -> list[ChildRow]:
     """Describe the children, most recently added first (SUP-57)."""
     return [row(state.slots[key]) for key in reversed(state.order)]
 
@@ -85,89 +85,89 @@ def counts(slots: SlotMap) -> ChildCounts:
     return ChildCounts(len(slots), active, supervisors, len(slots) - supervisors)
 
 
-def start_failed(turn: "JobTurn", asked: Asked, slot: Slot, failed: Failed) -> None:
+def start_failed(step: "OperationStep", asked: Asked, slot: Slot, failed: FailedToStart) -> None:
     """Answer a call whose start failed; it counts towards nothing (SUP-54, SUP-55)."""
     if isinstance(asked.request, StartChild):
-        turn.remove(slot)
+        step.remove(slot)
     if failed.holder is not None:
-        turn.do(Answer(asked.call, error=ChildAlreadyStarted(slot.spec.name, failed.holder)))
+        step.do(AnswerCall(asked.call, error=ChildAlreadyStarted(slot.spec.name, failed.holder)))
     else:
-        turn.do(Answer(asked.call, error=ChildStartFailed(slot.spec.name, failed.exit.reason)))
+        step.do(AnswerCall(asked.call, error=ChildStartFailed(slot.spec.name, failed.exit.reason)))
 
 
-def _find(turn: "JobTurn", asked: Asked, name: str) -> Slot | None:
-    key = turn.state.names.get(name)
+def _find(step: "OperationStep", asked: Asked, name: str) -> Slot | None:
+    key = step.state.names.get(name)
     if key is None:
-        turn.do(Answer(asked.call, error=ChildNotFound(name)))
+        step.do(AnswerCall(asked.call, error=ChildNotFound(name)))
         return None
-    return turn.state.slots[key]
+    return step.state.slots[key]
 
 
-def _start(turn: "JobTurn", asked: Asked, spec: ChildSpec) -> None:
-    state = turn.state
+def _start(step: "OperationStep", asked: Asked, spec: ChildSpec) -> None:
+    state = step.state
     known = state.names.get(spec.name)
     if known is not None:
         slot = state.slots[known]
         error = ChildAlreadyStarted(spec.name, slot.child) if slot.live else ChildAlreadyPresent(spec.name)
-        turn.do(Answer(asked.call, error=error))
+        step.do(AnswerCall(asked.call, error=error))
         return
     try:
         spec = settle(spec, "permanent", state.spec.auto_shutdown)
     except InvalidOption as error:
-        turn.do(Answer(asked.call, error=error))
+        step.do(AnswerCall(asked.call, error=error))
         return
     key = state.next_key
-    turn.put(Slot(key=key, spec=spec))
-    turn.set(next_key=key + 1, order=(*state.order, key), names={**state.names, spec.name: key})
-    turn.begin_job(Job(cause="call", starts=(key,), call=asked))
+    step.put(Slot(key=key, spec=spec))
+    step.set(next_key=key + 1, order=(*state.order, key), names={**state.names, spec.name: key})
+    step.begin_operation(Operation(cause="call", starts=(key,), call=asked))
 
 
-def _restart(turn: "JobTurn", asked: Asked, name: str) -> None:
-    slot = _find(turn, asked, name)
+def _restart(step: "OperationStep", asked: Asked, name: str) -> None:
+    slot = _find(step, asked, name)
     if slot is None:
         return
     if slot.live:
-        turn.do(Answer(asked.call, error=ChildRunning(name)))
+        step.do(AnswerCall(asked.call, error=ChildRunning(name)))
     elif slot.planned:
-        turn.do(Answer(asked.call, error=ChildRestarting(name)))
+        step.do(AnswerCall(asked.call, error=ChildRestarting(name)))
     else:
-        turn.put(msgspec.structs.replace(slot, streak=0, wedges=0, rung=0))
-        turn.begin_job(Job(cause="call", starts=(slot.key,), call=asked))
+        step.put(msgspec.structs.replace(slot, streak=0, wedges=0, rung=0))
+        step.begin_operation(Operation(cause="call", starts=(slot.key,), call=asked))
 
 
-def _terminate(turn: "JobTurn", asked: Asked, name: str, why: str) -> None:
-    slot = _find(turn, asked, name)
+def _terminate(step: "OperationStep", asked: Asked, name: str, why: str) -> None:
+    slot = _find(step, asked, name)
     if slot is None:
         return
     if not slot.live and not slot.planned:
         if slot.status == "failed":
-            turn.tell_called_off(slot, "call", "it was down already")
-        turn.put(msgspec.structs.replace(slot, status="stopped", held=why))
-        turn.do(Answer(asked.call, True))
+            step.tell_called_off(slot, "call", "it was down already")
+        step.put(msgspec.structs.replace(slot, status="stopped", held=why))
+        step.do(AnswerCall(asked.call, True))
         return
     if asked.caller == slot.key:  # D-3: it could not hear the answer while it stops
-        turn.do(Answer(asked.call, True))
-        turn.begin_job(Job(cause="call", why="call", stops=(slot.key,), note=why))
+        step.do(AnswerCall(asked.call, True))
+        step.begin_operation(Operation(cause="call", why="call", stops=(slot.key,), note=why))
     else:
-        turn.begin_job(Job(cause="call", why="call", stops=(slot.key,), call=asked, note=why))
+        step.begin_operation(Operation(cause="call", why="call", stops=(slot.key,), call=asked, note=why))
 
 
-def _delete(turn: "JobTurn", asked: Asked, name: str) -> None:
-    slot = _find(turn, asked, name)
+def _delete(step: "OperationStep", asked: Asked, name: str) -> None:
+    slot = _find(step, asked, name)
     if slot is None:
         return
     if slot.live:
-        turn.do(Answer(asked.call, error=ChildRunning(name)))
+        step.do(AnswerCall(asked.call, error=ChildRunning(name)))
     elif slot.planned:
-        turn.do(Answer(asked.call, error=ChildRestarting(name)))
+        step.do(AnswerCall(asked.call, error=ChildRestarting(name)))
     else:
-        turn.remove(slot)
-        turn.do(Answer(asked.call, True))
+        step.remove(slot)
+        step.do(AnswerCall(asked.call, True))
 
 
-def _update(turn: "JobTurn", asked: Asked, spec: SupervisorSpec) -> None:
+def _update(step: "OperationStep", asked: Asked, spec: SupervisorSpec) -> None:
     """Merge new flags and specs in: nothing is started, nothing is stopped (SUP-72)."""
-    state = turn.state
+    state = step.state
     slots, names, next_key = state.slots, dict(state.names), state.next_key
     order: list[int] = []
     replaced: list[str] = []
@@ -186,6 +186,6 @@ def _update(turn: "JobTurn", asked: Asked, spec: SupervisorSpec) -> None:
     listed = set(order)
     order += [key for key in state.order if key not in listed]
     flags = msgspec.structs.replace(spec, name=state.spec.name)
-    turn.set(spec=flags, slots=slots, names=names, next_key=next_key, order=tuple(order))
-    turn.do(Tell(SupervisorUpdated(at=turn.world.wall, path=state.path, replaced=tuple(replaced), added=tuple(added))))
-    turn.do(Answer(asked.call, True))
+    step.set(spec=flags, slots=slots, names=names, next_key=next_key, order=tuple(order))
+    step.do(Emit(SupervisorUpdated(at=step.world.wall, path=state.path, replaced=tuple(replaced), added=tuple(added))))
+    step.do(AnswerCall(asked.call, True))

@@ -12,7 +12,7 @@ from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.supervision.effects import Due, Input
 
 if TYPE_CHECKING:
-    from mlld_sdk.supervision.tree_state import Grove
+    from mlld_sdk.supervision.tree_context import TreeContext
 
 Ref = ActorRef[Any]
 
@@ -21,15 +21,15 @@ class Boot:
     """What a supervisor is given by whoever starts it.
 
     Attributes:
-        grove: What all supervisors of the tree share.
+        context: What all supervisors of the tree share.
         path: Where it stands.
         ready: Answered with its reference when all its children have started.
     """
 
-    __slots__ = ("grove", "path", "ready")
+    __slots__ = ("context", "path", "ready")
 
-    def __init__(self, grove: "Grove", path: str) -> None:
-        self.grove = grove
+    def __init__(self, context: "TreeContext", path: str) -> None:
+        self.context = context
         self.path = path
         self.ready: Future[Ref] = Future()
 
@@ -54,11 +54,11 @@ class Happened(SystemMessage):
 
     def handle(self, cell: Has) -> None:
         """Hand it over."""
-        shell = cell.actor.shell
+        executor = cell.actor.executor
         if isinstance(self.what, Due):
-            shell.due(self.what)
+            executor.due(self.what)
         else:
-            shell.happened(self.what)
+            executor.happened(self.what)
 
 
 class LimitDue(SystemMessage):
@@ -68,13 +68,13 @@ class LimitDue(SystemMessage):
 
     def handle(self, cell: Has) -> None:
         """Tell it which of its children have had their time to stop."""
-        shell = cell.actor.shell
-        for overdue in shell.limits.take_due():
-            if shell.end is None:
-                shell.happened(overdue)
+        executor = cell.actor.executor
+        for overdue in executor.limits.take_due():
+            if executor.end is None:
+                executor.happened(overdue)
 
 
-class Told(SystemMessage):
+class KilledBelow(SystemMessage):
     """A supervisor among the children says, right before it ends, who below it had to be killed."""
 
     __slots__ = ("killed", "ref")
@@ -85,10 +85,10 @@ class Told(SystemMessage):
 
     def handle(self, cell: Has) -> None:
         """Keep it until the exit notice comes."""
-        cell.actor.shell.reports[self.ref] = self.killed
+        cell.actor.executor.reports[self.ref] = self.killed
 
 
-class Outcome(SystemMessage):
+class StartOutcome(SystemMessage):
     """The outcome of a start that takes its time: the child fills it in, and then it goes to the supervisor.
 
     A supervisor among the children is up later than its own start, when its children are; `Boot.ready` tells of that.
@@ -117,8 +117,8 @@ class Outcome(SystemMessage):
 
     def handle(self, cell: Has) -> None:
         """Hand it over."""
-        shell = cell.actor.shell
-        shell.happened(shell.outcome(self._key, self._incarnation, self._ref, self._error))
+        executor = cell.actor.executor
+        executor.happened(executor.outcome(self._key, self._incarnation, self._ref, self._error))
 
 
 def is_supervisor(start: Any) -> bool:

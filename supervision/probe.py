@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.supervision.snapshot import Look
+from mlld_sdk.supervision.snapshot import NodeInfo
 
 Ref = ActorRef[Any]
 
@@ -30,9 +30,9 @@ def off_duty_of(ref: Ref) -> str:
     return "" if off_duty is None else str(off_duty())
 
 
-def look(ref: Ref) -> Look | None:
+def info(ref: Ref) -> NodeInfo | None:
     """See what can be seen of an actor without a message."""
     if ref.reason is not None:
         return None
     info = ref.info()
-    return Look(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=off_duty_of(ref))
+    return NodeInfo(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=off_duty_of(ref))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Crash, Killed, NoProc, Normal, Reason, Shutdown
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
-from mlld_sdk.supervision.exits import Exit, Kind
+from mlld_sdk.supervision.exits import ChildExit, Kind
 
 
 class StopForGood(Reason, frozen=True, tag="stop_for_good"):
@@ -104,7 +104,7 @@ class EscalateFailure(InfrastructureError):
         return Escalation(self.message)
 
 
-def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
+def as_exit(reason: Reason | None, error: BaseException | None = None) -> ChildExit:
     """See a reason as decisions do.
 
     Args:
@@ -113,21 +113,23 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> Exit:
     """
     if isinstance(error, ConfigurationError):
         text = str(error)
-        return Exit("configuration", text, reason=Misconfigured(text))
+        return ChildExit("configuration", text, reason=Misconfigured(text))
     if reason is SHUTDOWN:  # how nearly all children end that are told to
         return _SHUTDOWN
     if reason is None:
-        return Exit("normal", "normal", reason=NORMAL)
+        return ChildExit("normal", "normal", reason=NORMAL)
     kind = _KINDS.get(type(reason)) or _kind_of(reason)
     if kind == "crash" and isinstance(reason, Crash):
-        return Exit(kind, str(reason), reason.trace, reason)
+        return ChildExit(kind, str(reason), reason.trace, reason)
     if isinstance(reason, ChildFailedToStart):
         inner = as_exit(reason.reason)
-        return Exit("configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason)
-    return Exit(kind, str(reason), reason=reason)
+        return ChildExit(
+            "configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason
+        )
+    return ChildExit(kind, str(reason), reason=reason)
 
 
-_SHUTDOWN = Exit("shutdown", str(SHUTDOWN), reason=SHUTDOWN)
+_SHUTDOWN = ChildExit("shutdown", str(SHUTDOWN), reason=SHUTDOWN)
 
 _KINDS: dict[type[Reason], Kind] = {
     Normal: "normal",

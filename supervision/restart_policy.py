@@ -32,14 +32,14 @@ from msgspec.structs import replace
 
 from mlld_sdk.supervision.children import MEMORY, Slot
 from mlld_sdk.supervision.events import BudgetView, Decision
-from mlld_sdk.supervision.exits import Exit
-from mlld_sdk.supervision.intensity import RestartLimit, Window
+from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
 
 STABLE = 5.0
 """Seconds a probe without backoff must live for its breaker to hear a success."""
 
 
-class Scene(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyInput(msgspec.Struct, frozen=True, kw_only=True):
     """What a judgement depends on besides the child.
 
     Attributes:
@@ -54,14 +54,14 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     limit: RestartLimit
-    window: Window
+    window: RestartWindow
     chance: random.Random
     grouped: bool = False
     keeps: bool = True
     closed_for: float | None = None
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about one child.
 
     Attributes:
@@ -75,40 +75,40 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     decision: Decision
     slot: Slot
-    window: Window
+    window: RestartWindow
     delay: float | None = None
     budget: BudgetView | None = None
     why: Literal["limit", "escalated", "configuration", "ladder"] = "limit"
 
 
-def after_exit(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
+def after_exit(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
     """Judge the end of a running child that nobody had told to stop."""
-    lived = scene.now - slot.since
+    lived = given.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
     slot = replace(
         slot,
         status="stopped",
         child=None,
-        since=scene.now,
+        since=given.now,
         last=exit_,
         streak=streak,
         next_at=None,
         overdue=False,
-        failures=slot.failures if exit_.expected else remember(slot, scene.now, lived),
+        failures=slot.failures if exit_.expected else remember(slot, given.now, lived),
     )
     if exit_.kind == "escalate":  # J-2
-        return Judgement(decision="give_up", slot=slot, window=scene.window, why="escalated")
+        return Ruling(decision="give_up", slot=slot, window=given.window, why="escalated")
     if not restarts(slot, exit_):
-        keeps = scene.keeps and slot.spec.restart != "temporary"
-        return Judgement(decision="stop" if keeps else "remove", slot=slot, window=scene.window)
+        keeps = given.keeps and slot.spec.restart != "temporary"
+        return Ruling(decision="stop" if keeps else "remove", slot=slot, window=given.window)
     if exit_.kind == "wedged" and slot.spec.wedge:
         climbed = climb(slot)
         if climbed is None:  # J-10
-            return _end(slot, scene, slot.spec.wedge.then, "ladder")
+            return _end(slot, given, slot.spec.wedge.then, "ladder")
         slot = climbed
     elif slot.wedges and slot.spec.wedge and lived >= slot.spec.wedge.after:
         slot = replace(slot, wedges=0)
-    return _plan(slot, scene, charge_now=True)
+    return _plan(slot, given, charge_now=True)
 
 
 def remember(slot: Slot, now: float, lived: float) -> tuple[tuple[float, float], ...]:
@@ -116,7 +116,7 @@ def remember(slot: Slot, now: float, lived: float) -> tuple[tuple[float, float],
     return (*slot.failures[1 - MEMORY :], (now, lived))
 
 
-def restarts(slot: Slot, exit_: Exit) -> bool:
+def restarts(slot: Slot, exit_: ChildExit) -> bool:
     """Say whether this end of a child leads to a restart (J-2, J-3)."""
     if exit_.kind == "stop" or slot.spec.restart == "temporary":
         return False
@@ -134,38 +134,40 @@ def climb(slot: Slot) -> Slot | None:
     return None
 
 
-def after_failed_start(slot: Slot, exit_: Exit, scene: Scene) -> Judgement:
+def after_failed_start(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
     """Judge a start that failed during a restart; failing first starts and calls are not judged, they are answered."""
     slot = replace(
         slot,
         status="stopped",
         child=None,
-        since=scene.now,
+        since=given.now,
         last=exit_,
         charged=False,
-        failures=remember(slot, scene.now, 0.0),
+        failures=remember(slot, given.now, 0.0),
     )
     if exit_.kind == "configuration":  # J-9
-        return _end(slot, scene, "stop", "configuration")
+        return _end(slot, given, "stop", "configuration")
     if exit_.kind == "escalate":
-        return Judgement(decision="give_up", slot=slot, window=scene.window, why="escalated")
-    return _plan(slot, scene, charge_now=False)
+        return Ruling(decision="give_up", slot=slot, window=given.window, why="escalated")
+    return _plan(slot, given, charge_now=False)
 
 
-def when_due(slot: Slot, scene: Scene) -> Judgement:
+def when_due(slot: Slot, given: PolicyInput) -> Ruling:
     """Judge a planned attempt whose time has come: make it (`restart`), or not after all."""
-    if scene.closed_for is not None:
-        return _park(slot, scene)
+    if given.closed_for is not None:
+        return _park(slot, given)
     if slot.status == "parked" or slot.charged:
         probing = slot.status == "parked"
-        return Judgement(decision="restart", slot=replace(slot, probing=probing, charged=False), window=scene.window)
-    slot, window, view, outcome = charge(slot, scene)
+        return Ruling(decision="restart", slot=replace(slot, probing=probing, charged=False), window=given.window)
+    slot, window, view, outcome = charge(slot, given)
     if outcome is not None:
-        return _end(slot, scene, outcome, "limit", window, view)
-    return Judgement(decision="restart", slot=slot, window=window, budget=view)
+        return _end(slot, given, outcome, "limit", window, view)
+    return Ruling(decision="restart", slot=slot, window=window, budget=view)
 
 
-def charge(slot: Slot, scene: Scene) -> tuple[Slot, Window, BudgetView, Literal["stop", "escalate"] | None]:
+def charge(
+    slot: Slot, given: PolicyInput
+) -> tuple[Slot, RestartWindow, BudgetView, Literal["stop", "escalate"] | None]:
     """Count one attempt (J-5).
 
     Returns:
@@ -173,56 +175,56 @@ def charge(slot: Slot, scene: Scene) -> tuple[Slot, Window, BudgetView, Literal[
         it was one too many.
     """
     own = slot.spec.budget
-    limit = own.limit if own else scene.limit
-    charged, holds = (slot.window if own else scene.window).charge(scene.now, limit)
+    limit = own.limit if own else given.limit
+    charged, holds = (slot.window if own else given.window).charge(given.now, limit)
     view = BudgetView(len(charged.attempts), limit.restarts, limit.within)
     if own:
-        return replace(slot, window=charged), scene.window, view, None if holds else own.then
+        return replace(slot, window=charged), given.window, view, None if holds else own.then
     return slot, charged, view, None if holds else "escalate"
 
 
-def _plan(slot: Slot, scene: Scene, *, charge_now: bool) -> Judgement:
+def _plan(slot: Slot, given: PolicyInput, *, charge_now: bool) -> Ruling:
     """Plan the next attempt: park, charge and delay, in that order."""
-    if scene.closed_for is not None:
-        return _park(slot, scene)
-    window, view = scene.window, None
+    if given.closed_for is not None:
+        return _park(slot, given)
+    window, view = given.window, None
     if charge_now:
-        slot, window, view, outcome = charge(slot, scene)
+        slot, window, view, outcome = charge(slot, given)
         if outcome is not None:
-            return _end(slot, scene, outcome, "limit", window, view)
+            return _end(slot, given, outcome, "limit", window, view)
     backoff = slot.spec.backoff
-    delay = backoff.delay(slot.streak, scene.chance) if backoff else 0.0
+    delay = backoff.delay(slot.streak, given.chance) if backoff else 0.0
     at_once = charge_now and delay == 0
     slot = replace(
         slot,
         status="waiting",
         streak=slot.streak + 1,
         charged=charge_now,
-        next_at=None if at_once else scene.now + delay,
+        next_at=None if at_once else given.now + delay,
         probing=False,
     )
-    return Judgement(decision="restart" if at_once else "wait", slot=slot, window=window, delay=delay, budget=view)
+    return Ruling(decision="restart" if at_once else "wait", slot=slot, window=window, delay=delay, budget=view)
 
 
-def _park(slot: Slot, scene: Scene) -> Judgement:
+def _park(slot: Slot, given: PolicyInput) -> Ruling:
     """Keep the child down until its breaker lets it through (J-4)."""
-    wait = scene.closed_for or 0.0
-    slot = replace(slot, status="parked", next_at=scene.now + wait, charged=False, probing=False)
-    return Judgement(decision="park", slot=slot, window=scene.window, delay=wait)
+    wait = given.closed_for or 0.0
+    slot = replace(slot, status="parked", next_at=given.now + wait, charged=False, probing=False)
+    return Ruling(decision="park", slot=slot, window=given.window, delay=wait)
 
 
 def _end(
     slot: Slot,
-    scene: Scene,
+    given: PolicyInput,
     then: Literal["stop", "escalate"],
     why: Literal["limit", "configuration", "ladder"],
-    window: Window | None = None,
+    window: RestartWindow | None = None,
     view: BudgetView | None = None,
-) -> Judgement:
+) -> Ruling:
     """Stop trying: leave the child down, or give up."""
-    window = scene.window if window is None else window
-    if then == "escalate" or scene.grouped:  # J-11
+    window = given.window if window is None else window
+    if then == "escalate" or given.grouped:  # J-11
         slot = replace(slot, status="stopped", next_at=None)
-        return Judgement(decision="give_up", slot=slot, window=window, budget=view, why=why)
+        return Ruling(decision="give_up", slot=slot, window=window, budget=view, why=why)
     slot = replace(slot, status="failed", next_at=None)
-    return Judgement(decision="fail" if scene.keeps else "remove", slot=slot, window=window, budget=view, why=why)
+    return Ruling(decision="fail" if given.keeps else "remove", slot=slot, window=window, budget=view, why=why)

@@ -3,15 +3,15 @@
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.children import Slot
-from mlld_sdk.supervision.effects import Answer, Arm, Disarm, Gone, Input, Overdue, Ready, Tell
+from mlld_sdk.supervision.effects import AnswerCall, Arm, Disarm, Emit, Ended, Input, Overdue, Ready
 from mlld_sdk.supervision.errors import SupervisorStopping
 from mlld_sdk.supervision.events import SupervisorStarted
-from mlld_sdk.supervision.exits import Exit
-from mlld_sdk.supervision.state import Job, State, Why
-from mlld_sdk.supervision.step import Turn
+from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.state import Operation, StaticState, Why
+from mlld_sdk.supervision.step import Step
 
 
-class JobTurn(Turn[State]):
+class OperationStep(Step[StaticState]):
     """The part of a step that carries a job on."""
 
     def take(self, happened: Input) -> None:
@@ -24,27 +24,27 @@ class JobTurn(Turn[State]):
         order = tuple(key for key in self.state.order if key != slot.key)
         self.set(slots=self.state.slots.drop(slot.key), names=names, order=order)
 
-    def begin_job(self, job: Job) -> None:
+    def begin_operation(self, operation: Operation) -> None:
         """Start working on a list of stops and starts."""
-        assert self.state.job is None, "one job at a time"
-        if job.stops:
-            job = replace(job, within=frozenset(job.stops), began=self.world.now)
-        self.go_on(job)
-        self.take_queued_ends(job)
+        assert self.state.operation is None, "one job at a time"
+        if operation.stops:
+            operation = replace(operation, within=frozenset(operation.stops), began=self.world.now)
+        self.go_on(operation)
+        self.take_queued_ends(operation)
         self.work()
 
-    def go_on(self, job: Job) -> None:
+    def go_on(self, operation: Operation) -> None:
         """Note how far the job has got."""
-        force_setattr(self.state, "job", job)
+        force_setattr(self.state, "operation", operation)
 
-    def take_queued_ends(self, job: Job) -> None:
+    def take_queued_ends(self, operation: Operation) -> None:
         """Note which of those that are to be stopped have ended already: no further notice of it will come (SUP-38)."""
-        if not (job.stops and self.state.queue):
+        if not (operation.stops and self.state.queue):
             return
         kept: list[Input] = []
         for waiting in self.state.queue:
-            slot = self.find(waiting.key, waiting.incarnation) if isinstance(waiting, Gone) else None
-            if isinstance(waiting, Gone) and slot is not None and slot.live and slot.key in job.within:
+            slot = self.find(waiting.key, waiting.incarnation) if isinstance(waiting, Ended) else None
+            if isinstance(waiting, Ended) and slot is not None and slot.live and slot.key in operation.within:
                 self.down(slot, waiting.exit)
             else:
                 kept.append(waiting)
@@ -52,28 +52,28 @@ class JobTurn(Turn[State]):
 
     def work(self) -> None:
         """Go on with the job until it has to wait for somebody."""
-        while (job := self.state.job) is not None:
-            if job.stopped < len(job.stops):
-                slot = self.state.slots.get(job.stops[job.stopped])
+        while (operation := self.state.operation) is not None:
+            if operation.stopped < len(operation.stops):
+                slot = self.state.slots.get(operation.stops[operation.stopped])
                 if slot is not None and slot.live:
                     self.ask_to_stop(slot)
                     return
                 if slot is not None and slot.planned:
                     self.call_off(slot)
-                self.go_on(replace(job, stopped=job.stopped + 1))
-            elif job.started < len(job.starts):
-                slot = self.state.slots.get(job.starts[job.started])
+                self.go_on(replace(operation, stopped=operation.stopped + 1))
+            elif operation.started < len(operation.starts):
+                slot = self.state.slots.get(operation.starts[operation.started])
                 if slot is not None and not slot.live:
                     self.start_next(slot)
                     return
-                self.go_on(replace(job, started=job.started + 1))
+                self.go_on(replace(operation, started=operation.started + 1))
             else:
-                self.finish_job(job)
+                self.finish_operation(operation)
 
     def current_slot(self) -> Slot | None:
         """Find the child the job waits for."""
-        job = self.state.job
-        key = None if job is None else job.current
+        operation = self.state.operation
+        key = None if operation is None else operation.current
         return None if key is None else self.state.slots.get(key)
 
     def start_next(self, slot: Slot) -> None:
@@ -84,17 +84,17 @@ class JobTurn(Turn[State]):
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Go on after a start that did not fail."""
-        job = self.state.job
-        if job is None or job.current != slot.key:
+        operation = self.state.operation
+        if operation is None or operation.current != slot.key:
             return
-        if job.call is not None:
-            self.do(Answer(job.call.call, answer))
-        self.go_on(replace(job, started=job.started + 1))
+        if operation.call is not None:
+            self.do(AnswerCall(operation.call.call, answer))
+        self.go_on(replace(operation, started=operation.started + 1))
         self.work()
 
     def ask_to_stop(self, slot: Slot) -> None:
         """Tell a child to stop as the job's next step."""
-        told = slot.status == "stopping"  # before a `Halt` took over
+        told = slot.status == "stopping"  # before a `StopRequested` took over
         if not told:
             slot = self.put(replace(slot, status="stopping", since=self.world.now))
         due = self.arm_stop_timer(slot)
@@ -110,19 +110,23 @@ class JobTurn(Turn[State]):
             self.do(Arm(max(due - self.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
         return due
 
-    def stop_done(self, slot: Slot, exit_: Exit) -> None:
+    def stop_done(self, slot: Slot, exit_: ChildExit) -> None:
         """Go on after a child that was told to stop is gone."""
         self.do(Disarm(slot.key))
         self.down(slot, exit_)
-        job = self.state.job
-        if job is not None and job.stopped < len(job.stops) and job.stops[job.stopped] == slot.key:
-            self.go_on(replace(job, stopped=job.stopped + 1))
+        operation = self.state.operation
+        if (
+            operation is not None
+            and operation.stopped < len(operation.stops)
+            and operation.stops[operation.stopped] == slot.key
+        ):
+            self.go_on(replace(operation, stopped=operation.stopped + 1))
             self.work()
 
-    def down(self, slot: Slot, exit_: Exit) -> None:
+    def down(self, slot: Slot, exit_: ChildExit) -> None:
         """Note that a child the job wants stopped is down, told or not."""
-        job = self.state.job
-        self.tell_stopped(slot, exit_, "stop" if job is None else job.why)
+        operation = self.state.operation
+        self.tell_stopped(slot, exit_, "stop" if operation is None else operation.why)
         if slot.spec.restart == "temporary" and self.state.phase != "stopping":  # SUP-35, SUP-56
             self.remove(slot)
         else:
@@ -134,26 +138,26 @@ class JobTurn(Turn[State]):
                     since=self.world.now,
                     last=exit_,
                     overdue=False,
-                    held="" if job is None else job.note,
+                    held="" if operation is None else operation.note,
                 )
             )
 
     def call_off(self, slot: Slot) -> None:
         """Call off a planned restart: the child is stopped now."""
-        job = self.state.job
+        operation = self.state.operation
         self.do(Disarm(slot.key))
-        self.put(replace(slot, status="stopped", next_at=None, held="" if job is None else job.note))
-        self.tell_called_off(slot, "stop" if job is None else job.why)
+        self.put(replace(slot, status="stopped", next_at=None, held="" if operation is None else operation.note))
+        self.tell_called_off(slot, "stop" if operation is None else operation.why)
 
-    def finish_job(self, job: Job) -> None:
+    def finish_operation(self, operation: Operation) -> None:
         """All stops and starts are done."""
-        self.set(job=None)
+        self.set(operation=None)
         if self.state.phase == "stopping":
-            self.finish(job.began)
-        elif job.cause == "init":
+            self.finish(operation.began)
+        elif operation.cause == "init":
             self.set(phase="running", ready=True, up_since=self.world.now)
             self.do(
-                Tell(
+                Emit(
                     SupervisorStarted(
                         at=self.world.wall,
                         path=self.state.path,
@@ -163,18 +167,20 @@ class JobTurn(Turn[State]):
                 )
             )
             self.do(Ready())
-        elif job.call is not None and job.stops:
-            self.do(Answer(job.call.call, True))
+        elif operation.call is not None and operation.stops:
+            self.do(AnswerCall(operation.call.call, True))
 
-    def stop_all(self, end: Exit, why: Why) -> None:
+    def stop_all(self, end: ChildExit, why: Why) -> None:
         """Drop whatever goes on, stop all children in reverse start order, then end (SUP-19)."""
-        job, queue = self.state.job, self.state.queue
-        self.set(phase="stopping", end=end, job=None, queue=())
-        if job is not None and job.call is not None:
-            self.do(Answer(job.call.call, error=SupervisorStopping(self.state.path)))
+        operation, queue = self.state.operation, self.state.queue
+        self.set(phase="stopping", end=end, operation=None, queue=())
+        if operation is not None and operation.call is not None:
+            self.do(AnswerCall(operation.call.call, error=SupervisorStopping(self.state.path)))
         slots = self.state.slots
         stops = tuple(key for key in reversed(self.state.order) if slots[key].live or slots[key].planned)
-        self.set(job=Job(cause="restart", why=why, stops=stops, within=frozenset(stops), began=self.world.now))
+        self.set(
+            operation=Operation(cause="restart", why=why, stops=stops, within=frozenset(stops), began=self.world.now)
+        )
         for waiting in queue:  # ends noticed before, calls not served yet
             self.take(waiting)
         self.work()

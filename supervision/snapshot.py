@@ -14,12 +14,12 @@ from mlld_sdk.supervision.breaker import BreakerView
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.events import BudgetView
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.state import DynamicState, StaticState
 
 NodeState = Literal["running", "starting", "stopping", "stopped", "waiting", "parked", "failed"]
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What can be seen of a running actor from outside.
 
     Attributes:
@@ -83,7 +83,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerView | None = None
     held: str = ""
     rung: int = 0
-    look: Look | None = None
+    info: NodeInfo | None = None
     zombies: int = 0
     haunted: float = 0.0
     gave_up: str = ""
@@ -91,7 +91,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     children: "tuple[NodeView, ...]" = ()
 
 
-class Eyes(msgspec.Struct, frozen=True):
+class SnapshotSources(msgspec.Struct, frozen=True):
     """How a snapshot sees: all of it from outside.
 
     Attributes:
@@ -101,25 +101,27 @@ class Eyes(msgspec.Struct, frozen=True):
         zombies: Ages of the threads that still run for killed incarnations at a path and below.
     """
 
-    states: Mapping[Any, State | CrowdState]
-    look: Callable[[Any], Look | None]
+    states: Mapping[Any, StaticState | DynamicState]
+    info: Callable[[Any], NodeInfo | None]
     breaker: Callable[[Slot, str], BreakerView | None]
     zombies: Callable[[str], Sequence[float]] = lambda _: ()
 
 
-def supervisor_view(state: State | CrowdState, eyes: Eyes, now: float, slot: Slot | None = None) -> NodeView:
+def supervisor_view(
+    state: StaticState | DynamicState, sources: SnapshotSources, now: float, slot: Slot | None = None
+) -> NodeView:
     """Describe a supervisor and all below it."""
     limit = state.spec.limit
     base = NodeView(path=state.path, name=state.path.rsplit("/", 1)[-1], kind="", state="running")
     if slot is not None:
-        base = slot_view(slot, state.path, limit.within, eyes, now)
-    if isinstance(state, CrowdState):
+        base = slot_view(slot, state.path, limit.within, sources, now)
+    if isinstance(state, DynamicState):
         slots = [(f"{one.spec.name}-{one.key}", one) for one in state.slots]
         kind = "dynamic"
     else:
         slots = [(state.slots[key].spec.name, state.slots[key]) for key in state.order]
         kind = state.spec.strategy
-    children = tuple(child_view(one, f"{state.path}/{label}", limit.within, eyes, now) for label, one in slots)
+    children = tuple(child_view(one, f"{state.path}/{label}", limit.within, sources, now) for label, one in slots)
     running: NodeState = {"starting": "starting", "running": "running"}.get(state.phase, "stopping")  # type: ignore[assignment]
     return msgspec.structs.replace(
         base,
@@ -133,18 +135,18 @@ def supervisor_view(state: State | CrowdState, eyes: Eyes, now: float, slot: Slo
     )
 
 
-def child_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> NodeView:
+def child_view(slot: Slot, path: str, within: float, sources: SnapshotSources, now: float) -> NodeView:
     """Describe one child, and all below it when it is a supervisor that runs."""
-    state = eyes.states.get(slot.child) if slot.child is not None else None
-    return slot_view(slot, path, within, eyes, now) if state is None else supervisor_view(state, eyes, now, slot)
+    state = sources.states.get(slot.child) if slot.child is not None else None
+    return slot_view(slot, path, within, sources, now) if state is None else supervisor_view(state, sources, now, slot)
 
 
-def slot_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> NodeView:
+def slot_view(slot: Slot, path: str, within: float, sources: SnapshotSources, now: float) -> NodeView:
     """Describe one child without what is below it."""
     spec = slot.spec
     own = spec.budget
     running = slot.status == "running"
-    zombies = eyes.zombies(path) if spec.kind == "worker" else ()
+    zombies = sources.zombies(path) if spec.kind == "worker" else ()
     return NodeView(
         path=path,
         name=path.rsplit("/", 1)[-1],
@@ -163,10 +165,10 @@ def slot_view(slot: Slot, path: str, within: float, eyes: Eyes, now: float) -> N
         window=own.limit.within if own else within,
         stable=spec.backoff.stable if spec.backoff else 5.0,
         wedge_after=spec.wedge.after if spec.wedge else None,
-        breaker=eyes.breaker(slot, path),
+        breaker=sources.breaker(slot, path),
         held=slot.held,
         rung=slot.rung,
-        look=eyes.look(slot.child) if running and slot.child is not None else None,
+        info=sources.info(slot.child) if running and slot.child is not None else None,
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
         blame=path.rsplit("/", 1)[0] if "/" in path else "",
@@ -223,8 +225,8 @@ def _line(node: NodeView, lead: str, width: int) -> str:
 def _state_of(node: NodeView) -> str:
     if node.gave_up:
         return "gave up"
-    if node.state == "running" and node.look is not None and node.look.off_duty:
-        return node.look.off_duty
+    if node.state == "running" and node.info is not None and node.info.off_duty:
+        return node.info.off_duty
     words = {"running": "ok", "waiting": "backoff", "parked": "parked"}
     return "held" if node.held and node.state == "stopped" else words.get(node.state, node.state)
 
@@ -239,10 +241,10 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"restarts {node.budget.used}/{node.budget.limit} in {node.budget.within:g}s")
     elif node.restarts:
         said.append(f"restarts {node.restarts}")
-    if node.look is not None and (node.look.queued or node.look.doing):
-        said.append(f"q {node.look.queued}")
-    if node.look is not None and node.wedge_after is not None and node.look.idle >= node.wedge_after:
-        said.append(f"no progress for {duration(node.look.idle)}")
+    if node.info is not None and (node.info.queued or node.info.doing):
+        said.append(f"q {node.info.queued}")
+    if node.info is not None and node.wedge_after is not None and node.info.idle >= node.wedge_after:
+        said.append(f"no progress for {duration(node.info.idle)}")
     if node.zombies:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     if node.rung:

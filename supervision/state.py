@@ -6,15 +6,15 @@ import msgspec
 
 from mlld_sdk.supervision.children import SlotMap
 from mlld_sdk.supervision.effects import Asked, Input
-from mlld_sdk.supervision.exits import Exit
-from mlld_sdk.supervision.intensity import Window
+from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.intensity import RestartWindow
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
 Cause: TypeAlias = Literal["init", "restart", "call"]
 Why: TypeAlias = Literal["group", "call", "stop", "roll_back", "give_up"]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor is doing: stops, then starts, one at a time.
 
     Attributes:
@@ -54,7 +54,7 @@ NOBODY = SlotMap()
 Phase: TypeAlias = Literal["starting", "running", "stopping", "gone"]
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class StaticState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a supervisor with a fixed list of children knows. A snapshot of the tree is a reference to it.
 
     Attributes:
@@ -83,11 +83,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     order: tuple[int, ...]
     names: dict[str, int]
     next_key: int
-    window: Window = Window()
+    window: RestartWindow = RestartWindow()
     phase: Phase = "starting"
-    job: Job | None = None
+    operation: Operation | None = None
     queue: tuple[Input, ...] = ()
-    end: Exit | None = None
+    end: ChildExit | None = None
     deadline: float | None = None
     drain: bool = False
     killed: tuple[str, ...] = ()
@@ -96,8 +96,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     gave_up: str = ""
 
 
-class CrowdState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a dynamic supervisor knows; fields as in `State`.
+class DynamicState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a dynamic supervisor knows; fields as in `StaticState`.
 
     Attributes:
         stopping_since: When it was told to stop.
@@ -107,9 +107,9 @@ class CrowdState(msgspec.Struct, frozen=True, kw_only=True):
     spec: DynamicSpec
     slots: SlotMap = NOBODY
     next_key: int = 0
-    window: Window = Window()
+    window: RestartWindow = RestartWindow()
     phase: Phase = "starting"
-    end: Exit | None = None
+    end: ChildExit | None = None
     deadline: float | None = None
     drain: bool = False
     killed: tuple[str, ...] = ()

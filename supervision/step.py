@@ -12,31 +12,31 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.children import Slot
-from mlld_sdk.supervision.effects import Effect, Finish, Kill, Overdue, Signal, Start, Stuck, Tell
+from mlld_sdk.supervision.effects import Effect, Emit, Finish, Kill, NoProgress, Overdue, RequestStop, Start
 from mlld_sdk.supervision.events import (
     ChildExited,
     ChildPutOff,
     ChildStarted,
-    ChildStartFailed,
+    ChildStartFailedEvent,
     ChildStopped,
     ChildWedged,
     Decision,
     SupervisorGaveUp,
     SupervisorStopped,
 )
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, Exit
+from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.reasons import GaveUp, Wedged
-from mlld_sdk.supervision.restart_policy import Judgement, Scene
-from mlld_sdk.supervision.state import Cause, CrowdState, State, Why
+from mlld_sdk.supervision.restart_policy import PolicyInput, Ruling
+from mlld_sdk.supervision.state import Cause, DynamicState, StaticState, Why
 
-S = TypeVar("S", State, CrowdState)
+S = TypeVar("S", StaticState, DynamicState)
 
 HEAD_START = 0.05
 HEAD_START_SHARE = 0.1
 """A supervisor is handed a deadline a little before it is killed itself, at most so many seconds and so much of what is
 left: time to kill its own and to say so."""
 
-FailureEvent = type[ChildExited] | type[ChildStartFailed]
+FailureEvent = type[ChildExited] | type[ChildStartFailedEvent]
 
 
 class World(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class World(msgspec.Struct, frozen=True):
     heard: bool = True
 
 
-class Turn(Generic[S]):
+class Step(Generic[S]):
     """One step in the making."""
 
     keeps = True
@@ -93,9 +93,9 @@ class Turn(Generic[S]):
         slot = self.state.slots.get(key)
         return slot if slot is not None and slot.incarnation == incarnation else None
 
-    def scene(self, closed_for: float | None = None) -> Scene:
+    def policy_input(self, closed_for: float | None = None) -> PolicyInput:
         """Describe the circumstances of a judgement."""
-        return Scene(
+        return PolicyInput(
             now=self.world.now,
             limit=self.state.spec.limit,
             window=self.state.window,
@@ -122,7 +122,7 @@ class Turn(Generic[S]):
         )
         self.do(Start(slot.key, incarnation, slot.spec, slot.rung))
 
-    def came_up(self, slot: Slot, child: Any, cause: Cause) -> Slot:
+    def mark_running(self, slot: Slot, child: Any, cause: Cause) -> Slot:
         """Note that a start has succeeded."""
         spec = slot.spec
         if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
@@ -149,7 +149,7 @@ class Turn(Generic[S]):
                 took=took,
                 rung=slot.rung,
             )
-            self.do(Tell(started))
+            self.do(Emit(started))
         return slot
 
     def tell_to_stop(self, slot: Slot, due: float | None) -> None:
@@ -159,7 +159,7 @@ class Turn(Generic[S]):
         else:
             if due is not None and slot.spec.kind == "supervisor":
                 due -= min(HEAD_START, HEAD_START_SHARE * max(due - self.world.now, 0.0))
-            self.do(Signal(slot.key, slot.incarnation, due, self.state.drain))
+            self.do(RequestStop(slot.key, slot.incarnation, due, self.state.drain))
 
     def stop_due(self, slot: Slot) -> float:
         """Say at which instant a child that is `stopping` has had its time: its own, or its supervisor's."""
@@ -175,55 +175,55 @@ class Turn(Generic[S]):
             self.put(replace(slot, overdue=True))
             self.do(Kill(slot.key, slot.incarnation, KILLED))
 
-    def on_stuck(self, stuck: Stuck) -> None:
+    def on_no_progress(self, silent: NoProgress) -> None:
         """A child makes no progress: it is killed, and its end is judged like any other."""
-        slot = self.find(stuck.key, stuck.incarnation)
+        slot = self.find(silent.key, silent.incarnation)
         if slot is None or slot.status != "running":
             return
         self.do(
-            Tell(
+            Emit(
                 ChildWedged(
                     at=self.world.wall,
                     path=self.path_of(slot),
                     incarnation=slot.incarnation,
-                    idle=stuck.idle,
+                    idle=silent.idle,
                     times=slot.wedges + 1,
                     rung=slot.rung,
                 )
             )
         )
-        reason = Wedged(stuck.idle)
-        self.do(Kill(slot.key, slot.incarnation, Exit("wedged", str(reason), reason=reason)))
+        reason = Wedged(silent.idle)
+        self.do(Kill(slot.key, slot.incarnation, ChildExit("wedged", str(reason), reason=reason)))
 
     # -- giving up and ending ------------------------------------------------------------------------------------------
 
-    def gave_up(self, slot: Slot, judged: Judgement, exit_: Exit) -> Exit:
+    def gave_up(self, slot: Slot, ruling: Ruling, exit_: ChildExit) -> ChildExit:
         """Report that restarting did not help, and say with which reason the supervisor ends (SUP-42, SUP-43)."""
         culprit = self.path_of(slot)
         self.do(
-            Tell(
+            Emit(
                 SupervisorGaveUp(
                     at=self.world.wall,
                     path=self.state.path,
                     culprit=culprit,
-                    why=judged.why,
+                    why=ruling.why,
                     reason=str(exit_),
-                    budget=judged.budget,
+                    budget=ruling.budget,
                 )
             )
         )
-        reason = GaveUp(self.state.path, culprit, judged.why, str(exit_))
+        reason = GaveUp(self.state.path, culprit, ruling.why, str(exit_))
         self.set(gave_up=str(reason))
         if self.state.spec.give_up_as == "shutdown":
             return SHUTDOWN
-        return Exit("gave_up", str(reason), exit_.trace, reason)
+        return ChildExit("gave_up", str(reason), exit_.trace, reason)
 
     def finish(self, began: float) -> None:
         """Nothing is left below: end."""
         end = self.state.end or SHUTDOWN
         self.set(phase="gone")
         self.do(
-            Tell(
+            Emit(
                 SupervisorStopped(
                     at=self.world.wall,
                     path=self.state.path,
@@ -238,7 +238,7 @@ class Turn(Generic[S]):
 
     # -- reports -------------------------------------------------------------------------------------------------------
 
-    def tell_stopped(self, slot: Slot, exit_: Exit, cause: Why) -> None:
+    def tell_stopped(self, slot: Slot, exit_: ChildExit, cause: Why) -> None:
         """Report that a child that was to be stopped is down, and how (SUP-22); note who had to be killed."""
         if slot.overdue:
             self.set(killed=(*self.state.killed, self.path_of(slot)))
@@ -250,7 +250,7 @@ class Turn(Generic[S]):
         if slot.spec.restart != "permanent" or self.state.drain:
             fine = fine or exit_.expected
         self.do(
-            Tell(
+            Emit(
                 ChildStopped(
                     at=self.world.wall,
                     path=self.path_of(slot),
@@ -269,7 +269,7 @@ class Turn(Generic[S]):
     def tell_called_off(self, slot: Slot, cause: Why, why: str = "its restart was called off") -> None:
         """Report that a child which does not run is not meant to any more."""
         self.do(
-            Tell(
+            Emit(
                 ChildStopped(
                     at=self.world.wall,
                     path=self.path_of(slot),
@@ -281,20 +281,20 @@ class Turn(Generic[S]):
             )
         )
 
-    def tell_put_off(self, slot: Slot, exit_: Exit, judged: Judgement) -> None:
+    def tell_put_off(self, slot: Slot, exit_: ChildExit, ruling: Ruling) -> None:
         """Report that a planned restart came due and was not made; one that stays parked is nothing new."""
-        if judged.decision not in ("park", "fail", "remove") or slot.status == judged.slot.status:
+        if ruling.decision not in ("park", "fail", "remove") or slot.status == ruling.slot.status:
             return
         self.do(
-            Tell(
+            Emit(
                 ChildPutOff(
                     at=self.world.wall,
                     path=self.path_of(slot),
                     incarnation=slot.incarnation,
-                    decision=judged.decision,
+                    decision=ruling.decision,
                     reason=str(exit_),
-                    next_attempt_in=judged.delay if judged.decision == "park" else None,
-                    budget=judged.budget,
+                    next_attempt_in=ruling.delay if ruling.decision == "park" else None,
+                    budget=ruling.budget,
                 )
             )
         )
@@ -303,9 +303,9 @@ class Turn(Generic[S]):
         self,
         event: FailureEvent,
         slot: Slot,
-        exit_: Exit,
+        exit_: ChildExit,
         decision: Decision,
-        judged: Judgement | None = None,
+        ruling: Ruling | None = None,
         lived: float | None = None,
     ) -> None:
         """Report an end or a failed start, with what follows."""
@@ -313,7 +313,7 @@ class Turn(Generic[S]):
             return
         path = self.path_of(slot)
         self.do(
-            Tell(
+            Emit(
                 event(
                     at=self.world.wall,
                     path=path,
@@ -322,8 +322,8 @@ class Turn(Generic[S]):
                     reason=str(exit_),
                     trace=exit_.trace,
                     decision=decision,
-                    next_attempt_in=None if judged is None or slot.next_at is None else judged.delay,
-                    budget=None if judged is None else judged.budget,
+                    next_attempt_in=None if ruling is None or slot.next_at is None else ruling.delay,
+                    budget=None if ruling is None else ruling.budget,
                     lived=lived,
                     crash_id=crash_id(path, slot.incarnation, self.world.wall),
                     blame=self.state.path,

@@ -21,29 +21,29 @@ from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Ignore
 from mlld_sdk.actors.core.exits import Reason
 from mlld_sdk.actors.core.links import Exit
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.supervision.effects import Begin, Due, Request
+from mlld_sdk.supervision.effects import Begin, Due, ManagementRequest
 from mlld_sdk.supervision.errors import InvalidOption
-from mlld_sdk.supervision.executor import Shell
+from mlld_sdk.supervision.executor import Executor
 from mlld_sdk.supervision.messages import Boot, booting
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.tree_state import Grove
+from mlld_sdk.supervision.tree_context import TreeContext
 
 
-class Ask(msgspec.Struct, frozen=True):
+class ManagementCall(msgspec.Struct, frozen=True):
     """A management call on its way, with the actors on whose behalf it is made, nearest first."""
 
-    request: Request
+    request: ManagementRequest
     callers: tuple[ActorRef[Any], ...] = ()
 
 
-class AskMany(msgspec.Struct, frozen=True):
+class ManagementBatch(msgspec.Struct, frozen=True):
     """Several management calls in one message; answered with a list of what each was answered, errors included."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[ManagementRequest, ...]
     callers: tuple[ActorRef[Any], ...] = ()
 
 
-class AskToTerminate(msgspec.Struct, frozen=True):
+class TerminateByRef(msgspec.Struct, frozen=True):
     """The call that names a child by its reference."""
 
     ref: ActorRef[Any]
@@ -63,7 +63,7 @@ class Supervisor(Actor):
     urgent_exits = True
     caller_runs = True
 
-    shell: Shell
+    executor: Executor
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Take what whoever starts it has to give, without bothering the constructor of a subclass."""
@@ -91,38 +91,38 @@ class Supervisor(Actor):
         """Begin to start the children; whoever started this waits until that is done, but no thread does."""
         boot = self._boot
         if boot is None:
-            boot = Boot(Grove(self.system), self._cell.label)
+            boot = Boot(TreeContext(self.system), self._cell.label)
         args, kwargs = self._arguments
         spec = self.init(*args, **kwargs)
         if spec is IGNORE:
             return IGNORE
         if not isinstance(spec, SupervisorSpec | DynamicSpec):
             raise InvalidOption("init", spec, "a supervisor spec or IGNORE as its answer")
-        self.shell = Shell(self, spec, boot)
-        self.own(self.shell, close=self.shell.reap)
-        self.shell.happened(Begin())
+        self.executor = Executor(self, spec, boot)
+        self.own(self.executor, close=self.executor.reap)
+        self.executor.happened(Begin())
         return None
 
     def on_receive(self, message: Any) -> Any:
         """Take exit notices and management calls; anything else is reported and dropped (SUP-27)."""
         kind = message.__class__
         if kind is Exit:
-            self.shell.exited(message.ref, message.reason)
+            self.executor.exited(message.ref, message.reason)
             return None
-        if kind is Ask:
-            self.shell.asked(message.request, self.reply_to(often_at_once=True), message.callers)
+        if kind is ManagementCall:
+            self.executor.asked(message.request, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
-        if kind is AskMany:
-            self.shell.asked_many(message.requests, self.reply_to(often_at_once=True), message.callers)
+        if kind is ManagementBatch:
+            self.executor.asked_many(message.requests, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
-        if kind is AskToTerminate:
-            self.shell.asked_to_terminate(message.ref, self.reply_to(often_at_once=True), message.callers)
+        if kind is TerminateByRef:
+            self.executor.asked_to_terminate(message.ref, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
         if kind is Due:
-            self.shell.due(message)
+            self.executor.due(message)
             return None
         return super().on_receive(message)
 
     def on_end_request(self, reason: Reason) -> bool:
         """Stop the children first."""
-        return hasattr(self, "shell") and self.shell.halt(reason)
+        return hasattr(self, "executor") and self.executor.halt(reason)

@@ -13,7 +13,7 @@ from mlld_sdk.supervision.effects import (
     CountChildren,
     DeleteChild,
     GetSpec,
-    Request,
+    ManagementRequest,
     RestartChild,
     StartChild,
     TerminateChild,
@@ -22,7 +22,7 @@ from mlld_sdk.supervision.effects import (
     WhichChildren,
 )
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
-from mlld_sdk.supervision.supervisor import Ask, AskMany, AskToTerminate
+from mlld_sdk.supervision.supervisor import ManagementBatch, ManagementCall, TerminateByRef
 
 Ref = ActorRef[Any]
 
@@ -94,7 +94,7 @@ class SupervisorRef:
         found: list[Ref | Exception | None] = []
         for at in range(0, len(requests), PORTION):
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            found += self.ref.call(AskMany(requests[at : at + PORTION], _callers()), timeout=left)
+            found += self.ref.call(ManagementBatch(requests[at : at + PORTION], _callers()), timeout=left)
         return found
 
     def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
@@ -123,7 +123,7 @@ class SupervisorRef:
         if isinstance(child, str):
             self._ask(TerminateChild(child, why), timeout)
         else:
-            self.ref.call(AskToTerminate(child, _callers()), timeout=timeout)
+            self.ref.call(TerminateByRef(child, _callers()), timeout=timeout)
 
     def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
         """Forget a child that does not run.
@@ -158,8 +158,8 @@ class SupervisorRef:
         """
         self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
 
-    def _ask(self, request: Request, timeout: float | None) -> Any:
-        return self.ref.call(Ask(request, _callers()), timeout=timeout)
+    def _ask(self, request: ManagementRequest, timeout: float | None) -> Any:
+        return self.ref.call(ManagementCall(request, _callers()), timeout=timeout)
 
 
 def _spec_of(child: Any) -> ChildSpec:

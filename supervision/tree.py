@@ -16,19 +16,19 @@ from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.effects import (
-    Halt,
+    StopRequested,
 )
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
 from mlld_sdk.supervision.exits import SHUTDOWN
 from mlld_sdk.supervision.messages import Boot, Happened, booting, is_supervisor
 from mlld_sdk.supervision.options import Seconds, seconds
-from mlld_sdk.supervision.probe import look
-from mlld_sdk.supervision.snapshot import Eyes, NodeView, render, supervisor_view
+from mlld_sdk.supervision.probe import info
+from mlld_sdk.supervision.snapshot import NodeView, SnapshotSources, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
-from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.state import DynamicState, StaticState
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
-from mlld_sdk.supervision.tree_state import Grove
+from mlld_sdk.supervision.tree_context import TreeContext
 from mlld_sdk.supervision.verdict import Verdict, verdict
 
 Ref = ActorRef[Any]
@@ -124,8 +124,8 @@ class Tree:
     ```
     """
 
-    def __init__(self, grove: Grove, root: Ref, name: str) -> None:
-        self.grove = grove
+    def __init__(self, context: TreeContext, root: Ref, name: str) -> None:
+        self.context = context
         self.root = root
         self.name = name
 
@@ -152,8 +152,8 @@ class Tree:
             StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
         """
         limit = seconds("timeout", timeout, above=0)
-        grove = Grove(system, sink)
-        boot = Boot(grove, name)
+        context = TreeContext(system, sink)
+        boot = Boot(context, name)
         top = settle(spec, "permanent", "never")
         start, args, kwargs = (
             (Supervisor, (top.start,), {})
@@ -178,7 +178,7 @@ class Tree:
             raise
         finally:
             monitor.cancel()
-        return cls(grove, root, name)
+        return cls(context, root, name)
 
     def __enter__(self) -> Self:
         return self
@@ -198,9 +198,9 @@ class Tree:
             drain: Have every child handle first what waits for it.
         """
         limit = seconds("timeout", timeout)
-        now = self.grove.system.env.now()
+        now = self.context.system.env.now()
         began = time.monotonic()
-        self.root.cell.post_system(Happened(Halt(SHUTDOWN, now + limit, drain)))
+        self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, now + limit, drain)))
         killed: tuple[str, ...] = ()
         try:
             self.root.join(limit + 1.0)
@@ -208,7 +208,7 @@ class Tree:
             killed = (self.name,)
             self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
-        killed = (*self.grove.killed.get(self.root, ()), *killed)
+        killed = (*self.context.killed.get(self.root, ()), *killed)
         return ShutdownReport(reason=reason, killed=killed, took=time.monotonic() - began)
 
     def wait(self, timeout: float | None = None) -> Reason:
@@ -248,7 +248,7 @@ class Tree:
         if slot is None:
             return self.root
         if slot.status != "running" or slot.child is None:
-            now = self.grove.system.env.now()
+            now = self.context.system.env.now()
             wait = None if slot.next_at is None else max(slot.next_at - now, 0.0)
             raise ChildUnavailable(path, slot.status, wait)
         found: Ref = slot.child
@@ -257,19 +257,19 @@ class Tree:
     def _breaker(self, slot: Slot | None, path: str) -> Breaker | None:
         if slot is None or slot.spec.breaker is None:
             return None
-        return self.grove.breakers.get(slot.spec.breaker, path)
+        return self.context.breakers.get(slot.spec.breaker, path)
 
     @property
     def breakers(self) -> Breakers:
         """All breakers of the tree."""
-        return self.grove.breakers
+        return self.context.breakers
 
     def _slot(self, path: str) -> Slot | None:
         """Walk down to a place, through published states only; `None` is the root."""
         here, slot = self.root, None
         walked = self.name
         for part in path.split("/")[1:]:
-            state = self.grove.states.get(here)
+            state = self.context.states.get(here)
             if state is None and slot is not None and slot.spec.kind == "worker":
                 raise ChildNotFound(path)
             if state is None:
@@ -285,12 +285,12 @@ class Tree:
 
     def snapshot(self) -> NodeView:
         """Take a picture of the whole tree. No actor is asked for anything."""
-        state = self.grove.states.get(self.root)
+        state = self.context.states.get(self.root)
         if state is None:
             last = "" if self.root.reason is None else str(self.root.reason)
             return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        eyes = Eyes(self.grove.states, look, self._breaker_view, self.grove.system.zombies.ages)
-        return supervisor_view(state, eyes, self.grove.system.env.now())
+        sources = SnapshotSources(self.context.states, info, self._breaker_view, self.context.system.zombies.ages)
+        return supervisor_view(state, sources, self.context.system.env.now())
 
     def verdict(self) -> Verdict:
         """Say in one word how the tree is, and what is wrong with it."""
@@ -298,19 +298,19 @@ class Tree:
 
     def wait_until(self, holds: Callable[[NodeView], bool], timeout: Seconds = 5.0) -> bool:
         """Wait until a snapshot satisfies `holds`; says whether it did in time."""
-        return self.grove.wait_for(lambda: holds(self.snapshot()), seconds("timeout", timeout))
+        return self.context.wait_for(lambda: holds(self.snapshot()), seconds("timeout", timeout))
 
     def __str__(self) -> str:
         return render(self.snapshot())
 
     def _breaker_view(self, slot: Slot, path: str) -> BreakerView | None:
         policy = slot.spec.breaker
-        known = None if policy is None else self.grove.breakers.find(policy.name or path)
+        known = None if policy is None else self.context.breakers.find(policy.name or path)
         return None if known is None else known.view()
 
 
-def _child_named(state: State | CrowdState, label: str) -> Slot | None:
-    if isinstance(state, State):
+def _child_named(state: StaticState | DynamicState, label: str) -> Slot | None:
+    if isinstance(state, StaticState):
         key = state.names.get(label)
         return None if key is None else state.slots.get(key)
     name, _, number = label.rpartition("-")

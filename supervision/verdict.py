@@ -96,8 +96,8 @@ def judge(node: NodeView) -> tuple[Word, str]:
         return "gave_up", node.gave_up
     if node.state == "failed":
         return "gave_up", f"down for good: {node.last}"
-    if node.look is not None and node.wedge_after is not None and node.look.idle >= node.wedge_after:
-        return "wedged", f"no progress for {node.look.idle:.0f} s with {node.look.queued} waiting"
+    if node.info is not None and node.wedge_after is not None and node.info.idle >= node.wedge_after:
+        return "wedged", f"no progress for {node.info.idle:.0f} s with {node.info.queued} waiting"
     recent = [(ago, lived) for ago, lived in node.failures if ago <= max(node.window, node.stable)]
     if len(recent) >= 3:
         return "flapping", f"failed {len(recent)} times in {recent[0][0]:.0f} s, last: {node.last}"
@@ -120,6 +120,6 @@ def judge(node: NodeView) -> tuple[Word, str]:
         return "recovering", f"failed {recent[-1][0]:.0f} s ago: {node.last}"
     if node.held and node.state == "stopped":
         return "maintenance", node.held
-    if node.look is not None and node.look.off_duty:
-        return "maintenance", f"{node.look.off_duty}: it takes no more work until somebody resumes it"
+    if node.info is not None and node.info.off_duty:
+        return "maintenance", f"{node.info.off_duty}: it takes no more work until somebody resumes it"
     return "healthy", ""

@@ -140,7 +140,7 @@ class Named:
         about to end. It is woken by the supervisor; nothing is polled.
         """
         tree = self._services.tree
-        return tree is not None and tree.grove.wait_for(self._is_up, seconds(timeout))
+        return tree is not None and tree.context.wait_for(self._is_up, seconds(timeout))
 
     def _is_up(self) -> bool:
         port = self._services.ports.get(self.name)

@@ -172,7 +172,7 @@ def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
         for one in runtime.history.engines()
     ]
     pools = {name: pool.status() for name, pool in runtime.services.engine_pools().items()}
-    off_duty = {node.path: node.look.off_duty for node in walk(runtime.snapshot()) if node.look is not None}
+    off_duty = {node.path: node.info.off_duty for node in walk(runtime.snapshot()) if node.info is not None}
     agents = [
         {"path": name, "state": state, "busy": pool.busy, "idle": pool.idle, "waiting": pool.waiting}
         for name, pool in pools.items()

@@ -34,7 +34,7 @@ from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.state import State
+from mlld_sdk.supervision.state import StaticState
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
@@ -347,7 +347,7 @@ class Runtime:
 
     def supervisors(self) -> list[ActorRef[Any]]:
         """List the supervisors that run, in no order."""
-        return list(self._running().grove.states)
+        return list(self._running().context.states)
 
     # -- operating ----------------------------------------------------------------------------------------------------
 
@@ -411,11 +411,11 @@ class Runtime:
         """List paths and what is started there, from the states supervisors have published."""
         todo = [self._running().root]
         while todo:
-            state = self._running().grove.states.get(todo.pop())
+            state = self._running().context.states.get(todo.pop())
             if state is None:
                 continue
             for slot in state.slots:
-                label = slot.spec.name if isinstance(state, State) else f"{slot.spec.name}-{slot.key}"
+                label = slot.spec.name if isinstance(state, StaticState) else f"{slot.spec.name}-{slot.key}"
                 yield f"{state.path}/{label}", slot.spec.start
                 if slot.child is not None:
                     todo.append(slot.child)

@@ -26,7 +26,7 @@ from mlld_sdk.supervision.events import (
     ChildExited,
     ChildFailure,
     ChildStarted,
-    ChildStartFailed,
+    ChildStartFailedEvent,
     ChildWedged,
     SupervisorGaveUp,
 )
@@ -185,7 +185,7 @@ class History:
             ChildWedged: self._child_wedged,
             ChildStarted: self._child_started,
             ChildExited: self._child_failed,
-            ChildStartFailed: self._child_failed,
+            ChildStartFailedEvent: self._child_failed,
             SupervisorGaveUp: self._supervisor_gave_up,
         }
         self._is_story: dict[type[Event], bool] = {}

@@ -19,7 +19,7 @@ from mlld_sdk.supervision.events import (
     ChildIgnored,
     ChildPutOff,
     ChildStarted,
-    ChildStartFailed,
+    ChildStartFailedEvent,
     ChildStopped,
     Decision,
     SupervisorGaveUp,
@@ -87,7 +87,7 @@ class Places:
         match event:
             case ChildStarted():
                 self._put(event.path, "running", event.incarnation, event.at, again=event.cause == "restart")
-            case ChildExited() | ChildStartFailed() | ChildPutOff():
+            case ChildExited() | ChildStartFailedEvent() | ChildPutOff():
                 self._forget_below(event.path)
                 self._settle(event.path, event.decision, event.incarnation, event.at)
             case ChildIgnored():

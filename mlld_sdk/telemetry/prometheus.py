@@ -28,7 +28,7 @@ from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
 from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
-from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailed, SupervisorGaveUp
+from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailedEvent, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.transport.processes import rss_of
 
@@ -97,7 +97,7 @@ class RuntimeMetrics:
         counts = self._counts.of({node.path for node in nodes})
         yield gauge("mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state")
         yield gauge("mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes))
-        depth = {(node.path,): float(node.look.queued) for node in nodes if node.look is not None}
+        depth = {(node.path,): float(node.info.queued) for node in nodes if node.info is not None}
         yield gauge("mlld_mailbox_depth", "Messages waiting", depth)
         breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
         yield gauge("mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers)
@@ -165,7 +165,7 @@ class _Counts:
     events = (
         ChildStarted,
         ChildExited,
-        ChildStartFailed,
+        ChildStartFailedEvent,
         SupervisorGaveUp,
         SpanStopped,
         SpanFailed,
@@ -203,7 +203,7 @@ class _Counts:
 
     def _count(self, event: Event) -> None:
         match event:
-            case ChildExited() | ChildStartFailed():
+            case ChildExited() | ChildStartFailedEvent():
                 self._why[event.path] = event.kind
             case ChildStarted(cause="restart"):
                 # A sibling that is restarted along with the one that failed has not failed itself.

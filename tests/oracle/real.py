@@ -15,7 +15,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.supervision import Supervisor, SupervisorRef, Tree
 from mlld_sdk.supervision.reasons import ChildFailedToStart
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec
-from mlld_sdk.supervision.state import State
+from mlld_sdk.supervision.state import StaticState
 from tests.oracle.trace import build, build_child, refused, result, rows
 from tests.support.supervision import fake_system, is_quiet
 
@@ -158,11 +158,11 @@ class Run:
             time.sleep(0.0005)
 
     def settled(self) -> bool:
-        busy = any(isinstance(state, State) and state.job for state in list(self.states().values()))
+        busy = any(isinstance(state, StaticState) and state.operation for state in list(self.states().values()))
         return not busy and is_quiet(self.system)
 
     def states(self) -> dict[Any, Any]:
-        return {} if self.tree is None else dict(self.tree.grove.states)
+        return {} if self.tree is None else dict(self.tree.context.states)
 
     def waiting_only(self) -> bool:
         """Whether every supervisor has looked at everything that came, and waits for a start that hangs."""

@@ -10,29 +10,29 @@ import msgspec
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.supervision.decide import initial, step
 from mlld_sdk.supervision.effects import (
-    Answer,
+    AnswerCall,
     Arm,
     Asked,
     Begin,
-    Came,
-    Declined,
     DeleteChild,
     Disarm,
-    Failed,
+    Emit,
+    Ended,
+    FailedToStart,
     Finish,
     GetSpec,
-    Gone,
-    Halt,
+    Ignored,
     Kill,
     Ready,
+    RequestStop,
     RestartChild,
-    Signal,
     Start,
     StartChild,
-    Tell,
+    Started,
+    StopRequested,
     TerminateChild,
 )
-from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, Exit
+from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.management import counts
 from mlld_sdk.supervision.management import rows as rows_of
 from mlld_sdk.supervision.spec import SupervisorSpec
@@ -42,11 +42,11 @@ from tests.oracle.trace import build, build_child, refused, result, rows
 EXITS = {
     "normal": NORMAL,
     "shutdown": SHUTDOWN,
-    "shutdown_x": Exit("shutdown", "shutdown: x"),
-    "boom": Exit("crash", "boom"),
+    "shutdown_x": ChildExit("shutdown", "shutdown: x"),
+    "boom": ChildExit("crash", "boom"),
     "kill": KILLED,
-    "error": Exit("crash", "no"),
-    "raise": Exit("crash", "boom"),
+    "error": ChildExit("crash", "no"),
+    "raise": ChildExit("crash", "boom"),
 }
 REQUESTS = {
     "restart_child": RestartChild,
@@ -88,7 +88,7 @@ class World_:
         self.hanging: dict[str, tuple[Node, Start]] = {}
         self.hangs = False
         self.chance = random.Random(1)
-        self.ended: Exit | None = None
+        self.ended: ChildExit | None = None
         self.root = Node(tree["id"], None, 0, 1)
 
     # -- carrying out --------------------------------------------------------------------------------------------------
@@ -116,10 +116,10 @@ class World_:
                 script = data.get("starts", ("ok",))
                 turn = self.starts[name] = self.starts.get(name, 0) + 1
                 self.outcome(node, effect, script[min(turn, len(script)) - 1])
-            case Signal(key, _, deadline):
+            case RequestStop(key, _, deadline):
                 below = node.below[key]
                 if below.state is not None:
-                    self.inbox.append((below, Halt(SHUTDOWN, deadline)))
+                    self.inbox.append((below, StopRequested(SHUTDOWN, deadline)))
                 elif below.alive:
                     self.trace.append(["term", below.id, "shutdown"])
                     manner = below.data.get("stop", "ok")
@@ -136,25 +136,25 @@ class World_:
             case Disarm(key):
                 self.timers = [t for t in self.timers if not (t[2] is node and t[3].key == key)]
                 heapq.heapify(self.timers)
-            case Answer(call, value, error):
+            case AnswerCall(call, value, error):
                 how, function = call
                 self.trace.append([how, function, result(function, value, error)])
-            case Tell(event):
+            case Emit(event):
                 self.events.append((node, event))
             case Ready():
                 if node.parent is None:
                     self.trace.append(["up"])
                 else:
-                    self.inbox.append((node.parent, Came(node.key, node.incarnation, node)))
+                    self.inbox.append((node.parent, Started(node.key, node.incarnation, node)))
             case Finish(exit_, killed):
                 node.alive = False
                 if node.parent is None:
                     self.ended = exit_
                 elif node.state.ready:
-                    self.inbox.append((node.parent, Gone(node.key, node.incarnation, exit_, report=killed)))
+                    self.inbox.append((node.parent, Ended(node.key, node.incarnation, exit_, report=killed)))
                 else:
                     self.trace.append(["failed", node.id])
-                    self.inbox.append((node.parent, Failed(node.key, node.incarnation, exit_)))
+                    self.inbox.append((node.parent, FailedToStart(node.key, node.incarnation, exit_)))
 
     def outcome(self, node: Node, start: Start, how: str) -> None:
         name, key, incarnation = start.spec.name, start.key, start.incarnation
@@ -163,10 +163,10 @@ class World_:
             return
         if how in ("error", "raise"):
             self.trace.append(["failed", name])
-            self.inbox.append((node, Failed(key, incarnation, EXITS[how])))
+            self.inbox.append((node, FailedToStart(key, incarnation, EXITS[how])))
         elif how == "ignore":
             self.trace.append(["ignored", name])
-            self.inbox.append((node, Declined(key, incarnation)))
+            self.inbox.append((node, Ignored(key, incarnation)))
         else:
             below = Node(name, node, key, incarnation)
             node.below[key] = below
@@ -175,7 +175,7 @@ class World_:
             else:
                 below.data = start.spec.start.data
                 self.nodes[name] = below
-                self.inbox.append((node, Came(key, incarnation, below)))
+                self.inbox.append((node, Started(key, incarnation, below)))
 
     def data_of(self, name: str) -> dict[str, Any]:
         todo = [self.tree]
@@ -186,13 +186,13 @@ class World_:
             todo += one.get("children", ())
         raise KeyError(name)
 
-    def end(self, node: Node, exit_: Exit) -> None:
+    def end(self, node: Node, exit_: ChildExit) -> None:
         """A worker is gone."""
         if node.alive and node.parent is not None:
             node.alive = False
-            self.inbox.append((node.parent, Gone(node.key, node.incarnation, exit_)))
+            self.inbox.append((node.parent, Ended(node.key, node.incarnation, exit_)))
 
-    def kill(self, node: Node, exit_: Exit = KILLED) -> None:
+    def kill(self, node: Node, exit_: ChildExit = KILLED) -> None:
         """End a node at once; what is below a supervisor hears that its parent was killed."""
         if not node.alive:
             return
@@ -216,7 +216,7 @@ class World_:
             self.tick()
 
     def busy(self) -> bool:
-        return any(node.alive and node.state is not None and node.state.job for node in self.nodes.values())
+        return any(node.alive and node.state is not None and node.state.operation for node in self.nodes.values())
 
     def tick(self) -> None:
         self.now, _, node, then = heapq.heappop(self.timers)
@@ -261,7 +261,7 @@ class World_:
                     self.tick()
                 self.now = until
             case ("parent_exit", reason):
-                self.inbox.append((self.root, Halt(EXITS[reason])))
+                self.inbox.append((self.root, StopRequested(EXITS[reason])))
             case ("stranger_exit", _, _):
                 pass
             case _:
@@ -292,7 +292,7 @@ def run(scenario: dict[str, Any]) -> World_:
         world.settle()
     if world.ended is None:
         world.trace.append(["ending"])
-        world.inbox.append((world.root, Halt(SHUTDOWN)))
+        world.inbox.append((world.root, StopRequested(SHUTDOWN)))
         world.settle()
         world.trace.append(["alive"])
     else:

@@ -41,10 +41,10 @@ def without_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlld_sdk.supervision.executor import Shell
+    from mlld_sdk.supervision.executor import Executor
 
-    recipe = Shell.recipe
-    monkeypatch.setattr(Shell, "recipe", lambda self, spec, rung: recipe(self, spec, 0))
+    recipe = Executor.recipe
+    monkeypatch.setattr(Executor, "recipe", lambda self, spec, rung: recipe(self, spec, 0))
 
 
 def without_fork(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from mlld_sdk.actors.core.errors import ActorError
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.supervision import Backoff, SupervisorRef, Tree, child, dynamic, one_for_all, one_for_one, rest_for_one
-from mlld_sdk.supervision.state import CrowdState
+from mlld_sdk.supervision.state import DynamicState
 from tests.support.eventually import eventually
 from tests.support.supervision import Recorder
 from tests.support.trees import Puppet
@@ -49,8 +49,8 @@ def test_a_tree_survives_kills_from_everywhere_and_stops_clean(seed: int) -> Non
                 ref = chance.choice(system.actors())
                 if ref is tree.root:
                     continue
-                states = tree.grove.states
-                crowds = [one for one, state in list(states.items()) if isinstance(state, CrowdState)]
+                states = tree.context.states
+                crowds = [one for one, state in list(states.items()) if isinstance(state, DynamicState)]
                 match chance.randrange(5):
                     case 0:
                         ref.kill()
@@ -81,18 +81,18 @@ def test_a_tree_survives_kills_from_everywhere_and_stops_clean(seed: int) -> Non
     owned = {tree.root}
     todo = [tree.root]
     while todo:
-        state = tree.grove.states.get(todo.pop())
+        state = tree.context.states.get(todo.pop())
         for slot in state.slots if state is not None else ():
             if slot.status == "running":
                 assert slot.child not in owned
                 owned.add(slot.child)
                 todo.append(slot.child)
     assert owned == set(system.actors())
-    eventually(lambda: set(tree.grove.states) <= owned)
+    eventually(lambda: set(tree.context.states) <= owned)
     report = tree.stop(10)
     assert report.clean, report
     assert system.actors() == []
-    eventually(lambda: not tree.grove.states)
+    eventually(lambda: not tree.context.states)
     assert system.stop(3).clean
     assert len(events.named("child.exited")) > 5
 
@@ -106,7 +106,7 @@ def settled(tree: Tree) -> bool:
         if node.state in ("starting", "stopping", "waiting"):
             return False
         todo += node.children
-    owned = sum(1 for _ in tree.grove.system.actors())
+    owned = sum(1 for _ in tree.context.system.actors())
     return owned == sum(node.state == "running" for node in flat(picture))
 
 

@@ -375,8 +375,8 @@ def test_a_thousand_children_come_and_go(world: World) -> None:  # SUP-67, S58, 
         ref.kill()
     world.settle()
     assert room.active() == 0
-    assert len(room.tree["room"].ref().cell.actor.shell.keys) == 0
-    assert len(room.tree["room"].ref().cell.actor.shell.refs) == 0
+    assert len(room.tree["room"].ref().cell.actor.executor.keys) == 0
+    assert len(room.tree["room"].ref().cell.actor.executor.refs) == 0
 
 
 def test_the_breaker_of_a_child_that_left_is_forgotten(world: World) -> None:

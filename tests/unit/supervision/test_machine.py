@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN
 from mlld_sdk.supervision import SupervisorRef, Tree, child, dynamic
-from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStarted, ChildStartFailed, ChildStopped
+from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStarted, ChildStartFailedEvent, ChildStopped
 from mlld_sdk.supervision.management import counts
 from mlld_sdk.supervision.spec import supervisor as supervisor_of
-from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.state import DynamicState, StaticState
 from tests.oracle.scenarios import REASONS, RESTARTS, STRATEGIES
 from tests.oracle.simulate import Node, World_, build, worker
 from tests.support.supervision import Recorder, fake_system, quiet
@@ -62,7 +62,8 @@ class Ledger:
                 assert incarnation > self.attempts.get(path, 0)
                 self.up[path] = self.attempts[path] = incarnation
             case (
-                ChildIgnored(path=path, incarnation=incarnation) | ChildStartFailed(path=path, incarnation=incarnation)
+                ChildIgnored(path=path, incarnation=incarnation)
+                | ChildStartFailedEvent(path=path, incarnation=incarnation)
             ):
                 assert path not in self.up
                 assert incarnation > self.attempts.get(path, 0)
@@ -81,7 +82,7 @@ class Ledger:
             case _:
                 return
         self.planned.discard(path)
-        if isinstance(event, ChildExited | ChildStartFailed) and event.decision in ("restart", "wait", "park"):
+        if isinstance(event, ChildExited | ChildStartFailedEvent) and event.decision in ("restart", "wait", "park"):
             self.planned.add(path)
 
 
@@ -167,8 +168,8 @@ class DecidingMachine(RuleBasedStateMachine):
         for node in self.alive():
             if node.state is None:
                 continue
-            state: State = node.state
-            assert state.job is None
+            state: StaticState = node.state
+            assert state.operation is None
             assert not state.queue
             assert state.phase == "running"
             keys = [slot.key for slot in state.slots]
@@ -209,10 +210,10 @@ class DecidingMachine(RuleBasedStateMachine):
 
 
 def halt() -> Any:
-    from mlld_sdk.supervision.effects import Halt
+    from mlld_sdk.supervision.effects import StopRequested
     from mlld_sdk.supervision.exits import SHUTDOWN as EXIT
 
-    return Halt(EXIT)
+    return StopRequested(EXIT)
 
 
 TestDecidingMachine = DecidingMachine.TestCase
@@ -243,8 +244,8 @@ class RunningMachine(RuleBasedStateMachine):
                 children.append(child(Puppet, name=f"w{number}", restart=restart))
         return supervisor_of(self.chance.choice(STRATEGIES), *children, max_restarts=self.chance.choice((0, 2, 50)))
 
-    def refs(self) -> dict[Any, State | CrowdState]:
-        return dict(self.tree.grove.states)
+    def refs(self) -> dict[Any, StaticState | DynamicState]:
+        return dict(self.tree.context.states)
 
     @rule(how=st.sampled_from(["kill", "crash", "normal", "shutdown"]), count=st.integers(1, 3))
     def some_end(self, how: str, count: int) -> None:
@@ -269,7 +270,7 @@ class RunningMachine(RuleBasedStateMachine):
 
     @rule()
     def a_child_is_added(self) -> None:
-        crowds = [ref for ref, state in self.refs().items() if isinstance(state, CrowdState)]
+        crowds = [ref for ref, state in self.refs().items() if isinstance(state, DynamicState)]
         if crowds:
             SupervisorRef(self.chance.choice(crowds)).start_child(
                 child(Puppet, restart=self.chance.choice(("permanent", "transient", "temporary")))

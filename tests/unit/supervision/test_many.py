@@ -24,7 +24,7 @@ from mlld_sdk.supervision import (
     one_for_one,
 )
 from mlld_sdk.supervision.decide import initial, step
-from mlld_sdk.supervision.effects import Begin, Came, Finish, Gone, Halt
+from mlld_sdk.supervision.effects import Begin, Ended, Finish, Started, StopRequested
 from mlld_sdk.supervision.exits import SHUTDOWN as SHUTDOWN_EXIT
 from mlld_sdk.supervision.step import World as Circumstances
 from mlld_sdk.supervision.supervisor_ref import PORTION
@@ -212,9 +212,11 @@ def test_a_plain_child_that_is_busy_gets_its_time_and_is_killed_after_it(world: 
 def test_a_stop_costs_the_same_for_each_temporary_child_however_many_there_are() -> None:
     world = Circumstances(now=1.0, wall=1.0, chance=random.Random(1))
     state = initial("root", one_for_one(*[child(Plain, name=name, restart="temporary") for name in "abc"]))
-    state, _ = step(state, [Begin(), *[Came(key, 1, object()) for key in range(3)], Halt(SHUTDOWN_EXIT)], world)
+    state, _ = step(
+        state, [Begin(), *[Started(key, 1, object()) for key in range(3)], StopRequested(SHUTDOWN_EXIT)], world
+    )
     before = state
-    state, effects = step(state, [Gone(key, 1, SHUTDOWN_EXIT) for key in (2, 1, 0)], world)
+    state, effects = step(state, [Ended(key, 1, SHUTDOWN_EXIT) for key in (2, 1, 0)], world)
     assert (state.names is before.names, state.order is before.order) == (True, True)  # nothing was copied
     assert {slot.status for slot in state.slots} == {"stopped"}
     assert isinstance(effects[-1], Finish)

@@ -7,7 +7,7 @@ import pytest
 
 from mlld_sdk.supervision import BreakerView, NodeView, render
 from mlld_sdk.supervision.events import BudgetView
-from mlld_sdk.supervision.snapshot import Look, duration, shorten, walk
+from mlld_sdk.supervision.snapshot import NodeInfo, duration, shorten, walk
 from mlld_sdk.supervision.verdict import MOST_CONCERNS, judge, verdict
 
 
@@ -22,7 +22,10 @@ def test_the_printout_shows_the_whole_tree_at_a_glance() -> None:
         budget=BudgetView(3, 5, 60.0),
         children=(
             node(
-                "root/planner", up=8040, breaker=BreakerView(name="b", status="closed"), look=Look(queued=1, doing="x")
+                "root/planner",
+                up=8040,
+                breaker=BreakerView(name="b", status="closed"),
+                info=NodeInfo(queued=1, doing="x"),
             ),
             node(
                 "root/workers",
@@ -70,7 +73,7 @@ def test_a_tree_of_any_depth_can_be_printed_and_judged() -> None:
 
 
 def test_a_snapshot_can_be_sent_and_read_back() -> None:
-    root = node("root", children=(node(look=Look(queued=2), breaker=BreakerView(name="b", status="open")),))
+    root = node("root", children=(node(info=NodeInfo(queued=2), breaker=BreakerView(name="b", status="open")),))
     assert msgspec.json.decode(msgspec.json.encode(root), type=NodeView) == root
 
 
@@ -91,7 +94,7 @@ def test_long_texts_are_cut_to_one_line() -> None:
     [
         ("gave_up", node(gave_up="gave up on root/x")),
         ("gave_up", node(state="failed", last="no such program")),
-        ("wedged", node(look=Look(queued=3, idle=31), wedge_after=30.0)),
+        ("wedged", node(info=NodeInfo(queued=3, idle=31), wedge_after=30.0)),
         ("flapping", node(failures=((4.0, 1.0), (2.0, 1.0), (1.0, 1.0)))),
         ("flapping", node(failures=((4.0, 1.0), (1.0, 0.5)), stable=5.0)),
         ("flapping", node(budget=BudgetView(3, 5, 60.0))),
@@ -103,13 +106,13 @@ def test_long_texts_are_cut_to_one_line() -> None:
         ("recovering", node(failures=((3.0, 900.0),))),
         ("recovering", node(failures=((4.0, 900.0), (1.0, 100.0)))),
         ("maintenance", node(state="stopped", held="by ops")),
-        ("maintenance", node(look=Look(off_duty="drained"))),
+        ("maintenance", node(info=NodeInfo(off_duty="drained"))),
         ("healthy", node()),
         ("healthy", node(zombies=1, haunted=4.9)),
         ("healthy", node(state="stopped")),
         ("healthy", node(failures=((30.0, 1.0), (29.0, 1.0), (28.0, 1.0)))),
         ("healthy", node(budget=BudgetView(1, 3, 5.0))),
-        ("healthy", node(look=Look(queued=3, idle=29), wedge_after=30.0)),
+        ("healthy", node(info=NodeInfo(queued=3, idle=29), wedge_after=30.0)),
         ("healthy", node(breaker=BreakerView(name="b", status="closed"))),
     ],
 )

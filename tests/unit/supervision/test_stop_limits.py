@@ -9,7 +9,7 @@ from hypothesis.strategies import floats, integers
 
 from mlld_sdk.actors.core.timers import TimerHeap
 from mlld_sdk.supervision.effects import Overdue
-from mlld_sdk.supervision.limits import Limits
+from mlld_sdk.supervision.stop_limits import StopLimits
 from tests.support.actors import Clock
 
 KEYS = integers(0, 5)
@@ -35,7 +35,7 @@ class LimitsMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.timers = HeapOnly(self.clock)
         self.rung = 0
-        self.limits = Limits(self.timers, self.clock, self.ring)  # type: ignore[arg-type]
+        self.limits = StopLimits(self.timers, self.clock, self.ring)  # type: ignore[arg-type]
         self.due: dict[int, float] = {}
 
     def ring(self) -> None:
@@ -79,7 +79,7 @@ TestLimitsMachine = LimitsMachine.TestCase
 def test_children_that_stop_one_after_the_other_need_one_timer() -> None:
     clock = Clock()
     timers = HeapOnly(clock)
-    limits = Limits(timers, clock, lambda: None)  # type: ignore[arg-type]
+    limits = StopLimits(timers, clock, lambda: None)  # type: ignore[arg-type]
     for key in range(1_000):
         clock.time += 0.001
         limits.set(5.0, Overdue(key, 1))

@@ -381,8 +381,8 @@ def test_a_supervisor_killed_while_a_child_starts_leaves_nobody(world: World) ->
 def test_a_bug_in_the_supervisor_itself_is_a_crash_like_any_other(world: World) -> None:  # T-6
     tree = world.start(one_for_one(one_for_one(child(Puppet, name="x"), name="in")))
     old = tree["in/x"].ref()
-    shell = tree["in"].ref().cell.actor.shell
-    shell.state = None  # whatever it decides next will raise
+    executor = tree["in"].ref().cell.actor.executor
+    executor.state = None  # whatever it decides next will raise
     old.kill()
     eventually(lambda: attempt(lambda: tree["in/x"].ref().is_alive()) is True)
     assert tree["in/x"].ref() is not old
@@ -834,10 +834,10 @@ def test_an_update_merges_specs_and_flags_and_starts_and_stops_nothing(world: Wo
 
 def test_a_wrong_update_changes_nothing(world: World) -> None:  # SUP-73
     tree = world.start(one_for_one(child(Puppet, name="a")))
-    before = tree.grove.states[tree.root]
+    before = tree.context.states[tree.root]
     with pytest.raises(ConfigurationError):
         tree.supervisor.update(one_for_one("rubbish"))
-    assert tree.grove.states[tree.root] == before
+    assert tree.context.states[tree.root] == before
 
 
 def test_changed_significance_counts_for_later_ends_only(world: World) -> None:  # SUP-74, S85-S91

@@ -12,7 +12,7 @@ from mlld_sdk.supervision.events import (
     ChildExited,
     ChildPutOff,
     ChildStarted,
-    ChildStartFailed,
+    ChildStartFailedEvent,
     SupervisorGaveUp,
 )
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanStarted
@@ -36,7 +36,7 @@ def exited(decision: str, kind: str = "crash") -> ChildExited:
         (exited("give_up"), "error"),
         (exited("stop", "normal"), "info"),
         (
-            ChildStartFailed(at=0.0, path="root/a", incarnation=1, kind="crash", reason="x", decision="wait"),
+            ChildStartFailedEvent(at=0.0, path="root/a", incarnation=1, kind="crash", reason="x", decision="wait"),
             "warning",
         ),
         (ChildPutOff(at=0.0, path="root/a", incarnation=1, decision="park", reason="x"), "warning"),

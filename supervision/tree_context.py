@@ -9,12 +9,12 @@ from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.supervision.breaker import Breakers
-from mlld_sdk.supervision.state import CrowdState, State
+from mlld_sdk.supervision.state import DynamicState, StaticState
 
 Ref = ActorRef[Any]
 
 
-class Grove:
+class TreeContext:
     """The published states of all supervisors of a tree, the breakers, and the way out for events.
 
     Attributes:
@@ -29,7 +29,7 @@ class Grove:
         self._sink = sink or system.sink
         self.heard = self._sink is not discard
         self.breakers = Breakers(system.env, self.sink)
-        self.states: dict[Ref, State | CrowdState] = {}
+        self.states: dict[Ref, StaticState | DynamicState] = {}
         self.killed: dict[Ref, tuple[str, ...]] = {}
         self._changed = threading.Condition()
         self._waiting = 0
@@ -41,7 +41,7 @@ class Grove:
         except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
             self.system.callback_failed(error)
 
-    def publish(self, ref: Ref, state: State | CrowdState) -> None:
+    def publish(self, ref: Ref, state: StaticState | DynamicState) -> None:
         """Let everybody see a supervisor's state."""
         self.states[ref] = state
         if self._waiting:

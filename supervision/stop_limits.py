@@ -13,7 +13,7 @@ SLACK = 1e-6
 """Seconds by which a limit may be taken for due too early: sums of floats need not be exact."""
 
 
-class Limits:
+class StopLimits:
     """The limits of one supervisor; used by itself only, but for the bell, which rings in the timer's thread."""
 
     __slots__ = ("_bell", "_limits", "_now", "_rings_at", "_timer", "_timers")
