@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from mlld_sdk.agents.owner import OwnerGone as OwnerGone
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
     from mlld_sdk.base.errors import InfrastructureError as InfrastructureError
+    from mlld_sdk.base.errors import InvalidOption as InvalidOption
+    from mlld_sdk.base.errors import InvalidRequest as InvalidRequest
     from mlld_sdk.base.errors import MlldError as MlldError
     from mlld_sdk.base.errors import TaskError as TaskError
     from mlld_sdk.client.handles import RequestEnded as RequestEnded
@@ -95,7 +97,6 @@ if TYPE_CHECKING:
     from mlld_sdk.runtime.runtime import RuntimeNotRunning as RuntimeNotRunning
     from mlld_sdk.scripts.answers import TruncatedResult as TruncatedResult
     from mlld_sdk.scripts.answers import TruncationWarning as TruncationWarning
-    from mlld_sdk.scripts.params import InvalidRequest as InvalidRequest
     from mlld_sdk.supervision.errors import BreakerOpen as BreakerOpen
     from mlld_sdk.supervision.errors import ChildAlreadyPresent as ChildAlreadyPresent
     from mlld_sdk.supervision.errors import ChildAlreadyStarted as ChildAlreadyStarted
@@ -106,7 +107,6 @@ if TYPE_CHECKING:
     from mlld_sdk.supervision.errors import ChildStartFailed as ChildStartFailed
     from mlld_sdk.supervision.errors import ChildUnavailable as ChildUnavailable
     from mlld_sdk.supervision.errors import DuplicateChild as DuplicateChild
-    from mlld_sdk.supervision.errors import InvalidOption as InvalidOption
     from mlld_sdk.supervision.errors import NotSupported as NotSupported
     from mlld_sdk.supervision.errors import SupervisorBusy as SupervisorBusy
     from mlld_sdk.supervision.errors import SupervisorStopping as SupervisorStopping

@@ -1,5 +1,6 @@
 """Supervision: child specs, strategies, restart intensity, backoff, breakers; the tree as data."""
 
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, circuit_breaker
 from mlld_sdk.supervision.effects import ChildCounts, ChildRow
@@ -14,7 +15,6 @@ from mlld_sdk.supervision.errors import (
     ChildStartFailed,
     ChildUnavailable,
     DuplicateChild,
-    InvalidOption,
     NotSupported,
     SupervisorBusy,
     SupervisorStopping,

@@ -11,8 +11,9 @@ from typing import Self
 
 import msgspec
 
-from mlld_sdk.supervision.errors import InvalidOption
-from mlld_sdk.supervision.options import Seconds, number, seconds
+from mlld_sdk.base.durations import Duration, seconds
+from mlld_sdk.base.errors import InvalidOption
+from mlld_sdk.supervision.options import number
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -23,7 +24,7 @@ class Backoff(msgspec.Struct, frozen=True):
         factor: Growth from attempt to attempt.
         most: Upper bound of the delay before jitter is subtracted; no delay is ever longer.
         jitter: Part of the delay that is random: a delay `d` becomes something in `[d * (1 - jitter), d]`.
-        stable: Seconds a child must live for its next delay to be `first` again.
+        stable: Duration a child must live for its next delay to be `first` again.
     """
 
     first: float = 0.1
@@ -35,12 +36,12 @@ class Backoff(msgspec.Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        first: Seconds = 0.1,
+        first: Duration = 0.1,
         *,
         factor: float = 2.0,
-        most: Seconds = 30.0,
+        most: Duration = 30.0,
         jitter: float = 0.5,
-        min_uptime: Seconds = 0.0,
+        min_uptime: Duration = 0.0,
     ) -> Self:
         """Check the options and derive the stable period.
 
@@ -49,11 +50,11 @@ class Backoff(msgspec.Struct, frozen=True):
         Raises:
             InvalidOption: A value is out of range, or `most` is shorter than `first`.
         """
-        low = seconds("first", first, above=0)
-        high = seconds("most", most, above=0)
+        low = seconds(first, "first", above=0, infinite=False)
+        high = seconds(most, "most", above=0, infinite=False)
         if high < low:
             raise InvalidOption("most", high, f"seconds >= first ({low:g})")
-        stable = max(seconds("min_uptime", min_uptime), (low + high) / 2)
+        stable = max(seconds(min_uptime, "min_uptime", infinite=False), (low + high) / 2)
         return cls(low, number("factor", factor, 1, 1000), high, number("jitter", jitter, 0, 1), stable)
 
     def delay(self, streak: int, chance: random.Random) -> float:

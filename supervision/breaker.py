@@ -28,12 +28,13 @@ from typing import Literal, Self, TypeVar
 
 import msgspec
 
+from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import TaskError
+from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.supervision.errors import BreakerOpen, InvalidOption
+from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
-from mlld_sdk.supervision.options import Seconds, number, seconds, whole
+from mlld_sdk.supervision.options import number, whole
 
 T = TypeVar("T")
 
@@ -72,13 +73,13 @@ def circuit_breaker(
     failures: int | None = 5,
     rate: float | None = None,
     minimum: int = 10,
-    within: Seconds = 30.0,
-    cooldown: Seconds = 10.0,
+    within: Duration = 30.0,
+    cooldown: Duration = 10.0,
     growth: float = 2.0,
-    longest: Seconds = 300.0,
+    longest: Duration = 300.0,
     probes: int = 1,
     successes: int = 1,
-    probe_timeout: Seconds = 30.0,
+    probe_timeout: Duration = 30.0,
     parks: bool = False,
     counts: Callable[[object], bool] = infrastructure_failure,
 ) -> BreakerPolicy:
@@ -104,19 +105,19 @@ def circuit_breaker(
     """
     if failures is None and rate is None:
         raise InvalidOption("failures", failures, "a whole number >= 1 unless `rate` is given")
-    shortest = seconds("cooldown", cooldown, above=0)
+    shortest = seconds(cooldown, "cooldown", above=0, infinite=False)
     return BreakerPolicy(
         name=name,
         failures=None if failures is None else whole("failures", failures, least=1),
         rate=None if rate is None else number("rate", rate, 0, 1),
         minimum=whole("minimum", minimum, least=1),
-        within=seconds("within", within, above=0),
+        within=seconds(within, "within", above=0, infinite=False),
         cooldown=shortest,
         growth=number("growth", growth, 1, 1000),
-        longest=max(seconds("longest", longest, above=0), shortest),
+        longest=max(seconds(longest, "longest", above=0, infinite=False), shortest),
         probes=whole("probes", probes, least=1),
         successes=whole("successes", successes, least=1),
-        probe_timeout=seconds("probe_timeout", probe_timeout, above=0),
+        probe_timeout=seconds(probe_timeout, "probe_timeout", above=0, infinite=False),
         parks=parks,
         counts=counts,
     )
@@ -244,7 +245,7 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: Its name.
         status: Closed, open or half-open.
-        retry_after: Seconds until a refused caller should try again; 0 when calls pass.
+        retry_after: Duration until a refused caller should try again; 0 when calls pass.
         by_hand: Whether somebody tripped it and only `reset` opens the way again.
         cause: What opened it.
         failures: Failures in a row while closed.

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import force_setattr, replace
 
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.effects import (
     AllOverdue,
@@ -41,7 +42,6 @@ from mlld_sdk.supervision.errors import (
     ChildAlreadyStarted,
     ChildNotFound,
     ChildStartFailed,
-    InvalidOption,
     NotSupported,
     SupervisorStopping,
     TooManyChildren,

@@ -3,7 +3,6 @@
 ```
 MlldError
 ├── ConfigurationError
-│   ├── InvalidOption            an option is wrong; names it, the value and what is allowed
 │   └── DuplicateChild           two children of one supervisor under one name
 └── InfrastructureError
     ├── ChildError               a management call that cannot be carried out
@@ -22,24 +21,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
-
-
-class InvalidOption(ConfigurationError):
-    """An option has a value that is not allowed.
-
-    Attributes:
-        option: Name of the option as the caller wrote it.
-        value: What was given.
-        allowed: What may be given, in words.
-    """
-
-    code = "INVALID_OPTION"
-
-    def __init__(self, option: str, value: object, allowed: str) -> None:
-        super().__init__(f"`{option}` is {value!r}", hint=f"allowed: {allowed}")
-        self.option = option
-        self.value = value
-        self.allowed = allowed
 
 
 class DuplicateChild(ConfigurationError):

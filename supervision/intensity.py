@@ -10,7 +10,8 @@ from typing import Self
 
 import msgspec
 
-from mlld_sdk.supervision.options import Seconds, seconds, whole
+from mlld_sdk.base.durations import Duration, seconds
+from mlld_sdk.supervision.options import whole
 
 
 class RestartLimit(msgspec.Struct, frozen=True):
@@ -25,13 +26,13 @@ class RestartLimit(msgspec.Struct, frozen=True):
     within: float = 5.0
 
     @classmethod
-    def of(cls, restarts: int, within: Seconds) -> Self:
+    def of(cls, restarts: int, within: Duration) -> Self:
         """Check the two numbers and build the limit.
 
         Raises:
             InvalidOption: `restarts` is negative or not whole, or `within` is not a positive duration.
         """
-        return cls(whole("max_restarts", restarts), seconds("within", within, above=0))
+        return cls(whole("max_restarts", restarts), seconds(within, "within", above=0, infinite=False))
 
     @classmethod
     def default(cls) -> Self:

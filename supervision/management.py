@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.children import Slot, SlotMap
 from mlld_sdk.supervision.effects import (
     AnswerCall,
@@ -28,7 +29,6 @@ from mlld_sdk.supervision.errors import (
     ChildRestarting,
     ChildRunning,
     ChildStartFailed,
-    InvalidOption,
 )
 from mlld_sdk.supervision.events import SupervisorUpdated
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning, InvalidOption
+from mlld_sdk.base.errors import InvalidOption
+from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning
 from mlld_sdk.supervision.options import whole
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle, supervisor
 from mlld_sdk.supervision.tree import Place, Tree

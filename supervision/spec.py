@@ -26,11 +26,13 @@ import msgspec
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name, Via
+from mlld_sdk.base.durations import Duration, seconds
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
-from mlld_sdk.supervision.errors import DuplicateChild, InvalidOption
+from mlld_sdk.supervision.errors import DuplicateChild
 from mlld_sdk.supervision.intensity import RestartLimit
-from mlld_sdk.supervision.options import Seconds, one_of, seconds, whole
+from mlld_sdk.supervision.options import one_of, whole
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
@@ -54,7 +56,7 @@ class Budget(msgspec.Struct, frozen=True):
     then: Literal["stop", "escalate"] = "stop"
 
 
-def budget(max_restarts: int, within: Seconds, *, then: Literal["stop", "escalate"] = "stop") -> Budget:
+def budget(max_restarts: int, within: Duration, *, then: Literal["stop", "escalate"] = "stop") -> Budget:
     """Give a child a restart limit of its own.
 
     Raises:
@@ -68,7 +70,7 @@ class Wedge(msgspec.Struct, frozen=True):
     """What counts as stuck, and what is tried against it.
 
     Attributes:
-        after: Seconds with work waiting and nothing finished. Then the child is killed and started afresh.
+        after: Duration with work waiting and nothing finished. Then the child is killed and started afresh.
         times: How many times in a row on one rung before the next one is tried.
         ladder: Rungs, each a set of start options that replace the child's own: a stronger model, another script.
         then: What follows the last rung: `stop` leaves the child down, `escalate` makes the supervisor give up.
@@ -81,7 +83,7 @@ class Wedge(msgspec.Struct, frozen=True):
 
 
 def wedge(
-    after: Seconds,
+    after: Duration,
     *,
     times: int = 3,
     ladder: Iterable[Mapping[str, Any]] = (),
@@ -97,7 +99,7 @@ def wedge(
         if not isinstance(rung, Mapping):
             raise InvalidOption("ladder", rung, "mappings of start options")
     one_of("then", then, "stop", "escalate")
-    return Wedge(seconds("after", after, above=0), whole("times", times, least=1), rungs, then)
+    return Wedge(seconds(after, "after", above=0, infinite=False), whole("times", times, least=1), rungs, then)
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +116,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor (see `auto_shutdown`).
         register: Name under which the whole actor system finds it, whichever incarnation it is; `None` for none.
-        start_timeout: Seconds its start may take.
+        start_timeout: Duration its start may take.
         backoff: Delays between start attempts; `None` starts again at once.
         budget: Its own restart limit; `None` shares the supervisor's.
         breaker: The circuit breaker in front of it.
@@ -186,11 +188,11 @@ def child(
     *args: Any,
     name: str | None = None,
     restart: Restart | None = None,
-    shutdown: Seconds | Literal["kill"] | None = None,
+    shutdown: Duration | Literal["kill"] | None = None,
     kind: Literal["worker", "supervisor"] | None = None,
     significant: bool | None = None,
     register: Name | None = None,
-    start_timeout: Seconds | None = None,
+    start_timeout: Duration | None = None,
     backoff: Backoff | None = None,
     budget: Budget | None = None,
     breaker: BreakerPolicy | None = None,
@@ -208,12 +210,12 @@ def child(
         *args: Arguments of the class.
         name: Unique among the siblings; by default made from the name of the class.
         restart: `permanent`: always; `transient`: after a failure; `temporary`: never.
-        shutdown: Seconds between being asked to stop and being killed, `math.inf`, or `"kill"`. By default 5 seconds,
+        shutdown: Duration between being asked to stop and being killed, `math.inf`, or `"kill"`. By default 5 seconds,
             and for supervisors as long as their children need.
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor.
         register: Name under which the whole actor system finds it, whichever incarnation it is.
-        start_timeout: Seconds its start may take; by default 30, and for supervisors as long as their children need.
+        start_timeout: Duration its start may take; by default 30, and for supervisors as long as their children need.
         backoff: Delays between start attempts.
         budget: A restart limit of its own.
         breaker: A circuit breaker in front of it.
@@ -275,7 +277,7 @@ def _checked(
         if shutdown != "kill":
             raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
     else:
-        shutdown = seconds("shutdown", shutdown, infinite=True)
+        shutdown = seconds(shutdown, "shutdown")
     significant = options.get("significant", False)
     if not isinstance(significant, bool):
         raise InvalidOption("significant", significant, "True or False")
@@ -301,7 +303,7 @@ def _checked(
         kind=cast("Literal['worker', 'supervisor']", kind),
         significant=significant,
         register=options.get("register"),
-        start_timeout=seconds("start_timeout", start_timeout, above=0, infinite=True),
+        start_timeout=seconds(start_timeout, "start_timeout", above=0),
         backoff=options.get("backoff"),
         budget=options.get("budget"),
         breaker=options.get("breaker"),
@@ -333,7 +335,7 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip("_")).lower()
 
 
-def _limit(max_restarts: int, within: Seconds, limit: RestartLimit | None) -> RestartLimit:
+def _limit(max_restarts: int, within: Duration, limit: RestartLimit | None) -> RestartLimit:
     if limit is not None:
         if not isinstance(limit, RestartLimit):
             raise InvalidOption("limit", limit, "a RestartLimit")
@@ -346,7 +348,7 @@ def supervisor(
     *children: Any,
     name: str = "supervisor",
     max_restarts: int = 3,
-    within: Seconds = 5.0,
+    within: Duration = 5.0,
     limit: RestartLimit | None = None,
     auto_shutdown: AutoShutdown = "never",
     give_up_as: Literal["failure", "shutdown"] = "failure",
@@ -414,7 +416,7 @@ def dynamic(
     name: str = "dynamic",
     max_children: int | None = None,
     max_restarts: int = 3,
-    within: Seconds = 5.0,
+    within: Duration = 5.0,
     limit: RestartLimit | None = None,
     extra_args: Sequence[Any] = (),
     extra_kwargs: Mapping[str, Any] | None = None,

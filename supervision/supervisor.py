@@ -21,8 +21,8 @@ from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Ignore
 from mlld_sdk.actors.core.exits import Reason
 from mlld_sdk.actors.core.links import Exit
 from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.effects import Begin, Due, ManagementRequest
-from mlld_sdk.supervision.errors import InvalidOption
 from mlld_sdk.supervision.executor import Executor
 from mlld_sdk.supervision.messages import Boot, booting
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec

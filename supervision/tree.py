@@ -12,16 +12,17 @@ from mlld_sdk.actors.core.exits import Killed, Reason
 from mlld_sdk.actors.core.links import Down
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.durations import Duration, seconds
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
 from mlld_sdk.supervision.children import Slot
 from mlld_sdk.supervision.effects import (
     StopRequested,
 )
-from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, InvalidOption
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.exits import SHUTDOWN
 from mlld_sdk.supervision.messages import Boot, Happened, booting, is_supervisor
-from mlld_sdk.supervision.options import Seconds, seconds
 from mlld_sdk.supervision.probe import info
 from mlld_sdk.supervision.snapshot import NodeView, SnapshotSources, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
@@ -136,7 +137,7 @@ class Tree:
         spec: SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor],
         *,
         name: str = "root",
-        timeout: Seconds = 60.0,
+        timeout: Duration = 60.0,
         sink: Sink | None = None,
     ) -> "Tree":
         """Start a tree and wait until every child has started or declined.
@@ -151,7 +152,7 @@ class Tree:
         Raises:
             StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
         """
-        limit = seconds("timeout", timeout, above=0)
+        limit = seconds(timeout, above=0, infinite=False)
         context = TreeContext(system, sink)
         boot = Boot(context, name)
         top = settle(spec, "permanent", "never")
@@ -188,7 +189,7 @@ class Tree:
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
-    def stop(self, timeout: Seconds = 30.0, *, drain: bool = False) -> ShutdownReport:
+    def stop(self, timeout: Duration = 30.0, *, drain: bool = False) -> ShutdownReport:
         """Stop all children in reverse start order, each with its own time, all of it within `timeout`.
 
         Calling it again, or on a tree that ended by itself, is fine.
@@ -197,7 +198,7 @@ class Tree:
             timeout: Seconds for everything; whatever is left then is killed.
             drain: Have every child handle first what waits for it.
         """
-        limit = seconds("timeout", timeout)
+        limit = seconds(timeout, infinite=False)
         now = self.context.system.env.now()
         began = time.monotonic()
         self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, now + limit, drain)))
@@ -296,9 +297,9 @@ class Tree:
         """Say in one word how the tree is, and what is wrong with it."""
         return verdict(self.snapshot())
 
-    def wait_until(self, holds: Callable[[NodeView], bool], timeout: Seconds = 5.0) -> bool:
+    def wait_until(self, holds: Callable[[NodeView], bool], timeout: Duration = 5.0) -> bool:
         """Wait until a snapshot satisfies `holds`; says whether it did in time."""
-        return self.context.wait_for(lambda: holds(self.snapshot()), seconds("timeout", timeout))
+        return self.context.wait_for(lambda: holds(self.snapshot()), seconds(timeout, infinite=False))
 
     def __str__(self) -> str:
         return render(self.snapshot())

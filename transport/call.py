@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.base.future import LazyFuture
-from mlld_sdk.transport.wire import EngineEvent, Reply
+from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
 if TYPE_CHECKING:
     from mlld_sdk.transport.engine import Engine
@@ -23,7 +23,7 @@ detached and the request goes on."""
 _CONTROL_PATIENCE = 2.0
 
 
-class Call(LazyFuture[Reply]):
+class Call(LazyFuture[EngineReply]):
     """One request in flight; a real `concurrent.futures.Future`, without the cost of one until somebody needs it.
 
     `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` work on it. Done-callbacks run on the I/O thread
@@ -121,7 +121,7 @@ class Probe(Call):
 
     seconds: float | None = None
 
-    def _finish(self, result: Reply | None, error: BaseException | None) -> None:
+    def _finish(self, result: EngineReply | None, error: BaseException | None) -> None:
         self.seconds = self.engine._now() - self._submitted
         super()._finish(result, error)
 

@@ -8,25 +8,24 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from mlld_sdk.base.durations import FOREVER, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink
-from mlld_sdk.base.future import seconds
 from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call, OnEvents, Probe, new_request_id
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.errors import EngineAborted, EngineExit, EngineOverloaded, ForkedProcess
 from mlld_sdk.transport.inline_reader import Leading
 from mlld_sdk.transport.limits import EngineLimits
-from mlld_sdk.transport.reactor import Reactor, Timer
-from mlld_sdk.transport.reading import NEVER
-from mlld_sdk.transport.wire import Reply, cancel_line, encode_request
+from mlld_sdk.transport.reactor import Reactor, ReactorTimer
+from mlld_sdk.transport.wire import EngineReply, cancel_line, encode_request
 
 __all__ = ["Conversation"]
 
 _RETRY = 0.025
 _BURST = 1e-5
-_EMPTY = Reply(b'{"id":0,"result":null}')
+_EMPTY = EngineReply(b'{"id":0,"result":null}')
 CallT = TypeVar("CallT", bound=Call)
 
 
@@ -44,10 +43,10 @@ class Conversation(Leading):
         self._retires_when_tainted = False
         self._exit: EngineExit | None = None
         self._because: Callable[[], MlldError] | None = None
-        self._last_submitted = -NEVER
-        self._next_deadline = NEVER
-        self._deadline_timer: Timer | None = None
-        self._ladder: list[Timer] = []
+        self._last_submitted = -FOREVER
+        self._next_deadline = FOREVER
+        self._deadline_timer: ReactorTimer | None = None
+        self._ladder: list[ReactorTimer] = []
 
     def _end_for(self, call: Call) -> None:
         """End an exclusive engine because of one call, unless that has got its answer in the meantime."""
@@ -95,7 +94,7 @@ class Conversation(Leading):
         *,
         timeout: float | timedelta | None,
         on_events: OnEvents | None = None,
-    ) -> Reply:
+    ) -> EngineReply:
         """Send a request and wait for its answer: the fast way for a caller with nothing else in flight.
 
         Such a caller reads the engine's pipe itself, which saves two changes of thread; `on_events` is then called on
@@ -147,7 +146,9 @@ class Conversation(Leading):
         request_id = new_request_id()
         line = encode_request(method, request_id, params)
         now = self._now()
-        deadline = NEVER if timeout is None else now + (timeout if type(timeout) is float else seconds(timeout))
+        if type(timeout) is not float:
+            timeout = FOREVER if timeout is None else seconds(timeout, above=-FOREVER)
+        deadline = now + timeout
         call = kind(self, request_id, method, line, now, deadline, on_events)  # type: ignore[arg-type]
         if type(params) is dict and "timeoutMs" in params:
             call._has_engine_timeout = True
@@ -208,15 +209,15 @@ class Conversation(Leading):
 
     def _on_deadline(self) -> None:
         with self._lock:
-            self._next_deadline = NEVER
+            self._next_deadline = FOREVER
             self._deadline_timer = None
-        now, nearest = self._now(), NEVER
+        now, nearest = self._now(), FOREVER
         for call in list(self._pending.values()):
             if call.deadline <= now:
                 self._give_up(call, "timeout")
             elif call.deadline < nearest:
                 nearest = call.deadline
-        if nearest < NEVER:
+        if nearest < FOREVER:
             self._watch_deadline(nearest)
 
     def _give_up(self, call: Call, why: str) -> bool:

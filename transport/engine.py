@@ -15,10 +15,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.future import LazyFuture, seconds
+from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child, decode_exit

@@ -75,7 +75,7 @@ class RequestFinished(Event, frozen=True, kw_only=True, tag="request.finished"):
     bytes: int = 0
 
 
-class CallbackFailed(Event, frozen=True, kw_only=True, tag="engine.callback_failed"):
+class EngineCallbackFailed(Event, frozen=True, kw_only=True, tag="engine.callback_failed"):
     """A function somebody attached to an engine or a call raised; it was not felt by anything else.
 
     Attributes:

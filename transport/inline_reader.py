@@ -16,16 +16,16 @@ from __future__ import annotations
 from _thread import get_ident
 from datetime import timedelta
 
+from mlld_sdk.base.durations import FOREVER, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.base.events import Sink
-from mlld_sdk.base.future import seconds
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import Seat
 from mlld_sdk.transport.reactor import Reactor
-from mlld_sdk.transport.reading import NEVER, Reading
+from mlld_sdk.transport.reading import Reading
 
 __all__ = ["LEASE", "Leading"]
 
@@ -43,7 +43,7 @@ class Leading(Reading):
         super().__init__(child, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
         self._watched = True
         self._lent = 0  # the thread that has the lease
-        self._led_at = -NEVER
+        self._led_at = -FOREVER
         # The only thread with calls in flight, 0 if there are several or somebody else is concerned. A hint: when two
         # threads begin at once it may name one of them, and the other's call is then late by a lease.
         self._owner = 0
@@ -81,7 +81,7 @@ class Leading(Reading):
         now = self._reactor.now()
         comes_often = 0.0 < now - self._led_at < LEASE
         self._led_at = now
-        until = None if timeout is None else self._now() + seconds(timeout)
+        until = None if timeout is None else self._now() + seconds(timeout, above=-FOREVER)
         self._lead(call, until, send=False, lend=comes_often)
         if call.done():
             return True

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mlld_sdk.base.env import Env
 
-__all__ = ["Flushable", "Reactor", "Timer", "shared_reactor"]
+__all__ = ["Flushable", "Reactor", "ReactorTimer", "shared_reactor"]
 
 _IDLE = 3600.0
 _COMPACT_FROM = 64
@@ -39,7 +39,7 @@ class Inhabitant(Protocol):
         """Wait until it has ended."""
 
 
-class Timer:
+class ReactorTimer:
     """A function that will be called at a time, unless cancelled before."""
 
     __slots__ = ("_function", "_reactor")
@@ -109,7 +109,7 @@ class Reactor:
         self._poller: _Epoll | _Selector = _Selector() if portable else _Epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._calls: deque[Callable[[], None]] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[float, int, ReactorTimer]] = []
         self._timer_lock = threading.Lock()
         self._sequence = itertools.count()
         self._cancelled = 0
@@ -155,9 +155,9 @@ class Reactor:
         self._calls.append(function)
         self.wake()
 
-    def call_at(self, when: float, function: Callable[[], object]) -> Timer:
+    def call_at(self, when: float, function: Callable[[], object]) -> ReactorTimer:
         """Run the function on the reactor's thread when `Env.now` has reached `when`. Callable from any thread."""
-        timer = Timer(self, function)
+        timer = ReactorTimer(self, function)
         with self._timer_lock:
             if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self._timers):
                 self._timers = [entry for entry in self._timers if entry[2]._function is not None]

@@ -15,15 +15,14 @@ from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
-from mlld_sdk.transport.events import CallbackFailed, EnginePolluted, RequestFinished
+from mlld_sdk.transport.events import EngineCallbackFailed, EnginePolluted, RequestFinished
 from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing, Seat, Tail
 from mlld_sdk.transport.reactor import Reactor
-from mlld_sdk.transport.wire import Decoded, EngineEvent, Reply, ResultHead, decode_block, failure_of
+from mlld_sdk.transport.wire import Decoded, EngineEvent, EngineReply, ResultHead, decode_block, failure_of
 
-__all__ = ["NEVER", "Reading"]
+__all__ = ["Reading"]
 
-NEVER = float("inf")
 """The deadline of a call without one."""
 
 _READ = 65536
@@ -186,11 +185,11 @@ class Reading:
             if error is not None:
                 self._failed(call, error)
             elif not quiet:
-                self._settle(call, Reply(line), None)
+                self._settle(call, EngineReply(line), None)
             elif pending.pop(request_id, None) is not None:
                 self._finished_calls += 1
                 call._on_events = None  # who takes the events often holds the call: no cycle for the collector
-                call._finish(Reply(line), None)
+                call._finish(EngineReply(line), None)
         self._events += seen
         for call, events in batches.items():
             self._deliver(call, events)
@@ -242,7 +241,7 @@ class Reading:
             else:
                 self._reactor.forget(self._child.words)
 
-    def _settle(self, call: Call, reply: Reply | None, error: MlldError | None) -> bool:
+    def _settle(self, call: Call, reply: EngineReply | None, error: MlldError | None) -> bool:
         """Give a pending call its outcome; false if it is not pending any more."""
         if self._pending.pop(call.id, None) is None:
             return False
@@ -268,7 +267,7 @@ class Reading:
 
     def _report(self, where: str, error: BaseException) -> None:
         self._sink(
-            CallbackFailed(
+            EngineCallbackFailed(
                 at=self._env.wall(), engine=self.label, where=where, error=f"{type(error).__name__}: {error}"
             )
         )

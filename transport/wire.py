@@ -27,13 +27,13 @@ from mlld_sdk.transport.truncation import Cut, find_cuts
 __all__ = [
     "Decoded",
     "EngineEvent",
+    "EngineReply",
     "Head",
-    "Reply",
     "cancel_line",
     "decode_block",
     "encode_request",
     "failure_of",
-    "said_now",
+    "freeze",
 ]
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Decoded(msgspec.Struct):
     salvaged: int = 0
 
 
-class Reply(msgspec.Struct, gc=False):
+class EngineReply(msgspec.Struct, gc=False):
     """The successful answer to a request, its payload not yet decoded.
 
     Attributes:
@@ -376,7 +376,7 @@ def encode_request(method: str, request_id: int, params: Any) -> bytes:
 _BEFORE_PARAMS = len(b'{"method":"","id":0,"params":')
 
 
-def said_now(params: Any) -> msgspec.Raw:
+def freeze(params: Any) -> msgspec.Raw:
     """Say the params of a request that is sent later, so that it says what they are now; raises as `encode_request`."""
     return msgspec.Raw(encode_request("", 0, params)[_BEFORE_PARAMS:-2])
 

@@ -24,6 +24,7 @@ class RunParked(JournalRefusal):
 ```
 """
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 
@@ -80,6 +81,30 @@ class ConfigurationError(MlldError):
     """An option, a command or a declaration is wrong; the message names it, the value and what is allowed."""
 
     code = "INVALID_CONFIGURATION"
+
+
+class InvalidRequest(ConfigurationError, ValueError):
+    """A call was given something that cannot be sent, and nothing was. Fix the argument that the message names."""
+
+    code = "INVALID_REQUEST"
+
+
+@dataclass(eq=False, repr=False)
+class InvalidOption(InvalidRequest):
+    """An option has a value that is not allowed.
+
+    Attributes:
+        option: Name of the option as the caller wrote it.
+        value: What was given.
+        allowed: What may be given, in words.
+    """
+
+    code = "INVALID_OPTION"
+    message = "`{option}` is {value!r}"
+    hint = "allowed: {allowed}"
+    option: str
+    value: object
+    allowed: str
 
 
 class InfrastructureError(MlldError):

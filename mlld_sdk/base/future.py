@@ -16,14 +16,14 @@ import threading
 from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures._base import FINISHED, RUNNING
-from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-__all__ = ["LazyFuture", "seconds"]
+from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Duration, seconds
+
+__all__ = ["LazyFuture"]
 
 T = TypeVar("T")
 
-_FOREVER = -1.0
 _condition_lock = threading.Lock()
 
 
@@ -33,11 +33,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def seconds(duration: float | timedelta) -> float:
-    """Say a duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 class LazyFuture(concurrent.futures.Future[T], Generic[T]):
@@ -98,7 +93,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         """Always false: a cancelled call ends with an error that says so."""
         return False
 
-    def result(self, timeout: float | timedelta | None = None) -> T:
+    def result(self, timeout: Duration | None = None) -> T:
         """Wait for the outcome and return it, or raise it. `TimeoutError` if there is none in time."""
         if not self._done:
             self._wait(timeout)
@@ -109,7 +104,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 self = None  # type: ignore[assignment]  # noqa: PLW0642 - the traceback must not keep the future
         return self._result  # type: ignore[return-value]
 
-    def exception(self, timeout: float | timedelta | None = None) -> BaseException | None:
+    def exception(self, timeout: Duration | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, or `None` if it is a good one."""
         if not self._done:
             self._wait(timeout)
@@ -151,7 +146,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 self._callback_failed(error)
         self._mourners = None  # whoever mourns often holds the call: no cycle for the collector
 
-    def _wait(self, timeout: float | timedelta | None) -> None:
+    def _wait(self, timeout: Duration | None) -> None:
         lock = allocate_lock()
         lock.acquire()
         if self._sleepers is None:
@@ -163,8 +158,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         self._attended = True
         if self._done:
             return
-        limit = _FOREVER if timeout is None else max(0.0, seconds(timeout))
-        if not lock.acquire(timeout=min(limit, threading.TIMEOUT_MAX)) and not self._done:
+        limit = LONGEST_WAIT if timeout is None else min(max(0.0, seconds(timeout, above=-FOREVER)), LONGEST_WAIT)
+        if not lock.acquire(timeout=limit) and not self._done:
             try:
                 sleepers.remove(lock)
             except ValueError:  # just now awakened

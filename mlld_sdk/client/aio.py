@@ -18,9 +18,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
+from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
-from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, DEFAULT, RunOptions, Timeout
+from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, RunOptions
 from mlld_sdk.scripts.stream import ScriptEvents
 from mlld_sdk.scripts.types import (
     AnalyzeResult,

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
+from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.spans import Span, begin_request
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
@@ -27,17 +29,7 @@ from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.engines.queued import QueuedCall
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
-from mlld_sdk.scripts.params import (
-    CHECKPOINT_PARAMS,
-    DEFAULT,
-    InvalidRequest,
-    RunOptions,
-    Timeout,
-    execute_params,
-    only_given,
-    process_params,
-    seconds,
-)
+from mlld_sdk.scripts.params import CHECKPOINT_PARAMS, RunOptions, execute_params, only_given, process_params
 from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
 from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
 from mlld_sdk.transport.call import Call, OnEvents
@@ -45,7 +37,7 @@ from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, EngineLimits
 from mlld_sdk.transport.errors import EngineClosed
 from mlld_sdk.transport.truncation import find_cuts
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import EngineReply
 
 Isolation = Literal["shared", "exclusive"]
 H = TypeVar("H", bound=Handle[Any])
@@ -359,7 +351,9 @@ class Client:
         log.follow(call, method)
         return kind(call, log, patience=timeout, cuts=self.cuts, strict=options.get("strict", self.strict))
 
-    def _run(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
+    def _run(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> EngineReply:
         if self._sink is discard:
             return self._run_unseen(method, params, timeout, on_events)
         with self._span(method, params) as span:
@@ -370,7 +364,7 @@ class Client:
 
     def _run_unseen(
         self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> Reply:
+    ) -> EngineReply:
         method, params = self._on_the_wire(method, params, events="minimal")
         if self.isolation == "shared" and "mcpServers" not in params:
             return self._shared.call(method, params, timeout, on_events)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.queued import QueuedCall
 from mlld_sdk.scripts.answers import mapping, output_of, result_of
-from mlld_sdk.scripts.params import DEFAULT, Timeout, a_text, seconds
+from mlld_sdk.scripts.params import a_text
 from mlld_sdk.scripts.results import file_verify_result
 from mlld_sdk.scripts.stream import RunLog, ScriptEvents
 from mlld_sdk.scripts.stream_events import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from mlld_sdk.transport.call import Call
-    from mlld_sdk.transport.wire import Reply
+    from mlld_sdk.transport.wire import EngineReply
 
 R = TypeVar("R")
 
@@ -266,10 +267,10 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     # Inside.
 
-    def _made_of(self, reply: Reply) -> R:
+    def _made_of(self, reply: EngineReply) -> R:
         raise NotImplementedError
 
-    def _full_result(self, reply: Reply) -> ExecuteResult:
+    def _full_result(self, reply: EngineReply) -> ExecuteResult:
         return result_of(reply, self._log, may_be_cut=self._cuts, strict=self._strict)
 
     def _reader(self) -> tuple[ScriptEvents, threading.Lock]:
@@ -282,7 +283,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         call = self._call
         return call.call if isinstance(call, QueuedCall) else call
 
-    def _steer(self, send: Callable[[Call, float], Call], timeout: Timeout) -> Reply:
+    def _steer(self, send: Callable[[Call, float], Call], timeout: Timeout) -> EngineReply:
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
         deadline = time.monotonic() + (STEERING_SECONDS if patience is None else patience)
         if isinstance(self._call, QueuedCall):
@@ -340,7 +341,7 @@ class ProcessHandle(Handle[str]):
         """Wait like `result` and return everything the run produced."""
         return self._full_result(self._call.result(seconds(timeout)))
 
-    def _made_of(self, reply: Reply) -> str:
+    def _made_of(self, reply: EngineReply) -> str:
         return output_of(reply, may_be_cut=self._cuts, strict=self._strict)
 
 
@@ -369,5 +370,5 @@ class ExecuteHandle(Handle[ExecuteResult]):
         reply = self._steer(lambda call, left: call.write_file(path, content, timeout=left), timeout)
         return file_verify_result(mapping(reply.payload, "file:write"))
 
-    def _made_of(self, reply: Reply) -> ExecuteResult:
+    def _made_of(self, reply: EngineReply) -> ExecuteResult:
         return self._full_result(reply)

@@ -27,7 +27,7 @@ from mlld_sdk.transport.errors import (
     EngineDiedAtStart,
     EngineOverloaded,
 )
-from mlld_sdk.transport.wire import Reply, said_now
+from mlld_sdk.transport.wire import EngineReply, freeze
 
 FIRST_DELAY = 0.1
 """Seconds until the next start after two engines in a row died before they had answered anything; then it doubles."""
@@ -134,7 +134,7 @@ class SharedEngine:
                 if fresh:
                     raise
 
-    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Reply:
+    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
         """Send a request and wait for its answer; the fast way."""
         engine = self._engine
         if engine is None or not engine.alive:
@@ -239,7 +239,7 @@ class ExclusiveEngines:
         self._pool.sleep_idle(IDLE_SECONDS)
 
     def _enqueue(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> QueuedCall:
-        pool, patience, queued, said = self._pool, self._patience, self._queued, said_now(params)
+        pool, patience, queued, said = self._pool, self._patience, self._queued, freeze(params)
 
         def refused(error: BaseException) -> BaseException:
             if patience.over is not None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, cast
 
-from mlld_sdk.scripts.params import InvalidRequest
+from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.transport.bridge.client import bridge_command
 from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
 

@@ -13,7 +13,7 @@ from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.quota import MEMORY_LOOK, Admission, CancelScope, Signal
 from mlld_sdk.transport.errors import ForkedProcess
-from mlld_sdk.transport.reactor import Timer, shared_reactor
+from mlld_sdk.transport.reactor import ReactorTimer, shared_reactor
 
 if TYPE_CHECKING:
     from mlld_sdk.engines.pool import EngineLease, EnginePool, Leasable, PooledEngine
@@ -185,7 +185,7 @@ class Errand(Generic[E]):
         self._deadline = self._now() + timeout
         self._stepping = threading.Lock()
         self._ending = threading.Lock()
-        self._timer: Timer | None = None
+        self._timer: ReactorTimer | None = None
         with self._stepping:
             if self._order.claim():
                 self.set()

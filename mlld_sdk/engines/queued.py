@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlld_sdk.transport.errors import CallCancelled, ForkedProcess
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import EngineReply
 
 if TYPE_CHECKING:
     from mlld_sdk.transport.call import Call
@@ -31,7 +31,7 @@ _waiting: set[QueuedCall] = set()
 """Those that wait, in the whole process."""
 
 
-class QueuedCall(concurrent.futures.Future[Reply]):
+class QueuedCall(concurrent.futures.Future[EngineReply]):
     """A request that waits for an engine, and then is a call like any other.
 
     Args:
@@ -113,7 +113,7 @@ class QueuedCall(concurrent.futures.Future[Reply]):
         _waiting.discard(self)
         self.begun.set()
 
-    def _copy(self, call: concurrent.futures.Future[Reply]) -> None:
+    def _copy(self, call: concurrent.futures.Future[EngineReply]) -> None:
         error = call.exception()
         if error is None:
             self.set_result(call.result())

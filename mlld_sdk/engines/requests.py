@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.events import Sink, discard
@@ -23,12 +24,12 @@ from mlld_sdk.engines.pool import EngineLease, EnginePoolClosed, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope, EngineQuotaExhausted
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of
-from mlld_sdk.scripts.params import RunOptions, execute_params, process_params, seconds
+from mlld_sdk.scripts.params import RunOptions, execute_params, process_params
 from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
-from mlld_sdk.transport.wire import EngineEvent, Reply
+from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
 DEFAULT_TIMEOUT: Final = 600.0
 """Seconds a request may take unless somebody says otherwise: model calls are slow."""
@@ -223,7 +224,7 @@ class Port:
         params: dict[str, Any],
         timeout: float | None,
         on_events: Callable[[Sequence[EngineEvent]], None] | None,
-    ) -> Reply:
+    ) -> EngineReply:
         deadline = None if timeout is None else self._env.now() + timeout
         with self._engine(timeout) as engine:
             left = None if deadline is None else max(0.0, deadline - self._env.now())

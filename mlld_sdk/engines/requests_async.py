@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.events import is_listened
 from mlld_sdk.base.spans import failed_request
@@ -18,12 +19,12 @@ from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import Held, Lender, Port
 from mlld_sdk.engines.shared import Moored, Sharing
 from mlld_sdk.scripts.answers import end_span
-from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, RunOptions, execute_params, seconds
+from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, RunOptions, execute_params
 from mlld_sdk.scripts.stream import RunLog
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed, EngineDied, ForkedProcess
-from mlld_sdk.transport.wire import EngineEvent, Reply, said_now
+from mlld_sdk.transport.wire import EngineEvent, EngineReply, freeze
 
 H = TypeVar("H", bound=Handle[Any])
 
@@ -148,7 +149,7 @@ class AsyncPort(Port):
         held = self.pool.lease_now()
         if held is not None:
             return self._send(held, method, params, timeout, on_events)
-        said = said_now(params)
+        said = freeze(params)
         return self._queue(self.pool.order, lambda held, left: self._send(held, method, said, left, on_events), timeout)
 
     def _queue(
@@ -219,7 +220,9 @@ class SharedPort(AsyncPort):
         self._patience.end(why)
         self._sharing.kill(partial(copy.copy, why))
 
-    def _ask(self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None) -> Reply:
+    def _ask(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> EngineReply:
         self._refuse_if_stopped()
         call = self._submit(method, params, timeout, on_events)
         try:
@@ -236,7 +239,7 @@ class SharedPort(AsyncPort):
     ) -> Call | QueuedCall:
         call = self._sharing.submit(method, params, timeout, on_events)
         if call is None:
-            said = said_now(params)
+            said = freeze(params)
             return self._queue(
                 self._sharing.order, lambda at, left: self._send_to(at, method, said, left, on_events), timeout
             )

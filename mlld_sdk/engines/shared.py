@@ -19,7 +19,7 @@ from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied
-from mlld_sdk.transport.reactor import Timer, shared_reactor
+from mlld_sdk.transport.reactor import ReactorTimer, shared_reactor
 
 LINGER: Final = 0.1
 """Seconds between two looks whether the engine is still used; taking and giving back costs more than a request."""
@@ -83,7 +83,7 @@ class _Wish:
         self.timeout = timeout
         self.deadline = shared_reactor().now() + min(timeout, A_YEAR)
         self.patience = patience
-        self.timer: Timer | None = None  # while it stands in the queue
+        self.timer: ReactorTimer | None = None  # while it stands in the queue
         self.given_up = False
 
 

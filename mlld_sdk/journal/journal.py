@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink, discard
@@ -183,7 +184,7 @@ class Journal:
             queued=wall,
             digest=digest_of(self.values.canonical(raw)),
             key=key,
-            deadline=None if deadline is None else wall + seconds(deadline),
+            deadline=None if deadline is None else wall + seconds(deadline, "deadline"),
             priority=priority,
         )
         return self.write("submit", lambda tx: writes.submit(tx, run, raw))
@@ -388,7 +389,7 @@ class Journal:
 
         withdraw = self.on_outcome(run_id, callback, done.set)
         try:
-            if not done.wait(None if timeout is None else min(seconds(timeout), threading.TIMEOUT_MAX)):
+            if not done.wait(None if timeout is None else min(seconds(timeout), LONGEST_WAIT)):
                 raise WaitTimeout(
                     f"run {run_id} did not end within {seconds(timeout or 0):g} s",
                     hint="it goes on; wait again, or cancel it",
@@ -427,7 +428,7 @@ class Journal:
         Runs that have not ended, parked ones among them, stay. Works in small transactions, so other writers go on.
         Returns how many runs are gone.
         """
-        age = None if older_than is None else seconds(older_than)
+        age = None if older_than is None else seconds(older_than, "older_than")
         retention = Retention(keep_last=keep_last, older_than=age)
         total = 0
         wall = self.env.wall()
@@ -524,7 +525,7 @@ class Journal:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _owner(self, owner: str, ttl: float | timedelta) -> OwnerRecord:
-        span = seconds(ttl)
+        span = seconds(ttl, "ttl")
         if not 0 < span <= 86_400:
             raise ConfigurationError(f"ttl is {span} s, allowed is more than 0 and at most a day")
         return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
@@ -542,8 +543,3 @@ def closed_while_waiting(run_id: str) -> JournalClosed:
     return JournalClosed(
         f"the journal was closed while run {run_id} was waited for", hint="attach to the run after the next start"
     )
-
-
-def seconds(span: float | timedelta) -> float:
-    """Take a duration as seconds."""
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)

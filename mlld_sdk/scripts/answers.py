@@ -15,7 +15,7 @@ from mlld_sdk.scripts import results
 from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import ExecuteResult
 from mlld_sdk.transport.truncation import find_cuts
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import EngineReply
 
 NEVER_CUT = 3900
 """Texts shorter than this cannot have been cut by the live engine."""
@@ -49,7 +49,7 @@ class _Text(msgspec.Struct, gc=False):
     value: Any = ""
 
 
-def output_of(reply: Reply, *, may_be_cut: bool, strict: bool) -> str:
+def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
     """Give the output of a run and nothing else, which need not decode the rest.
 
     Raises:
@@ -69,7 +69,7 @@ def output_of(reply: Reply, *, may_be_cut: bool, strict: bool) -> str:
     return output
 
 
-def result_of(reply: Reply, history: EventHistory, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
+def result_of(reply: EngineReply, history: EventHistory, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
     """Give everything a run produced, completed from its events.
 
     Raises:
@@ -86,7 +86,7 @@ def result_of(reply: Reply, history: EventHistory, *, may_be_cut: bool, strict: 
     return result
 
 
-def sizes(reply: Reply) -> dict[str, int]:
+def sizes(reply: EngineReply) -> dict[str, int]:
     """Say how much a run gave; nothing, if the answer is none, which is told to whoever reads it."""
     try:
         payload = reply.payload
@@ -98,7 +98,7 @@ def sizes(reply: Reply) -> dict[str, int]:
         return {}
 
 
-def end_span(span: Span, call: Future[Reply], error: BaseException | None) -> None:
+def end_span(span: Span, call: Future[EngineReply], error: BaseException | None) -> None:
     """End the span of a run that is over."""
     if error is not None:
         span.fail(error)

@@ -1,38 +1,12 @@
 """From a call's options to the parameters on the wire: checked, and named as the engine names them."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, TypedDict
 
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.scripts.labels import refuse_labels, split_labels
-
-
-class InvalidRequest(ConfigurationError, ValueError):
-    """A call was given something that cannot be sent, and nothing was. Fix the argument that the message names."""
-
-    code = "INVALID_REQUEST"
-
-
-class Default(Enum):
-    """The type of `DEFAULT`."""
-
-    DEFAULT = "default"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""Stands for "what the client was made with", where `None` already means "no deadline"."""
-
-_ENDLESS = 1 << 63
-"""Seconds that are as good as no end, and more than some clocks can count."""
-
-Timeout = float | timedelta | None | Literal[Default.DEFAULT]
 
 
 class RunOptions(TypedDict, total=False):
@@ -125,20 +99,6 @@ def a_text(name: str, value: object, *, blank: bool = True) -> str:
 def only_given(**params: Any) -> dict[str, Any]:
     """Leave out the parameters that are `None`: the engine tells absent from null."""
     return {name: value for name, value in params.items() if value is not None}
-
-
-def seconds(timeout: float | timedelta | None, name: str = "timeout") -> float | None:
-    """Read a duration as seconds; `None` stays `None`.
-
-    Raises:
-        InvalidRequest: Not a duration, negative, or not a number at all.
-    """
-    if timeout is None:
-        return None
-    value: object = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise InvalidRequest(f"{name} must be a number of seconds of at least 0, a timedelta or None, got {timeout!r}")
-    return float(value) if value < _ENDLESS else math.inf
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str | None]:

@@ -3,6 +3,7 @@
 from math import inf
 from typing import Any
 
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.errors import (
     ChildAlreadyPresent,
     ChildAlreadyStarted,
@@ -11,7 +12,6 @@ from mlld_sdk.supervision.errors import (
     ChildRunning,
     ChildStartFailed,
     DuplicateChild,
-    InvalidOption,
 )
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, child, supervisor
 

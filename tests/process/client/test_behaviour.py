@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, InvalidRequest, MlldError, TaskError
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import RequestEnded
 from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
 from mlld_sdk.scripts.labels import trusted, untrusted
-from mlld_sdk.scripts.params import InvalidRequest
 from mlld_sdk.scripts.stream_events import CommandOutput, LlmToken, LlmUsage, OutputWritten
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineClosed, ScriptError
 from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon

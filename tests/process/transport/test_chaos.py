@@ -18,7 +18,7 @@ from mlld_sdk.transport.errors import (
     EngineOverloaded,
     ScriptError,
 )
-from mlld_sdk.transport.events import CallbackFailed, EngineExited, EngineStarted, RequestFinished
+from mlld_sdk.transport.events import EngineCallbackFailed, EngineExited, EngineStarted, RequestFinished
 from mlld_sdk.transport.processes import mark_of, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, open_descriptors
@@ -100,6 +100,6 @@ def test_whatever_happens_every_call_gets_one_outcome_and_nothing_stays_behind(s
     assert set(outcomes.values()) == {1}
     assert len(told.of(EngineStarted)) == len(told.of(EngineExited)) == 24
     assert len(told.of(RequestFinished)) == len(calls)
-    assert told.of(CallbackFailed) == []
+    assert told.of(EngineCallbackFailed) == []
     assert eventually(lambda: not ours())
     assert open_descriptors() == before

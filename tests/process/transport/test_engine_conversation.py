@@ -11,7 +11,7 @@ import pytest
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.transport.engine import Engine, EngineLimits
 from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineOverloaded, ScriptError, UnserialisableParams
-from mlld_sdk.transport.events import CallbackFailed, EnginePolluted, RequestFinished
+from mlld_sdk.transport.events import EngineCallbackFailed, EnginePolluted, RequestFinished
 from mlld_sdk.transport.reactor import Reactor
 from tests.support.engines import Recorder, do, hostile, running
 from tests.support.eventually import eventually
@@ -181,8 +181,8 @@ def test_a_listener_that_raises_is_detached_and_the_call_goes_on(error: type[Bas
         call = engine.submit("process", do(("event", "a"), ("event", "b")), timeout=10, on_events=broken)
         call.add_done_callback(broken)
         assert call.result(10).payload == {"output": "ok"}
-        eventually(lambda: len(told.of(CallbackFailed)) == 2)
-        assert {event.where for event in told.of(CallbackFailed)} == {"on_events", "done-callback"}
+        eventually(lambda: len(told.of(EngineCallbackFailed)) == 2)
+        assert {event.where for event in told.of(EngineCallbackFailed)} == {"on_events", "done-callback"}
         assert engine.call("process", timeout=10).payload == {"output": "ok"}
 
 

@@ -30,7 +30,7 @@ from mlld_sdk.transport.errors import (
     SpawnRefused,
     WorkingDirectoryMissing,
 )
-from mlld_sdk.transport.events import CallbackFailed, EngineExited, EngineStarted
+from mlld_sdk.transport.events import EngineCallbackFailed, EngineExited, EngineStarted
 from mlld_sdk.transport.processes import Birth, Births, process, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running
@@ -241,7 +241,9 @@ def test_an_exit_callback_that_raises_harms_neither_others_nor_the_thread_of_all
         os.kill(engine.pid, signal.SIGKILL)
         assert engine.wait(10)
         assert seen == [engine]
-        assert [(event.where, "mine" in event.error) for event in told.of(CallbackFailed)] == [("exit-callback", True)]
+        assert [(event.where, "mine" in event.error) for event in told.of(EngineCallbackFailed)] == [
+            ("exit-callback", True)
+        ]
         assert other.call("process", timeout=10).payload == {"output": "ok"}
         fired = threading.Event()
         shared_reactor().call_soon(lambda: raising(engine))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.base.future import LazyFuture, seconds
+from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.future import LazyFuture
 
 
 class Quiet(LazyFuture[Any]):

@@ -18,7 +18,7 @@ from mlld_sdk.telemetry.elixir import ElixirEvent, Translator, elixir_names
 from mlld_sdk.telemetry.log import DEBUG
 from mlld_sdk.transport.errors import ScriptError
 from mlld_sdk.transport.events import EngineExited, EngineStarted
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import EngineReply
 
 
 def test_a_span_is_told_when_it_begins_and_when_it_ends() -> None:  # TEL-4, EV-6
@@ -187,8 +187,8 @@ def test_only_the_start_that_follows_a_death_is_a_restart() -> None:
     ],
 )
 def test_an_answer_that_is_none_ends_its_span_all_the_same(line: bytes) -> None:  # TEL-4
-    answered: Future[Reply] = Future()
-    answered.set_result(Reply(line))
+    answered: Future[EngineReply] = Future()
+    answered.set_result(EngineReply(line))
     bus = Bus()
     with bus.recording() as seen:
         end_span(span(bus, Env(), "process", {}), answered, None)

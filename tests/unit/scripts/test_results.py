@@ -22,7 +22,7 @@ from mlld_sdk.scripts.types import (
     TraceEvent,
     Variable,
 )
-from mlld_sdk.transport.wire import Reply
+from mlld_sdk.transport.wire import EngineReply
 
 
 def writes(*values: Any, indexed: bool = True) -> list[StateWrite]:
@@ -109,7 +109,7 @@ def test_output_is_text_whatever_the_engine_says() -> None:  # C-20
     assert results.output_text({"output": 7}) == "7"
     assert results.output_text({"output": {"value": [True, "é"]}}) == '{"value": [true, "é"]}'
     line = b'{"result":{"id":1,"output":{"value":[true,"\xc3\xa9"]}}}'
-    assert answers.output_of(Reply(line), may_be_cut=True, strict=True) == '{"value": [true, "é"]}'
+    assert answers.output_of(EngineReply(line), may_be_cut=True, strict=True) == '{"value": [true, "é"]}'
     assert results.output_text({}) == ""
     assert results.output_text(None) == ""
 

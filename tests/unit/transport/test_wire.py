@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlld_sdk.transport.errors import UnserialisableParams
-from mlld_sdk.transport.wire import Reply, cancel_line, decode_block, encode_request, failure_of
+from mlld_sdk.transport.wire import EngineReply, cancel_line, decode_block, encode_request, failure_of
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("*.jsonl"))
 
@@ -51,7 +51,7 @@ def test_every_recorded_message_is_understood_and_nothing_else_is(file: Path) ->
             error = failure_of(head)
             assert error == (said["result"]["error"] if isinstance(said["result"].get("error"), dict) else None)
             if error is None:
-                payload = Reply(line).payload
+                payload = EngineReply(line).payload
                 own = said["result"]
                 expected = (
                     own["value"] if own.keys() == {"id", "value"} else {k: v for k, v in own.items() if k != "id"}
@@ -88,7 +88,7 @@ def test_a_payload_comes_out_the_same_in_both_dialects(payload: Any) -> None:  #
     def said(message: Any) -> tuple[Any, Any]:
         (head,), (line,) = (found := decode_block(json.dumps(message).encode() + b"\n")).heads, found.lines
         assert failure_of(head) is None
-        return head.request_id, Reply(line).payload
+        return head.request_id, EngineReply(line).payload
 
     if isinstance(payload, dict):
         assert said({"result": {"id": 7, **payload}}) == (7, payload)
@@ -101,7 +101,7 @@ def test_a_payload_comes_out_the_same_in_both_dialects(payload: Any) -> None:  #
 def test_a_payload_with_an_id_of_its_own_keeps_it() -> None:
     own = {"id": "note-1", "hash": "h"}
     for message in ({"result": {"id": 7, "value": own}}, {"id": 7, "result": own}):
-        assert Reply(json.dumps(message).encode()).payload == own
+        assert EngineReply(json.dumps(message).encode()).payload == own
 
 
 def test_a_field_called_value_beside_others_is_no_wrapping() -> None:
@@ -110,8 +110,8 @@ def test_a_field_called_value_beside_others_is_no_wrapping() -> None:
         output: str
 
     line = b'{"result":{"id":7,"value":1,"output":"x"}}'
-    assert Reply(line).payload == {"value": 1, "output": "x"}
-    assert Reply(line).decode(Told) == Told(1, "x")
+    assert EngineReply(line).payload == {"value": 1, "output": "x"}
+    assert EngineReply(line).decode(Told) == Told(1, "x")
 
 
 def test_errors_are_found_in_both_dialects() -> None:
