@@ -207,3 +207,19 @@ def test_analysis_reads_past_what_cannot_run() -> None:
 
 def test_names_may_hold_hyphens_between_letters() -> None:
     assert isinstance(value_of("@max-count"), Reference)
+
+
+@pytest.mark.parametrize("text", ["`@x[:smile:]`", "`@x[-]`", "`@x[- 1]`"])
+def test_a_bracket_behind_a_name_that_holds_no_index_is_text(text: str) -> None:
+    template = value_of(text)
+    assert isinstance(template, Template)
+    assert isinstance(template.parts[0], Hole)
+    assert template.parts[1] == text[3:-1]
+
+
+@pytest.mark.parametrize(
+    "text", ["var @y = @x[:a]", "show @x[-]", "loop(3, ms) [ show `a` ]", "loop(3, -s) [ show `a` ]"]
+)
+def test_a_number_that_is_missing_is_told_as_an_error_of_the_script(text: str) -> None:
+    with pytest.raises(ScriptParseError):
+        parse(text)

@@ -1,397 +1,349 @@
-"""Reading expressions: from `??` and `? :` down to literals, references and calls."""
+"""Reading expressions: from pipes, `? :` and `??` down to literals, references and calls."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
-from mlld_sdk.transport.embedded.language.scanner import DIGITS, WORD
-from mlld_sdk.transport.embedded.language.syntax import (
-    Binary,
-    Block,
-    FieldAccess,
-    FunctionCall,
-    ListLiteral,
-    Literal,
-    MethodCall,
-    ObjectLiteral,
-    PipedValue,
-    Reference,
-    ShellCommand,
-    Slice,
-    Ternary,
-    TextSpan,
-    Unary,
-    Unsupported,
-)
-from mlld_sdk.transport.embedded.language.texts import TemplateParser
+from mlld_sdk.transport.embedded.language import syntax
+from mlld_sdk.transport.embedded.language.scanner import DIGITS, WORD, Scanner
+from mlld_sdk.transport.embedded.language.syntax import FieldAccess, Literal, Reference, ShellCommand, Slice
+from mlld_sdk.transport.embedded.language.texts import TextParser
 
-LEVELS: tuple[tuple[str, ...], ...] = (
-    ("||", "??"),
-    ("&&",),
-    ("==", "!="),
-    ("<=", ">=", "<", ">"),
-    ("+", "-"),
-    ("*", "/", "%"),
-)
+BINDING = {
+    "||": 0, "??": 0, "&&": 1, "==": 2, "!=": 2, "<=": 3, ">=": 3, "<": 3, ">": 3, "+": 4, "-": 4, "*": 5, "/": 5,
+    "%": 5,
+}  # fmt: skip
+"""How tightly the operators of two operands bind."""
+
+SHELLS = ("cmd", "sh")
 CODE_LANGUAGES = ("js", "node", "py", "python", "bash", "zsh")
 MODIFIERS = frozenset(("csv", "json", "lower", "md", "parse", "pretty", "sort", "trim", "upper", "xml"))
 MODIFIERS |= {f"{name}_{how}" for name in ("json", "parse") for how in ("fromlist", "llm", "loose", "strict")}
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-RESERVED_HEADS = ("foreach", "new", "box", "stream", "hook", "while")
+RESERVED_HEADS = ("foreach", "new", "box", "hook", "while")
+CONSTANTS = {"true": True, "false": False, "null": None}
+_INDEX_START = DIGITS | {"-", ":"}
 
 
-class ExpressionParser(TemplateParser):
-    """Reads what may stand right of `=`. The statement parser adds `block` and `action`.
+class ExpressionParser:
+    """Reads what may stand right of `=`.
 
-    Attributes:
+    Args:
+        scan: The cursor.
+        compound: Reads `when`, `for` or `loop` if one is next, and gives None otherwise.
         lenient: Read past what this engine does not run, for `analyze`.
     """
 
-    lenient = False
-
-    def block(self) -> Block:
-        """Read `[ statements ]`; implemented by the statement parser."""
-        raise NotImplementedError
-
-    def compound(self) -> Any:
-        """Read `when`, `for` or `loop` where a value is expected, or give None; implemented by the compound parser."""
-        raise NotImplementedError
+    def __init__(self, scan: Scanner, compound: Callable[[], Any], *, lenient: bool) -> None:
+        self.scan = scan
+        self.texts = TextParser(scan, self._fields_in_text)
+        self._compound = compound
+        self._lenient = lenient
 
     # -- operators
 
     def expression(self) -> Any:
         """Read an expression with everything that may follow it on its line, pipes included."""
-        start = self.pos
+        scan = self.scan
+        start = scan.pos
         value = self.ternary()
-        mark = self.pos
+        mark = scan.pos
         stages: list[Any] = []
         while True:
-            self.skip_blanks()
-            if self.peek() != "|" or self.peek(1) == "|":
+            scan.skip_blanks()
+            if scan.peek() != "|" or scan.peek(1) == "|":
                 break
-            self.pos += 1
-            self.skip_blanks()
+            scan.pos += 1
+            scan.skip_blanks()
             stages.append(self._stage())
-            mark = self.pos
-        self.pos = mark
-        return PipedValue(value, tuple(stages), TextSpan(start, self.pos)) if stages else value
+            mark = scan.pos
+        scan.pos = mark
+        return syntax.PipedValue(value, tuple(stages), scan.span(start)) if stages else value
 
     def _stage(self) -> Any:
-        start = self.pos
-        if self.looking_at_word("cmd") or self.looking_at_word("sh"):
+        scan = self.scan
+        start = scan.pos
+        if scan.word() in SHELLS:
             return self._shell()
-        if self.peek() != "@":
-            raise self.error("Expected @function behind |")
-        self.pos += 1
-        name = self.identifier()
-        if name in MODIFIERS and not self.is_mentioned(name):
-            raise UnsupportedConstruct(f"the built-in modifier '@{name}'", self.line(start))
-        args = self.arguments() if self.peek() == "(" else ()
-        return FunctionCall(name, args, TextSpan(start, self.pos))
+        if not scan.take("@"):
+            raise scan.error("Expected @function behind |")
+        name = scan.identifier()
+        if name in MODIFIERS and not scan.is_mentioned(name):
+            raise UnsupportedConstruct(f"the built-in modifier '@{name}'", scan.line(start))
+        args = self._arguments() if scan.peek() == "(" else ()
+        return syntax.FunctionCall(name, args, scan.span(start))
 
     def ternary(self) -> Any:
         """Read `a ? b : c` and everything that binds tighter."""
+        scan = self.scan
         condition = self._binary(0)
-        mark = self.pos
-        self.skip_blanks()
-        if self.peek() == "?" and self.peek(1) != "?":
-            self.pos += 1
-            self.skip_space()
+        mark = scan.pos
+        scan.skip_blanks()
+        if scan.peek() == "?" and scan.peek(1) != "?":
+            scan.pos += 1
+            scan.skip_space()
             yes = self.ternary()
-            self.skip_space()
-            self.expect(":", "in the conditional expression")
-            self.skip_space()
-            return Ternary(condition, yes, self.ternary())
-        self.pos = mark
+            scan.skip_space()
+            scan.expect(":", "in the conditional expression")
+            scan.skip_space()
+            return syntax.Ternary(condition, yes, self.ternary())
+        scan.pos = mark
         return condition
 
-    def _binary(self, level: int) -> Any:
-        if level == len(LEVELS):
-            return self._unary()
-        left = self._binary(level + 1)
+    def _binary(self, lowest: int) -> Any:
+        """Read operands and the operators between them that bind at least as tightly as `lowest`."""
+        scan = self.scan
+        left = self._unary()
         while True:
-            mark = self.pos
-            self.skip_blanks()
-            operator = next((word for word in LEVELS[level] if self.looking_at(word)), None)
-            if operator is None or self.looking_at("=>") or self._is_other(operator):
-                self.pos = mark
+            mark = scan.pos
+            scan.skip_blanks()
+            operator = scan.text[scan.pos : scan.pos + 2]
+            if operator not in BINDING:
+                operator = operator[:1]
+            if BINDING.get(operator, -1) < lowest or self._is_other(operator):
+                scan.pos = mark
                 return left
-            self.pos += len(operator)
-            self.skip_space()
-            left = Binary(operator, left, self._binary(level + 1))
+            scan.pos += len(operator)
+            scan.skip_space()
+            left = syntax.Binary(operator, left, self._binary(BINDING[operator] + 1))
 
     def _is_other(self, operator: str) -> bool:
-        """Say whether what looks like an operator is a comment, `+=` or the last branch of a `when`."""
+        """Return whether what looks like an operator is a comment, `+=` or the last branch of a `when`."""
+        scan = self.scan
         if operator == "*":
-            return self.text[self.pos + 1 : self.pos + 12].lstrip().startswith("=>")
-        if operator == "+" and self.peek(1) == "=":
-            return True
-        return operator in ("<", ">") and self.looking_at(operator * 2)
+            return scan.text[scan.pos + 1 : scan.pos + 12].lstrip().startswith("=>")
+        return scan.looking_at("+=") or (operator in ("<", ">") and scan.looking_at(operator * 2))
 
     def _unary(self) -> Any:
-        if self.peek() == "!" and self.peek(1) != "=":
-            self.pos += 1
-            self.skip_blanks()
-            return Unary("!", self._unary())
+        scan = self.scan
+        if scan.peek() == "!" and scan.peek(1) != "=":
+            scan.pos += 1
+            scan.skip_blanks()
+            return syntax.Unary("!", self._unary())
         return self.primary()
 
     # -- operands
 
     def primary(self) -> Any:
         """Read one operand with its fields, calls and methods."""
-        start = self.pos
-        char = self.peek()
-        if char == "@":
-            self.pos += 1
-            name = self.identifier()
+        scan = self.scan
+        start = scan.pos
+        char = scan.peek()
+        if char in DIGITS or (char == "-" and scan.peek(1) in DIGITS):
+            return Literal(self._number())
+        if char == "{":
+            return self._object()
+        if char == "<":
+            return self.texts.file_read()
+        if scan.take("@"):
+            name = scan.identifier()
             if not name:
-                raise self.error(
+                raise scan.error(
                     "Invalid variable reference. Variable names must start with a letter or underscore.", start
                 )
-            return self.postfix(Reference(name, TextSpan(start, self.pos)), start, tight=False)
-        if self.at_quote():
-            return self.postfix(self.quoted(), start, tight=False)
-        if (char in DIGITS and char) or (char == "-" and self.peek(1) in DIGITS and self.peek(1)):
-            return Literal(self.number())
-        if char == "[":
-            return self.postfix(self.bracketed(), start, tight=False)
-        if char == "{":
-            return self.object()
-        if char == "(":
-            self.pos += 1
-            self.skip_space()
+            value: Any = Reference(name, scan.span(start))
+        elif scan.at_quote():
+            value = self.texts.quoted()
+        elif scan.take("["):
+            value = syntax.ListLiteral(scan.items("]", self._list_item, of="array", start=start))
+        elif scan.take("("):
+            scan.skip_space()
             value = self.expression()
-            self.skip_space()
-            self.expect(")", "to close the parenthesis")
-            return self.postfix(value, start, tight=False)
-        if char == "<":
-            return self.file_read()
-        return self._worded(start)
+            scan.skip_space()
+            scan.expect(")", "to close the parenthesis")
+        else:
+            return self._worded(start)
+        return self._fields(value, start, tight=False)
+
+    def _list_item(self) -> Any:
+        if self.scan.looking_at("..."):
+            raise self.scan.error("Spread in arrays is not part of mlld")
+        return self.expression()
 
     def _worded(self, start: int) -> Any:
-        for word, data in (("true", True), ("false", False), ("null", None)):
-            if self.take_word(word):
-                return Literal(data)
-        compound = self.compound()
+        """Read an operand that begins with a word."""
+        scan = self.scan
+        word = scan.word()
+        if word in CONSTANTS:
+            scan.pos += len(word)
+            return Literal(CONSTANTS[word])
+        compound = self._compound()
         if compound is not None:
             return compound
-        if self.looking_at_word("run"):
-            self.pos += 3
-            self.skip_blanks()
-            return self._shell() if self.looking_at_word("cmd") or self.looking_at_word("sh") else self.primary()
-        if self.looking_at_word("cmd") or self.looking_at_word("sh"):
+        if scan.take_keyword("run"):
+            return self._shell() if scan.word() in SHELLS else self.primary()
+        if word in SHELLS:
             return self._shell()
-        for language in CODE_LANGUAGES:
-            if self.looking_at_word(language):
-                return self._foreign_code(language, start)
-        for head in RESERVED_HEADS:
-            if self.looking_at_word(head):
-                if head == "stream":
-                    self.pos += len(head)
-                    self.skip_blanks()
-                    inner = self.primary()
-                    return inner._replace(stream=True) if isinstance(inner, ShellCommand) else inner
-                raise UnsupportedConstruct(f"'{head}'", self.line(start))
-        raise self.error("Expected a value", start)
+        if word in CODE_LANGUAGES:
+            return self.foreign_code(word, start)
+        if scan.take_keyword("stream"):
+            inner = self.primary()
+            return inner._replace(stream=True) if isinstance(inner, ShellCommand) else inner
+        if word in RESERVED_HEADS:
+            raise UnsupportedConstruct(f"'{word}'", scan.line(start))
+        raise scan.error("Expected a value", start)
 
-    def _foreign_code(self, language: str, start: int) -> Unsupported:
-        if not self.lenient:
-            raise UnsupportedConstruct(f"'{language} {{ }}'", self.line(start))
-        self.pos += len(language)
-        self.skip_blanks()
-        if self.peek() == "(":
-            self.arguments()
-            self.skip_blanks()
-        self.raw_body()
-        return Unsupported(f"'{language} {{ }}'", TextSpan(start, self.pos), {"language": language})
+    def foreign_code(self, language: str, start: int) -> syntax.Unsupported:
+        """Read code of another language, which is only looked at, never run."""
+        scan = self.scan
+        if not self._lenient:
+            raise UnsupportedConstruct(f"'{language} {{ }}'", scan.line(start))
+        scan.take_keyword(language)
+        if scan.peek() == "(":
+            self._arguments()
+            scan.skip_blanks()
+        self.texts.shell_body()
+        return syntax.Unsupported(f"'{language} {{ }}'", scan.span(start), {"language": language})
 
-    def number(self) -> float:
-        """Read a number."""
-        start = self.pos
-        self.take("-")
-        while self.peek() in DIGITS and self.peek():
-            self.pos += 1
-        if self.peek() == "." and self.peek(1) in DIGITS and self.peek(1):
-            self.pos += 1
-            while self.peek() in DIGITS and self.peek():
-                self.pos += 1
-            value = float(self.text[start : self.pos])
+    def _number(self) -> float:
+        scan = self.scan
+        start = scan.pos
+        scan.take("-")
+        scan.digits()
+        if scan.peek() == "." and scan.peek(1) in DIGITS:
+            scan.pos += 1
+            scan.digits()
+            value = float(scan.text[start : scan.pos])
             return int(value) if value.is_integer() else value
-        return int(self.text[start : self.pos]) if self.pos - start <= 16 else float(self.text[start : self.pos])
+        text = scan.text[start : scan.pos]
+        return int(text) if len(text) <= 16 else float(text)
 
     def duration(self) -> float:
         """Read `20ms`, `1s` and their like as seconds."""
-        amount = self.number()
-        for unit in sorted(UNITS, key=len, reverse=True):
-            if self.take(unit):
-                return amount * UNITS[unit]
-        raise self.error("Loop pacing expects a duration like 1s or 500ms.")
+        amount = self._bound()
+        for unit, seconds in UNITS.items():  # the longest first
+            if amount is not None and self.scan.take(unit):
+                return amount * seconds
+        raise self.scan.error("Loop pacing expects a duration like 1s or 500ms.")
 
-    def postfix(self, target: Any, start: int, *, tight: bool) -> Any:
+    # -- fields
+
+    def _fields_in_text(self, target: Any, start: int) -> Any:
+        return self._fields(target, start, tight=True)
+
+    def _fields(self, target: Any, start: int, *, tight: bool) -> Any:
         """Read fields, indexes, calls and methods behind `target`; `tight` inside a text, where `[` may be text."""
+        scan = self.scan
         while True:
-            char = self.peek()
-            if char == "." and self.peek(1) in WORD and self.peek(1):
-                self.pos += 1
-                if self.peek() in DIGITS:
-                    target = FieldAccess(target, Literal(self.number()))  # `.1.1` is one number to the real engine
+            char = scan.peek()
+            if char == "." and scan.peek(1) in WORD:
+                scan.pos += 1
+                if scan.peek() in DIGITS:
+                    target = FieldAccess(target, Literal(self._number()))  # `.1.1` is one number to the real engine
                     continue
-                name = self.identifier()
-                if self.peek() == "(":
-                    target = MethodCall(target, name, self.arguments(), TextSpan(start, self.pos))
+                name = scan.identifier()
+                if scan.peek() == "(":
+                    target = syntax.MethodCall(target, name, self._arguments(), scan.span(start))
                 else:
                     target = FieldAccess(target, Literal(name))
             elif char == "(" and isinstance(target, Reference):
-                target = FunctionCall(target.name, self.arguments(), TextSpan(start, self.pos))
-            elif char == "[" and (index := self._index(tight=tight)) is not None:
-                target = (
-                    Slice(target, *index)
-                    if isinstance(index, tuple) and type(index) is tuple
-                    else FieldAccess(target, index)
-                )
+                target = syntax.FunctionCall(target.name, self._arguments(), scan.span(start))
+            elif char == "[" and (indexed := self._indexed(target, tight=tight)) is not None:
+                target = indexed
             else:
                 return target
 
-    def _digits(self) -> int:
-        start = self.pos
-        while self.peek() in DIGITS and self.peek():
-            self.pos += 1
-        return int(self.text[start : self.pos])
-
-    def _index(self, *, tight: bool) -> Any:
+    def _indexed(self, target: Any, *, tight: bool) -> FieldAccess | Slice | None:
         """Read `[...]` behind a value; inside a text it must look like an index or it is text."""
-        mark = self.pos
-        self.pos += 1
-        self.skip_blanks()
-        char = self.peek()
-        if char in ('"', "'") and char:
-            key: Any = self.quoted()
+        scan = self.scan
+        mark = scan.pos
+        scan.pos += 1
+        scan.skip_blanks()
+        char = scan.peek()
+        if char == '"' or char == "'":
+            indexed: FieldAccess | Slice = FieldAccess(target, self.texts.quoted())
         elif char == "@":
-            key = self.primary()
-        elif (char in DIGITS and char) or char == "-" or char == ":":
-            first = self.number() if char != ":" else None
-            self.skip_blanks()
-            if self.take(":"):
-                self.skip_blanks()
-                second = self.number() if self.peek() != "]" else None
-                key = (None if first is None else int(first), None if second is None else int(second))
+            indexed = FieldAccess(target, self.primary())
+        elif char in _INDEX_START:
+            first = self._bound()
+            if scan.take(":"):
+                second = self._bound()
+                indexed = Slice(target, None if first is None else int(first), None if second is None else int(second))
             else:
-                key = Literal(first)
+                indexed = FieldAccess(target, Literal(first))
+        elif tight:
+            scan.pos = mark
+            return None
         else:
-            if tight:
-                self.pos = mark
-                return None
-            raise UnsupportedConstruct("array filter or wildcard index", self.line())
-        self.skip_blanks()
-        if not self.take("]"):
-            self.pos = mark
-            if tight:
-                return None
-            raise self.error("Expected ']' to close the index")
-        return key
+            raise UnsupportedConstruct("array filter or wildcard index", scan.line())
+        scan.skip_blanks()
+        if scan.take("]"):
+            return indexed
+        scan.pos = mark
+        if tight:
+            return None
+        raise scan.error("Expected ']' to close the index")
 
-    def arguments(self) -> tuple[Any, ...]:
+    def _bound(self) -> float | None:
+        """Read a number with blanks around it, if one is next."""
+        scan = self.scan
+        scan.skip_blanks()
+        given = scan.peek() in DIGITS or (scan.peek() == "-" and scan.peek(1) in DIGITS)
+        number = self._number() if given else None
+        scan.skip_blanks()
+        return number
+
+    def _arguments(self) -> tuple[Any, ...]:
         """Read `(a, b)`."""
-        start = self.pos
-        self.expect("(", "to open the arguments")
-        args: list[Any] = []
-        self.skip_space()
-        while not self.take(")"):
-            if self.pos >= self.end:
-                raise self.error("Unclosed argument list. Expected ')'", start)
-            args.append(self.expression())
-            self.skip_space()
-            if self.take(","):
-                self.skip_space()
-            elif self.peek() != ")":
-                raise self.error("Expected ',' or ')' in the arguments")
-        return tuple(args)
+        start = self.scan.pos
+        self.scan.expect("(", "to open the arguments")
+        return self.scan.items(")", self.expression, of="argument list", start=start)
 
-    # -- containers
+    # -- objects
 
-    def bracketed(self) -> Any:
-        """Read `[a, b]`; the statement parser tells blocks apart from lists."""
-        start = self.pos
-        self.expect("[", "to open the list")
-        items: list[Any] = []
-        self.skip_space()
-        while not self.take("]"):
-            if self.pos >= self.end:
-                raise self.error("Unclosed array. Expected ']'", start)
-            if self.looking_at("..."):
-                raise self.error("Spread in arrays is not part of mlld")
-            items.append(self.expression())
-            self.skip_space()
-            if self.take(","):
-                self.skip_space()
-            elif self.peek() != "]":
-                raise self.error("Expected ',' or ']' in the array")
-        return ListLiteral(tuple(items))
-
-    def object(self) -> ObjectLiteral:
+    def _object(self) -> syntax.ObjectLiteral:
         """Read `{ "key": value }`."""
-        start = self.pos
-        self.expect("{", "to open the object")
-        entries: list[tuple[str | None, Any]] = []
-        self.skip_space()
-        while not self.take("}"):
-            if self.pos >= self.end:
-                raise self.error("Unclosed object. Expected '}'", start)
-            if self.take("..."):
-                entries.append((None, self.primary()))
-            else:
-                entries.append(self._entry())
-            self.skip_space()
-            if self.take(","):
-                self.skip_space()
-            elif self.peek() != "}":
-                raise self.error("Expected ',' or '}' in the object")
-        return ObjectLiteral(tuple(entries))
+        start = self.scan.pos
+        self.scan.expect("{", "to open the object")
+        return syntax.ObjectLiteral(self.scan.items("}", self._entry, of="object", start=start))
 
-    def _entry(self) -> tuple[str, Any]:
-        if self.peek() in ('"', "'"):
-            key = self.quoted()
+    def _entry(self) -> tuple[str | None, Any]:
+        scan = self.scan
+        if scan.take("..."):
+            return None, self.primary()
+        if scan.peek() in ('"', "'"):
+            key = self.texts.quoted()
             if not isinstance(key, Literal):
-                raise UnsupportedConstruct("interpolation in an object's key", self.line())
+                raise UnsupportedConstruct("interpolation in an object's key", scan.line())
             name = str(key.data)
         else:
-            name = self.identifier() or (str(self._digits()) if self.peek() in DIGITS else "")
+            name = scan.identifier() or (str(int(scan.digits())) if scan.peek() in DIGITS else "")
         if not name:
-            raise self.error("Expected a key in the object")
-        self.skip_space()
-        self.expect(":", "behind the key")
-        self.skip_space()
+            raise scan.error("Expected a key in the object")
+        scan.skip_space()
+        scan.expect(":", "behind the key")
+        scan.skip_space()
         return name, self.expression()
 
     # -- shells
 
     def _shell(self) -> ShellCommand:
-        start = self.pos
-        language = "cmd" if self.take_word("cmd") else "sh"
-        if language == "sh":
-            self.pos += 2
-        self.skip_blanks()
+        scan = self.scan
+        start = scan.pos
+        language = scan.identifier()
+        scan.skip_blanks()
         variables: tuple[str, ...] = ()
-        if self.peek() == "(":
-            refs = self.arguments()
+        if scan.peek() == "(":
+            refs = self._arguments()
             if not all(isinstance(ref, Reference) for ref in refs):
-                raise self.error("Expected variables in the parentheses of sh")
+                raise scan.error("Expected variables in the parentheses of sh")
             variables = tuple(ref.name for ref in refs)
-            self.skip_blanks()
-        if self.peek() == ":":
-            raise UnsupportedConstruct(f"working directory of '{language}'", self.line())
-        body: Any = self.command_body() if language == "cmd" else self.raw_body()
-        return self._with(ShellCommand(language, body, variables, None, False, TextSpan(start, self.pos)))
+            scan.skip_blanks()
+        if scan.peek() == ":":
+            raise UnsupportedConstruct(f"working directory of '{language}'", scan.line())
+        body: Any = self.texts.command_body() if language == "cmd" else self.texts.shell_body()
+        return self._with(ShellCommand(language, body, variables, None, False, scan.span(start)))
 
     def _with(self, shell: ShellCommand) -> ShellCommand:
-        mark = self.pos
-        self.skip_blanks()
-        if not self.take_word("with"):
-            self.pos = mark
+        """Read `with { stdin: ... }` behind a shell, if it is there."""
+        scan = self.scan
+        mark = scan.pos
+        scan.skip_blanks()
+        if not scan.take_keyword("with"):
+            scan.pos = mark
             return shell
-        self.skip_blanks()
-        for key, value in self.object().entries:
-            if key == "stdin":
-                shell = shell._replace(stdin=value)
-            else:
-                raise UnsupportedConstruct(f"'with {{ {key} }}'", self.line())
+        for key, value in self._object().entries:
+            if key != "stdin":
+                raise UnsupportedConstruct(f"'with {{ {key} }}'", scan.line())
+            shell = shell._replace(stdin=value)
         return shell

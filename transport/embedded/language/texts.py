@@ -1,43 +1,25 @@
 """Reading texts with holes: the four quotings of mlld, command bodies and file names."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
 from mlld_sdk.transport.embedded.language.scanner import LETTERS, Scanner
-from mlld_sdk.transport.embedded.language.syntax import (
-    FieldAccess,
-    FileRead,
-    Hole,
-    Literal,
-    Reference,
-    Template,
-    TextSpan,
-)
+from mlld_sdk.transport.embedded.language.syntax import FieldAccess, FileRead, Hole, Literal, Reference, Template
 
-ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'", ".": "."}
-PLAIN_ESCAPES = frozenset("@\\[]{}\"'`$")
+PLAIN_ESCAPES = {char: char for char in "@\\[]{}\"'`$"}
+ESCAPES = {**PLAIN_ESCAPES, "n": "\n", "t": "\t", "r": "\r", "0": "\0", ".": "."}
 FILE_MARKS = frozenset("./*@")
+_KEPT_BACKSLASHES = frozenset(("n", "t", "r", "`", '"', "'", "0"))
 
 
-class Quoting:
-    """What a kind of text ends with and which rules hold inside."""
+class Quoting(NamedTuple):
+    """What a kind of text is called, what it ends with and which rules hold inside."""
 
-    def __init__(
-        self,
-        name: str,
-        closing: str,
-        *,
-        escapes: bool = True,
-        newlines: bool = True,
-        holes: bool = True,
-        snippets: bool = True,
-    ) -> None:
-        self.name = name
-        self.closing = closing
-        self.escapes = escapes
-        self.newlines = newlines
-        self.holes = holes
-        self.snippets = snippets
+    name: str
+    closing: str
+    escapes: bool = True
+    newlines: bool = True
 
 
 DOUBLE = Quoting("string", '"', newlines=False)
@@ -45,264 +27,249 @@ BACKTICK = Quoting("backtick template", "`")
 COLONS = Quoting("template", "::", escapes=False)
 
 
-class TemplateParser(Scanner):
-    """Reads quoted texts. The expression parser adds the hooks `arguments` and `postfix`."""
+class _Parts:
+    """Characters and holes in a row; neighbouring characters become one text.
 
-    def postfix(self, target: Any, start: int, *, tight: bool) -> Any:
-        """Read what may stand behind a value; implemented by the expression parser."""
-        raise NotImplementedError
+    Attributes:
+        chars: The characters since the last hole; written to directly.
+    """
 
-    def expression(self) -> Any:
-        """Read an expression; implemented by the expression parser."""
-        raise NotImplementedError
+    def __init__(self) -> None:
+        self.chars: list[str] = []
+        self._parts: list[Any] = []
 
-    def at_quote(self) -> bool:
-        """Say whether a quoted text starts here."""
-        return (self.peek() in ('"', "'", "`") and self.peek() != "") or self.looking_at("::")
+    def add(self, part: Any) -> None:
+        """Add a hole or a file."""
+        self.all().append(part)
+
+    def all(self) -> list[Any]:
+        """Return everything so far."""
+        if self.chars:
+            self._parts.append("".join(self.chars))
+            self.chars.clear()
+        return self._parts
+
+
+class TextParser:
+    """Reads quoted texts, command bodies and file names.
+
+    Args:
+        scan: The cursor.
+        fields: Reads what clings to a value inside a text: fields, indexes, calls and methods.
+    """
+
+    def __init__(self, scan: Scanner, fields: Callable[[Any, int], Any]) -> None:
+        self._scan = scan
+        self._fields = fields
 
     def quoted(self) -> Literal | Template:
         """Read a quoted text of any kind."""
-        start = self.pos
-        if self.take("'"):
+        scan = self._scan
+        start = scan.pos
+        if scan.take("'"):
             return Literal(self._single(start))
-        if self.take('"'):
+        if scan.take('"'):
             return self._holed(DOUBLE, start)
-        if self.take("`"):
+        if scan.take("`"):
             return self._holed(BACKTICK, start)
-        if self.looking_at(":::"):
-            raise self.error("Templates in ::: are not part of this subset")
-        self.expect("::", "to open a template")
+        if scan.looking_at(":::"):
+            raise scan.error("Templates in ::: are not part of this subset")
+        scan.expect("::", "to open a template")
         return _trim_newlines(self._holed(COLONS, start))
 
     def _single(self, start: int) -> str:
+        scan = self._scan
         chars: list[str] = []
-        while True:
-            char = self.peek()
+        while not scan.take("'"):
+            char = scan.peek()
             if not char:
-                raise self.error("Unclosed string. Expected closing single quote (').", start)
-            if char == "'":
-                self.pos += 1
-                return "".join(chars)
-            if char == "\\" and self.peek(1) in PLAIN_ESCAPES:
-                char = self.peek(1)
-                self.pos += 1
-            elif char == "@" and self.peek(1) == "@":
-                self.pos += 1
-            chars.append(char)
-            self.pos += 1
+                raise scan.error("Unclosed string. Expected closing single quote (').", start)
+            if (char == "\\" and scan.peek(1) in PLAIN_ESCAPES) or scan.looking_at("@@"):
+                scan.pos += 1
+            chars.append(scan.peek())
+            scan.pos += 1
+        return "".join(chars)
 
     def _holed(self, quoting: Quoting, start: int) -> Literal | Template:
-        parts: list[Any] = []
-        chars: list[str] = []
-
-        def flush() -> None:
-            if chars:
-                parts.append("".join(chars))
-                chars.clear()
-
-        while not self.take(quoting.closing):
-            char = self.peek()
+        scan = self._scan
+        parts = _Parts()
+        escapes = ESCAPES if quoting.escapes else {"@": "@"}
+        while not scan.take(quoting.closing):
+            char, following = scan.peek(), scan.peek(1)
             if not char or (char == "\n" and not quoting.newlines):
-                raise self.error(f"Unclosed {quoting.name}. Expected closing {quoting.closing}", start)
-            if char == "\\" and self.peek(1) == "@":
-                chars.append("@")
-                self.pos += 2
-            elif char == "\\" and quoting.escapes and self.peek(1) in ESCAPES and self.peek(1):
-                chars.append(ESCAPES[self.peek(1)])
-                self.pos += 2
-            elif char == "\\" and quoting.escapes and self.peek(1) in PLAIN_ESCAPES and self.peek(1):
-                chars.append(self.peek(1))
-                self.pos += 2
-            elif char == "@" and self.peek(1) == "@":
-                chars.append("@")
-                self.pos += 2
-            elif char == "@" and self.peek(1) in LETTERS and self.peek(1):
-                flush()
-                parts.append(self.hole(quoting))
-                chars.extend(self._boundary())
-            elif char == "<" and (quoting.newlines or not chars) and (read := self.file_read_in_text()) is not None:
-                flush()
-                parts.append(read)
+                raise scan.error(f"Unclosed {quoting.name}. Expected closing {quoting.closing}", start)
+            if char == "\\" and following in escapes:
+                parts.chars.append(escapes[following])
+                scan.pos += 2
+            elif char == "@" and following == "@":
+                parts.chars.append("@")
+                scan.pos += 2
+            elif char == "@" and following in LETTERS:
+                parts.add(self._hole(quoting))
+                parts.chars += self._boundary()
+            elif char == "<" and (quoting.newlines or not parts.chars) and (read := self._file_read_in_text()):
+                parts.add(read)
             else:
-                chars.append(char)
-                self.pos += 1
-        flush()
-        if not parts:
-            return Literal("")
-        if len(parts) == 1 and isinstance(parts[0], str):
-            return Literal(parts[0])
-        return Template(tuple(parts))
+                parts.chars.append(char)
+                scan.pos += 1
+        return _text_of(parts.all())
 
-    def hole(self, quoting: Quoting | None = None) -> Hole:
+    def _hole(self, quoting: Quoting | None = None) -> Hole:
         """Read `@name` and what clings to it inside a text."""
-        start = self.pos
-        self.pos += 1
-        name = self.identifier()
-        value = self.postfix(Reference(name, TextSpan(start, self.pos)), start, tight=True)
-        raw = self.text[start : self.pos]
-        if self.looking_at("|@"):
-            raise UnsupportedConstruct("a pipe inside a text", self.line(start))
-        if self.looking_at('??"') or self.looking_at("??'"):
-            self.pos += 2
+        scan = self._scan
+        start = scan.pos
+        scan.pos += 1
+        value = self._fields(Reference(scan.identifier(), scan.span(start)), start)
+        raw = scan.text[start : scan.pos]
+        if scan.looking_at("|@"):
+            raise UnsupportedConstruct("a pipe inside a text", scan.line(start))
+        if scan.looking_at(('??"', "??'")):
+            scan.pos += 2
             return Hole(value, raw, default=self.quoted())
-        if self.peek() == "?" and quoting is not None:
-            if quoting.name != "string" and self.peek(1) == "`" and self._snippet_follows():
-                self.pos += 2
-                return Hole(value, raw, when=_as_template(self._holed(BACKTICK, self.pos - 1)))
-            if quoting.name == "string" and self.peek(1) == '"' and self._fragment_follows():
-                self.pos += 2
-                return Hole(value, raw, when=_as_template(self._holed(DOUBLE, self.pos - 1)))
-            self.pos += 1
+        if quoting is None or not scan.take("?"):
+            return Hole(value, raw)
+        inner = DOUBLE if quoting is DOUBLE else BACKTICK
+        if not self._opens(inner):
             return Hole(value, raw, omit=True)
-        return Hole(value, raw)
+        scan.pos += 1
+        text = self._holed(inner, scan.pos - 1)
+        return Hole(value, raw, when=text if isinstance(text, Template) else Template((text.data,)))
 
-    def _snippet_follows(self) -> bool:
-        """Say whether the backtick behind `@x?` opens a snippet, which has one line, instead of closing the text."""
-        closing = self.text.find("`", self.pos + 2)
-        return closing >= 0 and "\n" not in self.text[self.pos : closing]
-
-    def _fragment_follows(self) -> bool:
-        """Say whether the quote behind `@x?` opens a fragment instead of closing the text."""
-        closing = self.text.find('"', self.pos + 2)
-        line_end = self.text.find("\n", self.pos)
-        return closing >= 0 and (line_end < 0 or closing < line_end) and self.text.find('"', closing + 1) >= 0
+    def _opens(self, quoting: Quoting) -> bool:
+        """Return whether the quote behind `@x?` opens a snippet, which has one line, instead of closing the text."""
+        scan = self._scan
+        if scan.peek() != quoting.closing:
+            return False
+        closing = scan.text.find(quoting.closing, scan.pos + 1)
+        if closing < 0 or "\n" in scan.text[scan.pos : closing]:
+            return False
+        return quoting is BACKTICK or scan.text.find(quoting.closing, closing + 1) >= 0
 
     def _boundary(self) -> str:
-        """Read the backslash that ends a name inside a text."""
-        if self.take("\\\\"):
+        """Read the backslash that ends a name inside a text, and return what stays of it."""
+        scan = self._scan
+        if scan.take("\\\\"):
             return "\\"
-        if self.take("\\@"):
+        if scan.take("\\@"):
             return "@"
-        if self.peek() == "\\" and self.peek(1) not in ("n", "t", "r", "`", '"', "'", "0"):
-            self.pos += 1
+        if scan.peek() == "\\" and scan.peek(1) not in _KEPT_BACKSLASHES:
+            scan.pos += 1
         return ""
 
-    def file_read_in_text(self) -> FileRead | None:
+    # -- files
+
+    def _file_read_in_text(self) -> FileRead | None:
         """Read `<path>` inside a text if it looks like a file name, as `<b>` does not."""
-        close = self.text.find(">", self.pos)
-        if close < 0:
+        text, start = self._scan.text, self._scan.pos + 1
+        close = text.find(">", start)
+        inner = text[start:close] if close >= 0 else ""
+        if not inner or "\n" in inner or "<" in inner or " " in inner.strip():
             return None
-        inner = self.text[self.pos + 1 : close]
-        if (
-            not inner
-            or "\n" in inner
-            or "<" in inner
-            or inner[0] in "!/ "
-            or not FILE_MARKS & set(inner)
-            or inner[-1] == "/"
-        ):
-            return None
-        if " " in inner.strip():
+        if inner[0] in "!/ " or inner[-1] == "/" or not FILE_MARKS & set(inner):
             return None
         return self.file_read()
 
     def file_read(self) -> FileRead:
         """Read `<path>`."""
-        start = self.pos
-        self.expect("<", "to open a file name")
-        parts: list[Any] = []
-        chars: list[str] = []
-        while not self.take(">"):
-            char = self.peek()
+        scan = self._scan
+        start = scan.pos
+        scan.expect("<", "to open a file name")
+        parts = _Parts()
+        while not scan.take(">"):
+            char = scan.peek()
             if not char or char == "\n":
-                raise self.error("Unclosed file name. Expected closing >", start)
+                raise scan.error("Unclosed file name. Expected closing >", start)
             if char == "#":
-                raise self.error("Sections of files are not part of this subset")
-            if char == "@" and self.peek(1) in LETTERS and self.peek(1):
-                if chars:
-                    parts.append("".join(chars))
-                    chars = []
-                parts.append(self.path_hole())
+                raise scan.error("Sections of files are not part of this subset")
+            if char == "@" and scan.peek(1) in LETTERS:
+                parts.add(self._path_hole())
                 continue
-            chars.append(char)
-            self.pos += 1
-        if chars:
-            parts.append("".join(chars))
-        if parts and isinstance(parts[0], str):
-            parts[0] = parts[0].lstrip()
-        if parts and isinstance(parts[-1], str):
-            parts[-1] = parts[-1].rstrip()
-        return FileRead(Template(tuple(parts)), self.take("?"), TextSpan(start, self.pos))
+            parts.chars.append(char)
+            scan.pos += 1
+        path = parts.all()
+        if path and isinstance(path[0], str):
+            path[0] = path[0].lstrip()
+        if path and isinstance(path[-1], str):
+            path[-1] = path[-1].rstrip()
+        return FileRead(Template(tuple(path)), scan.take("?"), scan.span(start))
 
-    def path_hole(self) -> Hole:
+    def _path_hole(self) -> Hole:
         """Read `@name.field` inside a path; an extension begins with a dot behind a backslash."""
-        start = self.pos
-        self.pos += 1
-        name = self.identifier()
-        value: Any = Reference(name, TextSpan(start, self.pos))
-        while self.peek() == "." and self.peek(1) in LETTERS and self.peek(1):
-            self.pos += 1
-            value = FieldAccess(value, Literal(self.identifier()))
-        raw = self.text[start : self.pos]
+        scan = self._scan
+        start = scan.pos
+        scan.pos += 1
+        value: Any = Reference(scan.identifier(), scan.span(start))
+        while scan.peek() == "." and scan.peek(1) in LETTERS:
+            scan.pos += 1
+            value = FieldAccess(value, Literal(scan.identifier()))
+        raw = scan.text[start : scan.pos]
         self._boundary()
         return Hole(value, raw)
 
-    def raw_body(self) -> str:
+    # -- bodies of commands
+
+    def shell_body(self) -> str:
         """Read a shell body between braces; braces inside must pair up, quoted texts may hold any."""
-        start = self.pos
-        self.expect("{", "to open the body")
-        depth, begin = 1, self.pos
-        while self.pos < self.end:
-            char = self.text[self.pos]
+        scan = self._scan
+        start = scan.pos
+        scan.expect("{", "to open the body")
+        depth, begin = 1, scan.pos
+        while scan.pos < scan.end:
+            char = scan.text[scan.pos]
             if char in "\"'":
-                self.pos = self._behind_quoted(char)
+                scan.pos = self._behind_quoted(char)
                 continue
             depth += (char == "{") - (char == "}")
-            self.pos += 1
+            scan.pos += 1
             if depth == 0:
-                return self.text[begin : self.pos - 1]
-        raise self.error("Unterminated code block. Expected '}'", start)
+                return scan.text[begin : scan.pos - 1]
+        raise scan.error("Unterminated code block. Expected '}'", start)
 
     def _behind_quoted(self, quote: str) -> int:
         """Find the end of a quoted text in a shell body; a quote without a partner is a plain character."""
-        at = self.pos + 1
-        while at < self.end and self.text[at] != quote:
-            at += 2 if self.text[at] == "\\" and quote == '"' else 1
-        return at + 1 if at < self.end else self.pos + 1
+        text, at = self._scan.text, self._scan.pos + 1
+        while at < len(text) and text[at] != quote:
+            at += 2 if text[at] == "\\" and quote == '"' else 1
+        return at + 1 if at < len(text) else self._scan.pos + 1
 
     def command_body(self) -> Template:
-        """Read the body of `cmd`: text with holes, where single quotes protect."""
-        start = self.pos
-        self.expect("{", "to open the command")
-        parts: list[Any] = []
-        chars: list[str] = []
+        """Read the body of `cmd`: text with holes, where single quotes protect.
+
+        The holes are pairs of `Hole` and whether it stands in double quotes.
+        """
+        scan = self._scan
+        start = scan.pos
+        scan.expect("{", "to open the command")
+        parts = _Parts()
         quote = ""
         while True:
-            char = self.peek()
+            char = scan.peek()
             if not char:
-                raise self.error("Unterminated command. Expected '}'", start)
-            if char == "\\" and self.peek(1) == "@":
-                chars.append("@")
-                self.pos += 2
+                raise scan.error("Unterminated command. Expected '}'", start)
+            if char == "\\" and (quote != "'" or scan.peek(1) == "@"):
+                parts.chars.append("@" if scan.peek(1) == "@" else scan.text[scan.pos : scan.pos + 2])
+                scan.pos += 2
                 continue
-            if char == "\\" and quote != "'":
-                chars.append(self.text[self.pos : self.pos + 2])
-                self.pos += 2
+            if char == "@" and scan.peek(1) in LETTERS and quote != "'":
+                parts.add((self._hole(), quote == '"'))
                 continue
-            if char == "@" and self.peek(1) in LETTERS and self.peek(1) and quote != "'":
-                if chars:
-                    parts.append("".join(chars))
-                    chars = []
-                parts.append((self.hole(), quote == '"'))
-                continue
-            if quote and char == quote:
-                quote = ""
-            elif not quote and char in "\"'":
+            if quote:
+                quote = "" if char == quote else quote
+            elif char in "\"'":
                 quote = char
-            elif not quote and char == "}":
-                self.pos += 1
-                break
-            elif not quote and (char in "{;&<>" or self.looking_at("||")):
-                raise self.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
-            chars.append(char)
-            self.pos += 1
-        if chars:
-            parts.append("".join(chars))
-        return Template(tuple(parts))
+            elif scan.take("}"):
+                return Template(tuple(parts.all()))
+            elif char in "{;&<>" or scan.looking_at("||"):
+                raise scan.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
+            parts.chars.append(char)
+            scan.pos += 1
 
 
-def _as_template(text: Literal | Template) -> Template:
-    return text if isinstance(text, Template) else Template((text.data,))
+def _text_of(parts: list[Any]) -> Literal | Template:
+    """Return parts as a plain text if they are one."""
+    if not parts:
+        return Literal("")
+    return Literal(parts[0]) if len(parts) == 1 and isinstance(parts[0], str) else Template(tuple(parts))
 
 
 def _trim_newlines(text: Literal | Template) -> Literal | Template:
