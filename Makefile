@@ -33,11 +33,14 @@ test: $(STAMP)  ## everything that takes minutes at most; real mlld and Erlang a
 test-long: $(STAMP)  ## the long chaos runs
 	$(BIN)/python -m pytest -m long --timeout 3600
 
-lint: $(STAMP)  ## formatting, lint and types
+lint: $(STAMP)  ## formatting, lint, the arrows between rooms, types, and what is written by scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/types/api.py examples/*.py
+	$(BIN)/basedpyright
+	$(BIN)/python docs/make_reference.py --check
 
 format: $(STAMP)  ## mend what can be mended by itself
 	$(BIN)/ruff check --fix .

@@ -21,5 +21,5 @@ class Env:
     """
 
     now: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time  # noqa: TID251 - the one place that names the wall clock
+    wall: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)

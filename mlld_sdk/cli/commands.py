@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import sys
-import time
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from mlld_sdk.base.durations import pause
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.cli import render
 from mlld_sdk.cli.settings import configuration
@@ -67,7 +67,7 @@ def top(options: Namespace) -> int:
             _print(options, found, text)
             if not options.every:
                 return 0
-            time.sleep(options.every)
+            pause(options.every)
 
 
 def why(options: Namespace) -> int:

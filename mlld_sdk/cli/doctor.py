@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.control import protocol
@@ -131,12 +132,12 @@ def _wrong_with(path: Path) -> Check | None:
     def problem(found: str, hint: str = "restore it, or move it away to begin anew") -> Check:
         return Check(name="store", finding="problem", found=found, hint=hint)
 
-    deadline = time.monotonic() + STORE_SECONDS
+    deadline = Deadline(STORE_SECONDS)
     try:
         with contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         ) as database:
-            database.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            database.set_progress_handler(lambda: deadline.is_over, 10_000)
             (owner,) = database.execute("PRAGMA application_id").fetchone()
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if owner != schema.APPLICATION_ID:
