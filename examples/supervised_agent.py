@@ -24,7 +24,7 @@ class Writer(Agent):
 
     def run(self, job: Job, payload: dict[str, Any]) -> list[str]:
         """Write the sections in order."""
-        sections = []
+        sections: list[str] = []
         for n in range(payload["sections"]):
             sections.append(job.execute("step.mld", {"n": n}).output.strip())
             job.progress(f"{n + 1} of {payload['sections']}")

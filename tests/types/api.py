@@ -36,6 +36,10 @@ from mlld_sdk.supervision import ChildSpec, RestartLimit, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
 
 
+def add(a: int, b: int) -> int:
+    return a + b
+
+
 class Reviewer(Agent):
     engine = "embedded"
     checkpoint = True
@@ -45,7 +49,7 @@ class Reviewer(Agent):
     def run(self, job: Job, payload: dict[str, Any]) -> str:
         assert_type(job.execute("collect.mld", payload), ExecuteResult)
         assert_type(job.process("show 1"), str)
-        assert_type(job.step("add", lambda a, b: int(a + b), 1, 2), int)
+        assert_type(job.step("add", add, 1, 2), int)
         assert_type(job.map(lambda item, branch: f"{item}", [1, 2]), list[str])
         try:
             job.execute("review.mld", timeout=60.0, idempotent=True)
