@@ -13,7 +13,7 @@ InfrastructureError
     ├── JournalGone               the file was deleted or replaced while it was open
     ├── JournalCorrupt            the file or one record in it is damaged
     │   └── RecordUnknown         a record was written by a newer version, or its type is not registered
-    ├── LeaseHeld                 somebody else owns the run
+    ├── LeaseHeld                 another owner has the run
     ├── LeaseLost                 this owner no longer owns the run: its word does not count any more
     └── WaitTimeout               the run did not end in the time given
 ConfigurationError
@@ -23,17 +23,19 @@ TaskError
 └── JournalRefusal                the journal works and says no; asking again gives the same answer
     ├── RunNotFound
     ├── RunEnded                  the run has its outcome already
-    ├── RunParked                 the run is a dead letter; somebody has to look at it
+    ├── RunParked                 the run is a dead letter; look at it before it goes on
     ├── RunNotParked              only a run that stopped can be retried
     ├── IdempotencyConflict       the same key or id came with another input
     ├── StepMismatch              the code asks for something else than what is recorded at this position
-    ├── StepInterrupted           a step was in flight when its owner died, and nobody said it may run twice
+    ├── StepInterrupted           a step was in flight when its owner died, and it may not run twice
     ├── StepExhausted             a step was interrupted or failed as often as its policy allows
     ├── StepNotOpen               a step is finished that was not begun, or begun twice
     ├── ValueNotStorable          a value cannot be written so that it comes back the same
     └── LimitExceeded             a value, a run or a stream is larger than the stated limits
 ```
 """
+
+from dataclasses import dataclass
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, TaskError
 
@@ -48,6 +50,7 @@ class JournalClosed(JournalError):
     """The journal was closed; open it again."""
 
     code = "JOURNAL_CLOSED"
+    hint = "open it again"
 
 
 class JournalBusy(JournalError):
@@ -66,18 +69,21 @@ class JournalLocked(JournalError):
     """Another process held the file for longer than the deadline allows; nothing was written."""
 
     code = "JOURNAL_LOCKED"
+    hint = "find it with lsof; the write can be repeated"
 
 
 class JournalFull(JournalError):
     """There is no room for the write; nothing of it was written, and what was there before is intact."""
 
     code = "JOURNAL_FULL"
+    hint = "free space; writes go on by themselves then"
 
 
 class JournalReadOnly(JournalError):
     """The file or the folder it lies in cannot be written by this user."""
 
     code = "JOURNAL_READ_ONLY"
+    hint = "check owner and mode of the file and of its folder"
 
 
 class JournalUnreadable(JournalError):
@@ -96,34 +102,35 @@ class JournalCorrupt(JournalError):
     """The file is damaged. What cannot be decoded is an error, never an empty value."""
 
     code = "JOURNAL_CORRUPT"
+    hint = "restore a backup; verify() lists all that is damaged"
 
 
 class RecordUnknown(JournalCorrupt):
     """A record is intact and yet not understood: a newer version wrote it, or its type is not registered here."""
 
     code = "JOURNAL_RECORD_UNKNOWN"
+    hint = "another version of the library wrote it"
 
 
+@dataclass(eq=False, repr=False)
 class LeaseHeld(JournalError):
-    """Somebody else owns the run.
+    """Another owner has the run.
 
     Attributes:
+        run_id: The run.
         owner: Who owns it.
         retry_after: Seconds until the lease runs out unless it is renewed.
     """
 
     code = "LEASE_HELD"
-
-    def __init__(self, run_id: str, owner: str, retry_after: float) -> None:
-        super().__init__(
-            f"run {run_id} is owned by {owner}",
-            hint=f"its lease runs out in {retry_after:.1f} s unless it is renewed; wait for the outcome instead",
-        )
-        self.run_id = run_id
-        self.owner = owner
-        self.retry_after = retry_after
+    message = "run {run_id} is owned by {owner}"
+    hint = "its lease runs out in {retry_after:.1f} s unless it is renewed; wait for the outcome instead"
+    run_id: str
+    owner: str
+    retry_after: float
 
 
+@dataclass(eq=False, repr=False)
 class LeaseLost(JournalError):
     """This owner's lease was taken over, released or ended with the run; nothing it says is written any more.
 
@@ -131,26 +138,25 @@ class LeaseLost(JournalError):
         run_id: The run.
         owner: Who lost it.
         epoch: The epoch that no longer counts.
+        why: What happened to the run, in words.
         state: What the run is now (`cancelled`, `running` under another owner, ...), `None` if it is gone.
     """
 
     code = "LEASE_LOST"
-
-    def __init__(self, run_id: str, owner: str, epoch: int, now: str, state: str | None) -> None:
-        super().__init__(
-            f"{owner} (epoch {epoch}) no longer owns run {run_id}: {now}",
-            hint="stop working on it; whoever owns it next goes on from what was finished",
-        )
-        self.run_id = run_id
-        self.owner = owner
-        self.epoch = epoch
-        self.state = state
+    message = "{owner} (epoch {epoch}) no longer owns run {run_id}: {why}"
+    hint = "stop working on it; whoever owns it next goes on from what was finished"
+    run_id: str
+    owner: str
+    epoch: int
+    why: str
+    state: str | None
 
 
 class WaitTimeout(JournalError):
     """The run did not end in the time given; it goes on, and may be waited for again."""
 
     code = "TIMEOUT"
+    hint = "it goes on; wait again, or cancel it"
 
 
 class NotAJournal(ConfigurationError):
@@ -171,48 +177,47 @@ class JournalRefusal(TaskError):
     code = "JOURNAL_REFUSAL"
 
 
+@dataclass(eq=False, repr=False)
 class RunNotFound(JournalRefusal):
     """No run has this id: it never existed, or retention has pruned it."""
 
     code = "RUN_NOT_FOUND"
+    message = "no run {run_id}"
+    hint = "finished runs are pruned by retention; check the id and the file"
+    run_id: str
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"no run {run_id}", hint="finished runs are pruned by retention; check the id and the file")
-        self.run_id = run_id
 
-
+@dataclass(eq=False, repr=False)
 class RunEnded(JournalRefusal):
     """The run has its outcome; it cannot be claimed or ended a second time."""
 
     code = "RUN_ENDED"
+    message = "run {run_id} is {state}"
+    hint = "read its outcome, or submit a new run"
+    run_id: str
+    state: str
 
-    def __init__(self, run_id: str, state: str) -> None:
-        super().__init__(f"run {run_id} is {state}", hint="read its outcome, or submit a new run")
-        self.run_id = run_id
-        self.state = state
 
-
+@dataclass(eq=False, repr=False)
 class RunParked(JournalRefusal):
     """The run is a dead letter: it stopped its owners too often, or its owner gave it up."""
 
     code = "RUN_PARKED"
+    message = "run {run_id} is parked: {reason}"
+    hint = "look at its steps, then retry it or cancel it"
+    run_id: str
+    reason: str
 
-    def __init__(self, run_id: str, reason: str) -> None:
-        super().__init__(f"run {run_id} is parked: {reason}", hint="look at its steps, then retry it or cancel it")
-        self.run_id = run_id
-        self.reason = reason
 
-
+@dataclass(eq=False, repr=False)
 class RunNotParked(JournalRefusal):
     """Only a run that is parked, failed or cancelled can be retried."""
 
     code = "RUN_NOT_PARKED"
-
-    def __init__(self, run_id: str, state: str) -> None:
-        hint = "read its result, or submit a new run" if state == "finished" else "wait for it, or cancel it first"
-        super().__init__(f"run {run_id} is {state}, there is nothing to retry", hint=hint)
-        self.run_id = run_id
-        self.state = state
+    message = "run {run_id} is {state}, there is nothing to retry"
+    hint = "wait for it, or cancel it first; if it is finished read its result, or submit a new run"
+    run_id: str
+    state: str
 
 
 class IdempotencyConflict(JournalRefusal):
@@ -221,6 +226,7 @@ class IdempotencyConflict(JournalRefusal):
     code = "IDEMPOTENCY_CONFLICT"
 
 
+@dataclass(eq=False, repr=False)
 class StepMismatch(JournalRefusal):
     """The code asks for something else than what this run has recorded at this position.
 
@@ -232,19 +238,18 @@ class StepMismatch(JournalRefusal):
     """
 
     code = "STEP_MISMATCH"
-
-    def __init__(self, run_id: str, position: str, recorded: str, asked: str) -> None:
-        super().__init__(
-            f"run {run_id} has recorded {recorded} at step {position}, and now asks for {asked}",
-            hint="the code or its input changed under an unfinished run: run it with the old code, "
-            "cancel it and submit a new one, or make the step ask for the same again",
-        )
-        self.run_id = run_id
-        self.position = position
-        self.recorded = recorded
-        self.asked = asked
+    message = "run {run_id} has recorded {recorded} at step {position}, and now asks for {asked}"
+    hint = (
+        "the code or its input changed under an unfinished run: run it with the old code, "
+        "cancel it and submit a new one, or make the step ask for the same again"
+    )
+    run_id: str
+    position: str
+    recorded: str
+    asked: str
 
 
+@dataclass(eq=False, repr=False)
 class StepInterrupted(JournalRefusal):
     """A step was in flight when its owner died; whether its effect happened is unknown, so it is not repeated unasked.
 
@@ -256,33 +261,29 @@ class StepInterrupted(JournalRefusal):
     """
 
     code = "STEP_INTERRUPTED"
-
-    def __init__(self, run_id: str, position: str, name: str, attempts: int) -> None:
-        super().__init__(
-            f"step {position} ({name}) of run {run_id} was in flight when its owner died",
-            hint="declare it idempotent if it may run twice, record its result by hand with resolve_step, "
-            "or retry the run with rerun_interrupted=True",
-        )
-        self.run_id = run_id
-        self.position = position
-        self.name = name
-        self.attempts = attempts
+    message = "step {position} ({name}) of run {run_id} was in flight when its owner died"
+    hint = (
+        "declare it idempotent if it may run twice, record its result by hand with resolve_step, "
+        "or retry the run with rerun_interrupted=True"
+    )
+    run_id: str
+    position: str
+    name: str
+    attempts: int
 
 
+@dataclass(eq=False, repr=False)
 class StepExhausted(JournalRefusal):
     """A step was interrupted or failed as often as its policy allows."""
 
     code = "STEP_EXHAUSTED"
-
-    def __init__(self, run_id: str, position: str, name: str, attempts: int, last: str) -> None:
-        super().__init__(
-            f"step {position} ({name}) of run {run_id} was begun {attempts} times and never finished; last: {last}",
-            hint="park the run and look at it; retrying the run starts the count again",
-        )
-        self.run_id = run_id
-        self.position = position
-        self.name = name
-        self.attempts = attempts
+    message = "step {position} ({name}) of run {run_id} was begun {attempts} times and never finished; last: {last}"
+    hint = "park the run and look at it; retrying the run starts the count again"
+    run_id: str
+    position: str
+    name: str
+    attempts: int
+    last: str
 
 
 class StepNotOpen(JournalRefusal):
@@ -291,35 +292,35 @@ class StepNotOpen(JournalRefusal):
     code = "STEP_NOT_OPEN"
 
 
+@dataclass(eq=False, repr=False)
 class ValueNotStorable(JournalRefusal):
     """A value cannot be written so that it comes back the same.
 
     Attributes:
         field: Where in the value, as a path: `result.items[3].when`.
+        why: What is wrong with it.
     """
 
     code = "VALUE_NOT_STORABLE"
+    message = "{field} cannot be stored: {why}"
+    hint = "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct"
+    field: str
+    why: str
 
-    def __init__(self, field: str, why: str, *, hint: str | None = None) -> None:
-        storable = "use text, numbers, booleans, None, lists and dicts with text keys, or register a msgspec Struct"
-        super().__init__(f"{field} cannot be stored: {why}", hint=hint or storable)
-        self.field = field
 
-
+@dataclass(eq=False, repr=False)
 class LimitExceeded(JournalRefusal):
     """A value, a run or a stream is larger than the stated limit.
 
     Attributes:
+        what: What is too large.
         limit: Name of the limit.
         allowed: Its value.
     """
 
     code = "JOURNAL_LIMIT_EXCEEDED"
-
-    def __init__(self, what: str, limit: str, allowed: int) -> None:
-        super().__init__(
-            f"{what}: the limit {limit} is {allowed}",
-            hint=f"keep the large part in a file and record its path, or open the journal with a larger {limit}",
-        )
-        self.limit = limit
-        self.allowed = allowed
+    message = "{what}: the limit {limit} is {allowed}"
+    hint = "keep the large part in a file and record its path, or open the journal with a larger {limit}"
+    what: str
+    limit: str
+    allowed: int

@@ -390,10 +390,7 @@ class Journal:
         withdraw = self.on_outcome(run_id, callback, done.set)
         try:
             if not done.wait(None if timeout is None else min(seconds(timeout), LONGEST_WAIT)):
-                raise WaitTimeout(
-                    f"run {run_id} did not end within {seconds(timeout or 0):g} s",
-                    hint="it goes on; wait again, or cancel it",
-                )
+                raise WaitTimeout(f"run {run_id} did not end within {seconds(timeout or 0):g} s")
         finally:
             withdraw()
         if not found:

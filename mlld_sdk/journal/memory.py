@@ -260,7 +260,7 @@ class MemoryStore:
         """Read under the lock."""
         with self._lock:
             if not self._hosts:
-                raise JournalClosed("the journal in memory is closed", hint="open another one")
+                raise JournalClosed("the journal in memory is closed")
             return work(_MemoryTx(self._tables))
 
     def wake(self) -> None:
@@ -282,7 +282,7 @@ class MemoryStore:
 
     def _check(self, session: str) -> None:
         if session not in self._hosts:
-            raise JournalClosed("the journal in memory is closed", hint="open another one")
+            raise JournalClosed("the journal in memory is closed")
 
     def _run(self, session: str, work: Callable[[Tx], T]) -> T:
         tx = _MemoryTx(self._tables)

@@ -271,7 +271,7 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
         RecordUnknown: The bytes are intact, and newer than this version of the library.
     """
     if not _sound(data):
-        raise JournalCorrupt(f"{where} fails its checksum", hint="restore a backup; verify() lists all that is damaged")
+        raise JournalCorrupt(f"{where} fails its checksum")
     if data[1] > VERSIONS[kind]:
         raise RecordUnknown(
             f"{where} has version {data[1]}, this library knows up to {VERSIONS[kind]}",
@@ -280,9 +280,7 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
     try:
         record: R = _decoders[kind].decode(data[2:-4])
     except msgspec.MsgspecError as error:
-        raise RecordUnknown(
-            f"{where} cannot be read as {kind.__name__}: {error}", hint="another version of the library wrote it"
-        ) from error
+        raise RecordUnknown(f"{where} cannot be read as {kind.__name__}: {error}") from error
     return record
 
 

@@ -144,8 +144,8 @@ class Values:
             return {TYPE: _ESCAPED, DATA: plain} if TYPE in plain else plain
         if isinstance(value, msgspec.Struct):
             return self._tagged(value, where)
-        hint = "it has to be awaited first" if isinstance(value, Awaitable) else None
-        raise ValueNotStorable(where, f"it is {_a(type(value).__name__)}", hint=hint)
+        first = ", which has to be awaited first" if isinstance(value, Awaitable) else ""
+        raise ValueNotStorable(where, f"it is {_a(type(value).__name__)}{first}")
 
     def _items(self, value: dict[Any, Any], where: str, depth: int) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():

@@ -24,11 +24,11 @@ def translate(error: sqlite3.Error, path: object) -> JournalError:
     known: JournalError
     match code and code & _PRIMARY:
         case sqlite3.SQLITE_FULL:
-            known = JournalFull(f"no room left for {said}", hint="free space; writes go on by themselves then")
+            known = JournalFull(f"no room left for {said}")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            known = JournalLocked(f"another process holds {said}", hint="find it with lsof; the write can be repeated")
+            known = JournalLocked(f"another process holds {said}")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            known = JournalReadOnly(f"cannot write {said}", hint="check owner and mode of the file and of its folder")
+            known = JournalReadOnly(f"cannot write {said}")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             known = JournalCorrupt(f"the journal is damaged: {said}", hint="stop, verify() it and restore a backup")
         case sqlite3.SQLITE_CANTOPEN:
@@ -36,7 +36,7 @@ def translate(error: sqlite3.Error, path: object) -> JournalError:
         case sqlite3.SQLITE_IOERR:
             known = JournalUnreadable(f"the disk fails for {said}", hint="check the disk, quota and file size limits")
         case None if isinstance(error, sqlite3.ProgrammingError):
-            known = JournalClosed(f"the journal is closed: {said}", hint="open it again")
+            known = JournalClosed(f"the journal is closed: {said}")
         case _:
             known = JournalError(f"the journal failed: {said}", hint="verify() it, and check the disk")
     known.__cause__ = error

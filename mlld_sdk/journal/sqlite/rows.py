@@ -277,18 +277,13 @@ def _marks(values: Collection[str]) -> str:
 
 
 def _disagree(where: str) -> JournalCorrupt:
-    return JournalCorrupt(
-        f"{where} disagrees with its row", hint="restore a backup; verify() lists all that is damaged"
-    )
+    return JournalCorrupt(f"{where} disagrees with its row")
 
 
 def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
     run_id, state, epoch, body = row
     if state == _DAMAGED:
-        raise JournalCorrupt(
-            f"run {run_id} was set aside: its record or one of its steps is damaged",
-            hint="restore a backup; verify() lists all that is damaged",
-        )
+        raise JournalCorrupt(f"run {run_id} was set aside: its record or one of its steps is damaged")
     run = unpack(RunRecord, body, f"run {run_id}")
     if (run.id, run.state, run.epoch) != (run_id, state, epoch):
         raise _disagree(f"run {run_id}")

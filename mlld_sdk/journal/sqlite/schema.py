@@ -61,14 +61,10 @@ def create_file(path: Path) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             if not os.access(path, os.R_OK | os.W_OK):
-                raise JournalReadOnly(
-                    f"cannot open {path} for writing: permission denied", hint="check owner and mode of the file"
-                ) from None
+                raise JournalReadOnly(f"cannot open {path} for writing: permission denied") from None
             return
         except OSError as error:
-            raise JournalReadOnly(
-                f"cannot make {path}: {error.strerror}", hint="check owner and mode of the folder"
-            ) from error
+            raise JournalReadOnly(f"cannot make {path}: {error.strerror}") from error
     sync_folder(path.parent)
 
 

@@ -36,9 +36,7 @@ class Session:
             fresh = folder / f".{self.name}"
             self._fd: int | None = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise JournalReadOnly(
-                f"cannot write into {folder}: {error.strerror}", hint="check owner and mode of the folder"
-            ) from error
+            raise JournalReadOnly(f"cannot write into {folder}: {error.strerror}") from error
         with contextlib.suppress(OSError):  # a file system without locks: leases then only end by running out
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         fresh.rename(self._path)

@@ -104,7 +104,7 @@ class SqliteStore:
         """Run a transaction in the next group; returns when it is durable."""
         self._check()
         if session != self._session.name:
-            raise JournalClosed(f"{self._path}: session {session} is over", hint="open the journal again")
+            raise JournalClosed(f"{self._path}: session {session} is over")
         return cast("T", self._writer.write(work, timeout))
 
     def read(self, work: Callable[[Reader], T]) -> T:
@@ -246,7 +246,7 @@ class SqliteStore:
 
     def _check(self) -> None:
         if self._closed:
-            raise JournalClosed(f"{self._path} is closed", hint="open it again")
+            raise JournalClosed(f"{self._path} is closed")
         if self._session.inherited:
             raise JournalClosed(
                 f"{self._path} was opened by another process, and this is a fork of it",

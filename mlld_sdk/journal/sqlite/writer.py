@@ -84,11 +84,11 @@ class Writer:
         if self._queue.qsize() >= self._bound:
             left = self._wait_for_room(timeout)
         if self._closing:
-            raise JournalClosed("the journal is closed", hint="open it again")
+            raise JournalClosed("the journal is closed")
         write = QueuedWrite(work)
         self._queue.put(write)
         if self._ended:
-            raise JournalClosed("the journal is closed", hint="open it again")
+            raise JournalClosed("the journal is closed")
         if not write.wait(left):
             self._withdraw(write, timeout)
         if write.error is not None:
@@ -133,10 +133,7 @@ class Writer:
 
     def _late(self, timeout: float) -> JournalError:
         if self._locked_out:
-            return JournalLocked(
-                f"another process held the journal for {timeout:g} s; nothing was written",
-                hint="find it with lsof; the write can be repeated",
-            )
+            return JournalLocked(f"another process held the journal for {timeout:g} s; nothing was written")
         return JournalBusy(
             f"a write did not get its turn within {timeout:g} s; it was withdrawn",
             hint="the disk does not keep up with the writers: fewer at once, durability='normal', or a faster disk",
@@ -155,7 +152,7 @@ class Writer:
             if first is None or time.monotonic() >= self._due:
                 self._look_around()
         self._ended = True  # from here on callers refuse themselves; whoever was faster is refused here
-        self._fail(self._drain(self._bound), JournalClosed("the journal was closed", hint="open it again"))
+        self._fail(self._drain(self._bound), JournalClosed("the journal was closed"))
         with self._room:
             self._room.notify_all()
         self._disk.closed()
