@@ -16,21 +16,19 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.errors import JournalClosed, JournalError, JournalRefusal, LeaseLost, RunNotFound, WaitTimeout
+from mlld_sdk.journal.core import JournalCore
+from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
 from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
 from mlld_sdk.journal.records import (
     ErrorRecord,
     EventRecord,
-    OutcomeRecord,
-    OutcomeState,
     OwnerRecord,
     RunRecord,
     RunState,
     StepRecord,
-    shorten,
 )
-from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, StoreStatus, Tx
+from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, StoreStatus
 from mlld_sdk.journal.upkeep import Upkeep, outcome_record
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
@@ -67,9 +65,9 @@ class Journal:
         self.limits = limits or JournalLimits()
         self.values = values or Values()
         self._store = store
-        self._upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
-        self.session = store.join(self._upkeep)
-        store.wake()
+        upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
+        self._core = JournalCore(store, upkeep, self.env, self.limits, self.values)
+        self.session = self._core.session
 
     @classmethod
     def open(
@@ -123,15 +121,15 @@ class Journal:
 
     def close(self) -> None:
         """Give back what is still owned here, write what is queued and close. Closing twice is closing once."""
-        leases = self._upkeep.leases()
+        leases = self._core.upkeep.leases()
         holders, wall = [lease.holder for lease in leases], self.env.wall()
         if holders:
             with contextlib.suppress(JournalError):  # if not, they are taken over when the session is seen to be dead
-                self.write("release", lambda tx: writes.release_all(tx, holders, wall))
+                self._core.write("release", lambda tx: writes.release_all(tx, holders, wall))
         for lease in leases:
             lease.end()
         self._store.leave(self.session)
-        self._upkeep.closed()
+        self._core.upkeep.closed()
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +171,7 @@ class Journal:
                 raise ConfigurationError(f"{name} must be text, got {type(text).__name__}")
             if text is not None and not 0 < len(text) <= 500:
                 raise ConfigurationError(f"{name} has {len(text)} characters, allowed are 1 to 500")
-        raw = self.values.encode(input, "the input", self.limits.value_bytes)
+        raw = self._core.encode(input, "the input")
         wall = self.env.wall()
         run = RunRecord(
             id=run_id or f"run-{int(wall * 1000):011x}-{self.env.random.getrandbits(40):010x}",
@@ -187,7 +185,7 @@ class Journal:
             deadline=None if deadline is None else wall + seconds(deadline, "deadline"),
             priority=priority,
         )
-        return self.write("submit", lambda tx: writes.submit(tx, run, raw))
+        return self._core.write("submit", lambda tx: writes.submit(tx, run, raw))
 
     def claim(
         self, run_id: str, owner: str, *, ttl: float | timedelta = DEFAULT_TTL, auto_renew: bool = True
@@ -207,7 +205,7 @@ class Journal:
         """
         record = self._owner(owner, ttl)
         now, wall = self.env.now(), self.env.wall()
-        run = self.write(
+        run = self._core.write(
             "claim", lambda tx: writes.claim(tx, run_id, record, now, wall, self._store.alive, self.limits)
         )
         return self._lease(run, record.ttl, auto_renew)
@@ -228,7 +226,7 @@ class Journal:
         """
         record = self._owner(owner, ttl)
         now, wall = self.env.now(), self.env.wall()
-        runs = self.write(
+        runs = self._core.write(
             "claim_unfinished",
             lambda tx: writes.claim_unfinished(tx, kind, record, limit, now, wall, self._store.alive, self.limits),
         )
@@ -237,14 +235,14 @@ class Journal:
     def fail_overdue(self) -> None:
         """Fail the pending runs whose deadline has passed, so that nobody waits for them until it is their turn."""
         wall = self.env.wall()
-        if self._store.read(lambda reader: reader.overdue(None, wall, 1)):
+        if self._core.read(lambda reader: reader.overdue(None, wall, 1)):
             self.claim_unfinished(None, "deadlines", limit=0)
 
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
         wall = self.env.wall()
-        run = self.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, wall))
-        self._upkeep.lose(run, f"it was cancelled: {reason}")
+        run = self._core.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, wall))
+        self._core.upkeep.lose(run, f"it was cancelled: {reason}")
         return run
 
     def retry(self, run_id: str, *, rerun_interrupted: bool = False) -> RunRecord:
@@ -255,23 +253,23 @@ class Journal:
             rerun_interrupted: Also let steps run again that were interrupted, though their policy says no.
         """
         wall = self.env.wall()
-        return self.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, wall))
+        return self._core.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, wall))
 
     def resolve_step(self, run_id: str, position: str, value: Any = None) -> StepRecord:
         """Record by hand what an interrupted step gave; for a run nobody owns, usually a parked one."""
-        raw = self.values.encode(value, f"the result of step {position}", self.limits.value_bytes)
+        raw = self._core.encode(value, f"the result of step {position}")
         wall = self.env.wall()
-        return self.write("resolve_step", lambda tx: writes.resolve_step(tx, run_id, position, raw, wall))
+        return self._core.write("resolve_step", lambda tx: writes.resolve_step(tx, run_id, position, raw, wall))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> RunRecord:
         """Find a run."""
-        return self._store.read(lambda reader: writes.found(reader, run_id))
+        return self._core.read(lambda reader: writes.found(reader, run_id))
 
     def find(self, kind: str, key: str) -> RunRecord | None:
         """Find a run by its idempotency key."""
-        return self._store.read(lambda reader: reader.run_by_key(kind, key))
+        return self._core.read(lambda reader: reader.run_by_key(kind, key))
 
     def runs(
         self,
@@ -290,19 +288,19 @@ class Journal:
         query = RunQuery(
             kind=kind, states=tuple(states), after=after, before=before, newest_first=newest_first, limit=limit
         )
-        return self._store.read(lambda reader: reader.runs(query))
+        return self._core.read(lambda reader: reader.runs(query))
 
     def unfinished_kinds(self) -> set[str]:
         """Name the kinds that have pending or running runs: whom to wake when other processes may have submitted."""
-        return self._store.read(lambda reader: reader.unfinished_kinds())
+        return self._core.read(lambda reader: reader.unfinished_kinds())
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """List a run's steps in the order of their positions."""
-        return self._store.read(lambda reader: reader.steps(run_id))
+        return self._core.read(lambda reader: reader.steps(run_id))
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
         """Find one step."""
-        return self._store.read(lambda reader: reader.step(run_id, position))
+        return self._core.read(lambda reader: reader.step(run_id, position))
 
     def step_result(self, step: StepRecord) -> Any:
         """Read what a finished step gave."""
@@ -310,15 +308,13 @@ class Journal:
 
     def input(self, run_id: str) -> Any:
         """Read what a run was asked to do."""
-        record = self._store.read(lambda reader: reader.input(run_id))
-        if record is None:
-            raise RunNotFound(run_id)
+        record = self._core.read(lambda reader: writes.found_input(reader, run_id))
         return self.values.decode(record.value, f"the input of run {run_id}")
 
     def outcome(self, run_id: str) -> Outcome | None:
         """Say how a run came to rest, or `None` while it has not."""
-        record = self._store.read(lambda reader: outcome_record(reader, run_id))
-        return None if record is None else self._upkeep.outcome(record)
+        record = self._core.read(lambda reader: outcome_record(reader, run_id))
+        return None if record is None else self._core.upkeep.outcome(record)
 
     def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """List parked runs with the reasons, oldest submission first."""
@@ -335,7 +331,7 @@ class Journal:
                 for run in runs
             ]
 
-        return self._store.read(work)
+        return self._core.read(work)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
@@ -352,9 +348,9 @@ class Journal:
             RunNotFound: There is no such run.
         """
         self.run(run_id)
-        withdrawals = [self._upkeep.await_outcome(run_id, callback)]
+        withdrawals = [self._core.upkeep.await_outcome(run_id, callback)]
         if closed is not None:
-            withdrawals.append(self._upkeep.await_close(closed))
+            withdrawals.append(self._core.upkeep.await_close(closed))
 
         def withdraw() -> None:
             for one in withdrawals:
@@ -362,7 +358,7 @@ class Journal:
 
         try:
             self._store.wake()
-            self._upkeep.settle(run_id)  # it may have ended while we registered
+            self._core.upkeep.settle(run_id)  # it may have ended while we registered
         except BaseException:
             withdraw()
             raise
@@ -401,11 +397,11 @@ class Journal:
 
     def append_event(self, name: str, data: Any = None, *, run_id: str = "") -> EventRecord:
         """Add an event to the common stream, whose oldest go, or as a receipt to a run, which can be full."""
-        return self.note(None, name, data, run_id)
+        return self._core.append_event(None, name, data, run_id)
 
     def events(self, *, run_id: str = "", after: int = 0, limit: int = 100) -> list[EventRecord]:
         """List events of the common stream or of a run, from the number behind `after`."""
-        return self._store.read(lambda reader: reader.events(run_id, after, limit))
+        return self._core.read(lambda reader: reader.events(run_id, after, limit))
 
     def event_data(self, event: EventRecord) -> Any:
         """Read what an event says beside its name."""
@@ -430,7 +426,7 @@ class Journal:
         total = 0
         wall = self.env.wall()
         while True:
-            gone = self.write("prune", lambda tx: writes.prune(tx, kind, retention, wall))
+            gone = self._core.write("prune", lambda tx: writes.prune(tx, kind, retention, wall))
             if not gone:
                 return total
             total += gone
@@ -450,11 +446,14 @@ class Journal:
     def status(self) -> JournalStatus:
         """Say how the journal is doing."""
         try:
-            counts = self._store.read(lambda reader: reader.counts())
+            counts = self._core.read(lambda reader: reader.counts())
         except JournalError:
             counts = {}  # the store's own status says what is wrong
         return JournalStatus(
-            store=self._store.status(), runs=counts, leases=len(self._upkeep.leases()), waiting=self._upkeep.waiting
+            store=self._store.status(),
+            runs=counts,
+            leases=len(self._core.upkeep.leases()),
+            waiting=self._core.upkeep.waiting,
         )
 
     def store_status(self) -> StoreStatus:
@@ -465,60 +464,6 @@ class Journal:
         """Digest what a step asks for; leave out what changes without mattering: times, random ids, stack traces."""
         return self.values.fingerprint(*parts)
 
-    # -- for leases ---------------------------------------------------------------------------------------------------
-
-    def write(self, name: str, work: Callable[[Tx], T | JournalRefusal]) -> T:
-        """Run a transaction by the name of its crash points; raise what it returns as a refusal."""
-        if crashpoints.armed:
-            crashpoints.reach(f"{name}.before")
-        result = self._store.write(self.session, work, self.limits.write_timeout)
-        if crashpoints.armed:
-            crashpoints.reach(f"{name}.after")
-        if isinstance(result, JournalRefusal):
-            raise result
-        return result
-
-    def end_run(
-        self, lease: RunLease, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
-    ) -> Outcome:
-        """End a run for its owner."""
-        record = OutcomeRecord(run_id=lease.run_id, state=state, at=self.env.wall(), value=value, error=error)
-        name = "finish_run" if state == "finished" else "fail_run"
-        try:
-            ended = self.write(name, lambda tx: writes.end_run(tx, lease.holder, record))
-        except LeaseLost as lost:
-            lease.lose(lost)
-            raise
-        lease.end()
-        return self._upkeep.outcome(ended)
-
-    def note(self, holder: writes.Holder | None, name: str, data: Any, run_id: str = "") -> EventRecord:
-        """Write an event, for an owner or for nobody in particular."""
-        raw = msgspec.UNSET if data is None else self.values.encode(data, f"the event {name}", self.limits.value_bytes)
-        record = EventRecord(n=0, at=self.env.wall(), name=name, run_id=holder.run_id if holder else run_id, data=raw)
-        return self.write("append_event", lambda tx: writes.append_event(tx, holder, record, self.limits))
-
-    def recorded_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
-        """Give what a run has recorded, packed."""
-        return self._store.read(lambda reader: reader.packed_steps(run_id, max_bytes))
-
-    def error_record(self, error: BaseException | ErrorRecord) -> ErrorRecord:
-        """Make an error storable, within the limits."""
-        limit = self.limits.error_chars
-        if isinstance(error, BaseException):
-            return ErrorRecord.of(error, limit)
-        return msgspec.structs.replace(
-            error, message=shorten(error.message, limit), traceback=shorten(error.traceback, limit)
-        )
-
-    def forget(self, lease: RunLease) -> None:
-        """Stop renewing a lease."""
-        self._upkeep.forget(lease)
-
-    def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
-        """Call a user's callback so that nothing it raises is felt."""
-        self._upkeep.call(run_id, callback, argument)
-
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _owner(self, owner: str, ttl: float | timedelta) -> OwnerRecord:
@@ -528,9 +473,9 @@ class Journal:
         return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
 
     def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> RunLease:
-        lease = RunLease(self, run, ttl, auto_renew)
-        self._upkeep.lose(run, f"{lease.owner} took it over")
-        self._upkeep.keep(lease)
+        lease = RunLease(self._core, run, ttl, auto_renew)
+        self._core.upkeep.lose(run, f"{lease.owner} took it over")
+        self._core.upkeep.keep(lease)
         self._store.wake()
         return lease
 

@@ -2,21 +2,29 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mlld_sdk.journal import rules, writes
+from mlld_sdk.journal.core import JournalCore
 from mlld_sdk.journal.errors import JournalError, LeaseLost, LimitExceeded, StepNotOpen
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.positions import checked
-from mlld_sdk.journal.records import ErrorRecord, EventRecord, Replay, RunRecord, StepRecord, recall, unpack
+from mlld_sdk.journal.records import (
+    ErrorRecord,
+    EventRecord,
+    OutcomeRecord,
+    OutcomeState,
+    Replay,
+    RunRecord,
+    StepRecord,
+    recall,
+    unpack,
+)
 from mlld_sdk.journal.rules import Failed, Fresh
 from mlld_sdk.journal.values import Fingerprint
-
-if TYPE_CHECKING:
-    from mlld_sdk.journal.journal import Journal
-    from mlld_sdk.journal.views import Outcome
+from mlld_sdk.journal.views import Outcome
 
 _DEFAULT = StepPolicy()
 
@@ -34,7 +42,7 @@ class RunLease:
         holder: The same three, as its writes name them.
     """
 
-    def __init__(self, journal: "Journal", run: RunRecord, ttl: float, auto_renew: bool) -> None:
+    def __init__(self, core: JournalCore, run: RunRecord, ttl: float, auto_renew: bool) -> None:
         """Leases are made by `Journal.claim` and `Journal.claim_unfinished`."""
         assert run.owner is not None
         self.run = run
@@ -44,7 +52,7 @@ class RunLease:
         self.ttl = ttl
         self.until = run.owner.until
         self.auto_renew = auto_renew
-        self._journal = journal
+        self._core = core
         self.holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
         self._lock = threading.Lock()
         self._lost: LeaseLost | None = None
@@ -65,7 +73,8 @@ class RunLease:
     @property
     def input(self) -> Any:
         """What the run was asked to do."""
-        return self._journal.input(self.run_id)
+        record = self._core.read(lambda reader: writes.found_input(reader, self.run_id))
+        return self._core.values.decode(record.value, f"the input of run {self.run_id}")
 
     @property
     def lost(self) -> LeaseLost | None:
@@ -140,7 +149,7 @@ class RunLease:
                 state="started",
                 attempts=decision.attempt,
                 deaths=known.deaths if known else 0,
-                started=self._journal.env.wall(),
+                started=self._core.env.wall(),
             )
             self._write("begin_step", writes.begin_step(self.holder, step))
         except BaseException:
@@ -161,10 +170,10 @@ class RunLease:
             LeaseLost: The run is owned by somebody else, or has ended.
         """
         step = self._opened(position)
-        raw, back = self._journal.values.encode_both(
-            value, f"the result of step {position} ({step.name})", self._journal.limits.value_bytes
+        raw, back = self._core.values.encode_both(
+            value, f"the result of step {position} ({step.name})", self._core.limits.value_bytes
         )
-        wall = self._journal.env.wall()
+        wall = self._core.env.wall()
         done = msgspec.structs.replace(step, state="finished", result=raw, ended=wall)
         self._write("finish_step", writes.end_step(self.holder, done, wall))
         self._open.pop(position, None)
@@ -180,8 +189,8 @@ class RunLease:
                 again, now or by another owner, within its policy's attempts.
         """
         step = self._opened(position)
-        record = self._journal.error_record(error)
-        wall = self._journal.env.wall()
+        record = self._core.error_record(error)
+        wall = self._core.env.wall()
         failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=wall)
         self._write("fail_step", writes.end_step(self.holder, failed, wall))
         del self._open[position]
@@ -197,36 +206,36 @@ class RunLease:
         if known is None and packed is not None:
             known = unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
         elif known is None and not recorded_all and position not in self._open:
-            known = self._journal.step(self.run_id, position)
+            known = self._core.read(lambda reader: reader.step(self.run_id, position))
         return known if known is not None and known.state == "failed" and not known.final else None
 
     def note(self, name: str, data: Any = None) -> EventRecord:
         """Add a receipt to the run: progress, a decision, a cost. Bounded by `events_per_run`."""
-        return self._journal.note(self.holder, name, data)
+        return self._core.append_event(self.holder, name, data, self.run_id)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def finish_run(self, value: Any = None) -> "Outcome":
+    def finish_run(self, value: Any = None) -> Outcome:
         """End the run with a result. Whoever waits for it is woken; said twice, it is said once."""
-        raw = self._journal.values.encode(value, f"the result of run {self.run_id}", self._journal.limits.value_bytes)
-        return self._journal.end_run(self, "finished", raw, None)
+        raw = self._core.encode(value, f"the result of run {self.run_id}")
+        return self._end_run("finish_run", "finished", raw, None)
 
-    def fail_run(self, error: BaseException | ErrorRecord) -> "Outcome":
+    def fail_run(self, error: BaseException | ErrorRecord) -> Outcome:
         """End the run with an error."""
-        return self._journal.end_run(self, "failed", msgspec.UNSET, self._journal.error_record(error))
+        return self._end_run("fail_run", "failed", msgspec.UNSET, self._core.error_record(error))
 
     def park_run(self, error: BaseException | ErrorRecord | str) -> RunRecord:
         """Make the run a dead letter: nobody works on it until somebody retries it."""
         record = ErrorRecord(code="RUN_PARKED", message=error) if isinstance(error, str) else error
-        record = self._journal.error_record(record)
-        wall = self._journal.env.wall()
+        record = self._core.error_record(record)
+        wall = self._core.env.wall()
         run: RunRecord = self._write("park_run", lambda tx: writes.park_run(tx, self.holder, record, wall))
         self.end()
         return run
 
     def release(self) -> None:
         """Give the run back in good order, to be claimed again; steps in flight count as interrupted."""
-        wall = self._journal.env.wall()
+        wall = self._core.env.wall()
         self._write("release", lambda tx: writes.release(tx, self.holder, wall))
         self.end()
 
@@ -235,8 +244,8 @@ class RunLease:
 
         Counts as a death: a run that keeps taking its owners down is parked. Returns the run, pending or parked.
         """
-        wall = self._journal.env.wall()
-        limits = self._journal.limits
+        wall = self._core.env.wall()
+        limits = self._core.limits
         run: RunRecord = self._write("abandon", lambda tx: writes.abandon(tx, self.holder, reason, wall, limits))
         self.end()
         return run
@@ -244,7 +253,7 @@ class RunLease:
     def renew(self, ttl: float | None = None) -> None:
         """Prolong the lease from now by `ttl`, or by what it was claimed with."""
         ttl = self.ttl if ttl is None else ttl
-        until = self._journal.env.now() + ttl
+        until = self._core.env.now() + ttl
         self._write("renew", lambda tx: writes.renew(tx, self.holder, until, ttl))
         self.ttl, self.until = ttl, until
 
@@ -263,16 +272,24 @@ class RunLease:
             callbacks, self._on_lost = self._on_lost, []
         self.end()
         for callback in callbacks:
-            self._journal.call(self.run_id, callback, error)
+            self._core.upkeep.call(self.run_id, callback, error)
 
     def end(self) -> None:
         """Take note that the lease was given up, or ended with its run. The journal calls this."""
         self._over = True
-        self._journal.forget(self)
+        self._core.upkeep.forget(self)
+
+    def _end_run(
+        self, name: str, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
+    ) -> Outcome:
+        record = OutcomeRecord(run_id=self.run_id, state=state, at=self._core.env.wall(), value=value, error=error)
+        ended: OutcomeRecord = self._write(name, lambda tx: writes.end_run(tx, self.holder, record))
+        self.end()
+        return self._core.upkeep.outcome(ended)
 
     def _write(self, name: str, work: Any) -> Any:
         try:
-            return self._journal.write(name, work)
+            return self._core.write(name, work)
         except LeaseLost as error:
             self.lose(error)
             raise
@@ -283,13 +300,13 @@ class RunLease:
             return Failed(error=step.error)
         assert step.result is not msgspec.UNSET
         where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
-        return Replay(self._journal.values.decode(step.result, where))
+        return Replay(self._core.values.decode(step.result, where))
 
     def _load(self) -> dict[str, bytes]:
         """Read what earlier owners have recorded, once. Called with the lock held."""
         if self._recorded is None:
-            limit = self._journal.limits.replay_bytes
-            recorded, self._recorded_all = self._journal.recorded_steps(self.run_id, limit)
+            limit = self._core.limits.replay_bytes
+            recorded, self._recorded_all = self._core.read(lambda reader: reader.packed_steps(self.run_id, limit))
             self._used.update(recorded)
             self._steps = len(recorded)
             self._recorded = recorded
@@ -310,14 +327,14 @@ class RunLease:
                         f"step {position} of run {self.run_id} was begun before by this owner",
                         hint="every step has a position of its own: take it from Positions, one branch for each thread",
                     )
-                allowed = self._journal.limits.steps_per_run
+                allowed = self._core.limits.steps_per_run
                 if recorded_all and self._steps >= allowed:
                     raise LimitExceeded(f"run {self.run_id} has {allowed} steps", "steps_per_run", allowed)
                 self._used.add(position)
                 self._steps += 1
         if packed is not None:
             return self._unpack(position, packed)
-        return None if recorded_all else self._journal.step(self.run_id, position)
+        return None if recorded_all else self._core.read(lambda reader: reader.step(self.run_id, position))
 
     def _unpack(self, position: str, packed: bytes) -> StepRecord:
         try:

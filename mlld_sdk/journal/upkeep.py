@@ -6,7 +6,7 @@ All of it runs on the store's writer thread, between commits, so the journal has
 import math
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -21,13 +21,28 @@ from mlld_sdk.journal.store import Notes, Reader, Store, Tx
 from mlld_sdk.journal.values import Values
 from mlld_sdk.journal.views import Outcome
 
-if TYPE_CHECKING:
-    from mlld_sdk.journal.lease import RunLease
-
 A = TypeVar("A")
 
 _PRUNE_EVERY: Final = 1000
 """Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
+
+
+class HeldLease(Protocol):
+    """What upkeep needs of a lease."""
+
+    run_id: str
+    owner: str
+    epoch: int
+    holder: writes.Holder
+    ttl: float
+    until: float
+    auto_renew: bool
+
+    def lose(self, error: LeaseLost) -> None:
+        """Take note that the lease does not count any more, and tell those who asked to know."""
+
+    def end(self) -> None:
+        """Take note that the lease was given up."""
 
 
 class Upkeep:
@@ -49,7 +64,7 @@ class Upkeep:
         self._values = values
         self._poll_interval = poll_interval
         self._lock = threading.Lock()
-        self._leases: dict[tuple[str, int], RunLease] = {}
+        self._leases: dict[tuple[str, int], HeldLease] = {}
         self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
         self._until_closed: list[Callable[[], None]] = []
         self._ended_since_prune = _PRUNE_EVERY
@@ -57,18 +72,18 @@ class Upkeep:
 
     # -- leases -------------------------------------------------------------------------------------------------------
 
-    def leases(self) -> "list[RunLease]":
+    def leases(self) -> list[HeldLease]:
         """List the leases held here."""
         with self._lock:
             return list(self._leases.values())
 
-    def keep(self, lease: "RunLease") -> None:
+    def keep(self, lease: HeldLease) -> None:
         """Renew a lease from now on, if it wants to be."""
         with self._lock:
             self._leases[lease.run_id, lease.epoch] = lease
             self._renew_at = min(self._renew_at, _renewal_due(lease))
 
-    def forget(self, lease: "RunLease") -> None:
+    def forget(self, lease: HeldLease) -> None:
         """Stop renewing a lease."""
         with self._lock:
             self._leases.pop((lease.run_id, lease.epoch), None)
@@ -193,7 +208,7 @@ class Upkeep:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _renewal(self, lease: "RunLease", now: float) -> Callable[[Tx], object]:
+    def _renewal(self, lease: HeldLease, now: float) -> Callable[[Tx], object]:
         def work(tx: Tx) -> None:
             try:
                 writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
@@ -231,6 +246,6 @@ def outcome_record(reader: Reader, run_id: str) -> OutcomeRecord | None:
     return reader.outcome(run_id) if run.state in ENDED else None
 
 
-def _renewal_due(lease: "RunLease") -> float:
+def _renewal_due(lease: HeldLease) -> float:
     """Say when a lease should be renewed: after a third of its time."""
     return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf

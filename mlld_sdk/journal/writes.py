@@ -59,6 +59,14 @@ def found(reader: Reader, run_id: str) -> RunRecord:
     return run
 
 
+def found_input(reader: Reader, run_id: str) -> InputRecord:
+    """Find what a run was asked or say that the run is not there."""
+    record = reader.input(run_id)
+    if record is None:
+        raise RunNotFound(run_id)
+    return record
+
+
 def fenced(tx: Tx, holder: Holder) -> None:
     """Refuse a holder whose epoch has passed."""
     rules.still_owner(holder.run_id, holder.owner, holder.epoch, tx.fence(holder.run_id))

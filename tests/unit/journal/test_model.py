@@ -270,11 +270,11 @@ class OnDisk(JournalAgainstModel):
         """Close one journal in good order: what it owned is given back."""
         journal = self.journals[1]
         for run in self.runs:
-            if run.owner is not None and run.owner in journal._upkeep.leases():
+            if run.owner is not None and run.owner in journal._core.upkeep.leases():
                 run.interrupt(died=False)
                 run.drop_owner("pending")
         for run in self.runs:
-            run.stale = [lease for lease in run.stale if lease._journal is not journal]
+            run.stale = [lease for lease in run.stale if lease._core is not journal._core]
         journal.close()
         self.journals[1] = quick(Path(self.folder.name) / "journal.db", **self.options)
 
