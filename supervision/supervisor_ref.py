@@ -1,12 +1,12 @@
 """The management calls of a running supervisor."""
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from mlld_sdk.actors.core.context import current_cell
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.tasks.task_actor import callers
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.supervision.effects import (
     ChildCounts,
     ChildRow,
@@ -90,10 +90,10 @@ class SupervisorRef:
             AskTimeout: They took longer. What was handed over by then goes on, the rest is not started.
         """
         requests = tuple(StartChild(_spec_of(one)) for one in children)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         found: list[Ref | Exception | None] = []
         for at in range(0, len(requests), PORTION):
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            left = None if timeout is None else deadline.left
             found += self.ref.call(ManagementBatch(requests[at : at + PORTION], _callers()), timeout=left)
         return found
 

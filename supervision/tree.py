@@ -1,6 +1,5 @@
 """A running tree: starting and stopping it, looking at it, and finding what runs in it."""
 
-import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ from mlld_sdk.actors.core.exits import Killed, Reason
 from mlld_sdk.actors.core.links import Down
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.base.durations import Duration, seconds
+from mlld_sdk.base.durations import Duration, now, seconds
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
@@ -199,9 +198,9 @@ class Tree:
             drain: Have every child handle first what waits for it.
         """
         limit = seconds(timeout, infinite=False)
-        now = self.context.system.env.now()
-        began = time.monotonic()
-        self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, now + limit, drain)))
+        began = now()
+        due = self.context.system.env.now() + limit
+        self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, due, drain)))
         killed: tuple[str, ...] = ()
         try:
             self.root.join(limit + 1.0)
@@ -210,7 +209,7 @@ class Tree:
             self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
         killed = (*self.context.killed.get(self.root, ()), *killed)
-        return ShutdownReport(reason=reason, killed=killed, took=time.monotonic() - began)
+        return ShutdownReport(reason=reason, killed=killed, took=now() - began)
 
     def wait(self, timeout: float | None = None) -> Reason:
         """Wait until the tree ends by itself, and say why; raises `AskTimeout`."""

@@ -1,12 +1,12 @@
 """What all supervisors of one tree share."""
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.supervision.breaker import Breakers
 from mlld_sdk.supervision.state import DynamicState, StaticState
@@ -62,12 +62,12 @@ class TreeContext:
 
     def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
         """Wait until `holds()` says so; it is asked after every change of any supervisor."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         with self._changed:
             self._waiting += 1
             try:
                 while not holds():
-                    left = deadline - time.monotonic()
+                    left = deadline.left
                     if left <= 0:
                         return False
                     self._changed.wait(min(left, 0.5))

@@ -9,10 +9,11 @@ import contextlib
 import functools
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from mlld_sdk.base.durations import pause
 
 __all__ = [
     "MARKER",
@@ -161,7 +162,7 @@ def _environ_of(pid: int) -> bytes:
     """Read a process's environment; again if it is empty, as it is for a moment while a program is being loaded."""
     for attempt in range(_LOOKS):
         if attempt:
-            time.sleep(_BLINK)
+            pause(_BLINK)
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
                 environ = file.read()

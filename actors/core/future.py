@@ -7,7 +7,7 @@ exactly once" rests on one atomic step: whoever removes the opening token from t
 import queue
 import sys
 import threading
-from _thread import TIMEOUT_MAX, allocate_lock
+from _thread import allocate_lock
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -15,6 +15,7 @@ import pykka
 
 from mlld_sdk.actors.core.context import context
 from mlld_sdk.actors.core.errors import ActorError, AskCancelled, AskTimeout
+from mlld_sdk.base.durations import LONGEST_WAIT
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -107,7 +108,7 @@ class Future(pykka.Future[T]):
                 if worker is not None:
                     worker.enter_blocking()
                 try:
-                    lock.acquire(True, -1 if timeout is None else min(max(timeout, 0.0), TIMEOUT_MAX))
+                    lock.acquire(True, -1 if timeout is None else min(max(timeout, 0.0), LONGEST_WAIT))
                 finally:
                     if worker is not None:
                         worker.exit_blocking()

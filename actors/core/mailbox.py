@@ -10,14 +10,14 @@ How it stays correct without a lock of its own on the way in:
   one more run, which empties) or sees the close after its put and empties the mailbox itself.
 """
 
-import time
-from _thread import TIMEOUT_MAX, RLock, allocate_lock
+from _thread import RLock, allocate_lock
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mlld_sdk.actors.core.context import context, current_cell
 from mlld_sdk.actors.core.errors import ActorDead, MailboxFull
+from mlld_sdk.base.durations import LONGEST_WAIT, Deadline
 
 if TYPE_CHECKING:
     from mlld_sdk.actors.core.future import Future
@@ -197,9 +197,9 @@ class Mailbox:
 
     def _wait_for_room(self, limit: int, patience: float) -> bool:
         """Block the sender until a message was taken out, for at most `patience` seconds."""
-        deadline = time.monotonic() + patience
+        deadline = Deadline(patience)
         while self._user.qsize() >= limit and not self.is_closed():
-            left = deadline - time.monotonic()
+            left = deadline.left
             if left <= 0:
                 return False
             self._sleep_until_called(limit, left)
@@ -219,7 +219,7 @@ class Mailbox:
             worker.enter_blocking()
         try:
             if self._user.qsize() >= limit and not self.is_closed():
-                gate.acquire(True, min(left, TIMEOUT_MAX))
+                gate.acquire(True, min(left, LONGEST_WAIT))
         finally:
             if worker is not None:
                 worker.exit_blocking()

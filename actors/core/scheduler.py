@@ -8,7 +8,6 @@ after a while without work. The watcher sleeps whenever there is no work waiting
 
 import os
 import threading
-import time
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from mlld_sdk.actors.core.context import context
+from mlld_sdk.base.durations import Deadline, pause
 
 TICK: Final = 0.005
 """Seconds between two looks of the watcher at a pool that has work waiting."""
@@ -272,7 +272,7 @@ class Scheduler:
     def _look(self) -> None:
         quiet, last = 0, -1
         while not self._closed:
-            time.sleep(TICK)
+            pause(TICK)
             if self._queue.empty():
                 quiet += 1
                 last = -1
@@ -315,13 +315,13 @@ class Scheduler:
                 self._watching = True
                 self._bell.release()
         self._queue.put(None)
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         me = threading.current_thread()
         left: list[str] = []
         for thread in [*threads, *([watcher] if watcher else [])]:
             if thread is me:
                 continue
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(deadline.left)
             if thread.is_alive():
                 left.append(thread.name)
         return left
@@ -372,4 +372,4 @@ def yield_processor() -> None:
     _yield()
 
 
-_yield: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
+_yield: Callable[[], Any] = getattr(os, "sched_yield", lambda: pause(0))

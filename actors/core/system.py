@@ -5,7 +5,6 @@ import gc
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -41,6 +40,7 @@ from mlld_sdk.actors.core.scheduler import OwnThread, Scheduler
 from mlld_sdk.actors.core.start import Starting, create, start_timeout
 from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.actors.core.zombies import Zombie, Zombies
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, discard
@@ -449,17 +449,17 @@ class ActorSystem:
             if self._closed:
                 return StopReport()
             self._closed = True
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         before = len(self.cells)
         self._end_roots(deadline)
         killed: list[str] = []
         for cell in reversed(list(self.cells.values())):
             try:
-                cell.ref.join(max(0.0, deadline - time.monotonic()))
+                cell.ref.join(deadline.left)
             except AskTimeout:
                 killed.append(cell.path)
                 cell.kill(Killed("the system stopped"))
-        grace = max(0.2, deadline - time.monotonic())
+        grace = max(0.2, deadline.left)
         self.zombies.wait_until_gone(min(grace, FAREWELL))
         threads = self.scheduler.close(grace)
         self.timers.close(grace)
@@ -475,7 +475,7 @@ class ActorSystem:
             threads=tuple(threads),
         )
 
-    def _end_roots(self, deadline: float) -> None:
+    def _end_roots(self, deadline: Deadline) -> None:
         """Ask the roots of all trees to end, newest first, each after the one before has ended.
 
         One that takes long is left to go on by itself, so that it does not use up the others' time; and there is no
@@ -487,7 +487,7 @@ class ActorSystem:
             ended = cell.ref.shutdown(None, SHUTDOWN)
             if not cell.traits.terminates and not cell.links:
                 continue
-            left = deadline - time.monotonic()
+            left = deadline.left
             try:
                 ended.get(timeout=min(left, max(0.1, left / (len(roots) + 2))))
             except AskTimeout:

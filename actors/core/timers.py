@@ -6,11 +6,13 @@ thread is started by the first timer and leaves when it has had nothing to do fo
 
 import heapq
 import threading
-from _thread import TIMEOUT_MAX, allocate_lock
+from _thread import allocate_lock
 from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import Any
+
+from mlld_sdk.base.durations import LONGEST_WAIT
 
 LINGER = 2.0
 """Seconds the thread stays after its last timer."""
@@ -165,7 +167,7 @@ class Timers:
             for action in self._heap.take_due():
                 self._do(action)
             left = self._heap.next_in()
-            pause = LINGER if left is None else min(left, TIMEOUT_MAX)
+            pause = LINGER if left is None else min(left, LONGEST_WAIT)
             self._looks_at = self._now() + pause
             rung = self._bell.acquire(True, pause)
             self._looks_at = inf  # before the heap is looked at: who adds from now on rings

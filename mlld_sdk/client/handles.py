@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
+from mlld_sdk.base.durations import DEFAULT, Deadline, Timeout, seconds
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.queued import QueuedCall
 from mlld_sdk.scripts.answers import mapping, output_of, result_of
@@ -193,14 +192,13 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             MlldError: The run failed; also once.
         """
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
-        deadline = None if patience is None else time.monotonic() + patience
+        deadline = Deadline(patience)
         stream, turn = self._reader()
         while True:
-            if not turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+            if not turn.acquire(timeout=deadline.left):
                 return None
             try:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                event = stream.next(left)
+                event = stream.next(deadline.left)
             finally:
                 turn.release()
             if event is None:
@@ -285,14 +283,14 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     def _steer(self, send: Callable[[Call, float], Call], timeout: Timeout) -> EngineReply:
         patience = self._patience if timeout is DEFAULT else seconds(timeout)
-        deadline = time.monotonic() + (STEERING_SECONDS if patience is None else patience)
+        deadline = Deadline(STEERING_SECONDS if patience is None else patience)
         if isinstance(self._call, QueuedCall):
-            self._call.begun.wait(max(0.0, deadline - time.monotonic()))
+            self._call.begun.wait(deadline.left)
         call = self._on_engine()
         if call is None or self.done():
             raise RequestEnded(f"no active request: {self!r}", hint="only a run in progress can be steered")
         try:
-            return send(call, max(0.0, deadline - time.monotonic())).result()
+            return send(call, deadline.left).result()
         except (EngineClosed, EngineDied, ScriptError) as error:
             if self.done() or error.code == RequestEnded.code:
                 raise RequestEnded(f"the run ended meanwhile: {self!r}") from error

@@ -6,11 +6,11 @@ A ticker runs beside the work. Had anything blocked the loop for one model call,
 import asyncio
 import os
 import signal
-import time
 from typing import Any
 
 from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.agents.agent import Agent
+from mlld_sdk.base.durations import now
 from mlld_sdk.demo.stage import DemoFailed, Stage
 
 SCRIPT = """\
@@ -85,12 +85,11 @@ async def _serve(stage: Stage, runtime: Runtime) -> tuple[int, float]:
 
 
 async def _tick(gaps: list[float]) -> None:
-    before = time.monotonic()
+    before = now()
     while True:
         await asyncio.sleep(TICK)
-        now = time.monotonic()
-        gaps.append(now - before)
-        before = now
+        gaps.append(now() - before)
+        before += gaps[-1]
 
 
 def _kill(stage: Stage) -> None:

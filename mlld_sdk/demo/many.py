@@ -7,12 +7,12 @@ for whoever waits.
 import gc
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from mlld_sdk import Job, Runtime, child, one_for_one
 from mlld_sdk.agents.agent import Agent
+from mlld_sdk.base.durations import now
 from mlld_sdk.demo.stage import Stage
 from mlld_sdk.transport import events as t
 
@@ -34,7 +34,7 @@ class Greeter(Agent):
 def play(stage: Stage) -> str:
     """Declare, start, give work to some of them, and count engines and threads meanwhile."""
     gc.collect()
-    before, began = _memory(), time.monotonic()
+    before, began = _memory(), now()
     names = [f"agent-{n}" for n in range(AGENTS)]
     options: dict[str, Any] = {"engine": stage.engine, "working_dir": stage.directory}
     runtime = Runtime(one_for_one(*(child(Greeter, name=name, **options) for name in names)), max_engines=ENGINES)
@@ -52,7 +52,7 @@ def play(stage: Stage) -> str:
 
     runtime.bus.attach_inline("count", count)
     with runtime:
-        took, each = time.monotonic() - began, (_memory() - before) / AGENTS
+        took, each = now() - began, (_memory() - before) / AGENTS
         stage.tell(
             f"start    {AGENTS:,} agents in {took:.1f} s, {each / 1024:.1f} kB each, {threading.active_count()} threads"
         )

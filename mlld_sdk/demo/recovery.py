@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlld_sdk.base.durations import now, pause
 from mlld_sdk.demo.picture import LaneSpan, Story
 from mlld_sdk.demo.stage import DemoFailed, hang
 from mlld_sdk.supervision.snapshot import shorten
@@ -87,7 +87,7 @@ class Recovery:
         self._engine = engine
         self._pause = pause
         self._say = say
-        self._start = time.monotonic()
+        self._start = now()
         self._since: dict[str, tuple[float, str]] = {}
         self._kills: dict[int, Callable[[], None]] = {}
         if kill:
@@ -146,7 +146,7 @@ class Recovery:
 
     def _next(self) -> dict[str, Any] | None:
         assert self._service is not None
-        left = self._start + PATIENCE - time.monotonic()
+        left = self._start + PATIENCE - now()
         try:
             return self._service.said.get(timeout=max(0.0, left))
         except queue.Empty:
@@ -178,7 +178,7 @@ class Recovery:
     def _kill_if_due(self) -> None:
         kill = self._kills.pop(len(self.story.progress), None)
         if kill is not None:
-            time.sleep(self._pause / 2)  # into the middle of the step that has just begun
+            pause(self._pause / 2)  # into the middle of the step that has just begun
             kill()
 
     def _kill_engine(self) -> None:
@@ -204,7 +204,7 @@ class Recovery:
     # -- how it is told -----------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
-        return time.monotonic() - self._start
+        return now() - self._start
 
     def _mark(self, what: str) -> None:
         self.story.kills.append((self._now(), what))

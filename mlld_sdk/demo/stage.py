@@ -3,11 +3,11 @@
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.demo.picture import Story, draw
 from mlld_sdk.engines.kinds import EngineKind
@@ -46,7 +46,7 @@ class Stage:
         self.events: list[Event] = []
         self.story: Story | None = None
         self._say = say or _print
-        self._start = time.monotonic()
+        self._start = now()
         self._happened = threading.Condition()
 
     # -- telling ------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class Stage:
 
     def now(self) -> float:
         """Seconds since the beginning."""
-        return time.monotonic() - self._start
+        return now() - self._start
 
     # -- proving ------------------------------------------------------------------------------------------------------
 
@@ -88,9 +88,9 @@ class Stage:
         Raises:
             DemoFailed: It did not, within the patience of this stage.
         """
-        deadline = time.monotonic() + self.patience
+        deadline = Deadline(self.patience)
         while not (found := holds()):
-            left = deadline - time.monotonic()
+            left = deadline.left
             if left <= 0:
                 raise DemoFailed(f"waited {self.patience:g} s in vain: {what}")
             with self._happened:

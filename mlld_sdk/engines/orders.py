@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, cast
 
+from mlld_sdk.base.durations import LONGEST_WAIT
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.quota import MEMORY_LOOK, Admission, CancelScope, Signal
@@ -145,7 +146,7 @@ def wait_for(order: Order[E], timeout: float, patience: CancelScope, now: Callab
                     left = deadline - now()
                     if left <= 0 or patience.over is not None:
                         raise order.refusal(timeout)
-                    changed.wait(min(left, order.look_after, threading.TIMEOUT_MAX))
+                    changed.wait(min(left, order.look_after, LONGEST_WAIT))
                     changed.clear()
                     lease = order.advance()
             finally:

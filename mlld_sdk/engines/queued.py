@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlld_sdk.base.durations import LONGEST_WAIT
 from mlld_sdk.transport.errors import CallCancelled, ForkedProcess
 from mlld_sdk.transport.wire import EngineReply
 
@@ -144,7 +145,7 @@ def queue(
         return send(outcome, None if deadline is None else max(0.0, deadline - now()))
 
     call = QueuedCall(arrived, refused)
-    limit = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+    limit = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
     call.wait_for(lambda then: place(then, limit))
     return call
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.events import Sink, discard
@@ -233,7 +233,7 @@ class Port:
     @contextlib.contextmanager
     def _engine(self, timeout: float | None) -> Iterator[Engine]:
         """Hold an engine, and tell afterwards what became of it."""
-        held = self._lease(threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        held = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
         try:
             self._refuse_if_stopped()
         except BaseException:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.owner import Drain, EngineOwner
 from mlld_sdk.agents.pool import Pool, PoolHandle
 from mlld_sdk.agents.services import Services
+from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.control.protocol import socket_path
@@ -206,23 +206,23 @@ class Runtime:
         with self._lock:
             if self._report is None:
                 tree = self._running()
-                began = time.monotonic()
+                began = now()
                 if drain:
                     self.drain(self._drain_timeout if limit is None else limit / 2)
-                left = self._stop_timeout if limit is None else max(0.1, limit - (time.monotonic() - began))
+                left = self._stop_timeout if limit is None else max(0.1, limit - (now() - began))
                 report = tree.stop(left)
                 self._report = _joined(report, self._shut_down())
         return self._report
 
     def drain(self, timeout: float = 10.0) -> bool:
         """Let no agent take up more runs, and wait until those under way have ended; say whether they have in time."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         refs = [handle.ref for handle in self.agents()]
         asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
         in_time = len(asked) == len(refs)
         for answer in asked:
             try:
-                answer.get(timeout=max(0.0, deadline - time.monotonic()))
+                answer.get(timeout=deadline.left)
             except MlldError:
                 in_time = False
         return in_time

@@ -15,12 +15,12 @@ nobody inside can help, systemd is not told anything any more, and it restarts t
 import os
 import socket
 import threading
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.transport.reactor import shared_reactor
 
@@ -70,14 +70,14 @@ class Progress:
 
     def missing(self, within: float) -> str:
         """Say what has not moved within so many seconds; empty when all has."""
-        deadline = time.monotonic() + within
+        deadline = Deadline(within)
         turned = threading.Event()
         shared_reactor().call_soon(turned.set)
         try:
             self._probe.call("turn", timeout=within)  # SD-1
         except MlldError as error:
             return f"actors do not answer: {error.message}"
-        if not turned.wait(max(0.0, deadline - time.monotonic())):  # SD-2
+        if not turned.wait(deadline.left):  # SD-2
             return "the I/O thread does not turn"
         try:
             self._runtime.journal.unfinished_kinds()  # SD-3

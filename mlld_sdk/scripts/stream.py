@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import InfrastructureError, MlldError
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.normalise import Normaliser
@@ -157,8 +157,8 @@ class RunLog(EventHistory):
                 return EventsDropped(seq=event.seq - 1, count=event.seq - 1 - seq)
             return event
 
-    def wait_after(self, seq: int, deadline: float | None) -> ScriptEvent | None:
-        """Wait for the event that follows number `seq`; `None` if none came before the deadline (`time.monotonic`)."""
+    def wait_after(self, seq: int, deadline: Deadline) -> ScriptEvent | None:
+        """Wait for the event that follows number `seq`; `None` if none came before the deadline."""
         event = self.after(seq)
         if event is not None:
             return event
@@ -166,10 +166,9 @@ class RunLog(EventHistory):
         stop = self.listen(news.set)
         try:
             while (event := self.after(seq)) is None:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
+                if deadline.is_over:
                     return None
-                news.wait(left)
+                news.wait(deadline.left)
                 news.clear()
         finally:
             stop()
@@ -278,7 +277,7 @@ class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
         """Wait for the next event; `None` if the stream has ended or nothing came within so many seconds."""
         if self._done:
             return None
-        deadline = None if within is None else time.monotonic() + within
+        deadline = Deadline(within)
         return self._took(self._log.wait_after(self._seq, deadline))
 
     async def __anext__(self) -> ScriptEvent:

@@ -7,12 +7,12 @@ blocks for ever holds up nobody but itself.
 
 import contextlib
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, name_of
@@ -260,9 +260,9 @@ class Bus:
 
     def close(self, timeout: float = 5.0) -> None:
         """Detach everybody; each handler finishes its backlog first, all of them within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         for key in self.handlers():
-            self.detach(key, max(0.0, deadline - time.monotonic()))
+            self.detach(key, deadline.left)
 
     @contextlib.contextmanager
     def recording(self, key: str = "recording") -> Iterator[list[Event]]:

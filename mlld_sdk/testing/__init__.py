@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.agents.owner import EngineOwner
+from mlld_sdk.base.durations import Deadline, now, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, name_of
@@ -41,13 +41,13 @@ def eventually(check: Callable[[], T], within: float = PATIENCE) -> T:
     Raises:
         AssertionError: It was not true within that many seconds.
     """
-    deadline = time.monotonic() + within
+    deadline = Deadline(within)
     while True:
         value = check()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not so within {within:g} s"
-        time.sleep(0.005)
+        assert not deadline.is_over, f"not so within {within:g} s"
+        pause(0.005)
 
 
 class FakeClock:
@@ -62,7 +62,7 @@ class FakeClock:
 
     def __init__(self, start: float | None = None, *, seed: int = 0) -> None:
         """Begin at `start`; by default at the true monotonic time, so that real things can be given deadlines."""
-        self._now = time.monotonic() if start is None else start
+        self._now = now() if start is None else start
         self._begin = self._now
         self._began_at = 1_700_000_000.0
         self._systems: list[ActorSystem] = []
@@ -128,7 +128,7 @@ class Recorder:
         Raises:
             AssertionError: There was none in that time; says what there was instead.
         """
-        deadline = time.monotonic() + within
+        deadline = Deadline(within)
         at = self._seen
         with self._news:
             while True:
@@ -138,7 +138,7 @@ class Recorder:
                     if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
                         self._seen = at
                         return event
-                left = deadline - time.monotonic()
+                left = deadline.left
                 if left <= 0:
                     since = ", ".join(name_of(event) for event in self._events[self._seen :][-20:]) or "nothing"
                     asked = f"{kind.__name__} {fields}" if fields else kind.__name__
@@ -273,11 +273,11 @@ def leak_check(*, files: bool = True, within: float = 3.0) -> Iterator[None]:
         shared_reactor()  # lives as long as the process, and opens files when it is first needed
     before = _everything(files)
     yield
-    deadline = time.monotonic() + within
+    deadline = Deadline(within)
     while left := {name: thing for name, thing in _everything(files).items() if name not in before}:
-        if time.monotonic() > deadline:
+        if deadline.is_over:
             raise Leaked(f"left behind: {', '.join(left.values())}")
-        time.sleep(0.01)
+        pause(0.01)
 
 
 def _everything(files: bool) -> dict[tuple[str, Any], str]:

@@ -3,12 +3,12 @@
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
+from mlld_sdk.base.durations import Deadline, now, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink
@@ -179,9 +179,8 @@ class SqliteStore:
 
     def committed(self) -> None:
         """Check, now and then, that what was written can be found again under the file's name."""
-        now = time.monotonic()
-        if now >= self._check_at:
-            self._check_at = now + _CHECK_EVERY_S
+        if now() >= self._check_at:
+            self._check_at = now() + _CHECK_EVERY_S
             self._check_names()
         if self._fault is not None:
             self._fault = None
@@ -254,7 +253,7 @@ class SqliteStore:
             )
 
     def _open(self) -> sqlite3.Connection:
-        deadline = time.monotonic() + self._limits.write_timeout / 2
+        deadline = Deadline(self._limits.write_timeout / 2)
         while True:
             connection = None
             try:
@@ -264,9 +263,9 @@ class SqliteStore:
                 if connection is not None:
                     connection.close()
                 named = translate(error, self._path)
-                if named.code != "JOURNAL_LOCKED" or time.monotonic() > deadline:
+                if named.code != "JOURNAL_LOCKED" or deadline.is_over:
                     raise named from error
-                time.sleep(_OPEN_RETRY_S)
+                pause(_OPEN_RETRY_S)
             except BaseException:
                 if connection is not None:
                     connection.close()

@@ -4,10 +4,10 @@ import math
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.sqlite.faults import fits_alone
@@ -108,7 +108,7 @@ class Writer:
 
     def _wait_for_room(self, timeout: float) -> float:
         """Wait until the queue has room; returns what is left of the time."""
-        deadline = time.monotonic() + timeout
+        deadline = Deadline(timeout)
         with self._room:
             self._crowd += 1
             try:
@@ -117,7 +117,7 @@ class Writer:
                 self._crowd -= 1
         if not free:
             raise self._late(timeout)
-        return max(deadline - time.monotonic(), 0)
+        return deadline.left
 
     def _withdraw(self, write: QueuedWrite, timeout: float) -> None:
         with self._claim:
@@ -149,7 +149,7 @@ class Writer:
             if self._crowd:
                 with self._room:
                     self._room.notify_all()
-            if first is None or time.monotonic() >= self._due:
+            if first is None or now() >= self._due:
                 self._look_around()
         self._ended = True  # from here on callers refuse themselves; whoever was faster is refused here
         self._fail(self._drain(self._bound), JournalClosed("the journal was closed"))
@@ -161,7 +161,7 @@ class Writer:
         try:
             if self._batch:
                 return self._queue.get(timeout=PATIENCE_S)
-            return self._queue.get(timeout=None if self._due == math.inf else max(self._due - time.monotonic(), 0))
+            return self._queue.get(timeout=None if self._due == math.inf else max(self._due - now(), 0))
         except queue.Empty:
             self._batch.wake_all()
             return None
@@ -327,4 +327,4 @@ class Writer:
                 self._version = version
                 self._disk.changed_elsewhere()
         pace = self._disk.pace()
-        self._due = math.inf if pace is None else time.monotonic() + pace
+        self._due = math.inf if pace is None else now() + pace
