@@ -5,7 +5,6 @@ MLLD_ENGINE=embedded python examples/supervised_agent.py
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,18 @@ class Writer(Agent):
         """Write the sections in order."""
         sections: list[str] = []
         for n in range(payload["sections"]):
-            sections.append(job.execute("step.mld", {"n": n}).output.strip())
+            sections.append(job.execute("section.mld", {"n": n}).output.strip())
             job.progress(f"{n + 1} of {payload['sections']}")
         return sections
 
 
 def main() -> None:
-    """Submit a run, kill the engine under it, and wait for the result."""
-    tree = one_for_one(child(Writer, name="writer", environ={"PAUSE": "0.2"}), max_restarts=3, within=5.0)
+    """Submit a run, kill the engine in the middle of the third section, and wait for the result."""
+    gate = Path("gate").resolve()
+    os.mkfifo(gate)
+    tree = one_for_one(
+        child(Writer, name="writer", environ={"PAUSE": "0.2", "GATE": str(gate)}), max_restarts=3, within=5.0
+    )
     engines: list[int] = []
 
     def note(event: Event) -> None:
@@ -41,12 +44,12 @@ def main() -> None:
             engines.append(event.pid)
 
     runtime = Runtime(tree, store="state.db")
-    runtime.bus.attach("engines", note)
+    runtime.bus.attach_inline("engines", note)
     with runtime:
         run = runtime.agent("writer").run({"sections": 5})
-        while len(run.steps()) < 3:
-            time.sleep(0.05)
-        os.kill(engines[-1], signal.SIGKILL)
+        with gate.open("w"):  # returns as soon as the third section is being written and reads from the other end
+            os.kill(engines[-1], signal.SIGKILL)
+            gate.unlink()
         print(run.result(timeout=60))
         print(f"attempts: {run.record().attempt}, steps begun: {[step.attempts for step in run.steps()]}")
         print(runtime.tree())
