@@ -5,6 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.dev
 DEMO_STAMP := $(VENV)/.demo
 
+# The tests wait for processes more than they compute: one more at a time than there are processors.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST := $(BIN)/python -m pytest -p tests.support.progress --numprocesses $(WORKERS) --dist worksteal --max-worker-restart 0
+# The tests start hundreds of Pythons, and each would compile the package again if the compiled files were not there.
+COMPILE := $(BIN)/python -m compileall -q mlld_sdk
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint format bench docs clean
 
@@ -27,8 +33,9 @@ help:  ## this list
 demo: $(DEMO_STAMP)  ## kill an engine, an agent and a whole service for real, and watch the work finish
 	$(BIN)/python -m mlld_sdk demo
 
-test: $(STAMP)  ## everything that takes minutes at most; real mlld and Erlang are used when they are there
-	$(BIN)/python -m pytest -m "not long"
+test: $(STAMP)  ## everything but the long runs, in about four minutes; real mlld and Erlang are used when they are there
+	$(COMPILE)
+	$(PYTEST) -m "not long"
 
 test-long: $(STAMP)  ## the long chaos runs
 	$(BIN)/python -m pytest -m long --timeout 3600

@@ -19,6 +19,7 @@ from mlld_sdk.cli.main import span
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote
 from mlld_sdk.control.protocol import AskTree, ControlError, socket_path
+from tests.support.command_line import command_line
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -69,20 +70,16 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         [*command, "run", "service.py", "--store", "state.db", "--quiet"], cwd=tmp_path, env=environ
     )
 
-    def say(*words: str, status: int | None = 0, given: str = "") -> str:
-        done = subprocess.run(
-            [*command, *words],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            input=given,
-            check=False,
-        )
-        assert status is None or done.returncode == status, done.stdout + done.stderr
-        return done.stdout if done.returncode in (0, 3) else done.stderr
+    def say(*words: str, status: int | None = 0) -> str:
+        said = command_line(tmp_path, *words)
+        assert status is None or said.status == status, said.out + said.err
+        return said.out if said.status in (0, 3) else said.err
 
+    say.shell = lambda given: (
+        subprocess.run(  # type: ignore[attr-defined]
+            [*command, "shell"], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True, input=given, check=True
+        ).stdout
+    )
     say.process = process  # type: ignore[attr-defined]
     try:
         eventually(
@@ -116,8 +113,8 @@ def test_an_operator_sees_what_crashed_why_and_what_follows(service: Any, tmp_pa
 def test_runs_are_handed_in_watched_and_cancelled(service: Any) -> None:
     run = service("runs", "submit", "worker", "3", "--key", "k").strip()
     assert service("runs", "submit", "worker", "3", "--key", "k").strip() == run
-    eventually(lambda: "finished" in service("runs", "show", run))
-    assert "thought 2" in service("runs", "show", run)
+    eventually(lambda: "thought 2" in service("runs", "show", run))
+    assert f"{run}   service/worker   finished" in service("runs", "show", run)
     assert "no run" in service("runs", "show", "nonsense", status=1)
     assert "no JSON" in service("runs", "submit", "worker", "{", status=1)
     assert "step.finished" in service("events", "--last", "50")
@@ -145,7 +142,7 @@ def test_a_wedged_agent_is_named(service: Any) -> None:
 
 
 def test_the_shell_runs_commands_and_mlld(service: Any) -> None:
-    said = service("shell", given='runs ls\npool> show "from the shell"\nnonsense\ntree\n')
+    said = service.shell('runs ls\npool> show "from the shell"\nnonsense\ntree\n')
     assert "from the shell" in said
     assert "one_for_one" in said
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlld_sdk.control.protocol import socket_path
-from mlld_sdk.testing import eventually
+from tests.support.command_line import command_line
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,20 +51,15 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     command = [sys.executable, "-m", "mlld_sdk"]
     process = subprocess.Popen([*command, "run", "service.py", "--quiet"], cwd=tmp_path, env=environ)
 
-    def run(*words: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [*command, *words], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
+    def run(*words: str, status: int | None = 0) -> str:
+        said = command_line(tmp_path, *words)
+        assert status is None or said.status == status, said.out + said.err
+        return said.out
 
-    run.follow = lambda: subprocess.Popen(  # type: ignore[attr-defined]
-        [*command, "events", "--follow", "--json", "--last", "0"],
-        cwd=tmp_path,
-        env=environ,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    def apart(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([*command, *words], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True)
+
+    run.apart = apart  # type: ignore[attr-defined]
     try:
         eventually(lambda: socket_path("service").exists())
         yield run
@@ -75,13 +72,15 @@ def test_a_child_in_backoff_says_when_it_is_tried_again(say: Any) -> None:
     say("runs", "submit", "patient", '"die"')
     eventually(lambda: "backoff" in say("tree"))
     assert "RECOVERING" in say("tree")
-    assert "next 2" in say("tree")
+    waits = re.search(r"next ([\d.]+)s", say("tree"))
+    assert waits is not None
+    assert 0 < float(waits[1]) <= 30
     assert "decision  wait by service, next start after 30.0 s" in say("why", "patient")
 
 
 def test_an_open_breaker_makes_the_tree_degraded_and_the_status_3(say: Any) -> None:
     say("runs", "submit", "guarded", '"die"')
-    eventually(lambda: "parked" in tree_as_json())
+    eventually(lambda: "parked" in say("tree", "--json", status=None))
     text = say("tree", status=3)
     assert "DEGRADED" in text
     assert "breaker open" in text
@@ -90,18 +89,21 @@ def test_an_open_breaker_makes_the_tree_degraded_and_the_status_3(say: Any) -> N
 
 def test_a_child_that_is_down_for_good_is_a_place_given_up_and_can_be_started_again(say: Any) -> None:
     run = say("runs", "submit", "spent", '"die"').strip()
-    eventually(lambda: '"failed"' in tree_as_json())
+    eventually(lambda: '"failed"' in say("tree", "--json", status=None))
     assert "GAVE UP" in say("tree", status=3)
     assert "decision  fail by service" in say("why", "spent")
     say("runs", "cancel", run)
     say("restart", "spent", "--reason", "the cause is mended")
-    eventually(lambda: '"failed"' not in tree_as_json())
+    eventually(lambda: '"failed"' not in say("tree", "--json", status=None))
 
 
-def test_a_drained_agent_finishes_and_takes_no_more(say: Any) -> None:
-    first = say("runs", "submit", "busy", "1").strip()
+def test_a_drained_agent_finishes_and_takes_no_more(say: Any, tmp_path: Path) -> None:
+    first = say("runs", "submit", "busy", '"wait"').strip()
     eventually(lambda: "running" in say("runs", "show", first))
-    say("drain", "busy")
+    with say.apart("drain", "busy") as drain:
+        eventually(lambda: "draining" in say("tree"))
+        (tmp_path / "gate").touch()
+        assert drain.wait(30) == 0
     assert "finished" in say("runs", "show", first)
     second = say("runs", "submit", "busy", "2").strip()
     assert "pending" in say("runs", "show", second)
@@ -118,11 +120,10 @@ def test_a_drained_agent_finishes_and_takes_no_more(say: Any) -> None:
 def test_a_draining_agent_is_seen_and_can_be_resumed_before_it_is_drained(say: Any, tmp_path: Path) -> None:
     first = say("runs", "submit", "busy", '"wait"').strip()
     eventually(lambda: "running" in say("runs", "show", first))
-    drain = threading.Thread(target=say, args=("drain", "busy"))
-    drain.start()
-    eventually(lambda: "draining" in say("tree"))
-    say("resume", "busy")
-    drain.join(30)
+    with say.apart("drain", "busy") as drain:
+        eventually(lambda: "draining" in say("tree"))
+        say("resume", "busy")
+        drain.wait(30)
     (tmp_path / "gate").touch()
     assert "HEALTHY" in say("tree")
     say("resume", "busy", status=1)  # it takes work already
@@ -146,7 +147,7 @@ def test_one_file_runs_twice_under_two_names(say: Any, tmp_path: Path) -> None:
 
 
 def test_events_are_followed_as_they_happen(say: Any) -> None:
-    follower, seen = say.follow(), threading.Event()
+    follower, seen = say.apart("events", "--follow", "--json", "--last", "0"), threading.Event()
 
     def act() -> None:
         while not seen.is_set():  # what happened before it listened is not told
@@ -175,15 +176,3 @@ def test_every_looking_command_speaks_json(say: Any) -> None:
         assert json.loads(say(*words, "--json")) is not None
     for line in say("events", "--json").splitlines():
         assert json.loads(line)["name"]
-
-
-def tree_as_json() -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlld_sdk", "tree", "--json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return done.stdout
