@@ -314,7 +314,7 @@ class Engine(Conversation):
             self._clean_up()
 
     def _learn_the_end(self) -> None:
-        """Read what is left in the pipes and say how the process ended. Only for the holder of the read lock, once."""
+        """Read what is left in the pipes and tell how the process ended. Only for the holder of the read lock, once."""
         self._begin_end("died")
         try:
             self._drain()
@@ -328,6 +328,20 @@ class Engine(Conversation):
                 stderr_tail=self._words.text,
             )
             self._finished = True
+        self._sink(  # before any call fails, so that a report about the failure knows how the engine ended
+            EngineExited(
+                at=self._env.wall(),
+                engine=self.label,
+                pid=self.pid,
+                reason=str(self._ending),
+                code=self._exit.code,
+                signal=self._exit.signal,
+                out_of_memory=self._exit.out_of_memory,
+                doubtful=self._exit.doubtful,
+                in_flight=self._in_flight,
+                stderr_tail=self._words.text,
+            )
+        )
 
     def _drain(self) -> None:
         """Read the pipes to their end, or until they are empty if somebody else keeps them open."""
@@ -361,22 +375,6 @@ class Engine(Conversation):
             if call not in waiting:
                 self._settle(call, None, error)
         try:
-            exit_ = self._exit
-            assert exit_ is not None
-            self._sink(
-                EngineExited(
-                    at=self._env.wall(),
-                    engine=self.label,
-                    pid=self.pid,
-                    reason=str(self._ending),
-                    code=exit_.code,
-                    signal=exit_.signal,
-                    out_of_memory=exit_.out_of_memory,
-                    doubtful=exit_.doubtful,
-                    in_flight=self._in_flight,
-                    stderr_tail=self._words.text,
-                )
-            )
             self._run_exit_callbacks()  # before the search, so that a successor need not wait for it
         finally:
             if self._ending == "died" and not waiting:

@@ -111,6 +111,16 @@ def test_start_and_exit_are_told_once() -> None:
     assert (exited.reason, exited.code, exited.in_flight) == ("closed", 0, 0)
 
 
+def test_the_end_is_told_before_the_failures_it_causes() -> None:
+    order: list[str] = []
+    with running(sink=lambda event: order.append("told") if isinstance(event, EngineExited) else None) as engine:
+        call = engine.submit("process", do(("exit", 7)), timeout=None)
+        call.add_done_callback(lambda _: order.append("failed"))
+        assert isinstance(call.exception(10), EngineDied)
+    eventually(lambda: len(order) == 2)
+    assert order == ["told", "failed"]
+
+
 # -- dying
 
 
