@@ -1,7 +1,7 @@
 """A supervised agent inside an asyncio service: requests and runs are awaited, and the loop never waits for an engine.
 
-A ticker runs on the loop beside the work. If anything blocked the loop for one model call, the ticker would miss that long.
-A thread ticks, too, and shows how long a busy machine kept the whole process waiting.
+A ticker runs on the loop beside the work. If anything blocked the loop for one model call, the ticker would miss that
+long. A thread ticks, too, and shows how long a busy machine kept the whole process waiting.
 """
 
 import asyncio
