@@ -79,14 +79,11 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Notes:
+class Notes(msgspec.Struct):
     """What a transaction wants told once it is durable: events, and runs that came to rest."""
 
-    __slots__ = ("events", "settled")
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.settled: list[OutcomeRecord] = []
+    events: list[Event] = []
+    settled: list[OutcomeRecord] = []
 
 
 class StepRow(NamedTuple):

@@ -51,9 +51,15 @@ ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.bo
 
 
 class SqliteTx:
-    """Rows of one connection. Implements the store's `Reader` and `Tx`."""
+    """Rows of one connection, transaction after transaction. Implements the store's `Reader` and `Tx`.
+
+    Attributes:
+        connection: The connection.
+        notes: What the transaction at hand wants told once it is durable.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
         self._execute = connection.execute
         self._execute_many = connection.executemany
         self.notes = Notes()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
-from mlld_sdk.base.durations import Deadline, now, pause
+from mlld_sdk.base.durations import now, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink
@@ -20,7 +20,7 @@ from mlld_sdk.journal.sqlite import schema, sessions
 from mlld_sdk.journal.sqlite.faults import translate
 from mlld_sdk.journal.sqlite.rows import SqliteTx
 from mlld_sdk.journal.sqlite.writer import Writer
-from mlld_sdk.journal.store import Host, Notes, Problem, Reader, StoreStatus, Tx
+from mlld_sdk.journal.store import Host, Problem, Reader, StoreStatus, Tx
 
 T = TypeVar("T")
 
@@ -46,24 +46,23 @@ class SqliteStore:
         self._sink = sink
         self._durability = durability
         self._limits = limits
-        self._host: Host | None = None
         self._fault: JournalError | None = None
         self._final = False
-        self._log = self._path.with_name(f"{self._path.name}-wal")
+        self._names = (str(self._path), f"{self._path}-wal")
         self._log_identity: tuple[int, int] | None = None  # SQLite makes the log with the first write
         self._check_at = 0.0
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[SqliteTx] = []
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
         self._closed = False
         schema.create_file(self._path)
-        self._connection = self._open()
+        self._writing = SqliteTx(self._open())
         try:
-            self._identity = _identity(self._path)
+            self._identity = _identity(self._names[0])
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
             self._session = sessions.Session(self._sessions)
         except BaseException:
-            self._connection.close()
+            self._writing.connection.close()
             raise
         self._writer = Writer(self, self._path.name, limits.queued_writes)
 
@@ -71,9 +70,9 @@ class SqliteStore:
 
     def join(self, host: Host) -> str:
         """Attach the one journal that works on this store."""
-        if self._host is not None:
+        if self._writer.host is not None:
             raise ConfigurationError(f"{self._path} is attached to a journal already", hint="open the file once more")
-        self._host = host
+        self._writer.host = host
         return self._session.name
 
     def leave(self, session: str) -> None:
@@ -87,8 +86,8 @@ class SqliteStore:
         in_time = self._writer.close(self._limits.write_timeout)
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for reader in idle:
+            reader.connection.close()
         self._session.end()
         if not in_time:
             raise JournalBusy(
@@ -102,23 +101,26 @@ class SqliteStore:
 
     def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
         """Run a transaction in the next group; returns when it is durable."""
-        self._check()
-        if session != self._session.name:
+        if self._closed or self._session.inherited or session != self._session.name:
+            self._refuse_if_closed()
             raise JournalClosed(f"{self._path}: session {session} is over")
         return cast("T", self._writer.write(work, timeout))
 
     def read(self, work: Callable[[Reader], T]) -> T:
         """Read one consistent state on a connection of its own; never waits for the writer."""
-        self._check()
-        with self._reader() as connection:
+        reader = self._take_reader()
+        broken = False
+        try:
+            reader.connection.execute("BEGIN")
             try:
-                connection.execute("BEGIN")
-                try:
-                    return work(SqliteTx(connection))
-                finally:
-                    connection.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise translate(error, self._path) from error
+                return work(reader)
+            finally:
+                reader.connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            broken = True
+            raise translate(error, self._path) from error
+        finally:
+            self._put_back(reader, broken)
 
     def wake(self) -> None:
         """Make the writer look again at what is due."""
@@ -126,14 +128,14 @@ class SqliteStore:
 
     def backup(self, target: Path) -> None:
         """Copy everything into a new file, which appears under its name when it is whole."""
-        self._check()
+        self._refuse_if_closed()
         if target.exists() and target.samefile(self._path):
             raise ConfigurationError(f"{target} is the journal itself", hint="name another file")
         partial = target.with_name(f"{target.name}.partial")
         try:
             partial.unlink(missing_ok=True)
             schema.create_file(partial)
-            with self._reader() as source:
+            with self._reading() as source:
                 copy = sqlite3.connect(partial)
                 try:
                     source.backup(copy)
@@ -151,14 +153,14 @@ class SqliteStore:
 
     def verify(self) -> list[Problem]:
         """Look at every page and every record."""
-        self._check()
-        with self._reader() as connection:
+        self._refuse_if_closed()
+        with self._reading() as connection:
             return audit(connection)
 
     def status(self) -> StoreStatus:
         """Say how the file is doing."""
         fault = self._fault
-        sizes = [Path(f"{self._path}{end}") for end in ("", "-wal")]
+        sizes = [Path(name) for name in self._names]
         return StoreStatus(
             path=str(self._path),
             degraded=fault.code if fault else None,
@@ -171,11 +173,11 @@ class SqliteStore:
 
     # -- for the writer, on its thread --------------------------------------------------------------------------------
 
-    def connection(self) -> sqlite3.Connection:
-        """Give the connection to write with; what is damaged or gone for good is refused at once."""
+    def writable(self) -> SqliteTx:
+        """Return the transaction of the writing connection; what is damaged or gone for good is refused at once."""
         if self._final and self._fault is not None:
             raise self._fault
-        return self._connection
+        return self._writing
 
     def committed(self) -> None:
         """Check, now and then, that what was written can be found again under the file's name."""
@@ -205,31 +207,13 @@ class SqliteStore:
             )
         return named
 
-    def told(self, notes: Notes) -> None:
-        """Pass on what has become durable."""
-        if self._host is not None and (notes.events or notes.settled):
-            self._host.committed(notes)
-
-    def changed_elsewhere(self) -> None:
-        """Pass on that another process has committed something."""
-        if self._host is not None:
-            self._host.changed_elsewhere()
-
-    def chores(self) -> list[Callable[[Tx], object]]:
-        """Give what is due."""
-        return list(self._host.chores()) if self._host is not None else []
-
-    def pace(self) -> float | None:
-        """Say how long the writer may sleep."""
-        return self._host.pace() if self._host is not None else None
-
     def closed(self) -> None:
         """Close the writing connection."""
-        self._connection.close()
+        self._writing.connection.close()
 
     def _check_names(self) -> None:
         try:
-            here = (_identity(self._path), _identity(self._log))
+            here = (_identity(self._names[0]), _identity(self._names[1]))
             self._log_identity = self._log_identity or here[1]
         except OSError:
             here = None
@@ -243,7 +227,7 @@ class SqliteStore:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise JournalClosed(f"{self._path} is closed")
         if self._session.inherited:
@@ -253,7 +237,7 @@ class SqliteStore:
             )
 
     def _open(self) -> sqlite3.Connection:
-        deadline = Deadline(self._limits.write_timeout / 2)
+        deadline = now() + self._limits.write_timeout / 2
         while True:
             connection = None
             try:
@@ -263,7 +247,7 @@ class SqliteStore:
                 if connection is not None:
                     connection.close()
                 named = translate(error, self._path)
-                if named.code != "JOURNAL_LOCKED" or deadline.is_over:
+                if named.code != "JOURNAL_LOCKED" or now() > deadline:
                     raise named from error
                 pause(_OPEN_RETRY_S)
             except BaseException:
@@ -276,38 +260,45 @@ class SqliteStore:
                     self._sink(JournalMigrated(at=at, path=str(self._path), before=before, after=schema.CURRENT))
                 return connection
 
-    @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
+    def _take_reader(self) -> SqliteTx:
+        self._refuse_if_closed()
         if not self._readers.acquire(timeout=self._limits.write_timeout):
             raise JournalBusy(f"{self._path} has {_READERS} readers already", hint="read less at once")
         try:
             with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            try:
-                if connection is None:
-                    connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
-                    connection.execute("PRAGMA query_only=ON")
-                yield connection
-            except sqlite3.Error as error:
-                if connection is not None:
-                    connection.close()
-                    connection = None
-                raise translate(error, self._path) from error
-            finally:
-                self._put_back(connection)
-        finally:
+                if self._idle:
+                    return self._idle.pop()
+            connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
+            connection.execute("PRAGMA query_only=ON")
+            return SqliteTx(connection)
+        except BaseException as error:
             self._readers.release()
+            if isinstance(error, sqlite3.Error):
+                raise translate(error, self._path) from error
+            raise
 
-    def _put_back(self, connection: sqlite3.Connection | None) -> None:
-        if connection is None:
-            return
+    def _put_back(self, reader: SqliteTx, broken: bool) -> None:
         with self._lock:
-            if not self._closed:
-                self._idle.append(connection)
-                return
-        connection.close()
+            keep = not broken and not self._closed
+            if keep:
+                self._idle.append(reader)
+        if not keep:
+            reader.connection.close()
+        self._readers.release()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        reader = self._take_reader()
+        broken = False
+        try:
+            yield reader.connection
+        except sqlite3.Error as error:
+            broken = True
+            raise translate(error, self._path) from error
+        finally:
+            self._put_back(reader, broken)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+def _identity(name: str) -> tuple[int, int]:
+    stat = os.stat(name)
     return stat.st_dev, stat.st_ino

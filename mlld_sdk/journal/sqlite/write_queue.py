@@ -54,22 +54,22 @@ class WriteBatch:
     Woken all at once they would only queue up for the interpreter, at several system calls each. Nobody is at the mercy
     of the one before: those who are left are woken with the next commit at the latest, or after `PATIENCE_S` without
     one.
+
+    Attributes:
+        left: Those who are still to be woken, the next one last.
     """
 
     def __init__(self, writes: list[QueuedWrite]) -> None:
-        self._left = writes[::-1]
+        self.left = writes[::-1]
         for write in writes:
             write.batch = self
         self.wake_one()
 
-    def __bool__(self) -> bool:
-        return bool(self._left)
-
     def wake_one(self) -> None:
         """Wake the next who still waits."""
-        while self._left:
+        while self.left:
             try:
-                write = self._left.pop()  # atomic: nobody is woken twice, whoever wakes
+                write = self.left.pop()  # atomic: nobody is woken twice, whoever wakes
             except IndexError:
                 return
             gone = write.state == GONE
@@ -79,5 +79,5 @@ class WriteBatch:
 
     def wake_all(self) -> None:
         """Wake all who are left."""
-        while self._left:
+        while self.left:
             self.wake_one()

@@ -5,15 +5,18 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from mlld_sdk.base.durations import Deadline, now
+from mlld_sdk.base.durations import now
 from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.sqlite.faults import fits_alone
 from mlld_sdk.journal.sqlite.rows import SqliteTx
 from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, QueuedWrite, WriteBatch
-from mlld_sdk.journal.store import Notes, PutStep, Tx
+from mlld_sdk.journal.store import Host, Notes, PutStep, Tx
+
+_row_of, _event_of = attrgetter("row"), attrgetter("event")
 
 _GROUP: Final = 512
 """Writes in one commit at most, so that the first of them does not wait for ever."""
@@ -22,8 +25,8 @@ _GROUP: Final = 512
 class Disk(Protocol):
     """What the writer needs of the file. All of it runs on the writer's thread."""
 
-    def connection(self) -> sqlite3.Connection:
-        """Give the connection to write with, or raise what the file is refused with."""
+    def writable(self) -> SqliteTx:
+        """Return the transaction of the writing connection, or raise what the file is refused with."""
 
     def committed(self) -> None:
         """Check after a commit that the file is still the one that was opened; raises if not."""
@@ -31,26 +34,19 @@ class Disk(Protocol):
     def failed(self, error: BaseException) -> JournalError:
         """Take note that writes fail, and name the error."""
 
-    def told(self, notes: Notes) -> None:
-        """Pass on what has become durable."""
-
-    def changed_elsewhere(self) -> None:
-        """Pass on that another process has committed something."""
-
-    def chores(self) -> list[Callable[[Tx], object]]:
-        """Give what is due."""
-
-    def pace(self) -> float | None:
-        """Say how long to sleep at most."""
-
     def closed(self) -> None:
         """Close the connection; the writer ends."""
 
 
 class Writer:
-    """Owns the writing connection. Its queue is bounded: callers beyond the bound wait for room, within their time."""
+    """Owns the writing connection. Its queue is bounded: callers beyond the bound wait for room, within their time.
+
+    Attributes:
+        host: The journal that is told what has become durable and asked what is due, once there is one.
+    """
 
     def __init__(self, disk: Disk, name: str, bound: int) -> None:
+        self.host: Host | None = None
         self._disk = disk
         self._bound = bound
         self._queue: queue.SimpleQueue[QueuedWrite | None] = queue.SimpleQueue()
@@ -108,7 +104,7 @@ class Writer:
 
     def _wait_for_room(self, timeout: float) -> float:
         """Wait until the queue has room; returns what is left of the time."""
-        deadline = Deadline(timeout)
+        deadline = now() + timeout
         with self._room:
             self._crowd += 1
             try:
@@ -117,7 +113,7 @@ class Writer:
                 self._crowd -= 1
         if not free:
             raise self._late(timeout)
-        return deadline.left
+        return max(deadline - now(), 0)
 
     def _withdraw(self, write: QueuedWrite, timeout: float) -> None:
         with self._claim:
@@ -159,7 +155,7 @@ class Writer:
 
     def _next(self) -> QueuedWrite | None:
         try:
-            if self._batch:
+            if self._batch.left:
                 return self._queue.get(timeout=PATIENCE_S)
             return self._queue.get(timeout=None if self._due == math.inf else max(self._due - now(), 0))
         except queue.Empty:
@@ -168,21 +164,17 @@ class Writer:
 
     def _group(self, first: QueuedWrite) -> None:
         try:
-            connection = self._begin()
+            tx = self._begin()
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._fail([first, *self._drain(_GROUP)], self._disk.failed(error))
             return
         writes: list[QueuedWrite] = []
         notes: list[Notes] = []
         try:
-            more = [first, *self._drain(_GROUP - 1)]
-            while more := self._take(more):
-                writes += more
-                notes += self._perform(connection, more)
-                more = self._drain(_GROUP - len(writes))  # whatever was asked for meanwhile comes along
-            self._commit(connection, len(writes))
+            self._fill(tx, first, writes, notes)
+            self._commit(tx, len(writes))
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
-            self._rollback(connection)
+            self._rollback(tx)
             if len(writes) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
                 for write in writes:
                     self._alone(write)
@@ -190,57 +182,72 @@ class Writer:
                 self._fail(writes, error)
         else:
             self._tell(notes)
-            if self._batch:
+            if self._batch.left:
                 self._batch.wake_all()
             if len(writes) == 1:
                 writes[0].end()
             else:
                 self._batch = WriteBatch(writes)
 
+    def _fill(self, tx: SqliteTx, first: QueuedWrite, writes: list[QueuedWrite], notes: list[Notes]) -> None:
+        """Run the writes of one commit, those too that are asked for meanwhile; adds them and what is to be told."""
+        more = [first]
+        while True:
+            if not self._queue.empty():
+                more += self._drain(_GROUP - len(writes) - len(more))
+            more = self._take(more)
+            writes += more
+            self._perform(tx, more, notes)
+            if not more or self._queue.empty():
+                return
+            more = []
+
     def _alone(self, write: QueuedWrite) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
-        connection = None
+        tx = None
+        notes: list[Notes] = []
         try:
-            connection = self._begin()
-            notes = self._perform(connection, [write])
-            self._commit(connection, 1)
+            tx = self._begin()
+            self._perform(tx, [write], notes)
+            self._commit(tx, 1)
         except Exception as error:  # noqa: BLE001 - its caller is told
-            if connection is not None:
-                self._rollback(connection)
+            if tx is not None:
+                self._rollback(tx)
             self._fail([write], error)
         else:
             self._tell(notes)
             write.end()
 
-    def _begin(self) -> sqlite3.Connection:
-        connection = self._disk.connection()
+    def _begin(self) -> SqliteTx:
+        tx = self._disk.writable()
         self._locked_out = True  # as far as callers can tell while we wait for other processes
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            tx.connection.execute("BEGIN IMMEDIATE")
         finally:
             self._locked_out = False
-        return connection
+        return tx
 
-    def _perform(self, connection: sqlite3.Connection, writes: list[QueuedWrite]) -> list[Notes]:
-        """Run writes within the group; returns what is to be told of them when they are durable."""
-        tx = SqliteTx(connection)
-        notes = []
-        steps = [write.work for write in writes if isinstance(write.work, PutStep)]
-        alone = writes
-        if steps and tx.put_owned_steps([step.row for step in steps]) == len(steps):
+    def _perform(self, tx: SqliteTx, writes: list[QueuedWrite], notes: list[Notes]) -> None:
+        """Run writes within the group; adds what is to be told of them when they are durable."""
+        steps: list[PutStep] = []
+        others: list[QueuedWrite] = []
+        for write in writes:
+            if isinstance(write.work, PutStep):
+                steps.append(write.work)
+            else:
+                others.append(write)
+        if steps and tx.put_owned_steps(list(map(_row_of, steps))) == len(steps):
             # They go first: of what was asked for at the same time anything may come first.
-            tx.notes.events.extend([step.event for step in steps])
+            notes.append(Notes(list(map(_event_of, steps))))
+            writes = others
+        for write in writes:
+            self._perform_alone(tx, write)
             notes.append(tx.notes)
-            alone = [write for write in writes if not isinstance(write.work, PutStep)]
-        for write in alone:
-            self._perform_alone(connection, tx, write)
-            notes.append(tx.notes)
-        return notes
 
-    def _commit(self, connection: sqlite3.Connection, writes: int) -> None:
+    def _commit(self, tx: SqliteTx, writes: int) -> None:
         if crashpoints.armed:
             crashpoints.reach("commit.before")
-        connection.execute("COMMIT")
+        tx.connection.execute("COMMIT")
         if crashpoints.armed:
             crashpoints.reach("commit.after")
         self._disk.committed()
@@ -249,31 +256,34 @@ class Writer:
 
     def _tell(self, notes: list[Notes]) -> None:
         """Pass on what is durable now, before the callers go on."""
+        if self.host is None:
+            return
         for one in notes:
-            try:  # noqa: SIM105 - a context manager for each would cost more than the call
-                self._disk.told(one)
-            except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
-                pass
+            if one.events or one.settled:
+                try:  # noqa: SIM105 - a context manager for each would cost more than the call
+                    self.host.committed(one)
+                except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
+                    pass
 
-    def _perform_alone(self, connection: sqlite3.Connection, tx: SqliteTx, write: QueuedWrite) -> None:
+    def _perform_alone(self, tx: SqliteTx, write: QueuedWrite) -> None:
         """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
         tx.notes = Notes()
         write.error = None
-        before = connection.total_changes
+        before = tx.connection.total_changes
         try:
             write.result = write.work(tx)
         except sqlite3.Error:
             raise
         except Exception as error:
-            if connection.total_changes != before:
+            if tx.connection.total_changes != before:
                 raise
             write.error = error
             tx.notes = Notes()
 
-    def _rollback(self, connection: sqlite3.Connection) -> None:
+    def _rollback(self, tx: SqliteTx) -> None:
         try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if tx.connection.in_transaction:
+                tx.connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             self._disk.failed(error)
 
@@ -287,17 +297,17 @@ class Writer:
 
     def _take(self, writes: list[QueuedWrite]) -> list[QueuedWrite]:
         """Leave out what was withdrawn; the rest can be withdrawn no more."""
-        if not writes:
-            return writes
+        taken = []
         with self._claim:
-            taken = [write for write in writes if write.state != WITHDRAWN]
-            for write in taken:
-                write.state = TAKEN
+            for write in writes:
+                if write.state != WITHDRAWN:
+                    write.state = TAKEN
+                    taken.append(write)
         return taken
 
     def _drain(self, limit: int) -> list[QueuedWrite]:
         writes: list[QueuedWrite] = []
-        while len(writes) < limit and not self._queue.empty():  # nobody else takes from it
+        while len(writes) < limit and not self._queue.empty():  # only this thread takes from it
             write = self._queue.get_nowait()
             if write is None:
                 self._due = 0.0
@@ -307,24 +317,26 @@ class Writer:
 
     def _look_around(self) -> None:
         """Do what is due, and look whether another process has committed something."""
-        chores = [] if self._closing else self._disk.chores()
-        connection = None
+        host = self.host
+        chores = [] if self._closing or host is None else list(host.chores())
+        tx = None
         try:
-            connection = self._disk.connection()
+            tx = self._disk.writable()
             if chores:
-                writes = [QueuedWrite(chore) for chore in chores]
-                notes = self._perform(self._begin(), writes)
-                self._commit(connection, len(writes))
+                notes: list[Notes] = []
+                self._perform(self._begin(), [QueuedWrite(chore) for chore in chores], notes)
+                self._commit(tx, len(chores))
                 self._tell(notes)
-            version = connection.execute("PRAGMA data_version").fetchone()[0]
+            version = tx.connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
-            if connection is not None:
-                self._rollback(connection)
+            if tx is not None:
+                self._rollback(tx)
             if isinstance(error, sqlite3.Error | OSError):
                 self._disk.failed(error)
         else:
             if version != self._version:
                 self._version = version
-                self._disk.changed_elsewhere()
-        pace = self._disk.pace()
+                if host is not None:
+                    host.changed_elsewhere()
+        pace = None if host is None else host.pace()
         self._due = math.inf if pace is None else now() + pace

@@ -27,7 +27,7 @@ def test_each_caller_wakes_the_next_in_turn() -> None:
     assert states(writes) == [True, True, False]
     assert writes[1].wait(1)
     assert writes[2].wait(1)
-    assert not batch
+    assert not batch.left
 
 
 def test_who_has_gone_is_passed_over() -> None:
@@ -49,7 +49,7 @@ def test_all_who_are_left_can_be_woken_at_once() -> None:
     batch = WriteBatch(writes)
     batch.wake_all()
     assert states(writes) == [True] * 5
-    assert not batch
+    assert not batch.left
 
 
 def test_the_writer_wakes_whoever_was_not_woken(tmp_path: Path) -> None:  # J-61
