@@ -13,7 +13,6 @@ from mlld_sdk.actors.core.errors import AlreadyStarted, StartFailed, StartIgnore
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason, crash
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.start import create
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.supervision.batch import BatchAnswers, BatchCall
 from mlld_sdk.supervision.breaker import Breaker, Permit
@@ -198,7 +197,7 @@ class Executor:
         boot = Boot(self.context, f"{self.path}/{label}") if is_supervisor(start) else None
         token = None if boot is None else booting.set(boot)
         try:
-            cell = create(self.system, start, args, kwargs, spec.register, self.ref, label)
+            cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
             self.forget_old(key)
             self._inbox.append(self.not_started(key, incarnation, error))
@@ -305,7 +304,7 @@ class Executor:
         """Have something fed back later."""
         then = effect.then
         if isinstance(then, Due) and effect.delay == 0:
-            self.cell.post_always((then, None))  # behind the calls that wait already
+            self.cell.mailbox.post_always((then, None))  # behind the calls that wait already
             return
         if isinstance(then, Overdue):
             self.limits.set(effect.delay, then)

@@ -7,7 +7,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
+from mlld_sdk.actors.core.mailbox import SystemMessage
+from mlld_sdk.actors.core.protocols import AnyCell
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.supervision.effects import Due, Input
 
@@ -96,7 +97,7 @@ class StartOutcome(SystemMessage):
 
     __slots__ = ("_error", "_fails_only", "_incarnation", "_key", "_ref", "_supervisor")
 
-    def __init__(self, supervisor: Mailbox, key: int, incarnation: int, fails_only: bool) -> None:
+    def __init__(self, supervisor: AnyCell, key: int, incarnation: int, fails_only: bool) -> None:
         self._supervisor = supervisor
         self._key = key
         self._incarnation = incarnation

@@ -19,8 +19,7 @@ import msgspec
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Ignore
 from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.links import Exit
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Exit
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.effects import Begin, Due, ManagementRequest
 from mlld_sdk.supervision.executor import Executor

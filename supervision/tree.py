@@ -8,8 +8,7 @@ import msgspec
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason
-from mlld_sdk.actors.core.links import Down
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Down
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Duration, now, seconds
 from mlld_sdk.base.errors import InvalidOption

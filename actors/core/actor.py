@@ -1,25 +1,24 @@
 """The actor base classes: `Actor` with OTP's rules, `PykkaActor` with Pykka's."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pykka
 
 from mlld_sdk.actors.core import events
 from mlld_sdk.actors.core.cell import Cell
+from mlld_sdk.actors.core.class_options import Overflow, default_hook
 from mlld_sdk.actors.core.context import current_cell
+from mlld_sdk.actors.core.default_system import current_system
 from mlld_sdk.actors.core.errors import ActorError, ActorKilled
 from mlld_sdk.actors.core.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.links import Monitor, link, monitor, unlink
-from mlld_sdk.actors.core.mailbox import Overflow
-from mlld_sdk.actors.core.ref import ActorRef, ReplyTo, StoppedFlag, urn_of
+from mlld_sdk.actors.core.links import link, unlink
+from mlld_sdk.actors.core.names import Name
+from mlld_sdk.actors.core.ref import ActorRef, Monitor, ReplyTo, StoppedFlag, monitor, urn_of
+from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.system_messages import EndNow
 from mlld_sdk.actors.core.timers import Timer, delay_of
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.names import Name
-    from mlld_sdk.actors.core.system import ActorSystem
 
 T = TypeVar("T")
 A = TypeVar("A", bound=pykka.Actor)
@@ -91,6 +90,7 @@ class Actor(pykka.Actor):
 
     # -- hooks
 
+    @default_hook
     def on_start(self) -> Any:
         """Prepare; the starter waits for it.
 
@@ -116,6 +116,7 @@ class Actor(pykka.Actor):
     def on_idle(self) -> Any:
         """Nothing came for a while (`idle_after`, or a returned `Idle`)."""
 
+    @default_hook
     def on_end_request(self, reason: Reason) -> bool:  # noqa: ARG002 - for those who override it
         """Be asked to end: by `stop`, by the parent, or by an exit signal that is not trapped.
 
@@ -124,6 +125,7 @@ class Actor(pykka.Actor):
         """
         return False
 
+    @default_hook
     def on_terminate(self, reason: Reason) -> Any:  # noqa: ARG002 - for those who override it
         """Clean up at the end: after a stop, a shutdown, an exit signal or a crash, never after a kill.
 
@@ -157,15 +159,13 @@ class Actor(pykka.Actor):
             StartFailed: It did not come up.
             StartIgnored: It declined.
         """
-        from mlld_sdk.actors.core.system import current_system
-
         return current_system().start(cls, args, kwargs, timeout=cls.start_timeout)
 
     def start_link(
         self,
         actor_class: type[A],
         *args: Any,
-        name: "Name | None" = None,
+        name: Name | None = None,
         timeout: float | None = 30.0,
         **kwargs: Any,
     ) -> ActorRef[A]:
@@ -175,9 +175,7 @@ class Actor(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         # Started by a system the cell is there already, so that forgetting super().__init__() does no harm.
         if cast("Cell | None", self._cell) is None:
-            from mlld_sdk.actors.core.system import current_system
-
-            self._cell = current_system().new_cell(type(self), None, None)
+            self._cell = current_system().new_cell(type(self))
             self._cell.actor = self
 
     # -- what it is
@@ -207,9 +205,9 @@ class Actor(pykka.Actor):
         return StoppedFlag(self._cell.ref)
 
     @property
-    def system(self) -> "ActorSystem":
+    def system(self) -> ActorSystem:
         """The system it lives in."""
-        return self._cell.system
+        return self._cell.system  # type: ignore[return-value]  # a cell knows no more of it than it needs
 
     @property
     def parent(self) -> ActorRef[Any] | None:
@@ -238,11 +236,11 @@ class Actor(pykka.Actor):
         """Undo `link`. Parent and child stay linked. Says whether there was a link."""
         return unlink(self._cell, ref.cell)
 
-    def monitor(self, target: "ActorRef[Any] | Name") -> Monitor:
+    def monitor(self, target: ActorRef[Any] | Name) -> Monitor:
         """Get one `Down` message when `target` ends; at once, with `NoProc`, if it is not there."""
         ref = self.system.whereis(target) if not isinstance(target, ActorRef) else target
         if ref is None:
-            ref = self.system.nobody(cast("Name", target))
+            ref = self.system.nobody(Actor, cast("Name", target))
         return monitor(ref, self._cell)
 
     def send_after(self, delay: Any, message: Any, to: ActorRef[Any] | None = None) -> Timer:
@@ -266,7 +264,7 @@ class Actor(pykka.Actor):
             often_at_once: It often answers within this very hook, and never from another thread while the hook runs:
                 cheaper then.
         """
-        current = self._cell.current
+        current = self._cell.runner.current
         if current is None or current[1] is None:
             future: Future[Any] = Future()
             return ReplyTo(self._cell, future)
@@ -328,7 +326,7 @@ class Actor(pykka.Actor):
         return Future()
 
     def _start_actor_loop(self) -> None:
-        self._cell.system.launch(self._cell)
+        self.system.launch(self._cell)
 
 
 class PykkaActor(Actor):
@@ -345,8 +343,6 @@ class PykkaActor(Actor):
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
         """Start one and return its ref at once."""
-        from mlld_sdk.actors.core.system import current_system
-
         return current_system().start_unawaited(cls, args, kwargs)
 
     def on_receive(self, message: Any) -> Any:

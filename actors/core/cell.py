@@ -1,293 +1,265 @@
-"""One incarnation of an actor, as it runs: its start, its loop, and what its hooks ask for.
+"""The runtime's part of an actor: one incarnation, with the parts it has, whom it is tied to, and how it ends.
 
-A worker that gets a cell from the run queue calls `run`, which handles a slice of messages; the `_idle` flag of the
-mailbox makes sure that no two workers do so at once. A hook that is a coroutine *parks* the cell: its flag stays held
-while the coroutine runs on the event loop, and the cell comes back to the run queue with the outcome.
+A cell has a mailbox, where messages wait, and a runner, which runs the actor's hooks. The end has two steps. `end`
+closes the mailbox and runs the stop hook, in the actor. `finish` makes the end known, exactly once whoever calls it:
+the actor itself after its stop hook, or a killer at any time.
 """
 
-from _thread import get_ident
-from queue import Empty
+from collections.abc import Callable
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 from mlld_sdk.actors.core import events, pykka_compat
-from mlld_sdk.actors.core.context import context
-from mlld_sdk.actors.core.directives import UNSET, Continue, Idle, Ignore, NoReply, Reply, Stop
-from mlld_sdk.actors.core.errors import ActorKilled, StartIgnored
-from mlld_sdk.actors.core.exits import NORMAL, crash, reason_of
-from mlld_sdk.actors.core.future import CANCELLED, PENDING
-from mlld_sdk.actors.core.incarnation import RUNNING, STARTING, Life
-from mlld_sdk.actors.core.links import Down, Revocable, topology
-from mlld_sdk.actors.core.mailbox import Entry
-from mlld_sdk.actors.core.scheduler import yield_processor
-from mlld_sdk.actors.core.system_messages import SPECIAL, EndInTurn, IdleNow
+from mlld_sdk.actors.core.class_options import Overflow, Traits
+from mlld_sdk.actors.core.context import current_cell, fenced, topology
+from mlld_sdk.actors.core.errors import (
+    ActorCrashed,
+    ActorDead,
+    ActorKilled,
+    CallingSelf,
+    DeadlockDetected,
+    StartFailed,
+    StartIgnored,
+)
+from mlld_sdk.actors.core.exits import Reason, crash, reason_of
+from mlld_sdk.actors.core.future import PENDING, Future
+from mlld_sdk.actors.core.info import ActorInfo
+from mlld_sdk.actors.core.links import DEADLY, DELIVERED, SPECIAL, effect_of
+from mlld_sdk.actors.core.mailbox import Entry, Mailbox, SystemMessage
+from mlld_sdk.actors.core.names import Name
+from mlld_sdk.actors.core.protocols import AnyCell, Starter, System
+from mlld_sdk.actors.core.ref import ActorRef, Down, Exit, Monitor
+from mlld_sdk.actors.core.reports import end_report
+from mlld_sdk.actors.core.system_messages import EndNow, Notice
+from mlld_sdk.actors.core.timers import Timer
 
-DIRECTIVES: Final = frozenset({Reply, NoReply, Stop, Continue, Idle, Ignore, CoroutineType})
-"""Classes of return values that mean more than an answer."""
+STARTING: Final = 0
+RUNNING: Final = 1
+STOPPING: Final = 2
+DEAD: Final = 3
+
+_LONGEST_RING: Final = 10_000
+"""A search for a ring of waiting actors gives up after this many."""
 
 
-class Cell(Life):
-    """One incarnation. Everything here belongs to the runtime; users hold an `ActorRef`."""
+class Runner(Protocol):
+    """What runs the actor's hooks, as its cell sees it."""
 
-    __slots__ = ()
-
-    # -- running
+    current: Entry | None
+    handled: int
+    since: float
+    thread: int | None
+    task: Any
+    parked: Any
+    pending: Any
+    timer: Timer | None
 
     def run(self) -> None:
-        """Handle one slice. Called by a worker, or by a caller for classes that allow it; never raises."""
-        outer = context.cell
-        context.cell = self
-        self.thread = get_ident()
-        try:
-            more = self.context.run(self._slice)
-        except ActorKilled:
-            more = False
-        except BaseException as error:  # noqa: BLE001 - the runtime's own code failed: that is this actor's crash
-            self.finish(crash(error), error)
-            more = False
-        context.cell = outer
-        self.thread = None
-        if self.reason is not None:
-            if self.condemned:
-                # Killed meanwhile, maybe between taking a message and being seen to have it.
-                self.system.zombies.ended(self)
-                self.refuse_current()
-            self.drain()
-        if self.parked is not None:
-            self.system.loop.run(self)
-        elif more:
-            self.schedule(self)
-            yield_processor()
-        else:
-            self._idle.release()
-            if self._has_work() and self._idle.acquire(False):
-                self.schedule(self)
+        """Handle one slice of messages."""
 
-    def _slice(self) -> bool:
-        """Handle up to `slice` messages; say whether to be scheduled again at once."""
-        if self.resumed is not None:
-            (then, value, error), self.resumed = self.resumed, None
-            self.task = None
-            then(value, error)
-        if self.phase != RUNNING:
-            if self.phase == STARTING and self.parked is None:
-                self._begin()
-            if self.phase != RUNNING:
-                return False
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        user = self._user
-        empty, take = user.empty, user.get_nowait
-        handle = self.handle
-        budget = self.traits.slice
-        while self.parked is None:
-            if self.alarm and not self._attend():
-                return False
-            if self.pending is not None:
-                step, self.pending = self.pending, None
-                self._run_hook("on_continue", step.value)
-            elif empty():
-                break
-            elif budget == 0:
-                return True
-            else:
-                budget -= 1
-                try:
-                    entry = take()
-                except Empty:
-                    break
-                handle(entry)
-            if self.ending is not None:
-                return False
-        if self.parked is None:
-            self._about_to_idle()
-        return False
+    def is_running(self) -> bool:
+        """Return whether code of the actor runs right now."""
 
-    def handle(self, entry: Entry) -> None:
-        """Have the actor handle one message."""
-        message, reply = entry
-        if self._room is not None:
-            self.call_waiting_senders()
-        kind = message.__class__
-        if kind is IdleNow:
-            if message.handled == self.handled:
-                self._run_hook("on_idle")
-            return
-        self.current = entry
-        self.since = self.system.now()
-        self.handled += 1
-        if reply is not None and reply._state == CANCELLED:
-            self.current = None
-            return
-        try:
-            actor = self.actor
-            result = actor.on_receive(message) if kind not in SPECIAL else self._receive_special(message)  # type: ignore[union-attr]
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is this actor's alone
-            self._failed(entry, error)
-            return
-        if result.__class__ in DIRECTIVES:
-            self._obey(entry, result)
-            return
-        if reply is not None and not reply.try_set(result):
-            self.system.counters.late()
-        self.current = None
+    def refuse_current(self) -> None:
+        """Answer "dead" to the message that was being handled."""
 
-    def _receive_special(self, message: Any) -> Any:
-        actor = self.actor
-        assert actor is not None
-        if message.__class__ is Down:
-            return None if message.monitor.cancelled else actor.on_receive(message)
-        if message.__class__ is Revocable:
-            return None if message.handle.cancelled else actor.on_receive(message.message)
-        if message.__class__ is EndInTurn:
-            return Stop(message.reason)
-        return pykka_compat.receive(actor, message)
 
-    def _obey(self, entry: Entry | None, result: Any) -> None:
-        """Do what a hook asked for by its return value; `entry` is the message it handled, if any."""
-        reply = entry[1] if entry is not None else None
-        if isinstance(result, NoReply):
-            if reply is not None and reply._state == PENDING:
-                self.defer(reply)
-            self.current = None
-            return
-        if isinstance(result, CoroutineType):
-            self.parked = (result, lambda value, error: self._resume_hook(entry, value, error))
-            return
-        if isinstance(result, Reply):
-            if reply is not None and not reply.try_set(result.value):
-                self.system.counters.late()
-            reply = None
-            result = result.then
-        if isinstance(result, Stop):
-            if reply is not None:
-                self.last_answer = (reply, None if result.reply is UNSET else result.reply, False)
-            self.end(result.reason)
-            return
-        if isinstance(result, Ignore):
-            error = TypeError(f"{self.traits.kind} returned IGNORE, which only on_start may")
-            self._failed(entry or (None, None), error)
-            return
-        if isinstance(result, Continue):
-            self.pending = result
-        elif isinstance(result, Idle):
-            self.idle_next = result.after
-        if reply is not None and not reply.try_set(None):
-            self.system.counters.late()
-        self.current = None
+class Cell:
+    """One incarnation of an actor. Everything here belongs to the runtime; users hold an `ActorRef`.
 
-    def _run_hook(self, hook: str, *args: Any) -> None:
-        """Run a hook that no message asked for."""
-        try:
-            result = getattr(self.actor, hook)(*args)
-        except BaseException as error:  # noqa: BLE001 - as in handle
-            self._failed((None, None), error)
-            return
-        if result.__class__ in DIRECTIVES:
-            self._obey(None, result)
+    Attributes:
+        mailbox: Where its messages wait.
+        runner: Runs its hooks.
+        segment: Its own part of the path, if it has no name that could be that.
+        asked_to_end: Whether it was asked to end; a long handler may look.
+        ending: Set when it takes nothing more: it is stopping, with this reason, or dead.
+        reason: Set when the end is known: it is dead.
+        error: What it crashed with, while its stop hook runs.
+        condemned: Whether it was to be killed: what runs of it then may be cut short anywhere.
+        links: The linked cells; true for a child of this one.
+        last_answer: An answer to give after the stop hook, and whether it is the exception of a crash.
+    """
 
-    def _resume_hook(self, entry: Entry | None, value: Any, error: BaseException | None) -> None:
-        """Go on after a coroutine."""
-        if self.reason is not None:
-            return
-        if error is not None:
-            reply = entry[1] if entry is not None else None
-            if reply is not None and reply._state == CANCELLED:
-                self.current = None
-                return
-            self._failed(entry or (None, None), error)
-        elif value.__class__ in DIRECTIVES:
-            self._obey(entry, value)
-        else:
-            if entry is not None and entry[1] is not None and not entry[1].try_set(value):
-                self.system.counters.late()
-            self.current = None
+    __slots__ = (
+        "__weakref__",
+        "actor",
+        "asked_to_end",
+        "born",
+        "condemned",
+        "deferred",
+        "ending",
+        "epoch",
+        "error",
+        "last_answer",
+        "links",
+        "mailbox",
+        "monitors",
+        "name",
+        "overflowing",
+        "owned",
+        "parent",
+        "phase",
+        "reason",
+        "ref",
+        "runner",
+        "segment",
+        "sleeping",
+        "starter",
+        "system",
+        "timers",
+        "traits",
+        "waiting",
+        "watching",
+    )
 
-    def _failed(self, entry: Entry, error: BaseException) -> None:
-        """Decide what an exception out of a hook means: an answer, or the end of this incarnation."""
-        reply = entry[1]
-        if self.reason is not None:
-            return
-        if self.traits.like_pykka and pykka_compat.survives(self, reply, error):
-            self.current = None
-            return
-        if isinstance(error, self.traits.answers):
-            if reply is None:
-                self.system.emit(
-                    lambda at: events.ErrorUnheard(
-                        at=at, actor=self.path, epoch=self.epoch, error=f"{type(error).__name__}: {error}"
-                    )
-                )
-            elif not reply.try_set_exception(error):
-                self.system.counters.late()
-            self.current = None
-            return
-        if reply is not None:
-            self.last_answer = (reply, error, True)
-        self.end(reason_of(error), error)
-
-    def _attend(self) -> bool:
-        """Do what the system lane holds; say whether ordinary messages may go on."""
-        self.alarm = False
-        while (message := self.next_system()) is not None:
-            message.handle(self)  # type: ignore[attr-defined]
-            if self.ending is not None or self.parked is not None:
-                self.alarm = True
-                return self.ending is None
-        if self.suspended:
-            self.alarm = True
-        return self.reason is None and not self.suspended
-
-    def _about_to_idle(self) -> None:
-        """Nothing is waiting: arm the idle hook."""
+    def __init__(
+        self,
+        system: System,
+        traits: Traits,
+        epoch: int,
+        name: Name | None,
+        parent: "Cell | None",
+        runner: "Callable[[Cell], Runner]",
+    ) -> None:
+        self.system = system
+        self.traits = traits
+        self.epoch = epoch
+        self.name = name
+        self.segment: str | None = None
+        self.parent = parent
+        self.actor: Any = None
+        self.phase = STARTING
+        self.asked_to_end = False
+        self.ending: Reason | None = None
+        self.reason: Reason | None = None
+        self.error: BaseException | None = None
+        self.condemned = False
+        self.born = system.now()
+        self.links: dict[Cell, bool] | None = None
+        self.monitors: dict[Monitor, None] | None = None
+        self.watching: dict[Monitor, None] | None = None
+        self.owned: list[tuple[Any, Callable[[], object]]] | None = None
+        self.timers: dict[Timer, None] | None = None
+        self.deferred: dict[int, Future[Any]] | None = None
+        self.last_answer: tuple[Future[Any], Any, bool] | None = None
+        self.starter: Starter | None = None
+        self.waiting: tuple[Future[Any], Callable[[], object] | None] | None = None
+        self.sleeping: Future[bool] | None = None
         self.overflowing = False
-        after = self.idle_next if self.idle_next is not None else self.traits.idle_after
-        self.idle_next = None
-        if after is not None:
-            token = IdleNow(self.handled)
-            self.timer = self.system.timers.after(after, lambda: self.post_always((token, None)))
+        self.runner = runner(self)
+        self.mailbox = Mailbox(self, self.runner, system.schedule, traits.limit)
+        self.mailbox.idle.acquire()  # it is not run before its start is over
+        self.ref: ActorRef[Any] = ActorRef(self)
+
+    # -- who it is
+
+    @property
+    def label(self) -> str:
+        """Its own part of the path."""
+        name = self.name
+        if name is None:
+            return self.segment or f"{self.traits.kind}-{self.epoch}"
+        return name if isinstance(name, str) else str(name.key)
+
+    @property
+    def path(self) -> str:
+        """Names from the root of its tree down, with slashes."""
+        parts = [self.label]
+        above = self.parent
+        while above is not None:
+            parts.append(above.label)
+            above = above.parent
+        return "/".join(reversed(parts))
+
+    def traps_exits(self) -> bool:
+        """Return whether exit signals become messages."""
+        actor = self.actor
+        return actor is not None and bool(actor.trap_exit)
+
+    def describe(self, message: Any) -> str:
+        """Describe a message, the way the class wants it described; never raises."""
+        try:
+            return str(self.actor.describe_message(message))[:200] if self.actor else type(message).__name__
+        except Exception as error:  # noqa: BLE001 - a report must not fail
+            return f"<describe_message raised {type(error).__name__}>"
+
+    def info(self) -> ActorInfo:
+        """Describe what it is doing, without a message."""
+        runner = self.runner
+        now = self.system.now()
+        queued, queued_system = self.mailbox.queued()
+        up = max(now - self.born, 1e-9)
+        current = runner.current if runner.thread is not None or runner.task is not None else None
+        busy = current is not None or (runner.thread is not None and self.phase != RUNNING)
+        waiting = self.waiting
+        awaited = waiting[0].target if waiting is not None else None
+        links = self.links
+        return ActorInfo(
+            path=self.path,
+            epoch=self.epoch,
+            kind=self.traits.kind,
+            state=self._state(),
+            reason=self.reason,
+            parent=None if self.parent is None else self.parent.path,
+            queued=queued,
+            queued_system=queued_system,
+            handled=runner.handled,
+            rate=runner.handled / up,
+            current=None if current is None else self.describe(current[0]),
+            current_for=max(0.0, now - runner.since) if busy else None,
+            waiting_for=None if awaited is None else awaited.path,
+            links=len(links or ()) + (self.parent is not None and self.reason is None),
+            children=sum(list((links or {}).values())),
+            monitors=len(self.monitors or ()),
+            traps_exits=self.traps_exits(),
+            up=up,
+            zombie=self in fenced,
+        )
+
+    def _state(self) -> Literal["starting", "running", "suspended", "stopping", "dead"]:
+        if self.reason is not None:
+            return "dead"
+        if self.ending is not None:
+            return "stopping"
+        if self.phase == STARTING:
+            return "starting"
+        return "suspended" if self.mailbox.paused else "running"
+
+    # -- what a mailbox asks its owner
+
+    def dead(self) -> ActorDead:
+        """Make the error for those whose message will not be handled."""
+        return ActorDead(f"{self.ref} not found", reason=self.reason or self.ending)
+
+    def overflow_policy(self) -> tuple[Overflow, float]:
+        """Return what its class wants beyond the limit."""
+        return self.traits.overflow, self.traits.overflow_timeout
+
+    def overflowed(self) -> None:
+        """Report it once, until the mailbox has been empty again."""
+        if not self.overflowing:
+            self.overflowing = True
+            system = self.system
+            system.emit(
+                lambda at: events.MailboxOverflowed(
+                    at=at, actor=self.path, epoch=self.epoch, limit=self.traits.limit or 0, policy=self.traits.overflow
+                )
+            )
+
+    def undelivered(self, message: Any) -> None:
+        """Count a message that nobody will be handled."""
+        if message.__class__ not in SPECIAL:
+            self.system.counters.dropped()
+
+    def put(self, envelope: Any) -> None:
+        """Put in one of Pykka's envelopes: this is Pykka's idea of an inbox."""
+        self.mailbox.post((envelope.message, envelope.reply_to))
+
+    def empty(self) -> bool:
+        """Return whether no message waits, for Pykka."""
+        return self.mailbox.user.empty()
 
     # -- the start
-
-    def _begin(self) -> None:
-        """Run `on_start`; the starter waits for what comes of it."""
-        assert self.actor is not None
-        self.since = self.system.now()
-        try:
-            result = self.actor.on_start()
-        except BaseException as error:  # noqa: BLE001 - a failed start, whatever it was
-            self.begun(None, error)
-            return
-        self.begun(result, None)
-
-    def begun(self, result: Any, error: BaseException | None) -> None:
-        """Take the outcome of `on_start`: run, decline, or fail."""
-        if self.reason is not None:
-            return
-        if isinstance(result, CoroutineType):
-            self.parked = (result, self.begun)
-            return
-        if error is not None:
-            if self.traits.like_pykka:
-                pykka_compat.log_failure(self, error)
-            self.finish(reason_of(error), error)
-            return
-        if isinstance(result, Ignore):
-            self.finish(NORMAL, StartIgnored(f"{self.label} has nothing to do and did not start"))
-            return
-        if isinstance(result, Stop):
-            self.finish(result.reason)
-            return
-        if isinstance(result, Continue):
-            self.pending = result
-        elif isinstance(result, Idle):
-            self.idle_next = result.after
-        elif result is not None:
-            bad = TypeError(f"{self.traits.kind}.on_start returned {type(result).__name__}: not None or a directive")
-            self.finish(crash(bad), bad)
-            return
-        self.started()
 
     def open(self) -> bool:
         """Let messages be handled: called by the starter of an actor that has no `on_start` to run.
@@ -296,9 +268,7 @@ class Cell(Life):
             Whether it has started; else it was killed before.
         """
         has_started = self.started()
-        self._idle.release()
-        if self._has_work() and self._idle.acquire(False):
-            self.schedule(self)
+        self.mailbox.let_go()
         return has_started
 
     def started(self) -> bool:
@@ -308,12 +278,269 @@ class Cell(Life):
                 return False
             self.phase = RUNNING
             starter, self.starter = self.starter, None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        timer, self.runner.timer = self.runner.timer, None
+        if timer is not None:
+            timer.cancel()
         system = self.system
         if system.listening:
             system.emit(lambda at: events.ActorStarted(at=at, actor=self.path, epoch=self.epoch, kind=self.traits.kind))
         if starter is not None:
             starter.try_set(self.ref)
         return True
+
+    def tell_when_started(self, starter: Starter) -> None:
+        """Answer `starter` when the start is over, however it goes; at once if it has ended already."""
+        with topology:
+            if self.reason is None:
+                self.starter = starter
+                return
+        self._tell_starter(starter, None)
+
+    def _tell_starter(self, starter: Starter, error: BaseException | None) -> None:
+        if isinstance(error, StartIgnored | StartFailed):
+            starter.try_set_exception(error)
+            return
+        failed = self.start_failure()
+        failed.__cause__ = error
+        starter.try_set_exception(failed)
+
+    def start_failure(self) -> StartFailed:
+        """Make the error for those who wanted it to start, after its end."""
+        reason = self.reason
+        assert reason is not None, "it has ended"
+        return StartFailed(f"{self.label} did not start: {reason}", reason=reason)
+
+    # -- the end
+
+    def end(self, reason: Reason, error: BaseException | None = None) -> None:
+        """End in an orderly way: take nothing more, run the stop hook, then make it known."""
+        with topology:
+            if self.ending is not None:
+                return
+            self.ending = reason
+            self.phase = STOPPING
+        self.error = error
+        if self.traits.like_pykka:
+            pykka_compat.closing(self, error)
+        if not self.traits.terminates:
+            self.finish(reason, error)
+            return
+        self.runner.since = self.system.now()
+        try:
+            result = self.actor.on_terminate(reason)
+        except BaseException as second:  # noqa: BLE001 - a failing stop hook replaces the reason
+            self._terminated(None, second)
+            return
+        if isinstance(result, CoroutineType):
+            self.runner.parked = (result, self._terminated)
+        else:
+            self._terminated(None, None)
+
+    def _terminated(self, _: Any, error: BaseException | None) -> None:
+        reason = self.ending
+        assert reason is not None
+        if error is not None:
+            if self.traits.like_pykka:
+                pykka_compat.log_failure(self, error)
+            reason = reason_of(error)
+        self.finish(reason, error or self.error)
+
+    def finish(self, reason: Reason, error: BaseException | None = None) -> bool:
+        """Make the end known: once, whoever comes first. Returns whether this call was the one."""
+        with topology:
+            if self.reason is not None:
+                return False
+            had_started = self.phase != STARTING
+            self.ending = self.reason = reason
+            self.phase = DEAD
+            links, self.links = self.links, None
+            monitors, self.monitors = self.monitors, None
+            watching, self.watching = self.watching, None
+            starter, self.starter = self.starter, None
+            for other in links or ():
+                if other.links is not None:
+                    other.links.pop(self, None)
+            parent = self.parent
+            if parent is not None and parent.links is not None:
+                parent.links.pop(self, None)
+            for handle in watching or ():
+                target = handle.ref.cell
+                if target.monitors is not None:
+                    target.monitors.pop(handle, None)
+        self.mailbox.alarm = True
+        system = self.system
+        system.forget(self)
+        for handle in monitors or ():
+            if handle.first:
+                handle.fire(reason)
+        for timer in (self.runner.timer, *(self.timers or ())):  # a copy: others may change both at this very moment
+            if timer is not None:
+                timer.cancel()
+        last = self.runner.current
+        refused = self._answer_all(reason)
+        if system.listening:
+            system.emit(lambda at: end_report(self, at, error, last, refused, had_started=had_started))
+        if self.owned is not None:
+            system.release(self)
+        if starter is not None:
+            self._tell_starter(starter, error)
+        # Children last to first, so that what was started later is told first.
+        if links:
+            for other in reversed(list(links)):
+                other.signal(self.ref, reason, from_parent=bool(other.parent is self))
+        if parent is not None and had_started:
+            parent.signal(self.ref, reason)
+        for handle in monitors or ():
+            if not handle.first:
+                handle.fire(reason)
+        self.timers = None
+        self.error = None
+        self.actor = None
+        return True
+
+    def _answer_all(self, reason: Reason) -> int:
+        """Answer everybody who still waits for this actor; count the messages refused."""
+        if self.last_answer is not None:
+            (reply, value, crashed), self.last_answer = self.last_answer, None
+            if not crashed:
+                reply.try_set(value)
+            elif reply.wraps_crash:
+                why = reason if reason.is_crash else crash(value)
+                error = ActorCrashed(f"{self.label} crashed: {why}", reason=why)
+                error.__cause__ = value
+                reply.try_set_exception(error)
+            else:
+                reply.try_set_exception(value)
+        self.runner.refuse_current()
+        if self.deferred:
+            for future in list(self.deferred.values()):
+                future.try_set_exception(self.dead())
+        self.deferred = None
+        return self.mailbox.drain()
+
+    def retire(self, reason: Reason) -> bool:
+        """End an idle actor that has nothing of its own to do at its end, here and now: no worker need run it.
+
+        Returns:
+            Whether that could be done; else it has to be asked.
+        """
+        if self.traits.minds_its_end or not self.mailbox.idle.acquire(False):
+            return False
+        self.end(reason)
+        self.mailbox.idle.release()
+        if self.mailbox.has_work():
+            self.mailbox.drain()
+        return True
+
+    def kill(self, reason: Reason, error: BaseException | None = None) -> bool:
+        """Fence this incarnation: its end is known now, and whatever still runs of it has no effect any more."""
+        self.condemned = True
+        if not self.finish(reason, error):
+            return False
+        self.system.zombies.add_if_running(self)
+        waiting = self.waiting
+        # Whoever takes the hook out of the future may call it: an answer may come at this very moment.
+        if waiting is not None and waiting[1] is not None and waiting[0].forget_hook(waiting[1]):
+            waiting[1]()
+        if self.runner.task is not None:
+            self.system.loop.cancel(self.runner)
+        if current_cell() is self:
+            raise ActorKilled(f"{self.path} killed itself")
+        return True
+
+    # -- signals and notices
+
+    def signal(self, sender: ActorRef[Any] | None, reason: Reason, *, from_parent: bool = False) -> None:
+        """Take an exit signal: ignore it, pass it on as a message, or die of it."""
+        effect = effect_of(reason, traps=self.traps_exits(), from_parent=from_parent)
+        if effect == DELIVERED:
+            self.notify(Exit(sender, reason))
+        elif effect == DEADLY:
+            self.post_system(EndNow(reason))
+
+    def notify(self, notice: Exit | Down) -> None:
+        """Deliver a notice in the lane the class wants it in."""
+        if self.traits.urgent_exits:
+            self.mailbox.post_system(Notice(notice))
+        else:
+            self.mailbox.post_always((notice, None))
+
+    # -- waiting for others
+
+    def before_waiting(self, future: Future[Any]) -> None:
+        """Refuse to wait for oneself, or to close a ring of actors that wait for each other."""
+        if self.reason is not None:
+            raise ActorKilled(f"{self.path} was killed")
+        target = future.target
+        if target is None:
+            return
+        if target is self:
+            raise CallingSelf(
+                f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"
+            )
+        self.waiting = (future, None)
+        ring: list[AnyCell] = [self]
+        step: tuple[Future[Any], Any] | None = self.waiting
+        while step is not None and step[0].state == PENDING and len(ring) < _LONGEST_RING:
+            target = step[0].target
+            if target is None:
+                return
+            if target is self:
+                self.waiting = None
+                raise DeadlockDetected([cell.path for cell in ring])
+            ring.append(target)
+            step = target.waiting
+
+    def waits(self, future: Future[Any], wake: Callable[[], object]) -> None:
+        """Be known to wait, so that a kill can wake the thread and rings can be seen."""
+        self.waiting = (future, wake)
+        if self.reason is not None:
+            raise ActorKilled(f"{self.path} was killed")
+
+    def waited(self) -> None:
+        """The wait is over."""
+        self.waiting = None
+        if self.reason is not None and self in fenced:
+            raise ActorKilled(f"{self.path} was killed while it waited")
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait as this actor, until the time has passed or it is asked to end; says whether the time passed."""
+        gate: Future[bool] = Future()
+        self.sleeping = gate
+        if self.asked_to_end:
+            gate.try_set(False)
+        timer = self.system.timers.after(seconds, lambda: gate.try_set(True))
+        try:
+            return bool(gate.get(timeout=None))
+        finally:
+            self.sleeping = None
+            timer.cancel()
+
+    def post_system(self, message: SystemMessage) -> None:
+        """Put something into the system lane; a request to end wakes the actor from `sleep`."""
+        if not isinstance(message, EndNow):
+            self.mailbox.post_system(message)
+            return
+        self.asked_to_end = True
+        self.mailbox.post_system(message)
+        gate = self.sleeping
+        if gate is not None:
+            gate.try_set(False)
+
+    def defer(self, future: Future[Any]) -> None:
+        """Keep a future that is answered later, so that the end of this actor answers it."""
+        future.target = None
+        with topology:
+            if self.reason is None:
+                if self.deferred is None:
+                    self.deferred = {}
+                self.deferred[id(future)] = future
+                return
+        future.try_set_exception(self.dead())
+
+    def call_cancelled(self, future: Future[Any]) -> None:
+        """A caller gave up: stop a coroutine that works for it."""
+        runner = self.runner
+        current = runner.current
+        if current is not None and current[1] is future and runner.task is not None:
+            self.system.loop.cancel(runner)

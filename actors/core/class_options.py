@@ -1,13 +1,18 @@
 """What the runtime needs to know of an actor class, worked out once for each class."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import pykka
 
-from mlld_sdk.actors.core.mailbox import OVERFLOWS, Overflow
 from mlld_sdk.base.errors import ConfigurationError, TaskError
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+Overflow = Literal["refuse", "drop_newest", "drop_oldest", "block"]
+OVERFLOWS: Final = get_args(Overflow)
 
 HOOKS = ("on_start", "on_receive", "on_continue", "on_idle", "on_terminate", "on_stop", "on_failure")
 
@@ -39,6 +44,16 @@ class Traits:
 _known: dict[type, Traits] = {}
 
 
+def default_hook(hook: Hook) -> Hook:
+    """Mark a hook that does nothing, so that a class which keeps it is not made to run it."""
+    hook.is_default = True  # type: ignore[attr-defined]
+    return hook
+
+
+def _has_own(cls: type[Any], hook: str) -> bool:
+    return not getattr(getattr(cls, hook), "is_default", False)
+
+
 def traits_of(actor_class: type[Any]) -> Traits:
     """Read and check the options of an actor class.
 
@@ -52,33 +67,33 @@ def traits_of(actor_class: type[Any]) -> Traits:
 
 
 def _read(cls: type[Any]) -> Traits:
-    from mlld_sdk.actors.core.actor import Actor
-
-    kind = cls.__qualname__
     answers = tuple(cls.answers)
-    _check(isinstance(cls.slice, int) and cls.slice >= 1, kind, "slice", cls.slice, "a whole number from 1")
-    _check(
-        cls.mailbox_limit is None or (isinstance(cls.mailbox_limit, int) and cls.mailbox_limit >= 1),
-        kind,
-        "mailbox_limit",
-        cls.mailbox_limit,
-        "a whole number from 1, or None for no limit",
-    )
-    _check(cls.overflow in OVERFLOWS, kind, "overflow", cls.overflow, f"one of {', '.join(OVERFLOWS)}")
-    _check(cls.overflow_timeout >= 0, kind, "overflow_timeout", cls.overflow_timeout, "0 or more seconds")
-    _check(
-        all(inspect.isclass(item) and issubclass(item, Exception) for item in answers),
-        kind,
-        "answers",
-        answers,
-        "a tuple of subclasses of Exception",
-    )
-    _check(cls.idle_after is None or cls.idle_after > 0, kind, "idle_after", cls.idle_after, "more than 0 seconds")
+    limit, after = cls.mailbox_limit, cls.idle_after
     has_async = any(inspect.iscoroutinefunction(getattr(cls, hook, None)) for hook in HOOKS)
-    _check(not (has_async and cls.threaded), kind, "threaded", cls.threaded, "False with `async def` hooks")
-    _check(not (has_async and cls.caller_runs), kind, "caller_runs", cls.caller_runs, "False with `async def` hooks")
+    for option, holds, allowed in (
+        ("slice", isinstance(cls.slice, int) and cls.slice >= 1, "a whole number from 1"),
+        (
+            "mailbox_limit",
+            limit is None or (isinstance(limit, int) and limit >= 1),
+            "a whole number from 1, or None for no limit",
+        ),
+        ("overflow", cls.overflow in OVERFLOWS, f"one of {', '.join(OVERFLOWS)}"),
+        ("overflow_timeout", cls.overflow_timeout >= 0, "0 or more seconds"),
+        (
+            "answers",
+            all(inspect.isclass(item) and issubclass(item, Exception) for item in answers),
+            "a tuple of subclasses of Exception",
+        ),
+        ("idle_after", after is None or after > 0, "more than 0 seconds"),
+        ("threaded", not (has_async and cls.threaded), "False with `async def` hooks"),
+        ("caller_runs", not (has_async and cls.caller_runs), "False with `async def` hooks"),
+    ):
+        if not holds:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.{option} is {getattr(cls, option)!r}", hint=f"it must be {allowed}"
+            )
     terminates = (
-        cls.on_terminate is not Actor.on_terminate
+        _has_own(cls, "on_terminate")
         or cls.on_stop is not pykka.Actor.on_stop
         or cls.on_failure is not pykka.Actor.on_failure
     )
@@ -86,21 +101,16 @@ def _read(cls: type[Any]) -> Traits:
         actor_class=cls,
         kind=cls.__name__,
         slice=cls.slice,
-        limit=cls.mailbox_limit,
+        limit=limit,
         overflow=cls.overflow,
         overflow_timeout=float(cls.overflow_timeout),
         answers=(*answers, TaskError),
         threaded=bool(cls.threaded),
         caller_runs=bool(cls.caller_runs),
         urgent_exits=bool(cls.urgent_exits),
-        idle_after=None if cls.idle_after is None else float(cls.idle_after),
+        idle_after=None if after is None else float(after),
         like_pykka=bool(cls.like_pykka),
-        starts=cls.on_start is not Actor.on_start,
+        starts=_has_own(cls, "on_start"),
         terminates=terminates,
-        minds_its_end=terminates or bool(cls.like_pykka) or cls.on_end_request is not Actor.on_end_request,
+        minds_its_end=terminates or bool(cls.like_pykka) or _has_own(cls, "on_end_request"),
     )
-
-
-def _check(holds: bool, kind: str, option: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"{kind}.{option} is {value!r}", hint=f"it must be {allowed}")

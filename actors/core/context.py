@@ -4,36 +4,37 @@ Kept apart because futures, mailboxes and the scheduler all need it and none of 
 """
 
 import threading
+from _thread import RLock
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Final
 
 from mlld_sdk.actors.core.errors import ActorKilled
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.incarnation import Life
-    from mlld_sdk.actors.core.scheduler import SchedulerThread
+from mlld_sdk.actors.core.protocols import AnyCell, Blocker
 
 
 class _Context(threading.local):
     """Per thread: the actor being run, the worker it runs on, how deep callers run slices of others."""
 
-    cell: "Life | None" = None
-    worker: "SchedulerThread | None" = None
+    cell: AnyCell | None = None
+    worker: Blocker | None = None
     depth: int = 0
     on_loop: bool = False
 
 
 context = _Context()
 
-async_cell: ContextVar["Life | None"] = ContextVar("async_cell", default=None)
+topology: Final = RLock()
+"""Held for an instant while links, monitors and the fact of an actor's end change. Nothing is called under it."""
+
+async_cell: ContextVar[AnyCell | None] = ContextVar("async_cell", default=None)
 """The actor whose coroutine is running; a thread cannot tell on a loop shared by many."""
 
-fenced: "set[Life]" = set()
+fenced: set[AnyCell] = set()
 """Killed actors whose last handler still runs somewhere. Empty nearly always, so that a look costs nothing."""
 
 
-def current_cell() -> "Life | None":
-    """Find the incarnation whose code calls this."""
+def current_cell() -> AnyCell | None:
+    """Return the cell of the actor whose code calls this."""
     if context.on_loop:
         return async_cell.get()
     return context.cell

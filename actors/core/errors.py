@@ -19,15 +19,13 @@ ActorKilled                (a BaseException) raised inside an actor that was kil
 ```
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import pykka
 
+from mlld_sdk.actors.core.exits import Other, Reason
 from mlld_sdk.base.errors import InfrastructureError
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.exits import Reason
-    from mlld_sdk.actors.core.ref import ActorRef
 
 
 class ActorError(InfrastructureError):
@@ -45,7 +43,7 @@ class ActorDead(ActorError, pykka.ActorDeadError):
 
     code = "ACTOR_DEAD"
 
-    def __init__(self, message: str, *, reason: "Reason | None" = None, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: Reason | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
 
@@ -65,7 +63,7 @@ class ActorCrashed(ActorError):
 
     code = "ACTOR_CRASHED"
 
-    def __init__(self, message: str, *, reason: "Reason") -> None:
+    def __init__(self, message: str, *, reason: Reason) -> None:
         super().__init__(message, hint="its supervisor decides about a restart; ask again later")
         self.reason = reason
 
@@ -100,12 +98,10 @@ class DeadlockDetected(ActorError):
     """
 
     code = "DEADLOCK_DETECTED"
+    hint = "let one of them tell instead of ask, or answer later"
 
     def __init__(self, ring: list[str]) -> None:
-        super().__init__(
-            f"waiting would close a ring: {' -> '.join([*ring, ring[0]])}",
-            hint="let one of them tell instead of ask, or answer later",
-        )
+        super().__init__(f"waiting would close a ring: {' -> '.join([*ring, ring[0]])}")
         self.ring = ring
 
 
@@ -128,7 +124,7 @@ class StartFailed(ActorError):
 
     code = "START_FAILED"
 
-    def __init__(self, message: str, *, reason: "Reason", hint: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: Reason, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
 
@@ -139,18 +135,21 @@ class StartTimeout(StartFailed):
     code = "START_TIMEOUT"
 
 
+@dataclass(eq=False, repr=False)
 class AlreadyStarted(StartFailed):
     """The name is taken by a live actor.
 
     Attributes:
-        holder: Who has it.
+        name: The name.
+        holder: The reference of the actor that has it.
     """
 
     code = "ALREADY_STARTED"
-
-    def __init__(self, message: str, *, reason: "Reason", holder: "ActorRef[Any]") -> None:
-        super().__init__(message, reason=reason, hint="use the running one, or another name")
-        self.holder = holder
+    message = "the name {name!r} is taken by {holder.path}"
+    hint = "use the running one, or another name"
+    reason = Other("already started")
+    name: str
+    holder: Any
 
 
 class StartIgnored(ActorError):

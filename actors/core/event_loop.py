@@ -4,11 +4,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.actors.core.context import async_cell, context
+from mlld_sdk.actors.core.hook_runner import HookRunner
 
 if TYPE_CHECKING:
     import asyncio
-
-    from mlld_sdk.actors.core.incarnation import Life
 
 
 class LoopThread:
@@ -20,24 +19,24 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, cell: "Life") -> None:
+    def run(self, runner: HookRunner) -> None:
         """Run the coroutine an actor is parked on; its outcome brings the actor back to the run queue."""
         try:
             loop = self._started()
         except RuntimeError as error:  # no more threads, or the interpreter is about to end
-            assert cell.parked is not None
-            (coroutine, then), cell.parked = cell.parked, None
+            assert runner.parked is not None
+            (coroutine, then), runner.parked = runner.parked, None
             coroutine.close()
-            cell.resumed = (then, None, error)
-            cell.schedule(cell)
+            runner.resumed = (then, None, error)
+            runner.cell.mailbox.schedule(runner)
         else:
-            loop.call_soon_threadsafe(self._begin, cell)
+            loop.call_soon_threadsafe(self._begin, runner)
 
-    def cancel(self, cell: "Life") -> None:
+    def cancel(self, runner: HookRunner) -> None:
         """Cancel what an actor is parked on."""
         loop = self._loop
         if loop is not None:
-            loop.call_soon_threadsafe(self._cancel, cell)
+            loop.call_soon_threadsafe(self._cancel, runner)
 
     def close(self, timeout: float) -> bool:
         """Cancel everything and end the thread; says whether it ended."""
@@ -82,14 +81,16 @@ class LoopThread:
             asyncio.set_event_loop(None)
             loop.close()
 
-    def _begin(self, cell: "Life") -> None:
-        parked, cell.parked = cell.parked, None
+    def _begin(self, runner: HookRunner) -> None:
+        parked, runner.parked = runner.parked, None
         assert parked is not None
         assert self._loop is not None
         coroutine, then = parked
-        cell.context.run(async_cell.set, cell)
-        cell.task = task = self._loop.create_task(coroutine, context=cell.context)
-        if cell.reason is not None:
+        variables = runner.context
+        assert variables is not None
+        variables.run(async_cell.set, runner.cell)
+        runner.task = task = self._loop.create_task(coroutine, context=variables)
+        if runner.cell.reason is not None:
             task.cancel()
 
         def done(finished: "asyncio.Task[Any]") -> None:
@@ -103,12 +104,12 @@ class LoopThread:
                     value = finished.result()
             except asyncio.CancelledError as cancelled:
                 error = cancelled
-            cell.resumed = (then, value, error)
-            cell.schedule(cell)
+            runner.resumed = (then, value, error)
+            runner.cell.mailbox.schedule(runner)
 
         task.add_done_callback(done)
 
     @staticmethod
-    def _cancel(cell: "Life") -> None:
-        if cell.task is not None:
-            cell.task.cancel()
+    def _cancel(runner: HookRunner) -> None:
+        if runner.task is not None:
+            runner.task.cancel()

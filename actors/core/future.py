@@ -15,12 +15,11 @@ import pykka
 
 from mlld_sdk.actors.core.context import context
 from mlld_sdk.actors.core.errors import ActorError, AskCancelled, AskTimeout
+from mlld_sdk.actors.core.protocols import AnyCell
 from mlld_sdk.base.durations import LONGEST_WAIT
 
 if TYPE_CHECKING:
     import concurrent.futures
-
-    from mlld_sdk.actors.core.incarnation import Life
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -46,20 +45,20 @@ class Future(pykka.Future[T]):
     - a thread that waits inside an actor lets the scheduler run others meanwhile.
     """
 
-    __slots__ = ("_hook", "_hooks", "_sources", "_state", "_target", "_value", "wraps_crash")
+    __slots__ = ("_hook", "_hooks", "_sources", "state", "target", "value", "wraps_crash")
 
     _sources: "tuple[Future[Any], ...]"
 
-    def __init__(self, target: "Life | None" = None, *, wraps_crash: bool = False) -> None:
+    def __init__(self, target: AnyCell | None = None, *, wraps_crash: bool = False) -> None:
         # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
         self._hooks: list[Callable[[], object]] = [_open]
-        self._state = PENDING
-        self._target = target
+        self.state = PENDING
+        self.target = target
         self._hook: Callable[[float | None], Any] | None = None
         self.wraps_crash = wraps_crash
 
     def __repr__(self) -> str:
-        return f"<Future {('pending', 'answered', 'failed', 'cancelled', 'timed out')[self._state]}>"
+        return f"<Future {('pending', 'answered', 'failed', 'cancelled', 'timed out')[self.state]}>"
 
     # -- asking
 
@@ -74,13 +73,13 @@ class Future(pykka.Future[T]):
             DeadlockDetected: Waiting would close a ring of waiting actors.
             CallingSelf: The actor that should answer is the one that waits.
         """
-        if self._state == PENDING:
+        if self.state == PENDING:
             if self._hook is not None:
                 return self._derive(timeout)
             self._wait(timeout)
-        if self._state == VALUE:
-            return self._value
-        error, trace = self._value
+        if self.state == VALUE:
+            return self.value
+        error, trace = self.value
         raise error if error.__traceback__ is trace else error.with_traceback(trace)
 
     def _derive(self, timeout: float | None) -> Any:
@@ -88,7 +87,7 @@ class Future(pykka.Future[T]):
         value = cast("Callable[[float | None], Any]", self._hook)(timeout)
         if self._claim():
             self._settle(VALUE, value)
-        return self._value if self._state == VALUE else value
+        return self.value if self.state == VALUE else value
 
     def _wait(self, timeout: float | None) -> None:
         if context.on_loop:
@@ -104,7 +103,7 @@ class Future(pykka.Future[T]):
         try:
             if me is not None:
                 me.waits(self, wake)
-            if self._state == PENDING:
+            if self.state == PENDING:
                 if worker is not None:
                     worker.enter_blocking()
                 try:
@@ -115,9 +114,9 @@ class Future(pykka.Future[T]):
         finally:
             if me is not None:
                 me.waited()
-            if self._state == PENDING:
-                self._forget(wake)
-        if self._state == PENDING:
+            if self.state == PENDING:
+                self.forget_hook(wake)
+        if self.state == PENDING:
             if self._hook is not None:
                 self._derive(timeout)
                 return
@@ -126,20 +125,20 @@ class Future(pykka.Future[T]):
     @property
     def done(self) -> bool:
         """Whether there is an answer (or the call was given up)."""
-        return self._state != PENDING
+        return self.state != PENDING
 
     @property
     def cancelled(self) -> bool:
         """Whether the call was cancelled before it was answered."""
-        return self._state == CANCELLED
+        return self.state == CANCELLED
 
     def exception(self) -> BaseException | None:
         """Give the exception answered, or `None`. Raises `AskTimeout` when there is no answer yet."""
-        if self._state == PENDING:
+        if self.state == PENDING:
             raise AskTimeout("not answered yet", timeout=0.0)
-        if self._state == VALUE:
+        if self.state == VALUE:
             return None
-        return cast("BaseException", self._value[0])
+        return cast("BaseException", self.value[0])
 
     # -- answering
 
@@ -165,11 +164,11 @@ class Future(pykka.Future[T]):
 
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
         """Let `get` compute the value by calling `func(timeout)` once."""
-        if self._state != PENDING:
+        if self.state != PENDING:
             raise queue.Full
         self._hook = func
         for wake in self._hooks[1:]:
-            self._forget(wake)
+            self.forget_hook(wake)
             wake()
 
     def try_set(self, value: Any = None) -> bool:
@@ -178,8 +177,8 @@ class Future(pykka.Future[T]):
             self._hooks.remove(_open)
         except ValueError:
             return False
-        self._value = value
-        self._state = VALUE
+        self.value = value
+        self.state = VALUE
         if self._hooks:
             self._run_hooks()
         return True
@@ -199,7 +198,7 @@ class Future(pykka.Future[T]):
         """
         if not self._claim():
             return False
-        target = self._target
+        target = self.target
         self._settle(CANCELLED, (AskCancelled("the call was cancelled by its caller"), None))
         if target is not None:
             target.call_cancelled(self)
@@ -220,8 +219,8 @@ class Future(pykka.Future[T]):
         return True
 
     def _settle(self, state: int, value: Any) -> None:
-        self._value = value
-        self._state = state
+        self.value = value
+        self.state = state
         self._run_hooks()
 
     def _run_hooks(self) -> None:
@@ -233,7 +232,8 @@ class Future(pykka.Future[T]):
                 return
             hook()
 
-    def _forget(self, hook: Callable[[], object]) -> bool:
+    def forget_hook(self, hook: Callable[[], object]) -> bool:
+        """Take a hook back; return whether it was there, so that only one of two threads calls it."""
         try:
             self._hooks.remove(hook)
         except ValueError:
@@ -248,7 +248,7 @@ class Future(pykka.Future[T]):
         It must be quick and must not block. What it raises is reported as an event and otherwise ignored.
         """
         sources: tuple[Future[Any], ...] | None = getattr(self, "_sources", None)
-        if sources and self._state == PENDING:
+        if sources and self.state == PENDING:
             _when_all(sources, lambda: self._call(callback))
             return
 
@@ -256,14 +256,14 @@ class Future(pykka.Future[T]):
             self._call(callback)
 
         self._hooks.append(hook)
-        if self._state != PENDING and self._forget(hook):
+        if self.state != PENDING and self.forget_hook(hook):
             hook()
 
     def _call(self, callback: "Callable[[Future[T]], object]") -> None:
         try:
             callback(self)
         except BaseException as error:  # noqa: BLE001 - a listener is never felt by whom it listens to
-            report_callback_failure(error, self._target)
+            report_callback_failure(error, self.target)
 
     def to_concurrent(self) -> "concurrent.futures.Future[T]":
         """Bridge to the standard library's thread futures; cancelling that one cancels this one."""
@@ -284,7 +284,7 @@ class Future(pykka.Future[T]):
         return bridge
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self._state == PENDING:
+        if self.state == PENDING:
             yield from self._awaited()
         return cast("T", self.get(timeout=0))
 
@@ -364,7 +364,7 @@ def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> N
         future.on_done(one)
 
 
-def report_callback_failure(error: BaseException, target: "Life | None") -> None:
+def report_callback_failure(error: BaseException, target: AnyCell | None) -> None:
     """Say that a callback raised: to the events of the system concerned, else where Python reports a thread's end."""
     cell = target or context.cell
     if cell is not None:

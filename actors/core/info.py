@@ -1,15 +1,10 @@
-"""A look at an actor from outside: no message is sent, nobody is waited for."""
+"""What can be known of an actor from outside: its address, and what it is doing."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
-from mlld_sdk.actors.core.context import fenced
 from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.incarnation import RUNNING, STARTING
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.cell import Cell
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -27,7 +22,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A look at an actor from outside; taking it sends no message and waits for nobody.
+    """A look at an actor from outside; taking it sends no message and does not wait.
 
     Attributes:
         path: Names from the root of its tree down.
@@ -70,47 +65,3 @@ class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
     traps_exits: bool
     up: float
     zombie: bool
-
-
-def look_at(cell: "Cell") -> ActorInfo:
-    """Take a look at an actor."""
-    now = cell.system.now()
-    queued, queued_system = cell.queued()
-    up = max(now - cell.born, 1e-9)
-    current = cell.current if cell.thread is not None or cell.task is not None else None
-    busy = current is not None or (cell.thread is not None and cell.phase != RUNNING)
-    waiting = cell.waiting
-    awaited = waiting[0]._target if waiting is not None else None
-    links = cell.links
-    return ActorInfo(
-        path=cell.path,
-        epoch=cell.epoch,
-        kind=cell.traits.kind,
-        state=state_of(cell),
-        reason=cell.reason,
-        parent=None if cell.parent is None else cell.parent.path,
-        queued=queued,
-        queued_system=queued_system,
-        handled=cell.handled,
-        rate=cell.handled / up,
-        current=None if current is None else cell.describe(current[0]),
-        current_for=max(0.0, now - cell.since) if busy else None,
-        waiting_for=None if awaited is None else awaited.path,
-        links=len(links or ()) + (cell.parent is not None and cell.reason is None),
-        children=sum(list((links or {}).values())),
-        monitors=len(cell.monitors or ()),
-        traps_exits=cell.traps_exits(),
-        up=up,
-        zombie=cell in fenced,
-    )
-
-
-def state_of(cell: "Cell") -> Literal["starting", "running", "suspended", "stopping", "dead"]:
-    """Put the phase of a cell into a word."""
-    if cell.reason is not None:
-        return "dead"
-    if cell.ending is not None:
-        return "stopping"
-    if cell.phase == STARTING:
-        return "starting"
-    return "suspended" if cell.suspended else "running"

@@ -8,17 +8,15 @@ and its lock, and the attribute `_actor_weakref` of a ref. It also holds the par
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pykka
 from pykka import ActorRegistry, messages
 
 from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.exits import crash
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.future import Future
-    from mlld_sdk.actors.core.incarnation import Life
+from mlld_sdk.actors.core.future import Future
+from mlld_sdk.actors.core.protocols import AnyCell
 
 _logger = logging.getLogger("pykka")
 
@@ -78,7 +76,7 @@ def make_registry_fast() -> None:
 # -- the behaviour of PykkaActor
 
 
-def survives(cell: "Life", reply: "Future[Any] | None", error: BaseException) -> bool:
+def survives(cell: AnyCell, reply: Future[Any] | None, error: BaseException) -> bool:
     """Deal with an exception the way Pykka does; say whether nothing more is to be done."""
     if isinstance(error, Exception):
         if reply is None:
@@ -96,12 +94,12 @@ def survives(cell: "Life", reply: "Future[Any] | None", error: BaseException) ->
     return True
 
 
-def log_failure(cell: "Life", error: BaseException) -> None:
+def log_failure(cell: AnyCell, error: BaseException) -> None:
     """Write Pykka's log line for an exception nobody gets."""
     _logger.error(f"Unhandled exception in {cell.actor}:", exc_info=error)
 
 
-def closing(cell: "Life", error: BaseException | None) -> None:
+def closing(cell: AnyCell, error: BaseException | None) -> None:
     """Leave Pykka's registry before the stop hook runs, as Pykka's actors do."""
     ActorRegistry.unregister(cell.ref)
     if error is None:

@@ -1,28 +1,104 @@
-"""References to actors: the only thing one actor holds of another."""
+"""References to actors: the only thing one actor holds of another; and what it learns of the other's end.
+
+Ordering: an actor's notices arrive in the order things happened, and after everything the dead actor itself sent. A
+class with `urgent_exits = True` (a supervisor) gets them in its system lane instead, before any waiting message.
+"""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+import msgspec
 import pykka
 
-from mlld_sdk.actors.core.cell import Cell
-from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced, topology
 from mlld_sdk.actors.core.errors import ActorDead, ActorError, AskTimeout, CallingSelf, MailboxFull
-from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Killed, Reason, as_reason
+from mlld_sdk.actors.core.exits import NOPROC, NORMAL, SHUTDOWN, Killed, Reason, as_reason
 from mlld_sdk.actors.core.future import PENDING, VALUE, Future
-from mlld_sdk.actors.core.incarnation import Life
-from mlld_sdk.actors.core.info import ActorInfo, Address, look_at
-from mlld_sdk.actors.core.links import Down, Monitor, monitor
+from mlld_sdk.actors.core.info import ActorInfo, Address
+from mlld_sdk.actors.core.names import Name
+from mlld_sdk.actors.core.protocols import AnyCell, System
 from mlld_sdk.actors.core.system_messages import EndInTurn, EndNow, SystemRequest
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.names import Name
-    from mlld_sdk.actors.core.system import ActorSystem
 
 A = TypeVar("A", bound=pykka.Actor)
 
 MAX_INLINE_DEPTH = 8
 """How deep callers run slices of others in their own thread, for classes with `caller_runs = True`."""
+
+
+class Monitor:
+    """The handle of one monitor; after `cancel()` no `Down` of it is seen.
+
+    Attributes:
+        ref: Who is watched.
+    """
+
+    __slots__ = ("_callback", "_watcher", "cancelled", "first", "ref")
+
+    def __init__(
+        self,
+        ref: "ActorRef[Any]",
+        watcher: AnyCell | None,
+        callback: "Callable[[Down], object] | None",
+        *,
+        first: bool = False,
+    ) -> None:
+        self.ref = ref
+        self.first = first
+        self._watcher = watcher
+        self._callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> bool:
+        """Stop watching, and drop a notice that has arrived and was not handled yet.
+
+        Returns:
+            Whether the monitor was still in place.
+        """
+        with topology:
+            self.cancelled = True
+            target = self.ref.cell
+            if self._watcher is not None and self._watcher.watching is not None:
+                self._watcher.watching.pop(self, None)
+            return target.monitors is not None and target.monitors.pop(self, self) is None
+
+    def fire(self, reason: Reason) -> None:
+        """Deliver the one notice: to the watcher's mailbox, or to the callback in this thread."""
+        if self.cancelled:
+            return
+        down = Down(self, self.ref, reason)
+        if self._watcher is not None:
+            self._watcher.notify(down)
+        elif self._callback is not None:
+            try:
+                self._callback(down)
+            except BaseException as error:  # noqa: BLE001 - a watcher is never felt by the watched
+                self.ref.cell.system.callback_failed(error)
+
+
+class Exit(msgspec.Struct, frozen=True, gc=False):
+    """A linked actor ended, or an exit signal was sent, and the receiver traps exits.
+
+    Attributes:
+        ref: The actor that ended or sent it; `None` for a signal from outside any actor.
+        reason: Why.
+    """
+
+    ref: "ActorRef[Any] | None"
+    reason: Reason
+
+
+class Down(msgspec.Struct, frozen=True, gc=False):
+    """A monitored actor ended, or was not there (`NoProc`). Sent exactly once for each monitor.
+
+    Attributes:
+        monitor: The handle that `monitor()` returned.
+        ref: Who ended.
+        reason: Why.
+    """
+
+    monitor: Monitor
+    ref: "ActorRef[Any]"
+    reason: Reason
 
 
 class StoppedFlag:
@@ -59,7 +135,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     __slots__ = ("cell",)
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: AnyCell) -> None:
         # Not Pykka's __init__: what it stores is derived from the cell below.
         self.cell = cell
         cell.ref = self
@@ -96,9 +172,10 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         return self.cell.path
 
     @property
-    def name(self) -> "Name | None":
+    def name(self) -> Name | None:
         """The name it was started under."""
-        return self.cell.name
+        name: Name | None = self.cell.name
+        return name
 
     @property
     def epoch(self) -> int:
@@ -106,7 +183,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         return self.cell.epoch
 
     @property
-    def system(self) -> "ActorSystem":
+    def system(self) -> System:
         """The system it lives in."""
         return self.cell.system
 
@@ -147,7 +224,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """
         if fenced:
             stop_if_fenced()
-        self.cell.post((message, None))
+        self.cell.mailbox.post((message, None))
 
     def cast(self, message: Any) -> None:
         """Send if possible; never raises. What cannot be delivered is dropped and counted."""
@@ -205,27 +282,27 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
             self._run_here(message, future)
             return
         try:
-            cell.post((message, future))
+            cell.mailbox.post((message, future))
         except (ActorDead, MailboxFull) as refused:
             future.try_set_exception(refused)
 
     def _run_here(self, message: Any, future: Future[Any]) -> None:
         """Run the actor in the caller's thread if it is idle: two thread switches less."""
-        cell = self.cell
+        cell, mailbox = self.cell, self.cell.mailbox
         entry = (message, future)
-        if cell.limit is not None and cell._user.qsize() >= cell.limit and not cell.make_room(entry):
+        if mailbox.limit is not None and mailbox.user.qsize() >= mailbox.limit and not mailbox.make_room(entry):
             return
         caller = context.cell
         if caller is not None:
             caller.before_waiting(future)
         try:
-            if not cell._idle.acquire(False):  # it runs elsewhere just now
-                cell.post_always(entry)
+            if not mailbox.idle.acquire(False):  # it runs elsewhere just now
+                mailbox.post_always(entry)
                 return
-            cell._user.put(entry)
+            mailbox.user.put(entry)
             context.depth += 1
             try:
-                cell.run()
+                cell.runner.run()
             finally:
                 context.depth -= 1
         finally:
@@ -240,9 +317,9 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
                 f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"
             )
         self._send(message, future, block=True)
-        if future._state == VALUE:
-            return future._value
-        if future._state != PENDING:
+        if future.state == VALUE:
+            return future.value
+        if future.state != PENDING:
             return future.get()
         try:
             return future.get(timeout=timeout)
@@ -284,7 +361,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
                 raise CallingSelf(f"{self.path} waits for its own end", hint="use self.stop()")
             monitor(self, None, lambda _: done.try_set(True))
             if cell.traits.like_pykka if drain is None else drain:
-                cell.post_always((EndInTurn(as_reason(reason)), None))
+                cell.mailbox.post_always((EndInTurn(as_reason(reason)), None))
             else:
                 cell.post_system(EndNow(as_reason(reason)))
         return done.get(timeout=timeout) if block else done
@@ -348,7 +425,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
     def _kill_late(self, timeout: float, chances: int) -> None:
         """Kill at the deadline; one that is not even running was starved, not stuck, and gets a moment more."""
         cell = self.cell
-        if chances and cell.ending is None and cell.thread is None and cell.task is None:
+        if chances and cell.ending is None and not cell.runner.is_running():
             cell.system.timers.after(0.05, lambda: self._kill_late(timeout, chances - 1))
         else:
             cell.kill(Killed(f"did not end within {timeout} seconds"))
@@ -377,7 +454,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     def info(self) -> ActorInfo:
         """Look at it from outside, without a message."""
-        return look_at(self.cell)
+        return cast("ActorInfo", self.cell.info())
 
     def suspend(self, timeout: float | None = 5.0) -> None:
         """Have it handle no ordinary messages until `resume`; they wait."""
@@ -402,7 +479,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """
         self._between_messages(lambda cell: _trace(cell, watch), timeout)
 
-    def _between_messages(self, action: Callable[[Life], Any], timeout: float | None) -> Any:
+    def _between_messages(self, action: Callable[[AnyCell], Any], timeout: float | None) -> Any:
         if fenced:
             stop_if_fenced()
         if context.cell is self.cell:
@@ -414,7 +491,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         return future.get(timeout=timeout)
 
 
-def _trace(cell: Life, watch: Callable[[Any], object] | None) -> None:
+def _trace(cell: AnyCell, watch: Callable[[Any], object] | None) -> None:
     actor = cell.actor
     assert actor is not None
     vars(actor).pop("on_receive", None)
@@ -433,12 +510,42 @@ def _trace(cell: Life, watch: Callable[[Any], object] | None) -> None:
     vars(actor)["on_receive"] = traced
 
 
-def _suspend(cell: Life) -> None:
-    cell.suspended = True
+def _suspend(cell: AnyCell) -> None:
+    cell.mailbox.paused = True
 
 
-def _resume(cell: Life) -> None:
-    cell.suspended = False
+def _resume(cell: AnyCell) -> None:
+    cell.mailbox.paused = False
+
+
+def monitor(
+    target: ActorRef[Any],
+    watcher: AnyCell | None,
+    callback: Callable[[Down], object] | None = None,
+    *,
+    first: bool = False,
+) -> Monitor:
+    """Watch `target`; if it has ended already the notice (with `NoProc`) comes at once.
+
+    Callbacks that are `first` run before anybody else learns of the end: they clean up what was kept for the actor.
+    """
+    if fenced and not first:  # book-keeping half done must be finished, also by a killed actor's thread
+        stop_if_fenced()
+    handle = Monitor(target, watcher, callback, first=first)
+    cell = target.cell
+    with topology:
+        alive = cell.reason is None
+        if alive:
+            if cell.monitors is None:
+                cell.monitors = {}
+            cell.monitors[handle] = None
+            if watcher is not None:
+                if watcher.watching is None:
+                    watcher.watching = {}
+                watcher.watching[handle] = None
+    if not alive:
+        handle.fire(NOPROC)
+    return handle
 
 
 class ReplyTo:
@@ -446,7 +553,7 @@ class ReplyTo:
 
     __slots__ = ("_cell", "_future")
 
-    def __init__(self, cell: Cell, future: Future[Any], *, often_at_once: bool = False) -> None:
+    def __init__(self, cell: AnyCell, future: Future[Any], *, often_at_once: bool = False) -> None:
         self._cell = cell
         self._future = future
         if not often_at_once:

@@ -1,24 +1,20 @@
 """What is said about an actor when it has ended, or failed to start."""
 
-from typing import TYPE_CHECKING
-
 from mlld_sdk.actors.core import events
 from mlld_sdk.actors.core.errors import StartIgnored
 from mlld_sdk.actors.core.exits import Crash
 from mlld_sdk.actors.core.mailbox import Entry
+from mlld_sdk.actors.core.protocols import AnyCell
 from mlld_sdk.base.events import Event
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.incarnation import Life
 
 
 def end_report(
-    cell: "Life", at: float, error: BaseException | None, last: Entry | None, refused: int, *, had_started: bool
+    cell: AnyCell, at: float, error: BaseException | None, last: Entry | None, refused: int, *, had_started: bool
 ) -> Event:
     """Describe an end.
 
     Args:
-        cell: Who has ended.
+        cell: The one that has ended.
         at: When.
         error: What it ended with, if that was an exception.
         last: The message it was handling.
@@ -51,7 +47,7 @@ def end_report(
     )
 
 
-def _state_of(cell: "Life") -> str:
+def _state_of(cell: AnyCell) -> str:
     try:
         return str(cell.actor.format_state())[:2_000] if cell.actor else ""
     except Exception as error:  # noqa: BLE001 - a report must not fail

@@ -8,8 +8,7 @@ from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.context import fenced, stop_if_fenced
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.exits import Killed
-from mlld_sdk.actors.core.links import Down, monitor
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Down, monitor
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.system_messages import EndNow
 from mlld_sdk.actors.tasks.library_errors import NotAnActor, UnknownName
@@ -40,7 +39,7 @@ def still_in_effect() -> None:
 
 def publish(system: ActorSystem, service: object, name: str) -> None:
     """Make a service known in its system by its class and name."""
-    if system.services.setdefault((type(service), name), service) is not service:
+    if system.directory.services.setdefault((type(service), name), service) is not service:
         raise ConfigurationError(
             f"{type(service).__name__} {name!r} exists in system {system.name!r}", hint="use that one, or another name"
         )
@@ -48,7 +47,7 @@ def publish(system: ActorSystem, service: object, name: str) -> None:
 
 def withdraw(system: ActorSystem, service: object, name: str) -> None:
     """Take a service out of its system; its name is free again."""
-    system.services.pop((type(service), name), None)
+    system.directory.services.pop((type(service), name), None)
 
 
 def find(system: ActorSystem, kind: type[S], name: str) -> S:
@@ -57,7 +56,7 @@ def find(system: ActorSystem, kind: type[S], name: str) -> S:
     Raises:
         UnknownName: There is none; never an empty stand-in.
     """
-    found = system.services.get((kind, name))
+    found = system.directory.services.get((kind, name))
     if not isinstance(found, kind):
         raise UnknownName(
             f"no {kind.__name__} {name!r} in system {system.name!r}", hint="make it first, or check the name"
@@ -67,7 +66,8 @@ def find(system: ActorSystem, kind: type[S], name: str) -> S:
 
 def queued(ref: Ref) -> int:
     """Count the messages that wait for an actor."""
-    return ref.cell.queued()[0]
+    waiting: int = ref.cell.mailbox.queued()[0]
+    return waiting
 
 
 def offer(ref: Ref, message: Any, *, beyond_limit: bool = False) -> Literal["ok", "full", "dead"]:
@@ -78,12 +78,12 @@ def offer(ref: Ref, message: Any, *, beyond_limit: bool = False) -> Literal["ok"
         message: What to send.
         beyond_limit: Deliver it to a full mailbox too; for notices that come once.
     """
-    cell = ref.cell
-    if cell.is_closed():
+    mailbox = ref.cell.mailbox
+    if ref.cell.ending is not None:
         return "dead"
-    if not beyond_limit and cell.limit is not None and queued(ref) >= cell.limit:
+    if not beyond_limit and mailbox.limit is not None and queued(ref) >= mailbox.limit:
         return "full"
-    cell.post_always((message, None))
+    mailbox.post_always((message, None))
     return "ok"
 
 
@@ -106,11 +106,12 @@ def spawn(
 ) -> Ref:
     """Start an actor and have its ref at once, without waiting for its `on_start`."""
     started = system.start_soon(actor_class, args, kwargs, parent=parent, timeout=None, label=label)
-    cell = started._target
+    cell = started.target
     if cell is None:
         started.get(timeout=0)
     assert cell is not None
-    return cell.ref
+    found: Ref = cell.ref
+    return found
 
 
 class Watches:

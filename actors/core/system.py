@@ -1,43 +1,32 @@
 """The actor system: everything actors share."""
 
-import atexit
 import gc
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
 import pykka
-from pykka import ActorRegistry
 
 from mlld_sdk.actors.core import events, pykka_compat
 from mlld_sdk.actors.core.cell import Cell
 from mlld_sdk.actors.core.class_options import traits_of
-from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced
+from mlld_sdk.actors.core.context import context, current_cell, fenced, stop_if_fenced, topology
 from mlld_sdk.actors.core.counters import Counters
-from mlld_sdk.actors.core.errors import (
-    ActorDead,
-    ActorError,
-    AskTimeout,
-    CallingSelf,
-    NoSuchActor,
-    StartFailed,
-)
+from mlld_sdk.actors.core.directory import Directory
+from mlld_sdk.actors.core.errors import ActorError, AskTimeout, CallingSelf, StartFailed
 from mlld_sdk.actors.core.event_loop import LoopThread
 from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.incarnation import Life, Starter
 from mlld_sdk.actors.core.info import Address
-from mlld_sdk.actors.core.links import topology
 from mlld_sdk.actors.core.mailbox import making
-from mlld_sdk.actors.core.names import Name, NameTable, Via
+from mlld_sdk.actors.core.names import Name
+from mlld_sdk.actors.core.protocols import Starter
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.scheduler import OwnThread, Scheduler
-from mlld_sdk.actors.core.start import Starting, create, start_timeout
+from mlld_sdk.actors.core.scheduler import Scheduler
+from mlld_sdk.actors.core.start import ActorFactory, Starting, kill_late_start
 from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.actors.core.zombies import Zombie, Zombies
 from mlld_sdk.base.durations import Deadline
@@ -53,8 +42,7 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 FAREWELL: Final = 2.0
 """Seconds that code of killed actors gets at the end to come back, before it counts as left running."""
 
-_epochs = count(1)
-"""Numbers of incarnations: one counter for the process, so that an epoch never comes back."""
+_FORKED: Final = Crash("forked", "this process is a forked copy; its actors run in the original")
 
 
 class StopReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,24 +101,23 @@ class ActorSystem:
                 f"workers={workers}, max_workers={max_workers}", hint="1 <= workers <= max_workers"
             )
         self.name = name
+        self._closed = False
         self.env = env or Env()
         self.id = f"{self.env.random.getrandbits(64):016x}"
         self.sink = sink
         self.listening = sink is not discard
         self.now = self.env.now
         self.counters = Counters()
-        self.names = NameTable()
-        self.services: dict[tuple[type, str], object] = {}
-        """Registries, groups, topics and tables by class and name; see `services`."""
+        self.directory = Directory(self.callback_failed)
         self.timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
         self.scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
         self.schedule = self.scheduler.schedule
         self.loop = LoopThread(f"{name}-loop")
-        self.zombies = Zombies(self, _thread_name)
-        self.cells: dict[int, Cell] = {}
-        self.own_threads: dict[Life, OwnThread] = {}
-        self.in_pykka_registry = in_pykka_registry
-        self._closed = False
+        self.zombies = Zombies(self, self.scheduler.lose)
+        self._factory = ActorFactory(self, self.directory, lambda: self._closed, in_pykka_registry=in_pykka_registry)
+        self.create = self._factory.create
+        self.forget = self._factory.forget
+        self.whereis = self.directory.whereis
         self._switch_interval_before: float | None = None
         if switch_interval is not None:
             self._switch_interval_before = sys.getswitchinterval()
@@ -146,7 +133,7 @@ class ActorSystem:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<ActorSystem {self.name} {self.id}: {len(self.cells)} actors>"
+        return f"<ActorSystem {self.name} {self.id}: {len(self.directory.cells)} actors>"
 
     # -- starting actors
 
@@ -180,7 +167,7 @@ class ActorSystem:
         """
         if context.on_loop and traits_of(actor_class).starts:
             raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
-        cell = create(self, actor_class, args, kwargs, name, parent, label)
+        cell = self.create(actor_class, args, kwargs, name, parent, label)
         if not cell.traits.starts:
             if not cell.open():
                 raise cell.start_failure()
@@ -188,13 +175,13 @@ class ActorSystem:
         started: Future[ActorRef[A]] = Future(cell)
         cell.tell_when_started(started)
         if cell.traits.caller_runs and not context.on_loop:
-            cell.run()
+            cell.runner.run()
         else:
-            cell.schedule(cell)
+            cell.mailbox.schedule(cell.runner)
         try:
             return cast("ActorRef[A]", started.get(timeout=timeout))
         except AskTimeout:
-            cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
+            kill_late_start(cell, timeout)
             return cast("ActorRef[A]", started.get(timeout=timeout))
 
     def start_soon(
@@ -215,12 +202,12 @@ class ActorSystem:
         """
         started: Starting[A] = Starting()
         try:
-            cell = create(self, actor_class, args, kwargs, name, parent, label)
+            cell = self.create(actor_class, args, kwargs, name, parent, label)
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
         started.ref = cast("ActorRef[A]", cell.ref)
-        started._target = cell
+        started.target = cell
         self.begin(cell, started, timeout)
         return started
 
@@ -231,58 +218,47 @@ class ActorSystem:
             cell.open()
             return
         if timeout is not None:
-            cell.timer = timer = self.timers.after(
-                timeout, lambda: cell.kill(Killed("it did not start in time"), start_timeout(cell, timeout))
-            )
+            cell.runner.timer = timer = self.timers.after(timeout, lambda: kill_late_start(cell, timeout))
             if cell.reason is not None:  # killed meanwhile
                 timer.cancel()
-        cell.schedule(cell)
+        cell.mailbox.schedule(cell.runner)
 
     def start_unawaited(
         self, actor_class: type[A], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> ActorRef[A]:
         """Start an actor as Pykka does: its ref at once, whatever `on_start` will do."""
-        cell = create(self, actor_class, args, kwargs, None, None, raw=True)
+        cell = self.create(actor_class, args, kwargs, raw=True)
         self.launch(cell)
         return cast("ActorRef[A]", cell.ref)
 
     def launch(self, cell: Cell) -> None:
         """Set a created actor going, without waiting for it."""
         with topology:
-            self.cells[cell.epoch] = cell
+            self.directory.cells[cell.epoch] = cell
         if cell.traits.starts:
-            cell.schedule(cell)
+            cell.mailbox.schedule(cell.runner)
         else:
             cell.open()
 
-    def new_cell(self, actor_class: type[Any], name: Name | None, parent: Cell | None) -> Cell:
-        """Make the runtime's part of an actor; nothing runs yet."""
-        cell = Cell(self, traits_of(actor_class), next(_epochs), name, parent)
-        ActorRef(cell)
-        return cell
+    def new_cell(self, actor_class: type[Any]) -> Cell:
+        """Make the runtime's part of an actor that is constructed without `start`; nothing runs yet."""
+        return self._factory.new_cell(actor_class, None, None)
+
+    def nobody(self, actor_class: type[Any], name: Name) -> ActorRef[Any]:
+        """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""
+        cell = self._factory.new_cell(actor_class, name, None)
+        cell.ending = cell.reason = NOPROC
+        return cell.ref
 
     def has_stopped(self) -> bool:
-        """Whether it takes no more actors."""
+        """Return whether it takes no more actors."""
         return self._closed
 
     # -- finding actors
 
-    def whereis(self, name: Name | ActorRef[Any]) -> ActorRef[Any] | None:
-        """Find the live actor of that name (a ref gives itself while it lives)."""
-        if isinstance(name, ActorRef):
-            return name if name.is_alive() else None
-        found: ActorRef[Any] | None = self.name_service(name).whereis_name(name.key if isinstance(name, Via) else name)
-        return found
-
     def __getitem__(self, name: Name) -> ActorRef[Any]:
         """Find the live actor of that name, or raise `NoSuchActor`."""
-        ref = self.whereis(name)
-        if ref is None:
-            label = name.key if isinstance(name, Via) else name
-            raise NoSuchActor(
-                f"there is no actor named {label!r}", reason=NOPROC, hint="is it started under that name?"
-            )
-        return ref
+        return self.directory.at(name)
 
     def call(self, name: Name | ActorRef[Any], message: Any, *, timeout: float | None = 5.0) -> Any:
         """Call an actor by name; raises `NoSuchActor` if there is none."""
@@ -299,35 +275,15 @@ class ActorSystem:
 
     def actors(self) -> list[ActorRef[Any]]:
         """List the living actors, in the order they were started."""
-        return [cell.ref for cell in list(self.cells.values())]
+        return [cell.ref for cell in list(self.directory.cells.values())]
 
     def resolve(self, address: Address) -> ActorRef[Any] | None:
         """Find the living incarnation an address names; an address of another system, or of the past, finds nobody."""
-        cell = self.cells.get(address.epoch) if address.system == self.id else None
+        cell = self.directory.cells.get(address.epoch) if address.system == self.id else None
         return None if cell is None else cell.ref
 
-    def nobody(self, name: Name) -> ActorRef[Any]:
-        """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""
-        from mlld_sdk.actors.core.actor import Actor
-
-        cell = self.new_cell(Actor, name, None)
-        cell.ending = cell.reason = NOPROC
-        return cell.ref
-
     def __len__(self) -> int:
-        return len(self.cells)
-
-    def name_service(self, name: Name) -> Any:
-        """Find who keeps that kind of name; refuse what is no name."""
-        if isinstance(name, str):
-            if not name or "/" in name:
-                raise ConfigurationError(
-                    f"{name!r} is not an actor name", hint="a name is a non-empty string with no /"
-                )
-            return self.names
-        if isinstance(name, Via):
-            return name.service
-        raise ConfigurationError(f"{name!r} is not an actor name", hint="use a string or Via(service, key)")
+        return len(self.directory.cells)
 
     # -- timers
 
@@ -342,7 +298,7 @@ class ActorSystem:
                 if cell.timers is not None:
                     for timer in made:
                         cell.timers.pop(timer, None)
-            cell.post_always((message, None))
+            cell.mailbox.post_always((message, None))
 
         made: list[Timer] = []
         timer = self.timers.after(delay, fire)
@@ -371,30 +327,7 @@ class ActorSystem:
         reason = crash(error)
         self.emit(lambda at: events.ActorCallbackFailed(at=at, error=str(reason), trace=reason.trace))
 
-    def forget(self, cell: Life) -> None:
-        """Drop a dead actor from every table."""
-        self.cells.pop(cell.epoch, None)
-        name = cell.name
-        if name is not None:
-            service = self.names if isinstance(name, str) else name.service
-            try:
-                service.unregister_name(name if isinstance(name, str) else name.key, cell.ref)
-            except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
-                self.callback_failed(error)
-        if self.in_pykka_registry:
-            registered: Any = ActorRegistry._actor_refs
-            if cell.ref in registered:
-                ActorRegistry.unregister(cell.ref)
-        own = self.own_threads.pop(cell, None)
-        if own is not None:
-            own.close()
-            cell.schedule = self.schedule
-
-    def lose_thread(self, thread: int) -> None:
-        """A killed actor holds on to a thread: get another one for the others."""
-        self.scheduler.lose(thread)
-
-    def release(self, cell: Life) -> None:
+    def release(self, cell: Cell) -> None:
         """Close what a dead actor owned, last first, on a worker: a killer does not wait for it."""
         owned, cell.owned = cell.owned, None
         if not owned:
@@ -409,7 +342,7 @@ class ActorSystem:
 
         self.scheduler.submit(close_all, self.callback_failed)
 
-    def _close_failed(self, cell: Life, resource: object, error: Exception) -> None:
+    def _close_failed(self, cell: Cell, resource: object, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
         kind = type(resource).__name__
         self.emit(
@@ -443,17 +376,18 @@ class ActorSystem:
             CallingSelf: Called by one of its own actors, which would wait for its own end.
         """
         caller = current_cell()
-        if caller is not None and caller.system is self:
+        callers_system: object = None if caller is None else caller.system
+        if caller is not None and callers_system is self:
             raise CallingSelf(f"{caller.path} stops the system it lives in", hint="let a thread outside do it")
         with topology:
             if self._closed:
                 return StopReport()
             self._closed = True
         deadline = Deadline(timeout)
-        before = len(self.cells)
+        before = len(self.directory.cells)
         self._end_roots(deadline)
         killed: list[str] = []
-        for cell in reversed(list(self.cells.values())):
+        for cell in reversed(list(self.directory.cells.values())):
             try:
                 cell.ref.join(deadline.left)
             except AskTimeout:
@@ -481,7 +415,7 @@ class ActorSystem:
         One that takes long is left to go on by itself, so that it does not use up the others' time; and there is no
         waiting for those that have nothing to do at their end.
         """
-        roots = [cell for cell in list(self.cells.values()) if cell.parent is None]
+        roots = [cell for cell in list(self.directory.cells.values()) if cell.parent is None]
         while roots:
             cell = roots.pop()
             ended = cell.ref.shutdown(None, SHUTDOWN)
@@ -496,52 +430,14 @@ class ActorSystem:
     def disable(self) -> None:
         """Mark the system unusable: this is a forked copy of the process, and its threads are not here."""
         self._closed = True
-        for cell in self.cells.values():
+        for cell in self.directory.cells.values():
             cell.ending = _FORKED
 
 
-_FORKED = Crash("forked", "this process is a forked copy; its actors run in the original")
-
-
-def _thread_name(ident: int) -> str:
-    for thread in threading.enumerate():
-        if thread.ident == ident:
-            return thread.name
-    return str(ident)
-
-
-# -- the process's default system
+# -- forks
 
 _living: "weakref.WeakSet[ActorSystem]" = weakref.WeakSet()
-_default: ActorSystem | None = None
-_default_lock = threading.RLock()
-
-
-def default_system() -> ActorSystem:
-    """Give the process's own system, started at first use: where `MyActor.start()` outside any actor goes."""
-    global _default
-    system = _default
-    if system is None or system._closed:
-        with _default_lock:
-            system = _default
-            if system is None or system._closed:
-                system = _default = ActorSystem("mlld-shared", in_pykka_registry=True)
-    return system
-
-
-def current_system() -> ActorSystem:
-    """Give the system of the running actor, else the process's default one."""
-    cell = current_cell()
-    return default_system() if cell is None else cell.system
-
-
-def _at_exit() -> None:
-    system = _default
-    if system is not None:
-        system.stop(2.0)
-
-
-_PROCESS_WIDE_LOCKS = (_default_lock, topology, making)
+_PROCESS_WIDE_LOCKS = (topology, making)
 
 
 def _before_fork() -> None:
@@ -556,17 +452,11 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _default
-    for lock in reversed(_PROCESS_WIDE_LOCKS):
-        lock.release()
+    _after_fork_in_parent()
     for system in list(_living):
         system.disable()
     fenced.clear()
-    _default = None
 
 
-atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-__all__ = ["ActorDead", "ActorSystem", "Counters", "StopReport", "current_system", "default_system"]

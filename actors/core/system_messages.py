@@ -4,17 +4,13 @@ System messages travel in the system lane, before any waiting message; the other
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-from mlld_sdk.actors.core import pykka_compat
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.links import Down, Exit, Revocable
+from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.mailbox import SystemMessage
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.future import Future
-    from mlld_sdk.actors.core.incarnation import Life
+from mlld_sdk.actors.core.protocols import AnyCell
 
 
 class IdleNow:
@@ -35,10 +31,6 @@ class EndInTurn:
         self.reason = reason
 
 
-SPECIAL: Final = frozenset({Down, Revocable, IdleNow, EndInTurn, *pykka_compat.MESSAGES})
-"""Classes of messages that are not simply handed to `on_receive`."""
-
-
 class EndNow(SystemMessage):
     """End with this reason before any other message."""
 
@@ -47,7 +39,7 @@ class EndNow(SystemMessage):
     def __init__(self, reason: Reason) -> None:
         self._reason = reason
 
-    def handle(self, cell: "Life") -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Begin the end of the actor, unless it takes care of that by itself."""
         if cell.actor is None or not cell.actor.on_end_request(self._reason):
             cell.end(self._reason)
@@ -58,12 +50,12 @@ class Notice(SystemMessage):
 
     __slots__ = ("_notice",)
 
-    def __init__(self, notice: Exit | Down) -> None:
+    def __init__(self, notice: object) -> None:
         self._notice = notice
 
-    def handle(self, cell: "Life") -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Have the actor handle it."""
-        cell.handle((self._notice, None))
+        cell.runner.handle((self._notice, None))
 
 
 class SystemRequest(SystemMessage):
@@ -71,11 +63,11 @@ class SystemRequest(SystemMessage):
 
     __slots__ = ("_action", "_reply")
 
-    def __init__(self, action: Callable[["Life"], Any], reply: "Future[Any]") -> None:
+    def __init__(self, action: Callable[[AnyCell], Any], reply: Future[Any]) -> None:
         self._action = action
         self._reply = reply
 
-    def handle(self, cell: "Life") -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Do it and answer; a failure is the asker's, not the actor's."""
         try:
             self._reply.try_set(self._action(cell))

@@ -9,17 +9,13 @@ import threading
 import traceback
 from _thread import get_ident
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlld_sdk.actors.core.context import fenced
+from mlld_sdk.actors.core.cell import Cell
+from mlld_sdk.actors.core.context import fenced, topology
 from mlld_sdk.actors.core.events import ZombieEnded, ZombieLeft
-from mlld_sdk.actors.core.links import topology
-
-if TYPE_CHECKING:
-    from mlld_sdk.actors.core.incarnation import Life
-    from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.protocols import System
 
 
 class Zombie(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,20 +41,20 @@ class Zombie(msgspec.Struct, frozen=True, kw_only=True):
 class Zombies:
     """The zombies of one system."""
 
-    def __init__(self, system: "ActorSystem", thread_name: Callable[[int], str]) -> None:
+    def __init__(self, system: System, lose_thread: Callable[[int], None]) -> None:
         self._system = system
-        self._thread_name = thread_name
-        self._since: dict[Life, tuple[float, int]] = {}
+        self._lose_thread = lose_thread
+        self._since: dict[Cell, tuple[float, int]] = {}
         self._none = threading.Event()
         self._none.set()
 
     def __len__(self) -> int:
         return len(self._since)
 
-    def add_if_running(self, cell: "Life") -> None:
+    def add_if_running(self, cell: Cell) -> None:
         """Fence a killed actor that is in one of its handlers, and list it unless that is on this very stack."""
         with topology:
-            thread = cell.thread
+            thread = cell.runner.thread
             if thread is None:
                 return
             fenced.add(cell)
@@ -66,12 +62,10 @@ class Zombies:
                 return
             self._since[cell] = (self._system.now(), thread)
             self._none.clear()
-        self._system.lose_thread(thread)
-        self._system.emit(
-            lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=self._thread_name(thread))
-        )
+        self._lose_thread(thread)
+        self._system.emit(lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=_thread_name(thread)))
 
-    def ended(self, cell: "Life") -> None:
+    def ended(self, cell: Cell) -> None:
         """Take an actor off the list: its handler came back."""
         with topology:
             entry = self._since.pop(cell, None)
@@ -83,7 +77,7 @@ class Zombies:
             self._system.emit(lambda at: ZombieEnded(at=at, actor=cell.path, epoch=cell.epoch, after=after))
 
     def wait_until_gone(self, timeout: float) -> bool:
-        """Wait until there are none; says whether that was so in time."""
+        """Wait until there are none; return whether that was so in time."""
         return self._none.wait(timeout)
 
     def count(self, path: str | None = None) -> int:
@@ -92,7 +86,7 @@ class Zombies:
             return sum(path is None or cell.path == path for cell in self._since)
 
     def ages(self, path: str) -> list[float]:
-        """Say for how many seconds the zombies at a path and below it have been running."""
+        """Return for how many seconds the zombies at a path and below it have been running."""
         if not self._since:
             return []
         now, below = self._system.now(), f"{path}/"
@@ -111,8 +105,12 @@ class Zombies:
                 epoch=cell.epoch,
                 kind=cell.traits.kind,
                 age=now - since,
-                thread=self._thread_name(thread),
+                thread=_thread_name(thread),
                 stack="".join(traceback.format_stack(frames[thread], 12)) if thread in frames else "",
             )
             for cell, (since, thread) in found
         ]
+
+
+def _thread_name(ident: int) -> str:
+    return next((thread.name for thread in threading.enumerate() if thread.ident == ident), str(ident))

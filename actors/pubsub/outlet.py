@@ -41,7 +41,7 @@ class Outlet:
     def __init__(self, ref: ActorRef[Any], source: str, limit: int = LIMIT) -> None:
         self.ref = ref
         self.source = source
-        self.limit = limit if ref.cell.limit is None else min(limit, ref.cell.limit)
+        self.limit = limit if ref.cell.mailbox.limit is None else min(limit, ref.cell.mailbox.limit)
         self.missed = 0
         self.total_missed = 0
         self._lock = threading.Lock()

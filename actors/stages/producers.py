@@ -32,8 +32,7 @@ import msgspec
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.links import Down, Monitor
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Down, Monitor
 from mlld_sdk.actors.core.services import offer
 from mlld_sdk.actors.stages.demand import (
     Dealing,

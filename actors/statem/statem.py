@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import NO_REPLY, Continue, Stop
 from mlld_sdk.actors.core.exits import NORMAL, as_reason
-from mlld_sdk.actors.core.links import Down, Exit
+from mlld_sdk.actors.core.ref import Down, Exit
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.actors.pubsub.library_events import StateChanged
 from mlld_sdk.actors.statem.engine import (
@@ -143,7 +143,7 @@ class StateMachine(Actor):
     @property
     def asked(self) -> bool:
         """Whether somebody waits for an answer to the current message."""
-        current = self._cell.current
+        current = self._cell.runner.current
         return current is not None and current[1] is not None
 
     # -- the actor's side ----------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class StateMachine(Actor):
             if stopped is not None:
                 return stopped
         # Not returned: that would answer the current call.
-        self._cell.pending = Continue()
+        self._cell.runner.pending = Continue()
         return None
 
     # -- one turn ------------------------------------------------------------------------------------------------------

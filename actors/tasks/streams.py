@@ -13,8 +13,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.links import Monitor
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Monitor
 from mlld_sdk.actors.core.services import kill
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.timers import Timer

@@ -24,9 +24,8 @@ from mlld_sdk.actors.core.actor import Actor, current_actor
 from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.errors import ActorKilled, NoSuchActor
 from mlld_sdk.actors.core.exits import NORMAL, Reason
-from mlld_sdk.actors.core.links import Down, monitor
 from mlld_sdk.actors.core.names import Name
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Down, monitor
 from mlld_sdk.actors.core.services import kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks.library_errors import TooManyTasks
@@ -260,7 +259,7 @@ class Tasks:
             with self._lock:
                 self._count -= 1
             raise
-        call.answer._target = ref.cell  # so that a task and its caller that wait for each other are told
+        call.answer.target = ref.cell  # so that a task and its caller that wait for each other are told
         with self._lock:
             self._children[ref] = child
         monitor(ref, None, self._ended, first=True)

@@ -7,8 +7,7 @@ import msgspec
 
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.exits import Killed, Reason
-from mlld_sdk.actors.core.links import Exit
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, Exit
 from mlld_sdk.agents.options import AgentOptions
 from mlld_sdk.agents.owner import Configure, Drain, EngineFailed, EngineOwner, OwnerStatus, TakeWork
 from mlld_sdk.agents.services import LOOK, LookForWork

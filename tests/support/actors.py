@@ -4,7 +4,7 @@ import threading
 from typing import Any, TypeVar
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.links import Down, Exit
+from mlld_sdk.actors.core.ref import Down, Exit
 from mlld_sdk.base.events import Event
 
 E = TypeVar("E", bound=Event)

@@ -145,11 +145,11 @@ def test_after_any_chaos_every_end_was_told_once_and_nothing_is_left() -> None: 
         report = system.stop(20)
     assert report.clean, report
     assert len(system) == 0
-    assert system.names.all() == {}
+    assert system.directory.names.all() == {}
     assert len(system.timers) == 0
     assert {len(downs) for downs in chaos.told} == {1}
     for ref in chaos.refs:
-        assert (ref.cell.links, ref.cell.monitors, ref.cell.queued()) == (None, None, (0, 0))
+        assert (ref.cell.links, ref.cell.monitors, ref.cell.mailbox.queued()) == (None, None, (0, 0))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")

@@ -11,6 +11,7 @@ import pytest
 
 from mlld_sdk.actors.core.actor import Actor, current_actor
 from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Continue, Idle, Reply, Stop
+from mlld_sdk.actors.core.directory import NameTable
 from mlld_sdk.actors.core.errors import (
     ActorCrashed,
     ActorDead,
@@ -32,8 +33,8 @@ from mlld_sdk.actors.core.events import (
 )
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Crash, Killed, Other
 from mlld_sdk.actors.core.info import Address
-from mlld_sdk.actors.core.links import Exit
-from mlld_sdk.actors.core.names import NameTable, Via
+from mlld_sdk.actors.core.names import Via
+from mlld_sdk.actors.core.ref import Exit
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, TaskError

@@ -8,7 +8,8 @@ import pytest
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import ActorDead, StartFailed
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed, Other, Shutdown
-from mlld_sdk.actors.core.links import DEADLY, DELIVERED, IGNORED, Down, Exit, effect_of
+from mlld_sdk.actors.core.links import DEADLY, DELIVERED, IGNORED, effect_of
+from mlld_sdk.actors.core.ref import Down, Exit
 from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 

@@ -9,30 +9,28 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis.strategies import integers, sampled_from
 
 from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.class_options import Overflow
 from mlld_sdk.actors.core.errors import ActorDead, MailboxFull
 from mlld_sdk.actors.core.events import MailboxOverflowed
+from mlld_sdk.actors.core.exits import NORMAL, Reason
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.mailbox import Mailbox, Overflow, SystemMessage
+from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import ConfigurationError
 from tests.support.actors import Gate, Puppet, Sink, seen_by
 
 
-class Box(Mailbox):
-    """A mailbox with an owner that never runs by itself."""
+class Owner:
+    """The owner of a mailbox, that never runs by itself."""
 
-    def __init__(self, limit: int | None = None, policy: Overflow = "refuse") -> None:
-        self.scheduled = 0
-        self.closed = False
+    def __init__(self, policy: Overflow) -> None:
+        self.ending: Reason | None = None
         self.policy = policy
         self.lost: list[Any] = []
-        super().__init__(lambda _: self._count(), limit)
+        self.scheduled = 0
 
-    def _count(self) -> None:
+    def schedule(self, _: Any) -> None:
         self.scheduled += 1
-
-    def is_closed(self) -> bool:
-        return self.closed
 
     def dead(self) -> ActorDead:
         return ActorDead("closed")
@@ -40,8 +38,25 @@ class Box(Mailbox):
     def overflow_policy(self) -> tuple[Overflow, float]:
         return self.policy, 0.0
 
+    def overflowed(self) -> None:
+        pass
+
     def undelivered(self, message: Any) -> None:
         self.lost.append(message)
+
+
+class Box(Mailbox):
+    """A mailbox, with what its owner is told."""
+
+    __slots__ = ()
+    owner: Owner
+
+    def __init__(self, limit: int | None = None, policy: Overflow = "refuse") -> None:
+        owner = Owner(policy)
+        super().__init__(owner, owner, owner.schedule, limit)
+
+    def close(self) -> None:
+        self.owner.ending = NORMAL
 
 
 class Note(SystemMessage):
@@ -64,10 +79,10 @@ class MailboxMachine(RuleBasedStateMachine):
         self.answered: dict[int, str] = {}
         self.told_lost: list[int] = []
 
-    @precondition(lambda self: not self.model and not self.box.closed)
+    @precondition(lambda self: not self.model and not self.box.is_closed())
     @rule(limit=integers(1, 4), policy=sampled_from(["refuse", "drop_newest", "drop_oldest"]))
     def choose_a_limit(self, limit: int, policy: Overflow) -> None:
-        self.box.limit, self.box.policy = limit, policy
+        self.box.limit, self.box.owner.policy = limit, policy
 
     @rule(asks=sampled_from([True, False]))
     def send(self, asks: bool) -> None:
@@ -75,13 +90,13 @@ class MailboxMachine(RuleBasedStateMachine):
         future: Future[Any] | None = Future() if asks else None
         entry = (self.number, future)
         full = self.box.limit is not None and len(self.model) >= self.box.limit
-        if self.box.closed:
+        if self.box.is_closed():
             with pytest.raises(ActorDead):
                 self.box.post(entry)
-        elif full and self.box.policy == "refuse":
+        elif full and self.box.owner.policy == "refuse":
             with pytest.raises(MailboxFull):
                 self.box.post(entry)
-        elif full and self.box.policy == "drop_newest":
+        elif full and self.box.owner.policy == "drop_newest":
             self.box.post(entry)
             self._expect_dropped(entry)
         elif full:
@@ -94,7 +109,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     def _expect_dropped(self, entry: tuple[int, Future[Any] | None]) -> None:
         if entry[1] is None:
-            assert self.box.lost[-1] == entry[0]
+            assert self.box.owner.lost[-1] == entry[0]
         else:
             assert isinstance(entry[1].exception(), MailboxFull)
 
@@ -107,11 +122,11 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        self.box.closed = True
+        self.box.close()
         assert self.box.drain() == len(self.model)
         for number, future in self.model:
             if future is None:
-                assert number in self.box.lost
+                assert number in self.box.owner.lost
             else:
                 assert isinstance(future.exception(), ActorDead)
         self.model.clear()
@@ -123,7 +138,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def is_scheduled_if_there_is_something_to_do(self) -> None:
-        assert not self.model or self.box.scheduled == 1
+        assert not self.model or self.box.owner.scheduled == 1
 
 
 MailboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -138,7 +153,7 @@ def test_the_system_lane_is_taken_by_itself_and_refused_at_the_close() -> None: 
     assert box.alarm
     assert box.queued() == (1, 2)
     assert box.next_system() is first
-    box.closed = True
+    box.close()
     assert box.drain() == 1
     assert (first.refused, second.refused) == (False, True)
     late = Note()

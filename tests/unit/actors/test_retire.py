@@ -8,7 +8,6 @@ import pytest
 from mlld_sdk.actors.core.actor import PykkaActor
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Killed
-from mlld_sdk.actors.core.start import create
 from mlld_sdk.actors.core.system import ActorSystem
 from tests.support.actors import Gate, Notices, Puppet, notices_of
 from tests.support.eventually import eventually
@@ -63,7 +62,7 @@ def test_one_that_works_has_to_be_asked(system: ActorSystem) -> None:
 
 
 def test_one_whose_start_is_not_over_has_to_be_asked(system: ActorSystem) -> None:
-    cell = create(system, Puppet, (), None, None, None)
+    cell = system.create(Puppet, (), None)
     assert not cell.retire(SHUTDOWN)
     assert cell.open()
     assert cell.retire(SHUTDOWN)
@@ -75,7 +74,7 @@ def test_what_waits_for_a_suspended_actor_is_refused(system: ActorSystem) -> Non
     answer = ref.request("hello")
     eventually(lambda: ref.cell.retire(SHUTDOWN))
     assert isinstance(answer.exception(), ActorDead)
-    assert ref.cell.queued() == (0, 0)
+    assert ref.cell.mailbox.queued() == (0, 0)
 
 
 def test_no_answer_is_lost_when_messages_and_the_end_meet(system: ActorSystem) -> None:  # T-10
@@ -112,7 +111,7 @@ def test_a_start_is_told_of_once_even_if_a_kill_comes_in_between(system: ActorSy
 
     seen = set()
     for number in range(300):
-        cell, told = create(system, Puppet, (), None, None, None), Told()
+        cell, told = system.create(Puppet, (), None), Told()
         cell.tell_when_started(told)
         killer = threading.Thread(target=cell.kill, args=(Killed("at any time"),))
         if number % 3 == 0:

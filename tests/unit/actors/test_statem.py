@@ -8,7 +8,7 @@ import pytest
 from mlld_sdk.actors.core.directives import IGNORE
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, StartFailed, StartIgnored
 from mlld_sdk.actors.core.exits import NORMAL, Other, Shutdown
-from mlld_sdk.actors.core.links import Down
+from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.statem.statem import (
     Happening,

@@ -12,10 +12,10 @@ def test_a_resume_that_comes_while_the_worker_lets_go_is_seen(system: ActorSyste
     ref.suspend()
     ref.tell("waiting")
     cell = ref.cell
-    assert cell._idle.acquire(timeout=10)  # the worker is at the end of a slice ...
+    assert cell.mailbox.idle.acquire(timeout=10)  # the worker is at the end of a slice ...
     resumed: Future[None] = Future()
     cell.post_system(SystemRequest(_resume, resumed))
-    assert cell._has_work()  # ... and looks once more after letting go
-    cell._idle.release()
+    assert cell.mailbox.has_work()  # ... and looks once more after letting go
+    cell.mailbox.idle.release()
     ref.tell("next")
     resumed.get(timeout=10)

@@ -11,7 +11,7 @@ import pytest
 from mlld_sdk.actors.core.actor import Actor, current_actor
 from mlld_sdk.actors.core.errors import ActorDead, AskCancelled, DeadlockDetected, NoSuchActor
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
-from mlld_sdk.actors.core.links import Exit
+from mlld_sdk.actors.core.ref import Exit
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks import task_supervisor
 from mlld_sdk.actors.tasks.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks

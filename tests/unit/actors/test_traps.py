@@ -21,6 +21,7 @@ import pytest
 
 from mlld_sdk.actors.core import scheduler as scheduler_module
 from mlld_sdk.actors.core.actor import Actor, PykkaActor
+from mlld_sdk.actors.core.default_system import default_system
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.errors import (
     ActorDead,
@@ -34,7 +35,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.events import ActorCallbackFailed, ActorExited, ResourceCloseFailed, ZombieEnded, ZombieLeft
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
 from mlld_sdk.actors.core.scheduler import blocking
-from mlld_sdk.actors.core.system import ActorSystem, default_system
+from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.env import Env
 from tests.support.actors import Clock, Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 from tests.support.eventually import eventually
@@ -357,7 +358,7 @@ def test_a_fault_of_the_runtime_itself_is_a_crash_and_not_silence(system: ActorS
             raise SystemExit(1)
 
     ref = system.start(Hostile)
-    ref.cell.pending = object()  # type: ignore[assignment]
+    ref.cell.runner.pending = object()  # type: ignore[assignment]
     ref.tell("x")
     assert isinstance(ref.join(10), Crash)
     assert system.start(Puppet).ask("alive") == "alive"
