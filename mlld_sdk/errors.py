@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.tasks.library_errors import Unsubscribed as Unsubscribed
     from mlld_sdk.agents.agent import RunDeadlineExceeded as RunDeadlineExceeded
     from mlld_sdk.agents.handles import AgentUnavailable as AgentUnavailable
-    from mlld_sdk.agents.owner import OwnerGone as OwnerGone
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
     from mlld_sdk.base.errors import InfrastructureError as InfrastructureError
     from mlld_sdk.base.errors import InvalidOption as InvalidOption
@@ -88,12 +87,13 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.errors import StepNotOpen as StepNotOpen
     from mlld_sdk.journal.errors import ValueNotStorable as ValueNotStorable
     from mlld_sdk.journal.errors import WaitTimeout as WaitTimeout
-    from mlld_sdk.runs.handles import RunCancelled as RunCancelled
-    from mlld_sdk.runs.handles import RunFailed as RunFailed
-    from mlld_sdk.runs.handles import WaitsForItself as WaitsForItself
-    from mlld_sdk.runs.job import JobCancelled as JobCancelled
-    from mlld_sdk.runs.job import StepFailed as StepFailed
-    from mlld_sdk.runs.job import StepsOverlap as StepsOverlap
+    from mlld_sdk.runs.errors import JobCancelled as JobCancelled
+    from mlld_sdk.runs.errors import OwnerGone as OwnerGone
+    from mlld_sdk.runs.errors import RunCancelled as RunCancelled
+    from mlld_sdk.runs.errors import RunFailed as RunFailed
+    from mlld_sdk.runs.errors import StepFailed as StepFailed
+    from mlld_sdk.runs.errors import StepsOverlap as StepsOverlap
+    from mlld_sdk.runs.errors import WaitsForItself as WaitsForItself
     from mlld_sdk.runtime.runtime import RuntimeNotRunning as RuntimeNotRunning
     from mlld_sdk.scripts.answers import TruncatedResult as TruncatedResult
     from mlld_sdk.scripts.answers import TruncationWarning as TruncationWarning

@@ -173,19 +173,19 @@ class Agent(EngineOwner):
             if not lease.over:
                 lease.release()
         except JournalError:
-            self.services.settle_later(lambda: self._let_go(lease))
+            self.services.runs.settle_later(lambda: self._let_go(lease))
 
     def _begin(self, lease: RunLease) -> None:
         name, services, me = self.name, self.services, self.actor_ref
         job = Job(
             lease,
             self.new_port(),
-            services=services,
+            services=services.runs,
             protected=bool(self.options.checkpoint),
             attempts=self.options.step_attempts,
         )
         code = self.run if self.run is not None else self._run_script
-        work = Work(lease, job, code, services, alone=self.options.concurrency == 1)
+        work = Work(lease, job, code, services.runs, alone=self.options.concurrency == 1)
         lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
         ref: ActorRef[Worker] = self.start_link(Worker, work, lambda: services.poke(name))
         # Linked alone, a busy worker would learn of our end only between messages, and it has but one.

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, Unpack
 
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerGone, OwnerStatus, TakeWork
+from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerStatus, TakeWork
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import InfrastructureError, InvalidRequest, MlldError
@@ -16,6 +16,7 @@ from mlld_sdk.client.aio import AsyncRequests
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
 from mlld_sdk.engines.requests import ENGINE_FAILURES
 from mlld_sdk.engines.requests_async import AsyncPort, OnEnd
+from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.runs.handles import RunHandle
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult

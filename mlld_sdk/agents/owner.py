@@ -10,16 +10,11 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.exits import Crash, Reason, crash
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.services import Services
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.requests_async import AsyncPort, SharedPort
+from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.transport.engine import Engine
-
-
-class OwnerGone(InfrastructureError):
-    """The agent or pool that did the work ended; the request was not finished, a run goes on when it is back."""
-
-    code = "AGENT_GONE"
 
 
 class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):

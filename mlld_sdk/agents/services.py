@@ -3,7 +3,6 @@
 import hashlib
 import re
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.engines.requests_async import AsyncPort
 from mlld_sdk.journal import Journal
+from mlld_sdk.runs.services import RunServices
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
@@ -49,6 +49,7 @@ class Services:
         state_dir: Where isolated caches lie.
         ports: The way to the engines of each agent and pool that lives, by path.
         tree: Who is where; set once the tree has started.
+        runs: What of this the work on runs needs.
     """
 
     system: ActorSystem
@@ -59,10 +60,13 @@ class Services:
     state_dir: Path
     ports: dict[str, AsyncPort] = field(default_factory=dict)
     tree: Tree | None = None
+    runs: RunServices = field(init=False)
     _engine_pools: dict[str, EnginePool[Engine]] = field(default_factory=dict)
-    _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
     _made_of: dict[str, object] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.runs = RunServices(self.journal, self.env, self.sink)
 
     def publish(self) -> None:
         """Let the actors of the system find these services."""
@@ -120,15 +124,6 @@ class Services:
         """End every engine, idle or leased."""
         for name in self.engine_pools():
             self.close_engine_pool(name)
-
-    def settle_later(self, write: Callable[[], None]) -> None:
-        """Keep the end of somebody's work until the journal takes it; `write` comes back here if it still does not."""
-        self._unsettled.append(write)
-
-    def settle_again(self) -> None:
-        """Try once to write what could not be written."""
-        for _ in range(len(self._unsettled)):
-            self._unsettled.popleft()()
 
     def whereis(self, name: str) -> ActorRef[Any] | None:
         """Find who fills a place in the tree now, if anybody does."""

@@ -7,54 +7,15 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from mlld_sdk.base.errors import ConfigurationError, MlldError, TaskError
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
 from mlld_sdk.journal.errors import RunParked
 from mlld_sdk.journal.journal import closed_while_waiting
+from mlld_sdk.runs.errors import RunCancelled, RunFailed, WaitsForItself
 
 RESULT_TIMEOUT = 600.0
 
 occupied: ContextVar[str | None] = ContextVar("occupied", default=None)
 """The agent that can do nothing else before the code that asks has come to its end."""
-
-
-class WaitsForItself(ConfigurationError):
-    """A run waits for another run of its own agent, which works on one at a time: neither would ever end."""
-
-    code = "WAITS_FOR_ITSELF"
-
-
-class RunFailed(TaskError):
-    """The run ended with an error; `code` is the error's own.
-
-    Attributes:
-        run_id: The run.
-        record: The error as it was recorded, with its traceback, which is also a note of this exception.
-    """
-
-    code = "RUN_FAILED"
-
-    def __init__(self, run_id: str, record: ErrorRecord) -> None:
-        kind = f"{record.type}: " if record.type and record.code == "EXCEPTION" else ""
-        super().__init__(f"run {run_id} failed: {kind}{record.message}", code=record.code, hint=record.hint)
-        if record.traceback:
-            self.add_note(f"In the run it was raised here:\n{record.traceback}")
-        self.run_id = run_id
-        self.record = record
-
-
-class RunCancelled(MlldError):
-    """The run was cancelled before it had a result.
-
-    Attributes:
-        run_id: The run.
-    """
-
-    code = "ABORTED"
-
-    def __init__(self, run_id: str, record: ErrorRecord | None) -> None:
-        super().__init__(f"run {run_id} was cancelled" + (f": {record.message}" if record else ""))
-        self.run_id = run_id
 
 
 class RunHandle:
@@ -137,10 +98,7 @@ class RunHandle:
             return
         run = self._journal.run(self.id)
         if run.kind == agent and run.state == "pending":
-            raise WaitsForItself(
-                f"run {self.id} waits for {agent}, which is busy with the run that waits for it",
-                hint="raise its concurrency, give the work to another agent, or make it steps of this run",
-            )
+            raise WaitsForItself(f"run {self.id} waits for {agent}, which is busy with the run that waits for it")
 
     async def _settled(self) -> Any:
         await asyncio.to_thread(self._refuse_to_wait_for_oneself)

@@ -17,16 +17,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack, cast
 
 from mlld_sdk.actors.core.errors import ActorKilled
-from mlld_sdk.agents.services import Services
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
-from mlld_sdk.base.events import Event
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines.pool import NoEngineFree
 from mlld_sdk.engines.quota import EngineQuotaExhausted
 from mlld_sdk.engines.requests import Port
-from mlld_sdk.journal import ErrorRecord, Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
+from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
+from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepsOverlap
+from mlld_sdk.runs.events import RunProgressed
 from mlld_sdk.runs.retry import Retry
+from mlld_sdk.runs.services import RunServices
 from mlld_sdk.runs.sleep import Sleepers
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import TruncatedResult
@@ -48,53 +49,6 @@ NEEDS_SOMEBODY: Final = (StepInterrupted, StepExhausted, StepMismatch)
 """Failures of a run that no code can answer: it is parked until somebody has looked at it."""
 
 
-class RunProgressed(Event, frozen=True, kw_only=True, tag="run.progressed"):
-    """A run said how far it is.
-
-    Attributes:
-        run_id: The run.
-        agent: Who works on it.
-        message: In words.
-        fraction: From 0 to 1, if it can be said.
-    """
-
-    run_id: str
-    agent: str
-    message: str
-    fraction: float | None = None
-
-
-class StepFailed(TaskError):
-    """A step failed, now or in an earlier life of the run; the first time and every replay raise the same.
-
-    Attributes:
-        step: Name of the step.
-        type: Name of the exception's class.
-    """
-
-    code = "STEP_FAILED"
-
-    def __init__(self, step: str, error: ErrorRecord) -> None:
-        super().__init__(error.message, code=error.code, hint=error.hint)
-        self.step = step
-        self.type = error.type
-
-
-class JobCancelled(MlldError):
-    """The run was cancelled, or its deadline passed; the job takes no more steps."""
-
-    code = "ABORTED"
-
-
-class StepsOverlap(ConfigurationError):
-    """A step was begun while another step of the same job was under way: on replay they could change places.
-
-    Steps side by side need `parallel` or `map`, and a step's function begins no steps of its own.
-    """
-
-    code = "STEPS_OVERLAP"
-
-
 class Job:
     """One run in progress. Threads may share it only through `parallel` and `map`, which give each branch its own.
 
@@ -103,7 +57,7 @@ class Job:
         attempt: How often the run has been taken up, 1 the first time.
     """
 
-    def __init__(self, lease: RunLease, port: Port, *, services: Services, protected: bool, attempts: int) -> None:
+    def __init__(self, lease: RunLease, port: Port, *, services: RunServices, protected: bool, attempts: int) -> None:
         """Jobs are made by the agent that works on a run.
 
         Args:
@@ -360,10 +314,7 @@ class Job:
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         if not self._turn.acquire(blocking=False):
-            raise StepsOverlap(
-                f"{name} was begun while another step of the same job was under way",
-                hint="side by side goes with map and parallel, each branch with its own job; a step has no steps",
-            )
+            raise StepsOverlap(f"{name} was begun while another step of the same job was under way")
         try:
             yield
         finally:

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import ActorKilled
-from mlld_sdk.agents.owner import OwnerGone
-from mlld_sdk.agents.services import Services
 from mlld_sdk.base.errors import InfrastructureError, MlldError
 from mlld_sdk.journal import RunLease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
+from mlld_sdk.runs.errors import JobCancelled, OwnerGone
 from mlld_sdk.runs.handles import occupied
-from mlld_sdk.runs.job import NEEDS_SOMEBODY, Job, JobCancelled
+from mlld_sdk.runs.job import NEEDS_SOMEBODY, Job
+from mlld_sdk.runs.services import RunServices
 
 ASYNC_STEPS = 64
 """Steps an `async def run` may have under way at once; more wait their turn."""
@@ -34,7 +34,7 @@ class Work:
         job: What the code of the run holds.
     """
 
-    def __init__(self, lease: RunLease, job: Job, run: RunFunction, services: Services, *, alone: bool) -> None:
+    def __init__(self, lease: RunLease, job: Job, run: RunFunction, services: RunServices, *, alone: bool) -> None:
         self.lease = lease
         self.job = job
         self._run = run

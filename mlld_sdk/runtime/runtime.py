@@ -441,7 +441,7 @@ class Runtime:
         services = self.services
         while not self._stopping.wait(ROUNDS):
             self._budget.sleep_idle()
-            services.settle_again()
+            services.runs.settle_again()
             try:
                 self.history.write_down(services.journal)
                 services.journal.fail_overdue()

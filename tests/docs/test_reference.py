@@ -66,7 +66,16 @@ def test_what_upstream_exports_can_be_imported_from_the_package_without_being_li
 @pytest.mark.parametrize("page", ["agents.md", "operations.md", "tutorial.md", "index.md"])
 def test_classes_that_users_read_of_are_public(page: str, maker: Any) -> None:
     modules = ("agents.agent", "agents.handles", "agents.owner", "agents.pool", "engines.pool", "journal.errors")
-    modules = (*modules, "runs.handles", "runs.job", "runs.retry", "runtime.runtime", "supervision", "transport.errors")
+    modules = (
+        *modules,
+        "runs.errors",
+        "runs.handles",
+        "runs.job",
+        "runs.retry",
+        "runtime.runtime",
+        "supervision",
+        "transport.errors",
+    )
     ours = {
         name
         for module in modules

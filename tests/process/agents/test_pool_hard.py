@@ -9,10 +9,10 @@ import pytest
 from mlld_sdk import InfrastructureError, Pool, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.agents.handles import AgentUnavailable
-from mlld_sdk.agents.owner import OwnerGone
 from mlld_sdk.base.errors import TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.engines.pool import EnginePoolClosed
+from mlld_sdk.runs.errors import OwnerGone
 from tests.support.agents import running
 from tests.support.eventually import eventually
 

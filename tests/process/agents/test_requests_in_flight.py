@@ -18,7 +18,6 @@ import pytest
 
 from mlld_sdk import Agent, Pool, Runtime, child, circuit_breaker, one_for_one
 from mlld_sdk.agents.handles import AgentUnavailable, Named
-from mlld_sdk.agents.owner import OwnerGone
 from mlld_sdk.base.errors import ConfigurationError, TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
@@ -26,6 +25,7 @@ from mlld_sdk.engines.pool import EnginePoolClosed, NoEngineFree, Recycle
 from mlld_sdk.engines.quota import EngineQuotaExhausted
 from mlld_sdk.engines.requests import Port
 from mlld_sdk.errors import TruncatedResult
+from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.testing import leak_check
 from mlld_sdk.transport.engine import Engine

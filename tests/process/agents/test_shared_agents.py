@@ -15,10 +15,10 @@ import pytest
 
 from mlld_sdk import Agent, Job, Runtime, child, circuit_breaker, one_for_one
 from mlld_sdk.agents.handles import AgentHandle, AgentUnavailable
-from mlld_sdk.agents.owner import OwnerGone
 from mlld_sdk.base.errors import MlldError, TaskError
 from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.engines.pool import EnginePool
+from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.testing import leak_check
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, EngineOverloaded

@@ -1,0 +1,97 @@
+"""What a run, a step of it, or waiting for it can fail with.
+
+```
+TaskError
+├── RunFailed                     the run ended with an error
+└── StepFailed                    a step of it did, now or before a restart
+InfrastructureError
+└── OwnerGone                     the agent or pool that did the work ended
+MlldError
+├── RunCancelled                  the run was cancelled
+└── JobCancelled                  the same, told to the run's own code
+ConfigurationError
+├── StepsOverlap                  two steps of one job at the same time
+└── WaitsForItself                a run waits for a run of its own agent
+```
+"""
+
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.journal.records import ErrorRecord
+
+
+class OwnerGone(InfrastructureError):
+    """The agent or pool that did the work ended; the request was not finished, a run goes on when it is back."""
+
+    code = "AGENT_GONE"
+
+
+class WaitsForItself(ConfigurationError):
+    """A run waits for another run of its own agent, which works on one at a time: neither would ever end."""
+
+    code = "WAITS_FOR_ITSELF"
+    hint = "raise its concurrency, give the work to another agent, or make it steps of this run"
+
+
+class RunFailed(TaskError):
+    """The run ended with an error; `code` is the error's own.
+
+    Attributes:
+        run_id: The run.
+        record: The error as it was recorded, with its traceback, which is also a note of this exception.
+    """
+
+    code = "RUN_FAILED"
+
+    def __init__(self, run_id: str, record: ErrorRecord) -> None:
+        kind = f"{record.type}: " if record.type and record.code == "EXCEPTION" else ""
+        super().__init__(f"run {run_id} failed: {kind}{record.message}", code=record.code, hint=record.hint)
+        if record.traceback:
+            self.add_note(f"In the run it was raised here:\n{record.traceback}")
+        self.run_id = run_id
+        self.record = record
+
+
+class RunCancelled(MlldError):
+    """The run was cancelled before it had a result.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    code = "ABORTED"
+
+    def __init__(self, run_id: str, record: ErrorRecord | None) -> None:
+        super().__init__(f"run {run_id} was cancelled" + (f": {record.message}" if record else ""))
+        self.run_id = run_id
+
+
+class StepFailed(TaskError):
+    """A step failed, now or with an earlier owner of the run; the first time and every replay raise the same.
+
+    Attributes:
+        step: Name of the step.
+        type: Name of the exception's class.
+    """
+
+    code = "STEP_FAILED"
+
+    def __init__(self, step: str, error: ErrorRecord) -> None:
+        super().__init__(error.message, code=error.code, hint=error.hint)
+        self.step = step
+        self.type = error.type
+
+
+class JobCancelled(MlldError):
+    """The run was cancelled, or its deadline passed; the job takes no more steps."""
+
+    code = "ABORTED"
+
+
+class StepsOverlap(ConfigurationError):
+    """A step was begun while another step of the same job was under way: on replay they could change places.
+
+    Steps side by side need `parallel` or `map`, and a step's function begins no steps of its own.
+    """
+
+    code = "STEPS_OVERLAP"
+    hint = "side by side goes with map and parallel, each branch with its own job; a step has no steps"
