@@ -63,7 +63,7 @@ class Client(_client.Client):
     def _submit(self, method: str, params: dict[str, Any], timeout: Any, on_events: Any) -> Any:
         send = vars(self).get("_send_request")
         if send is None:
-            limit = timeout if timeout is None else max(timeout, 30.0)  # theirs are short: a busy machine starts in seconds
+            limit = timeout if timeout is None else max(timeout, 30.0)  # 2 s are too short on a busy machine
             return super()._submit(method, params, limit, on_events)
         call: Any = concurrent.futures.Future()
         call.id, _ = send(method, {name: value for name, value in params.items() if name != "eventMode"})
