@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 
@@ -11,17 +12,14 @@ class Clock(NamedTuple):
     Attributes:
         now: Monotonic seconds, for durations.
         wall: Seconds since the epoch, for records.
+        sleep: Waits for some seconds.
     """
 
-    now: Callable[[], float]
-    wall: Callable[[], float]
+    now: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_REALTIME)
+    sleep: Callable[[float], None] = time.sleep
 
     def iso(self) -> str:
-        """Give the wall clock as ISO text with milliseconds and `Z`."""
+        """Return the wall clock as ISO text with milliseconds and `Z`."""
         now = int(self.wall() * 1000)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
-
-
-def system_clock() -> Clock:
-    """Give the system's clocks."""
-    return Clock(time.monotonic, lambda: time.clock_gettime(time.CLOCK_REALTIME))

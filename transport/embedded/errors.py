@@ -47,7 +47,7 @@ class Aborted(ScriptFailure):
     """The request was cancelled, timed out, or the engine is going down."""
 
     def __init__(self, message: str = "StreamExecution aborted", code: str = "ABORTED") -> None:
-        super().__init__(message, code, "Error")
+        super().__init__(message, code)
 
 
 class RequestError(Exception):
@@ -57,3 +57,32 @@ class RequestError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+# What the real engine calls its own kinds of errors.
+
+
+def directive_failure(message: str) -> ScriptFailure:
+    """Return the failure of a statement that was given what it cannot work with."""
+    return ScriptFailure(message, "VALIDATION_FAILED", "MlldDirectiveError")
+
+
+def interpreter_failure(message: str) -> ScriptFailure:
+    """Return the failure of a call of something that cannot be called."""
+    return ScriptFailure(message, "INTERPRETATION_FAILED", "MlldInterpreterError")
+
+
+def field_failure(message: str) -> ScriptFailure:
+    """Return the failure of reading a field that a value cannot have."""
+    return ScriptFailure(message, "FIELD_ACCESS_ERROR", "FieldAccessError")
+
+
+def output_failure(reason: str) -> ScriptFailure:
+    """Return the failure of writing something somewhere."""
+    message = f"Output error (unknown): Failed to process output: {reason}"
+    return ScriptFailure(message, "OUTPUT_GENERATION_FAILED", "MlldOutputError")
+
+
+def redefinition(message: str) -> ScriptFailure:
+    """Return the failure of defining a name twice."""
+    return ScriptFailure(message, "VARIABLE_REDEFINITION", "VariableRedefinitionError")

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from mlld_sdk.transport.embedded.errors import ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.calls import parsed_output
 from mlld_sdk.transport.embedded.interpreter.document import tidy
-from mlld_sdk.transport.embedded.interpreter.labels import Origin, merge
 from mlld_sdk.transport.embedded.interpreter.methods import call_method, read_field
 from mlld_sdk.transport.embedded.interpreter.operators import calculate, compare, equal
 from mlld_sdk.transport.embedded.interpreter.script_run import place_at_path
-from mlld_sdk.transport.embedded.interpreter.values import inline_text, is_truthy, page_text, pretty_json
+from mlld_sdk.transport.embedded.interpreter.shells import parsed_output
+from mlld_sdk.transport.embedded.interpreter.values import Origin, inline_text, is_truthy, merge, page_text, pretty_json
 from mlld_sdk.transport.embedded.server import wire
 from mlld_sdk.transport.embedded.server.habits import copy_with_losses, cut, flattened_code
 from mlld_sdk.transport.embedded.server.json_faults import explain

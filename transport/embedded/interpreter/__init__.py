@@ -1,5 +1,5 @@
 """Running scripts: values and their labels, scopes, functions, loops, shell commands and the checkpoint cache.
 
-`interpreter.Interpreter` runs a parsed script, `script_run.ScriptRun` collects what the script does. The server comes
+`interpreter.run_script` runs a parsed script; `script_run.ScriptRun` collects what the script does. The server comes
 in here, and no other room.
 """

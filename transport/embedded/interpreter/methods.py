@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.operators import to_number
-from mlld_sdk.transport.embedded.interpreter.values import is_number, scalar_text, string_of, tidy_number
+from mlld_sdk.transport.embedded.errors import ScriptFailure, field_failure, interpreter_failure
+from mlld_sdk.transport.embedded.interpreter.operators import same, to_number
+from mlld_sdk.transport.embedded.interpreter.values import is_number, kind_of, scalar_text, string_of, tidy_number
 from mlld_sdk.transport.javascript import from_units, in_units, text_length, utf16_order
 
 LONGEST_KEY = 10
@@ -75,23 +75,10 @@ def _refuse_longer(length: int) -> None:
         raise ScriptFailure("Invalid string length", name="RangeError")
 
 
-def _same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and left == right if not (is_number(left) and is_number(right)) else left == right
-
-
 def _position(data: Any, args: list[Any]) -> int:
     if isinstance(data, str):
         return data.find(_text(args))
-    return next((at for at, item in enumerate(data) if args and _same(item, args[0])), -1)
-
-
-def _includes(data: Any, args: list[Any]) -> bool:
-    return _position(data, args) >= 0
-
-
-def _split(data: str, args: list[Any]) -> list[str]:
-    separator = _text(args)
-    return list(data) if separator == "" else data.split(separator)
+    return next((at for at, item in enumerate(data) if args and same(item, args[0])), -1)
 
 
 def _join(data: list[Any], args: list[Any]) -> str:
@@ -99,38 +86,33 @@ def _join(data: list[Any], args: list[Any]) -> str:
     return separator.join("" if item is None else string_of(item) for item in data)
 
 
-def _sorted(data: list[Any], _: list[Any]) -> list[Any]:
-    return sorted(data, key=lambda item: utf16_order(string_of(item)))
+BOTH: dict[str, Callable[[Any, list[Any]], Any]] = {
+    "includes": lambda data, args: _position(data, args) >= 0,
+    "indexOf": _position,
+    "slice": _slice,
+    "length": lambda data, _: len(data),
+}
 
-
-TEXT: dict[str, Callable[[Any, list[Any]], Any]] = {
+TEXT: dict[str, Callable[[Any, list[Any]], Any]] = BOTH | {
     "toUpperCase": lambda data, _: data.upper(),
     "toLowerCase": lambda data, _: data.lower(),
     "trim": lambda data, _: data.strip(BLANKS),
-    "includes": _includes,
     "startsWith": lambda data, args: data.startswith(_text(args)),
     "endsWith": lambda data, args: data.endswith(_text(args)),
-    "indexOf": _position,
-    "split": _split,
-    "slice": _slice,
+    "split": lambda data, args: data.split(_text(args)) if _text(args) else list(data),
     "substring": _substring,
     "replace": _replace,
     "replaceAll": lambda data, args: _replace(data, args, -1),
     "repeat": _repeat,
     "padStart": lambda data, args: _padding(data, args) + data,
     "padEnd": lambda data, args: data + _padding(data, args),
-    "length": lambda data, _: len(data),
 }
 
-LIST: dict[str, Callable[[Any, list[Any]], Any]] = {
-    "includes": _includes,
-    "indexOf": _position,
+LIST: dict[str, Callable[[Any, list[Any]], Any]] = BOTH | {
     "join": _join,
-    "slice": _slice,
     "concat": lambda data, args: data + [item for arg in args for item in (arg if isinstance(arg, list) else [arg])],
     "reverse": lambda data, _: data[::-1],
-    "sort": _sorted,
-    "length": lambda data, _: len(data),
+    "sort": lambda data, _: sorted(data, key=lambda item: utf16_order(string_of(item))),
 }
 
 
@@ -161,9 +143,7 @@ def call_method(data: Any, name: str, args: list[Any]) -> Any:
     table = TEXT if isinstance(data, str) else LIST if isinstance(data, list) else {}
     method = table.get(name)
     if method is None:
-        raise ScriptFailure(
-            f"Cannot call .{name}() on {kind_of(data)}", "INTERPRETATION_FAILED", "MlldInterpreterError"
-        )
+        raise interpreter_failure(f"Cannot call .{name}() on {kind_of(data)}")
     if isinstance(data, str) and name not in WHOLE and not _is_narrow(data, args):
         result = method(in_units(data), [in_units(arg) if isinstance(arg, str) else arg for arg in args])
         if isinstance(result, str):
@@ -195,23 +175,4 @@ def read_field(data: Any, key: Any) -> Any:
         return None
     if isinstance(data, str) and key == "length":
         return text_length(data)
-    raise _no_field(key, data)
-
-
-def _no_field(key: Any, data: Any) -> ScriptFailure:
-    return ScriptFailure(
-        f'Cannot access field "{scalar_text(key)}" on non-object value ({kind_of(data)})',
-        "FIELD_ACCESS_ERROR",
-        "FieldAccessError",
-    )
-
-
-def kind_of(data: Any) -> str:
-    """Name the kind of a value as JavaScript's `typeof` does."""
-    if isinstance(data, str):
-        return "string"
-    if isinstance(data, bool):
-        return "boolean"
-    if is_number(data):
-        return "number"
-    return "object"
+    raise field_failure(f'Cannot access field "{scalar_text(key)}" on non-object value ({kind_of(data)})')

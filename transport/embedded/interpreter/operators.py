@@ -1,121 +1,87 @@
 """What operators do with plain values, the way mlld does it."""
 
 import math
+import operator
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.values import is_number, is_truthy, scalar_text, tidy_number
 from mlld_sdk.transport.javascript import json_text
 
+COMPARISONS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
+CALCULATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
 
 def to_number(data: Any) -> float:
-    """Read a value as a number as JavaScript's `Number()` does; what is none is not-a-number."""
-    if isinstance(data, bool):
-        return int(data)
-    if is_number(data):
-        return float(data)
-    if data is None:
+    """Return a value as JavaScript's `Number()` reads it; what is no number is not-a-number."""
+    if data is None or isinstance(data, (bool, int, float)):
+        return 0.0 if data is None else float(data)
+    text = data.strip() if isinstance(data, str) else "_"
+    if not text:
         return 0
-    if isinstance(data, str):
-        text = data.strip()
-        if not text:
-            return 0
-        try:
-            return (
-                float(text)
-                if "_" not in text and text.lower().lstrip("+-") not in ("nan", "inf", "infinity")
-                else math.nan
-            )
-        except ValueError:
-            return math.nan
-    return math.nan
+    if "_" in text or text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def equal(left: Any, right: Any) -> bool:
     """Compare as mlld's `==` does: numbers and texts that look alike are equal, lists by content, objects never."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        if isinstance(left, bool) and isinstance(right, bool):
-            return left is right
-        other = right if isinstance(left, bool) else left
-        flag = left if isinstance(left, bool) else right
-        return isinstance(other, str) and other == ("true" if flag else "false")
-    if left is None or right is None:
-        return left is None and right is None
-    if is_number(left) and isinstance(right, str):
-        return right.strip() != "" and to_number(right) == left
-    if isinstance(left, str) and is_number(right):
-        return left.strip() != "" and to_number(left) == right
-    if isinstance(left, dict) or isinstance(right, dict):
-        return False
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, bool):
+            return one is other if isinstance(other, bool) else other == scalar_text(one)
+        if one is None:
+            return other is None
+        if is_number(one) and isinstance(other, str):
+            return other.strip() != "" and to_number(other) == one
+        if isinstance(one, dict):
+            return False
     if isinstance(left, list) and isinstance(right, list):
         return json_text(left) == json_text(right)
-    return (type(left) is type(right) and bool(left == right)) or (
-        is_number(left) and is_number(right) and left == right
-    )
+    return same(left, right)
 
 
-def compare(operator: str, left: Any, right: Any) -> bool:
+def same(left: Any, right: Any) -> bool:
+    """Compare as JavaScript's `===` does, and lists by content."""
+    return (type(left) is type(right) or (is_number(left) and is_number(right))) and bool(left == right)
+
+
+def compare(sign: str, left: Any, right: Any) -> bool:
     """Compare sizes, as numbers."""
-    first, second = to_number(left), to_number(right)
-    if operator == "<":
-        return first < second
-    if operator == ">":
-        return first > second
-    return first <= second if operator == "<=" else first >= second
+    return bool(COMPARISONS[sign](to_number(left), to_number(right)))
 
 
-def calculate(operator: str, left: Any, right: Any) -> float:
+def calculate(sign: str, left: Any, right: Any) -> float:
     """Calculate with numbers.
 
     Raises:
-        ScriptError: For texts added with `+`; mlld has templates for that.
+        ScriptFailure: For texts added with `+`; mlld has templates for that.
     """
-    if operator == "+" and isinstance(left, str) and isinstance(right, str):
-        first, second = to_number(left), to_number(right)
-        if math.isnan(first) or math.isnan(second):
-            raise ScriptFailure(
-                "Two texts cannot be added with +; put them into one template",
-                "STRING_CONCAT_WITH_PLUS",
-                "MlldDirectiveError",
-            )
     first, second = to_number(left), to_number(right)
+    if sign == "+" and isinstance(left, str) and isinstance(right, str) and (math.isnan(first) or math.isnan(second)):
+        raise ScriptFailure(
+            "Two texts cannot be added with +; put them into one template",
+            "STRING_CONCAT_WITH_PLUS",
+            "MlldDirectiveError",
+        )
     try:
-        return tidy_number(_calculated(operator, first, second))
+        return tidy_number(_calculated(sign, first, second))
     except OverflowError:
         return math.inf
 
 
-def _calculated(operator: str, first: float, second: float) -> float:
-    if operator == "+":
-        return first + second
-    if operator == "-":
-        return first - second
-    if operator == "*":
-        return first * second
-    if operator == "/":
-        if second == 0:
-            return (
-                math.nan
-                if first == 0 or math.isnan(first)
-                else math.copysign(math.inf, first) * math.copysign(1, second)
-            )
+def _calculated(sign: str, first: float, second: float) -> float:
+    if sign in CALCULATIONS:
+        return float(CALCULATIONS[sign](first, second))
+    if sign == "%":
+        return math.nan if second == 0 or math.isinf(first) else math.fmod(first, second)
+    if second != 0:
         return first / second
-    return math.nan if second == 0 or math.isinf(first) else math.fmod(first, second)
+    return math.nan if first == 0 or math.isnan(first) else math.copysign(math.inf, first) * math.copysign(1, second)
 
 
 def fits(subject: Any, pattern: Any) -> bool:
-    """Decide whether a `when` subject fits a branch's value."""
-    if isinstance(pattern, bool):
-        return is_truthy(subject) is pattern
-    return equal(subject, pattern)
-
-
-def describe(data: Any) -> str:
-    """Name a value in an error: kind and text."""
-    if data is None:
-        return "object (null)"
-    if isinstance(data, str):
-        return f"string ({data})"
-    if isinstance(data, bool):
-        return f"boolean ({scalar_text(data)})"
-    return f"number ({scalar_text(data)})" if is_number(data) else "object"
+    """Return whether a `when` subject fits a branch's value."""
+    return is_truthy(subject) is pattern if isinstance(pattern, bool) else equal(subject, pattern)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.errors import redefinition
 from mlld_sdk.transport.embedded.interpreter.values import Value
 
 
@@ -51,8 +51,13 @@ class Scope:
             scope = scope.outer
         return None
 
+    def find_function(self, name: str) -> Function | None:
+        """Look a name up that stands for a function."""
+        value = self.find(name)
+        return value.data if value is not None and isinstance(value.data, Function) else None
+
     def own_names(self) -> list[str]:
-        """List the names declared here."""
+        """Return the names declared here."""
         return list(self._lines)
 
     def define(self, name: str, value: Value, *, fixed: bool = False) -> None:
@@ -62,7 +67,7 @@ class Scope:
             self._fixed = {*self._fixed, name}
 
     def is_fixed(self, name: str) -> bool:
-        """Say whether a name is taken, here or outwards, by something that `let` must not hide."""
+        """Return whether a name is taken, here or outwards, by something that `let` must not hide."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._fixed or name in scope._lines:
@@ -72,33 +77,28 @@ class Scope:
             scope = scope.outer
         return False
 
-    def declare(self, name: str, value: Value | Callable[[], Value], place: str, here: str) -> None:
+    def declare(self, name: str, value: Value | Callable[[], Value], place: tuple[str, str]) -> None:
         """Set a name here for the first time.
 
         Args:
             name: The name.
-            value: What it stands for, or a function that finds out when somebody asks.
-            place: Where in which file this happens, for the next error.
-            here: The same, as the end of this error's message.
+            value: What it stands for, or a function that gives it at the first use.
+            place: Where in which file this happens: as a later error tells it, and as the end of this error's message.
         """
+        there, here = place
         if name in self._lines:
-            raise ScriptFailure(
-                f"Variable '{name}' is already defined, at {self._lines.get(name, 'unknown')}{here}",
-                "VARIABLE_REDEFINITION",
-                "VariableRedefinitionError",
-            )
+            raise redefinition(f"Variable '{name}' is already defined, at {self._lines[name]}{here}")
         if isinstance(value, Value):
             self._values[name] = value
         else:
             self._waiting[name] = value
-        self._lines[name] = place
+        self._lines[name] = there
 
-    def reassign(self, name: str, value: Value) -> bool:
-        """Change a name in the scope that has it, and say whether one has."""
+    def reassign(self, name: str, value: Value) -> None:
+        """Change a name in the scope that has it."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._values:
                 scope._values[name] = value
-                return True
+                return
             scope = scope.outer
-        return False

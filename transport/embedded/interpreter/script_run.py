@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,9 +9,8 @@ from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.document import tidy
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
-from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin, merge
 from mlld_sdk.transport.embedded.interpreter.processes import ShellProcess
-from mlld_sdk.transport.embedded.interpreter.values import Value
+from mlld_sdk.transport.embedded.interpreter.values import UNKNOWN, Origin, Value, merge
 from mlld_sdk.transport.embedded.language.scanner import LineMap
 from mlld_sdk.transport.embedded.language.syntax import TextSpan
 from mlld_sdk.transport.javascript import is_array_index, well_formed
@@ -78,15 +76,16 @@ class ScriptRun:
     """
 
     def __init__(
-        self, job: ScriptRequest, report: Report, turn: FairLock, clock: Clock, *, kill_children: bool = True
+        self, request: ScriptRequest, report: Report, turn: FairLock, clock: Clock, *, kill_children: bool = True
     ) -> None:
-        self.job = job
+        self.request = request
         self.turn = turn
         self.clock = clock
-        self.positions = LineMap(job.script)
-        self.folder = os.path.dirname(os.path.abspath(job.path)) if job.path else os.getcwd()
+        self.positions = LineMap(request.script)
+        self.path = os.path.abspath(request.path) if request.path else ""
+        self.folder = os.path.dirname(self.path) if self.path else os.getcwd()
         self.root = project_root(self.folder)
-        self.state = job.state
+        self.state = request.state
         self.effects: list[dict[str, Any]] = []
         self.state_writes: list[dict[str, Any]] = []
         self.state_origins: dict[str, Origin] = {}  # of what was put into @state from outside, by path
@@ -138,7 +137,7 @@ class ScriptRun:
             if self._kill_children:
                 self.stopped.wait(seconds)
             else:
-                time.sleep(seconds)
+                self.clock.sleep(seconds)
         self.step()
 
     def watch(self, child: ShellProcess) -> None:
@@ -152,6 +151,16 @@ class ScriptRun:
         """Forget a child that has ended."""
         with self._children_lock:
             self._children.discard(child)
+
+    def place(self, span: TextSpan) -> tuple[str, str]:
+        """Return where a part begins: as `path:line:column`, and as the end of an error's message."""
+        point = self.positions.point(span.start)
+        line, column, path = point["line"], point["column"], self.path
+        there = f"{line}:{column}"
+        return (
+            f"{path}:{there}" if path else there,
+            f" at line {line}, column {column}" + (f" in {path}" if path else ""),
+        )
 
     # -- where values came from
 

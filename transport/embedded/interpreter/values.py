@@ -1,10 +1,58 @@
-"""Values of a script and how they become text: on the page, inside a template, in a shell."""
+"""Values of a script, where they came from, and how they become text: on the page, inside a template, in a shell."""
 
+import json
 import math
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.embedded.interpreter.labels import UNKNOWN, Origin
 from mlld_sdk.transport.javascript import json_text, number_text, property_order, text_length
+
+
+class Origin(NamedTuple):
+    """What is known about a value's past.
+
+    Attributes:
+        labels: Names a script or a host gave it, such as `llm` or `secret`.
+        taint: The labels and, besides, what it passed through, such as `src:sh`.
+        sources: The operations it came from.
+    """
+
+    labels: tuple[str, ...] = ()
+    taint: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.taint or self.sources)
+
+    def plain(self) -> dict[str, list[str]]:
+        """Write it as it stands in messages."""
+        return {"labels": list(self.labels), "taint": list(self.taint), "sources": list(self.sources)}
+
+
+UNKNOWN = Origin()
+
+
+def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    if not second or first == second:
+        return first
+    if not first:
+        return second
+    return (*first, *(name for name in second if name not in first))
+
+
+def merge(*origins: Origin) -> Origin:
+    """Unite what is known about several values, in order of first mention."""
+    merged = UNKNOWN
+    for origin in origins:
+        if origin is not merged and origin:
+            merged = Origin(
+                _union(merged.labels, origin.labels),
+                _union(merged.taint, origin.taint),
+                _union(merged.sources, origin.sources),
+            )
+    return merged
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
 
 
 class Value(NamedTuple):
@@ -20,6 +68,11 @@ class Value(NamedTuple):
     origin: Origin = UNKNOWN
     text: str | None = None
 
+    @property
+    def printed(self) -> Any:
+        """The text the value prints, or the data if it prints as that."""
+        return self.data if self.text is None else self.text
+
 
 NOTHING = Value(None)
 
@@ -30,8 +83,22 @@ def tidy_number(number: float) -> float:
 
 
 def is_number(data: Any) -> bool:
-    """Say whether `data` is a number; booleans are not."""
+    """Return whether `data` is a number; booleans are not."""
     return isinstance(data, (int, float)) and not isinstance(data, bool)
+
+
+def kind_of(data: Any) -> str:
+    """Return the kind of a value as JavaScript's `typeof` names it."""
+    if isinstance(data, str):
+        return "string"
+    if isinstance(data, bool):
+        return "boolean"
+    return "number" if is_number(data) else "object"
+
+
+def describe(data: Any) -> str:
+    """Return kind and text of a value for an error; containers have no text."""
+    return "object" if isinstance(data, (list, dict, tuple)) else f"{kind_of(data)} ({scalar_text(data)})"
 
 
 def scalar_text(data: Any) -> str:
@@ -102,3 +169,23 @@ def ordered(data: dict[str, Any]) -> dict[str, Any]:
     """Put the keys of a dictionary into the order a JavaScript object would list them."""
     names = property_order(data)
     return data if names == list(data) else {name: data[name] for name in names}
+
+
+def ended(text: str) -> str:
+    """Return a text with a line end."""
+    return text if text.endswith("\n") else text + "\n"
+
+
+def shown_text(data: Any) -> str:
+    """Return what `show` shows; a text that is JSON is printed as such."""
+    if isinstance(data, str) and data.strip()[:1] in ("{", "["):
+        try:
+            return pretty_json(json.loads(data))
+        except (ValueError, RecursionError):
+            return data
+    return page_text(data)
+
+
+def written_text(data: Any) -> str:
+    """Return what `output` and `log` write: containers always over several lines."""
+    return json_text(data, indent=2) if isinstance(data, (list, dict)) else page_text(data)

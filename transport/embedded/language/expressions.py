@@ -129,7 +129,7 @@ class ExpressionParser:
         scan = self.scan
         start = scan.pos
         char = scan.peek()
-        if char in DIGITS or (char == "-" and scan.peek(1) in DIGITS):
+        if self._at_number():
             return Literal(self._number())
         if char == "{":
             return self._object()
@@ -195,6 +195,10 @@ class ExpressionParser:
         self.texts.shell_body()
         return syntax.Unsupported(f"'{language} {{ }}'", scan.span(start), {"language": language})
 
+    def _at_number(self) -> bool:
+        char = self.scan.peek()
+        return char in DIGITS or (char == "-" and self.scan.peek(1) in DIGITS)
+
     def _number(self) -> float:
         scan = self.scan
         start = scan.pos
@@ -210,10 +214,11 @@ class ExpressionParser:
 
     def duration(self) -> float:
         """Read `20ms`, `1s` and their like as seconds."""
-        amount = self._bound()
-        for unit, seconds in UNITS.items():  # the longest first
-            if amount is not None and self.scan.take(unit):
-                return amount * seconds
+        if self._at_number():
+            amount = self._number()
+            for unit, seconds in UNITS.items():  # the longest first
+                if self.scan.take(unit):
+                    return amount * seconds
         raise self.scan.error("Loop pacing expects a duration like 1s or 500ms.")
 
     # -- fields
@@ -278,8 +283,7 @@ class ExpressionParser:
         """Read a number with blanks around it, if one is next."""
         scan = self.scan
         scan.skip_blanks()
-        given = scan.peek() in DIGITS or (scan.peek() == "-" and scan.peek(1) in DIGITS)
-        number = self._number() if given else None
+        number = self._number() if self._at_number() else None
         scan.skip_blanks()
         return number
 

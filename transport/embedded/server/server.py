@@ -12,8 +12,8 @@ from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, RequestError, ScriptFailure, UnsupportedConstruct
 from mlld_sdk.transport.embedded.interpreter.checkpoints import CachePlan, CheckpointMemory
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
+from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest, ScriptRun
-from mlld_sdk.transport.embedded.interpreter.statements import Interpreter
 from mlld_sdk.transport.embedded.language.parser import parse
 from mlld_sdk.transport.embedded.language.syntax import CheckpointStatement, Literal, ParsedScript
 from mlld_sdk.transport.embedded.server import habits
@@ -297,7 +297,7 @@ class EmbeddedServer:
             return {"requestId": params["requestId"], "path": path}
         from mlld_sdk.transport.embedded.server.signing import write_signed
 
-        return write_signed(run.folder, path, params["content"], run.job.path or "", self.clock)
+        return write_signed(run.folder, path, params["content"], run.request.path or "", self.clock)
 
     # -- running scripts
 
@@ -404,14 +404,14 @@ class EmbeddedServer:
             timer = threading.Timer(timeout, self._abort, (request, failure))
             timer.daemon = True
             timer.start()
-        memory = CheckpointMemory(plan, run.job.path, script.resume, run.iso_time)
+        memory = CheckpointMemory(plan, run.request.path, script.resume, run.iso_time)
         if self.mischief:
             memory.before_body = self.mischief.step
             memory.after_store = self.mischief.stored
         try:
             memory.prepare(_checkpoint_names(script))
             run.step()
-            Interpreter(run, memory, announces=self.extended).run_script(script)
+            run_script(script, run, memory, announces=self.extended)
         finally:
             if timer is not None:
                 timer.cancel()
