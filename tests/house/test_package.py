@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("mlld_sdk", "transport", "actors", "supervision")
+FOLDERS = ("src", "mlld_sdk", "transport", "actors", "supervision")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 DEPENDENCIES = ("pykka", "msgspec", "structlog")
 
@@ -68,7 +68,7 @@ def test_the_sdist_builds_on_its_own(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.split("/", 1)[-1] for member in archive.getmembers()}
         assert not [member.name for member in archive.getmembers() if member.issym() or member.islnk()]
-    assert {"pyproject.toml", "README.md", "LICENSE", "mlld_sdk/transport/bridge/bridge.cjs"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "src/mlld_sdk/transport/bridge/bridge.cjs"} <= names
 
 
 def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
