@@ -167,6 +167,12 @@ class Agent(EngineOwner):
             return True  # nobody knows, so look
         return any(run.id not in mine for run in runs)
 
+    def _work_waits(self) -> bool:
+        try:
+            return self.services.journal.has_claimable(self.name)
+        except JournalError:
+            return True  # looking finds out why
+
     def _let_go(self, lease: RunLease) -> None:
         """Give back a run that nobody has begun with."""
         try:
@@ -206,7 +212,8 @@ class Agent(EngineOwner):
         del self._working[ref]
         self.disown(ref)
         if reason.is_normal_family or isinstance(reason, Killed):
-            self._look()
+            if self._work_waits():
+                self._look()
             self._answer_drained()
         else:
             self.stop(reason)

@@ -10,7 +10,7 @@ from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalRefusal
 from mlld_sdk.journal.options import JournalLimits
 from mlld_sdk.journal.records import ErrorRecord, EventRecord, shorten
-from mlld_sdk.journal.store import Reader, Store, Tx
+from mlld_sdk.journal.store import Store, Tx
 from mlld_sdk.journal.upkeep import Upkeep
 from mlld_sdk.journal.values import Values
 
@@ -22,6 +22,7 @@ class JournalCore:
 
     Attributes:
         store: Where records are kept.
+        read: Reads one consistent state of it.
         session: Name of the session, which ends with the journal or with its process.
         upkeep: The leases held here and the callbacks that wait here.
         env: Clocks and randomness.
@@ -35,6 +36,7 @@ class JournalCore:
         self.env = env
         self.limits = limits
         self.values = values
+        self.read = store.read
         self.session = store.join(upkeep)
         store.wake()
 
@@ -52,10 +54,6 @@ class JournalCore:
         if isinstance(result, JournalRefusal):
             raise result
         return result
-
-    def read(self, work: Callable[[Reader], T]) -> T:
-        """Read one consistent state."""
-        return self.store.read(work)
 
     def encode(self, value: Any, where: str) -> msgspec.Raw:
         """Write a user's value as JSON bytes, within the limits; `where` names it in a refusal."""

@@ -290,6 +290,11 @@ class Journal:
         )
         return self._core.read(lambda reader: reader.runs(query))
 
+    def has_claimable(self, kind: str) -> bool:
+        """Return whether a run of a kind waits for an owner, or has one that is late; claims nothing."""
+        now = self.env.now()
+        return bool(self._core.read(lambda reader: reader.claimable(kind, now, (), 1)))
+
     def unfinished_kinds(self) -> set[str]:
         """Name the kinds that have pending or running runs: whom to wake when other processes may have submitted."""
         return self._core.read(lambda reader: reader.unfinished_kinds())
@@ -347,21 +352,16 @@ class Journal:
         Raises:
             RunNotFound: There is no such run.
         """
-        self.run(run_id)
-        withdrawals = [self._core.upkeep.await_outcome(run_id, callback)]
-        if closed is not None:
-            withdrawals.append(self._core.upkeep.await_close(closed))
-
-        def withdraw() -> None:
-            for one in withdrawals:
-                one()
-
+        upkeep = self._core.upkeep
+        withdraw = upkeep.await_outcome(run_id, callback, closed)
         try:
             self._store.wake()
-            self._core.upkeep.settle(run_id)  # it may have ended while we registered
+            record = self._core.read(lambda reader: outcome_record(reader, run_id))
         except BaseException:
             withdraw()
             raise
+        if record is not None:  # it had ended, or did while this was registered
+            upkeep.settled(record)
         return withdraw
 
     def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
@@ -474,9 +474,7 @@ class Journal:
 
     def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> RunLease:
         lease = RunLease(self._core, run, ttl, auto_renew)
-        self._core.upkeep.lose(run, f"{lease.owner} took it over")
         self._core.upkeep.keep(lease)
-        self._store.wake()
         return lease
 
 

@@ -270,7 +270,7 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
         JournalCorrupt: The bytes are damaged.
         RecordUnknown: The bytes are intact, and newer than this version of the library.
     """
-    if not _sound(data):
+    if type(data) is not bytes or len(data) <= _FRAME or data[0] != _MAGIC or crc32(data) != _RESIDUE:
         raise JournalCorrupt(f"{where} fails its checksum")
     if data[1] > VERSIONS[kind]:
         raise RecordUnknown(
@@ -292,10 +292,6 @@ def recall(data: bytes) -> Recalled | None:
         return None
     step = _recall(data[2:-4])
     return step if step.state == "finished" else None
-
-
-def _sound(data: bytes) -> bool:
-    return type(data) is bytes and len(data) > _FRAME and data[0] == _MAGIC and crc32(data) == _RESIDUE
 
 
 def shorten(text: str, limit: int) -> str:

@@ -147,6 +147,9 @@ class Reader(Protocol):
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List id and kind of pending runs whose deadline has passed."""
 
+    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
+
 
 class Tx(Reader, Protocol):
     """Reads and writes within one transaction."""
@@ -158,9 +161,6 @@ class Tx(Reader, Protocol):
 
     def sessions(self) -> set[str]:
         """Name the sessions that own running runs."""
-
-    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
-        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
 
     def set_aside(self, run_id: str) -> None:
         """Take a damaged run out of every list of runs to work on."""

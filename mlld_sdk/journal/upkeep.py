@@ -64,7 +64,7 @@ class Upkeep:
         self._values = values
         self._poll_interval = poll_interval
         self._lock = threading.Lock()
-        self._leases: dict[tuple[str, int], HeldLease] = {}
+        self._leases: dict[str, list[HeldLease]] = {}
         self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
         self._until_closed: list[Callable[[], None]] = []
         self._ended_since_prune = _PRUNE_EVERY
@@ -75,24 +75,35 @@ class Upkeep:
     def leases(self) -> list[HeldLease]:
         """List the leases held here."""
         with self._lock:
-            return list(self._leases.values())
+            return [lease for leases in self._leases.values() for lease in leases]
 
     def keep(self, lease: HeldLease) -> None:
-        """Renew a lease from now on, if it wants to be."""
+        """Renew a lease from now on, if it wants to be; earlier leases of its run that are held here are lost."""
+        due = _renewal_due(lease)
         with self._lock:
-            self._leases[lease.run_id, lease.epoch] = lease
-            self._renew_at = min(self._renew_at, _renewal_due(lease))
+            before = self._leases.get(lease.run_id, ())
+            self._leases[lease.run_id] = [*before, lease]
+            sooner = due < self._renew_at
+            if sooner:
+                self._renew_at = due
+        for one in before:
+            one.lose(LeaseLost(lease.run_id, one.owner, one.epoch, f"{lease.owner} took it over", "running"))
+        if sooner:
+            self._store.wake()
 
     def forget(self, lease: HeldLease) -> None:
         """Stop renewing a lease."""
         with self._lock:
-            self._leases.pop((lease.run_id, lease.epoch), None)
+            left = [one for one in self._leases.pop(lease.run_id, ()) if one is not lease]
+            if left:
+                self._leases[lease.run_id] = left
 
     def lose(self, run: RunRecord, why: str) -> None:
         """Tell the leases of a run that are held here that they are over."""
-        for lease in self.leases():
-            if lease.run_id == run.id:
-                lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
+        with self._lock:
+            leases = self._leases.get(run.id, ())
+        for lease in leases:
+            lease.lose(LeaseLost(run.id, lease.owner, lease.epoch, why, run.state))
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
@@ -102,10 +113,17 @@ class Upkeep:
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
-    def await_outcome(self, run_id: str, callback: Callable[[Outcome], None]) -> Callable[[], None]:
-        """Register a callback; returns how to withdraw it."""
+    def await_outcome(
+        self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
+        """Register a callback for an outcome, and one for the case that the journal is closed before.
+
+        Returns how to withdraw both.
+        """
         with self._lock:
             self._waiting.setdefault(run_id, []).append(callback)
+            if closed is not None:
+                self._until_closed.append(closed)
 
         def withdraw() -> None:
             with self._lock:
@@ -114,18 +132,8 @@ class Upkeep:
                     callbacks.remove(callback)
                 if not callbacks:
                     self._waiting.pop(run_id, None)
-
-        return withdraw
-
-    def await_close(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back when the journal is closed, for whoever would otherwise wait for ever; returns how to withdraw."""
-        with self._lock:
-            self._until_closed.append(callback)
-
-        def withdraw() -> None:
-            with self._lock:
-                if callback in self._until_closed:
-                    self._until_closed.remove(callback)
+                if closed in self._until_closed:
+                    self._until_closed.remove(closed)
 
         return withdraw
 
@@ -136,15 +144,25 @@ class Upkeep:
         for callback in callbacks:
             callback()
 
+    def settled(self, record: OutcomeRecord) -> None:
+        """Call back those who wait for a run that has come to rest."""
+        if record.run_id not in self._waiting:
+            return
+        try:
+            outcome = self.outcome(record)
+        except JournalError as error:  # its value cannot be read here, and still those who wait must be told something
+            outcome = Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
+        self._wake(record.run_id, outcome)
+
     def settle(self, run_id: str) -> None:
-        """Wake whoever waits for a run, if it has come to rest."""
+        """Call back those who wait for a run, if it has come to rest."""
         try:
             record = self._store.read(lambda reader: outcome_record(reader, run_id))
         except RunNotFound as gone:
             self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self._env.wall(), error=ErrorRecord.of(gone)))
             return
         if record is not None:
-            self._wake(run_id, self._outcome_or_error(record))
+            self.settled(record)
 
     def outcome(self, record: OutcomeRecord) -> Outcome:
         """Read an outcome's value."""
@@ -174,7 +192,7 @@ class Upkeep:
             if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:
                 self._store.wake()
             if record.run_id in self._waiting:
-                self._wake(record.run_id, self._outcome_or_error(record))
+                self.settled(record)
 
     def changed_elsewhere(self) -> None:
         """Look at every run that is waited for."""
@@ -198,13 +216,16 @@ class Upkeep:
 
     def pace(self) -> float | None:
         """Say when to look again."""
+        now = self._env.now()
         with self._lock:
+            if self._renew_at <= now:  # not before: a lease that is gone costs one look, and each look would cost more
+                held = [_renewal_due(lease) for leases in self._leases.values() for lease in leases]
+                self._renew_at = min(held, default=math.inf)
             if self._waiting:
                 return self._poll_interval
-            self._renew_at = min((_renewal_due(lease) for lease in self._leases.values()), default=math.inf)
         if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
             return 0.0
-        return None if self._renew_at == math.inf else max(self._renew_at - self._env.now(), 0.05)
+        return None if self._renew_at == math.inf else max(self._renew_at - now, 0.05)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -223,13 +244,6 @@ class Upkeep:
         assert self._retention is not None
         if writes.prune(tx, None, self._retention, wall):
             self._ended_since_prune = _PRUNE_EVERY  # there may be more
-
-    def _outcome_or_error(self, record: OutcomeRecord) -> Outcome:
-        """Give the outcome even if its value cannot be read here: whoever waits must be told something."""
-        try:
-            return self.outcome(record)
-        except JournalError as error:
-            return Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
 
     def _wake(self, run_id: str, outcome: Outcome) -> None:
         with self._lock:

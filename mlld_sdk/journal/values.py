@@ -21,6 +21,8 @@ TYPE, DATA = "$type", "$data"
 _ESCAPED = "dict"
 """Tag of a plain dict that happens to have a key `$type`."""
 _MAX_DEPTH = 100
+_SHOWN = 200
+"""Characters of a fingerprint that are kept for people."""
 
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -117,9 +119,17 @@ class Values:
 
         Leave out what changes from run to run without mattering: times, random ids, stack traces.
         """
-        plain = [self._plain(part, f"part {n} of the fingerprint", _MAX_DEPTH) for n, part in enumerate(parts, 1)]
-        shown = plain[0] if len(plain) == 1 else plain
-        return Fingerprint(digest_of(_encode_sorted(plain)), shorten(_encode(shown).decode(), 200))
+        plain: Any = list(parts)
+        try:
+            data = _encode_sorted(plain)
+            same = TYPE_MARK not in data and bool(_decode(data) == plain)
+        except Exception:  # noqa: BLE001 - whatever a foreign object raises, the walk below finds and names it
+            same = False
+        if not same:
+            plain = [self._plain(part, f"part {n} of the fingerprint", _MAX_DEPTH) for n, part in enumerate(parts, 1)]
+            data = _encode_sorted(plain)
+        shown = _encode(plain[0] if len(plain) == 1 else plain).decode()
+        return Fingerprint(digest_of(data), shown if len(shown) <= _SHOWN else shorten(shown, _SHOWN))
 
     def _plain(self, value: Any, where: str, depth: int) -> Any:
         """Turn a value into what JSON can say, or name the field that cannot be said."""

@@ -144,10 +144,16 @@ class Worker(Actor):
 
     threaded: ClassVar[bool] = True
 
-    def __init__(self, work: Work, done: Callable[[], None]) -> None:
+    def __init__(self, work: Work, freed: Callable[[], None]) -> None:
+        """Make a worker.
+
+        Args:
+            work: The run to work on.
+            freed: Called when the worker was ended before the run was, which is free to be taken up again.
+        """
         super().__init__()
         self._work = work
-        self._done = done
+        self._freed = freed
 
     def on_start(self) -> None:
         """Make sure the run is given up whatever ends this worker."""
@@ -159,5 +165,7 @@ class Worker(Actor):
         self.stop()
 
     def _release(self) -> None:
+        was_over = self._work.lease.over
         self._work.give_up("its worker was ended")
-        self._done()
+        if not was_over:
+            self._freed()

@@ -72,8 +72,9 @@ class _Handler:
         self._wake.acquire()
         self._idle = False
         self._closed = False
-        self.wants_requests = bool((REQUESTS if names is None else names & REQUESTS) - besides)
-        self.offer = self._make_offer(names, besides, backlog)
+        self._names = names
+        self._besides = besides
+        self.offer = self._make_offer(backlog)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
         self._thread.start()
 
@@ -84,15 +85,15 @@ class _Handler:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
-    def _make_offer(self, names: frozenset[str] | None, besides: frozenset[str], limit: int) -> Sink:
+    def wants(self, name: str) -> bool:
+        """Return whether it is to be called with events of a name."""
+        return (self._names is None or name in self._names) and name not in self._besides
+
+    def _make_offer(self, limit: int) -> Sink:
         # A closure: this runs once for each event and handler, in the thread of whoever emits.
         backlog, append = self._backlog, self._backlog.append
 
         def offer(event: Event) -> None:
-            if names is not None and event.__struct_config__.tag not in names:
-                return
-            if besides and event.__struct_config__.tag in besides:
-                return
             if len(backlog) >= limit:
                 self._drop_oldest()
             append(event)
@@ -160,7 +161,7 @@ class Bus:
         self._handlers: tuple[_Handler, ...] = ()
         self._inline: tuple[tuple[str, Sink], ...] = ()
         self._aside: set[str] = set()
-        self._offers: tuple[Sink, ...] = ()
+        self._offers: dict[type[Event], tuple[Sink, ...]] = {}
 
     def emit(self, event: Event) -> None:
         """Hand one event to everybody who listens. Costs nothing worth counting when nobody does."""
@@ -169,7 +170,8 @@ class Bus:
                 call(event)
             except Exception:  # noqa: BLE001 - a view that fails is detached, the emitter never learns of it
                 self._inline_failed(key, event, traceback.format_exc())
-        for offer in self._offers:
+        offers = self._offers.get(type(event))
+        for offer in self._offers_for(event) if offers is None else offers:
             offer(event)
 
     __call__ = emit
@@ -277,9 +279,17 @@ class Bus:
     def _keep(self, handlers: tuple[_Handler, ...], inline: tuple[tuple[str, Sink], ...]) -> None:
         self._handlers = handlers
         self._inline = inline
-        self._offers = tuple(handler.offer for handler in handlers)
+        self._offers = {}
         self._aside.intersection_update(key for key, _ in inline)
-        self.listened = any(each.wants_requests for each in handlers) or len(inline) > len(self._aside)
+        self.listened = any(each.wants(name) for each in handlers for name in REQUESTS) or len(inline) > len(
+            self._aside
+        )
+
+    def _offers_for(self, event: Event) -> tuple[Sink, ...]:
+        """Find out, once for each kind of event, which handlers want it."""
+        known, handlers, name = self._offers, self._handlers, name_of(event)
+        found = known[type(event)] = tuple(handler.offer for handler in handlers if handler.wants(name))
+        return found
 
     def _refuse_if_taken(self, key: str) -> None:
         if key in self.handlers():
