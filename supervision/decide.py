@@ -148,6 +148,7 @@ class StaticStep(OperationStep):
                 failed.exit,
                 ChildStartFailedEvent,
             )
+            self.call_off_rest(operation)
             return
         slot = self.put(replace(slot, status="stopped", child=None, since=self.world.now, last=failed.exit))
         self.tell_failure(
@@ -271,6 +272,16 @@ class StaticStep(OperationStep):
         self.put(slot)
         group = affected(self.state.spec.strategy, self.state.order, slot.key)
         self.begin_operation(Operation(cause="restart", stops=self.to_stop(group, slot), starts=tuple(group)))
+
+    def call_off_rest(self, operation: Operation) -> None:
+        """Let the siblings that were to be started behind a failed start be stopped, as in OTP, until the next attempt.
+
+        Else they would wait for an attempt that never comes if the child that failed is told to stop meanwhile.
+        """
+        for key in operation.starts if self.state.phase == "running" else ():
+            slot = self.state.slots.get(key)
+            if slot is not None and slot.status == "waiting" and slot.next_at is None:
+                self.call_off(slot)
 
     def clear_group(self, slot: Slot) -> None:
         """Stop the siblings that cannot do without a child whose restart is delayed."""

@@ -177,6 +177,8 @@ class DecidingMachine(RuleBasedStateMachine):
             assert sorted(state.names.values()) == keys
             assert all(state.slots[key].spec.name == name for name, key in state.names.items())
             assert state.window.used(self.world.now, state.spec.limit) <= state.spec.limit.restarts
+            for slot in state.slots:
+                assert slot.status != "waiting" or slot.next_at is not None, f"{slot.spec.name} waits for nothing"
             counted = counts(state.slots)
             assert counted.active == sum(slot.status == "running" for slot in state.slots)
             assert counted.specs == len(state.order) == counted.workers + counted.supervisors

@@ -501,6 +501,23 @@ def test_a_stop_calls_delayed_restarts_off_first(world: World) -> None:  # circu
     assert starts == ["root/a", "root/b"]
 
 
+def test_siblings_behind_a_failed_start_are_stopped_and_can_be_started(world: World) -> None:  # SUP-53, SUP-55
+    fails: list[int] = []
+
+    def begin(_: Any) -> None:
+        if fails:
+            raise RuntimeError("not this time")
+
+    delayed = child(Puppet, name="a", begin=begin, backoff=Backoff(60.0, jitter=0))
+    tree = world.start(one_for_all(delayed, child(Puppet, name="b"), max_restarts=5))
+    fails.append(1)
+    world.crash(tree, "b")
+    assert [node.state for node in tree.snapshot().children] == ["waiting", "stopped"]
+    tree.supervisor.terminate_child("a", "looking into it")
+    tree.supervisor.restart_child("b")
+    assert [node.state for node in tree.snapshot().children] == ["stopped", "running"]
+
+
 def test_terminate_child_calls_a_delayed_restart_off(world: World) -> None:  # SUP-53, SUP-56
     tree = world.start(one_for_one(child(Puppet, name="a", backoff=Backoff.of(2, jitter=0))))
     world.crash(tree, "a")
