@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
+from mlld_sdk.base.durations import Duration
 from mlld_sdk.base.future import LazyFuture
+from mlld_sdk.transport.limits import EngineStats
+from mlld_sdk.transport.pipes import Seat
 from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
-if TYPE_CHECKING:
-    from mlld_sdk.transport.engine import Engine
-
-__all__ = ["Call", "OnEvents", "Probe", "new_request_id"]
+__all__ = ["Call", "CallHost", "OnEvents", "Probe", "new_request_id"]
 
 OnEvents = Callable[[Sequence[EngineEvent]], None]
 """Takes the events of one request, in order, as many at a time as came together. Must not block. If it raises it is
@@ -23,8 +22,35 @@ detached and the request goes on."""
 _CONTROL_PATIENCE = 2.0
 
 
+class CallHost(Protocol):
+    """What a call and its owner need of the engine it was sent to; `Engine` is the one there is."""
+
+    now: Callable[[], float]
+    wait_inline: Callable[[Call, Duration | None], bool]
+    attend: Callable[[], None]
+
+    def report(self, where: str, error: BaseException) -> None:
+        """Emit that a callback has raised."""
+
+    def give_up(self, call: Call, why: Literal["cancelled", "timeout"]) -> bool:
+        """Begin the end of a call; false if it has its outcome."""
+
+    def control(self, target: Call, method: str, params: Any, timeout: Duration | None) -> Call:
+        """Send a request about another one."""
+
+    def retire(self) -> None:
+        """Take no more requests."""
+
+    def reap_descendants(self) -> int:
+        """Kill what the engine has started and left running."""
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counters."""
+
+
 class Call(LazyFuture[EngineReply]):
-    """One request in flight; a real `concurrent.futures.Future`, without the cost of one until somebody needs it.
+    """One request in flight; a real `concurrent.futures.Future`, without the cost of one until it is needed.
 
     `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` work on it. Done-callbacks run on the I/O thread
     (or on the thread that made the outcome) and must not block.
@@ -33,22 +59,28 @@ class Call(LazyFuture[EngineReply]):
         engine: Where it runs.
         id: Its number in the protocol, random.
         method: `process`, `execute`, ...
-        deadline: When it ends as `CallTimeout`, in the clock of the engine's `Env`; infinity if never.
+        deadline: When it ends as `CallTimeout`, in the clock of the engine's `Env`; `FOREVER` if never.
+        line: The request as it is written.
+        submitted: When it was made.
+        on_events: Takes its events, if anything does.
         has_started: The engine has sent an event of it.
+        given_up: Why this side gave it up.
+        target: The call that this one is about; it is repeated until that one has started.
+        params: What it says about its target.
+        has_engine_timeout: The engine was given a time limit of its own.
+        seat: Where its caller reads the engine's pipe and waits for it.
     """
 
     has_started = False
-    # Why this side gave it up: `cancelled` or `timeout`.
-    _given_up: str | None = None
-    # A request that is about another one is repeated while that one has not started.
-    _target: Call | None = None
-    _params: Any = None
-    # The engine was given a time limit of its own.
-    _has_engine_timeout = False
+    given_up: Literal["cancelled", "timeout"] | None = None
+    target: Call | None = None
+    params: Any = None
+    has_engine_timeout = False
+    seat: Seat | None = None
 
     def __init__(
         self,
-        engine: Engine,
+        engine: CallHost,
         request_id: int,
         method: str,
         line: bytes,
@@ -60,13 +92,13 @@ class Call(LazyFuture[EngineReply]):
         self.id = request_id
         self.method = method
         self.deadline = deadline
-        self._line = line
-        self._submitted = submitted
-        self._on_events = on_events
+        self.line = line
+        self.submitted = submitted
+        self.on_events = on_events
 
     @property
     def is_run(self) -> bool:
-        """Whether it runs a script, which goes on by itself when nobody waits any more."""
+        """Whether it runs a script, which goes on by itself when its caller has left."""
         return self.method in ("process", "execute")
 
     def cancel(self) -> bool:
@@ -76,7 +108,7 @@ class Call(LazyFuture[EngineReply]):
         its descendants are dead, on a shared one when the engine confirms or a grace is over. A request of which no
         byte was written is withdrawn without a trace. An answer that comes within the grace wins.
         """
-        return self.engine._give_up(self, "cancelled")
+        return self.engine.give_up(self, "cancelled")
 
     def update_state(
         self,
@@ -84,7 +116,7 @@ class Call(LazyFuture[EngineReply]):
         value: Any,
         *,
         labels: Sequence[str] | None = None,
-        timeout: float | timedelta | None = _CONTROL_PATIENCE,
+        timeout: Duration | None = _CONTROL_PATIENCE,
     ) -> Call:
         """Change `@state` of the running script; the returned call ends when the engine has taken it.
 
@@ -94,36 +126,37 @@ class Call(LazyFuture[EngineReply]):
         params = {"requestId": self.id, "path": path, "value": value}
         if labels is not None:
             params["labels"] = list(labels)
-        return self.engine._control(self, "state:update", params, timeout)
+        return self.engine.control(self, "state:update", params, timeout)
 
-    def write_file(self, path: str, content: str, *, timeout: float | timedelta | None = _CONTROL_PATIENCE) -> Call:
+    def write_file(self, path: str, content: str, *, timeout: Duration | None = _CONTROL_PATIENCE) -> Call:
         """Write a signed file as the running script (`execute` only); the returned call carries the verification."""
         params = {"requestId": self.id, "path": path, "content": content}
-        return self.engine._control(self, "file:write", params, timeout)
+        return self.engine.control(self, "file:write", params, timeout)
 
-    def _wait(self, timeout: float | timedelta | None) -> None:
-        if not self.engine._wait_as_reader(self, timeout):
+    def _wait(self, timeout: Duration | None) -> None:
+        if not self.engine.wait_inline(self, timeout):
             super()._wait(timeout)
 
     def _listened_to(self) -> None:
-        self.engine._attend()
+        self.engine.attend()
 
     def _callback_failed(self, error: BaseException) -> None:
-        self.engine._report("done-callback", error)
+        self.engine.report("done-callback", error)
 
 
 class Probe(Call):
-    """A sign of life that was asked for.
+    """A request for a sign of life.
 
     Attributes:
-        seconds: How long it took; `None` until it is there.
+        seconds: How long it took, once there was one.
     """
 
     seconds: float | None = None
 
-    def _finish(self, result: EngineReply | None, error: BaseException | None) -> None:
-        self.seconds = self.engine._now() - self._submitted
-        super()._finish(result, error)
+    def finish(self, result: EngineReply | None, error: BaseException | None) -> None:
+        """Note how long it took, and set the outcome."""
+        self.seconds = self.engine.now() - self.submitted
+        super().finish(result, error)
 
 
 _BATCH = 256

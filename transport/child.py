@@ -16,17 +16,14 @@ from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand
 from mlld_sdk.transport.errors import (
     CommandNotExecutable,
     CommandNotFound,
-    EngineExit,
     SpawnRefused,
     WorkingDirectoryMissing,
 )
 from mlld_sdk.transport.processes import MARKER, Birth, Mark, our_mark
 
-__all__ = ["Child", "decode_exit", "directory_prefix", "mark_of_directory"]
+__all__ = ["Child", "directory_prefix", "mark_of_directory"]
 
 _HAS_PIDFD = hasattr(os, "pidfd_open")
-_HEAP_SIGNS = ("JavaScript heap out of memory", "Allocation failed", "Cannot allocate memory")
-_SHELL_SIGNAL_BASE = 128
 
 
 def directory_prefix(mark: Mark) -> str:
@@ -198,19 +195,4 @@ def _spawn_error(command: EngineCommand, error: OSError) -> Exception:
         )
     return SpawnRefused(
         f"the system refused to start {program!r}: {error}", hint="raise the limits of processes and open files"
-    )
-
-
-def decode_exit(status: int | None, *, expected: bool, wrapped: bool, stderr_tail: str) -> EngineExit:
-    """Say how a process ended, from its status and its last words."""
-    number = -status if status is not None and status < 0 else None
-    heap = any(sign in stderr_tail for sign in _HEAP_SIGNS)
-    killed = number == signal.SIGKILL or status == _SHELL_SIGNAL_BASE + signal.SIGKILL
-    aborted = number == signal.SIGABRT or status == _SHELL_SIGNAL_BASE + signal.SIGABRT
-    return EngineExit(
-        code=status if number is None else None,
-        signal=number,
-        expected=expected,
-        out_of_memory=(killed and not expected) or (aborted and heap),
-        doubtful=wrapped and status == 0 and not expected,
     )

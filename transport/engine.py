@@ -1,4 +1,4 @@
-"""One engine process and the conversation with it."""
+"""One engine process, and requests to it."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import atexit
 import functools
 import itertools
 import os
-import select
-import signal
-import threading
-from _thread import allocate_lock
+from _thread import get_ident
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
-from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.durations import FOREVER, Deadline, Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.transport import outcomes
-from mlld_sdk.transport.call import Call
-from mlld_sdk.transport.child import Child, decode_exit
+from mlld_sdk.transport.call import Call, OnEvents, Probe
+from mlld_sdk.transport.call_table import CallTable
+from mlld_sdk.transport.channel import Channel
+from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.command import EngineCommand
-from mlld_sdk.transport.conversation import Conversation
-from mlld_sdk.transport.errors import CallTimeout, EngineBabbling, EngineClosed, EngineExit, EngineSilent
-from mlld_sdk.transport.events import EngineExited, EngineStarted
+from mlld_sdk.transport.ending import Ending
+from mlld_sdk.transport.errors import (
+    CallTimeout,
+    EngineAborted,
+    EngineBabbling,
+    EngineClosed,
+    EngineSilent,
+)
+from mlld_sdk.transport.events import EngineCallbackFailed, EnginePolluted, EngineStarted
+from mlld_sdk.transport.exits import EngineExit
+from mlld_sdk.transport.inline_reader import InlineReader
 from mlld_sdk.transport.limits import EngineLimits, EngineStats
+from mlld_sdk.transport.pipes import Outgoing, Tail
 from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
-from mlld_sdk.transport.reaper import Burial, bury
-from mlld_sdk.transport.wire import decode_block
+from mlld_sdk.transport.state import EngineState
+from mlld_sdk.transport.wire import EngineReply, cancel_line
 
 __all__ = ["Engine", "EngineLimits", "EngineStats"]
 
-_READ = 65536
-_DRAIN_ROUNDS = 1024
-_DYING = 0.005  # seconds a process takes at most from closing its output to its end, when that is why it closed it
-_HEAD_START = 0.1  # seconds a crashed engine's successor gets before this side looks for what the engine left behind
+_RETRY = 0.025
+_BURST = 1e-5
+_EMPTY = EngineReply(b'{"id":0,"result":null}')
 _numbers = itertools.count(1)
 _engines: set[Engine] = set()
 
 
-class Engine(Conversation):
+class Engine:
     """One child process, in a session and a TMPDIR of its own, and the requests in flight on it.
 
     Safe to use from any thread. Nothing here blocks but what says so. Everything about the end of the process happens
-    on the I/O thread.
+    on the I/O thread. It has a child process, a channel to it, a table of calls, a reader that lends the channel to
+    callers, and an ending; this class sends requests and gives them up.
 
     Attributes:
         label: Name for reports, unique in this process.
@@ -55,27 +61,80 @@ class Engine(Conversation):
         command: How it was started.
         exclusive: Whether a cancelled or expired script takes the process with it.
         limits: Bounds and graces.
+        tainted: A cancelled or expired script may still be running in this shared engine.
     """
 
     def __init__(
         self, child: Child, *, exclusive: bool, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
     ) -> None:
         """Use `Engine.start`."""
-        super().__init__(child, exclusive=exclusive, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
-        self._killed_hard = False
+        self.label = label
+        self.pid = child.pid
+        self.command = child.command
+        self.exclusive = exclusive
+        self.limits = limits
+        self.tainted = False
+        self.now = env.now
+        self._env = env
+        self._sink = sink
+        self._child = child
+        self._reactor = reactor
         self._births = Births(child.birth)
-        self._status: int | None = None
-        self._in_flight = 0  # when it ended
-        self._told = False
-        self._burial: Burial | None = Burial(
-            mark=child.mark,
-            birth=child.birth,
-            directory=child.directory,
-            patience=limits.burial,
-            done=lambda _: reactor.call_soon(self._buried),
-        )
-        self._gone: LazyFuture[None] = LazyFuture()
+        self._retires_when_tainted = False
+        self._last_submitted = -FOREVER
         self._exit_callbacks: list[Callable[[Engine], None]] = []
+        self._state = state = EngineState(label, env.now, Tail(limits.stderr_bytes), extended=self.command.extended)
+        self._ending: Ending  # made last, so the other parts reach it through lambdas
+        outgoing = Outgoing(child.requests, reactor, lambda: reactor.call_soon(self._ending.on_broken))
+        self._outgoing = outgoing
+        self._table = CallTable(
+            self,
+            state,
+            outgoing,
+            limits,
+            reactor,
+            env,
+            sink,
+            failed=self._failed,
+            idle=lambda: self._ending.kill(),  # noqa: PLW0108
+        )
+        self._channel = Channel(
+            child,
+            state,
+            outgoing,
+            limits,
+            reactor,
+            kill=lambda: self._ending.kill(),  # noqa: PLW0108
+            route=self._table.route,
+            report=self.report,
+            polluted=self._polluted,
+        )
+        self._reader = InlineReader(
+            child,
+            self._channel,
+            self._table,
+            state,
+            reactor,
+            broken=lambda: self._ending.on_broken(),  # noqa: PLW0108
+            finish=lambda: self._ending.finish(),  # noqa: PLW0108
+            ended=lambda call: self._ending.settle_led(call),  # noqa: PLW0108
+        )
+        self._ending = Ending(
+            child,
+            state,
+            limits,
+            reactor,
+            env,
+            sink,
+            self._channel,
+            self._table,
+            self._reader,
+            waits_for_descendants=lambda call: self.exclusive and call.is_run,
+            exited=self._run_exit_callbacks,
+            removed=self._removed,
+        )
+        self.wait_inline: Callable[[Call, Duration | None], bool] = self._reader.wait
+        self.attend: Callable[[], None] = self._reader.attend
 
     @classmethod
     def start(
@@ -129,15 +188,12 @@ class Engine(Conversation):
         _engines.add(engine)
         sink(EngineStarted(at=engine._env.wall(), engine=engine.label, pid=child.pid, command=" ".join(command.argv)))
         reactor.inhabitants.add(engine)
-        reactor.watch_read(child.words, engine._on_words)
-        reactor.watch_read(child.answers, engine._on_readable)
-        if child.pidfd is None:
-            engine._look_for_exit()
-        else:
-            reactor.watch_read(child.pidfd, engine._on_exit)
+        reactor.watch_read(child.words, engine._channel.read_stderr)
+        engine._reader.watch()
+        engine._ending.watch()
         return engine
 
-    def wait_ready(self, timeout: float | timedelta = 30.0) -> float:
+    def wait_ready(self, timeout: Duration = 30.0) -> float:
         """Block until the engine answers a probe; return how long that took.
 
         Raises:
@@ -149,7 +205,7 @@ class Engine(Conversation):
         try:
             call.result()
         except CallTimeout:
-            if self._noise_count and not self._heard:
+            if self.noise and not self._state.heard:
                 raise EngineBabbling(
                     f"{self.label} writes what is no protocol: {self.noise[-1][:80]!r}",
                     hint="is this program an engine?",
@@ -161,35 +217,175 @@ class Engine(Conversation):
         assert call.seconds is not None
         return call.seconds
 
+    def be_shared(self, shared: bool) -> None:
+        """Declare whether requests of several are to come, or of one owner again; while none is in flight.
+
+        A shared engine in which a script may go on unseen retires by itself.
+        """
+        self.exclusive = not shared
+        self._retires_when_tainted = shared
+
+    # -- requests
+
+    def submit(
+        self,
+        method: str,
+        params: Any = None,
+        *,
+        timeout: Duration | None,
+        on_events: OnEvents | None = None,
+    ) -> Call:
+        """Send a request and return its future. Never blocks.
+
+        The deadline counts from now and covers everything, the writing too; `None` means there is none.
+
+        Raises:
+            UnserialisableParams: The params cannot be said in JSON.
+            EngineOverloaded: Refused by `EngineLimits`; nothing was sent.
+            EngineClosed, EngineDied: There is no engine any more.
+            ForkedProcess: The engine belongs to another process.
+        """
+        if self._state.retired:
+            raise outcomes.refusal(self._state)
+        call = self._table.admit(method, params, timeout, on_events, Call)
+        table, lent = self._table, self._reader.lent
+        if lent and lent == table.owner and len(table.pending) > 1 and call.deadline >= table.next_deadline:
+            self._reader.leave(call.line)  # nothing else is to be seen to: the shortest way when many are in flight
+        else:
+            self._send(call)
+        return call
+
+    def call(
+        self,
+        method: str,
+        params: Any = None,
+        *,
+        timeout: Duration | None,
+        on_events: OnEvents | None = None,
+    ) -> EngineReply:
+        """Send a request and wait for its answer: the fast way for a caller with nothing else in flight.
+
+        Such a caller reads the engine's pipe itself, which saves two changes of thread; `on_events` is then called on
+        the caller's thread.
+        """
+        reader = self._reader
+        if self._table.pending or self._state.retired or self._reactor.ident == get_ident() or not reader.take():
+            return self.submit(method, params, timeout=timeout, on_events=on_events).result()
+        try:
+            call = self._table.admit(method, params, timeout, on_events, Call)
+        except BaseException:
+            reader.release()
+            raise
+        reader.lead(call, None, send=True, lend=False)
+        return call.result()
+
+    def probe(self, timeout: Duration = 5.0) -> Probe:
+        """Ask the engine for a sign of life that needs no interpreter.
+
+        The call ends well as soon as the engine answers anything: the extended protocol says who it is, a live engine
+        that it does not know the method (the payload is `None` then). `Probe.seconds` is how long its event loop took
+        to look up. A probe that times out kills nothing.
+        """
+        probe = self._table.admit("hello", None, timeout, None, Probe)
+        self._send(probe)
+        return probe
+
+    def control(self, target: Call, method: str, params: Any, timeout: Duration | None) -> Call:
+        """Send a request about another one, again and again while that one is not active yet."""
+        call = self._table.admit(method, params, timeout, None, Call)
+        if target.done():
+            self._table.settle(call, None, outcomes.not_active(target))
+            return call
+        call.target = target
+        call.params = params
+        self._send(call)
+        return call
+
+    def _control_again(self, call: Call) -> None:
+        if self._table.renew(call):
+            self._outgoing.send(call.line, patient=True)
+
+    def _send(self, call: Call) -> None:
+        table, reader = self._table, self._reader
+        if call.deadline < table.next_deadline:
+            table.watch_deadline(call.deadline)
+        if reader.lent and reader.lent == table.owner:
+            self._outgoing.send(call.line, patient=False)
+            return
+        # What follows so closely belongs to a burst, which the reactor writes at once.
+        close = call.submitted - self._last_submitted < _BURST
+        self._last_submitted = call.submitted
+        self._outgoing.send(call.line, patient=close or len(table.pending) > 1)
+        if not reader.is_watched:
+            reader.watch()
+
+    def _failed(self, call: Call, error: dict[str, Any]) -> None:
+        """Act on an error the engine has answered a request with."""
+        code, table = error.get("code"), self._table
+        if code == "REQUEST_IN_PROGRESS":  # never true of a unique id, and if it were, the real result is still to come
+            table.unknown_ids += 1
+        elif call.given_up is not None:
+            if code == "REQUEST_NOT_FOUND":  # the cancel came before the script had started; it is still to run
+                if not self.exclusive:
+                    self._ending.later(_RETRY, lambda: self._cancel_again(call))
+            elif self.exclusive:
+                self._ending.end_for(call)
+            else:
+                table.settle(call, None, outcomes.given_up(call, error))
+        elif isinstance(call, Probe):
+            table.settle(call, _EMPTY, None)
+        elif code == "REQUEST_NOT_FOUND" and call.target is not None and not call.target.done():
+            self._ending.later(_RETRY, lambda: self._control_again(call))
+        else:
+            told = outcomes.reported(error, call, trusted=self.command.extended)
+            # An engine that is being ended gives its requests up by itself; that was us.
+            gave_up = isinstance(told, EngineAborted) and self._state.ending is not None
+            table.settle(call, None, outcomes.refusal(self._state, call) if gave_up else told)
+
+    # -- giving up
+
+    def give_up(self, call: Call, why: Literal["cancelled", "timeout"]) -> bool:
+        """Begin the end of a call for which nothing waits any more; false if it has its outcome."""
+        table, outgoing = self._table, self._outgoing
+        with self._state.lock:
+            if call.given_up is not None or call.id not in table.pending:
+                return call.id in table.pending
+            call.given_up = why
+        if not call.is_run or outgoing.withdraw(call.line):
+            table.settle(call, None, outcomes.given_up(call))
+            return True
+        if not self.exclusive:  # the script may go on, since an engine that confirms a cancel runs it on, too
+            self.tainted = True
+            self._state.retired |= self._retires_when_tainted
+            if why == "timeout":
+                table.settle(call, None, outcomes.given_up(call))
+        outgoing.send(cancel_line(call.id), patient=False)
+        if self.exclusive:
+            self._ending.later(self.limits.cancel_grace, lambda: self._ending.end_for(call))
+        elif why == "cancelled":
+            self._ending.later(self.limits.cancel_grace, lambda: table.settle(call, None, outcomes.given_up(call)))
+        return True
+
+    def _cancel_again(self, call: Call) -> None:
+        if call.id in self._table.pending:
+            self._outgoing.send(cancel_line(call.id), patient=False)
+
     # -- the end
 
-    def _end_for(self, call: Call) -> None:
-        """End an exclusive engine because of one call, unless that has got its answer in the meantime."""
-        if call.id in self._pending and self._begin_end(str(call._given_up)):
-            self._child.signal_group(signal.SIGTERM)
-            self._later(self.limits.term_grace, self._kill_group)
-
-    def close(self, timeout: float | timedelta = 2.0) -> bool:
+    def close(self, timeout: Duration = 2.0) -> bool:
         """End the engine in order and wait: EOF, SIGTERM, SIGKILL of the group; descendants and TMPDIR are removed.
 
         Requests in flight end as `EngineClosed`; with any in flight the EOF is left out, since the engine would drop
         them anyway. Returns whether it went without SIGKILL. Does nothing when it has ended, and nothing in a forked
         child. Inside a callback it begins the end and does not wait.
         """
-        if self._forked:
+        if self._state.ending == "forked":
             return True
         patience = seconds(timeout)
-        if self._begin_end("closed"):
-            if self._pending:
-                self._child.signal_group(signal.SIGTERM)
-                self._later(patience / 2, self._kill_group)
-            else:
-                self._outgoing.close()
-                self._later(patience / 2, lambda: self._child.signal_group(signal.SIGTERM))
-                self._later(patience * 3 / 4, self._kill_group)
-        if self._is_inside:
+        self._ending.close(patience)
+        if self._reader.is_inside:
             return True
-        return self.wait(patience + self.limits.burial) and not self._killed_hard
+        return self.wait(patience + self.limits.burial) and not self._ending.was_killed
 
     def kill(self, because: Callable[[], MlldError] | None = None) -> None:
         """SIGKILL the process group now. Returns at once; requests in flight end as `EngineClosed`.
@@ -197,24 +393,25 @@ class Engine(Conversation):
         Args:
             because: Makes the error they end with instead.
         """
-        if self._begin_end("killed"):
-            self._because = because
-        self._kill_for("killed")
+        if self._ending.begin("killed"):
+            self._state.because = because
+        self._ending.kill()
 
-    def wait(self, timeout: float | timedelta | None = None) -> bool:
+    def wait(self, timeout: Duration | None = None) -> bool:
         """Block until the process is reaped, its descendants are dead and its TMPDIR is gone; false if not in time."""
-        if not self._gone.done():
-            self._refuse_inside()
+        gone = self._ending.gone
+        if not gone.done():
+            self._reader.refuse_inside()
         try:
-            self._gone.result(timeout)
+            gone.result(timeout)
         except TimeoutError:
             return False
         return True
 
     def retire(self) -> None:
         """Take no more requests, and kill the process when those in flight are over; at once if there are none."""
-        self._retired = True
-        if not self._pending:
+        self._state.retired = True
+        if not self._table.pending:
             self.kill()
 
     def add_exit_callback(self, function: Callable[[Engine], None]) -> None:
@@ -224,7 +421,7 @@ class Engine(Conversation):
         cancel or deadline caused the end: that one waits until descendants are gone.
         """
         self._exit_callbacks.append(function)
-        if self._told:
+        if self._ending.told:
             self._run_exit_callbacks()
 
     def _run_exit_callbacks(self) -> None:
@@ -236,196 +433,11 @@ class Engine(Conversation):
             try:
                 callback(self)
             except BaseException as error:  # noqa: BLE001 - the listener's trouble is not the engine's
-                self._report("exit-callback", error)
+                self.report("exit-callback", error)
 
-    def _kill_for(self, why: str) -> None:
-        if not self._forked:
-            self._begin_end(why)
-            self._kill_group()
-
-    def _kill_group(self) -> None:
-        if self._child.signal_group(signal.SIGKILL):
-            self._killed_hard = True
-            self._later(self.limits.burial, self._cannot_be_killed)
-
-    def _conversation_broke(self) -> None:
-        """The engine has closed one of its pipes. It is dying, or is made to."""
-        if self._finished:
-            return
-        if self._child.pidfd is None:
-            self._look_for_exit()
-        self._later(self.limits.term_grace, lambda: self._kill_for("died"))
-
-    def _on_exit(self) -> None:
-        """The process has ended: kill its group, collect its status, then read what it has left in its pipes."""
-        if self._told or not self._child.has_ended():
-            return
-        if self._child.pidfd is not None:
-            self._reactor.forget(self._child.pidfd)
-        self._status = self._child.reap()
-        self._finish_wanted = True
-        self._finish()
-
-    def _end_while_led(self, call: Call) -> None:
-        """Tell the call of who reads that the process has ended, if it has: the reactor sees to all the rest.
-
-        That saves a crashed engine's owner two changes of thread. Only for the holder of the read lock.
-        """
-        if not self._finish_wanted:
-            pidfd = self._child.pidfd
-            if pidfd is None or not _is_ready(pidfd, _DYING):  # it has only closed its output, or we cannot know
-                self._reactor.call_soon(self._conversation_broke)
-                return
-            self._status = self._child.reap()
-            self._finish_wanted = True
-        if not self._finished:
-            self._learn_the_end()
-        error = self._end_of(call)
-        if call._given_up is None:  # else it may have to wait for descendants
-            self._settle(call, None, error)
-
-    def _look_for_exit(self) -> None:
-        """Ask for the end of the process now and then, where the system cannot tell us by itself."""
-        if self._finish_wanted:
-            return
-        if self._child.has_ended():
-            self._on_exit()
-        else:
-            soon = self._eof or self._ending is not None
-            self._reactor.call_at(self._now() + (0.02 if soon else 0.25), self._look_for_exit)
-
-    def _finish(self) -> None:
-        """Read what is left, give every call its outcome, and tell. On the I/O thread, once."""
-        if self._told:
-            return
-        if not self._read_lock.acquire(False):
-            if self._seat is not None:  # a caller reads: it leaves now and sends us here again
-                self._seat.ring()
-            return
-        try:
-            if not self._finished:
-                self._learn_the_end()
-        finally:
-            self._told = True
-            self._read_lock.release()
-        try:
-            self._tell_the_end()
-        finally:
-            self._clean_up()
-
-    def _learn_the_end(self) -> None:
-        """Read what is left in the pipes and tell how the process ended. Only for the holder of the read lock, once."""
-        self._begin_end("died")
-        try:
-            self._drain()
-        finally:
-            self._in_flight = len(self._pending)
-            self._lived = self.lived
-            self._exit = decode_exit(
-                self._status,
-                expected=self._ending != "died" or self._killed_hard,
-                wrapped=self.command.wrapped,
-                stderr_tail=self._words.text,
-            )
-            self._finished = True
-        self._sink(  # before any call fails, so that a report about the failure knows how the engine ended
-            EngineExited(
-                at=self._env.wall(),
-                engine=self.label,
-                pid=self.pid,
-                reason=str(self._ending),
-                code=self._exit.code,
-                signal=self._exit.signal,
-                out_of_memory=self._exit.out_of_memory,
-                doubtful=self._exit.doubtful,
-                in_flight=self._in_flight,
-                stderr_tail=self._words.text,
-            )
-        )
-
-    def _drain(self) -> None:
-        """Read the pipes to their end, or until they are empty if somebody else keeps them open."""
-        for _ in range(_DRAIN_ROUNDS):
-            try:
-                data = b"" if self._eof else os.read(self._child.answers, _READ)
-            except OSError:
-                break
-            if not data:
-                break
-            self._take(data)
-        rest = self._incoming.rest()
-        if rest:
-            self._route(decode_block(rest + b"\n"))
-        with self._words_lock:
-            for _ in range(_DRAIN_ROUNDS):
-                try:
-                    data = os.read(self._child.words, _READ)
-                except OSError:
-                    break
-                if not data:
-                    break
-                self._words.feed(data)
-
-    def _tell_the_end(self) -> None:
-        # The errors first: a call that is cancelled from here on waits, too.
-        calls = {call: self._end_of(call) for call in list(self._pending.values())}
-        # An exclusive engine's cancelled script is over when nothing of it lives, not before.
-        waiting = [call for call in calls if self.exclusive and call.is_run and call._given_up is not None]
-        for call, error in calls.items():
-            if call not in waiting:
-                self._settle(call, None, error)
-        try:
-            self._run_exit_callbacks()  # before the search, so that a successor need not wait for it
-        finally:
-            if self._ending == "died" and not waiting:
-                self._reactor.call_at(self._reactor.now() + _HEAD_START, self._bury)
-            else:
-                self._bury()
-
-    def _bury(self) -> None:
-        """Have removed what is left of the process, unless that is under way."""
-        burial, self._burial = self._burial, None
-        if burial is not None:
-            bury(burial)
-
-    def _clean_up(self) -> None:
-        """Give back what the engine held here; nobody waits for that."""
-        self._outgoing.close()
-        self._child.close_fds(self._reactor.forget)
-        if self._seat is not None:
-            self._seat.close()
-        for timer in self._ladder:
-            timer.cancel()
-        self._ladder.clear()
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-
-    def _buried(self) -> None:
-        for call in list(self._pending.values()):
-            self._settle(call, None, self._end_of(call))
+    def _removed(self) -> None:
         self._reactor.inhabitants.discard(self)
         _engines.discard(self)
-        self._gone._finish(None, None)
-
-    def _cannot_be_killed(self) -> None:
-        """SIGKILL has not worked in time (a process stuck in the kernel): nobody is to wait for it."""
-        if not self._finished:
-            for call in list(self._pending.values()):
-                self._settle(call, None, self._end_of(call))
-
-    def _forget_parent(self) -> None:
-        """In a forked child: let go of the parent's pipes, so that it alone holds them, and fail what waits here."""
-        self._forked = True
-        self._ending = "forked"
-        self._finished = self._told = True
-        self._lock = threading.Lock()
-        self._read_lock = allocate_lock()
-        self._outgoing.abandon()
-        self._child.close_fds(lambda _: None)
-        for call in list(self._pending.values()):
-            self._pending.pop(call.id, None)
-            call._finish(None, self._refusal())
-        self._gone._finish(None, None)
 
     # -- what can be asked
 
@@ -452,7 +464,7 @@ class Engine(Conversation):
 
     def rss(self, *, tree: bool = False) -> int:
         """Resident memory in bytes, of the process or with all its descendants; 0 when it has ended."""
-        if self._finish_wanted or self._forked:
+        if self._state.finish_wanted or self._state.finished:
             return 0
         below = descendants_of(self.pid) if tree or self.command.wrapped else []
         if self.command.wrapped and not tree:
@@ -462,56 +474,68 @@ class Engine(Conversation):
     @property
     def alive(self) -> bool:
         """Whether the process runs and takes requests."""
-        return self._ending is None and not self._eof and not self._retired
+        return self._state.ending is None and not self._channel.is_at_end and not self._state.retired
 
     @property
     def is_busy(self) -> bool:
         """Whether a request is in flight."""
-        return bool(self._pending)
+        return bool(self._table.pending)
 
     @property
     def exit(self) -> EngineExit | None:
         """How the process ended, or `None` while it runs."""
-        return self._exit
+        return self._state.exit
 
     @property
     def has_worked(self) -> bool:
-        """Whether the process has said anything in the protocol, or has lived too long to have failed at its start."""
-        return self._heard or self.lived >= outcomes.START
+        """Whether the process has sent anything in the protocol, or has lived too long to have failed at its start."""
+        return self._state.heard or self._state.lived >= outcomes.START
 
     @property
-    def tainted(self) -> bool:
-        """A cancelled or expired script may still be running in this shared engine."""
-        return self._tainted
+    def lived(self) -> float:
+        """Seconds from its start to its end, or until now."""
+        return self._state.lived
 
     @property
     def stderr_tail(self) -> str:
         """The end of what the process wrote to stderr."""
-        return self._words.text
+        return self._state.stderr.text
 
     @property
     def noise(self) -> Sequence[bytes]:
         """The last lines that were no protocol."""
-        return tuple(self._noise or ())
+        return tuple(self._channel.noise)
 
     @property
     def stats(self) -> EngineStats:
         """Counters."""
+        table, channel = self._table, self._channel
         return EngineStats(
-            submitted=self._finished_calls + len(self._pending),
-            finished=self._finished_calls,
-            in_flight=len(self._pending),
-            events=self._events,
-            debug_dropped=self._dropped,
-            noise_lines=self._noise_count,
-            salvaged=self._salvaged,
-            unknown_ids=self._unknown,
-            unrouted_events=self._unrouted,
+            submitted=table.finished + len(table.pending),
+            finished=table.finished,
+            in_flight=len(table.pending),
+            events=table.events,
+            debug_dropped=channel.dropped,
+            noise_lines=channel.noise_count,
+            salvaged=channel.salvaged,
+            unknown_ids=table.unknown_ids,
+            unrouted_events=table.unrouted,
             queued_bytes=self._outgoing.backlog,
         )
 
+    def report(self, where: str, error: BaseException) -> None:
+        """Emit that a function somebody attached has raised."""
+        self._sink(
+            EngineCallbackFailed(
+                at=self._env.wall(), engine=self.label, where=where, error=f"{type(error).__name__}: {error}"
+            )
+        )
+
+    def _polluted(self, line: str) -> None:
+        self._sink(EnginePolluted(at=self._env.wall(), engine=self.label, pid=self.pid, line=line))
+
     def __repr__(self) -> str:
-        state = str(self._exit) if self._exit else self._ending or "running"
+        state = str(self.exit) if self.exit else self._state.ending or "running"
         return f"<Engine {self.label} pid {self.pid} {state}>"
 
     def __enter__(self) -> Self:
@@ -522,11 +546,28 @@ class Engine(Conversation):
     ) -> None:
         self.close()
 
+    @staticmethod
+    def end_all() -> None:
+        """End what the program has not ended: in order as far as half a second goes, then by force."""
+        engines = _engines.copy()
+        for engine in engines:
+            ending = engine._ending
+            if ending.told:
+                ending.bury()
+            elif ending.begin("closed"):
+                ending.ask_to_end()
+        for patience, last in ((0.5, False), (1.0, True)):
+            deadline = Deadline(patience)
+            for engine in engines:
+                if not engine.wait(deadline.left) and not last:
+                    engine._ending.kill_group()
 
-def _is_ready(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
+    @staticmethod
+    def forget_all() -> None:
+        """In a forked child: let go of the engines, which belong to the parent."""
+        for engine in _engines.copy():
+            engine._ending.abandon()
+        _engines.clear()
 
 
 def _is_still(pid: int, started: int) -> bool:
@@ -534,29 +575,5 @@ def _is_still(pid: int, started: int) -> bool:
     return entry is not None and entry.started == started
 
 
-def _after_fork() -> None:
-    for engine in _engines.copy():
-        engine._forget_parent()
-    _engines.clear()
-
-
-def _at_exit() -> None:
-    """End what the program has not ended: in order as far as half a second goes, then by force."""
-    engines = _engines.copy()
-    for engine in engines:
-        if engine._told:
-            engine._bury()
-        elif engine._begin_end("closed"):
-            if engine._pending:
-                engine._child.signal_group(signal.SIGTERM)
-            else:
-                engine._outgoing.close()
-    for patience, last in ((0.5, False), (1.0, True)):
-        until = Env().now() + patience
-        for engine in engines:
-            if not engine.wait(max(0.0, until - Env().now())) and not last:
-                engine._kill_group()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+os.register_at_fork(after_in_child=Engine.forget_all)
+atexit.register(Engine.end_all)

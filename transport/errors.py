@@ -28,10 +28,10 @@ MlldError
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.transport.exits import EngineExit
 
 __all__ = [
     "CallCancelled",
@@ -43,7 +43,6 @@ __all__ = [
     "EngineClosed",
     "EngineDied",
     "EngineDiedAtStart",
-    "EngineExit",
     "EngineOverloaded",
     "EngineSilent",
     "ForkedProcess",
@@ -52,47 +51,6 @@ __all__ = [
     "UnserialisableParams",
     "WorkingDirectoryMissing",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineExit:
-    """How an engine process ended.
-
-    Attributes:
-        code: Exit status, or `None` when a signal ended it.
-        signal: Number of the signal that ended it, or `None`.
-        expected: This side asked for the end: `close`, `kill`, a cancel or a deadline.
-        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 nobody here sent, or node's
-            heap limit. A suspicion, not a proof.
-        doubtful: The status is that of a wrapper, which says 0 even when the engine behind it was killed.
-    """
-
-    code: int | None
-    signal: int | None = None
-    expected: bool = False
-    out_of_memory: bool = False
-    doubtful: bool = False
-
-    @property
-    def returncode(self) -> int | None:
-        """The status as `subprocess` counts it: negative for a signal."""
-        return self.code if self.signal is None else -self.signal
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            text = f"was ended by {_signal_name(self.signal)}"
-        elif self.code is not None:
-            text = f"exited with status {self.code}"
-        else:
-            text = "ended, its status is lost"
-        return text + (" (out of memory?)" if self.out_of_memory else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class CommandNotFound(ConfigurationError):
@@ -113,18 +71,20 @@ class WorkingDirectoryMissing(ConfigurationError):
     code = "WORKING_DIRECTORY_MISSING"
 
 
+@dataclass(eq=False, repr=False)
 class UnserialisableParams(ConfigurationError):
     """A request holds something JSON has no word for (NaN, an object, a cycle).
 
     Attributes:
         field: Where: `payload.items[3].price`.
+        why: What is wrong with it.
     """
 
     code = "UNSERIALISABLE"
-
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{field}: {why}", hint="pass text, numbers, booleans, None, lists and dicts with text keys")
-        self.field = field
+    message = "{field}: {why}"
+    hint = "pass text, numbers, booleans, None, lists and dicts with text keys"
+    field: str
+    why: str
 
 
 class ForkedProcess(ConfigurationError):

@@ -1,194 +1,245 @@
 """Callers who read the engine's pipe themselves, instead of waiting for the I/O thread to read it for them.
 
-An answer that the I/O thread reads costs two changes of thread, which is more than all the rest. So whoever waits
-reads for itself if only its own calls are in flight, and is the *leader* meanwhile: it has the read lock, and the
+An answer that the I/O thread reads costs two changes of thread, which is more than all the rest. So a caller that waits
+reads for itself if only its own calls are in flight, and *leads* meanwhile: it has the lock for reading, and the
 reactor does not watch the pipe.
 
 Taking the pipe from the reactor and giving it back costs system calls too, and wakes a thread that then competes for
 the interpreter. A thread that comes back for the next answer at once therefore gets a *lease*: between two waits the
 pipe is left unwatched, and lines behind the first are left unwritten until it waits again, for `LEASE` at most. One
-timer of the reactor sees to it. A lease ends early as soon as anybody else is concerned: another thread, or a callback
-on an outcome.
+timer of the reactor sees to it. A lease ends early as soon as another thread or a callback waits for an outcome.
 """
 
 from __future__ import annotations
 
-from _thread import get_ident
-from datetime import timedelta
+from _thread import allocate_lock, get_ident
+from collections.abc import Callable
 
-from mlld_sdk.base.durations import FOREVER, seconds
-from mlld_sdk.base.env import Env
+from mlld_sdk.base.durations import FOREVER, Duration, seconds
 from mlld_sdk.base.errors import InfrastructureError
-from mlld_sdk.base.events import Sink
 from mlld_sdk.transport.call import Call
+from mlld_sdk.transport.call_table import CallTable
+from mlld_sdk.transport.channel import Channel
 from mlld_sdk.transport.child import Child
-from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import Seat
 from mlld_sdk.transport.reactor import Reactor
-from mlld_sdk.transport.reading import Reading
+from mlld_sdk.transport.state import EngineState
 
-__all__ = ["LEASE", "Leading"]
+__all__ = ["LEASE", "InlineReader"]
 
 LEASE = 0.005
-"""Seconds the pipe may be left to a thread that has just waited for an answer. What nobody waits for meanwhile is late
+"""Seconds the pipe may be left to a thread that has just waited for an answer. What nothing waits for meanwhile is late
 by no more than this, which is also how long the interpreter may leave one thread waiting for another."""
 
 
-class Leading(Reading):
-    """The part of an engine that lends its pipe to callers."""
+class InlineReader:
+    """Decides which thread reads an engine's answers: the reactor's, or a caller's.
+
+    Attributes:
+        lock: Is held while answers are read, so that only one thread reads.
+        is_watched: The reactor watches the pipe.
+        lent: The thread that has the lease, or 0.
+    """
 
     def __init__(
-        self, child: Child, *, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
+        self,
+        child: Child,
+        channel: Channel,
+        table: CallTable,
+        state: EngineState,
+        reactor: Reactor,
+        *,
+        broken: Callable[[], None],
+        finish: Callable[[], None],
+        ended: Callable[[Call], None],
     ) -> None:
-        super().__init__(child, label=label, limits=limits, reactor=reactor, env=env, sink=sink)
-        self._watched = True
-        self._lent = 0  # the thread that has the lease
+        """Leave the pipe to the reactor.
+
+        Args:
+            child: Where answers come from.
+            channel: Reads them.
+            table: The requests in flight.
+            state: What is known about the engine.
+            reactor: The I/O thread.
+            broken: Called on the I/O thread when the engine has closed its output.
+            finish: Called on the I/O thread when the process has ended and a reader has left the pipe.
+            ended: Gives the call of a caller that reads its outcome if the process has ended; called with the lock.
+        """
+        self.lock = allocate_lock()
+        self.is_watched = False
+        self.lent = 0
+        self._child = child
+        self._channel = channel
+        self._table = table
+        self._state = state
+        self._reactor = reactor
+        self._broken = broken
+        self._finish = finish
+        self._ended = ended
+        self._seat: Seat | None = None
+        self._reader: int | None = None
         self._led_at = -FOREVER
-        # The only thread with calls in flight, 0 if there are several or somebody else is concerned. A hint: when two
-        # threads begin at once it may name one of them, and the other's call is then late by a lease.
-        self._owner = 0
-
-    def _watch_deadline(self, deadline: float) -> None:
-        """See to it that somebody looks when this deadline passes."""
-        raise NotImplementedError
-
-    def _end_while_led(self, call: Call) -> None:
-        """Give the call of who reads its outcome if the process has ended, without waiting for the reactor."""
-        raise NotImplementedError
 
     @property
-    def _is_inside(self) -> bool:
+    def is_inside(self) -> bool:
         """Whether the caller is a callback, run by the thread it would have to wait for."""
         return get_ident() in (self._reader, self._reactor.ident)
 
-    def _refuse_inside(self) -> None:
-        if self._is_inside:
+    def refuse_inside(self) -> None:
+        """Raise for a callback that waits for the thread it runs on."""
+        if self.is_inside:
             raise InfrastructureError(
                 "waiting for an engine inside its own callback would last for ever", hint="use add_done_callback"
             )
 
-    def _wait_as_reader(self, call: Call, timeout: float | timedelta | None) -> bool:
-        """Wait for a call by reading, if that concerns nobody else; false if the caller has to wait otherwise."""
+    def wait(self, call: Call, timeout: Duration | None) -> bool:
+        """Wait for a call by reading, if only this thread waits; false if the caller has to wait otherwise."""
         me = get_ident()
         if me in (self._reader, self._reactor.ident):
-            self._refuse_inside()
-        concerned = self._owner == me
-        if not (concerned or len(self._pending) == 1) or self._ending is not None or not self._take_read_lock():
+            self.refuse_inside()
+        table, state = self._table, self._state
+        concerned = table.owner == me
+        if not (concerned or len(table.pending) == 1) or state.ending is not None or not self.take():
             if not concerned:
-                self._owner = 0
+                table.owner = 0
             self._hand_back()
             return False
         now = self._reactor.now()
         comes_often = 0.0 < now - self._led_at < LEASE
         self._led_at = now
-        until = None if timeout is None else self._now() + seconds(timeout, above=-FOREVER)
-        self._lead(call, until, send=False, lend=comes_often)
-        if call.done():
+        until = None if timeout is None else state.now() + seconds(timeout, above=-FOREVER)
+        self.lead(call, until, send=False, lend=comes_often)
+        if call.is_over:
             return True
-        if until is not None and self._now() >= until:
+        if until is not None and state.now() >= until:
             raise TimeoutError
         self._hand_back()
         return False
 
-    def _take_read_lock(self) -> bool:
-        """Become the one who reads, with a place to wait; false if somebody reads or there is no descriptor left."""
-        if not self._read_lock.acquire(False):
+    def take(self) -> bool:
+        """Become the thread that reads, with a place to wait; false if another reads or no descriptor is left."""
+        if not self.lock.acquire(False):
             return False
         try:
             if self._seat is None:
                 self._seat = Seat(self._child.answers)
         except (OSError, ValueError):  # no descriptor left, or the engine has just ended
-            self._release_read_lock()
+            self.release()
             return False
         return True
 
-    def _lead(self, call: Call, until: float | None, *, send: bool, lend: bool) -> None:
+    def lead(self, call: Call, until: float | None, *, send: bool, lend: bool) -> None:
         """Read the pipe on the caller's thread until the call is done, or there is reason to leave it to the reactor.
 
-        The read lock is held at the beginning and released at the end.
+        The lock is held at the beginning and released at the end.
         """
-        seat = self._seat
+        seat, channel, state = self._seat, self._channel, self._state
         assert seat is not None
         try:
-            self._reader = get_ident()
-            self._leading = call
-            if self._watched:
-                self._watched = False
+            self._reader = seat.taken_by = get_ident()
+            call.seat = seat
+            if self.is_watched:
+                self.is_watched = False
                 self._reactor.forget(self._child.answers)
             if send:
-                self._outgoing.send(call._line, patient=False)
+                channel.outgoing.send(call.line, patient=False)
             else:
-                self._outgoing.flush()
+                channel.outgoing.flush()
             limit = call.deadline if until is None else min(until, call.deadline)
-            while not (call._done or self._eof or self._finish_wanted):
-                left = limit - self._now()
+            while not (call.is_over or channel.is_at_end or state.finish_wanted):
+                left = limit - state.now()
                 if seat.wait(left):  # once at least: who asks again and again, without waiting, has the lease too
-                    self._read()
+                    channel.read()
                 if left <= 0:
                     break
-            if self._eof or self._finish_wanted:
-                self._end_while_led(call)
+            if channel.is_at_end or state.finish_wanted:
+                self._ended(call)
         finally:
-            self._leading = self._reader = None
-            if lend and not self._lent:
-                self._lend()
-            # Unless others are in flight a lone caller's next call finds the pipe as it left it; whoever else comes
-            # hands it back (`_watch`).
-            if self._ending is not None or (self._pending and not self._is_kept):
+            call.seat = None
+            self._reader = seat.taken_by = None
+            pending = self._table.pending
+            if lend and not self.lent:
+                self.lent = get_ident()
+                self._reactor.call_at(self._reactor.now() + LEASE, self._lease_over)
+            # Unless others are in flight a lone caller's next call finds the pipe as it left it; any other caller hands
+            # it back (`watch`).
+            if state.ending is not None or (pending and not self._is_kept):
                 self._watch_locked()
-            self._release_read_lock()
-            if not call._done:
-                self._watch_deadline(call.deadline)
-            if self._pending and not self._is_kept:
-                self._watch()
+            self.release()
+            if not call.is_over:
+                self._table.watch_deadline(call.deadline)
+            if pending and not self._is_kept:
+                self.watch()
 
     # -- the lease
 
     @property
     def _is_kept(self) -> bool:
-        """Whether the thread that has the lease is the only one concerned, so that it may keep the pipe."""
-        return self._lent == self._owner == get_ident()
+        """Whether the thread that has the lease is the only one that waits, so that it may keep the pipe."""
+        return self.lent == self._table.owner == get_ident()
 
-    def _lend(self) -> None:
-        self._lent = get_ident()
-        self._reactor.call_at(self._reactor.now() + LEASE, self._lease_over)
-
-    def _leave(self, line: bytes) -> None:
+    def leave(self, line: bytes) -> None:
         """Leave a line to the thread that has the lease: it is about to wait again and then writes all there is."""
-        self._outgoing.queue(line)
-        if not self._lent:  # it ended before the line was there to be seen
-            self._outgoing.flush()
+        self._channel.outgoing.queue(line)
+        if not self.lent:  # it ended before the line was there to be seen
+            self._channel.outgoing.flush()
 
     def _lease_over(self) -> None:
-        self._lent = 0  # first: who sees it still set has queued its line before we look
-        self._outgoing.flush()
-        if self._pending:
-            self._watch()
+        self.lent = 0  # first: who sees it still set has queued its line before we look
+        self._channel.outgoing.flush()
+        if self._table.pending:
+            self.watch()
 
-    def _attend(self) -> None:
-        """End the lease because somebody is concerned who does not read."""
-        self._owner = 0
+    def attend(self) -> None:
+        """End the lease because a callback or another thread is to learn of an outcome."""
+        self._table.owner = 0
         self._hand_back()
 
     def _hand_back(self) -> None:
-        if not self._watched and self._pending:
-            self._outgoing.flush()
-            self._watch()
+        if not self.is_watched and self._table.pending:
+            self._channel.outgoing.flush()
+            self.watch()
 
-    def _watch(self) -> None:
-        """Have the reactor read again after a caller has. Harmless when it does, or while somebody reads."""
-        if not self._watched and self._read_lock.acquire(False):
+    # -- the reactor
+
+    def watch(self) -> None:
+        """Have the reactor read again after a caller has. Harmless when it does, or while a caller reads."""
+        if not self.is_watched and self.lock.acquire(False):
             try:
                 self._watch_locked()
             finally:
-                self._release_read_lock()
+                self.release()
 
     def _watch_locked(self) -> None:
-        if not (self._watched or self._eof or self._finished):
-            self._watched = True
+        if not (self.is_watched or self._channel.is_at_end or self._state.finished):
+            self.is_watched = True
             self._reactor.watch_read(self._child.answers, self._on_readable)
 
-    def _release_read_lock(self) -> None:
-        self._read_lock.release()
-        if self._finish_wanted:
+    def _on_readable(self) -> None:
+        if self.lock.acquire(False):
+            try:
+                self._channel.read()
+            finally:
+                self.lock.release()
+            if self._channel.is_at_end:
+                self._reactor.call_soon(self._broken)
+
+    def release(self) -> None:
+        """Let another thread read."""
+        self.lock.release()
+        if self._state.finish_wanted:
             self._reactor.call_soon(self._finish)
+
+    def wake(self) -> None:
+        """Have the caller that reads leave; `finish` is called then."""
+        if self._seat is not None:
+            self._seat.ring()
+
+    def close(self) -> None:
+        """Give back the place to wait."""
+        if self._seat is not None:
+            self._seat.close()
+
+    def abandon(self) -> None:
+        """In a forked child: forget the parent's threads."""
+        self.lock = allocate_lock()

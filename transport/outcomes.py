@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
@@ -13,14 +14,12 @@ from mlld_sdk.transport.errors import (
     EngineClosed,
     EngineDied,
     EngineDiedAtStart,
-    EngineExit,
+    ForkedProcess,
     ScriptError,
 )
+from mlld_sdk.transport.state import EngineState
 
-if TYPE_CHECKING:
-    from mlld_sdk.transport.call import Call
-
-__all__ = ["ended", "given_up", "not_active", "reported"]
+__all__ = ["START", "ended", "given_up", "not_active", "refusal", "reported"]
 
 _ABORTED = "StreamExecution aborted"
 _WORDS = 200
@@ -31,10 +30,10 @@ nothing it would have to say."""
 
 
 def given_up(call: Call, said: dict[str, Any] | None = None) -> MlldError:
-    """Say that this side gave a call up; what the engine said about it is the cause."""
+    """Make the error of a call this side has given up; what the engine said about it is the cause."""
     error: MlldError
-    if call._given_up == "timeout":
-        waited = call.deadline - call._submitted
+    if call.given_up == "timeout":
+        waited = call.deadline - call.submitted
         error = CallTimeout(f"{call.method} had no answer within {waited:g} s", hint="raise the timeout of the call")
     else:
         error = CallCancelled(f"{call.method} was cancelled")
@@ -44,7 +43,7 @@ def given_up(call: Call, said: dict[str, Any] | None = None) -> MlldError:
 
 
 def reported(said: dict[str, Any], call: Call, *, trusted: bool) -> MlldError:
-    """Say what the engine reported, under the code it means.
+    """Make the error the engine has reported, with the code it means.
 
     A live engine says RUNTIME_ERROR for its own aborts, and ABORTED or TIMEOUT for any error with such a word in it.
 
@@ -55,7 +54,7 @@ def reported(said: dict[str, Any], call: Call, *, trusted: bool) -> MlldError:
     """
     code, message = said.get("code"), str(said.get("message", ""))
     aborted = message == _ABORTED or (trusted and code == "ABORTED")
-    if (aborted and call._has_engine_timeout) or (trusted and code == "TIMEOUT"):
+    if (aborted and call.has_engine_timeout) or (trusted and code == "TIMEOUT"):
         error: MlldError = CallTimeout(f"{call.method} ran into the engine's own time limit")
     elif aborted:
         error = EngineAborted(f"the engine gave {call.method} up", hint="somebody else ended it; look at its exit")
@@ -81,57 +80,48 @@ def _script_error(said: dict[str, Any], code: str | None) -> ScriptError:
 
 
 def not_active(target: Call) -> MlldError:
-    """Say that a control request came too late, in the engine's own words."""
+    """Make the error of a control request that came too late, in the engine's own words."""
     return ScriptError(f"{target.method} has ended", code="REQUEST_NOT_FOUND")
 
 
-def ended(
-    label: str,
-    why: str,
-    *,
-    how: EngineExit | None,
-    fatal: str | None,
-    heard: bool,
-    lived: float,
-    stderr_tail: str,
-    method: str | None,
-) -> MlldError:
-    """Say that an engine is gone.
+def ended(state: EngineState, call: Call) -> MlldError:
+    """Make the error of a call that was in flight when its engine ended."""
+    if call.given_up is not None:
+        return given_up(call)
+    return refusal(state, call) if state.because is None else state.because()
 
-    Args:
-        label: Its name.
-        why: Who ended it: `closed`, `killed`, `cancelled`, `timeout`, `died`.
-        how: Its exit, if it is known.
-        fatal: What it did that made this side kill it.
-        heard: Whether it ever said something in the protocol.
-        lived: Seconds from its start to its end.
-        stderr_tail: Its last words.
-        method: The request that was in flight, or `None` if one is refused now.
-    """
-    during = f" during {method}" if method else ""
-    during_and = f"{during} and" if method else ""
-    if fatal is not None:
-        return EngineBabbling(f"{label} wrote {fatal}", hint="move bulk data through files, or raise the limit")
+
+def refusal(state: EngineState, call: Call | None = None) -> MlldError:
+    """Make the error that tells of the engine's end to a call that was in flight, or is refused now (`None`)."""
+    label, why, how = state.label, state.ending or "closed", state.exit
+    during = f" during {call.method}" if call else ""
+    if why == "forked":
+        return ForkedProcess(
+            f"{label} belongs to the process this one was forked from", hint="start an engine in this process"
+        )
+    if state.fatal is not None:
+        return EngineBabbling(f"{label} wrote {state.fatal}", hint="move bulk data through files, or raise the limit")
     if why in ("closed", "killed"):
         return EngineClosed(f"{label} was {why}{during}", hint="start another engine")
     if why in ("cancelled", "timeout"):
         other = "a cancelled" if why == "cancelled" else "an expired"
         return EngineClosed(f"{label} was ended because of {other} call", hint="start another engine")
     exit_text = str(how) if how else "is ending"
-    last = stderr_tail.strip().rsplit("\n", 1)[-1][:_WORDS]
-    hint = "raise its memory limit, or run fewer at once" if how and how.out_of_memory else None
+    last = state.stderr.text.strip().rsplit("\n", 1)[-1][:_WORDS]
     words = f": {last}" if last else ""
-    if not heard and lived < START:
+    lived = f"{state.lived:.1f} s after its start"
+    hint = "raise its memory limit, or run fewer at once" if how and how.out_of_memory else None
+    if not state.heard and state.lived < START:
         return EngineDiedAtStart(
-            f"{label} {exit_text}, {lived:.1f} s after its start,{during_and} before it said anything{words}",
+            f"{label} {exit_text}, {lived},{f'{during} and' if during else ''} before it said anything{words}",
             how=how,
-            stderr_tail=stderr_tail,
+            stderr_tail=state.stderr.text,
             hint=hint or "run the command by hand; is this program an engine?",
         )
-    silent = "" if heard else f", {lived:.1f} s after its start, with no answer given yet"
+    silent = "" if state.heard else f", {lived}, with no answer given yet"
     return EngineDied(
         f"{label} {exit_text}{during}{silent}{words}",
         how=how,
-        stderr_tail=stderr_tail,
+        stderr_tail=state.stderr.text,
         hint=hint or "restart it; whether the script's effects happened is not known",
     )

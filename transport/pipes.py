@@ -210,11 +210,16 @@ class Tail:
 
 
 class Seat:
-    """Where a lone caller waits for the answer itself: on the engine's pipe, and on a bell others can ring."""
+    """Where a lone caller waits for the answer itself: on the engine's pipe, and on a bell others can ring.
 
-    __slots__ = ("_bell_read", "_bell_write", "_fd", "_lock", "_poll")
+    Attributes:
+        taken_by: The thread that waits here.
+    """
+
+    __slots__ = ("_bell_read", "_bell_write", "_fd", "_lock", "_poll", "taken_by")
 
     def __init__(self, fd: int) -> None:
+        self.taken_by: int | None = None
         self._fd = fd
         self._lock = threading.Lock()
         self._poll = select.poll()
@@ -239,7 +244,9 @@ class Seat:
         return heard
 
     def ring(self) -> None:
-        """Wake who waits here."""
+        """Wake the thread that waits here, unless that is the caller itself."""
+        if self.taken_by == threading.get_ident():
+            return
         with self._lock:
             if self._bell_write >= 0:
                 with contextlib.suppress(BlockingIOError):

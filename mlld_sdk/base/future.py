@@ -36,21 +36,21 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class LazyFuture(concurrent.futures.Future[T], Generic[T]):
-    """A future whose outcome is set once by `_finish`, from any thread.
+    """A future whose outcome is set once by `finish`, from any thread.
 
     Whoever sets it runs the callbacks. Nothing here relies on a lock for that: outcome first, then callbacks are taken
     from the list one by one, so one that is added meanwhile is run by whichever thread takes it, and only once.
     """
 
     # Class attributes stand in for what the standard class sets up in every instance.
-    _done = False
+    is_over = False
     _published = False
     _result: T | None = None
     _exception: BaseException | None = None
     _lazy_condition: threading.Condition | None = None
     _lazy_waiters: list[Any] | None = None
     _callbacks: list[Callable[[Any], object]] | None = None
-    _mourners: list[Callable[[Any], object]] | None = None
+    _failure_callbacks: list[Callable[[Any], object]] | None = None
     _sleepers: list[Any] | None = None
     # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
     _attended = False
@@ -65,7 +65,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 self._lazy_waiters = []
                 self._lazy_condition = threading.Condition()
                 self._attended = True
-                self._published = self._done
+                self._published = self.is_over
                 self._listened_to()
             return self._lazy_condition
 
@@ -73,7 +73,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     def _state(self) -> str:  # type: ignore[override]
         """What the standard functions see: it changes only while the condition is held, as they rely on."""
         if self._lazy_condition is None:
-            return FINISHED if self._done else RUNNING
+            return FINISHED if self.is_over else RUNNING
         return FINISHED if self._published else RUNNING
 
     @property
@@ -83,11 +83,11 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def done(self) -> bool:
         """Whether there is an outcome."""
-        return self._done
+        return self.is_over
 
     def running(self) -> bool:
         """Whether there is no outcome yet."""
-        return not self._done
+        return not self.is_over
 
     def cancelled(self) -> bool:
         """Always false: a cancelled call ends with an error that says so."""
@@ -95,7 +95,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def result(self, timeout: Duration | None = None) -> T:
         """Wait for the outcome and return it, or raise it. `TimeoutError` if there is none in time."""
-        if not self._done:
+        if not self.is_over:
             self._wait(timeout)
         if self._exception is not None:
             try:
@@ -106,14 +106,14 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: Duration | None = None) -> BaseException | None:
         """Wait for the outcome and return its error, or `None` if it is a good one."""
-        if not self._done:
+        if not self.is_over:
             self._wait(timeout)
         return self._exception
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call the function with this future once there is an outcome; at once if there is one."""
         self.when_over(fn)
-        if not self._done:
+        if not self.is_over:
             self._listened_to()
 
     def when_over(self, fn: Callable[[Any], object]) -> None:
@@ -124,27 +124,27 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                     self._callbacks = []
         self._callbacks.append(fn)
         self._attended = True
-        if self._done:
+        if self.is_over:
             self._run_callbacks()
 
     def when_failed(self, fn: Callable[[Any], object]) -> None:
         """Call the function with this future if it fails, at once if it has: like `when_over`, at no cost otherwise."""
-        mourners = self._mourners
-        if mourners is None:
-            mourners = self._mourners = []
-        mourners.append(fn)
-        if self._done:
-            self._mourn(mourners)
+        callbacks = self._failure_callbacks
+        if callbacks is None:
+            callbacks = self._failure_callbacks = []
+        callbacks.append(fn)
+        if self.is_over:
+            self._mourn(callbacks)
 
-    def _mourn(self, mourners: list[Callable[[Any], object]]) -> None:
-        while mourners and self._exception is not None:
+    def _mourn(self, callbacks: list[Callable[[Any], object]]) -> None:
+        while callbacks and self._exception is not None:
             try:
-                mourners.pop(0)(self)
+                callbacks.pop(0)(self)
             except IndexError:
                 break
             except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
                 self._callback_failed(error)
-        self._mourners = None  # whoever mourns often holds the call: no cycle for the collector
+        self._failure_callbacks = None  # whoever mourns often holds the call: no cycle for the collector
 
     def _wait(self, timeout: Duration | None) -> None:
         lock = allocate_lock()
@@ -156,24 +156,24 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         sleepers = self._sleepers
         sleepers.append(lock)
         self._attended = True
-        if self._done:
+        if self.is_over:
             return
         limit = LONGEST_WAIT if timeout is None else min(max(0.0, seconds(timeout, above=-FOREVER)), LONGEST_WAIT)
-        if not lock.acquire(timeout=limit) and not self._done:
+        if not lock.acquire(timeout=limit) and not self.is_over:
             try:
                 sleepers.remove(lock)
             except ValueError:  # just now awakened
                 return
             raise TimeoutError
 
-    def _finish(self, result: T | None, error: BaseException | None) -> None:
+    def finish(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome, wake who waits, run the callbacks. Must be called once only."""
         if error is not None:
             self._exception = error
         self._result = result
-        self._done = True
-        if self._mourners is not None:
-            self._mourn(self._mourners)
+        self.is_over = True
+        if self._failure_callbacks is not None:
+            self._mourn(self._failure_callbacks)
         if self._attended:
             self._wake(error)
 

@@ -21,7 +21,7 @@ from mlld_sdk.engines.shared import Moored, Sharing
 from mlld_sdk.scripts.answers import end_span
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, RunOptions, execute_params
 from mlld_sdk.scripts.stream import RunLog
-from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.call import Call, CallHost, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed, EngineDied, ForkedProcess
 from mlld_sdk.transport.wire import EngineEvent, EngineReply, freeze
@@ -266,7 +266,7 @@ class SharedPort(AsyncPort):
         if not isinstance(call, QueuedCall):  # what waited in the queue has said so when it was sent
             self._blame(call.engine, error)
 
-    def _blame(self, engine: Engine, error: BaseException | None) -> None:
+    def _blame(self, engine: CallHost, error: BaseException | None) -> None:
         if isinstance(error, InfrastructureError) and self._patience.over is None:
             self._count(error)
         elif isinstance(error, TaskError) and self.kind == "live":

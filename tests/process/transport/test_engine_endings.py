@@ -143,7 +143,7 @@ def test_death_with_requests_in_flight_is_an_infrastructure_error_for_each(
         for lost in [*others, call]:
             error = lost.exception(10)
             assert isinstance(error, EngineDied)
-            assert not isinstance(error, EngineDiedAtStart) or not engine._heard
+            assert not isinstance(error, EngineDiedAtStart) or not engine._state.heard
             assert error.exit is not None
             assert (error.exit.code, error.exit.signal, error.exit.out_of_memory) == (code, number, memory)
             assert "last words" in error.stderr_tail
@@ -511,8 +511,8 @@ def test_a_lone_caller_can_be_cancelled_by_another_thread() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        eventually(lambda: engine._pending)
-        for call in list(engine._pending.values()):
+        eventually(lambda: engine._table.pending)
+        for call in list(engine._table.pending.values()):
             call.cancel()
         thread.join(10)
         assert len(errors) == 1

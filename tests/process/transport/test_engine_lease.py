@@ -27,8 +27,8 @@ def ask(engine: Engine, number: int) -> Call:
 
 def waited_for_often(engine: Engine) -> None:
     """Wait for one answer after the other until this thread has the lease."""
-    eventually(lambda: ask(engine, 0).result().payload == {"n": 0} and engine._lent)
-    assert not engine._watched
+    eventually(lambda: ask(engine, 0).result().payload == {"n": 0} and engine._reader.lent)
+    assert not engine._reader.is_watched
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_window_of_calls_is_answered_on_the_thread_that_waits(engine: Engine) 
         assert call.result().payload == {"n": number}
         window.append((later, ask(engine, later)))
     assert all(call.result().payload == {"n": number} for number, call in window)
-    assert not engine._watched  # all the while
+    assert not engine._reader.is_watched  # all the while
 
 
 def test_who_asks_again_and_again_without_waiting_gets_the_answer(engine: Engine) -> None:  # T-8 T-12

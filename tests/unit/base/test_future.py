@@ -24,7 +24,7 @@ class Quiet(LazyFuture[Any]):
 
 def finished(result: Any = None, error: BaseException | None = None) -> Quiet:
     future = Quiet()
-    future._finish(result, error)
+    future.finish(result, error)
     return future
 
 
@@ -43,12 +43,12 @@ def test_a_result_and_an_error_come_out() -> None:
         finished(error=error).result()
     future = Quiet()
     assert (future.done(), future.running(), future.cancelled()) == (False, True, False)
-    future._finish(None, None)
+    future.finish(None, None)
     assert (future.done(), future.running(), future.cancelled()) == (True, False, False)
 
 
 def test_nothing_is_built_for_a_future_nobody_waits_for() -> None:
-    assert set(vars(finished(5))) == {"complaints", "_result", "_done"}
+    assert set(vars(finished(5))) == {"complaints", "_result", "is_over"}
 
 
 @pytest.mark.parametrize("limit", [0, 0.001, timedelta(milliseconds=1)])
@@ -58,7 +58,7 @@ def test_waiting_ends_in_time_and_can_be_repeated(limit: Any) -> None:
         with pytest.raises(TimeoutError):
             future.result(limit)
     assert future._sleepers == []
-    future._finish(1, None)
+    future.finish(1, None)
     assert future.result(limit) == 1
 
 
@@ -68,7 +68,7 @@ def test_many_waiters_are_woken() -> None:
     threads = [threading.Thread(target=lambda: got.append(future.result(10))) for _ in range(5)]
     for thread in threads:
         thread.start()
-    future._finish(3, None)
+    future.finish(3, None)
     for thread in threads:
         thread.join(10)
     assert got == [3] * 5
@@ -80,7 +80,7 @@ def test_callbacks_run_once_in_order_whether_early_or_late_and_a_raising_one_dis
     future.add_done_callback(lambda _: seen.append(1))
     future.add_done_callback(lambda _: 1 / 0)
     future.add_done_callback(lambda _: seen.append(2))
-    future._finish(0, None)
+    future.finish(0, None)
     future.add_done_callback(lambda _: seen.append(3))
     assert seen == [1, 2, 3]
     assert [type(error) for error in future.complaints] == [ZeroDivisionError]
@@ -90,13 +90,13 @@ def test_the_standard_functions_work_on_it() -> None:
     early, late, failed = finished(1), Quiet(), finished(error=ValueError("x"))
     done, rest = concurrent.futures.wait([early, late, failed], timeout=0)
     assert (done, rest) == ({early, failed}, {late})
-    timer = threading.Timer(0.01, late._finish, (2, None))
+    timer = threading.Timer(0.01, late.finish, (2, None))
     timer.start()
     done, rest = concurrent.futures.wait([early, late, failed], timeout=10)
     assert (done, rest) == ({early, late, failed}, set())
     assert set(concurrent.futures.as_completed([early, late, failed], timeout=10)) == {early, late, failed}
     first, second = Quiet(), Quiet()
-    timers = [threading.Timer(0.01, second._finish, (2, None)), threading.Timer(0.03, first._finish, (1, ValueError()))]
+    timers = [threading.Timer(0.01, second.finish, (2, None)), threading.Timer(0.03, first.finish, (1, ValueError()))]
     for timer in timers:
         timer.start()
     assert list(concurrent.futures.as_completed([first, second], timeout=10)) == [second, first]
@@ -110,7 +110,7 @@ def test_asyncio_can_wait_for_it() -> None:
     future = Quiet()
 
     async def both() -> Any:
-        threading.Timer(0.01, future._finish, (7, None)).start()
+        threading.Timer(0.01, future.finish, (7, None)).start()
         return await asyncio.wrap_future(future)
 
     assert asyncio.run(both()) == 7
@@ -127,7 +127,7 @@ def test_no_listener_is_ever_forgotten_or_called_twice_in_a_race() -> None:
 
             def finish(future: Quiet = future, start: threading.Barrier = start) -> None:
                 start.wait()
-                future._finish(1, None)
+                future.finish(1, None)
 
             def listen(future: Quiet = future, start: threading.Barrier = start, seen: list[int] = seen) -> None:
                 start.wait()

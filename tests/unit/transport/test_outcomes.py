@@ -8,13 +8,15 @@ import pytest
 
 from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.transport import errors, outcomes
-from mlld_sdk.transport.child import decode_exit, mark_of_directory
-from mlld_sdk.transport.errors import EngineExit
+from mlld_sdk.transport.child import mark_of_directory
+from mlld_sdk.transport.exits import EngineExit, decode_exit
+from mlld_sdk.transport.pipes import Tail
 from mlld_sdk.transport.processes import Mark
+from mlld_sdk.transport.state import EngineState
 
 
 def call(**more: Any) -> Any:
-    facts = {"method": "execute", "_given_up": None, "_has_engine_timeout": False, "deadline": 12.0, "_submitted": 10.0}
+    facts = {"method": "execute", "given_up": None, "has_engine_timeout": False, "deadline": 12.0, "submitted": 10.0}
     return SimpleNamespace(**(facts | more))
 
 
@@ -37,23 +39,28 @@ ABORTED = "StreamExecution aborted"
     ],
 )
 def test_codes_are_normalised(said: Any, trusted: bool, limited: bool, kind: type, code: str) -> None:  # T-20
-    error = outcomes.reported(said, call(_has_engine_timeout=limited), trusted=trusted)
+    error = outcomes.reported(said, call(has_engine_timeout=limited), trusted=trusted)
     assert type(error) is kind
     assert error.code == code
 
 
 def test_what_the_engine_said_is_the_cause_of_what_this_side_decided() -> None:  # T-20
-    error = outcomes.given_up(call(_given_up="timeout"), {"code": "RUNTIME_ERROR", "message": ABORTED})
+    error = outcomes.given_up(call(given_up="timeout"), {"code": "RUNTIME_ERROR", "message": ABORTED})
     assert isinstance(error, errors.CallTimeout)
     assert "2 s" in error.message
     assert isinstance(error.__cause__, errors.ScriptError)
-    assert outcomes.given_up(call(_given_up="cancelled")).code == "ABORTED"
+    assert outcomes.given_up(call(given_up="cancelled")).code == "ABORTED"
 
 
-def ended(why: str, **more: Any) -> MlldError:
-    facts: dict[str, Any] = {"how": EngineExit(1), "fatal": None, "heard": True, "lived": 0.5, "stderr_tail": ""}
-    facts["method"] = "execute"
-    return outcomes.ended("live-1", why, **(facts | more))
+def ended(why: str, *, how: EngineExit | None = None, lived: float = 0.5, stderr: str = "", **facts: Any) -> MlldError:
+    clock = iter([100.0, 100.0 + lived])
+    state = EngineState("live-1", lambda: next(clock), Tail(1000))
+    state.heard, state.ending = True, why
+    state.stderr.feed(stderr.encode())
+    for name, value in facts.items():
+        setattr(state, name, value)
+    state.end(how or EngineExit(1))
+    return outcomes.ended(state, call())
 
 
 def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
@@ -62,13 +69,13 @@ def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
     assert type(ended("killed", fatal="a line of more than 5 bytes")) is errors.EngineBabbling
     assert type(ended("died")) is errors.EngineDied
     assert type(ended("died", heard=False)) is errors.EngineDiedAtStart
-    early = ended("died", heard=False, stderr_tail="no module\n")
+    early = ended("died", heard=False, stderr="no module\n")
     said = "live-1 exited with status 1, 0.5 s after its start, during execute and before it said anything: no module"
     assert early.message == said
     late = ended("died", heard=False, lived=3.04, how=EngineExit(None, signal.SIGKILL))
     assert type(late) is errors.EngineDied
     assert late.message == "live-1 was ended by SIGKILL during execute, 3.0 s after its start, with no answer given yet"
-    memory = ended("died", how=EngineExit(None, signal.SIGKILL, out_of_memory=True), stderr_tail="a\nlast\n")
+    memory = ended("died", how=EngineExit(None, signal.SIGKILL, out_of_memory=True), stderr="a\nlast\n")
     assert memory.message == "live-1 was ended by SIGKILL (out of memory?) during execute: last"
     assert memory.returncode == -9
     assert memory.hint is not None
@@ -96,7 +103,7 @@ def test_an_exit_is_decoded(status: Any, expected: bool, wrapped: bool, tail: st
 
 
 def test_every_leaf_has_a_code_and_says_whose_fault_it_is() -> None:
-    leaves = [getattr(errors, name) for name in errors.__all__ if name != "EngineExit"]
+    leaves = [getattr(errors, name) for name in errors.__all__]
     assert all(issubclass(leaf, MlldError) and leaf.code for leaf in leaves)
     assert issubclass(errors.ScriptError, TaskError)
     assert issubclass(errors.CallTimeout, InfrastructureError)

@@ -1,0 +1,283 @@
+"""The requests in flight on one engine: their ids and deadlines, the messages for them, and their outcomes."""
+
+from __future__ import annotations
+
+import threading
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from mlld_sdk.base.durations import FOREVER, Duration, seconds
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Sink, discard, is_listened
+from mlld_sdk.transport.call import Call, CallHost, OnEvents, new_request_id
+from mlld_sdk.transport.errors import EngineOverloaded
+from mlld_sdk.transport.events import RequestFinished
+from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.outcomes import refusal
+from mlld_sdk.transport.pipes import Outgoing
+from mlld_sdk.transport.reactor import Reactor, ReactorTimer
+from mlld_sdk.transport.state import EngineState
+from mlld_sdk.transport.wire import Decoded, EngineEvent, EngineReply, ResultHead, encode_request, failure_of
+
+__all__ = ["CallTable"]
+
+CallT = TypeVar("CallT", bound=Call)
+
+
+class CallTable:
+    """The requests in flight on one engine.
+
+    A call is *pending* until it is taken out of `pending`; the thread that takes it out gives it its outcome.
+
+    Attributes:
+        pending: The calls by their ids.
+        owner: The only thread with calls in flight, 0 if there are several or if a callback waits for one. A hint: when
+            two threads begin at once it may name one of them, and the other's call is then late by a lease.
+        next_deadline: When the timer looks for calls whose time is up.
+        finished: How many calls have their outcome.
+        events: How many events were taken.
+        unknown_ids: How many answers named no call.
+        unrouted: How many events named none.
+    """
+
+    def __init__(
+        self,
+        host: CallHost,
+        state: EngineState,
+        outgoing: Outgoing,
+        limits: EngineLimits,
+        reactor: Reactor,
+        env: Env,
+        sink: Sink,
+        *,
+        failed: Callable[[Call, dict[str, Any]], None],
+        idle: Callable[[], None],
+    ) -> None:
+        """Begin without calls.
+
+        Args:
+            host: The engine the calls are for.
+            state: What is known about it.
+            outgoing: Where they are written; no call is admitted while that is too full.
+            limits: How many there may be, and how full is too full.
+            reactor: Where deadlines are watched.
+            env: The clock.
+            sink: Is told of every outcome, where it listens.
+            failed: Acts on an error the engine has answered a call with.
+            idle: Called when a retired engine has no call left.
+        """
+        self.pending: dict[int, Call] = {}
+        self.owner = 0
+        self.next_deadline = FOREVER
+        self.finished = 0
+        self.events = 0
+        self.unknown_ids = 0
+        self.unrouted = 0
+        self._host = host
+        self._state = state
+        self._outgoing = outgoing
+        self._limits = limits
+        self._reactor = reactor
+        self._env = env
+        self._sink = sink
+        self._observed = sink is not discard
+        self._failed = failed
+        self._idle = idle
+        self._lock = threading.Lock()
+        self._timer: ReactorTimer | None = None
+
+    def admit(
+        self,
+        method: str,
+        params: Any,
+        timeout: Duration | None,
+        on_events: OnEvents | None,
+        kind: type[CallT],
+    ) -> CallT:
+        """Make a request pending, or refuse it."""
+        state, pending = self._state, self.pending
+        if state.ending is not None:
+            raise refusal(state)
+        if len(pending) >= self._limits.in_flight:
+            raise EngineOverloaded(
+                f"{state.label} has {len(pending)} requests in flight",
+                hint="wait for some, or raise EngineLimits.in_flight",
+            )
+        if self._outgoing.backlog > self._limits.queued_bytes:
+            raise EngineOverloaded(
+                f"{state.label} does not read: {self._outgoing.backlog} bytes wait",
+                hint="its event loop is busy; wait, or kill it",
+            )
+        request_id = new_request_id()
+        line = encode_request(method, request_id, params)
+        now = state.now()
+        if type(timeout) is not float:
+            timeout = FOREVER if timeout is None else seconds(timeout, above=-FOREVER)
+        call = kind(self._host, request_id, method, line, now, now + timeout, on_events)
+        if type(params) is dict and "timeoutMs" in params:
+            call.has_engine_timeout = True
+        if not pending:
+            self.owner = get_ident()
+        elif self.owner != get_ident():
+            self.owner = 0
+        pending[request_id] = call
+        # The end may have emptied `pending` just before; then nothing else will answer this one.
+        if state.finished and pending.pop(request_id, None) is not None:
+            raise refusal(state)
+        return call
+
+    def renew(self, call: Call) -> bool:
+        """Give a call that is to be sent again a new id, since the old one has been answered; false if it is over."""
+        if self.pending.pop(call.id, None) is None:
+            return False
+        call.id = new_request_id()
+        call.line = encode_request(call.method, call.id, call.params)
+        self.pending[call.id] = call
+        return True
+
+    def settle(self, call: Call, reply: EngineReply | None, error: MlldError | None) -> bool:
+        """Give a pending call its outcome; false if it is not pending any more."""
+        if self.pending.pop(call.id, None) is None:
+            return False
+        self.finished += 1
+        if self._state.retired and not self.pending and self._state.ending is None:
+            self._idle()
+        call.on_events = None
+        call.finish(reply, error)
+        seat = call.seat
+        if seat is not None:
+            seat.ring()
+        if self._observed and (error is not None or is_listened(self._sink)):
+            self._sink(
+                RequestFinished(
+                    at=self._env.wall(),
+                    engine=self._state.label,
+                    method=call.method,
+                    outcome="ok" if error is None else error.code,
+                    seconds=self._state.now() - call.submitted,
+                    bytes=0 if reply is None else len(reply.line),
+                )
+            )
+        return True
+
+    # -- messages
+
+    def route(self, decoded: Decoded) -> None:
+        """Bring every message to its call: events in order as one list for each call, then the outcome."""
+        pending, state = self.pending, self._state
+        # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
+        # failure to the engine. What a run says from then on is no result; it ends when the engine does.
+        signalled = state.is_signalled
+        # No event to emit, no engine to end: most answers only go into their future.
+        quiet = not (state.retired or signalled or (self._observed and is_listened(self._sink)))
+        batches: dict[Call, list[EngineEvent]] = {}
+        seen = 0
+        last_id: Any = None
+        batch: list[EngineEvent] | None = None
+        for head, line in zip(decoded.heads, decoded.lines, strict=True):
+            event = head.event
+            if event is not None:
+                request_id = event.id if event.request_id is None else event.request_id
+                if request_id != last_id:
+                    call = pending.get(request_id) if type(request_id) is int else self._caller_of(event)
+                    if call is None:
+                        self.unrouted += 1
+                        continue
+                    last_id = request_id
+                    call.has_started = True
+                    wanted = call.on_events is not None and call.given_up is None
+                    batch = batches.setdefault(call, []) if wanted else None
+                seen += 1
+                if batch is not None:
+                    event.line = line
+                    batch.append(event)
+                continue
+            if seen:
+                self.events += seen
+                seen = 0
+            last_id = None
+            result = head.result
+            plain = type(result) is ResultHead and head.id is msgspec.UNSET
+            request_id = result.id if plain else head.request_id  # type: ignore[union-attr]
+            call = pending.get(request_id) if type(request_id) is int else None
+            if call is None:
+                self.unknown_ids += 1
+                continue
+            if signalled and call.is_run:
+                continue
+            if batches and (events := batches.pop(call, None)):
+                self._deliver(call, events)
+            error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
+            if error is not None:
+                self._failed(call, error)
+            elif not quiet:
+                self.settle(call, EngineReply(line), None)
+            elif pending.pop(request_id, None) is not None:
+                self.finished += 1
+                call.on_events = None  # who takes the events often holds the call: no cycle for the collector
+                call.finish(EngineReply(line), None)
+        self.events += seen
+        for call, events in batches.items():
+            self._deliver(call, events)
+        if state.retired and not pending and state.ending is None:
+            self._idle()
+
+    def _caller_of(self, event: EngineEvent) -> Call | None:
+        """Find whose event this is when a tool call's id stands where the request's should."""
+        runs = [call for call in list(self.pending.values()) if call.is_run]
+        if len(runs) == 1 and event.type.startswith("streaming:"):
+            return runs[0]
+        return None
+
+    def _deliver(self, call: Call, events: list[EngineEvent]) -> None:
+        take = call.on_events
+        if take is None or not events or call.given_up is not None:
+            return
+        try:
+            take(events)
+        except BaseException as error:
+            # The listener's trouble is not the engine's, `sys.exit` included: it would end the thread of all engines.
+            call.on_events = None
+            self._host.report("on_events", error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+
+    # -- deadlines
+
+    def watch_deadline(self, deadline: float) -> None:
+        """Have the timer look when this deadline passes; one timer serves all calls."""
+        with self._lock:
+            if deadline < self.next_deadline:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self.next_deadline = deadline
+                self._timer = self._reactor.call_at(deadline, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        with self._lock:
+            self.next_deadline = FOREVER
+            self._timer = None
+        now, nearest = self._state.now(), FOREVER
+        for call in list(self.pending.values()):
+            if call.deadline <= now:
+                self._host.give_up(call, "timeout")
+            elif call.deadline < nearest:
+                nearest = call.deadline
+        if nearest < FOREVER:
+            self.watch_deadline(nearest)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def abandon(self, error: Callable[[], MlldError]) -> None:
+        """In a forked child: fail what waits here, without a word to anything that belongs to the parent."""
+        self._lock = threading.Lock()
+        for call in list(self.pending.values()):
+            self.pending.pop(call.id, None)
+            call.finish(None, error())

@@ -1,0 +1,149 @@
+"""The protocol over an engine's pipes: bytes to lines to messages, requests to bytes, and the end of stderr."""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+
+from mlld_sdk.transport.child import Child
+from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing
+from mlld_sdk.transport.reactor import Reactor
+from mlld_sdk.transport.state import EngineState
+from mlld_sdk.transport.wire import Decoded, decode_block
+
+__all__ = ["Channel"]
+
+_READ = 65536
+_DRAIN_ROUNDS = 1024
+_NOISE_KEPT = 400
+
+
+class Channel:
+    """An engine's three pipes. Answers are read by one thread at a time, the one that has the reader's lock.
+
+    Attributes:
+        outgoing: Requests on their way to the engine.
+        is_at_end: The engine has closed its output.
+        noise: The last lines that were no protocol.
+        noise_count: How many of those there were.
+        dropped: How many debug events were dropped unread.
+        salvaged: How many messages had noise glued in front of them.
+    """
+
+    def __init__(
+        self,
+        child: Child,
+        state: EngineState,
+        outgoing: Outgoing,
+        limits: EngineLimits,
+        reactor: Reactor,
+        *,
+        kill: Callable[[], None],
+        route: Callable[[Decoded], None],
+        report: Callable[[str, BaseException], None],
+        polluted: Callable[[str], None],
+    ) -> None:
+        """Open nothing, read nothing: see `read`.
+
+        Args:
+            child: Whose pipes these are.
+            state: What is known about the engine.
+            outgoing: Requests on their way into the pipe.
+            limits: Bounds.
+            reactor: The I/O thread.
+            kill: Called when the engine has written what makes it useless (`EngineState.fatal`).
+            route: Takes the messages.
+            report: Takes an exception of `route`, which is a defect of this side.
+            polluted: Is told of the first line that is no protocol.
+        """
+        self.outgoing = outgoing
+        self.is_at_end = False
+        self.noise: deque[bytes] = deque(maxlen=limits.noise_lines)
+        self.noise_count = 0
+        self.dropped = 0
+        self.salvaged = 0
+        self._child = child
+        self._state = state
+        self._reactor = reactor
+        self._limit = limits.line_bytes
+        self._incoming = LineBuffer(limits.line_bytes)
+        self._stderr_lock = allocate_lock()
+        self._kill = kill
+        self._route = route
+        self._report = report
+        self._polluted = polluted
+
+    def read(self) -> None:
+        """Read once and act on what came."""
+        try:
+            data = os.read(self._child.answers, _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(data)
+        else:
+            self.is_at_end = True
+            self._reactor.forget(self._child.answers)
+
+    def read_stderr(self) -> None:
+        """Read stderr once; only its end is kept."""
+        with self._stderr_lock:
+            try:
+                data = os.read(self._child.words, _READ)
+            except BlockingIOError:
+                return
+            if data:
+                self._state.stderr.feed(data)
+            else:
+                self._reactor.forget(self._child.words)
+
+    def drain(self) -> None:
+        """Read both pipes to their end, or until they are empty if another process keeps them open."""
+        if not self.is_at_end:
+            self._drain(self._child.answers, self._take)
+        self._take(b"\n")  # the last line may never have got its own
+        with self._stderr_lock:
+            self._drain(self._child.words, self._state.stderr.feed)
+
+    def _drain(self, fd: int, take: Callable[[bytes], None]) -> None:
+        for _ in range(_DRAIN_ROUNDS):
+            try:
+                data = os.read(fd, _READ)
+            except OSError:
+                return
+            if not data:
+                return
+            take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            block = self._incoming.feed(data)
+            if block is None:
+                return
+            decoded = decode_block(block)
+            if decoded.heads or decoded.dropped:
+                self._state.heard = True
+            if decoded.dropped or decoded.noise:
+                self._count(decoded)
+            self._route(decoded)
+        except LineTooLong:
+            self._incoming.rest()
+            self._state.fatal = f"a line of more than {self._limit} bytes"
+            self._kill()
+        except Exception as error:  # noqa: BLE001 - answers are lost now, so no caller may go on waiting for them
+            self._report("reading", error)
+            self._state.fatal = "something this side stumbled over"
+            self._kill()
+
+    def _count(self, decoded: Decoded) -> None:
+        self.dropped += decoded.dropped
+        self.salvaged += decoded.salvaged
+        if decoded.noise and not self.noise_count:
+            self._polluted(decoded.noise[0][:_NOISE_KEPT].decode("utf-8", "replace"))
+        self.noise_count += len(decoded.noise)
+        self.noise.extend(line[:_NOISE_KEPT] for line in decoded.noise)

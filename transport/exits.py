@@ -1,0 +1,63 @@
+"""How an engine process ended: its exit status, decoded."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+__all__ = ["EngineExit", "decode_exit"]
+
+_HEAP_SIGNS = ("JavaScript heap out of memory", "Allocation failed", "Cannot allocate memory")
+_SHELL_SIGNAL_BASE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class EngineExit:
+    """How an engine process ended.
+
+    Attributes:
+        code: Exit status, or `None` when a signal ended it.
+        signal: Number of the signal that ended it, or `None`.
+        expected: This side asked for the end: `close`, `kill`, a cancel or a deadline.
+        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 nobody here sent, or node's
+            heap limit. A suspicion, not a proof.
+        doubtful: The status is that of a wrapper, which says 0 even when the engine behind it was killed.
+    """
+
+    code: int | None
+    signal: int | None = None
+    expected: bool = False
+    out_of_memory: bool = False
+    doubtful: bool = False
+
+    @property
+    def returncode(self) -> int | None:
+        """The status as `subprocess` counts it: negative for a signal."""
+        return self.code if self.signal is None else -self.signal
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                text = f"was ended by {signal.Signals(self.signal).name}"
+            except ValueError:
+                text = f"was ended by signal {self.signal}"
+        elif self.code is not None:
+            text = f"exited with status {self.code}"
+        else:
+            text = "ended, its status is lost"
+        return text + (" (out of memory?)" if self.out_of_memory else "")
+
+
+def decode_exit(status: int | None, *, expected: bool, wrapped: bool, stderr_tail: str) -> EngineExit:
+    """Decode a status, as `subprocess` counts it, with the help of the last lines on stderr."""
+    number = -status if status is not None and status < 0 else None
+    heap = any(sign in stderr_tail for sign in _HEAP_SIGNS)
+    killed = number == signal.SIGKILL or status == _SHELL_SIGNAL_BASE + signal.SIGKILL
+    aborted = number == signal.SIGABRT or status == _SHELL_SIGNAL_BASE + signal.SIGABRT
+    return EngineExit(
+        code=status if number is None else None,
+        signal=number,
+        expected=expected,
+        out_of_memory=(killed and not expected) or (aborted and heap),
+        doubtful=wrapped and status == 0 and not expected,
+    )
