@@ -112,7 +112,7 @@ def test_who_waits_for_a_run_hears_of_the_end_of_the_runtime(tmp_path: Path) -> 
     with running(one_for_one(child(Waits, name="agent")), tmp_path) as (runtime, _), ThreadPoolExecutor(2) as threads:
         run = runtime["agent"].run()
         waits = [threads.submit(run.result, None), threads.submit(lambda: asyncio.run(wait_for(run)))]
-        eventually(lambda: runtime.journal._upkeep.waiting == 2)
+        eventually(lambda: runtime.journal.status().waiting == 2)
         runtime.stop(0.2)
         for wait in waits:
             with pytest.raises(JournalClosed):
@@ -130,7 +130,7 @@ def test_a_loop_that_ends_early_leaves_nobody_waiting(tmp_path: Path) -> None:
                 await asyncio.wait_for(run, 0.05)
 
         asyncio.run(give_up())
-        eventually(lambda: runtime.journal._upkeep.waiting == 0)
+        eventually(lambda: runtime.journal.status().waiting == 0)
         Waits.gate.set()
         assert run.result(20) == "done"
 
