@@ -15,9 +15,9 @@ from mlld_sdk.transport.embedded.interpreter.script_run import place_at_path
 from mlld_sdk.transport.embedded.interpreter.shells import parsed_output
 from mlld_sdk.transport.embedded.interpreter.values import Origin, inline_text, is_truthy, merge, page_text, pretty_json
 from mlld_sdk.transport.embedded.server import wire
+from mlld_sdk.transport.embedded.server.answers import VERSION
 from mlld_sdk.transport.embedded.server.habits import copy_with_losses, cut, flattened_code
 from mlld_sdk.transport.embedded.server.json_faults import explain
-from mlld_sdk.transport.embedded.server.server import VERSION
 
 
 @pytest.mark.parametrize(

@@ -18,51 +18,64 @@ from mlld_sdk.transport.checkpoint_cache import (
     script_name,
 )
 from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest
 from mlld_sdk.transport.embedded.interpreter.values import Value
 
 
-class CachePlan(NamedTuple):
-    """What a request asks of the cache. None means: as the script's header says.
+class Ticket(NamedTuple):
+    """A call that was looked up: everything a row needs, and the stored answer.
 
     Attributes:
-        root: Folder of all caches, or None for the default below the working directory.
-        name: Name of the cache, or None for the script's own name.
-        use: True: serve and write. False: neither. None: decided by the `resume:` header.
-        fresh: Remove the whole cache first.
-        fork: Name of a cache whose entries are copied first.
-        drop: Entries to drop before the run.
+        key: The key of the call.
+        function: Name of the function.
+        args: Its arguments.
+        site: Where the call stands in the script.
+        numbers: Index, ordinal and order of the call.
+        answer: What was stored, or `MISSING`.
     """
-
-    root: str | None = None
-    name: str | None = None
-    use: bool | None = None
-    fresh: bool = False
-    fork: str | None = None
-    drop: Selector | None = None
-
-    def prepares(self) -> bool:
-        """Say whether something has to happen before the script starts."""
-        return self.fresh or self.fork is not None or self.drop is not None
-
-
-class Ticket(NamedTuple):
-    """A call that was looked up: everything a row needs."""
 
     key: str
     function: str
     args: list[Any]
     site: str
     numbers: tuple[int, int, int]
+    answer: Any
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether there is a stored answer, so that the body need not run."""
+        return self.answer is not MISSING
+
+    def event(self) -> dict[str, Any]:
+        """Return the event that reports a hit or a miss."""
+        facts = {"fn": self.function, "key": self.key, "argsPreview": args_preview(self.args)}
+        return {"type": f"checkpoint:{'hit' if self.is_hit else 'miss'}", "checkpoint": facts}
 
 
 class CheckpointMemory:
-    """The cache as one run sees it. The index is read once, at the first call that may be cached."""
+    """The cache as one run sees it. The index is read once, at the first call that may be cached.
 
-    def __init__(self, plan: CachePlan, path: str | None, resume: str | None, iso_time: Callable[[], str]) -> None:
+    Args:
+        request: What was asked for; it names the script and what to do with the cache.
+        resume: Mode of the script's `resume:` header, or None.
+        iso_time: Gives the time for rows and manifests.
+        before_body: Called before the body of a call that was not found.
+        after_store: Called after an answer was stored.
+    """
+
+    def __init__(
+        self,
+        request: ScriptRequest,
+        resume: str | None,
+        iso_time: Callable[[], str],
+        before_body: Callable[[], None] | None = None,
+        after_store: Callable[[], None] | None = None,
+    ) -> None:
+        plan, path = request.plan, request.path
         serves = {"auto": True, "never": False}.get(resume or "") if plan.use is None else plan.use
-        self.plan = plan
-        self.writes = serves is not False
-        self.serves = serves is True
+        self._plan = plan
+        self._writes = serves is not False
+        self._serves = serves is True
         self._path = path
         self._iso_time = iso_time
         self._name = plan.name or (script_name(path) if path else None)
@@ -71,13 +84,13 @@ class CheckpointMemory:
         self._counters = RunCounters(())
         self._written: set[str] = set()
         self._named: dict[str, int] = {}
-        self.before_body: Callable[[], None] | None = None
-        self.after_store: Callable[[], None] | None = None
+        self._before_body = before_body
+        self._after_store = after_store
 
     @property
     def active(self) -> bool:
-        """Say whether calls are looked up at all."""
-        return self._name is not None and self.writes
+        """Whether calls are looked up at all."""
+        return self._name is not None and self._writes
 
     def prepare(self, checkpoints: list[str]) -> None:
         """Do what the request asked for before the script starts: clear, copy, drop.
@@ -86,30 +99,28 @@ class CheckpointMemory:
             checkpoints: Names of the checkpoints the script has, in order.
 
         Raises:
-            CheckpointNotFound: For a fork or a named checkpoint that does not exist.
+            ScriptFailure: For a fork or a named checkpoint that does not exist.
         """
-        if not self.active or not self.plan.prepares():
+        plan = self._plan
+        if not self.active:
             return
         cache = self._cache_here()
         cache.repair()
-        if self.plan.fresh:
+        if plan.fresh:
             cache.clear()
-        if self.plan.fork is not None:
-            cache.fork_from(CheckpointCache(cache.root, self.plan.fork))
-        if self.plan.drop is not None:
-            cache.drop(_selected(cache, self.plan.drop, checkpoints))
-        if self.plan.fork is not None or self.plan.drop is not None:
+        try:
+            if plan.fork is not None:
+                cache.fork_from(CheckpointCache(cache.root, plan.fork))
+            if plan.drop is not None:
+                cache.drop(_selected(cache, plan.drop, checkpoints))
+        except CheckpointNotFound as fault:
+            raise ScriptFailure(str(fault), "CHECKPOINT_NOT_FOUND") from fault
+        if plan.fork is not None or plan.drop is not None:
             self._manifest(cache, cache.entries())
-
-    def run_body(self, body: Callable[[], Value]) -> Value:
-        """Run the body of a call that was not found."""
-        if self.before_body is not None:
-            self.before_body()
-        return body()
 
     def _cache_here(self) -> CheckpointCache:
         assert self._name is not None
-        root = self.plan.root or os.path.join(os.getcwd(), DEFAULT_ROOT)
+        root = self._plan.root or os.path.join(os.getcwd(), DEFAULT_ROOT)
         try:
             return CheckpointCache(root, self._name)
         except ValueError as error:
@@ -128,14 +139,19 @@ class CheckpointMemory:
             self._cache = cache
         return self._cache
 
-    def look_up(self, function: str, args: list[Any], site: str) -> tuple[Ticket, Any]:
-        """Number a call and find its stored answer; the answer is `MISSING` when the body has to run."""
+    def look_up(self, function: str, args: list[Any], site: str) -> Ticket:
+        """Number a call and find its stored answer."""
         cache = self._open()
         key = cache_key(function, args)
-        ticket = Ticket(key, function, args, site, self._counters.number(function, site))
-        if key not in self._entries or not (self.serves or key in self._written):
-            return ticket, MISSING
-        return ticket, cache.value(key)
+        numbers = self._counters.number(function, site)
+        known = key in self._entries and (self._serves or key in self._written)
+        return Ticket(key, function, args, site, numbers, cache.value(key) if known else MISSING)
+
+    def run_body(self, body: Callable[[], Value]) -> Value:
+        """Run the body of a call that was not found."""
+        if self._before_body is not None:
+            self._before_body()
+        return body()
 
     def store(self, ticket: Ticket, value: Any, duration_ms: int) -> None:
         """Store an answer. A cache that cannot be written costs the entry, not the run."""
@@ -161,8 +177,8 @@ class CheckpointMemory:
             self._manifest(cache, self._entries)
         except OSError:
             return
-        if self.after_store is not None:
-            self.after_store()
+        if self._after_store is not None:
+            self._after_store()
 
     def name_checkpoint(self, name: str) -> None:
         """Note that calls from here on belong behind the checkpoint `name`."""
@@ -191,6 +207,3 @@ def _selected(cache: CheckpointCache, selector: Selector, checkpoints: list[str]
         except CheckpointNotFound:
             continue
     return []
-
-
-__all__ = ["CachePlan", "CheckpointMemory", "CheckpointNotFound", "Ticket"]

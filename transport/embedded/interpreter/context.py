@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Origin, Value, text_of
 from mlld_sdk.transport.embedded.language import syntax
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
 Handler = Callable[[Any, Scope], Value]
 """Does one kind of node in a scope and gives its value."""
@@ -39,14 +42,14 @@ class ScriptContext:
     The parts know each other's work through this: each registers what it does with `add`, and asks for the value or
     the effect of any node with `evaluate` and `execute`.
 
-    Attributes:
+    Args:
         run: Effects, state and children of the script.
-        memory: Its checkpoint cache.
+        open_memory: Makes its view of the checkpoint cache; called at the first use.
     """
 
-    def __init__(self, run: ScriptRun, memory: CheckpointMemory) -> None:
+    def __init__(self, run: ScriptRun, open_memory: "Callable[[], CheckpointMemory]") -> None:
         self.run = run
-        self.memory = memory
+        self._open_memory = open_memory
         self._expressions: dict[type, Handler] = {}
         self._statements: dict[type, Handler] = {}
 
@@ -56,6 +59,11 @@ class ScriptContext:
         """Register what gives the values of some kinds of expressions and what does some kinds of statements."""
         self._expressions.update(expressions or {})
         self._statements.update(statements or {})
+
+    @cached_property
+    def memory(self) -> "CheckpointMemory":
+        """The script's view of the checkpoint cache."""
+        return self._open_memory()
 
     # -- nodes
 

@@ -1,17 +1,18 @@
 """One at a time, first come first served: how threads of one engine take turns as JavaScript callbacks would.
 
 The real engine runs everything on one thread and switches only where something waits. Scripts here run on threads, but
-hold a `Turn` while they compute and hand it on while they wait for a child or a timer, so that the order of events,
+hold a `FairLock` while they compute and hand it on while they wait for a child or a timer, so that the order of events,
 checkpoint rows and counters is the same.
 """
 
 import threading
 from collections import deque
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class FairLock:
-    """A fair lock: whoever waits longest goes next."""
+    """A lock that goes to the thread that has waited longest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,7 +20,7 @@ class FairLock:
         self._waiting: deque[threading.Lock] = deque()
 
     def take(self) -> None:
-        """Wait until it is our turn."""
+        """Wait until the lock is ours."""
         with self._lock:
             if not self._held:
                 self._held = True
@@ -30,7 +31,7 @@ class FairLock:
         gate.acquire()
 
     def hand_on(self) -> None:
-        """Let the next one go."""
+        """Give the lock to the next thread, or release it."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -38,26 +39,25 @@ class FairLock:
                 self._held = False
 
     def yield_(self) -> None:
-        """Let everybody who waits go first."""
+        """Let all threads that wait go first."""
         if self._waiting:
             self.hand_on()
             self.take()
 
-    def pause(self) -> "ReleasedLock":
-        """Hand the turn on for as long as a `with` block waits for something."""
-        return ReleasedLock(self)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock in a `with` block."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.hand_on()
 
-
-class ReleasedLock:
-    """The waiting part of a script."""
-
-    def __init__(self, turn: FairLock) -> None:
-        self._turn = turn
-
-    def __enter__(self) -> None:
-        self._turn.hand_on()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._turn.take()
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Hand the lock on for as long as a `with` block waits for something."""
+        self.hand_on()
+        try:
+            yield
+        finally:
+            self.take()

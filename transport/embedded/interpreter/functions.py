@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from mlld_sdk.transport.checkpoint_cache import MISSING, args_preview
 from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, interpreter_failure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
@@ -89,7 +88,7 @@ class Functions:
             caller: The scope of the call, to notice recursion.
             nodes: The arguments as they were written; None for calls that are never cached.
         """
-        run, memory = self._context.run, self._context.memory
+        run = self._context.run
         run.step()
         if function.name in caller.calling:
             raise ScriptFailure(
@@ -98,15 +97,14 @@ class Functions:
                 "CIRCULAR_REFERENCE",
                 "MlldInterpreterError",
             )
-        if nodes is None or "llm" not in function.labels or not memory.active:
+        if nodes is None or "llm" not in function.labels or not self._context.memory.active:
             return self._run_body(function, values, caller)
-        keyed = _keyed(nodes, values)
-        ticket, answer = memory.look_up(name, keyed, self._site(span))
+        memory = self._context.memory
+        ticket = memory.look_up(name, _keyed(nodes, values), self._site(span))
         if self._announces:
-            facts = {"fn": name, "key": ticket.key, "argsPreview": args_preview(keyed)}
-            run.report({"type": f"checkpoint:{'miss' if answer is MISSING else 'hit'}", "checkpoint": facts})
-        if answer is not MISSING:
-            return Value(answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
+            run.report(ticket.event())
+        if ticket.is_hit:
+            return Value(ticket.answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
         started = run.milliseconds()
         value = memory.run_body(lambda: self._run_body(function, values, caller))
         memory.store(ticket, _storable(value.data), max(0, run.milliseconds() - started))

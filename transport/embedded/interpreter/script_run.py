@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
@@ -14,6 +14,9 @@ from mlld_sdk.transport.embedded.interpreter.values import UNKNOWN, Origin, Valu
 from mlld_sdk.transport.embedded.language.scanner import LineMap
 from mlld_sdk.transport.embedded.language.syntax import TextSpan
 from mlld_sdk.transport.javascript import is_array_index, well_formed
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.checkpoint_cache import Selector
 
 ROOT_MARKERS = (
     ("mlld-config.json", "mlld-lock.json", "mlld.lock.json"),
@@ -27,6 +30,30 @@ Report = Callable[[dict[str, Any]], None]
 """Takes an event, without its id."""
 
 
+class CachePlan(NamedTuple):
+    """What a request asks of the cache. None means: as the script's header says.
+
+    Attributes:
+        root: Folder of all caches, or None for the default below the working directory.
+        name: Name of the cache, or None for the script's own name.
+        use: True: serve and write. False: neither. None: decided by the `resume:` header.
+        fresh: Remove the whole cache first.
+        fork: Name of a cache whose entries are copied first.
+        drop: Entries to drop before the run.
+    """
+
+    root: str | None = None
+    name: str | None = None
+    use: bool | None = None
+    fresh: bool = False
+    fork: str | None = None
+    drop: "Selector | None" = None
+
+    def prepares(self) -> bool:
+        """Return whether something has to happen before the script starts."""
+        return self.fresh or self.fork is not None or self.drop is not None
+
+
 class ScriptRequest(NamedTuple):
     """What a request asks for, after its parameters were read.
 
@@ -38,7 +65,7 @@ class ScriptRequest(NamedTuple):
         state: Dictionary behind `@state`, or None.
         modules: Texts and objects that can be imported by name.
         module_label: Label of what is imported from them, or None.
-        metrics: Whether the result carries metrics.
+        plan: What is asked of the checkpoint cache.
     """
 
     script: str
@@ -48,7 +75,7 @@ class ScriptRequest(NamedTuple):
     state: dict[str, Any] | None
     modules: dict[str, Any]
     module_label: str | None
-    metrics: bool
+    plan: CachePlan = CachePlan()
 
 
 ABSENT: Any = object()

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.server.options import BadOptions
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -53,7 +53,8 @@ def size(text: str) -> int:
 class Misbehaviour:
     """What was asked for, and how far it has come."""
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
+    def __init__(self, keys: Mapping[str, str], clock: Clock) -> None:
+        self._clock = clock
         unknown = [key for key in keys if key not in KEYS]
         if unknown:
             raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
@@ -102,7 +103,7 @@ class Misbehaviour:
             sys.stderr.write("embedded engine: refusing to start, as asked\nremove refuse-to-start from --misbehave\n")
             sys.stderr.flush()
             os._exit(int(self._numbers["refuse-to-start"]))
-        time.sleep(self._numbers.get("start-delay", 0.0))
+        self._clock.sleep(self._numbers.get("start-delay", 0.0))
 
     def line_read(self) -> None:
         """Be called for every line read."""
@@ -165,7 +166,7 @@ class Misbehaviour:
                 + b',"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}\n'
             )
         if "slow" in self._numbers:
-            time.sleep(self._numbers["slow"])
+            self._clock.sleep(self._numbers["slow"])
         if self._every("garble-every"):
             line = line[: len(line) // 2].replace(b'"', b"'") + b"\n"
         if self._every("glue-every"):
@@ -176,16 +177,16 @@ class Misbehaviour:
             return
         for at in range(0, len(line), piece):
             write(line[at : at + piece])
-            time.sleep(0.0005)
+            self._clock.sleep(0.0005)
 
     def _every(self, key: str) -> bool:
         return key in self._numbers and self._lines_written % max(1, int(self._numbers[key])) == 0
 
 
 def hang() -> NoReturn:
-    """Do nothing for ever."""
+    """Wait for ever."""
     while True:
-        time.sleep(3600)
+        threading.Event().wait()
 
 
 def _pour(write: Callable[[bytes], None], amount: int) -> None:

@@ -1,13 +1,14 @@
-"""Reading the parameters of requests, and saying what is wrong with them in the words the real engine uses."""
+"""Reading the parameters of requests; what is wrong with them is told in the words the real engine uses."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.checkpoint_cache import Selector, SelectorError, parse_selector
 from mlld_sdk.transport.embedded.errors import RequestError, ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.checkpoints import CachePlan
-from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRequest
+from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, CachePlan, ScriptRequest
 from mlld_sdk.transport.javascript import json_text
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.checkpoint_cache import Selector
 
 MAX_TIMEOUT_MS = 2147483647
 MAX_DEPTH = 10
@@ -17,30 +18,29 @@ MAX_BYTES = 1 << 20
 
 
 def is_id(value: Any) -> bool:
-    """Say whether a value can be a request's id."""
+    """Return whether a value can be a request's id."""
     return isinstance(value, str) or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def id_key(value: Any) -> Any:
-    """Make a key that tells `1` from `"1"`."""
+    """Return a key that tells `1` from `"1"`."""
     return ("text", value) if isinstance(value, str) else ("number", float(value))
 
 
-def process_job(params: Any) -> ScriptRequest:
+def process_request(params: Any) -> ScriptRequest:
     """Read the parameters of `process`."""
     if isinstance(params, str):
         params = {"script": params}
     if not isinstance(params, dict):
         raise ScriptFailure("process params must be a script string or object")
-    script = params.get("script")
+    script, path = params.get("script"), params.get("filePath")
     if not isinstance(script, str):
         raise ScriptFailure("process params.script must be a string")
-    path = params.get("filePath")
-    return _job(params, script, path if isinstance(path, str) else None, metrics=False)
+    return execute_request(params, script, path if isinstance(path, str) else None)
 
 
 def execute_path(params: Any) -> str:
-    """Read which file `execute` is to run."""
+    """Return which file `execute` is to run."""
     if not isinstance(params, dict):
         raise ScriptFailure("execute params must be an object")
     path = params.get("filepath")
@@ -49,35 +49,47 @@ def execute_path(params: Any) -> str:
     return path
 
 
-def execute_job(params: dict[str, Any], script: str, path: str) -> ScriptRequest:
-    """Read the parameters of `execute` once the file has been read."""
-    return _job(params, script, path, metrics=True)
-
-
-def _job(params: dict[str, Any], script: str, path: str | None, *, metrics: bool) -> ScriptRequest:
+def execute_request(params: dict[str, Any], script: str, path: str | None) -> ScriptRequest:
+    """Read the parameters that come with a script."""
     payload = params.get("payload", ABSENT)
-    if payload is not ABSENT:
-        if not isinstance(payload, (str, dict)):
-            raise ScriptFailure("Dynamic module '@payload' must be string or plain object", name="TypeError")
-        if isinstance(payload, dict):
-            check_size("@payload", payload)
-    state = params.get("state")
-    state = state if isinstance(state, dict) else None
-    if state is not None:
-        check_size("@state", state)
-    modules = params.get("dynamicModules")
+    if payload is not ABSENT and not isinstance(payload, (str, dict)):
+        raise ScriptFailure("Dynamic module '@payload' must be string or plain object", name="TypeError")
+    state, modules, source = (params.get(name) for name in ("state", "dynamicModules", "dynamicModuleSource"))
+    for name, data in (("@payload", payload), ("@state", state)):
+        if isinstance(data, dict):
+            check_size(name, data)
     modules = modules if isinstance(modules, dict) else {}
-    source = params.get("dynamicModuleSource")
     return ScriptRequest(
         script=script,
         path=path,
         payload=payload,
         payload_labels=_payload_labels(params.get("payloadLabels"), payload),
-        state=state,
+        state=state if isinstance(state, dict) else None,
         modules={name: module for name, module in modules.items() if isinstance(module, (str, dict))},
         module_label=source if isinstance(source, str) and source else None,
-        metrics=metrics,
     )
+
+
+def control_target(method: str, params: Any) -> tuple[Any, str]:
+    """Return which request `state:update` or `file:write` is about, and the path it names.
+
+    Raises:
+        RequestError: When something is missing.
+    """
+
+    def refuse(text: str) -> RequestError:
+        return RequestError("INVALID_REQUEST", f"{method} params{text}")
+
+    if not isinstance(params, dict):
+        raise refuse(" must be an object")
+    if not is_id(params.get("requestId")):
+        raise refuse(".requestId must be a string or number")
+    path = params.get("path")
+    if not isinstance(path, str) or not path.strip():
+        raise refuse(".path must be a non-empty string")
+    if method == "file:write" and not isinstance(params.get("content"), str):
+        raise refuse(".content must be a string")
+    return params["requestId"], path.strip()
 
 
 def _payload_labels(raw: Any, payload: Any) -> dict[str, list[str]]:
@@ -122,7 +134,7 @@ def check_size(name: str, data: Any) -> None:
 
 
 def is_markdown(params: Any, path: str | None, *, execute: bool) -> bool:
-    """Say whether a script would be read in markdown mode, which this engine does not have."""
+    """Return whether a script would be read in markdown mode, which this engine does not have."""
     mode = params.get("mode") if isinstance(params, dict) else None
     if mode in ("strict", "markdown"):
         return bool(mode == "markdown")
@@ -159,57 +171,58 @@ def cache_plan(params: Any, path: str | None) -> CachePlan:
     """
     if not isinstance(params, dict):
         return CachePlan()
-    flags: dict[str, bool | None] = {}
-    for name in ("checkpoint", "noCheckpoint", "fresh"):
-        value = params.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise RequestError("INVALID_REQUEST", f"{name} must be true or false")
-        flags[name] = value
-    texts: dict[str, str | None] = {}
-    for name in ("checkpointRoot", "checkpointName", "fork"):
-        value = params.get(name)
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise RequestError("INVALID_REQUEST", f"{name} must be a non-empty string")
-        if value is not None and name != "checkpointRoot" and ("/" in value or value in (".", "..")):
-            raise RequestError("INVALID_REQUEST", f"{name} must be a plain name without '/'")
-        texts[name] = value
-    resume, drop = _resume(params.get("resume"))
-    off = flags["noCheckpoint"] is True or flags["checkpoint"] is False
-    wanted = [
-        name
-        for name, given in (
-            ("checkpoint: true", flags["checkpoint"] is True),
-            ("fresh", flags["fresh"] is True),
-            ("resume", resume),
-            ("fork", texts["fork"] is not None),
-        )
-        if given
-    ]
+    checkpoint, off, fresh = (_flag(params, name) for name in ("checkpoint", "noCheckpoint", "fresh"))
+    root, name, fork = (_text(params, name) for name in ("checkpointRoot", "checkpointName", "fork"))
+    resume = params.get("resume")
+    if resume is not None and not isinstance(resume, (bool, str)):
+        raise RequestError("INVALID_REQUEST", "resume must be true, false or a selector")
+    drop = _selector(resume) if isinstance(resume, str) else None
+    off = off or checkpoint is False
+    given = {
+        "checkpoint: true": checkpoint,
+        "fresh": fresh,
+        "resume": resume is not None and resume is not False,
+        "fork": fork is not None,
+    }
+    wanted = next((what for what, is_given in given.items() if is_given), None)
     if off and wanted:
-        raise RequestError("INVALID_REQUEST", f"checkpointing cannot be off together with {wanted[0]}")
-    if wanted and path is None and texts["checkpointName"] is None:
+        raise RequestError("INVALID_REQUEST", f"checkpointing cannot be off together with {wanted}")
+    if wanted and path is None and name is None:
         raise RequestError(
-            "INVALID_REQUEST", f"{wanted[0]} needs filePath or checkpointName: there is no cache without a name"
+            "INVALID_REQUEST", f"{wanted} needs filePath or checkpointName: there is no cache without a name"
         )
-    root = texts["checkpointRoot"]
     return CachePlan(
         root=os.path.abspath(root) if root is not None else None,
-        name=texts["checkpointName"],
+        name=name,
         use=False if off else True if wanted else None,
-        fresh=flags["fresh"] is True,
-        fork=texts["fork"],
+        fresh=fresh is True,
+        fork=fork,
         drop=drop,
     )
 
 
-def _resume(value: Any) -> tuple[bool, Selector | None]:
-    if value is None or value is False:
-        return False, None
-    if value is True:
-        return True, None
-    if not isinstance(value, str):
-        raise RequestError("INVALID_REQUEST", "resume must be true, false or a selector")
+def _flag(params: dict[str, Any], name: str) -> bool | None:
+    value = params.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise RequestError("INVALID_REQUEST", f"{name} must be true or false")
+
+
+def _text(params: dict[str, Any], name: str) -> str | None:
+    value = params.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError("INVALID_REQUEST", f"{name} must be a non-empty string")
+    if name != "checkpointRoot" and ("/" in value or value in (".", "..")):
+        raise RequestError("INVALID_REQUEST", f"{name} must be a plain name without '/'")
+    return value
+
+
+def _selector(text: str) -> "Selector":
+    from mlld_sdk.transport.checkpoint_cache import SelectorError, parse_selector
+
     try:
-        return True, parse_selector(value)
+        return parse_selector(text)
     except SelectorError as error:
         raise RequestError("INVALID_REQUEST", f"resume: {error}") from error

@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlld_sdk.transport.javascript import json_text, string_text
+from mlld_sdk.transport.javascript import json_text
 
 READ_SIZE = 1 << 16
-
-Line = Callable[[bytes], None]
+_MARGIN = "\ufeff \t\r\n\x0b\x0c\xa0"
 
 
 class NotJson(Exception):
@@ -68,29 +67,19 @@ def read_lines(descriptor: int, wake: int) -> Iterator[str]:
         lines = b"".join([*pieces, piece]).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         pieces = [lines.pop()]
         for line in lines:
-            yield line.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
+            yield line.decode("utf-8", "replace").strip(_MARGIN)
     if rest := b"".join(pieces):
-        yield rest.decode("utf-8", "replace").strip("\ufeff \t\r\n\x0b\x0c\xa0")
-
-
-def _clean(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        yield rest.decode("utf-8", "replace").strip(_MARGIN)
 
 
 def write_json(message: Any) -> bytes:
     """Write a message as one line without its end."""
     try:
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=_unknown, allow_nan=False)
-        if "." not in text and "e" not in text:
+        if ("." not in text and "e" not in text) or not _has_float(message):
             return text.encode("utf-8")
-    except ValueError:
-        text = ""
-    if text and not _has_float(message) and _clean(text):
-        return text.encode("utf-8")
+    except ValueError:  # not-a-number, a lone surrogate
+        pass
     return json_text(message).encode("utf-8", "backslashreplace")
 
 
@@ -111,7 +100,7 @@ class LineWriter:
 
     Args:
         descriptor: Where to write.
-        on_broken: Called when nobody reads any more.
+        on_broken: Called when the other end has been closed.
     """
 
     def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
@@ -119,11 +108,7 @@ class LineWriter:
         self._on_broken = on_broken
         self._lock = threading.Lock()
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Write one message."""
-        self.send_raw(write_json(message) + b"\n")
-
-    def send_raw(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Write bytes as they are."""
         view = memoryview(data)
         try:
@@ -134,38 +119,6 @@ class LineWriter:
             self._on_broken()
 
 
-def event(request_id: Any, body: dict[str, Any], *, extended: bool) -> dict[str, Any]:
-    """Put an event into its envelope."""
-    ids = {"id": request_id, "requestId": request_id} if extended else {"id": request_id}
-    return {"event": {**ids, **body}}
-
-
-def result(request_id: Any, payload: Any) -> dict[str, Any]:
-    """Put a result into its envelope; what has an id of its own, or is no object, stands under `value`."""
-    if not isinstance(payload, dict) or "id" in payload:
-        return {"result": {"id": request_id, "value": payload}}
-    return {"result": {"id": request_id, **payload}}
-
-
-def error(code: str, message: str) -> dict[str, Any]:
-    """Make the payload of a refused request."""
-    return {"error": {"code": code, "message": message}}
-
-
 def id_text(request_id: Any) -> str:
-    """Print an id inside a message."""
+    """Return an id as it stands inside a message."""
     return request_id if isinstance(request_id, str) else json_text(request_id)
-
-
-__all__ = [
-    "LineWriter",
-    "NotJson",
-    "error",
-    "event",
-    "id_text",
-    "read_json",
-    "read_lines",
-    "result",
-    "string_text",
-    "write_json",
-]

@@ -1,0 +1,265 @@
+"""Running the scripts of requests, each on a thread of its own, and stopping them."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from mlld_sdk.transport.embedded.clock import Clock
+from mlld_sdk.transport.embedded.errors import Aborted, ScriptFailure, UnsupportedConstruct
+from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
+from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
+from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest, ScriptRun
+from mlld_sdk.transport.embedded.language.parser import parse
+from mlld_sdk.transport.embedded.language.syntax import ParsedScript
+from mlld_sdk.transport.embedded.server import habits, params
+from mlld_sdk.transport.embedded.server.answers import Answers
+from mlld_sdk.transport.embedded.server.misbehaviour import Misbehaviour
+from mlld_sdk.transport.embedded.server.options import EmbeddedOptions
+from mlld_sdk.transport.embedded.server.wire import id_text
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
+
+SHUTDOWN_GRACE = 2.0
+PARSED_LIMIT = 64
+
+
+class ActiveRequest:
+    """A request whose script is being run."""
+
+    def __init__(self, request_id: Any, *, execute: bool) -> None:
+        self.id = request_id
+        self.key = params.id_key(request_id)
+        self.execute = execute
+        self.run: ScriptRun | None = None
+        self.path: str | None = None
+        self.answered = False
+        self.early: ScriptFailure | None = None
+        self.ready = threading.Event()
+        self.done = threading.Event()
+
+
+class ScriptRunner:
+    """Runs scripts and answers their requests."""
+
+    def __init__(self, options: EmbeddedOptions, clock: Clock, answers: Answers, mischief: Misbehaviour) -> None:
+        self._options = options
+        self._extended = not options.like_real
+        self._clock = clock
+        self._answers = answers
+        self._mischief = mischief
+        self._turn = FairLock()
+        self._active: dict[Any, ActiveRequest] = {}
+        self._lock = threading.Lock()
+        self._parsed: dict[str, tuple[str, ParsedScript]] = {}
+
+    # -- what is being run
+
+    def find(self, request_id: Any) -> ActiveRequest | None:
+        """Return the request with this id if its script is being run."""
+        with self._lock:
+            return self._active.get(params.id_key(request_id)) if params.is_id(request_id) else None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep scripts from running in a `with` block, as the one thread of the real engine does."""
+        return nullcontext() if self._extended else self._turn.held()
+
+    def abort(self, request: ActiveRequest, failure: ScriptFailure) -> None:
+        """Stop a request. The real engine answers at once and lets the script run on; this one answers afterwards."""
+        if self._extended:
+            request.early = request.early or failure
+            if request.run is not None:
+                request.run.abort(failure)
+            return
+        with self._turn.held():
+            if request.run is not None and not request.answered:
+                request.run.abort(failure)
+                self._fail(request, failure)
+                self._after_failure(failure)
+
+    def end(self) -> int:
+        """Abort what is running and return the exit code."""
+        with self._lock:
+            active = list(self._active.values())
+        for request in active:
+            self.abort(request, Aborted())
+        if not self._extended:
+            return 1 if active and not self._options.survive else 0
+        deadline = self._clock.now() + SHUTDOWN_GRACE
+        for request in active:
+            request.done.wait(max(0.0, deadline - self._clock.now()))
+        return 0
+
+    def kill_children(self) -> None:
+        """Stop all scripts and their children without answering."""
+        for request in list(self._active.values()):
+            if request.run is not None:
+                request.run.abort(Aborted())
+
+    # -- running
+
+    def start(self, request_id: Any, method: str, given: Any) -> None:
+        """Run the script of a `process` or `execute` request on a thread of its own."""
+        request = ActiveRequest(request_id, execute=method == "execute")
+        if self._extended:
+            with self._lock:
+                self._active[request.key] = request
+        threading.Thread(
+            target=self._run_request, args=(request, given), name=f"request-{id_text(request_id)}", daemon=True
+        ).start()
+
+    def _run_request(self, request: ActiveRequest, given: Any) -> None:
+        turn = FairLock() if self._extended else self._turn
+        try:
+            with turn.held():
+                self._run_guarded(request, given, turn)
+        finally:
+            request.ready.set()
+            request.done.set()
+
+    def _run_guarded(self, request: ActiveRequest, given: Any, turn: FairLock) -> None:
+        started = False
+        try:
+            wanted, parse_ms, script, cached = self._load(request, given)
+            timeout = params.timeout_of(given, extended=self._extended, execute=request.execute)
+            run = ScriptRun(
+                wanted,
+                lambda body: self._answers.event(request.id, body),
+                turn,
+                self._clock,
+                kill_children=self._extended,
+            )
+            self._activate(request, run, turn)
+            started = True
+            payload = self._run_script(request, run, script, timeout)
+            if request.execute or self._extended:
+                payload["metrics"] = self._metrics(run, parse_ms, cached=cached)
+            if run.abort_error is None:
+                event = {"type": "execution:complete", "result": payload, "timestamp": run.milliseconds()}
+                self._answers.event(request.id, event)
+                self._finish(request, payload)
+            elif self._extended:
+                self._fail(request, run.abort_error)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the client must get its one result
+            self._fail(request, fault)
+            if started and isinstance(fault, ScriptFailure) and not isinstance(fault, UnsupportedConstruct):
+                self._after_failure(fault)
+
+    def _load(self, request: ActiveRequest, given: Any) -> tuple[ScriptRequest, float, ParsedScript, bool]:
+        """Read parameters and script; return them with the milliseconds that took and whether it was parsed before."""
+        begin = self._clock.now()
+        if request.execute:
+            path = request.path = params.execute_path(given)
+            wanted = params.execute_request(given, _read_script(path), path)
+        else:
+            wanted = params.process_request(given)
+            path = ""
+            request.path = wanted.path
+        if params.is_markdown(given, request.path, execute=request.execute):
+            raise UnsupportedConstruct("markdown mode", 1)
+        known = self._parsed.get(path)
+        cached = known is not None and known[0] == wanted.script
+        script = known[1] if known is not None and cached else self._parse(wanted.script, request.path)
+        if request.execute and not cached:
+            while len(self._parsed) >= PARSED_LIMIT:
+                self._parsed.pop(next(iter(self._parsed)))
+            self._parsed[path] = (wanted.script, script)
+        parse_ms = (self._clock.now() - begin) * 1000
+        if self._extended:
+            wanted = wanted._replace(plan=params.cache_plan(given, wanted.path))
+        return wanted, parse_ms, script, cached
+
+    @staticmethod
+    def _parse(text: str, path: str | None) -> ParsedScript:
+        try:
+            return parse(text)
+        except ScriptFailure as failure:
+            if failure.code == "PARSE_ERROR" and path is not None:
+                failure.message += f" in {os.path.abspath(path)}"
+            raise
+
+    def _activate(self, request: ActiveRequest, run: ScriptRun, turn: FairLock) -> None:
+        """Make a request reachable for control messages; the real engine takes its time."""
+        if not self._extended:
+            with turn.pause():
+                self._clock.sleep(habits.ACTIVATION_DELAY)
+            with self._lock:
+                self._active[request.key] = request
+        request.run = run
+        request.ready.set()
+        if request.early is not None:
+            run.abort(request.early)
+
+    def _run_script(
+        self, request: ActiveRequest, run: ScriptRun, script: ParsedScript, timeout: float | None
+    ) -> dict[str, Any]:
+        timer = None
+        if timeout is not None:
+            failure = Aborted("The request ran out of time", "TIMEOUT") if self._extended else Aborted()
+            timer = threading.Timer(timeout, self.abort, (request, failure))
+            timer.daemon = True
+            timer.start()
+        try:
+            run_script(script, run, self._memory_of(run, script.resume), announces=self._extended)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return run.result()
+
+    def _memory_of(self, run: ScriptRun, resume: str | None) -> "Callable[[], CheckpointMemory]":
+        def open_memory() -> "CheckpointMemory":
+            from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
+
+            return CheckpointMemory(run.request, resume, run.iso_time, self._mischief.step, self._mischief.stored)
+
+        return open_memory
+
+    def _metrics(self, run: ScriptRun, parse_ms: float, *, cached: bool) -> dict[str, Any]:
+        total = (self._clock.now() - run.started) * 1000
+        return {
+            "totalMs": round(total + parse_ms, 3),
+            "parseMs": round(parse_ms, 3),
+            "evaluateMs": round(total, 3),
+            "cacheHit": cached,
+            "effectCount": len(run.effects),
+            "stateWriteCount": len(run.state_writes),
+        }
+
+    # -- answering
+
+    def _fail(self, request: ActiveRequest, fault: Exception) -> None:
+        self._finish(request, self._answers.error(fault, request.path, execute=request.execute))
+
+    def _finish(self, request: ActiveRequest, payload: dict[str, Any]) -> None:
+        """Send the one result of a request."""
+        with self._lock:
+            if request.answered:
+                return
+            request.answered = True
+            if self._active.get(request.key) is request:
+                del self._active[request.key]
+        self._answers.result(request.id, payload)
+
+    def _after_failure(self, failure: ScriptFailure) -> None:
+        """Die of a failed script, as the real engine does, or warn that one should have."""
+        if self._extended:
+            return
+        if self._options.survive:
+            habits.last_words(habits.WARNING.format(pid=os.getpid(), message=failure.message))
+            return
+        habits.last_words(habits.UNHANDLED.format(message=failure.message))
+        os._exit(1)
+
+
+def _read_script(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            return file.read()
+    except IsADirectoryError:
+        raise ScriptFailure("EISDIR: illegal operation on a directory, read") from None
+    except FileNotFoundError:
+        raise ScriptFailure(f"ENOENT: no such file or directory, open '{path}'", "FILE_NOT_FOUND") from None
+    except OSError as fault:
+        raise ScriptFailure(f"{fault.strerror}, open '{path}'", "FILE_NOT_FOUND") from None
