@@ -39,7 +39,10 @@ class RunLease:
         run_id: Its id.
         owner: Whose lease this is.
         epoch: The epoch that fences its writes.
-        holder: The same three, as its writes name them.
+        attempt: Which owner of the run this is, from 1; from 2 on there may be steps to replay.
+        holder: Run, owner and epoch, as its writes name them.
+        lost: Why this lease does not count any more, or `None` as far as is known here.
+        over: Whether the lease was given up, lost or ended with its run.
     """
 
     def __init__(self, core: JournalCore, run: RunRecord, ttl: float, auto_renew: bool) -> None:
@@ -49,15 +52,16 @@ class RunLease:
         self.run_id = run.id
         self.owner = run.owner.name
         self.epoch = run.epoch
+        self.attempt = run.attempt
         self.ttl = ttl
         self.until = run.owner.until
         self.auto_renew = auto_renew
         self._core = core
         self.holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
         self._lock = threading.Lock()
-        self._lost: LeaseLost | None = None
+        self.lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
-        self._over = False
+        self.over = False
         self._recorded: dict[str, bytes] | None = {} if run.attempt == 1 else None
         self._recorded_all = True
         self._steps = 0
@@ -66,25 +70,10 @@ class RunLease:
         self._used: set[str] = set()
 
     @property
-    def attempt(self) -> int:
-        """Which owner of the run this is, from 1; from 2 on there may be steps to replay."""
-        return self.run.attempt
-
-    @property
     def input(self) -> Any:
         """What the run was asked to do."""
         record = self._core.read(lambda reader: writes.found_input(reader, self.run_id))
         return self._core.values.decode(record.value, f"the input of run {self.run_id}")
-
-    @property
-    def lost(self) -> LeaseLost | None:
-        """Why this lease does not count any more, or `None` as far as is known here."""
-        return self._lost
-
-    @property
-    def over(self) -> bool:
-        """Whether the lease was given up, lost or ended with its run."""
-        return self._over
 
     def on_lost(self, callback: Callable[[LeaseLost], None]) -> None:
         """Call back once if the run is taken away (cancelled, taken over), at once if it has been.
@@ -92,10 +81,10 @@ class RunLease:
         Runs on the thread that notices, which may be the journal's writer: it must not block.
         """
         with self._lock:
-            if self._lost is None:
+            if self.lost is None:
                 self._on_lost.append(callback)
                 return
-        callback(self._lost)
+        callback(self.lost)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -121,8 +110,8 @@ class RunLease:
             StepNotOpen: The position is in use already, or was used by another step of this owner.
             LeaseLost: The run is owned by somebody else, or has ended.
         """
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         asked = fingerprint if isinstance(fingerprint, Fingerprint) else Fingerprint(fingerprint, fingerprint[:200])
         recorded = self._recorded
         if recorded and (packed := recorded.pop(position, None)) is not None:  # atomic: one caller gets it
@@ -266,9 +255,9 @@ class RunLease:
     def lose(self, error: LeaseLost) -> None:
         """Take note that the lease does not count any more, and tell whoever asked to know. The journal calls this."""
         with self._lock:
-            if self._over:
+            if self.over:
                 return
-            self._lost = error
+            self.lost = error
             callbacks, self._on_lost = self._on_lost, []
         self.end()
         for callback in callbacks:
@@ -276,7 +265,7 @@ class RunLease:
 
     def end(self) -> None:
         """Take note that the lease was given up, or ended with its run. The journal calls this."""
-        self._over = True
+        self.over = True
         self._core.upkeep.forget(self)
 
     def _end_run(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, Unpack, cast
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.env import Env
@@ -32,11 +32,12 @@ from mlld_sdk.runs.sleep import Sleepers
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import TruncatedResult
 from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.scripts.types import Effect, ExecuteResult, StateWrite
 from mlld_sdk.transport.errors import CallTimeout
 
 T = TypeVar("T")
 S = TypeVar("S")
+P = ParamSpec("P")
 
 WORTH_NOTING: Final = 1.0
 """Seconds of waiting from which on it is written down that the run waits."""
@@ -74,6 +75,8 @@ class Job:
         self._services = services
         self._protected = protected
         self._attempts = attempts
+        self._again = StepPolicy(on_interrupt="retry", max_attempts=attempts)
+        self._fingerprint = services.journal.values.fingerprint
         self._positions = Positions()
         self._turn = threading.Lock()
         self._state = JobState(port, services.env)
@@ -104,7 +107,13 @@ class Job:
         """
         name = os.fspath(filepath)
         asked = _asked("execute", name, payload, options)
-        return self._engine_step(name, asked, idempotent, retry, lambda: self._port.execute(filepath, payload, options))
+        stored = self._engine_step(
+            name, asked, idempotent, retry, lambda: _storable(self._port.execute(filepath, payload, options))
+        )
+        result = results.execute_result(stored)
+        result.truncations = stored.get("truncations", [])
+        result.truncated = bool(result.truncations)
+        return result
 
     def process(
         self,
@@ -121,9 +130,10 @@ class Job:
         asked = _asked("process", script, [file_path and os.fspath(file_path), payload], options)
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         protected = idempotent if idempotent is not None or file_path is not None else False
-        return self._engine_step(
-            name, asked, protected, retry, lambda: self._port.process(script, file_path, payload, options)
-        ).output
+        stored = self._engine_step(
+            name, asked, protected, retry, lambda: _storable(self._port.process(script, file_path, payload, options))
+        )
+        return str(stored["output"])
 
     def step(
         self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
@@ -271,7 +281,7 @@ class Job:
     def _noted(self, until: float) -> float:
         """Write down that the run waits until a moment, if that is far enough for its owner to die before."""
         if until > self._services.env.wall() + WORTH_NOTING:
-            self._sealing(lambda: self._lease.sleep_until(until))
+            self._sealing(self._lease.sleep_until, until)
         return until
 
     def _sleep(self, until: float, most: float) -> None:
@@ -293,60 +303,59 @@ class Job:
     def _progressed(self) -> None:
         self._state.progressed = self._services.env.now()
 
-    def _fingerprint(self, *parts: Any) -> Fingerprint:
-        return self._services.journal.fingerprint(*parts)
-
     def _engine_step(
         self,
         name: str,
         asked: Sequence[Any],
         idempotent: bool | None,
         retry: Retry | None,
-        run: Callable[[], ExecuteResult],
-    ) -> ExecuteResult:
+        act: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:
         repeatable = self._protected if idempotent is None else idempotent
-        stored = self._step(name, self._fingerprint(*asked), repeatable, lambda: _storable(run()), retry)
-        result = results.execute_result(stored)
-        result.truncations = stored.get("truncations", [])
-        result.truncated = bool(result.truncations)
-        return result
+        stored: dict[str, Any] = self._step(name, self._fingerprint(*asked), repeatable, act, retry)
+        return stored
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
-        if not self._turn.acquire(blocking=False):
-            raise StepsOverlap(f"{name} was begun while another step of the same job was under way")
+        self._take_turn(name)
         try:
             yield
         finally:
             self._turn.release()
 
+    def _take_turn(self, name: str) -> None:
+        if not self._turn.acquire(blocking=False):
+            raise StepsOverlap(f"{name} was begun while another step of the same job was under way")
+
     def _step(
         self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any], retry: Retry | None = None
     ) -> Any:
-        with self._alone(name):
+        self._take_turn(name)
+        try:
             self.check()
-            position = self._positions.next()
+            step = _Step(name, self._positions.next(), asked, retry)
             if retry is None:
-                policy = StepPolicy(on_interrupt="retry", max_attempts=self._attempts) if repeatable else ONCE
-                return self._step_once(_Step(name, position), asked, policy, act)
+                return self._step_once(step, self._again if repeatable else ONCE, act)
             most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
             policy = StepPolicy(on_interrupt="retry" if repeatable else "fail", max_attempts=most)
             while True:
-                self._wait_for_turn(position, retry)
+                self._wait_for_turn(step.position, retry)
                 try:
-                    return self._step_once(_Step(name, position, retry), asked, policy, act)
+                    return self._step_once(step, policy, act)
                 except RetryStep:
                     continue
+        finally:
+            self._turn.release()
 
     def _wait_for_turn(self, position: str, retry: Retry) -> None:
         """Wait until a step that has failed before, here or with an earlier owner, is to be tried again."""
-        failed = self._sealing(lambda: self._lease.to_retry(position))
+        failed = self._sealing(self._lease.to_retry, position)
         if failed is not None and failed.attempts and failed.ended is not None:
             pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
             self._sleep_through(self._noted(failed.ended + pause), pause)
 
-    def _step_once(self, step: "_Step", asked: Fingerprint, policy: StepPolicy, act: Callable[[], Any]) -> Any:
-        decision = self._sealing(lambda: self._lease.begin_step(step.position, step.name, asked, policy))
+    def _step_once(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        decision = self._sealing(self._lease.begin_step, step.position, step.name, step.asked, policy)
         match decision:
             case Replay(value=value):
                 self._progressed()
@@ -373,7 +382,7 @@ class Job:
             return self._answer_failure(step, error)
         self.check()
         try:
-            done = self._sealing(lambda: self._lease.finish_step(step.position, value))
+            done = self._sealing(self._lease.finish_step, step.position, value)
         except JournalRefusal as refused:  # the value cannot be stored: the step acted, and this is what came of it
             return self._answer_failure(step, refused)
         self._progressed()
@@ -382,16 +391,16 @@ class Job:
     def _answer_failure(self, step: "_Step", error: BaseException) -> Any:
         self.check()
         again = step.retry is not None and step.retry.wants(step.attempt, error)
-        record = self._sealing(lambda: self._lease.fail_step(step.position, error, final=not again))
+        record = self._sealing(self._lease.fail_step, step.position, error, final=not again)
         if again:
             self._progressed()
             raise RetryStep
         raise StepFailed(step.name, record) from error
 
-    def _sealing(self, write: Callable[[], T]) -> T:
+    def _sealing(self, write: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """Do something to the journal; if the journal itself fails, the job is over."""
         try:
-            return write()
+            return write(*args, **options)
         except InfrastructureError as error:
             self._state.seal(error)
             raise
@@ -406,6 +415,7 @@ class _Step:
 
     name: str
     position: str
+    asked: Fingerprint
     retry: Retry | None = None
     attempt: int = 1
 
@@ -439,8 +449,10 @@ class JobState:
 
 
 def _asked(method: str, what: str, more: Any, options: RunOptions) -> list[Any]:
-    """Say what an engine step asks for: everything that may change the answer, and no deadline."""
-    relevant = {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")}
+    """List what an engine step asks for: everything that may change the answer, and no deadline."""
+    relevant = (
+        {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")} if options else {}
+    )
     return [method, what, more, relevant]
 
 
@@ -449,11 +461,16 @@ def _storable(result: ExecuteResult) -> dict[str, Any]:
     return {
         "output": result.output,
         "exports": result.exports,
-        "stateWrites": [
-            {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
-            for write in result.state_writes
-        ],
-        "denials": [asdict(denial) for denial in result.denials],
+        "stateWrites": list(map(_state_write, result.state_writes)),
+        "denials": list(map(asdict, result.denials)),
         "truncations": result.truncations,
-        "effects": [{"type": effect.type, "content": effect.content, "path": effect.path} for effect in result.effects],
+        "effects": list(map(_effect, result.effects)),
     }
+
+
+def _state_write(write: StateWrite) -> dict[str, Any]:
+    return {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {"type": effect.type, "content": effect.content, "path": effect.path}

@@ -25,7 +25,8 @@ from mlld_sdk.journal.store import Notes, RunQuery, StepRow
 R = TypeVar("R", InputRecord, OutcomeRecord)
 
 _RUN = "SELECT id, state, epoch, body FROM runs"
-_TURN = "SELECT -priority, queued, id, kind FROM runs"
+_TURN = "SELECT priority, queued, id, kind FROM runs"
+_IN_TURN = "ORDER BY priority DESC, queued, id LIMIT ?"
 _DAMAGED = "damaged"
 _ENDED = "state IN ('finished', 'failed', 'cancelled')"
 _ENDED_KINDS = f"SELECT DISTINCT kind FROM runs WHERE {_ENDED}"  # noqa: S608 - fixed texts
@@ -184,14 +185,11 @@ class SqliteTx:
     def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
         """List runs without an owner, or whose owner is late or dead, whose turn it is first."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
-        turn = "ORDER BY priority DESC, queued, id LIMIT ?"
-        pending = f"{_TURN} WHERE {of_kind} state='pending' {turn}"
-        left = f"{_TURN} WHERE {of_kind} state='running' AND (until<=? OR session IN ({_marks(dead)})) {turn}"
-        rows = [
-            *self._execute(pending, (*kinds, limit)).fetchall(),
-            *self._execute(left, (*kinds, now, *dead, limit)).fetchall(),
-        ]
-        return [(run_id, of) for _, _, run_id, of in sorted(rows)[:limit]]
+        of_dead = f"OR session IN ({_marks(dead)})" if dead else ""
+        pending = f"{_TURN} WHERE {of_kind} state='pending' {_IN_TURN}"
+        left = f"{_TURN} WHERE {of_kind} state='running' AND (until<=? {of_dead}) {_IN_TURN}"
+        both = f"SELECT id, kind FROM (SELECT * FROM ({pending}) UNION ALL SELECT * FROM ({left})) {_IN_TURN}"  # noqa: S608 - only question marks are put in
+        return self._execute(both, (*kinds, limit, *kinds, now, *dead, limit, limit)).fetchall()
 
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List pending runs whose deadline has passed."""

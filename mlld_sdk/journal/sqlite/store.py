@@ -49,7 +49,6 @@ class SqliteStore:
         self._fault: JournalError | None = None
         self._final = False
         self._names = (str(self._path), f"{self._path}-wal")
-        self._log_identity: tuple[int, int] | None = None  # SQLite makes the log with the first write
         self._check_at = 0.0
         self._idle: list[SqliteTx] = []
         self._readers = threading.BoundedSemaphore(_READERS)
@@ -58,7 +57,8 @@ class SqliteStore:
         schema.create_file(self._path)
         self._writing = SqliteTx(self._open())
         try:
-            self._identity = _identity(self._names[0])
+            file = self._path.stat()
+            self._identity: tuple[int, ...] = (file.st_dev, file.st_ino)
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
             self._session = sessions.Session(self._sessions)
         except BaseException:
@@ -213,11 +213,13 @@ class SqliteStore:
 
     def _check_names(self) -> None:
         try:
-            here = (_identity(self._names[0]), _identity(self._names[1]))
-            self._log_identity = self._log_identity or here[1]
+            file, log = map(os.stat, self._names)
+            here = (file.st_dev, file.st_ino, log.st_dev, log.st_ino)
         except OSError:
             here = None
-        if here is None or here != (self._identity, self._log_identity):
+        if here is not None and len(self._identity) == 2:  # SQLite makes the log with the first write
+            self._identity += here[2:]
+        if here != self._identity:
             raise self.failed(
                 JournalGone(
                     f"{self._path} (or its -wal) was deleted or replaced while it was open",
@@ -261,7 +263,8 @@ class SqliteStore:
                 return connection
 
     def _take_reader(self) -> SqliteTx:
-        self._refuse_if_closed()
+        if self._closed or self._session.inherited:
+            self._refuse_if_closed()
         if not self._readers.acquire(timeout=self._limits.write_timeout):
             raise JournalBusy(f"{self._path} has {_READERS} readers already", hint="read less at once")
         try:
@@ -297,8 +300,3 @@ class SqliteStore:
             raise translate(error, self._path) from error
         finally:
             self._put_back(reader, broken)
-
-
-def _identity(name: str) -> tuple[int, int]:
-    stat = os.stat(name)
-    return stat.st_dev, stat.st_ino
