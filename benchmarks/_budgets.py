@@ -107,7 +107,8 @@ BUDGETS = (
         "start and stop 10,000 and 100,000 supervised actors", ERLANG,
         most(
             "Supervision", "against Erlang", (5, "start 10,000, static, each"),
-            (5, "stop 10,000, static, in order, each"), (5, "start 100,000, dynamic, a call for each"), (5, "stop 100,000, dynamic, each"),
+            (5, "stop 10,000, static, in order, each"), (5, "start 100,000, dynamic, a call for each"),
+            (5, "stop 100,000, dynamic, each"),
         ),
     ),
     Budget(
@@ -223,8 +224,7 @@ def read(report: str) -> Iterator[tuple[str, Table]]:
         if not head:
             head = cells
         elif not set(line) <= set("|-: "):
-            named = zip(
-                reversed(head), reversed(cells), strict=True
-            )  # of two columns with one heading, the first counts
+            # Of two columns with one heading, the first counts.
+            named = zip(reversed(head), reversed(cells), strict=True)
             found.setdefault(place, []).append(dict(reversed(dict(named).items())))
     yield from found.items()
