@@ -3,7 +3,7 @@
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, circuit_breaker
-from mlld_sdk.supervision.effects import ChildCounts, ChildRow
+from mlld_sdk.supervision.decisions.requests import ChildCounts, ChildRow
 from mlld_sdk.supervision.errors import (
     BreakerOpen,
     ChildAlreadyPresent,

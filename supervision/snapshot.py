@@ -11,10 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from mlld_sdk.supervision.breaker import BreakerView
-from mlld_sdk.supervision.children import Slot
+from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.state import DynamicState, StaticState
 
 NodeState = Literal["running", "starting", "stopping", "stopped", "waiting", "parked", "failed"]
 
@@ -101,31 +101,25 @@ class SnapshotSources(msgspec.Struct, frozen=True):
         zombies: Ages of the threads that still run for killed incarnations at a path and below.
     """
 
-    states: Mapping[Any, StaticState | DynamicState]
+    states: Mapping[Any, SupervisorState]
     info: Callable[[Any], NodeInfo | None]
     breaker: Callable[[Slot, str], BreakerView | None]
     zombies: Callable[[str], Sequence[float]] = lambda _: ()
 
 
-def supervisor_view(
-    state: StaticState | DynamicState, sources: SnapshotSources, now: float, slot: Slot | None = None
-) -> NodeView:
+def supervisor_view(state: SupervisorState, sources: SnapshotSources, now: float, slot: Slot | None = None) -> NodeView:
     """Describe a supervisor and all below it."""
     limit = state.spec.limit
     base = NodeView(path=state.path, name=state.path.rsplit("/", 1)[-1], kind="", state="running")
     if slot is not None:
         base = slot_view(slot, state.path, limit.within, sources, now)
-    if isinstance(state, DynamicState):
-        slots = [(f"{one.spec.name}-{one.key}", one) for one in state.slots]
-        kind = "dynamic"
-    else:
-        slots = [(state.slots[key].spec.name, state.slots[key]) for key in state.order]
-        kind = state.spec.strategy
-    children = tuple(child_view(one, f"{state.path}/{label}", limit.within, sources, now) for label, one in slots)
+    children = tuple(
+        child_view(one, f"{state.path}/{state.label_of(one)}", limit.within, sources, now) for one in state.in_order()
+    )
     running: NodeState = {"starting": "starting", "running": "running"}.get(state.phase, "stopping")  # type: ignore[assignment]
     return msgspec.structs.replace(
         base,
-        kind=kind,
+        kind=state.kind,
         state=running if slot is None else base.state,
         up=max(now - state.up_since, 0.0) if state.ready else None,
         budget=BudgetView(state.window.used(now, limit), limit.restarts, limit.within),

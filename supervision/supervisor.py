@@ -21,11 +21,12 @@ from mlld_sdk.actors.core.directives import IGNORE, NO_REPLY, Ignore
 from mlld_sdk.actors.core.exits import Reason
 from mlld_sdk.actors.core.ref import ActorRef, Exit
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.effects import Begin, Due, ManagementRequest
-from mlld_sdk.supervision.executor import Executor
-from mlld_sdk.supervision.messages import Boot, booting
+from mlld_sdk.supervision.decisions.inputs import Begin, Due
+from mlld_sdk.supervision.decisions.requests import ManagementRequest
+from mlld_sdk.supervision.execution.executor import Executor
+from mlld_sdk.supervision.execution.messages import Boot, booting
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.tree_context import TreeContext
 
 
 class ManagementCall(msgspec.Struct, frozen=True):
@@ -39,13 +40,6 @@ class ManagementBatch(msgspec.Struct, frozen=True):
     """Several management calls in one message; answered with a list of what each was answered, errors included."""
 
     requests: tuple[ManagementRequest, ...]
-    callers: tuple[ActorRef[Any], ...] = ()
-
-
-class TerminateByRef(msgspec.Struct, frozen=True):
-    """The call that names a child by its reference."""
-
-    ref: ActorRef[Any]
     callers: tuple[ActorRef[Any], ...] = ()
 
 
@@ -97,7 +91,7 @@ class Supervisor(Actor):
             return IGNORE
         if not isinstance(spec, SupervisorSpec | DynamicSpec):
             raise InvalidOption("init", spec, "a supervisor spec or IGNORE as its answer")
-        self.executor = Executor(self, spec, boot)
+        self.executor = Executor(self, Supervisor, spec, boot)
         self.own(self.executor, close=self.executor.reap)
         self.executor.happened(Begin())
         return None
@@ -114,14 +108,11 @@ class Supervisor(Actor):
         if kind is ManagementBatch:
             self.executor.asked_many(message.requests, self.reply_to(often_at_once=True), message.callers)
             return NO_REPLY
-        if kind is TerminateByRef:
-            self.executor.asked_to_terminate(message.ref, self.reply_to(often_at_once=True), message.callers)
-            return NO_REPLY
         if kind is Due:
-            self.executor.due(message)
+            self.executor.take(message)
             return None
         return super().on_receive(message)
 
     def on_end_request(self, reason: Reason) -> bool:
         """Stop the children first."""
-        return hasattr(self, "executor") and self.executor.halt(reason)
+        return hasattr(self, "executor") and self.executor.stop(reason)

@@ -7,7 +7,7 @@ from mlld_sdk.actors.core.context import current_cell
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.tasks.task_actor import callers
 from mlld_sdk.base.durations import Deadline
-from mlld_sdk.supervision.effects import (
+from mlld_sdk.supervision.decisions.requests import (
     ChildCounts,
     ChildRow,
     CountChildren,
@@ -17,12 +17,13 @@ from mlld_sdk.supervision.effects import (
     RestartChild,
     StartChild,
     TerminateChild,
+    TerminateRef,
     Update,
     UpdateDynamic,
     WhichChildren,
 )
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
-from mlld_sdk.supervision.supervisor import ManagementBatch, ManagementCall, TerminateByRef
+from mlld_sdk.supervision.supervisor import ManagementBatch, ManagementCall
 
 Ref = ActorRef[Any]
 
@@ -123,7 +124,7 @@ class SupervisorRef:
         if isinstance(child, str):
             self._ask(TerminateChild(child, why), timeout)
         else:
-            self.ref.call(TerminateByRef(child, _callers()), timeout=timeout)
+            self._ask(TerminateRef(child), timeout)
 
     def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
         """Forget a child that does not run.

@@ -14,20 +14,17 @@ from mlld_sdk.base.durations import Duration, now, seconds
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
-from mlld_sdk.supervision.children import Slot
-from mlld_sdk.supervision.effects import (
-    StopRequested,
-)
+from mlld_sdk.supervision.decisions.inputs import StopRequested
+from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.execution.info import info_of
+from mlld_sdk.supervision.execution.messages import Boot, Happened, booting, is_supervisor
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.exits import SHUTDOWN
-from mlld_sdk.supervision.messages import Boot, Happened, booting, is_supervisor
-from mlld_sdk.supervision.probe import info
 from mlld_sdk.supervision.snapshot import NodeView, SnapshotSources, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
-from mlld_sdk.supervision.state import DynamicState, StaticState
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
-from mlld_sdk.supervision.tree_context import TreeContext
 from mlld_sdk.supervision.verdict import Verdict, verdict
 
 Ref = ActorRef[Any]
@@ -273,7 +270,7 @@ class Tree:
                 raise ChildNotFound(path)
             if state is None:
                 raise ChildUnavailable(walked, "stopped" if slot is None else slot.status)
-            slot = _child_named(state, part)
+            slot = state.find(part)
             if slot is None:
                 raise ChildNotFound(path)
             walked = f"{walked}/{part}"
@@ -288,7 +285,7 @@ class Tree:
         if state is None:
             last = "" if self.root.reason is None else str(self.root.reason)
             return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        sources = SnapshotSources(self.context.states, info, self._breaker_view, self.context.system.zombies.ages)
+        sources = SnapshotSources(self.context.states, info_of, self._breaker_view, self.context.system.zombies.ages)
         return supervisor_view(state, sources, self.context.system.env.now())
 
     def verdict(self) -> Verdict:
@@ -306,15 +303,6 @@ class Tree:
         policy = slot.spec.breaker
         known = None if policy is None else self.context.breakers.find(policy.name or path)
         return None if known is None else known.view()
-
-
-def _child_named(state: StaticState | DynamicState, label: str) -> Slot | None:
-    if isinstance(state, StaticState):
-        key = state.names.get(label)
-        return None if key is None else state.slots.get(key)
-    name, _, number = label.rpartition("-")
-    slot = state.slots.get(int(number)) if number.isdecimal() else None
-    return slot if slot is not None and slot.spec.name == name else None
 
 
 def _not_started(name: str, down: Down) -> Exception:

@@ -34,7 +34,6 @@ from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.state import StaticState
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
@@ -415,8 +414,7 @@ class Runtime:
             if state is None:
                 continue
             for slot in state.slots:
-                label = slot.spec.name if isinstance(state, StaticState) else f"{slot.spec.name}-{slot.key}"
-                yield f"{state.path}/{label}", slot.spec.start
+                yield f"{state.path}/{state.label_of(slot)}", slot.spec.start
                 if slot.child is not None:
                     todo.append(slot.child)
 

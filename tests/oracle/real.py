@@ -13,9 +13,9 @@ from mlld_sdk.actors.core.errors import ActorDead, StartFailed
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, SHUTDOWN, Killed, Other, Reason, Shutdown
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.supervision import Supervisor, SupervisorRef, Tree
+from mlld_sdk.supervision.decisions.state import StaticState
 from mlld_sdk.supervision.reasons import ChildFailedToStart
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec
-from mlld_sdk.supervision.state import StaticState
 from tests.oracle.trace import build, build_child, refused, result, rows
 from tests.support.supervision import fake_system, is_quiet
 

@@ -8,35 +8,25 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.supervision.decide import initial, step
-from mlld_sdk.supervision.effects import (
+from mlld_sdk.supervision.decisions.decide import initial, step
+from mlld_sdk.supervision.decisions.draft import World
+from mlld_sdk.supervision.decisions.effects import (
     AnswerCall,
     Arm,
-    Asked,
-    Begin,
-    DeleteChild,
     Disarm,
     Emit,
-    Ended,
-    FailedToStart,
     Finish,
-    GetSpec,
-    Ignored,
     Kill,
     Ready,
     RequestStop,
-    RestartChild,
     Start,
-    StartChild,
-    Started,
-    StopRequested,
-    TerminateChild,
 )
+from mlld_sdk.supervision.decisions.inputs import Asked, Begin, Ended, FailedToStart, Ignored, Started, StopRequested
+from mlld_sdk.supervision.decisions.management import counts
+from mlld_sdk.supervision.decisions.management import rows as rows_of
+from mlld_sdk.supervision.decisions.requests import DeleteChild, GetSpec, RestartChild, StartChild, TerminateChild
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
-from mlld_sdk.supervision.management import counts
-from mlld_sdk.supervision.management import rows as rows_of
 from mlld_sdk.supervision.spec import SupervisorSpec
-from mlld_sdk.supervision.step import World
 from tests.oracle.trace import build, build_child, refused, result, rows
 
 EXITS = {

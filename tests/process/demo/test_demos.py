@@ -41,7 +41,7 @@ def without_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlld_sdk.supervision.executor import Executor
+    from mlld_sdk.supervision.execution.executor import Executor
 
     recipe = Executor.recipe
     monkeypatch.setattr(Executor, "recipe", lambda self, spec, rung: recipe(self, spec, 0))

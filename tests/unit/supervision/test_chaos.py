@@ -11,7 +11,7 @@ from mlld_sdk.actors.core.errors import ActorError
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.supervision import Backoff, SupervisorRef, Tree, child, dynamic, one_for_all, one_for_one, rest_for_one
-from mlld_sdk.supervision.state import DynamicState
+from mlld_sdk.supervision.decisions.state import DynamicState
 from tests.support.eventually import eventually
 from tests.support.supervision import Recorder
 from tests.support.trees import Puppet

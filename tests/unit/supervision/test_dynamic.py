@@ -144,7 +144,7 @@ def test_starts_run_side_by_side(world: World) -> None:  # deviation from SUP-59
     waiting = Later(lambda: attempt(lambda: room.add(begin=slow)))
     assert begun.wait(5)
     assert room.add().call("quick") == "quick"
-    assert [row.status for row in room.sup.which_children()] == ["stopped", "running"]
+    assert [row.status for row in room.sup.which_children()] == ["running", "stopped"]
     assert room.sup.count_children().specs == 2
     world.release.set()
     assert waiting.result().call("now") == "now"

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import circuit_breaker
-from mlld_sdk.supervision.children import EMPTY, MEMORY, Slot, SlotMap
+from mlld_sdk.supervision.decisions.restart_policy import PolicyInput, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.decisions.slots import EMPTY, MEMORY, Slot, SlotMap
+from mlld_sdk.supervision.decisions.strategy import affected
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
-from mlld_sdk.supervision.restart_policy import PolicyInput, after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.spec import ChildSpec, Restart, budget, wedge
-from mlld_sdk.supervision.strategy import affected
 
 BOOM = ChildExit("crash", "boom")
 DEFAULT = RestartLimit(3, 5.0)

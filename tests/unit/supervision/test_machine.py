@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN
 from mlld_sdk.supervision import SupervisorRef, Tree, child, dynamic
+from mlld_sdk.supervision.decisions.management import counts
+from mlld_sdk.supervision.decisions.state import DynamicState, StaticState
 from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStarted, ChildStartFailedEvent, ChildStopped
-from mlld_sdk.supervision.management import counts
 from mlld_sdk.supervision.spec import supervisor as supervisor_of
-from mlld_sdk.supervision.state import DynamicState, StaticState
 from tests.oracle.scenarios import REASONS, RESTARTS, STRATEGIES
 from tests.oracle.simulate import Node, World_, build, worker
 from tests.support.supervision import Recorder, fake_system, quiet
@@ -212,7 +212,7 @@ class DecidingMachine(RuleBasedStateMachine):
 
 
 def halt() -> Any:
-    from mlld_sdk.supervision.effects import StopRequested
+    from mlld_sdk.supervision.decisions.inputs import StopRequested
     from mlld_sdk.supervision.exits import SHUTDOWN as EXIT
 
     return StopRequested(EXIT)

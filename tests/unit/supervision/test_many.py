@@ -23,10 +23,11 @@ from mlld_sdk.supervision import (
     dynamic,
     one_for_one,
 )
-from mlld_sdk.supervision.decide import initial, step
-from mlld_sdk.supervision.effects import Begin, Ended, Finish, Started, StopRequested
+from mlld_sdk.supervision.decisions.decide import initial, step
+from mlld_sdk.supervision.decisions.draft import World as Circumstances
+from mlld_sdk.supervision.decisions.effects import Finish
+from mlld_sdk.supervision.decisions.inputs import Begin, Ended, Started, StopRequested
 from mlld_sdk.supervision.exits import SHUTDOWN as SHUTDOWN_EXIT
-from mlld_sdk.supervision.step import World as Circumstances
 from mlld_sdk.supervision.supervisor_ref import PORTION
 from tests.support.eventually import eventually
 from tests.support.trees import Later, Puppet, World, attempt

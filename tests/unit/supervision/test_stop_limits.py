@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import floats, integers
 
 from mlld_sdk.actors.core.timers import TimerHeap
-from mlld_sdk.supervision.effects import Overdue
-from mlld_sdk.supervision.stop_limits import StopLimits
+from mlld_sdk.supervision.decisions.inputs import Overdue
+from mlld_sdk.supervision.execution.stop_limits import StopLimits
 from tests.support.actors import Clock
 
 KEYS = integers(0, 5)

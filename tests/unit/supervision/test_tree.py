@@ -1018,3 +1018,41 @@ def test_a_child_that_ends_normally_while_siblings_start_is_judged_afterwards(wo
 def test_a_start_that_asks_to_stop_is_a_failed_start(world: World) -> None:  # SUP-7
     with pytest.raises(StartFailed):
         world.start(one_for_one(child(Puppet, name="a", begin=lambda _: Stop(Shutdown("not today")))))
+
+
+def test_a_child_that_gets_another_breaker_while_it_runs_has_it_from_then_on(world: World) -> None:
+    def spec(failures: int) -> Any:
+        return one_for_one(
+            child(Puppet, name="a", breaker=circuit_breaker(failures=failures)), max_restarts=9, within=60
+        )
+
+    tree = world.start(spec(5))
+    world.crash(tree, "a")
+    tree.supervisor.update(spec(1))
+    world.crash(tree, "a")
+    assert tree.running
+    guard = tree["a"].breaker()
+    assert guard is not None
+    assert (guard.policy.failures, guard.view().status) == (1, "open")
+
+
+def test_a_child_of_a_former_name_may_have_another_breaker(world: World) -> None:
+    tree = world.start(one_for_one(child(Puppet, name="a", breaker=circuit_breaker(failures=5)), max_restarts=9))
+    world.crash(tree, "a")
+    tree.supervisor.terminate_child("a")
+    tree.supervisor.delete_child("a")
+    tree.supervisor.start_child(child(Puppet, name="a", breaker=circuit_breaker(failures=1)))
+    world.crash(tree, "a")
+    assert tree.running
+    assert tree["a"].ref().call("hello") == "hello"
+
+
+def test_a_stop_reports_only_what_was_killed_in_it(world: World) -> None:  # SUP-22
+    tree = world.start(one_for_one(child(Puppet, name="a", finish=world.blocks(), shutdown=1), child(Puppet, name="b")))
+    ending = Later(lambda: tree.supervisor.terminate_child("a"))
+    world.advance_until(lambda: not ending.running)
+    ending.result()
+    [stopped] = world.events.named("child.stopped")
+    assert (stopped.path, stopped.overdue) == ("root/a", True)
+    world.release.set()
+    assert tree.stop().killed == ()

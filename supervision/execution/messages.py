@@ -4,22 +4,20 @@ All of it travels in the system lane, before any waiting message.
 """
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.mailbox import SystemMessage
 from mlld_sdk.actors.core.protocols import AnyCell
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.supervision.effects import Due, Input
-
-if TYPE_CHECKING:
-    from mlld_sdk.supervision.tree_context import TreeContext
+from mlld_sdk.supervision.decisions.inputs import Input
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 
 Ref = ActorRef[Any]
 
 
 class Boot:
-    """What a supervisor is given by whoever starts it.
+    """What a supervisor is given when it is started.
 
     Attributes:
         context: What all supervisors of the tree share.
@@ -29,7 +27,7 @@ class Boot:
 
     __slots__ = ("context", "path", "ready")
 
-    def __init__(self, context: "TreeContext", path: str) -> None:
+    def __init__(self, context: TreeContext, path: str) -> None:
         self.context = context
         self.path = path
         self.ready: Future[Ref] = Future()
@@ -39,44 +37,37 @@ booting: ContextVar[Boot | None] = ContextVar("booting", default=None)
 """Set while a supervisor's constructor runs, so that classes users write need not pass it on."""
 
 
-class Has(Protocol):
-    """What system messages need to know of a cell."""
+class Supervising(Protocol):
+    """What system messages need to know of a supervisor's cell."""
 
     actor: Any
 
 
 class Happened(SystemMessage):
-    """Something happened that a supervisor's decisions want to know."""
+    """Something happened that a supervisor decides about."""
 
     __slots__ = ("what",)
 
     def __init__(self, what: Input) -> None:
         self.what = what
 
-    def handle(self, cell: Has) -> None:
-        """Hand it over."""
-        executor = cell.actor.executor
-        if isinstance(self.what, Due):
-            executor.due(self.what)
-        else:
-            executor.happened(self.what)
+    def handle(self, cell: Supervising) -> None:
+        """Hand it to the executor."""
+        cell.actor.executor.take(self.what)
 
 
-class LimitDue(SystemMessage):
-    """The bell of a supervisor's limits has rung."""
+class StopLimitDue(SystemMessage):
+    """The timer of a supervisor's stop limits has rung."""
 
     __slots__ = ()
 
-    def handle(self, cell: Has) -> None:
-        """Tell it which of its children have had their time to stop."""
-        executor = cell.actor.executor
-        for overdue in executor.limits.take_due():
-            if executor.end is None:
-                executor.happened(overdue)
+    def handle(self, cell: Supervising) -> None:
+        """Let the executor kill the children that have had their time to stop."""
+        cell.actor.executor.stop_limit_due()
 
 
 class KilledBelow(SystemMessage):
-    """A supervisor among the children says, right before it ends, who below it had to be killed."""
+    """A supervisor among the children reports, right before it ends, what below it had to be killed."""
 
     __slots__ = ("killed", "ref")
 
@@ -84,7 +75,7 @@ class KilledBelow(SystemMessage):
         self.ref = ref
         self.killed = killed
 
-    def handle(self, cell: Has) -> None:
+    def handle(self, cell: Supervising) -> None:
         """Keep it until the exit notice comes."""
         cell.actor.executor.reports[self.ref] = self.killed
 
@@ -92,7 +83,7 @@ class KilledBelow(SystemMessage):
 class StartOutcome(SystemMessage):
     """The outcome of a start that takes its time: the child fills it in, and then it goes to the supervisor.
 
-    A supervisor among the children is up later than its own start, when its children are; `Boot.ready` tells of that.
+    A supervisor among the children is up later than its own start, when its children are; `Boot.ready` reports that.
     """
 
     __slots__ = ("_error", "_fails_only", "_incarnation", "_key", "_ref", "_supervisor")
@@ -106,22 +97,21 @@ class StartOutcome(SystemMessage):
         self._error: BaseException | None = None
 
     def try_set(self, ref: Ref) -> None:
-        """The child is up."""
+        """Report that the child is up."""
         if not self._fails_only:
             self._ref = ref
             self._supervisor.post_system(self)
 
     def try_set_exception(self, error: BaseException) -> None:
-        """It is not."""
+        """Report that its start has failed."""
         self._error = error
         self._supervisor.post_system(self)
 
-    def handle(self, cell: Has) -> None:
-        """Hand it over."""
-        executor = cell.actor.executor
-        executor.happened(executor.outcome(self._key, self._incarnation, self._ref, self._error))
+    def handle(self, cell: Supervising) -> None:
+        """Hand it to the executor."""
+        cell.actor.executor.start_ended(self._key, self._incarnation, self._ref, self._error)
 
 
 def is_supervisor(start: Any) -> bool:
-    """Say whether this class is a supervisor of ours."""
+    """Return whether this is a class of supervisors."""
     return isinstance(start, type) and getattr(start, "supervises", False)

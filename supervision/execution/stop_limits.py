@@ -7,7 +7,7 @@ one timer stays where it is; when it rings it is aimed at whatever limit is the 
 from collections.abc import Callable
 
 from mlld_sdk.actors.core.timers import Timer, Timers
-from mlld_sdk.supervision.effects import Overdue
+from mlld_sdk.supervision.decisions.inputs import Overdue
 
 SLACK = 1e-6
 """Seconds by which a limit may be taken for due too early: sums of floats need not be exact."""

@@ -30,7 +30,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from mlld_sdk.supervision.children import MEMORY, Slot
+from mlld_sdk.supervision.decisions.slots import MEMORY, Slot
 from mlld_sdk.supervision.events import BudgetView, Decision
 from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow

@@ -21,8 +21,6 @@ Status: TypeAlias = Literal["stopped", "starting", "running", "stopping", "waiti
 to be started when its breaker allows. `failed`: down for good until somebody restarts it.
 """
 
-UNWINDOWED = RestartWindow()
-
 MEMORY = 5
 """Failures of one child that are remembered, to tell flapping from bad luck."""
 
@@ -59,7 +57,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     child: Any = None
     since: float = 0.0
     streak: int = 0
-    window: RestartWindow = UNWINDOWED
+    window: RestartWindow = RestartWindow()
     charged: bool = False
     last: ChildExit | None = None
     next_at: float | None = None

@@ -9,7 +9,7 @@ from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.supervision.breaker import Breakers
-from mlld_sdk.supervision.state import DynamicState, StaticState
+from mlld_sdk.supervision.decisions.state import SupervisorState
 
 Ref = ActorRef[Any]
 
@@ -29,7 +29,7 @@ class TreeContext:
         self._sink = sink or system.sink
         self.heard = self._sink is not discard
         self.breakers = Breakers(system.env, self.sink)
-        self.states: dict[Ref, StaticState | DynamicState] = {}
+        self.states: dict[Ref, SupervisorState] = {}
         self.killed: dict[Ref, tuple[str, ...]] = {}
         self._changed = threading.Condition()
         self._waiting = 0
@@ -41,7 +41,7 @@ class TreeContext:
         except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
             self.system.callback_failed(error)
 
-    def publish(self, ref: Ref, state: StaticState | DynamicState) -> None:
+    def publish(self, ref: Ref, state: SupervisorState) -> None:
         """Let everybody see a supervisor's state."""
         self.states[ref] = state
         if self._waiting:

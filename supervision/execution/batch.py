@@ -7,7 +7,7 @@ from mlld_sdk.actors.core.ref import ReplyTo
 
 
 class BatchAnswers:
-    """What has been answered of one message's calls; only its supervisor uses it."""
+    """The answers to one message's calls so far; used by its supervisor only."""
 
     __slots__ = ("_call", "_missing", "_values")
 
@@ -17,7 +17,7 @@ class BatchAnswers:
         self._missing = count
 
     def put(self, index: int, value: Any) -> None:
-        """Take the answer to one of the calls; what comes after it for the same one is nothing."""
+        """Take the answer to one of the calls; a second answer to the same one is ignored."""
         if self._values[index] is UNSET:
             self._values[index] = value
             self._missing -= 1
@@ -26,7 +26,7 @@ class BatchAnswers:
 
 
 class BatchCall:
-    """One of the calls, as decisions know it: something that can be answered."""
+    """One of the calls: what decisions answer."""
 
     __slots__ = ("_answers", "_index")
 
@@ -38,6 +38,5 @@ class BatchCall:
         """Answer with a value."""
         self._answers.put(self._index, value)
 
-    def fail(self, error: Exception) -> None:
-        """Answer with an error."""
-        self._answers.put(self._index, error)
+    fail = reply
+    """Answer with an error, which is a value in the list of answers."""

@@ -1,0 +1,82 @@
+"""One step in the making: the state so far, and the effects collected.
+
+A draft lives inside one call of `decide.step` only; nothing outside ever sees it half done.
+"""
+
+import random
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec.structs import force_setattr, replace
+
+from mlld_sdk.base.events import Event
+from mlld_sdk.supervision.decisions.effects import AnswerCall, Effect, Emit
+from mlld_sdk.supervision.decisions.restart_policy import PolicyInput
+from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import SupervisorState
+
+S = TypeVar("S", bound=SupervisorState)
+
+
+class World(msgspec.Struct, frozen=True):
+    """The clocks at this step, the source of jitter, and whether events have a listener."""
+
+    now: float
+    wall: float
+    chance: random.Random
+    heard: bool = True
+
+
+class Draft(Generic[S]):
+    """The state of a supervisor during one step, and what is to be done about it."""
+
+    __slots__ = ("effects", "state", "world")
+
+    def __init__(self, state: S, world: World) -> None:
+        self.state: S = replace(state)  # its own copy, which may be changed in place until the step is over
+        self.world = world
+        self.effects: list[Effect] = []
+
+    def set(self, **changes: object) -> None:
+        """Replace fields of the state."""
+        for name, value in changes.items():
+            force_setattr(self.state, name, value)
+
+    def put(self, slot: Slot) -> Slot:
+        """Add or replace a slot, and return it."""
+        force_setattr(self.state, "slots", self.state.slots.put(slot))
+        return slot
+
+    def do(self, effect: Effect) -> None:
+        """Add an effect."""
+        self.effects.append(effect)
+
+    def emit(self, event: Event) -> None:
+        """Add the effect that hands out an event."""
+        self.effects.append(Emit(event))
+
+    def answer(self, call: object, value: Any = None, *, error: Exception | None = None) -> None:
+        """Add the effect that answers a call."""
+        self.effects.append(AnswerCall(call, value, error))
+
+    def path_of(self, slot: Slot) -> str:
+        """Return where a child stands in the tree."""
+        return f"{self.state.path}/{self.state.label_of(slot)}"
+
+    def find(self, key: int, incarnation: int) -> Slot | None:
+        """Find a slot if this is still its incarnation; what comes from an older one is ignored."""
+        slot = self.state.slots.get(key)
+        return slot if slot is not None and slot.incarnation == incarnation else None
+
+    def policy_input(self, closed_for: float | None = None) -> PolicyInput:
+        """Collect what the restart policy depends on."""
+        state = self.state
+        return PolicyInput(
+            now=self.world.now,
+            limit=state.spec.limit,
+            window=state.window,
+            chance=self.world.chance,
+            grouped=state.grouped,
+            keeps=state.keeps,
+            closed_for=closed_for,
+        )

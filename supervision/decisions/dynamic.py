@@ -1,0 +1,207 @@
+"""The children of a dynamic supervisor: they know nothing of each other, and nothing is done in order.
+
+Starts run side by side, and a stop tells all children at once. A child's identity is its key; names may repeat. A child
+that will not be restarted leaves no trace.
+"""
+
+from math import inf
+
+from msgspec.structs import force_setattr, replace
+
+from mlld_sdk.base.errors import InvalidOption
+from mlld_sdk.supervision.decisions import lifecycle, reports
+from mlld_sdk.supervision.decisions.draft import Draft
+from mlld_sdk.supervision.decisions.effects import Arm, Disarm
+from mlld_sdk.supervision.decisions.inputs import AllOverdue, Asked, FailedToStart, Input, Overdue, StopRequested
+from mlld_sdk.supervision.decisions.management import counts, rows, start_refused
+from mlld_sdk.supervision.decisions.requests import (
+    CountChildren,
+    StartChild,
+    TerminateKey,
+    UpdateDynamic,
+    WhichChildren,
+)
+from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import Cause, DynamicState, Why
+from mlld_sdk.supervision.errors import ChildNotFound, NotSupported, SupervisorStopping, TooManyChildren
+from mlld_sdk.supervision.events import ChildStartFailedEvent
+from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.spec import ChildSpec, settle
+
+
+class DynamicSiblings:
+    """The children of one dynamic supervisor, during one step."""
+
+    __slots__ = ("draft",)
+
+    def __init__(self, draft: Draft[DynamicState]) -> None:
+        self.draft = draft
+
+    # -- what is the same for all: no child waits for another ----------------------------------------------------------
+
+    def next_queued(self) -> Input | None:
+        """Return `None`: nothing ever waits."""
+        return None
+
+    def defers(self, _happened: Input, _slot: Slot) -> bool:
+        """Return `False`: nothing has to wait."""
+        return False
+
+    def clear_group(self, slot: Slot, exited: bool) -> None:
+        """Leave the siblings alone."""
+
+    def ends_supervisor(self, _: Slot) -> bool:
+        """Return `False`: it goes on without children."""
+        return False
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Be ready: there is nothing to start yet."""
+        lifecycle.mark_ready(self.draft)
+
+    def serve(self, asked: Asked) -> None:
+        """Serve a management call of a supervisor that does not stop."""
+        draft, request = self.draft, asked.request
+        if type(request) is StartChild:  # by far the most frequent one
+            self._start_child(asked, request.spec)
+            return
+        match request:
+            case TerminateKey(key):
+                self._terminate(asked, key)
+            case WhichChildren():
+                draft.answer(asked.call, rows(draft.state))
+            case CountChildren():
+                draft.answer(asked.call, counts(draft.state.slots))
+            case UpdateDynamic(spec):
+                draft.set(spec=spec)
+                draft.answer(asked.call, True)
+            case other:
+                unknown = f"a dynamic supervisor does not know `{type(other).__name__}`"
+                draft.answer(asked.call, error=NotSupported("", unknown))
+
+    def on_stop_requested(self, wanted: StopRequested) -> None:
+        """Stop everything and end; a second request can only shorten the time."""
+        draft, deadline = self.draft, self.draft.state.deadline
+        earlier = deadline is None or (wanted.deadline is not None and wanted.deadline < deadline)
+        if earlier:
+            draft.set(deadline=wanted.deadline, drain=wanted.drain)
+        if draft.state.phase != "stopping":
+            self.stop_all(wanted.exit, "stop")
+        elif earlier and wanted.deadline is not None:
+            draft.do(Arm(max(wanted.deadline - draft.world.now, 0.0), AllOverdue()))
+
+    def stop_all(self, end: ChildExit, _: Why) -> None:
+        """Tell all children at once, each with its own time, then wait (SUP-65)."""
+        draft, now = self.draft, self.draft.world.now
+        draft.set(phase="stopping", end=end, stopping_since=now, killed=())
+        instants: set[float] = set()
+        for slot in draft.state.slots:
+            if slot.planned:
+                draft.do(Disarm(slot.key))
+                reports.called_off(draft, slot, "stop")
+            if not slot.live:
+                self.remove(slot)
+            elif slot.status == "stopping":
+                instants.add(lifecycle.stop_due(draft, slot))
+            else:
+                if slot.status == "starting":
+                    self._refuse(slot, SupervisorStopping(draft.state.path))
+                instants.add(self._stop(slot))
+        for due in sorted(instants - {inf}):
+            draft.do(Arm(max(due - now, 0.0), AllOverdue()))
+        if not draft.state.slots:
+            lifecycle.finish(draft, now)
+
+    def _start_child(self, asked: Asked, spec: ChildSpec) -> None:
+        """Add a child (SUP-62, SUP-63)."""
+        state = self.draft.state
+        limit = state.spec.max_children
+        if limit is not None and len(state.slots) >= limit:
+            self.draft.answer(asked.call, error=TooManyChildren(spec.name, limit))
+            return
+        try:
+            spec = settle(spec, "temporary", "never")
+        except InvalidOption as error:
+            self.draft.answer(asked.call, error=error)
+            return
+        key = state.next_key
+        force_setattr(state, "next_key", key + 1)
+        lifecycle.start(self.draft, Slot(key=key, spec=spec, calls=(asked.call,)))
+
+    def _terminate(self, asked: Asked, key: int) -> None:
+        """Stop one child, or call its restart off (SUP-64)."""
+        draft, slot = self.draft, self.draft.state.slots.get(key)
+        if slot is None:
+            draft.answer(asked.call, error=ChildNotFound(str(key)))
+        elif slot.planned:
+            draft.do(Disarm(key))
+            reports.called_off(draft, slot, "call")
+            self.remove(slot)
+            draft.answer(asked.call, True)
+        elif slot.status == "stopping":
+            draft.put(replace(slot, calls=(*slot.calls, asked.call)))
+        else:
+            if slot.status == "starting":
+                self._refuse(slot, SupervisorStopping(draft.path_of(slot)))
+            own = asked.caller == key  # it could not hear the answer while it stops
+            if own:
+                draft.answer(asked.call, True)
+            due = self._stop(slot, () if own else (asked.call,))
+            if due != inf:
+                draft.do(Arm(max(due - draft.world.now, 0.0), Overdue(key, slot.incarnation)))
+
+    def _stop(self, slot: Slot, calls: tuple[object, ...] = ()) -> float:
+        """Tell one child to stop; return when it will have had its time."""
+        slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now, calls=calls))
+        due = lifecycle.stop_due(self.draft, slot)
+        lifecycle.request_stop(self.draft, slot, due)
+        return due
+
+    def _refuse(self, slot: Slot, error: Exception) -> None:
+        """Answer the calls that wait for a child with an error."""
+        for call in slot.calls:
+            self.draft.answer(call, error=error)
+
+    # -- starts --------------------------------------------------------------------------------------------------------
+
+    def cause_of(self, slot: Slot) -> Cause:
+        """Return what the start of this child is for."""
+        return "restart" if slot.incarnation > 1 else "call"
+
+    def start_done(self, slot: Slot, answer: object) -> None:
+        """Answer the calls that waited for a child."""
+        for call in slot.calls:
+            self.draft.answer(call, answer)
+
+    def takes_failed_start(self, slot: Slot, failed: FailedToStart) -> bool:
+        """Refuse the calls that waited for a first start; return `False` for a restart, which the policy judges."""
+        if slot.incarnation > 1:
+            return False
+        reports.failed(self.draft, ChildStartFailedEvent, slot, failed.exit, "refuse")
+        self.remove(slot)
+        self._refuse(slot, start_refused(slot, failed))
+        return True
+
+    def restart(self, slot: Slot) -> None:
+        """Make one start attempt."""
+        lifecycle.start(self.draft, slot)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def remove(self, slot: Slot) -> None:
+        """Forget a child."""
+        force_setattr(self.draft.state, "slots", self.draft.state.slots.drop(slot.key))
+        lifecycle.forget_breaker(self.draft, slot)
+
+    def stopped(self, slot: Slot, exit_: ChildExit) -> None:
+        """Forget a child that was told to stop and is gone."""
+        draft = self.draft
+        stopping = draft.state.phase == "stopping"
+        if not stopping:
+            draft.do(Disarm(slot.key))
+        reports.stopped(draft, slot, exit_, "stop" if stopping else "call")
+        self.remove(slot)
+        self.start_done(slot, True)
+        if stopping and not draft.state.slots:
+            lifecycle.finish(draft, draft.state.stopping_since)

@@ -1,0 +1,110 @@
+"""What supervisors can be asked, and the rows and counts they answer with."""
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+
+
+class StartChild(msgspec.Struct, frozen=True):
+    """Add a child and start it; answered with the child, or `None` when it declined."""
+
+    spec: ChildSpec
+
+
+class RestartChild(msgspec.Struct, frozen=True):
+    """Start a declared child that does not run; answered with the child, or `None` when it declined."""
+
+    name: str
+
+
+class TerminateChild(msgspec.Struct, frozen=True):
+    """Stop a child, or give up its planned restart. Static supervisors keep the spec unless it is temporary."""
+
+    name: str
+    why: str = ""
+
+
+class TerminateKey(msgspec.Struct, frozen=True):
+    """Stop the child with this key (dynamic supervisors, where names may repeat)."""
+
+    key: int
+
+
+class TerminateRef(msgspec.Struct, frozen=True):
+    """Stop the child with this reference; the executor turns it into a `TerminateKey`."""
+
+    ref: Any
+
+
+class DeleteChild(msgspec.Struct, frozen=True):
+    """Forget a child that does not run."""
+
+    name: str
+
+
+class GetSpec(msgspec.Struct, frozen=True):
+    """Return the complete spec of a child."""
+
+    name: str
+
+
+class WhichChildren(msgspec.Struct, frozen=True):
+    """Return a list of `ChildRow`, most recently added first."""
+
+
+class CountChildren(msgspec.Struct, frozen=True):
+    """Return a `ChildCounts`."""
+
+
+class Update(msgspec.Struct, frozen=True):
+    """Replace flags and specs of the running supervisor."""
+
+    spec: SupervisorSpec
+
+
+class UpdateDynamic(msgspec.Struct, frozen=True):
+    """Replace the flags of a running dynamic supervisor; its children go on."""
+
+    spec: DynamicSpec
+
+
+ManagementRequest: TypeAlias = (
+    StartChild
+    | RestartChild
+    | TerminateChild
+    | TerminateKey
+    | TerminateRef
+    | DeleteChild
+    | GetSpec
+    | WhichChildren
+    | CountChildren
+    | Update
+    | UpdateDynamic
+)
+
+
+class ChildRow(msgspec.Struct, frozen=True):
+    """One line of `which_children`.
+
+    Attributes:
+        name: Name of the child.
+        child: The running incarnation, or `None`.
+        status: `running`, `restarting` (it waits or is parked) or `stopped`.
+        kind: Worker or supervisor.
+    """
+
+    name: str
+    child: Any
+    status: Literal["running", "restarting", "stopped"]
+    kind: Literal["worker", "supervisor"]
+
+
+class ChildCounts(msgspec.Struct, frozen=True):
+    """Numbers of children: declared, running now, and of both kinds whether running or not."""
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int

@@ -1,0 +1,308 @@
+"""The children of a supervisor with a fixed list: started, stopped and restarted in order, one at a time.
+
+Such a supervisor does one *operation* at a time: the start list, a group restart, a management call, the final stop. An
+operation is a list of stops (in reverse start order) and then a list of starts (in start order), and the supervisor
+waits for each before the next. What arrives meanwhile and is not about the operation waits in `queue`, as it would in
+an OTP supervisor's mailbox; with three differences, all of them documented:
+
+- D-1 A `StopRequested` interrupts any operation at once: no further start is made.
+- D-2 A call from the very child the operation waits for is refused with `SupervisorBusy`; in OTP both would wait for
+  ever.
+- D-3 A child that asks for its own termination is answered first and stopped then.
+"""
+
+from collections.abc import Sequence
+from math import inf
+
+from msgspec.structs import force_setattr, replace
+
+from mlld_sdk.supervision.decisions import lifecycle, management, reports
+from mlld_sdk.supervision.decisions.draft import Draft
+from mlld_sdk.supervision.decisions.effects import Arm, Disarm
+from mlld_sdk.supervision.decisions.inputs import Asked, Ended, FailedToStart, Input, Overdue, StopRequested
+from mlld_sdk.supervision.decisions.requests import StartChild
+from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import Cause, Operation, StaticState, Why
+from mlld_sdk.supervision.decisions.strategy import affected
+from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
+from mlld_sdk.supervision.events import ChildStartFailedEvent
+from mlld_sdk.supervision.exits import ChildExit, Kind
+from mlld_sdk.supervision.reasons import ChildFailedToStart
+
+
+class StaticSiblings:
+    """The children of one supervisor with a fixed list, during one step."""
+
+    __slots__ = ("draft",)
+
+    def __init__(self, draft: Draft[StaticState]) -> None:
+        self.draft = draft
+
+    # -- what waits ----------------------------------------------------------------------------------------------------
+
+    def next_queued(self) -> Input | None:
+        """Take the next input that waited for the end of an operation, when there is no operation."""
+        state = self.draft.state
+        if not state.queue or state.operation is not None or state.phase != "running":
+            return None
+        first, *rest = state.queue
+        self.draft.set(queue=tuple(rest))
+        return first
+
+    def defers(self, happened: Input, slot: Slot) -> bool:
+        """Keep an input for the end of the operation that is going on; return whether there is one."""
+        operation = self.draft.state.operation
+        if operation is None:
+            return False
+        if isinstance(happened, Ended) and operation.stopping and slot.key in operation.within:
+            self._down(slot, happened.exit)  # it ended before its turn to be stopped came (SUP-22, SUP-38)
+        else:
+            self._later(happened)
+        return True
+
+    def _later(self, happened: Input) -> None:
+        self.draft.set(queue=(*self.draft.state.queue, happened))
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the declared children."""
+        self._begin(Operation(cause="init", starts=self.draft.state.order))
+
+    def serve(self, asked: Asked) -> None:
+        """Serve a management call of a supervisor that does not stop, now or when the operation is over."""
+        draft, state = self.draft, self.draft.state
+        operation = state.operation
+        if operation is None and state.phase == "running":
+            begun = management.serve(draft, asked)
+            if begun is not None:
+                self._begin(begun)
+        elif operation is not None and asked.caller is not None and asked.caller == operation.current:  # D-2
+            slot = state.slots[asked.caller]
+            doing = "stop" if slot.status == "stopping" else "start"
+            draft.answer(asked.call, error=SupervisorBusy(state.path, slot.spec.name, doing))
+        else:
+            self._later(asked)
+
+    def on_stop_requested(self, wanted: StopRequested) -> None:
+        """Stop everything and end; a second request can only shorten the time."""
+        draft, state = self.draft, self.draft.state
+        if state.phase != "stopping":
+            draft.set(deadline=wanted.deadline, drain=wanted.drain)
+            self.stop_all(wanted.exit, "stop")
+        elif wanted.deadline is not None and (state.deadline is None or wanted.deadline < state.deadline):
+            draft.set(deadline=wanted.deadline)
+            key = None if state.operation is None else state.operation.current
+            slot = None if key is None else state.slots.get(key)
+            if slot is not None and slot.status == "stopping":
+                self._arm_stop_timer(slot)
+
+    def stop_all(self, end: ChildExit, why: Why) -> None:
+        """Drop whatever goes on, stop all children in reverse start order, then end (SUP-19)."""
+        draft, state = self.draft, self.draft.state
+        interrupted, slots = state.operation, state.slots
+        if interrupted is not None and interrupted.call is not None:
+            draft.answer(interrupted.call.call, error=SupervisorStopping(state.path))
+        stops = tuple(key for key in reversed(state.order) if slots[key].live or slots[key].planned)
+        operation = Operation(cause="restart", why=why, stops=stops, within=frozenset(stops), began=draft.world.now)
+        draft.set(phase="stopping", end=end, operation=operation, killed=())
+        self._take_queued_ends(operation)
+        for waiting in state.queue:
+            if isinstance(waiting, Asked):
+                draft.answer(waiting.call, error=SupervisorStopping(state.path))
+        draft.set(queue=())
+        self._work()
+
+    # -- starts --------------------------------------------------------------------------------------------------------
+
+    def cause_of(self, _: Slot) -> Cause:
+        """Return what the start that goes on is for."""
+        operation = self.draft.state.operation
+        assert operation is not None, "children start within operations only"
+        return operation.cause
+
+    def start_done(self, slot: Slot, answer: object) -> None:
+        """Go on after a start that did not fail."""
+        operation = self.draft.state.operation
+        if operation is None or operation.current != slot.key:
+            return
+        if operation.call is not None:
+            self.draft.answer(operation.call.call, answer)
+        self._go_on(replace(operation, started=operation.started + 1))
+        self._work()
+
+    def takes_failed_start(self, slot: Slot, failed: FailedToStart) -> bool:
+        """Handle a failed start, unless it was a restart, which the restart policy judges; return whether it did."""
+        draft, operation = self.draft, self.draft.state.operation
+        assert operation is not None, "children start within operations only"
+        draft.set(operation=None)
+        if operation.cause == "restart":
+            return False
+        first = operation.cause == "init"
+        slot = draft.put(replace(slot, status="stopped", child=None, since=draft.world.now, last=failed.exit))
+        reports.failed(draft, ChildStartFailedEvent, slot, failed.exit, "roll_back" if first else "refuse")
+        if first:  # SUP-16
+            reason = ChildFailedToStart(slot.spec.name, failed.exit.reason)
+            kind: Kind = "configuration" if failed.exit.kind == "configuration" else "crash"
+            self.stop_all(ChildExit(kind, str(reason), failed.exit.trace, reason), "roll_back")
+            return True
+        asked = operation.call
+        assert asked is not None, "a start that is neither init nor restart was asked for"
+        if isinstance(asked.request, StartChild):  # it counts towards nothing (SUP-54, SUP-55)
+            self.remove(slot)
+        draft.answer(asked.call, error=management.start_refused(slot, failed))
+        return True
+
+    def restart(self, slot: Slot) -> None:
+        """Make one start attempt, with the siblings the strategy takes along (SUP-31 to SUP-37)."""
+        state = self.draft.state
+        if not state.grouped:  # no sibling is concerned
+            self._go_on(Operation(cause="restart", starts=(slot.key,)))
+            self._start(slot)
+            return
+        self.draft.put(slot)
+        group = affected(state.spec.strategy, state.order, slot.key)
+        self._begin(Operation(cause="restart", stops=self._to_stop(group, slot), starts=tuple(group)))
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def remove(self, slot: Slot) -> None:
+        """Forget a child."""
+        management.remove(self.draft, slot)
+
+    def stopped(self, slot: Slot, exit_: ChildExit) -> None:
+        """Go on after a child that was told to stop is gone."""
+        self.draft.do(Disarm(slot.key))
+        self._down(slot, exit_)
+        operation = self.draft.state.operation
+        if operation is not None and operation.stopping and operation.current == slot.key:
+            self._go_on(replace(operation, stopped=operation.stopped + 1))
+            self._work()
+
+    def clear_group(self, slot: Slot, exited: bool) -> None:
+        """Stop the siblings that cannot do without a child whose restart is delayed.
+
+        After a failed start that is only the sibling whose end began the restart, if its turn to start had not come: it
+        is stopped, as in OTP, until the next attempt. Else it would wait for ever if the child is then told to stop.
+        """
+        state = self.draft.state
+        group = affected(state.spec.strategy, state.order, slot.key)
+        if not exited:
+            for other in (state.slots[key] for key in group):
+                if other.status == "waiting" and other.next_at is None:
+                    self._call_off(other, "stop")
+        elif stops := self._to_stop(group, slot):
+            self._begin(Operation(cause="restart", stops=stops))
+
+    def ends_supervisor(self, slot: Slot) -> bool:
+        """Return whether the end of this child, which is not restarted, ends the supervisor (SUP-49, SUP-50)."""
+        state = self.draft.state
+        if not slot.spec.significant or state.spec.auto_shutdown == "never":
+            return False
+        if state.spec.auto_shutdown == "any_significant":
+            return True
+        others = (other for other in state.slots if other.key != slot.key and other.spec.significant)
+        return not any(other.live or other.planned for other in others)
+
+    def _to_stop(self, group: Sequence[int], slot: Slot) -> tuple[int, ...]:
+        """List who of a group has to be stopped or called back before it is started again, last one first."""
+        if len(group) == 1:
+            return ()
+        slots = self.draft.state.slots
+        return tuple(key for key in reversed(group) if key != slot.key and (slots[key].live or slots[key].planned))
+
+    # -- the operation -------------------------------------------------------------------------------------------------
+
+    def _begin(self, operation: Operation) -> None:
+        """Start working on a list of stops and starts."""
+        assert self.draft.state.operation is None, "one operation at a time"
+        if operation.stops:
+            operation = replace(operation, within=frozenset(operation.stops), began=self.draft.world.now)
+        self._go_on(operation)
+        if operation.stops and self.draft.state.queue:
+            self._take_queued_ends(operation)
+        self._work()
+
+    def _go_on(self, operation: Operation) -> None:
+        """Note how far the operation has got."""
+        force_setattr(self.draft.state, "operation", operation)
+
+    def _take_queued_ends(self, operation: Operation) -> None:
+        """Note which of those that are to be stopped have ended already: no further notice of it will come (SUP-38)."""
+        kept: list[Input] = []
+        for waiting in self.draft.state.queue:
+            slot = self.draft.find(waiting.key, waiting.incarnation) if isinstance(waiting, Ended) else None
+            if isinstance(waiting, Ended) and slot is not None and slot.live and slot.key in operation.within:
+                self._down(slot, waiting.exit)
+            else:
+                kept.append(waiting)
+        self.draft.set(queue=tuple(kept))
+
+    def _work(self) -> None:
+        """Go on with the operation until it has to wait for a child."""
+        while (operation := self.draft.state.operation) is not None:
+            if operation.stopping:
+                slot = self.draft.state.slots.get(operation.stops[operation.stopped])
+                if slot is not None and slot.live:
+                    self._ask_to_stop(slot)
+                    return
+                if slot is not None and slot.planned:
+                    self._call_off(slot, operation.why, operation.note)
+                self._go_on(replace(operation, stopped=operation.stopped + 1))
+            elif operation.started < len(operation.starts):
+                slot = self.draft.state.slots.get(operation.starts[operation.started])
+                if slot is not None and not slot.live:
+                    self._start(slot)
+                    return
+                self._go_on(replace(operation, started=operation.started + 1))
+            else:
+                self._finish(operation)
+
+    def _start(self, slot: Slot) -> None:
+        """Start a child as the operation's next step."""
+        if slot.next_at is not None:
+            self.draft.do(Disarm(slot.key))
+        lifecycle.start(self.draft, slot)
+
+    def _ask_to_stop(self, slot: Slot) -> None:
+        """Tell a child to stop as the operation's next step."""
+        told = slot.status == "stopping"  # before a `StopRequested` took over
+        if not told:
+            slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now))
+        due = self._arm_stop_timer(slot)
+        if not told:
+            lifecycle.request_stop(self.draft, slot, due)
+
+    def _arm_stop_timer(self, slot: Slot) -> float:
+        """Arm the timer of a child that is stopping; return at which instant it will be killed."""
+        due = lifecycle.stop_due(self.draft, slot)
+        if due != inf and slot.spec.shutdown != "kill":
+            self.draft.do(Arm(max(due - self.draft.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
+        return due
+
+    def _down(self, slot: Slot, exit_: ChildExit) -> None:
+        """Note that a child the operation wants stopped is down, told or not."""
+        draft, operation = self.draft, self.draft.state.operation
+        reports.stopped(draft, slot, exit_, "stop" if operation is None else operation.why)
+        if slot.spec.restart == "temporary" and draft.state.phase != "stopping":  # SUP-35, SUP-56
+            self.remove(slot)
+            return
+        held = "" if operation is None else operation.note
+        slot = replace(slot, status="stopped", child=None, since=draft.world.now, last=exit_, overdue=False, held=held)
+        draft.put(slot)
+
+    def _call_off(self, slot: Slot, why: Why, note: str = "") -> None:
+        """Call off a planned restart: the child is stopped now."""
+        self.draft.do(Disarm(slot.key))
+        self.draft.put(replace(slot, status="stopped", next_at=None, held=note))
+        reports.called_off(self.draft, slot, why)
+
+    def _finish(self, operation: Operation) -> None:
+        """End the operation: all stops and starts are done."""
+        force_setattr(self.draft.state, "operation", None)
+        if self.draft.state.phase == "stopping":
+            lifecycle.finish(self.draft, operation.began)
+        elif operation.cause == "init":
+            lifecycle.mark_ready(self.draft)
+        elif operation.call is not None and operation.stops:
+            self.draft.answer(operation.call.call, True)

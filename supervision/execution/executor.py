@@ -1,0 +1,393 @@
+"""Carrying out what a supervisor decides: actors are started, stopped and killed here, timers set, calls answered.
+
+Everything here runs as the supervisor, one thing at a time. Nothing blocks: starts and stops are asked for, and what
+comes of them arrives as a message in the system lane.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.cell import Cell
+from mlld_sdk.actors.core.errors import AlreadyStarted, StartFailed, StartIgnored
+from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
+from mlld_sdk.actors.core.exits import Killed, Reason, crash
+from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.supervision.decisions.decide import initial, step
+from mlld_sdk.supervision.decisions.draft import World
+from mlld_sdk.supervision.decisions.effects import (
+    AnswerCall,
+    Arm,
+    Disarm,
+    Emit,
+    Finish,
+    Forget,
+    Kill,
+    Ready,
+    RequestStop,
+    Start,
+)
+from mlld_sdk.supervision.decisions.inputs import (
+    Asked,
+    Due,
+    Ended,
+    FailedToStart,
+    Ignored,
+    Input,
+    Overdue,
+    Started,
+    StopRequested,
+)
+from mlld_sdk.supervision.decisions.requests import ManagementRequest, TerminateKey, TerminateRef
+from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import SupervisorState
+from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.execution.batch import BatchAnswers, BatchCall
+from mlld_sdk.supervision.execution.guards import BreakerGuards
+from mlld_sdk.supervision.execution.messages import (
+    Boot,
+    Happened,
+    KilledBelow,
+    Ref,
+    StartOutcome,
+    StopLimitDue,
+    booting,
+    is_supervisor,
+)
+from mlld_sdk.supervision.execution.stop_limits import StopLimits
+from mlld_sdk.supervision.execution.watches import Watches
+from mlld_sdk.supervision.exits import SHUTDOWN
+from mlld_sdk.supervision.reasons import as_exit
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+
+
+class Executor:
+    """One incarnation of a supervisor, seen from the side of effects.
+
+    Args:
+        actor: The supervisor itself.
+        supervisor: The class that is started for a child which is a supervisor's spec.
+        spec: What it supervises.
+        boot: What it was given when it was started.
+    """
+
+    def __init__(self, actor: Actor, supervisor: type[Actor], spec: SupervisorSpec | DynamicSpec, boot: Boot) -> None:
+        self.supervisor = supervisor
+        self.boot = boot
+        self.context = boot.context
+        self.path = boot.path
+        self.ref: Ref = actor.actor_ref
+        self.cell = self.ref.cell
+        self.system = actor.system
+        self.state: SupervisorState = initial(boot.path, spec)
+        self.refs: dict[int, Ref] = {}
+        self.keys: dict[Ref, tuple[int, int]] = {}
+        self.timers: dict[object, Timer] = {}
+        self.limits = StopLimits(self.system.timers, self.system.env.now, lambda: self.cell.post_system(StopLimitDue()))
+        self.watches = Watches(self.system, self._post)
+        self.guards = BreakerGuards(self.context.breakers, self.system.timers)
+        self.reports: dict[Ref, tuple[str, ...]] = {}
+        self.end: Reason | None = None
+        self._inbox: list[Input] = []
+        self._working = False
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def take(self, happened: Input) -> None:
+        """Decide about something; before a planned start attempt, the child's breaker is asked."""
+        if isinstance(happened, Due):
+            slot = self.state.slots.get(happened.key)
+            closed_for = None if slot is None else self.guards.ask(slot, self._path_of(slot))
+            happened = Due(happened.key, happened.incarnation, closed_for)
+        self.happened(happened)
+
+    def happened(self, *inputs: Input) -> None:
+        """Decide about inputs and carry the decisions out; called again meanwhile, it only takes note."""
+        self._inbox += inputs
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._inbox:
+                happened, self._inbox = self._inbox, []
+                self._decide(happened)
+        finally:
+            self._working = False
+        if self.end is not None:
+            self.cell.end(self.end)
+
+    def _decide(self, happened: list[Input]) -> None:
+        """Make one step."""
+        env = self.system.env
+        self.state, effects = step(self.state, happened, World(env.now(), env.wall(), env.random, self.context.heard))
+        self.context.publish(self.ref, self.state)
+        try:
+            for effect in effects:
+                _CARRY_OUT[type(effect)](self, effect)
+        finally:
+            if self.cell.reason is not None:  # killed meanwhile: nothing of what was done just now may stay
+                self.reap()
+
+    def asked(self, request: ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
+        """Take in a management call."""
+        if isinstance(request, TerminateRef):
+            known = self.keys.get(request.ref)
+            if known is None:
+                call.fail(ChildNotFound(str(request.ref)))
+                return
+            request = TerminateKey(known[0])
+        self.happened(Asked(call, request, self._key_of(callers)))
+
+    def asked_many(self, requests: Sequence[ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
+        """Take in management calls that came in one message, as if they had come one after the other."""
+        caller = self._key_of(callers)
+        answers = BatchAnswers(call, len(requests))
+        self.happened(*[Asked(BatchCall(answers, index), request, caller) for index, request in enumerate(requests)])
+
+    def _key_of(self, callers: tuple[Ref, ...]) -> int | None:
+        """Find the child on whose behalf a call is made: itself, one of its ancestors, or what started the task."""
+        for caller in callers:
+            here: Ref | None = caller
+            while here is not None:
+                known = self.keys.get(here)
+                if known is not None:
+                    return known[0]
+                here = here.parent
+        return None
+
+    def exited(self, ref: Ref | None, reason: Reason) -> None:
+        """Take in an exit notice; one that is not about a child is ignored (SUP-25)."""
+        known = None if ref is None else self.keys.get(ref)
+        if ref is None or known is None:
+            return
+        key, incarnation = known
+        report = self.reports.pop(ref, ()) if self.reports else ()
+        self.watches.unwatch(key)
+        slot = self.state.slots.get(key)
+        if slot is None or slot.incarnation != incarnation:
+            del self.keys[ref]
+            return
+        exit_ = as_exit(reason)
+        closed_for = None if slot.spec.breaker is None else self.guards.tell(slot, self._path_of(slot), exit_)
+        if slot.status == "starting":
+            self.happened(FailedToStart(key, incarnation, exit_, closed_for))
+        else:
+            self.happened(Ended(key, incarnation, exit_, closed_for, report))
+        after = self.state.slots.get(key)
+        if after is None or self.state.keeps:  # a dynamic supervisor is asked for restarting children by reference
+            self.keys.pop(ref, None)
+        if after is None or not after.live:
+            self.refs.pop(key, None)
+
+    def stop_limit_due(self) -> None:
+        """Take in which children have had their time to stop."""
+        for overdue in self.limits.take_due():
+            if self.end is None:
+                self.happened(overdue)
+
+    def stop(self, reason: Reason) -> bool:
+        """Begin to stop because the actor is asked to end; return `False` when it has stopped already."""
+        if self.end is not None:
+            return False
+        self.happened(StopRequested(as_exit(reason)))
+        return True
+
+    # -- starts --------------------------------------------------------------------------------------------------------
+
+    def start(self, effect: Start) -> None:
+        """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
+        key, incarnation, spec, label = effect.key, effect.incarnation, effect.spec, effect.label
+        start, args, kwargs = self.recipe(spec, effect.rung)
+        boot = Boot(self.context, f"{self.path}/{label}") if is_supervisor(start) else None
+        token = None if boot is None else booting.set(boot)
+        try:
+            cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
+        except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
+            self._forget_old(key)
+            self._inbox.append(self._not_started(key, incarnation, error))
+            return
+        finally:
+            if token is not None:
+                booting.reset(token)
+        if incarnation > 1:
+            self._forget_old(key)
+        ref = cell.ref
+        self.refs[key] = ref
+        self.keys[ref] = (key, incarnation)
+        if cell.traits.starts:
+            self._begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
+        elif cell.open():  # there is nothing to wait for
+            self._inbox.append(self._up(key, incarnation, ref))
+        else:  # killed before it had started
+            self._inbox.append(self._not_started(key, incarnation, cell.start_failure()))
+
+    def _begin(self, cell: Cell, key: int, incarnation: int, boot: Boot | None, timeout: float | None) -> None:
+        """Begin a start that takes its time; what comes of it arrives as a message."""
+        if boot is not None:
+            ref = cell.ref
+            boot.ready.on_done(lambda _: self._post(Started(key, incarnation, ref)))
+            if timeout is not None:  # of the children's own children
+                late = Killed("it did not start in time")
+                timer = self.system.timers.after(timeout, lambda: ref.cell.kill(late))
+                boot.ready.on_done(lambda _: timer.cancel())
+        self.system.begin(cell, StartOutcome(self.cell, key, incarnation, boot is not None), timeout)
+
+    def start_ended(self, key: int, incarnation: int, ref: Ref | None, error: BaseException | None) -> None:
+        """Take in what came of a start that took its time."""
+        if error is not None:
+            self.happened(self._not_started(key, incarnation, error))
+        else:
+            assert ref is not None, "a start either fails or has made an actor"
+            self.happened(self._up(key, incarnation, ref))
+
+    def _up(self, key: int, incarnation: int, ref: Ref) -> Started:
+        """Look after a child that has just come up, for progress and for its breaker's probe."""
+        slot = self.state.slots.get(key)
+        if slot is not None:
+            self.guards.child_is_up(slot)
+            if slot.spec.wedge is not None:
+                self.watches.watch(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
+        return Started(key, incarnation, ref)
+
+    def _not_started(self, key: int, incarnation: int, error: BaseException) -> Ignored | FailedToStart:
+        """Describe why a child is not up, and report it to its breaker when that is a failure."""
+        if isinstance(error, StartIgnored):
+            return Ignored(key, incarnation)
+        if isinstance(error, StartFailed):
+            exit_ = as_exit(error.reason, error.__cause__)
+        else:
+            exit_ = as_exit(crash(error), error)
+        slot = self.state.slots.get(key)
+        closed_for = None if slot is None else self.guards.tell(slot, self._path_of(slot), exit_)
+        holder = error.holder if isinstance(error, AlreadyStarted) else None
+        return FailedToStart(key, incarnation, exit_, closed_for, holder)
+
+    def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
+        """Return what to start with which arguments, on this rung of the ladder."""
+        start, args, kwargs = spec.start, spec.args, spec.kwargs
+        if isinstance(start, SupervisorSpec | DynamicSpec):
+            return self.supervisor, (start,), {}
+        extra = self.state.spec
+        if isinstance(extra, DynamicSpec):
+            args = (*extra.extra_args, *args) if extra.extra_args else args
+            kwargs = {**extra.extra_kwargs, **kwargs} if extra.extra_kwargs else kwargs
+        if rung and spec.wedge:
+            kwargs = {**kwargs, **spec.wedge.ladder[rung - 1]}
+        return start, args, kwargs
+
+    def _forget_old(self, key: int) -> None:
+        """Forget the incarnation before."""
+        old = self.refs.pop(key, None)
+        if old is not None:
+            self.keys.pop(old, None)
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def request_stop(self, effect: RequestStop) -> None:
+        """Ask a child to end."""
+        ref = self.refs.get(effect.key)
+        if ref is None:
+            return
+        if is_supervisor(ref.cell.actor.__class__) and self.state.slots[effect.key].spec.kind == "supervisor":
+            ref.cell.post_system(Happened(StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
+        elif effect.drain:
+            ref.stop(block=False, drain=True)
+        elif not ref.cell.retire(SHUTDOWN_REASON):
+            ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
+
+    def kill(self, effect: Kill) -> None:
+        """End a child now."""
+        ref = self.refs.get(effect.key)
+        if ref is not None:
+            ref.cell.kill(effect.exit.reason or Killed("by its supervisor"))
+
+    def ready(self, _: Ready) -> None:
+        """Report that the start is done."""
+        self.boot.ready.try_set(self.ref)
+
+    def finish(self, effect: Finish) -> None:
+        """End, after the parent has been told what had to be killed."""
+        parent = self.cell.parent
+        if effect.killed and parent is not None and is_supervisor(parent.actor.__class__):
+            parent.post_system(KilledBelow(self.ref, effect.killed))
+        self.context.ended(self.ref, effect.killed)
+        self.end = effect.exit.reason or SHUTDOWN_REASON
+
+    def reap(self) -> None:
+        """Clean up after this incarnation, whatever ended it: children left below get their time to stop, no more."""
+        for timer in self.timers.values():
+            timer.cancel()
+        self.watches.close()
+        self.guards.close()
+        self.limits.close()
+        self.context.forget(self.ref)
+        for key, ref in sorted(self.refs.items(), reverse=True):
+            slot = self.state.slots.get(key)
+            limit = 0.0 if slot is None or slot.spec.shutdown == "kill" else slot.spec.shutdown
+            if ref.reason is None and limit != inf:
+                ref.shutdown(limit)
+
+    # -- timers, answers and events ------------------------------------------------------------------------------------
+
+    def arm(self, effect: Arm) -> None:
+        """Have an input fed back later."""
+        then = effect.then
+        if isinstance(then, Overdue):
+            self.limits.set(effect.delay, then)
+            return
+        if isinstance(then, Due) and effect.delay == 0:
+            self.cell.mailbox.post_always((then, None))  # behind the calls that wait already
+            return
+        key: object = then.key if isinstance(then, Due) else object()  # each instant of a final stop has its own
+        old = self.timers.pop(key, None)
+        if old is not None:
+            old.cancel()
+        self.timers[key] = self.system.timers.after(effect.delay, lambda: self._post(then))
+        slot = self.state.slots.get(then.key) if isinstance(then, Due) else None
+        if slot is not None:
+            self.guards.on_reset(slot, self._path_of(slot), lambda: self._post(then))
+
+    def disarm(self, effect: Disarm) -> None:
+        """Call a timer off."""
+        self.limits.lift(effect.key)
+        timer = self.timers.pop(effect.key, None)
+        if timer is not None:
+            timer.cancel()
+        self.guards.forget_reset(effect.key)
+
+    def answer(self, effect: AnswerCall) -> None:
+        """Answer a call."""
+        if effect.error is not None:
+            effect.call.fail(effect.error)
+        else:
+            effect.call.reply(effect.value)
+
+    def emit(self, effect: Emit) -> None:
+        """Hand an event on."""
+        self.context.sink(effect.event)
+
+    def forget(self, effect: Forget) -> None:
+        """Drop the breaker of a child."""
+        self.guards.drop(effect.path)
+
+    def _path_of(self, slot: Slot) -> str:
+        return f"{self.path}/{self.state.label_of(slot)}"
+
+    def _post(self, happened: Input) -> None:
+        """Feed an input back from another thread."""
+        self.cell.post_system(Happened(happened))
+
+
+_CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
+    Start: Executor.start,
+    RequestStop: Executor.request_stop,
+    Kill: Executor.kill,
+    Arm: Executor.arm,
+    Disarm: Executor.disarm,
+    Forget: Executor.forget,
+    AnswerCall: Executor.answer,
+    Emit: Executor.emit,
+    Ready: Executor.ready,
+    Finish: Executor.finish,
+}
