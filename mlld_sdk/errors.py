@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.core.errors import DeadlockDetected as DeadlockDetected
     from mlld_sdk.actors.core.errors import MailboxFull as MailboxFull
     from mlld_sdk.actors.core.errors import NoSuchActor as NoSuchActor
+    from mlld_sdk.actors.core.errors import NotAnActor as NotAnActor
+    from mlld_sdk.actors.core.errors import NotOwner as NotOwner
     from mlld_sdk.actors.core.errors import StartFailed as StartFailed
     from mlld_sdk.actors.core.errors import StartIgnored as StartIgnored
     from mlld_sdk.actors.core.errors import StartTimeout as StartTimeout
     from mlld_sdk.actors.core.errors import SystemStopped as SystemStopped
-    from mlld_sdk.actors.tasks.library_errors import DemandExceeded as DemandExceeded
-    from mlld_sdk.actors.tasks.library_errors import LockTimeout as LockTimeout
-    from mlld_sdk.actors.tasks.library_errors import NameTaken as NameTaken
-    from mlld_sdk.actors.tasks.library_errors import NotAnActor as NotAnActor
-    from mlld_sdk.actors.tasks.library_errors import NotJoined as NotJoined
-    from mlld_sdk.actors.tasks.library_errors import NotOwner as NotOwner
-    from mlld_sdk.actors.tasks.library_errors import NotRegistered as NotRegistered
-    from mlld_sdk.actors.tasks.library_errors import TableClosed as TableClosed
-    from mlld_sdk.actors.tasks.library_errors import TableFull as TableFull
-    from mlld_sdk.actors.tasks.library_errors import TaskExited as TaskExited
-    from mlld_sdk.actors.tasks.library_errors import TaskTimeout as TaskTimeout
-    from mlld_sdk.actors.tasks.library_errors import TooManyTasks as TooManyTasks
-    from mlld_sdk.actors.tasks.library_errors import UndeclaredTransition as UndeclaredTransition
-    from mlld_sdk.actors.tasks.library_errors import UnhandledEvent as UnhandledEvent
-    from mlld_sdk.actors.tasks.library_errors import UnknownName as UnknownName
-    from mlld_sdk.actors.tasks.library_errors import Unsubscribed as Unsubscribed
+    from mlld_sdk.actors.core.errors import UnknownName as UnknownName
+    from mlld_sdk.actors.pubsub.errors import NotJoined as NotJoined
+    from mlld_sdk.actors.pubsub.errors import Unsubscribed as Unsubscribed
+    from mlld_sdk.actors.registry.errors import LockTimeout as LockTimeout
+    from mlld_sdk.actors.registry.errors import NameTaken as NameTaken
+    from mlld_sdk.actors.registry.errors import NotRegistered as NotRegistered
+    from mlld_sdk.actors.registry.errors import TableClosed as TableClosed
+    from mlld_sdk.actors.registry.errors import TableFull as TableFull
+    from mlld_sdk.actors.stages.errors import DemandExceeded as DemandExceeded
+    from mlld_sdk.actors.statem.errors import UndeclaredTransition as UndeclaredTransition
+    from mlld_sdk.actors.statem.errors import UnhandledEvent as UnhandledEvent
+    from mlld_sdk.actors.tasks.errors import TaskExited as TaskExited
+    from mlld_sdk.actors.tasks.errors import TaskTimeout as TaskTimeout
+    from mlld_sdk.actors.tasks.errors import TooManyTasks as TooManyTasks
     from mlld_sdk.agents.agent import RunDeadlineExceeded as RunDeadlineExceeded
     from mlld_sdk.agents.handles import AgentUnavailable as AgentUnavailable
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError

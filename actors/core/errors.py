@@ -3,7 +3,7 @@
 ```
 ActorError                 (an InfrastructureError: nothing is known about the task)
 ├── ActorDead              the actor ended before it answered; also a `pykka.ActorDeadError`
-│   └── NoSuchActor        nobody has that name
+│   └── NoSuchActor        no live actor has that name
 ├── ActorCrashed           the actor you called crashed while it served you
 ├── AskTimeout            no answer in time; also a `pykka.Timeout` and a `TimeoutError`
 ├── AskCancelled          the waiter gave the call up
@@ -14,7 +14,10 @@ ActorError                 (an InfrastructureError: nothing is known about the t
 │   ├── StartTimeout       ... in time
 │   └── AlreadyStarted     ... because its name is taken
 ├── StartIgnored           the actor declined to run
-└── SystemStopped          the actor system is not running (any more, or not in this forked process)
+├── SystemStopped          the actor system is not running (any more, or not in this forked process)
+├── NotAnActor             this needs an actor: call it inside one, or say which with `ref=`
+├── NotOwner               only the owner of the table, the task or the entry may do this
+└── UnknownName            no registry, group scope, topic space or table of that name in this system
 ActorKilled                (a BaseException) raised inside an actor that was killed while it ran
 ```
 """
@@ -29,23 +32,23 @@ from mlld_sdk.base.errors import InfrastructureError
 
 
 class ActorError(InfrastructureError):
-    """An actor, its mailbox or its system failed."""
-
-    code = "ACTOR_ERROR"
-
-
-class ActorDead(ActorError, pykka.ActorDeadError):
-    """The actor is gone: it ended before the message, or before it answered it.
+    """An actor, its mailbox or its system failed.
 
     Attributes:
-        reason: Why it ended, when that is known.
+        reason: Why the actor ended, when that is known.
     """
 
-    code = "ACTOR_DEAD"
+    code = "ACTOR_ERROR"
 
     def __init__(self, message: str, *, reason: Reason | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+
+
+class ActorDead(ActorError, pykka.ActorDeadError):
+    """The actor is gone: it ended before the message, or before it answered it."""
+
+    code = "ACTOR_DEAD"
 
 
 class NoSuchActor(ActorDead):
@@ -55,26 +58,21 @@ class NoSuchActor(ActorDead):
 
 
 class ActorCrashed(ActorError):
-    """The actor crashed while it served this call; the original exception is the cause.
-
-    Attributes:
-        reason: The crash, as data.
-    """
+    """The actor crashed while it served this call; the original exception is the cause."""
 
     code = "ACTOR_CRASHED"
-
-    def __init__(self, message: str, *, reason: Reason) -> None:
-        super().__init__(message, hint="its supervisor decides about a restart; ask again later")
-        self.reason = reason
+    hint = "its supervisor decides about a restart; ask again later"
+    reason: Reason
 
 
 class AskTimeout(ActorError, pykka.Timeout, TimeoutError):
     """No answer came in time. The actor was not told; should it still answer, that answer is dropped and counted."""
 
     code = "ASK_TIMEOUT"
+    hint = "the actor may be busy or its queue long; look at ref.info()"
 
     def __init__(self, message: str, *, timeout: float | None = None) -> None:
-        super().__init__(message, hint="the actor may be busy or its queue long; look at ref.info()")
+        super().__init__(message)
         self.timeout = timeout
 
 
@@ -109,24 +107,18 @@ class MailboxFull(ActorError):
     """The mailbox is at its limit; slow down, raise `mailbox_limit`, or choose another `overflow` policy."""
 
     code = "MAILBOX_FULL"
+    hint = "send slower, or change `mailbox_limit` or `overflow` of the actor class"
 
     def __init__(self, message: str, *, limit: int) -> None:
-        super().__init__(message, hint="send slower, or change `mailbox_limit` or `overflow` of the actor class")
+        super().__init__(message)
         self.limit = limit
 
 
 class StartFailed(ActorError):
-    """The actor did not start; its name is free again. The exception that stopped it, if any, is the cause.
-
-    Attributes:
-        reason: Why, as data.
-    """
+    """The actor did not start; its name is free again. The exception that stopped it, if any, is the cause."""
 
     code = "START_FAILED"
-
-    def __init__(self, message: str, *, reason: Reason, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
+    reason: Reason
 
 
 class StartTimeout(StartFailed):
@@ -164,8 +156,30 @@ class SystemStopped(ActorError):
     code = "SYSTEM_STOPPED"
 
 
+@dataclass(eq=False, repr=False)
+class NotAnActor(ActorError):
+    """This is done for an actor, and no actor is running on this thread."""
+
+    code = "NOT_AN_ACTOR"
+    message = "{what} is for an actor"
+    hint = "call it inside one, or say which with ref="
+    what: str
+
+
+class NotOwner(ActorError):
+    """Only the owner of the table, the task or the entry may do this."""
+
+    code = "NOT_OWNER"
+
+
+class UnknownName(ActorError):
+    """Nothing of that name and kind was made in this system."""
+
+    code = "UNKNOWN_NAME"
+
+
 class ActorKilled(BaseException):
     """Raised in a killed actor's thread at its next use of the library, so that what still runs of it unwinds.
 
-    It is not an `Exception`, so that ordinary handlers let it pass. Nobody but the runtime should catch it.
+    It is not an `Exception`, so that ordinary handlers let it pass. Only the runtime should catch it.
     """

@@ -6,12 +6,11 @@ from typing import Any, Literal, TypeVar
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.context import fenced, stop_if_fenced
-from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.errors import ActorDead, NotAnActor, UnknownName
 from mlld_sdk.actors.core.exits import Killed
 from mlld_sdk.actors.core.ref import ActorRef, Down, monitor
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.system_messages import EndNow
-from mlld_sdk.actors.tasks.library_errors import NotAnActor, UnknownName
 from mlld_sdk.base.errors import ConfigurationError
 
 Ref = ActorRef[Any]

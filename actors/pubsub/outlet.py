@@ -14,7 +14,7 @@ import msgspec
 
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import offer, queued
-from mlld_sdk.actors.pubsub.library_events import SubscriberLagged, SubscriberResumed
+from mlld_sdk.actors.pubsub.events import SubscriberLagged, SubscriberResumed
 
 LIMIT = 1_000
 """Messages a subscriber's mailbox may hold before a gap opens, unless it asks for another limit."""

@@ -12,10 +12,10 @@ from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.pubsub.errors import Unsubscribed
 from mlld_sdk.actors.pubsub.feed import Feed
 from mlld_sdk.actors.pubsub.outlet import LIMIT, Lagged, Outlet, Resumed
 from mlld_sdk.actors.registry.registry_rows import Rows, strict
-from mlld_sdk.actors.tasks.library_errors import Unsubscribed
 
 Ref = ActorRef[Any]
 Topic = Hashable

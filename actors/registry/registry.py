@@ -15,9 +15,9 @@ from mlld_sdk.actors.core.names import Via
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches, acting, find, offer, publish
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.registry.errors import NameTaken, NotRegistered
 from mlld_sdk.actors.registry.registry_locks import KeyLock, KeyLocks
 from mlld_sdk.actors.registry.registry_rows import KeyRow, Keys, Rows
-from mlld_sdk.actors.tasks.library_errors import NameTaken, NotRegistered
 from mlld_sdk.base.errors import ConfigurationError
 
 T = TypeVar("T")

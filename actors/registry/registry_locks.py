@@ -10,8 +10,8 @@ from mlld_sdk.actors.core.errors import AskTimeout, DeadlockDetected
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches
+from mlld_sdk.actors.registry.errors import LockTimeout
 from mlld_sdk.actors.registry.registry_rows import strict
-from mlld_sdk.actors.tasks.library_errors import LockTimeout
 
 Ref = ActorRef[Any]
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import msgspec
 
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.errors import ActorDead, NotOwner
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches, find, offer, publish, still_in_effect, withdraw
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.registry.errors import TableClosed, TableFull
 from mlld_sdk.actors.registry.registry_rows import strict
-from mlld_sdk.actors.tasks.library_errors import NotOwner, TableClosed, TableFull
 from mlld_sdk.base.errors import ConfigurationError
 
 Ref = ActorRef[Any]

@@ -43,7 +43,7 @@ from mlld_sdk.actors.stages.demand import (
     deal_to_all,
     open_demand,
 )
-from mlld_sdk.actors.tasks.library_errors import DemandExceeded
+from mlld_sdk.actors.stages.errors import DemandExceeded
 from mlld_sdk.base.errors import ConfigurationError
 
 Ref = ActorRef[Any]

@@ -2,7 +2,7 @@
 
 The declaration is data. `declaration_of` reads it from a class without making a machine, and refuses at class creation
 what cannot be meant: a state that does not exist, no state to begin in. The runtime dispatches by it and the graph
-(`statem_graph`) is drawn from it, so a drawing cannot differ from what runs.
+(`graph`) is drawn from it, so a drawing cannot differ from what runs.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -30,7 +30,6 @@ from mlld_sdk.actors.core.directives import NO_REPLY, Continue, Stop
 from mlld_sdk.actors.core.exits import NORMAL, as_reason
 from mlld_sdk.actors.core.ref import Down, Exit
 from mlld_sdk.actors.core.timers import Timer
-from mlld_sdk.actors.pubsub.library_events import StateChanged
 from mlld_sdk.actors.statem.engine import (
     EVENT_TIMEOUT,
     STATE_TIMEOUT,
@@ -62,9 +61,10 @@ from mlld_sdk.actors.statem.engine import (
     settle,
     waiting,
 )
+from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
+from mlld_sdk.actors.statem.events import StateChanged
 from mlld_sdk.actors.statem.graph import Graph, graph_from
 from mlld_sdk.actors.statem.rules import Declaration, State, anywhere, declaration_of, goto
-from mlld_sdk.actors.tasks.library_errors import UndeclaredTransition, UnhandledEvent
 
 __all__ = [
     "Action",

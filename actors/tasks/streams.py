@@ -17,7 +17,7 @@ from mlld_sdk.actors.core.ref import ActorRef, Monitor
 from mlld_sdk.actors.core.services import kill
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.timers import Timer
-from mlld_sdk.actors.tasks.library_errors import TaskTimeout
+from mlld_sdk.actors.tasks.errors import TaskTimeout
 from mlld_sdk.actors.tasks.stream_slots import Slots
 from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok, Task
 from mlld_sdk.base.errors import ConfigurationError

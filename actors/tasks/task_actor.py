@@ -11,7 +11,7 @@ from mlld_sdk.actors.core.directives import Continue, Stop
 from mlld_sdk.actors.core.exits import NORMAL, Reason
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import ActorRef, Down
-from mlld_sdk.actors.tasks.library_errors import TaskExited
+from mlld_sdk.actors.tasks.errors import TaskExited
 from mlld_sdk.actors.tasks.tasks import Ok
 
 Ref = ActorRef[Any]

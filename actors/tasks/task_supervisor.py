@@ -28,7 +28,7 @@ from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.ref import ActorRef, Down, monitor
 from mlld_sdk.actors.core.services import kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.actors.tasks.library_errors import TooManyTasks
+from mlld_sdk.actors.tasks.errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.errors import AskTimeout
+from mlld_sdk.actors.core.errors import AskTimeout, NotOwner
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, Killed, Other, Reason, Shutdown
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import kill
-from mlld_sdk.actors.tasks.library_errors import NotOwner, TaskExited, TaskTimeout
+from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout
 from mlld_sdk.base.errors import ConfigurationError
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlld_sdk.actors.core.errors import UnknownName
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import find, publish
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.actors.tasks.library_errors import UnknownName
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.errors import ActorDead, NotAnActor, UnknownName
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.pubsub.errors import NotJoined
+from mlld_sdk.actors.pubsub.groups import GroupChanged, Groups
 from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
-from mlld_sdk.actors.registry.groups import GroupChanged, Groups
-from mlld_sdk.actors.tasks.library_errors import NotAnActor, NotJoined, UnknownName
 from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within
 
 

@@ -10,9 +10,9 @@ import pytest
 from mlld_sdk.actors.core.errors import ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import NORMAL, Other, Reason
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.stages.errors import DemandExceeded
 from mlld_sdk.actors.stages.event_stream import EventStream
 from mlld_sdk.actors.stages.producers import Consumer, Producer, ProducerConsumer
-from mlld_sdk.actors.tasks.library_errors import DemandExceeded
 from mlld_sdk.base.errors import ConfigurationError
 from tests.support.eventually import eventually
 from tests.support.libraries import Gates, Ref, fresh_system

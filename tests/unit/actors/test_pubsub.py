@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.errors import AskTimeout
+from mlld_sdk.actors.core.errors import AskTimeout, NotAnActor, UnknownName
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.pubsub.errors import Unsubscribed
 from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
 from mlld_sdk.actors.pubsub.pubsub import Listener, PubSub, Subscription
-from mlld_sdk.actors.tasks.library_errors import NotAnActor, UnknownName, Unsubscribed
 from tests.support.libraries import Clock, Gates, Ref, fresh_system, puppet, seen, within
 
 

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.errors import ActorDead, AlreadyStarted, DeadlockDetected, NoSuchActor, StartFailed
+from mlld_sdk.actors.core.errors import (
+    ActorDead,
+    AlreadyStarted,
+    DeadlockDetected,
+    NoSuchActor,
+    NotAnActor,
+    StartFailed,
+    UnknownName,
+)
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.registry.errors import LockTimeout, NameTaken, NotRegistered
 from mlld_sdk.actors.registry.registry import KeyRegistered, KeyUnregistered, Registration, Registry
-from mlld_sdk.actors.tasks.library_errors import LockTimeout, NameTaken, NotAnActor, NotRegistered, UnknownName
 from mlld_sdk.base.errors import ConfigurationError
 from tests.support.eventually import eventually
 from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within

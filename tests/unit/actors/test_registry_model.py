@@ -10,11 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mlld_sdk.actors.core.errors import ActorDead, ActorKilled
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.pubsub.groups import Groups
 from mlld_sdk.actors.pubsub.pubsub import PubSub
-from mlld_sdk.actors.registry.groups import Groups
+from mlld_sdk.actors.registry.errors import NameTaken, NotRegistered
 from mlld_sdk.actors.registry.registry import Registry
 from mlld_sdk.actors.registry.table import Table
-from mlld_sdk.actors.tasks.library_errors import NameTaken, NotRegistered
 from mlld_sdk.actors.tasks.task_supervisor import Tasks
 from tests.support.libraries import Gates, Ref, puppet
 

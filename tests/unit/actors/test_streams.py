@@ -10,7 +10,7 @@ import pytest
 
 from mlld_sdk.actors.core.exits import Crash
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.actors.tasks.library_errors import TaskExited, TaskTimeout, TooManyTasks
+from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.tasks.task_actor import callers
 from mlld_sdk.actors.tasks.task_supervisor import Tasks
 from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.errors import ActorDead, NotOwner, UnknownName
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.registry.errors import TableClosed, TableFull
 from mlld_sdk.actors.registry.table import Table, TableGiven
-from mlld_sdk.actors.tasks.library_errors import NotOwner, TableClosed, TableFull, UnknownName
 from mlld_sdk.base.errors import ConfigurationError
 from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within
 

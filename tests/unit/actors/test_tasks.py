@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor, current_actor
-from mlld_sdk.actors.core.errors import ActorDead, AskCancelled, DeadlockDetected, NoSuchActor
+from mlld_sdk.actors.core.errors import ActorDead, AskCancelled, DeadlockDetected, NoSuchActor, NotOwner
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, NORMAL, SHUTDOWN, Crash, Killed
 from mlld_sdk.actors.core.ref import Exit
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks import task_supervisor
-from mlld_sdk.actors.tasks.library_errors import NotOwner, TaskExited, TaskTimeout, TooManyTasks
+from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.tasks.task_actor import ancestors, callers
 from mlld_sdk.actors.tasks.task_supervisor import Tasks, TaskSupervisor, TooManyRestarts
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, Exited, Ok, await_many, completed, yield_many

@@ -1,4 +1,4 @@
-"""What happens in the libraries on top of the actor core, as events: one for each transition."""
+"""What happens to subscribers, as events: one for each transition."""
 
 from mlld_sdk.base.events import Event
 
@@ -29,21 +29,3 @@ class SubscriberResumed(Event, frozen=True, kw_only=True, tag="subscriber.resume
     actor: str
     source: str
     missed: int
-
-
-class StateChanged(Event, frozen=True, kw_only=True, tag="state.changed"):
-    """A state machine went to another state.
-
-    Attributes:
-        actor: Its path.
-        epoch: Its incarnation.
-        old: The state it left.
-        new: The state it is in.
-        cause: The event that led there, as its declaration names it.
-    """
-
-    actor: str
-    epoch: int
-    old: str
-    new: str
-    cause: str

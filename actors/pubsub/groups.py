@@ -14,9 +14,9 @@ from mlld_sdk.actors.core.links import Revocable
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.pubsub.errors import NotJoined
 from mlld_sdk.actors.pubsub.outlet import LIMIT, Outlet
 from mlld_sdk.actors.registry.registry_rows import strict
-from mlld_sdk.actors.tasks.library_errors import NotJoined
 
 Ref = ActorRef[Any]
 Group = Hashable
