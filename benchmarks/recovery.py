@@ -247,7 +247,7 @@ class Victim:
 
     def __init__(self, runtime: Runtime, name: str, spares: int, hang: str, ask: str) -> None:
         self.agent = runtime.agent(name)
-        self.ports = runtime.services.ports
+        self.requests = runtime.services.requests
         assert runtime.services.tree is not None
         self.context = runtime.services.tree.context
         self.spares = spares
@@ -259,7 +259,7 @@ class Victim:
         self.agent.process(self.ask)
         stuck = threading.Thread(target=self._get_stuck)
         stuck.start()
-        while not (leases := self.ports[self.agent.name]._leases):
+        while not (leases := self.requests[self.agent.name].source.leases):
             time.sleep(0.001)
         [lease] = leases
         time.sleep(0.02)  # let the request reach the engine, and a spare be warmed behind it

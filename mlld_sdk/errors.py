@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.tasks.errors import TaskTimeout as TaskTimeout
     from mlld_sdk.actors.tasks.errors import TooManyTasks as TooManyTasks
     from mlld_sdk.agents.agent import RunDeadlineExceeded as RunDeadlineExceeded
-    from mlld_sdk.agents.handles import AgentUnavailable as AgentUnavailable
+    from mlld_sdk.agents.services import AgentUnavailable as AgentUnavailable
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
     from mlld_sdk.base.errors import InfrastructureError as InfrastructureError
     from mlld_sdk.base.errors import InvalidOption as InvalidOption
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from mlld_sdk.engines.checkpoints import CacheNotFound as CacheNotFound
     from mlld_sdk.engines.checkpoints import CacheUnusable as CacheUnusable
     from mlld_sdk.engines.checkpoints import SelectorInvalid as SelectorInvalid
-    from mlld_sdk.engines.client_engines import EngineCoolingDown as EngineCoolingDown
-    from mlld_sdk.engines.orders import NoEngineFree as NoEngineFree
     from mlld_sdk.engines.pool import EnginePoolClosed as EnginePoolClosed
+    from mlld_sdk.engines.pool import NoEngineFree as NoEngineFree
     from mlld_sdk.engines.quota import EngineQuotaExhausted as EngineQuotaExhausted
+    from mlld_sdk.engines.start_gate import EngineCoolingDown as EngineCoolingDown
     from mlld_sdk.journal.errors import IdempotencyConflict as IdempotencyConflict
     from mlld_sdk.journal.errors import JournalBusy as JournalBusy
     from mlld_sdk.journal.errors import JournalClosed as JournalClosed

@@ -129,7 +129,7 @@ class Agent(EngineOwner):
         return "" if not self._draining else "draining" if self._working else "drained"
 
     def status(self) -> OwnerStatus:
-        """Say what is going on."""
+        """Return what is going on."""
         runs = tuple(work.lease.run_id for work in self._working.values())
         state = self.off_duty() or ("working" if runs or self.engine_pool.status().busy else "idle")
         return msgspec.structs.replace(super().status(), state=state, runs=runs)
@@ -185,7 +185,7 @@ class Agent(EngineOwner):
         name, services, me = self.name, self.services, self.actor_ref
         job = Job(
             lease,
-            self.new_port(),
+            self.new_requests(),
             services=services.runs,
             protected=bool(self.options.checkpoint),
             attempts=self.options.step_attempts,

@@ -11,6 +11,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.options import checked
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for
 from mlld_sdk.engines.pool import Recycle
+from mlld_sdk.engines.quota import MAX_WAITING
 from mlld_sdk.engines.requests import DEFAULT_TIMEOUT
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.transport.command import EngineCommand
@@ -36,7 +37,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         fresh: Forget a script's finished calls before each request.
         fork: Start from the finished calls of another script, by its name.
         timeout: Seconds a request may take, waiting for an engine included; `None` for no limit.
-        spares: Engines kept warm beyond those in use, so that whoever needs a new one finds it ready.
+        max_waiting: Requests that may wait for an engine at once; one more is refused with `EngineOverloaded`.
+        spares: Engines kept warm beyond those in use, so that the next finds it ready.
         eager: Start engines with the actor instead of at the first request.
         hibernate_after: Seconds after which idle engines are put to sleep; `None` for never.
         recycle: When a working engine is replaced.
@@ -52,6 +54,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
     fork: str | None = None
     timeout: float | None = DEFAULT_TIMEOUT
+    max_waiting: int = MAX_WAITING
     spares: int = 0
     eager: bool = False
     hibernate_after: float | None = 300.0
@@ -100,6 +103,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             asked["fork"] = self.fork
         return asked
 
+    @property
+    def kind(self) -> EngineKind:
+        """Which engine is meant."""
+        return chosen(self.engine, self.command, self.command_args)
+
     def engine_command(self) -> EngineCommand:
         """Find the program that runs the engines.
 
@@ -110,8 +118,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise WorkingDirectoryMissing(
                 f"working_dir: there is no directory {self.working_dir!r}", hint="create it before the start"
             )
-        kind = chosen(self.engine, self.command, self.command_args)
-        return command_for(kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
+        return command_for(self.kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
 
     def having(self, values: Mapping[str, Any]) -> Self:
         """Say the options with other values.
@@ -126,7 +133,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return new
 
     def _check(self) -> None:
-        self._at_least(0, "spares")
+        self._at_least(0, "spares", "max_waiting")
         for name in ("timeout", "hibernate_after"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -1,5 +1,6 @@
 """What agents and pools share: an actor that owns a pool of engines and answers for it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,8 +12,12 @@ from mlld_sdk.actors.core.exits import Crash, Reason, crash
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.engines.kinds import may_cut
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
-from mlld_sdk.engines.requests_async import AsyncPort, SharedPort
+from mlld_sdk.engines.quota import CancelScope
+from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.engines.shared import SharedEngines
+from mlld_sdk.engines.sources import EngineHealth, EngineSource, LeasedEngines
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.transport.engine import Engine
 
@@ -35,7 +40,7 @@ class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class EngineFailed:
-    """Somebody's request found an engine dead."""
+    """A request found its engine dead."""
 
     reason: Crash
 
@@ -94,15 +99,16 @@ class EngineOwner(Actor):
                 f"{kind}.__init__ does not call super().__init__(**options), so {self.name} has no options",
                 hint="define `def __init__(self, mine, **options): super().__init__(**options)`",
             )
+        self._kind = self.options.kind
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.capacity, self.options.spares, self.options.recycle)
         self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, made_of)
         self.engine_pool.idle_after = self.options.hibernate_after
-        self.port = self.new_port(shared=self.options.shares)
-        self.port.ends_owner = self.ends_with_its_engine
-        self.port.on_engine_failure = lambda error: me.cast(EngineFailed(crash(error)))
-        self.services.ports[self.name] = self.port
-        self.own(self.port, close=self._stop_port)
+        health = EngineHealth(ends_owner=self.ends_with_its_engine)
+        health.on_failure = lambda error: me.cast(EngineFailed(crash(error)))
+        self.requests = self.new_requests(health, shared=self.options.shares)
+        self.services.requests[self.name] = self.requests
+        self.own(self.requests, close=self._stop_requests)
         if self.options.eager:
             self.engine_pool.warm()
 
@@ -113,7 +119,7 @@ class EngineOwner(Actor):
                 return self.status()
             case Configure(changes=changes):
                 self.options = self.options.changed(changes)
-                self.port.timeout = self.options.timeout
+                self.requests.timeout = self.options.timeout
                 self.engine_pool.idle_after = self.options.hibernate_after
             case _:
                 return super().on_receive(message)
@@ -122,34 +128,44 @@ class EngineOwner(Actor):
     def on_terminate(self, reason: Reason) -> None:
         """End the engines, unless a successor is coming."""
         if reason.is_normal_family:
-            self._stop_port()  # first, so that requests learn why their engines are killed
+            self._stop_requests()  # first, so that requests learn why their engines are killed
             self.services.close_engine_pool(self.name)
 
     def status(self) -> OwnerStatus:
-        """Say what is going on."""
+        """Return what is going on."""
         engines = self.engine_pool.status()
         return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
 
-    def new_port(self, *, shared: bool = False) -> AsyncPort:
+    def new_requests(self, health: EngineHealth | None = None, *, shared: bool = False) -> EngineRequests:
         """Make a way to the engines that can be stopped for itself.
 
         Args:
-            shared: Its requests use one engine at once.
+            health: Takes note of failures; only the requests themselves unless given.
+            shared: All of them use one engine at once.
         """
-        kind = SharedPort if shared else AsyncPort
-        return kind(
-            self.engine_pool,
+        options, kind, env = self.options, self._kind, self.services.env
+        health, scope = health or EngineHealth(), CancelScope(options.max_waiting)
+        source: EngineSource
+        if shared:
+            source = SharedEngines(self.engine_pool, scope=scope, health=health, retires_failed=kind == "live")
+        else:
+            reaps = kind != "embedded"
+            source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, env=env, reaps=reaps)
+        return EngineRequests(
+            source,
+            kind=kind,
             name=self.name,
-            kind=self._command.label,
-            working_dir=self.options.working_dir,
-            caching=self.options.caching(lambda: self.services.cache_root(self.name)),
-            timeout=self.options.timeout,
-            env=self.services.env,
+            working_dir=os.path.abspath(options.working_dir or os.curdir),
+            caching=options.caching(lambda: self.services.cache_root(self.name)),
+            timeout=options.timeout,
+            may_cut=may_cut(kind, options.command_args, options.environ),
+            health=health,
+            env=env,
             sink=self.services.sink,
         )
 
-    def _stop_port(self) -> None:
-        self.port.stop(OwnerGone(f"{self.name} ended"))
+    def _stop_requests(self) -> None:
+        self.requests.stop(OwnerGone(f"{self.name} ended"))
 
     def _make_engine_pool(self) -> EnginePool[Engine]:
         services, command, options = self.services, self._command, self.options
@@ -159,7 +175,7 @@ class EngineOwner(Actor):
             size=size,
             overflow=overflow,
             spares=options.spares,
-            budget=services.budget,
+            quota=services.quota,
             recycle=options.recycle,
             idle_after=options.hibernate_after,
             env=services.env,

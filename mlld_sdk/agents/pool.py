@@ -13,14 +13,17 @@ import msgspec
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
-from mlld_sdk.agents.handles import AgentUnavailable, Named
+from mlld_sdk.agents.handles import Named
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.client.handles import ExecuteHandle
+from mlld_sdk.client.requests import Requests
 from mlld_sdk.engines.pool import EngineLease
 from mlld_sdk.engines.quota import CancelScope
-from mlld_sdk.engines.requests import Port
+from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.engines.sources import LeasedEngines, OneEngine
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
 from mlld_sdk.transport.engine import Engine
@@ -83,7 +86,7 @@ class Pool(EngineOwner):
         """Bear single failures, and follow changes of size."""
         match message:
             case EngineFailed(reason=reason):
-                if self.port.failures >= FAILURES_IN_A_ROW:
+                if self.requests.health.in_a_row >= FAILURES_IN_A_ROW:
                     self.stop(reason)
             case Resize(size=size, overflow=overflow):
                 more = {} if overflow is None else {"overflow": overflow}
@@ -100,7 +103,7 @@ class Pool(EngineOwner):
         return None
 
     def status(self) -> OwnerStatus:
-        """Say what is going on."""
+        """Return what is going on."""
         status = super().status()
         return msgspec.structs.replace(status, state=self.off_duty() or status.state)
 
@@ -116,34 +119,21 @@ class Pool(EngineOwner):
             reply.reply(True)
 
 
-class Checkout:
-    """One engine of a pool, held for several requests. Usable in a `with` block.
+class Checkout(Requests):
+    """One engine of a pool, held for several requests, one at a time. Usable in a `with` block.
 
-    An exception that leaves the block ends the engine, since nobody knows what it was doing.
+    An exception that leaves the block ends the engine, since what it was doing is unknown.
     """
 
-    def __init__(self, lease: EngineLease[Engine], port: Port, owner: ActorRef[Any] | None) -> None:
+    def __init__(self, lease: EngineLease[Engine], requests: EngineRequests, owner: ActorRef[Any] | None) -> None:
+        scope, kind, env = requests.source.scope, requests.kind, requests.env
+        requests = requests.on(
+            LeasedEngines(OneEngine(lease), kind=kind, scope=scope, env=env, reaps=kind != "embedded")
+        )
+        super().__init__(lambda: requests)
         self._lease = lease
-        self._port = port
         if owner is not None:
             owner.monitor(lambda _: lease.give_back(broken=True))
-
-    def execute(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> ExecuteResult:
-        """Run a script file on this engine."""
-        return self._port.execute(filepath, payload, options)
-
-    def process(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> str:
-        """Run script text on this engine and return its output."""
-        return self._port.output(script, file_path, payload, options)
 
     def checkin(self, *, broken: bool = False) -> None:
         """Give the engine back; a second time does nothing.
@@ -173,17 +163,18 @@ class PoolHandle(Named):
         Raises:
             NoEngineFree: None became free in time.
         """
-        port, pool = self._services.ports.get(self.name), self._services.engine_pools().get(self.name)
-        if port is None or pool is None or self.ref is None:
+        pool = self._services.engine_pools().get(self.name)
+        requests = self._services.requests.get(self.name)
+        if requests is None or pool is None or self.ref is None:
             raise AgentUnavailable(self.name)
-        owner, patience = owner or current_actor(), CancelScope()
-        watch = None if owner is None else owner.monitor(lambda _: patience.end(AgentUnavailable(self.name)))
+        owner, scope = owner or current_actor(), CancelScope()
+        watch = None if owner is None else owner.monitor(lambda _: scope.end(AgentUnavailable(self.name)))
         try:
-            lease = pool.lease(timeout, patience)
+            lease = pool.lease(timeout, scope)
         finally:
             if watch is not None:
                 watch.cancel()
-        return Checkout(lease, port.on(lease), owner)
+        return Checkout(lease, requests, owner)
 
     def map(
         self,

@@ -1,4 +1,4 @@
-"""What the agents of one runtime share: the journal, the engines' budget and pools, and how to find one another."""
+"""What the agents of one runtime share: the journal, the engines' quota and pools, and how to find one another."""
 
 import hashlib
 import re
@@ -13,15 +13,15 @@ from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import find, publish
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import Sink
 from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
-from mlld_sdk.engines.requests_async import AsyncPort
+from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.services import RunServices
 from mlld_sdk.supervision.breaker import Breaker
-from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
 from mlld_sdk.transport.engine import Engine
 
@@ -33,6 +33,21 @@ class LookForWork:
 
 LOOK = LookForWork()
 
+
+@dataclass(eq=False, repr=False)
+class AgentUnavailable(InfrastructureError):
+    """None works under this name now: it is starting again, was stopped, or its supervisor gave up.
+
+    Attributes:
+        agent: The name.
+    """
+
+    code = "AGENT_UNAVAILABLE"
+    message = "{agent} is not running"
+    hint = "ask again in a moment, or submit a run: it waits until the agent is back"
+    agent: str
+
+
 NAME = "mlld"
 
 
@@ -43,26 +58,27 @@ class Services:
     Attributes:
         system: The actors.
         journal: The runs.
-        budget: Admits engines.
+        quota: Admits engines.
         env: Clocks and chance.
         sink: Takes events.
         state_dir: Where isolated caches lie.
-        ports: The way to the engines of each agent and pool that lives, by path.
+        requests: The way to the engines of each agent and pool that lives, by path.
         tree: Who is where; set once the tree has started.
         runs: What of this the work on runs needs.
     """
 
     system: ActorSystem
     journal: Journal
-    budget: EngineQuota
+    quota: EngineQuota
     env: Env
     sink: Sink
     state_dir: Path
-    ports: dict[str, AsyncPort] = field(default_factory=dict)
+    requests: dict[str, EngineRequests] = field(default_factory=dict)
     tree: Tree | None = None
     runs: RunServices = field(init=False)
     _engine_pools: dict[str, EnginePool[Engine]] = field(default_factory=dict)
     _made_of: dict[str, object] = field(default_factory=dict)
+    _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -126,29 +142,54 @@ class Services:
             self.close_engine_pool(name)
 
     def whereis(self, name: str) -> ActorRef[Any] | None:
-        """Find who fills a place in the tree now, if anybody does."""
-        if self.tree is None:
-            return None
+        """Find the actor in a place of the tree, if there is one now."""
         try:
-            return self.tree.ref(name)
+            return None if self.tree is None else self.tree.ref(name)
         except (ChildNotFound, ChildUnavailable):
             return None
 
-    def guarded(self, name: str) -> tuple[ActorRef[Any], Breaker | None] | None:
-        """Find who fills a place in the tree now, if anybody does, and the circuit breaker in front of it."""
-        if self.tree is None:
-            return None
+    def requests_of(self, name: str) -> EngineRequests:
+        """Find the way to the engines of a name, with the circuit breaker in front of it.
+
+        Raises:
+            AgentUnavailable: None works under this name now.
+            BreakerOpen: Likewise, and its circuit breaker says when one may again.
+        """
+        gated, tree = self._gated.get(name), self.tree
+        if gated is not None and tree is not None and gated[1] == tree.context.version:
+            requests = gated[0]
+            if not requests.health.condemned and requests.source.scope.over is None:
+                return requests
+        return self._find_requests(name)
+
+    def is_up(self, name: str) -> bool:
+        """Whether an incarnation works under this name and is not about to end."""
+        requests = self.requests.get(name)
+        return requests is not None and not requests.health.condemned and self.whereis(name) is not None
+
+    def _find_requests(self, name: str) -> EngineRequests:
+        tree = self.tree
+        version, requests = 0 if tree is None else tree.context.version, self.requests.get(name)
         try:
-            return self.tree.guarded(name)
-        except (ChildNotFound, ChildUnavailable):
-            return None
+            if tree is None:
+                raise AgentUnavailable(name)
+            _, breaker = tree.guarded(name)
+            if requests is None or requests.health.condemned:
+                raise AgentUnavailable(name)
+        except (ChildNotFound, ChildUnavailable, AgentUnavailable):
+            breaker = self.breaker(name)
+            view = None if breaker is None else breaker.view()
+            if view is not None and view.retry_after:
+                raise BreakerOpen(view.name, view.retry_after) from None
+            raise AgentUnavailable(name) from None
+        requests.gate = breaker
+        self._gated[name] = requests, version
+        return requests
 
     def breaker(self, name: str) -> Breaker | None:
         """Find the circuit breaker in front of a place in the tree, if it has one."""
-        if self.tree is None:
-            return None
         try:
-            return self.tree.breaker(name)
+            return None if self.tree is None else self.tree.breaker(name)
         except ChildNotFound:
             return None
 
@@ -159,6 +200,6 @@ class Services:
             ref.cast(LOOK)
 
     def cache_root(self, name: str) -> Path:
-        """Say where an isolated cache lies: a folder named so that no two agents share it."""
+        """Return where an isolated cache lies: a folder named so that no two agents share it."""
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
         return self.state_dir / "checkpoints" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
@@ -21,7 +20,10 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
-from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, RunOptions
+from mlld_sdk.client.options import ClientOptions, SignContentOptions, SignOptions
+from mlld_sdk.client.requests import HandleRequests
+from mlld_sdk.engines.requests import AnyPath
+from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.stream import ScriptEvents
 from mlld_sdk.scripts.types import (
     AnalyzeResult,
@@ -34,6 +36,7 @@ from mlld_sdk.scripts.types import (
 
 R = TypeVar("R")
 H = TypeVar("H", bound=Handle[Any])
+S = TypeVar("S", bound=HandleRequests)
 
 
 class AsyncHandle(Generic[R]):
@@ -101,54 +104,60 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
         return await asyncio.to_thread(self.sync.write_file, path, content, timeout=timeout)
 
 
-class AsyncRequests:
-    """Scripts run as coroutines. A task that is cancelled cancels its run, also while that is being begun."""
+class AsyncRequests(Generic[S]):
+    """The calls of `HandleRequests` as coroutines. A task that is cancelled cancels its run, also while that begins.
 
-    _begins: Any
-    """Who begins runs: it has `process_async` and `execute_async` for threads."""
+    Calls that only write to an engine that is up are made at once; whatever may start a process or wait for the disk is
+    left to a thread.
+
+    Args:
+        requests: Who makes them.
+
+    Attributes:
+        sync: The same for threads.
+    """
+
+    def __init__(self, requests: S) -> None:
+        self.sync: S = requests
 
     async def process(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
     ) -> str:
         """Run script text and return its output."""
-        return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
+        begin = partial(self.sync.process_async, script, file_path=file_path, payload=payload, **options)
+        return await (await self._begun(begin, options))
+
+    async def process_result(
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Run script text and return everything it produced."""
+        handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
+        return await handle.full_result()
 
     async def process_async(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
     ) -> AsyncProcessHandle:
         """Start a run of script text and return its handle."""
-        begin = partial(self._begins.process_async, script, file_path=file_path, payload=payload, **options)
+        begin = partial(self.sync.process_async, script, file_path=file_path, payload=payload, **options)
         return AsyncProcessHandle(await self._begun(begin, options))
 
-    async def execute(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> ExecuteResult:
+    async def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced."""
-        return await (await self.execute_async(filepath, payload, **options))
+        return await (await self._begun(partial(self.sync.execute_async, filepath, payload, **options), options))
 
     async def execute_async(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
+        self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]
     ) -> AsyncExecuteHandle:
         """Start a run of a script file and return its handle."""
-        begin = partial(self._begins.execute_async, filepath, payload, **options)
+        begin = partial(self.sync.execute_async, filepath, payload, **options)
         return AsyncExecuteHandle(await self._begun(begin, options))
 
-    def _at_once(self, options: RunOptions) -> bool:
-        """Whether beginning a run with these options waits for nothing, neither a process nor a file."""
-        raise NotImplementedError
+    async def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+        """Return what a module defines, without running it."""
+        return await asyncio.to_thread(self.sync.analyze, filepath, timeout=timeout)
 
     async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
-        if self._at_once(options):
+        if self.sync.begins_at_once(options):
             return begin()
         loop = asyncio.get_running_loop()
         beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))
@@ -164,55 +173,40 @@ def _cancel_begun(beginning: asyncio.Future[Any]) -> None:
         beginning.result().cancel()
 
 
-class AsyncClient(AsyncRequests):
-    """A `Client` for coroutines. Takes the same options, or a client to share.
+class AsyncClient(AsyncRequests[Client]):
+    """A `Client` for coroutines.
 
-    Calls that only write to an engine that is up are made at once; whatever may start a process is left to a thread.
-    A cancelled task cancels its run.
+    Args:
+        client: A client to share, instead of one of its own.
+        **options: Those of `Client`.
 
     Attributes:
         sync: The client it uses.
     """
 
-    def __init__(self, *args: Any, client: Client | None = None, **options: Any) -> None:
-        if client is not None and (args or options):
+    def __init__(self, *, client: Client | None = None, **options: Unpack[ClientOptions]) -> None:
+        if client is not None and options:
             raise TypeError("give either a client or the options for a new one")
-        self.sync = self._begins = client or Client(*args, **options)
+        super().__init__(client or Client(**options))
 
-    async def process_result(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> ExecuteResult:
-        """Run script text and return everything it produced."""
-        handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
-        return await handle.full_result()
-
-    def _at_once(self, options: RunOptions) -> bool:
-        """Whether submitting a run only writes to a pipe: no process is started, and no file looked at."""
-        return self.sync.starts_nothing and CHECKPOINT_OPTIONS.isdisjoint(options)
-
-    async def analyze(self, filepath: str | os.PathLike[str], **options: Any) -> AnalyzeResult:
-        """Say what a module defines, without running it."""
-        return await asyncio.to_thread(self.sync.analyze, filepath, **options)
-
-    async def fs_status(self, glob: str | None = None, **options: Any) -> list[FilesystemStatus]:
+    async def fs_status(
+        self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
+    ) -> list[FilesystemStatus]:
         """List signed files and how they stand."""
-        return await asyncio.to_thread(self.sync.fs_status, glob, **options)
+        return await asyncio.to_thread(self.sync.fs_status, glob, base_path=base_path, timeout=timeout)
 
-    async def sign(self, path: str, **options: Any) -> FileVerifyResult:
-        """Sign a file."""
+    async def sign(self, path: str, **options: Unpack[SignOptions]) -> FileVerifyResult:
+        """Sign a file; the options are those of `Client.sign`."""
         return await asyncio.to_thread(self.sync.sign, path, **options)
 
-    async def verify(self, path: str, **options: Any) -> FileVerifyResult:
-        """Say whether a file is signed and unchanged."""
-        return await asyncio.to_thread(self.sync.verify, path, **options)
+    async def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
+        """Return whether a file is signed and unchanged."""
+        return await asyncio.to_thread(self.sync.verify, path, base_path=base_path, timeout=timeout)
 
-    async def sign_content(self, content: str, identity: str, **options: Any) -> ContentSignature:
-        """Sign a piece of content."""
+    async def sign_content(
+        self, content: str, identity: str, **options: Unpack[SignContentOptions]
+    ) -> ContentSignature:
+        """Sign a piece of content; the options are those of `Client.sign_content`."""
         return await asyncio.to_thread(self.sync.sign_content, content, identity, **options)
 
     async def close(self) -> None:

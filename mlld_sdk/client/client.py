@@ -10,40 +10,42 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack
+from typing import Any, Final, Self
 
 from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.spans import Span, begin_request
-from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
-from mlld_sdk.engines.checkpoint_params import for_engine
-from mlld_sdk.engines.client_engines import ExclusiveEngines, SharedEngine, StartEngine, StartGate
-from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, refuse_what_does_not_fit
-from mlld_sdk.engines.pool import EnginePoolStatus
-from mlld_sdk.engines.queued import QueuedCall
+from mlld_sdk.client.options import Isolation
+from mlld_sdk.client.requests import HandleRequests
+from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
+from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
+from mlld_sdk.engines.quota import MAX_WAITING, CancelScope
+from mlld_sdk.engines.requests import AnyPath, EngineRequests
+from mlld_sdk.engines.shared import SharedEngines
+from mlld_sdk.engines.sources import EngineSource, LeasedEngines
+from mlld_sdk.engines.start_gate import StartGate
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
-from mlld_sdk.scripts.params import CHECKPOINT_PARAMS, RunOptions, execute_params, only_given, process_params
-from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
-from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
-from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.scripts.answers import mapping
+from mlld_sdk.scripts.params import only_given
+from mlld_sdk.scripts.stream import MAX_EVENTS
+from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, FilesystemStatus, FileVerifyResult
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine, EngineLimits
 from mlld_sdk.transport.errors import EngineClosed
-from mlld_sdk.transport.truncation import find_cuts
-from mlld_sdk.transport.wire import EngineReply
 
-Isolation = Literal["shared", "exclusive"]
-H = TypeVar("H", bound=Handle[Any])
+IDLE_SECONDS: Final = 60.0
+"""Seconds after which exclusive engines that are not used are ended, the spares too."""
+
+RETIRING: Final = 1 << 20
+"""Shared engines that may finish what they have beside the one that takes new requests: any number."""
 
 
-class Client:
+class Client(HandleRequests):
     """Runs mlld scripts on engine processes of its own. Thread-safe; starts nothing before the first call.
 
     Args:
@@ -67,9 +69,6 @@ class Client:
         env: Clock and randomness.
         sink: Takes the events: of engines, and of requests as spans.
 
-    Attributes:
-        cuts: Whether the engine may cut values, so that answers are searched for what is missing.
-
     Raises:
         InvalidRequest: An option is wrong; the message names it.
     """
@@ -87,7 +86,7 @@ class Client:
         isolation: Isolation = "shared",
         max_engines: int = 4,
         warm: int = 1,
-        max_waiting: int = 1024,
+        max_waiting: int = MAX_WAITING,
         strict: bool = False,
         max_events: int = MAX_EVENTS,
         environ: Mapping[str, str] | None = None,
@@ -103,136 +102,63 @@ class Client:
         self.heap_snapshot_near_limit = heap_snapshot_near_limit
         self.engine: EngineKind = chosen(engine, command, self.command_args)
         self.isolation: Isolation = isolation
-        self.strict = strict
-        self._heap_mib = None if heap is None else _mib(heap)
-        self._max_events = max_events
-        self._environ = dict(environ or {})
-        self.cuts = self.engine == "live" or (self.engine == "embedded" and self._imitates_live())
-        self._limits = limits
         self._env = env or Env()
-        self._sink = sink
-        self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting)
-        gate = StartGate(_weakly(self._start_engine), self._env)
-        self._shared = SharedEngine(gate)
-        self._exclusive = ExclusiveEngines(gate, size=max_engines, warm=warm, max_waiting=max_waiting, env=self._env)
-        self._at_exit = weakref.finalize(self, _close_both, self._shared, self._exclusive)
+        self._environ = dict(environ or {})
+        self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting, max_events=max_events)
+        self.engine_command = partial(
+            command_for,
+            self.engine,
+            command,
+            self.command_args,
+            cwd=self.working_dir,
+            environ=self._environ,
+            heap=None if heap is None else _mib(heap),
+            heap_snapshot_near_limit=heap_snapshot_near_limit,
+        )
+        self.gate = gate = StartGate(partial(_start, self.engine_command, limits, self._env, sink), self._env)
+        shared = partial(_shared_engines, gate, self._env, max_waiting)
+        apart = partial(_engines_apart, gate, self.engine, self._env, max_waiting, max_engines, warm)
+        requests = EngineRequests(
+            shared()[1],
+            kind=self.engine,
+            working_dir=self.working_dir,
+            timeout=self.timeout,
+            strict=strict,
+            may_cut=may_cut(self.engine, self.command_args, self._environ),
+            max_events=max_events,
+            env=self._env,
+            sink=sink,
+        )
+        super().__init__(lambda: requests)
+        self._scripts = self._others = _Engines(requests, shared if isolation == "shared" else apart)
+        if isolation == "exclusive":  # what runs no script shares an engine beside them
+            self._others = _Engines(requests.on(requests.source), shared)
+        self._at_exit = weakref.finalize(self, _close_all, {self._scripts, self._others})
         _CLIENTS.add(self)
-
-    def _imitates_live(self) -> bool:
-        return bool(self.command_args or {**os.environ, **self._environ}.get("MLLD_EMBEDDED_LIKE_REAL"))
 
     def _check(self, **counts: int) -> None:
         _one_of("isolation", self.isolation, ("shared", "exclusive"))
         least = {"max_engines": 1, "warm": 0, "max_waiting": 0, "max_events": 1}
-        for name, value in {**counts, "max_events": self._max_events}.items():
+        for name, value in counts.items():
             _at_least(least[name], name, value)
         snapshots = self.heap_snapshot_near_limit
         if snapshots is not None:
             _at_least(1, "heap_snapshot_near_limit", snapshots)
         refuse_what_does_not_fit(self.engine, self.command, self.heap is not None or snapshots is not None)
 
-    # Running scripts.
-
-    def process(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> str:
-        r"""Run script text and return its output.
-
-        Args:
-            script: The text.
-            file_path: Where the text counts as being, for imports and relative paths; need not exist.
-            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
-            **options: See `RunOptions`.
-
-        Raises:
-            ScriptError: The script failed.
-            InfrastructureError: What runs scripts failed, so nothing is known about this one.
-            ConfigurationError: An option or the client is wrong.
-
-        >>> with Client(engine="embedded") as client:
-        ...     client.process("show @payload.name", payload={"name": "Ada"})
-        'Ada\n'
-        """
-        params, timeout = process_params(script, file_path, payload, options), self._patience(options)
-        reply = self._run("process", params, timeout, None)
-        return output_of(reply, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
-
-    def process_result(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> ExecuteResult:
-        """Do what `process` does and return everything the run produced, not only its output."""
-        params, timeout = process_params(script, file_path, payload, options), self._patience(options)
-        history = EventHistory(self._max_events)
-        reply = self._run("process", params, timeout, history.push)
-        return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
-
-    def process_async(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
-        **options: Unpack[RunOptions],
-    ) -> ProcessHandle:
-        """Start a run of script text and return its handle at once."""
-        return self._begin(ProcessHandle, "process", process_params(script, file_path, payload, options), options)
-
-    def execute(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> ExecuteResult:
-        """Run a script file and return everything it produced.
-
-        Args:
-            filepath: The file; relative to the working directory.
-            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
-            **options: See `RunOptions`.
-
-        Raises:
-            ScriptError: The script failed, or there is no such file (`code` is `FILE_NOT_FOUND`).
-            InfrastructureError: What runs scripts failed, so nothing is known about this one.
-            ConfigurationError: An option or the client is wrong.
-        """
-        params, timeout = execute_params(filepath, payload, options), self._patience(options)
-        history = EventHistory(self._max_events)
-        reply = self._run("execute", params, timeout, history.push)
-        return result_of(reply, history, may_be_cut=self.cuts, strict=options.get("strict", self.strict))
-
-    def execute_async(
-        self, filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-    ) -> ExecuteHandle:
-        """Start a run of a script file and return its handle at once."""
-        return self._begin(ExecuteHandle, "execute", execute_params(filepath, payload, options), options)
-
     # What needs no run.
 
-    def analyze(self, filepath: str | os.PathLike[str], *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
-        """Say what a module defines, imports and needs, without running it. A bad module is `valid=False`, no error."""
-        path = os.fspath(filepath)
-        with self._span("analyze", {"filepath": path}):
-            payload = self._ask("analyze", {"filepath": path}, timeout)
-        result = results.analyze_result(mapping(payload, "analyze"), path)
-        result.truncated = self.cuts and bool(find_cuts(payload))
-        return result
+    def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+        """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error."""
+        return self._others.requests.analyze(filepath, self._seconds(timeout))
 
     def fs_status(
         self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
     ) -> list[FilesystemStatus]:
         """List signed files and whether they still are what was signed."""
-        payload = self._ask("fs:status", only_given(glob=glob, basePath=base_path), timeout)
-        items = payload.get("value") if isinstance(payload, dict) else payload
-        if not isinstance(items, list):
-            raise wrong_answer("fs:status", payload)
-        return [results.filesystem_status(item) for item in items if isinstance(item, dict)]
+        params = only_given(glob=glob, basePath=base_path)
+        items = self._others.requests.ask_list("fs:status", params, self._seconds(timeout))
+        return [results.filesystem_status(item) for item in items]
 
     def sign(
         self,
@@ -253,12 +179,11 @@ class Client:
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
-        return results.file_verify_result(mapping(self._ask("sig:sign", params, timeout), "sig:sign"))
+        return results.file_verify_result(self._ask("sig:sign", params, timeout))
 
     def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
         """Say whether a file is signed and still what was signed."""
-        payload = self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
-        return results.file_verify_result(mapping(payload, "sig:verify"))
+        return results.file_verify_result(self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout))
 
     def sign_content(
         self,
@@ -281,22 +206,21 @@ class Client:
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
-        payload = self._ask("sig:sign-content", params, timeout)
-        return results.content_signature(mapping(payload, "sig:sign-content"))
+        return results.content_signature(self._ask("sig:sign-content", params, timeout))
 
     def close(self) -> None:
         """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""
-        _close_both(self._shared, self._exclusive)
+        _close_all({self._scripts, self._others})
+
+    def begin_anew(self) -> None:
+        """Leave the engines to the process they belong to, as a forked child does, and begin with none."""
+        for engines in {self._scripts, self._others}:
+            engines.begin_anew()
 
     @property
     def pool_status(self) -> EnginePoolStatus:
-        """What the engines of an exclusive client do: how many run, are idle, were started and ended."""
-        return self._exclusive.pool.status()
-
-    @property
-    def starts_nothing(self) -> bool:
-        """Whether a run submitted now needs no process to be started, so that submitting it takes microseconds."""
-        return self.isolation == "shared" and self._shared.pid is not None
+        """What the engines that run scripts do: how many run, are idle, were started and ended."""
+        return self._scripts.pool.status()
 
     def __enter__(self) -> Self:
         return self
@@ -309,106 +233,59 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.engine} {self.isolation}>"
 
-    # From calls to engines.
+    def _seconds(self, timeout: Timeout) -> float | None:
+        return self.timeout if timeout is DEFAULT else seconds(timeout)
 
-    def _start_engine(self, exclusive: bool) -> Engine:
-        return Engine.start(
-            self._engine_command(),
-            exclusive=exclusive,
-            retire_when_tainted=not exclusive,
-            limits=self._limits,
-            env=self._env,
-            sink=self._sink,
-        )
-
-    def _engine_command(self) -> EngineCommand:
-        return command_for(
-            self.engine,
-            self.command,
-            self.command_args,
-            cwd=self.working_dir,
-            environ=self._environ,
-            heap=self._heap_mib,
-            heap_snapshot_near_limit=self.heap_snapshot_near_limit,
-        )
-
-    def _patience(self, options: RunOptions) -> float | None:
-        return seconds(options["timeout"]) if "timeout" in options else self.timeout
-
-    def _begin(self, kind: type[H], method: str, params: dict[str, Any], options: RunOptions) -> H:
-        timeout = self._patience(options) if options else self.timeout
-        log = RunLog(self._max_events)
-        if self._sink is discard:
-            sent_as, params = self._on_the_wire(method, params, events="all")
-            call = self._submit(sent_as, params, timeout, log.push)
-        else:
-            span = self._span(method, params)
-            with span.handing_over():
-                sent_as, params = self._on_the_wire(method, params, events="all")
-                call = self._submit(sent_as, params, timeout, log.push)
-            at_the_end = call.when_over if span.is_told else call.when_failed
-            at_the_end(lambda done: end_span(span, done, done.exception()))
-        log.follow(call, method)
-        return kind(call, log, patience=timeout, cuts=self.cuts, strict=options.get("strict", self.strict))
-
-    def _run(
-        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> EngineReply:
-        if self._sink is discard:
-            return self._run_unseen(method, params, timeout, on_events)
-        with self._span(method, params) as span:
-            reply = self._run_unseen(method, params, timeout, on_events)
-            if span.is_told:
-                span.note(**sizes(reply))
-        return reply
-
-    def _run_unseen(
-        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> EngineReply:
-        method, params = self._on_the_wire(method, params, events="minimal")
-        if self.isolation == "shared" and "mcpServers" not in params:
-            return self._shared.call(method, params, timeout, on_events)
-        return self._submit(method, params, timeout, on_events).result()
-
-    def _span(self, method: str, params: dict[str, Any]) -> Span:
-        return begin_request(self._sink, self._env, method, params, {})
-
-    def _submit(
-        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> Call | QueuedCall:
-        if self.isolation == "exclusive":
-            return self._exclusive.submit(method, params, timeout, on_events)
-        call = self._shared.submit(method, params, timeout, on_events)
-        if "mcpServers" in params:
-            call.add_done_callback(_stop_servers)
-        return call
-
-    def _on_the_wire(self, method: str, params: dict[str, Any], *, events: str) -> tuple[str, dict[str, Any]]:
-        """Say a run as this engine takes it: with absolute paths, and checkpoints by the means it has."""
-        params["eventMode"] = events  # only engines of the 2.1 line read it
-        if "filepath" in params:
-            params["filepath"] = self._absolute(params["filepath"])
-        elif "filePath" in params:
-            params["filePath"] = self._absolute(params["filePath"])
-        if CHECKPOINT_PARAMS.isdisjoint(params):
-            return method, params
-        return for_engine(self.engine, method, params, Path(self.working_dir or os.curdir).absolute())
-
-    def _absolute(self, path: str) -> str:
-        return path if os.path.isabs(path) else os.path.abspath(os.path.join(self.working_dir or "", path))
-
-    def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> Any:
-        answer = self._request(method, params, self.timeout if timeout is DEFAULT else seconds(timeout))
-        return answer[0] if isinstance(answer, tuple) else answer
-
-    def _request(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
-        return self._shared.call(method, params, timeout, None).payload
+    def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> dict[str, Any]:
+        return mapping(self._others.requests.ask(method, params, self._seconds(timeout)), method)
 
 
-def _stop_servers(call: Call) -> None:
-    """End the MCP servers of a run, which a shared engine would keep; only when no other run may be using its own."""
-    if call.engine.stats.in_flight == 0:
-        call.engine.reap_descendants()
+def _start(command: Callable[[], EngineCommand], limits: EngineLimits | None, env: Env, sink: Sink) -> Engine:
+    return Engine.start(command(), exclusive=True, limits=limits, env=env, sink=sink)
+
+
+def _shared_engines(gate: StartGate, env: Env, max_waiting: int) -> tuple[EnginePool[Engine], EngineSource]:
+    pool: EnginePool[Engine] = EnginePool(gate, overflow=RETIRING, env=env, label="client")
+    return pool, SharedEngines(pool, scope=CancelScope(max_waiting), keeps=True)
+
+
+def _engines_apart(
+    gate: StartGate, kind: EngineKind, env: Env, max_waiting: int, size: int, warm: int
+) -> tuple[EnginePool[Engine], EngineSource]:
+    pool: EnginePool[Engine] = EnginePool(gate, size=size, spares=warm, env=env, label="client")
+    return pool, LeasedEngines(
+        pool,
+        kind=kind,
+        scope=CancelScope(max_waiting),
+        env=env,
+        starts_here=True,
+        after=lambda: pool.sleep_idle(IDLE_SECONDS),
+    )
+
+
+class _Engines:
+    """The engines behind an `EngineRequests` of a client, which begins anew with none after `close` and after a fork.
+
+    Args:
+        requests: What uses them.
+        make: Makes a pool and a source that takes engines from it.
+    """
+
+    def __init__(self, requests: EngineRequests, make: Callable[[], tuple[EnginePool[Engine], EngineSource]]) -> None:
+        self.requests = requests
+        self._make = make
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Leave the engines there are to whoever has them, and begin with none."""
+        self.pool, self.requests.source = self._make()
+
+    def close(self) -> None:
+        """End the engines; requests under way and those that wait end as `EngineClosed`."""
+        pool, source = self.pool, self.requests.source
+        self.begin_anew()
+        source.close(EngineClosed("the client was closed"))
+        pool.close()
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -429,22 +306,9 @@ def _mib(heap: str | int) -> int:
     return mib
 
 
-def _weakly(method: StartEngine) -> StartEngine:
-    """Make a function of a client's method that does not keep the client alive, whose end must end its engines."""
-    held = weakref.WeakMethod(method)
-
-    def start(exclusive: bool) -> Engine:
-        alive = held()
-        if alive is None:
-            raise EngineClosed("the client is gone")
-        return alive(exclusive)
-
-    return start
-
-
-def _close_both(shared: SharedEngine, exclusive: ExclusiveEngines) -> None:
-    shared.close()
-    exclusive.close()
+def _close_all(engines: Iterable[_Engines]) -> None:
+    for each in engines:
+        each.close()
 
 
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -453,8 +317,7 @@ _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
 def _after_fork() -> None:
     """Leave the engines to the parent: in the child every client begins with none."""
     for client in list(_CLIENTS):
-        client._shared.forget()
-        client._exclusive.forget()
+        client.begin_anew()
 
 
 os.register_at_fork(after_in_child=_after_fork)

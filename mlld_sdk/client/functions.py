@@ -4,12 +4,14 @@ They take what the methods of `Client` take. Which engine they use is decided li
 the `mlld` on PATH.
 """
 
-import os
 import threading
 from typing import Any, Unpack
 
+from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
+from mlld_sdk.client.options import SignContentOptions, SignOptions
+from mlld_sdk.engines.requests import AnyPath
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
 
@@ -40,56 +42,56 @@ def close() -> None:
     set_default_client(None)
 
 
-def process(script: str, *, file_path: str | os.PathLike[str] | None = None, payload: Any = None,
+def process(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
             **options: Unpack[RunOptions]) -> str:  # fmt: skip
     """Run script text and return its output; see `Client.process`."""
     return default_client().process(script, file_path=file_path, payload=payload, **options)
 
 
-def process_result(script: str, *, file_path: str | os.PathLike[str] | None = None, payload: Any = None,
+def process_result(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
                    **options: Unpack[RunOptions]) -> ExecuteResult:  # fmt: skip
     """Run script text and return everything it produced; see `Client.process_result`."""
     return default_client().process_result(script, file_path=file_path, payload=payload, **options)
 
 
-def process_async(script: str, *, file_path: str | os.PathLike[str] | None = None, payload: Any = None,
+def process_async(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
                   **options: Unpack[RunOptions]) -> ProcessHandle:  # fmt: skip
     """Start a run of script text; see `Client.process_async`."""
     return default_client().process_async(script, file_path=file_path, payload=payload, **options)
 
 
-def execute(filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
+def execute(filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
     """Run a script file; see `Client.execute`."""
     return default_client().execute(filepath, payload, **options)
 
 
-def execute_async(
-    filepath: str | os.PathLike[str], payload: Any = None, **options: Unpack[RunOptions]
-) -> ExecuteHandle:
+def execute_async(filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
     """Start a run of a script file; see `Client.execute_async`."""
     return default_client().execute_async(filepath, payload, **options)
 
 
-def analyze(filepath: str | os.PathLike[str], **options: Any) -> AnalyzeResult:
-    """Say what a module defines, without running it; see `Client.analyze`."""
-    return default_client().analyze(filepath, **options)
+def analyze(filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+    """Return what a module defines, without running it; see `Client.analyze`."""
+    return default_client().analyze(filepath, timeout=timeout)
 
 
-def fs_status(glob: str | None = None, **options: Any) -> list[FilesystemStatus]:
+def fs_status(
+    glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
+) -> list[FilesystemStatus]:
     """List signed files and how they stand; see `Client.fs_status`."""
-    return default_client().fs_status(glob, **options)
+    return default_client().fs_status(glob, base_path=base_path, timeout=timeout)
 
 
-def sign(path: str, **options: Any) -> FileVerifyResult:
+def sign(path: str, **options: Unpack[SignOptions]) -> FileVerifyResult:
     """Sign a file; see `Client.sign`."""
     return default_client().sign(path, **options)
 
 
-def verify(path: str, **options: Any) -> FileVerifyResult:
-    """Say whether a file is signed and unchanged; see `Client.verify`."""
-    return default_client().verify(path, **options)
+def verify(path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
+    """Return whether a file is signed and unchanged; see `Client.verify`."""
+    return default_client().verify(path, base_path=base_path, timeout=timeout)
 
 
-def sign_content(content: str, identity: str, **options: Any) -> ContentSignature:
+def sign_content(content: str, identity: str, **options: Unpack[SignContentOptions]) -> ContentSignature:
     """Sign a piece of content; see `Client.sign_content`."""
     return default_client().sign_content(content, identity, **options)

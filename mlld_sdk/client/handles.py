@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mlld_sdk.base.durations import DEFAULT, Deadline, Timeout, seconds
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.engines.queued import QueuedCall
-from mlld_sdk.scripts.answers import mapping, output_of, result_of
+from mlld_sdk.engines.requests import RequestLog
+from mlld_sdk.engines.sources import WaitingCall
+from mlld_sdk.scripts.answers import mapping
 from mlld_sdk.scripts.params import a_text
 from mlld_sdk.scripts.results import file_verify_result
-from mlld_sdk.scripts.stream import RunLog, ScriptEvents
+from mlld_sdk.scripts.stream import ScriptEvents
 from mlld_sdk.scripts.stream_events import (
     EventsDropped,
     GuardDenied,
@@ -66,12 +67,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     # waited for, and the call below can do that by itself.
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
 
-    def __init__(self, call: Call | QueuedCall, log: RunLog, *, patience: float | None, cuts: bool, strict: bool):
-        self._call = call
+    def __init__(self, log: RequestLog) -> None:
+        self._call = log.call
         self._log = log
-        self._patience = patience
-        self._cuts = cuts
-        self._strict = strict
 
     def __getattr__(self, name: str) -> Any:
         if name not in Handle._BASE:
@@ -123,7 +121,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             TimeoutError: Not over within `timeout`.
         """
         error = self._call.exception(seconds(timeout))
-        if error is None and self._strict:
+        if error is None and self._log.strict:
             try:
                 self.result()
             except MlldError as problem:
@@ -191,8 +189,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         Raises:
             MlldError: The run failed; also once.
         """
-        patience = self._patience if timeout is DEFAULT else seconds(timeout)
-        deadline = Deadline(patience)
+        deadline = Deadline(self._limit(timeout))
         stream, turn = self._reader()
         while True:
             if not turn.acquire(timeout=deadline.left):
@@ -210,10 +207,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         """Do what `next_event` does without blocking the event loop; one reader at a time, of either kind."""
         import asyncio
 
-        patience = self._patience if timeout is DEFAULT else seconds(timeout)
         stream, _ = self._reader()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._limit(timeout)):
                 while (event := await stream.anext(None)) is not None:
                     if (told := self._in_upstreams_words(event)) is not None:
                         return told
@@ -268,8 +264,8 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     def _made_of(self, reply: EngineReply) -> R:
         raise NotImplementedError
 
-    def _full_result(self, reply: EngineReply) -> ExecuteResult:
-        return result_of(reply, self._log, may_be_cut=self._cuts, strict=self._strict)
+    def _limit(self, timeout: Timeout) -> float | None:
+        return self._log.timeout if timeout is DEFAULT else seconds(timeout)
 
     def _reader(self) -> tuple[ScriptEvents, threading.Lock]:
         with _reviving:
@@ -279,12 +275,12 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     def _on_engine(self) -> Call | None:
         call = self._call
-        return call.call if isinstance(call, QueuedCall) else call
+        return call.call if isinstance(call, WaitingCall) else call
 
     def _steer(self, send: Callable[[Call, float], Call], timeout: Timeout) -> EngineReply:
-        patience = self._patience if timeout is DEFAULT else seconds(timeout)
-        deadline = Deadline(STEERING_SECONDS if patience is None else patience)
-        if isinstance(self._call, QueuedCall):
+        limit = self._limit(timeout)
+        deadline = Deadline(STEERING_SECONDS if limit is None else limit)
+        if isinstance(self._call, WaitingCall):
             self._call.begun.wait(deadline.left)
         call = self._on_engine()
         if call is None or self.done():
@@ -337,10 +333,10 @@ class ProcessHandle(Handle[str]):
 
     def full_result(self, timeout: float | timedelta | None = None) -> ExecuteResult:
         """Wait like `result` and return everything the run produced."""
-        return self._full_result(self._call.result(seconds(timeout)))
+        return self._log.result(self._call.result(seconds(timeout)))
 
     def _made_of(self, reply: EngineReply) -> str:
-        return output_of(reply, may_be_cut=self._cuts, strict=self._strict)
+        return self._log.output(reply)
 
 
 class ExecuteHandle(Handle[ExecuteResult]):
@@ -369,4 +365,4 @@ class ExecuteHandle(Handle[ExecuteResult]):
         return file_verify_result(mapping(reply.payload, "file:write"))
 
     def _made_of(self, reply: EngineReply) -> ExecuteResult:
-        return self._full_result(reply)
+        return self._log.result(reply)

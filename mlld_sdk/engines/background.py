@@ -1,4 +1,4 @@
-"""A few threads of the process for what may take a moment and that nobody waits for: engines started and put away."""
+"""A few threads of the process for what may take a moment and is not waited for: engines started and put away."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from typing import Any, Final
 from mlld_sdk.transport.reactor import shared_reactor
 
 THREADS: Final = 4
-"""Errands of each kind that are run at once, in the whole process; more wait their turn."""
+"""Tasks of each kind that are run at once, in the whole process; more wait their turn."""
 
 
 @functools.lru_cache
@@ -21,12 +21,12 @@ def _threads(kind: str) -> ThreadPoolExecutor:
 
 def run(function: Callable[..., object], *args: Any) -> None:
     """Have `function(*args)` called soon on another thread; returns at once, whatever locks the caller holds."""
-    _run("errand", function, args)
+    _run("background", function, args)
 
 
-def run_patiently(function: Callable[..., object], *args: Any) -> None:
+def run_slow(function: Callable[..., object], *args: Any) -> None:
     """Do the same for what may wait seconds for an engine that does not want to end, so that nothing else has to."""
-    _run("patience", function, args)
+    _run("slow", function, args)
 
 
 def _run(kind: str, function: Callable[..., object], args: tuple[Any, ...]) -> None:

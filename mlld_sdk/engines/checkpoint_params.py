@@ -50,7 +50,9 @@ class NoLiveCheckpoint(ConfigurationError):
     code = "NO_LIVE_CHECKPOINT"
 
 
-def for_engine(kind: str, method: str, params: dict[str, Any], working_dir: Path) -> tuple[str, dict[str, Any]]:
+def apply_checkpoint_options(
+    kind: str, method: str, params: dict[str, Any], working_dir: Path
+) -> tuple[str, dict[str, Any]]:
     """Turn a request with checkpoint parameters into one this kind of engine understands.
 
     For the live engine this edits the cache on disk first, and may turn `execute` into `process`.

@@ -42,6 +42,13 @@ def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool
         raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
 
 
+def may_cut(engine: EngineKind, args: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Return whether this engine may cut values: the live one does, and the embedded one when it imitates that."""
+    if engine == "embedded":
+        return bool(args or {**os.environ, **environ}.get("MLLD_EMBEDDED_LIKE_REAL"))
+    return engine == "live"
+
+
 def command_for(
     engine: EngineKind,
     command: str = COMMAND,

@@ -1,34 +1,39 @@
-"""An engine pool: leases engines one at a time to whoever works, keeps some warm, and replaces what breaks.
+"""A pool of engines: leases them one at a time, keeps some warm, and replaces what breaks.
 
-Every agent has a pool, and a pool is a pool that many share. A pool belongs to the *name* in the tree, not to the
-incarnation that happens to work under it: when an agent crashes and its engine with it, the warm spare is still there
-for its successor.
+Every agent has a pool of engines, and a `Pool` of the supervision tree is one that many share. A pool belongs to the
+*name* in the tree, not to the incarnation that happens to work under it: when an agent crashes and its engine with it,
+the warm spare is still there for its successor.
+
+From wanting an engine to holding it there are three stops: a turn in the pool's queue, a slot of the quota, a start. An
+`Acquire` is that way. A thread that waits drives it by itself (`result`). Else whatever changes something drives it, on
+that thread or on one of the background, and a thousand acquires cost no thread.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
+from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines import background
-from mlld_sdk.engines.orders import Errand, NoEngineFree, Order, Stage, wait_for
-from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineSlot
+from mlld_sdk.engines.quota import MEMORY_LOOK, CancelScope, EngineQuota, EngineSlot
+from mlld_sdk.transport.errors import CallTimeout, ForkedProcess
+from mlld_sdk.transport.reactor import ReactorTimer, shared_reactor
 
-__all__ = [
-    "EngineLease",
-    "EnginePool",
-    "EnginePoolClosed",
-    "EnginePoolStatus",
-    "Leasable",
-    "NoEngineFree",
-    "PooledEngine",
-    "Recycle",
-]
+Stage = Literal["new", "queued", "served", "over"]
+
+A_YEAR: Final = 3e7
+"""Seconds that are as good as for ever, and a number the system takes."""
+
+_here = threading.local()
+"""Whether this thread takes a step for an acquire already."""
 
 STOP_TIMEOUT = 5.0
 """Seconds an engine that is retired gets to leave before its process group is killed."""
@@ -58,11 +63,15 @@ class Leasable(Protocol):
         ...
 
     def rss(self) -> int:
-        """Tell its resident memory in bytes."""
+        """Return its resident memory in bytes."""
         ...
 
 
 E = TypeVar("E", bound=Leasable)
+
+
+class NoEngineFree(CallTimeout):
+    """Every engine of the pool stayed busy until the deadline."""
 
 
 class EnginePoolClosed(InfrastructureError):
@@ -112,11 +121,12 @@ class EnginePoolStatus(msgspec.Struct, frozen=True, kw_only=True):
 class PooledEngine(Generic[E]):
     """One engine and what the pool remembers about it."""
 
-    __slots__ = ("engine", "gone", "idle_since", "leases", "permit", "watcher")
+    __slots__ = ("engine", "gone", "idle_since", "leases", "reclaim", "slot", "watcher")
 
-    def __init__(self, engine: E, permit: EngineSlot) -> None:
+    def __init__(self, engine: E, slot: EngineSlot, reclaim: "Callable[[PooledEngine[E]], bool]") -> None:
         self.engine = engine
-        self.permit = permit
+        self.slot = slot
+        self.reclaim = partial(reclaim, self)
         self.leases = 0
         self.idle_since = 0.0
         self.gone = False
@@ -126,7 +136,7 @@ class PooledEngine(Generic[E]):
 class EngineLease(Generic[E]):
     """The exclusive use of one engine until it is given back. Usable in a `with` block.
 
-    An exception that leaves the block gives the engine back as broken, since nobody knows what it was doing.
+    An exception that leaves the block gives the engine back as broken, since what it was doing is unknown.
     """
 
     def __init__(self, pool: "EnginePool[E]", pooled: PooledEngine[E]) -> None:
@@ -144,7 +154,7 @@ class EngineLease(Generic[E]):
             pooled, self._pooled = self._pooled, None
         if pooled is not None:
             pooled.watcher = None
-            self._pool._returned(pooled, broken)
+            self._pool.returned(pooled, broken)
 
     def when_gone(self, function: Callable[[], object]) -> None:
         """Call the function if the engine's process ends while it is held, at once if it has; it must not block."""
@@ -169,7 +179,7 @@ class EnginePool(Generic[E]):
         size: Engines that may be leased at once.
         overflow: How many more may be started while all are busy; these are retired when they come back.
         spares: Idle engines kept warm beyond those in use.
-        budget: Admits engines; shared by all pools of a runtime.
+        quota: Admits engines; shared by all pools of a runtime.
         recycle: When a working engine is replaced.
         idle_after: Seconds after which `EngineQuota.sleep_idle` may put an idle engine to sleep; `None` for never.
         env: Clocks.
@@ -183,7 +193,7 @@ class EnginePool(Generic[E]):
         size: int = 1,
         overflow: int = 0,
         spares: int = 0,
-        budget: EngineQuota | None = None,
+        quota: EngineQuota | None = None,
         recycle: Recycle | None = None,
         idle_after: float | None = None,
         env: Env | None = None,
@@ -198,31 +208,34 @@ class EnginePool(Generic[E]):
         self._size = size
         self._overflow = overflow
         self._spares = spares
-        self._env = env or Env()
-        self._budget = budget or EngineQuota(env=self._env)
+        env = env or Env()
+        self.now = env.now
+        self.quota = quota or EngineQuota(env=env)
         self._recycle = recycle or Recycle()
+        self._wears = self._recycle != Recycle()
         self._lock = threading.Lock()
         self._idle: list[PooledEngine[E]] = []
         self._busy: set[PooledEngine[E]] = set()
-        self._waiters: deque[Order[E]] = deque()
+        self._waiters: deque[Acquire[E]] = deque()
         self._turns = 0  # leases that are out or promised; what `size` and `overflow` limit
         self._starting = 0  # spares on their way
         self._started = 0
         self._retired = 0
         self._open = True
 
-    def lease(self, timeout: float, patience: CancelScope | None = None) -> EngineLease[E]:
+    def lease(self, timeout: float, scope: CancelScope | None = None) -> EngineLease[E]:
         """Wait for an engine, start one if there is room, and hold it exclusively.
 
         Raises:
-            NoEngineFree: If all stayed busy for `timeout` seconds, or for as long as `patience` lasted.
-            EngineQuotaExhausted: If the runtime's budget had no room in that time.
+            NoEngineFree: If all stayed busy for `timeout` seconds, or until `scope` ended.
+            EngineQuotaExhausted: If the quota had no room in that time.
+            EngineOverloaded: If too many of the scope wait already.
             EnginePoolClosed: If the pool is closed, also while waiting.
         """
-        return wait_for(Order(self), timeout, patience or CancelScope(), self._env.now)
+        return Acquire(self, timeout, scope or CancelScope(), now=self.now).result()
 
     def lease_now(self) -> EngineLease[E] | None:
-        """Hold an engine that is idle, if there is one and nobody waits; starts none and waits for nothing."""
+        """Hold an engine that is idle, if there is one and none waits; starts none and waits for nothing."""
         with self._lock:
             if self._waiters or not self._open or self._turns >= self._size + self._overflow:
                 return None
@@ -230,16 +243,17 @@ class EnginePool(Generic[E]):
             if pooled is None:
                 return None
             self._turns += 1
-        return self._handed_out(pooled)
+        if self._spares:
+            return self.hand_out(pooled)
+        pooled.leases += 1
+        return EngineLease(self, pooled)
 
-    def order(
-        self, then: Callable[[EngineLease[E] | BaseException], object], timeout: float, patience: CancelScope
-    ) -> Errand[E]:
+    def acquire(self, then: "Then[E]", timeout: float, scope: CancelScope) -> "Acquire[E]":
         """Do what `lease` does without a thread that waits; `then` is called with the lease or the error."""
-        return Errand(self, then, timeout, patience)
+        return Acquire(self, timeout, scope, then)
 
     def warm(self) -> None:
-        """Start engines ahead of need: the spares, and one to work with. Starts nothing the budget has no room for."""
+        """Start engines ahead of need: the spares, and one to work with. Starts nothing the quota has no room for."""
         self._top_up(self._spares + (0 if self._busy else 1))
 
     def resize(self, size: int, overflow: int | None = None) -> None:
@@ -247,7 +261,7 @@ class EnginePool(Generic[E]):
         if size < 1:
             raise ConfigurationError(f"size must be at least 1, got {size}")
         surplus: list[PooledEngine[E]] = []
-        served: list[Order[E]] = []
+        served: list[Acquire[E]] = []
         with self._lock:
             self._size = size
             self._overflow = self._overflow if overflow is None else overflow
@@ -257,18 +271,18 @@ class EnginePool(Generic[E]):
                 served[-1].serve(self._take_idle())
             while self._idle and len(self._idle) + len(self._busy) > self._size + self._spares:
                 surplus.append(self._idle.pop(0))
-        for order in served:
-            order.tell()
+        for acquire in served:
+            acquire.set()
         for pooled in surplus:
             self._retire(pooled, politely=True)
 
     def owes(self) -> bool:
-        """Whether somebody waits for one of the engines that live to end, here or in another pool of the budget."""
-        return self._budget.owes(self._env.now())
+        """Whether an acquire waits for one of the engines that live to end, here or in another pool of the quota."""
+        return self.quota.owes(self.now())
 
     def sleep_idle(self, idle_for: float) -> int:
-        """Retire the engines that have been idle for that many seconds, spares too, and say how many."""
-        before = self._env.now() - idle_for
+        """Retire the engines that have been idle for that many seconds, spares too, and return how many."""
+        before = self.now() - idle_for
         with self._lock:
             sleepy = [pooled for pooled in self._idle if pooled.idle_since <= before]
             self._idle = [pooled for pooled in self._idle if pooled.idle_since > before]
@@ -277,7 +291,7 @@ class EnginePool(Generic[E]):
         return len(sleepy)
 
     def status(self) -> EnginePoolStatus:
-        """Tell what is busy, idle and waiting."""
+        """Return what is busy, idle and waiting."""
         with self._lock:
             return EnginePoolStatus(
                 size=self._size,
@@ -294,7 +308,7 @@ class EnginePool(Generic[E]):
         return self._open
 
     def kill_busy(self) -> int:
-        """Kill the engines that are leased now, and say how many; their users see them die."""
+        """Kill the engines that are leased now, and return how many; their users see them die."""
         with self._lock:
             busy = list(self._busy)
         for pooled in busy:
@@ -302,75 +316,83 @@ class EnginePool(Generic[E]):
         return len(busy)
 
     def close(self) -> None:
-        """EngineLease no more, refuse those who wait, end what is idle; what is leased ends when it is given back."""
+        """Lease no more, refuse those who wait, end what is idle; what is leased ends when it is given back."""
         with self._lock:
             self._open = False
             idle, self._idle = self._idle, []
             waiters = list(self._waiters)
             self._waiters.clear()
         for waiter in waiters:
-            waiter.tell()
+            waiter.set()
         for pooled in idle:
             self._retire(pooled, politely=True)
-
-    def _refuse_if_closed(self) -> None:
-        if not self._open:
-            raise EnginePoolClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
 
     def _take_idle(self) -> PooledEngine[E] | None:
         """Take the engine used last, which is the warmest. Called with the lock held."""
         while self._idle:
             pooled = self._idle.pop()
             if pooled.engine.alive:
-                self._budget.wake(pooled.permit)
+                self.quota.wake(pooled.slot)
                 self._busy.add(pooled)
                 return pooled
             # Its exit notice is on the way and does the bookkeeping.
         return None
 
-    def _claim(self, order: Order[E]) -> bool:
-        """Give an order its turn, with an engine if one is idle, or a place in the queue; says which."""
+    # What an acquire asks of its pool.
+
+    def claim(self, acquire: "Acquire[E]") -> bool:
+        """Give an acquire its turn, with an engine if one is idle, or a place in the queue; returns which."""
         with self._lock:
-            if order.stage == "served":  # in this moment
+            if acquire.stage == "served":  # in this moment
                 return True
-            self._refuse_if_closed()
-            if order.stage == "queued":
+            if not self._open:
+                raise EnginePoolClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
+            if acquire.stage == "queued":
                 return False
             if self._waiters or self._turns >= self._size + self._overflow:
-                order.stand(self._env.now())
-                self._waiters.append(order)
+                acquire.stage, acquire.since = "queued", self.now()
+                self._waiters.append(acquire)
                 return False
             self._turns += 1
-            order.serve(self._take_idle())
+            acquire.serve(self._take_idle())
             return True
 
-    def _handed_out(self, pooled: PooledEngine[E]) -> EngineLease[E]:
+    def hand_out(self, pooled: PooledEngine[E]) -> EngineLease[E]:
+        """Make the lease of an engine that was given or started."""
         pooled.leases += 1
         if self._open and len(self._idle) + self._starting < self._spares:
             background.run_later(SPARE_PAUSE, self._top_up)  # later: the request that took one comes first
         return EngineLease(self, pooled)
 
-    def _left(self, order: Order[E]) -> Stage:
-        """Take an order out of the queue; says how far it had come."""
+    def withdraw(self, acquire: "Acquire[E]") -> Stage:
+        """Take an acquire out of the queue; returns how far it had come."""
         with self._lock:
-            if order.stage == "queued" and order in self._waiters:
-                self._waiters.remove(order)
-            return order.stage
+            if acquire.stage == "queued" and acquire in self._waiters:
+                self._waiters.remove(acquire)
+            return acquire.stage
 
-    def _declined(self, pooled: PooledEngine[E] | None) -> None:
-        """Pass on what an order was given and cannot use."""
+    def decline(self, pooled: PooledEngine[E] | None) -> None:
+        """Pass on what an acquire was given and cannot use."""
         if pooled is None:
             self._end_turn()
         else:
-            self._returned(pooled, broken=False)
+            self.returned(pooled, broken=False)
 
-    def _start_one(self, permit: EngineSlot, *, leased: bool = False) -> PooledEngine[E]:
+    def busy_for(self, waited: float) -> NoEngineFree:
+        """Make the error of an acquire that did not get its turn."""
+        return NoEngineFree(
+            f"{self.label}: all {self._turns} engines stayed busy for {waited:g} s",
+            hint="raise the size, the overflow or the timeout",
+        )
+
+    def start(self, slot: EngineSlot, *, leased: bool = False) -> PooledEngine[E]:
+        """Start an engine, whose slot is released with its end."""
         try:
             engine = self._start()
         except BaseException:
-            permit.release()
+            slot.release()
             raise
-        pooled = PooledEngine(engine, permit)
+        pooled = PooledEngine(engine, slot, self._reclaim)
         with self._lock:
             self._started += 1
             if leased:
@@ -379,7 +401,7 @@ class EnginePool(Generic[E]):
         return pooled
 
     def _top_up(self, wanted: int | None = None) -> None:
-        """Start spares that are missing, as far as the budget has room; a spare never makes anybody wait."""
+        """Start spares that are missing, as far as the quota has room; a spare makes none wait."""
         wanted = self._spares if wanted is None else wanted
         more = True
         while more:
@@ -394,11 +416,11 @@ class EnginePool(Generic[E]):
                     self._starting -= 1
 
     def _start_spare(self) -> bool:
-        permit = self._budget.try_acquire()
-        if permit is None:
+        slot = self.quota.try_acquire()
+        if slot is None:
             return False
         try:
-            pooled = self._start_one(permit)
+            pooled = self.start(slot)
         except MlldError:
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
         return self._lay_idle(pooled)
@@ -408,36 +430,33 @@ class EnginePool(Generic[E]):
         with self._lock:
             stays = self._open and not pooled.gone
             if stays:
-                self._lay_down(pooled)
+                pooled.idle_since = self.now()
+                self._idle.append(pooled)
         if not stays:
             self._retire(pooled, politely=True)
             return False
-        return self._rests(pooled)
+        return self._rest(pooled)
 
-    def _lay_down(self, pooled: PooledEngine[E]) -> None:
-        """Put an engine among the idle ones. Called with the lock held, and then `_rests` without it."""
-        pooled.idle_since = self._env.now()
-        self._idle.append(pooled)
-
-    def _rests(self, pooled: PooledEngine[E]) -> bool:
-        """Tell the budget of an idle engine, which may be wanted elsewhere; says whether it stays."""
+    def _rest(self, pooled: PooledEngine[E]) -> bool:
+        """Report an idle engine to the quota, which may want it for another; returns whether it stays."""
         sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
-        return self._budget.rest(pooled.permit, lambda: self._reclaim(pooled), sleep_at) or not self._reclaim(pooled)
+        return self.quota.rest(pooled.slot, pooled.reclaim, sleep_at) or not pooled.reclaim()
 
-    def _returned(self, pooled: PooledEngine[E], broken: bool) -> None:
-        if broken or not pooled.engine.alive or self._is_worn(pooled):
+    def returned(self, pooled: PooledEngine[E], broken: bool) -> None:
+        """Take an engine back: for the next in the queue, for later, or to end it."""
+        if broken or not pooled.engine.alive or (self._wears and self._is_worn(pooled)):
             with self._lock:
                 self._busy.discard(pooled)
             self._retire(pooled, politely=not broken)
             self._end_turn()
             self._top_up()
             return
-        next_one: Order[E] | None = None
+        next_one = None
         owed = surplus = False
         with self._lock:
             self._busy.discard(pooled)
             if self._open and self._waiters and self._turns <= self._size + self._overflow:
-                owed = self._budget.owes(self._waiters[0].since)
+                owed = self.quota.owes(self._waiters[0].since)
                 if not owed:
                     self._busy.add(pooled)
                     next_one = self._waiters.popleft()
@@ -447,16 +466,17 @@ class EnginePool(Generic[E]):
                 surplus = full or not self._open or pooled.gone
                 self._turns -= 1
                 if not surplus:  # with the turn, or the next to come would find neither and start another
-                    self._lay_down(pooled)
+                    pooled.idle_since = self.now()
+                    self._idle.append(pooled)
         if next_one is not None:
-            next_one.tell()
-        elif owed:  # somebody elsewhere has waited longer; ours queues up behind
+            next_one.set()
+        elif owed:  # one elsewhere has waited longer; ours queues up behind
             self._retire(pooled, politely=True)
             self._end_turn()
         elif surplus:
             self._retire(pooled, politely=True)
         else:
-            self._rests(pooled)
+            self._rest(pooled)
 
     def _is_worn(self, pooled: PooledEngine[E]) -> bool:
         limits = self._recycle
@@ -465,14 +485,14 @@ class EnginePool(Generic[E]):
         return limits.max_rss is not None and pooled.engine.rss() > limits.max_rss
 
     def _end_turn(self) -> None:
-        """Pass the turn to whoever waits longest, with leave to start an engine."""
+        """Pass the turn to the one that waits longest, with leave to start an engine."""
         with self._lock:
             if not self._waiters or self._turns > self._size + self._overflow:
                 self._turns -= 1
                 return
             next_one = self._waiters.popleft()
             next_one.serve(self._take_idle())
-        next_one.tell()
+        next_one.set()
 
     def _reclaim(self, pooled: PooledEngine[E]) -> bool:
         with self._lock:
@@ -483,7 +503,7 @@ class EnginePool(Generic[E]):
         return True
 
     def _retire(self, pooled: PooledEngine[E], *, politely: bool) -> None:
-        """End an engine. Its exit notice does the bookkeeping, so a permit is free only when the process is gone."""
+        """End an engine. Its exit notice does the bookkeeping, so a slot is free only when the process is gone."""
         if politely:
             pooled.engine.close(STOP_TIMEOUT)
         else:
@@ -497,6 +517,238 @@ class EnginePool(Generic[E]):
             self._retired += 1
             pooled.gone = True
             watcher, pooled.watcher = pooled.watcher, None
-        pooled.permit.release()
+        pooled.slot.release()
         if watcher is not None:
             watcher()
+
+
+Then = Callable[[EngineLease[E] | BaseException], object]
+"""Takes the outcome of an acquire."""
+
+
+class Acquire(Generic[E]):
+    """One wish for an engine.
+
+    Args:
+        pool: Where the engine is to come from.
+        timeout: Seconds it may take.
+        scope: What ends the waiting, and bounds how many wait.
+        then: Called once with the lease or the error, on any thread; not after `cancel`. `None` if a thread waits with
+            `result`.
+
+    Attributes:
+        stage: How far it has come in the pool; changed by the pool, under its lock.
+        since: When it began to wait in the queue it is in.
+        pooled: The engine it was given; `None` while it has leave to start one.
+        slot: What the quota granted it.
+
+    Raises:
+        EngineOverloaded: Too many wait already (with `then`; else `result` raises it).
+        EnginePoolClosed: There is nothing to acquire any more (likewise).
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_ending",
+        "_in_quota",
+        "_news",
+        "_now",
+        "_pool",
+        "_process",
+        "_scope",
+        "_stepping",
+        "_then",
+        "_timer",
+        "pooled",
+        "since",
+        "slot",
+        "stage",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        pool: "EnginePool[E]",
+        timeout: float,
+        scope: CancelScope,
+        then: Then[E] | None = None,
+        *,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.stage: Stage = "new"
+        self.since = 0.0
+        self.pooled: PooledEngine[E] | None = None
+        self.slot: EngineSlot | None = None
+        self.timeout = timeout
+        self._pool = pool
+        self._scope = scope
+        self._in_quota = False
+        self._now = now or shared_reactor().now
+        self._deadline = self._now() + timeout
+        self._then = then
+        self._news = threading.Event() if then is None else None
+        self._timer: ReactorTimer | None = None
+        if then is None:
+            return
+        self._process = os.getpid()
+        self._stepping = threading.Lock()
+        self._ending = threading.Lock()
+        with self._stepping:
+            if self._pool.claim(self):
+                self.set()
+            else:  # in its place in the queue from this moment
+                self._look_again(timeout)
+            try:
+                scope.enter(self)  # before a step may end it, and have it forgotten
+            except BaseException:
+                self._then = None
+                self._leave()
+                self._look_again(None)
+                raise
+
+    # -- driven by a thread that waits
+
+    def result(self) -> EngineLease[E]:
+        """Wait for the lease on this thread, which also starts the engine if there is none.
+
+        Raises:
+            NoEngineFree: All engines stayed busy until the deadline, or the scope ended.
+            EngineQuotaExhausted: The quota had no room in that time.
+            EngineOverloaded: Too many wait already.
+            EnginePoolClosed: The pool is closed.
+        """
+        news = self._news
+        assert news is not None, "it tells its outcome to a function"
+        try:
+            lease = self._advance()
+            if lease is None:
+                self._scope.enter(self)
+                try:
+                    while lease is None:
+                        left = self._deadline - self._now()
+                        if left <= 0 or self._scope.over is not None:
+                            raise self.refusal()
+                        news.wait(min(left, self._pause, LONGEST_WAIT))
+                        news.clear()
+                        lease = self._advance()
+                finally:
+                    self._scope.leave(self)
+        except BaseException:
+            self._leave()
+            raise
+        return lease
+
+    # -- driven by what happens
+
+    def set(self) -> None:
+        """Take the next step: here if an engine has come, else on a thread that may wait for one."""
+        if self._news is not None:
+            self._news.set()
+        elif self.pooled is None or self._stepping.locked() or getattr(_here, "stepping", False):
+            self._step_elsewhere()
+        else:
+            _here.stepping = (
+                True  # what takes this engine may give it back at once, to the next, and so on: not in here
+            )
+            try:
+                self._step()
+            finally:
+                _here.stepping = False
+
+    def cancel(self) -> bool:
+        """Give it up; false if it has come to its end, and `then` has been or is being called."""
+        if self._take_then() is None:
+            return False
+        self._step_elsewhere()  # the canceller's thread does not pass on what it was given
+        return True
+
+    def serve(self, pooled: PooledEngine[E] | None) -> None:
+        """Take an engine, or leave to start one. The pool calls `set` when it has let go of its locks."""
+        self.stage, self.pooled = "served", pooled
+
+    def refusal(self, waited: float | None = None) -> CallTimeout:
+        """Make the error that names what it waits for in vain, for one who waited so many seconds."""
+        refuse = self._pool.quota.refusal if self._in_quota else self._pool.busy_for
+        return refuse(self.timeout if waited is None else waited)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds after which there may be something to do although nothing was set."""
+        return MEMORY_LOOK if self._in_quota else FOREVER
+
+    def _advance(self) -> EngineLease[E] | None:
+        """Go as far as can be gone now, which may include starting an engine; returns the lease at the end."""
+        if self.stage != "served" and not self._pool.claim(self):
+            return None
+        if self.pooled is None:
+            quota, slot = self._pool.quota, None
+            if not self._in_quota:
+                slot = quota.try_acquire()
+                if slot is None:
+                    self._in_quota = True
+                    quota.enqueue(self)
+                    if self._news is None:
+                        self._step_elsewhere()  # serving may wait for the end of an engine, which is for another thread
+                        return None
+            if self._in_quota:
+                quota.serve()
+                slot = self.slot
+                if slot is None:
+                    return None
+                self._in_quota = False
+            assert slot is not None
+            self.slot = None
+            self.pooled = self._pool.start(slot, leased=True)
+        self.stage = "over"
+        return self._pool.hand_out(self.pooled)
+
+    def _leave(self) -> None:
+        """Give the wish up, wherever it is; what it was given goes to the next."""
+        stage, self.stage = self._pool.withdraw(self), "over"
+        if self._in_quota:
+            self._pool.quota.dequeue(self)
+        if stage == "served":
+            self._pool.decline(self.pooled)
+
+    def _step_elsewhere(self) -> None:
+        (background.run_slow if self._in_quota else background.run)(self._step)
+
+    def _take_then(self) -> Then[E] | None:
+        with self._ending:
+            then, self._then = self._then, None
+            return then
+
+    def _step(self) -> None:
+        with self._stepping:
+            if self.stage == "over":
+                return
+            outcome = self._outcome()
+            if outcome is None:
+                return
+            self._scope.leave(self)
+            self._look_again(None)
+        then = self._take_then()
+        if then is not None:
+            then(outcome)
+        elif not isinstance(outcome, BaseException):
+            outcome.give_back()
+
+    def _outcome(self) -> EngineLease[E] | BaseException | None:
+        if os.getpid() != self._process:  # it is the parent that waits, and will be served
+            return ForkedProcess("the request waits in the process this one was forked from")
+        try:
+            lease = None if self._then is None else self._advance()
+            if lease is None:
+                left = self._deadline - self._now()
+                if self._then is None or left <= 0 or self._scope.over is not None:
+                    raise self.refusal()
+                self._look_again(min(left, self._pause))
+        except BaseException as error:  # noqa: BLE001 - it is the outcome
+            self._leave()
+            return error
+        return lease
+
+    def _look_again(self, delay: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if delay is None else shared_reactor().call_at(self._now() + min(delay, A_YEAR), self.set)

@@ -2,7 +2,8 @@
 
 An engine of the real mlld weighs well over a hundred megabytes before it has done anything, so engines are admitted:
 up to a number, while memory lasts, first come first served. When nothing is left, the engine that has been idle the
-longest is put to sleep for whoever waits. Ten thousand agents can be declared on a machine that runs twenty engines.
+longest is put to sleep for the one that waits. Ten thousand agents can be declared on a machine that runs twenty
+engines.
 """
 
 import threading
@@ -12,110 +13,99 @@ from pathlib import Path
 from typing import Protocol
 
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.base.errors import ConfigurationError, MlldError
+from mlld_sdk.transport.errors import CallTimeout, EngineOverloaded
 
 MEMORY_LOOK = 0.5
-"""Seconds between two looks at the free memory, while somebody waits for memory."""
+"""Seconds between two looks at the free memory, while an acquire waits for memory."""
 
 
-class EngineQuotaExhausted(InfrastructureError):
-    """No engine could be admitted before the deadline; those that live are all busy, or memory is short."""
-
-    code = "ENGINE_QUOTA_EXHAUSTED"
+MAX_WAITING = 1024
+"""Requests of one owner that may wait for an engine at once, unless it says otherwise."""
 
 
-class Signal(Protocol):
-    """Something to set when it is worth looking again: a `threading.Event`, or what takes the next step by itself."""
+class EngineQuotaExhausted(CallTimeout):
+    """No engine could be admitted before the deadline: those that live are all busy, or memory is short."""
+
+
+class Waiter(Protocol):
+    """An acquire, as far as those who make it wait know it."""
+
+    slot: "EngineSlot | None"
+    """What the quota has granted it."""
+    since: float
+    """When it began to wait in the quota's queue."""
 
     def set(self) -> None:
-        """Say so. Must not block."""
+        """Look again. Must not block."""
         ...
 
 
 class CancelScope:
-    """Lets whoever waits for an engine be told to stop waiting. Told once is told for good.
+    """Those who wait for engines of one owner: how many may, and what ends the waiting of all of them.
 
     Attributes:
-        over: Why there is nothing to wait for any more, if so.
+        over: Why the waiting was ended, once it was; then it stays so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self.over: MlldError | None = None
+        self.max_waiting = max_waiting
         self._lock = threading.Lock()
-        self._signals: set[Signal] = set()
+        self._waiters: set[Waiter] = set()
 
     def end(self, why: MlldError) -> None:
-        """Wake all who wait."""
+        """End the waiting of all, now and in future."""
         with self._lock:
             self.over = self.over or why
-            signals = list(self._signals)
-        for signal in signals:  # without the lock: what is set may go on right here
-            signal.set()
+            waiters = list(self._waiters)
+        for waiter in waiters:  # without the lock: a waiter may go on right here
+            waiter.set()
 
-    def tell(self, signal: Signal) -> None:
-        """Set the signal when there is nothing to wait for; at once if that is so already."""
+    def enter(self, waiter: Waiter) -> None:
+        """Have the waiter told when the scope ends, at once if it has.
+
+        Raises:
+            EngineOverloaded: Too many wait already.
+        """
         with self._lock:
-            self._signals.add(signal)
+            if len(self._waiters) >= self.max_waiting:
+                raise overloaded(len(self._waiters))
+            self._waiters.add(waiter)
         if self.over is not None:
-            signal.set()
+            waiter.set()
 
-    def forget(self, signal: Signal) -> None:
-        """Set it no more."""
+    def leave(self, waiter: Waiter) -> None:
+        """Forget a waiter."""
         with self._lock:
-            self._signals.discard(signal)
+            self._waiters.discard(waiter)
+
+    def check(self) -> None:
+        """Raise why the scope was ended, if it was."""
+        if self.over is not None:
+            raise self.over.with_traceback(None) from None
+
+
+def overloaded(waiting: int) -> EngineOverloaded:
+    """Make the refusal of a request that would have to wait behind too many others."""
+    return EngineOverloaded(
+        f"{waiting} requests wait for an engine already", hint="allow more engines, or submit less at once"
+    )
 
 
 class EngineSlot:
     """The right to have one live engine. Releasing it twice is harmless."""
 
-    __slots__ = ("_budget",)
+    __slots__ = ("_quota",)
 
-    def __init__(self, budget: "EngineQuota") -> None:
-        self._budget: EngineQuota | None = budget
+    def __init__(self, quota: "EngineQuota") -> None:
+        self._quota: EngineQuota | None = quota
 
     def release(self) -> None:
-        """Give the right back; whoever waits longest gets it."""
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget._released(self)
-
-
-class Admission:
-    """A place in the queue for leave to start an engine.
-
-    Attributes:
-        since: When it was taken.
-    """
-
-    __slots__ = ("_budget", "changed", "permit", "since")
-
-    def __init__(self, budget: "EngineQuota", changed: Signal, since: float) -> None:
-        self._budget = budget
-        self.changed = changed
-        self.since = since
-        self.permit: EngineSlot | None = None
-
-    def advance(self) -> EngineSlot | None:
-        """Give the permit if it is there; puts an idle engine to sleep for it, and may wait for that engine's end.
-
-        Worth calling when `changed` was set, and every `MEMORY_LOOK` seconds: nobody tells when memory is free.
-        """
-        self._budget._put_one_to_sleep()
-        self._budget._grant()
-        return self.permit
-
-    def leave(self) -> None:
-        """Leave the queue; what was granted in the last moment goes to the next."""
-        permit = self._budget._left(self)
-        if permit is not None:
-            permit.release()
-
-    def refusal(self, waited: float) -> EngineQuotaExhausted:
-        """Say why nothing came of it."""
-        return EngineQuotaExhausted(
-            f"no engine could be started within {waited:g} s: {self._budget._why()}",
-            hint="raise max_live or the timeout, or add memory",
-        )
+        """Give the right back; the one that has waited longest gets it."""
+        quota, self._quota = self._quota, None
+        if quota is not None:
+            quota.released(self)
 
 
 class EngineQuota:
@@ -153,7 +143,7 @@ class EngineQuota:
         self._lock = threading.Lock()
         self._live: set[EngineSlot] = set()
         self._idle: OrderedDict[EngineSlot, tuple[Callable[[], bool], float | None]] = OrderedDict()
-        self._waiters: deque[Admission] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._next_start = 0.0
 
     @property
@@ -167,51 +157,74 @@ class EngineQuota:
         return len(self._waiters)
 
     def try_acquire(self) -> EngineSlot | None:
-        """Admit an engine now, unless somebody waits or there is no room; never puts another engine to sleep."""
+        """Admit an engine now, unless others wait or there is no room; never puts another engine to sleep."""
         with self._lock:
             return None if self._waiters or not self._has_room() else self._admit()
 
-    def queue(self, changed: Signal) -> Admission:
-        """Stand in line for a permit; `changed` is set when it is there."""
-        admission = Admission(self, changed, self._env.now())
+    def enqueue(self, waiter: Waiter) -> None:
+        """Let an acquire wait for a slot; it is set when the slot is there."""
+        waiter.since = self._env.now()
         with self._lock:
-            self._waiters.append(admission)
-        return admission
+            self._waiters.append(waiter)
+
+    def serve(self) -> None:
+        """Grant what can be granted, and put an idle engine to sleep for it, which may wait for that engine's end.
+
+        Worth calling when something has changed, and every `MEMORY_LOOK` seconds: nothing tells when memory is free.
+        """
+        self._put_one_to_sleep()
+        self._grant()
+
+    def dequeue(self, waiter: Waiter) -> None:
+        """Take an acquire out of the queue; what was granted in the last moment goes to the next."""
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            slot, waiter.slot = waiter.slot, None
+        if slot is not None:
+            slot.release()
+
+    def refusal(self, waited: float) -> EngineQuotaExhausted:
+        """Make the error of an acquire that was granted nothing in time."""
+        return EngineQuotaExhausted(
+            f"no engine could be started within {waited:g} s: {self._why()}",
+            hint="raise max_live or the timeout, or add memory",
+        )
 
     def owes(self, since: float) -> bool:
-        """Whether an engine has to end for somebody who has waited for one since then, or longer."""
+        """Whether an engine has to end for an acquire that has waited since then, or longer."""
         with self._lock:
             return bool(self._waiters) and self._waiters[0].since <= since and self._is_full()
 
-    def rest(self, permit: EngineSlot, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
-        """Say that an engine is idle now, and learn whether it may stay.
+    def rest(self, slot: EngineSlot, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
+        """Take note that an engine is idle now, and return whether it may stay.
 
         Args:
-            permit: The engine's.
-            reclaim: Puts the engine to sleep, releasing its permit, and says whether it still could.
-            sleep_at: When `sleep_idle` may do that although nobody waits; `None` for never.
+            slot: The engine's.
+            reclaim: Puts the engine to sleep, releasing its slot, and says whether it still could.
+            sleep_at: When `sleep_idle` may do that although none waits; `None` for never.
 
         Returns:
-            `False` when somebody waits for an engine to end: put this one to sleep at once.
+            `False` when an acquire waits for an engine to end: put this one to sleep at once.
         """
         with self._lock:
             if self._waiters and self._is_full():
                 return False
-            self._idle[permit] = (reclaim, sleep_at)
-            self._idle.move_to_end(permit)
+            self._idle[slot] = (reclaim, sleep_at)
+            self._idle.move_to_end(slot)
             return True
 
-    def wake(self, permit: EngineSlot) -> None:
-        """Say that an idle engine has work again."""
+    def wake(self, slot: EngineSlot) -> None:
+        """Take note that an idle engine has work again."""
         with self._lock:
-            self._idle.pop(permit, None)
+            self._idle.pop(slot, None)
 
     def sleep_idle(self) -> None:
         """Put the engines to sleep whose time has come; costs as much as there are idle engines, and no more."""
         now = self._env.now()
         with self._lock:
-            due = [permit for permit, (_, at) in self._idle.items() if at is not None and at <= now]
-            sleepy = [self._idle.pop(permit)[0] for permit in due]
+            due = [slot for slot, (_, at) in self._idle.items() if at is not None and at <= now]
+            sleepy = [self._idle.pop(slot)[0] for slot in due]
         for reclaim in sleepy:
             reclaim()
 
@@ -229,25 +242,18 @@ class EngineQuota:
         return free is not None and free < self.min_free_memory
 
     def _admit(self) -> EngineSlot:
-        permit = EngineSlot(self)
-        self._live.add(permit)
+        slot = EngineSlot(self)
+        self._live.add(slot)
         if self.stagger:
             self._next_start = self._env.now() + self.stagger
-        return permit
+        return slot
 
     def _grant(self) -> None:
         with self._lock:
             while self._waiters and self._has_room():
                 waiter = self._waiters.popleft()
-                waiter.permit = self._admit()
-                waiter.changed.set()
-
-    def _left(self, waiter: Admission) -> EngineSlot | None:
-        """Take somebody out of the queue, and give what was granted in the last moment."""
-        with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            return waiter.permit
+                waiter.slot = self._admit()
+                waiter.set()
 
     def _put_one_to_sleep(self) -> None:
         while True:
@@ -258,22 +264,23 @@ class EngineQuota:
             if reclaim():
                 return
 
-    def _released(self, permit: EngineSlot) -> None:
+    def released(self, slot: EngineSlot) -> None:
+        """Take a slot back; the one that has waited longest gets it."""
         with self._lock:
-            self._live.discard(permit)
-            self._idle.pop(permit, None)
+            self._live.discard(slot)
+            self._idle.pop(slot, None)
         self._grant()
 
     def _why(self) -> str:
         if self.max_live is not None and len(self._live) >= self.max_live:
-            return f"all {self.max_live} engines of the budget are busy"
+            return f"all {self.max_live} engines of the quota are busy"
         if self._memory_is_short():
             return f"less than {self.min_free_memory >> 20} MiB of memory are free"
         return "starts are staggered"
 
 
 def available_memory() -> int | None:
-    """Tell how many bytes the system could still hand out, or `None` where it does not say."""
+    """Return how many bytes the system could still hand out, or `None` where it does not say."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,297 +1,374 @@
-"""One request on an engine of one's own: lease, ask, answer, clean up, give back.
+"""Requests to engines: the one place where they are said and judged.
 
-Agents, pools and the steps of runs all talk to engines through a port. It leases an engine exclusively from a pool, so
-nobody else's failure reaches this request and this request's failure reaches nobody else.
+Clients, agents, pools, checkouts and the steps of runs each hold an `EngineRequests`. It decides about parameters,
+checkpoint options, event mode, deadline, telemetry, truncation, strictness and errors; which engine takes a request is
+up to its `EngineSource`.
 """
 
-import contextlib
+from __future__ import annotations
+
 import copy
-import functools
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mlld_sdk.base.durations import LONGEST_WAIT, seconds
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
-from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.spans import Span, begin_request
-from mlld_sdk.engines import checkpoint_params
-from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
-from mlld_sdk.engines.pool import EngineLease, EnginePoolClosed, NoEngineFree
-from mlld_sdk.engines.quota import CancelScope, EngineQuotaExhausted
+from mlld_sdk.base.errors import InvalidRequest, MlldError
+from mlld_sdk.base.events import Sink, discard, is_listened
+from mlld_sdk.base.spans import Span, begin_request, failed_request
+from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent, apply_checkpoint_options
+from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, EngineSource, WaitingCall
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import mapping, output_of, result_of
-from mlld_sdk.scripts.params import RunOptions, execute_params, process_params
-from mlld_sdk.scripts.stream import EventHistory
+from mlld_sdk.scripts.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
+from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOptions, execute_params, process_params
+from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
-from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineDied, EngineSilent, SpawnRefused
+from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.errors import CallCancelled, UnserialisableParams
+from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
 DEFAULT_TIMEOUT: Final = 600.0
-"""Seconds a request may take unless somebody says otherwise: model calls are slow."""
+"""Seconds a request of an agent or a pool may take unless it says otherwise: model calls are slow."""
+
+AnyPath = str | os.PathLike[str]
 
 
-ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
-"""What is the engine's fault, and not the deadline's, the queue's or the caller's."""
+NO_NEWS: Final = (CallCancelled, InvalidRequest, UnserialisableParams)
+"""Errors that tell a circuit breaker nothing: requests that were taken back or could not be sent."""
 
 
-class Held(Protocol):
-    """The use of an engine."""
+class RequestPermit(Protocol):
+    """The right to make one request, and the duty to say how it went; the first word counts."""
 
-    engine: Engine
+    def settle(self, failure: object) -> None:
+        """Say how it went: what went wrong, or `None`."""
+        ...
 
-    def give_back(self, *, broken: bool = False) -> None:
-        """Return it; `broken` if its state is unknown."""
+    def withdraw(self) -> None:
+        """Say nothing: it was not made, or how it went is told elsewhere."""
         ...
 
 
-class Lender(Protocol):
-    """Where a port gets its engines."""
+class Gate(Protocol):
+    """What lets requests through or refuses them: a circuit breaker."""
 
-    def lease(self, timeout: float, patience: CancelScope) -> Held:
-        """Lend an engine, or raise within `timeout` seconds and before `patience` is over."""
+    def acquire(self) -> RequestPermit:
+        """Ask for one request, or raise."""
         ...
 
 
-class OneEngine:
-    """Lends the one engine of a lease, to one request at a time; it is not given back but by its holder."""
+class RequestLog(RunLog):
+    """A request in flight: its call, its events, what is to be done at its end, and how its answer is judged.
 
-    def __init__(self, lease: EngineLease[Engine]) -> None:
-        self.engine = lease.engine
-        self._lease = lease
-        self._turn = threading.Lock()
+    One object, since there may be thousands at once.
 
-    def lease(self, timeout: float, patience: CancelScope) -> "OneEngine":  # noqa: ARG002 - its engine is killed first
-        """Wait for this engine's turn."""
-        if not self._turn.acquire(timeout=timeout):
-            raise NoEngineFree(f"the engine was busy for {timeout:g} s", hint="ask it one thing at a time")
-        return self
+    Attributes:
+        call: The call on the engine, or the request that waits for one.
+        timeout: Seconds it may take; `None` for no deadline.
+    """
 
-    def give_back(self, *, broken: bool = False) -> None:
-        """End the turn; a broken engine is of no use to its holder either."""
-        if broken:
-            self._lease.give_back(broken=True)
-        self._turn.release()
+    call: Call | WaitingCall
+
+    def __init__(self, requests: EngineRequests, method: str, params: dict[str, Any], options: RunOptions) -> None:
+        super().__init__(requests.max_events)
+        self.timeout = seconds(options["timeout"]) if "timeout" in options else requests.timeout
+        self._strict = options.get("strict", requests.strict)
+        self._requests = requests
+        self._method = method
+        self._params = params
+        self._permit: RequestPermit | None = None
+        self._span: Span | None = None
+
+    def begin(self) -> None:
+        """Ask the gate and begin the span."""
+        requests = self._requests
+        if requests.gate is not None:
+            self._permit = requests.gate.acquire()
+        if requests.sink is not discard:
+            self._began = requests.env.now()
+            if is_listened(requests.sink):
+                self._span = requests.span(self._method, self._params)
+
+    def push(self, events: Sequence[EngineEvent]) -> None:
+        """Put events away, and tell of those that are about the cache."""
+        super().push(events)
+        if self._requests.name:
+            self._requests.tell_checkpoints(events)
+
+    def watch(self, call: Call | WaitingCall) -> None:
+        """See to the end of the call, which these are the events of."""
+        self.call = self._call = call
+        if self._span is not None or self._permit is not None:
+            call.when_over(self._over)
+        elif self._requests.sink is not discard:
+            call.when_failed(self._over)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell that the request failed."""
+        requests = self._requests
+        if self._permit is not None:
+            requests.settle(self._permit, error)
+        if requests.sink is not discard:
+            span = self._span or failed_request(
+                requests.sink, requests.env, self._method, self._params, requests.labels, self._began
+            )
+            span.fail(error)
+
+    def output(self, reply: EngineReply) -> str:
+        """Return the output of the answered request."""
+        return output_of(reply, may_be_cut=self._requests.may_cut, strict=self._strict)
+
+    def result(self, reply: EngineReply) -> ExecuteResult:
+        """Return everything the answered request produced."""
+        return result_of(reply, self, may_be_cut=self._requests.may_cut, strict=self._strict)
+
+    @property
+    def strict(self) -> bool:
+        """Whether reading the answer may raise."""
+        return self._strict
+
+    def _over(self, call: Call | WaitingCall) -> None:
+        error = call.exception()
+        if error is not None:
+            self.failed(error)
+            return
+        if self._permit is not None:
+            self._permit.settle(None)
+        if self._span is not None:
+            end_span(self._span, call, None)
 
 
-class Port:
-    """Asks engines of one pool, one request at a time each. Any thread may use it; each use leases an engine.
+class EngineRequests:
+    """Makes requests of one owner. Any thread may use it.
 
     Args:
-        pool: Where the engines are.
-        name: Path of the agent or pool, for events.
+        source: Where requests get their engines.
         kind: `live`, `bridge` or `embedded`.
-        working_dir: Where the engines run, and relative script paths start.
+        name: Path of the agent or pool, for events; empty for a client.
+        working_dir: Where relative paths of scripts start; `None`: wherever the process is at the moment.
         caching: Checkpoint options of every request that can have them and does not say otherwise.
         timeout: Seconds a request may take, waiting for an engine included.
+        strict: Raise when the engine cut something out of a result.
+        may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
+        max_events: Events of one request that are kept.
+        health: How the owner's engines fare.
         env: Clocks.
         sink: Takes the events.
 
     Attributes:
-        failures: How many engines have failed in a row, with no request answered in between.
-        ends_owner: Whether a failed engine ends whoever owns the port.
-        condemned: Whether one has failed, and the owner ends because of that, though it may not know yet.
-        on_engine_failure: Told of each, on whatever thread learns of it; must not block.
+        gate: The circuit breaker in front of it, if there is one.
     """
+
+    gate: Gate | None = None
 
     def __init__(
         self,
-        pool: Lender,
+        source: EngineSource,
         *,
-        name: str,
         kind: str,
-        working_dir: str | os.PathLike[str] | None = None,
+        name: str = "",
+        working_dir: AnyPath | None = None,
         caching: RunOptions | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
+        strict: bool = False,
+        may_cut: bool = False,
+        max_events: int = MAX_EVENTS,
+        health: EngineHealth | None = None,
         env: Env | None = None,
         sink: Sink = discard,
     ) -> None:
-        self.pool = pool
-        self.name = name
+        self.source = source
         self.kind = kind
+        self.name = name
         self.timeout = timeout
-        self._working_dir = Path(working_dir or os.curdir).absolute()
+        self.strict = strict
+        self.may_cut = may_cut
+        self.max_events = max_events
+        self.health = health or EngineHealth()
+        self.env = env or Env()
+        self.sink = sink
+        self.labels = {"agent": name} if name else {}  # in every span
+        self._working_dir = working_dir
         self._caching: RunOptions = caching or {}
-        self._env = env or Env()
-        self._sink = sink
-        self._who = {"agent": name}  # in every span
-        self._reaps = kind != "embedded"
-        self._leases: set[Held] = set()
-        self.failures = 0
-        self.ends_owner = False
-        self.condemned = False
-        self.on_engine_failure: Callable[[InfrastructureError], object] | None = None
-        self._lock = threading.Lock()
-        self._patience = CancelScope()
+        self._on_events: OnEvents | None = self.tell_checkpoints if name else None
 
-    def execute(self, filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> ExecuteResult:
-        """Run a script file.
+    # Requests.
+
+    def process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> str:
+        """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
+        if self._caching and file_path is not None:  # text without a file has no cache
+            options = {**self._caching, **options}
+        params = process_params(script, file_path, payload, options)
+        reply = self._ask("process", params, options, self._on_events)
+        return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
+
+    def process_result(
+        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+    ) -> ExecuteResult:
+        """Run script text and return everything it produced. Raises as `execute` does."""
+        if self._caching and file_path is not None:
+            options = {**self._caching, **options}
+        return self._run("process", process_params(script, file_path, payload, options), options)
+
+    def execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> ExecuteResult:
+        """Run a script file and return everything it produced.
 
         Raises:
             TaskError: The script failed.
             InfrastructureError: The engine did, or none was to be had.
         """
-        params = execute_params(self._working_dir / filepath, payload, {**self._caching, **options})
-        return self._run("execute", params, options)
+        options = {**self._caching, **options} if self._caching else options
+        return self._run("execute", execute_params(filepath, payload, options), options)
 
-    def process(
-        self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
-    ) -> ExecuteResult:
-        """Run script text. Raises as `execute` does."""
-        return self._run("process", self._process_params(script, file_path, payload, options), options)
+    def begin_process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> RequestLog:
+        """Begin to run script text."""
+        if self._caching and file_path is not None:
+            options = {**self._caching, **options}
+        return self._begin("process", process_params(script, file_path, payload, options), options)
 
-    def output(self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions) -> str:
-        """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
-        params = self._process_params(script, file_path, payload, options)
-        method, params = checkpoint_params.for_engine(self.kind, "process", params, self._working_dir)
-        with self._span("process", params) as span:
-            reply = self._ask(method, params, seconds(options.get("timeout", self.timeout)), self._tell_checkpoints)
-            output = output_of(reply, may_be_cut=self.kind == "live", strict=options.get("strict", False))
-            span.note(output_size=len(output))
-        return output
+    def begin_execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> RequestLog:
+        """Begin to run a script file."""
+        options = {**self._caching, **options} if self._caching else options
+        return self._begin("execute", execute_params(filepath, payload, options), options)
 
-    def _process_params(
-        self, script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
-    ) -> dict[str, Any]:
-        where = None if file_path is None else self._working_dir / file_path
-        caching: RunOptions = self._caching if where is not None else {}  # text without a file has no cache
-        return process_params(script, where, payload, {**caching, **options} if caching else options)
-
-    def analyze(self, filepath: str | os.PathLike[str], timeout: float | None) -> AnalyzeResult:
+    def analyze(self, filepath: AnyPath, timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
-        path = os.fspath(self._working_dir / filepath)
-        params = {"filepath": path}
-        with self._span("analyze", params):
-            return results.analyze_result(mapping(self._ask("analyze", params, timeout, None).payload, "analyze"), path)
+        path = os.fspath(filepath)
+        payload = self._ask("analyze", {"filepath": path}, {"timeout": timeout}, None).payload
+        result = results.analyze_result(mapping(payload, "analyze"), path)
+        result.truncated = self.may_cut and bool(find_cuts(payload))
+        return result
+
+    def ask(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
+        """Ask about files and signatures, and return the answer's payload."""
+        return self.source.call(method, params, timeout, None).payload
+
+    def ask_list(self, method: str, params: dict[str, Any], timeout: float | None) -> list[dict[str, Any]]:
+        """Ask what is answered with a list of objects."""
+        payload = self.ask(method, params, timeout)
+        items = payload.get("value") if isinstance(payload, dict) else payload
+        if not isinstance(items, list):
+            raise wrong_answer(method, payload)
+        return [item for item in items if isinstance(item, dict)]
+
+    # The owner.
+
+    def on(self, source: EngineSource) -> EngineRequests:
+        """Make the same on another source, whose failures concern none but the requests themselves."""
+        made = copy.copy(self)
+        made.source, made.health, made.gate = source, EngineHealth(), None
+        made._on_events = made.tell_checkpoints if made.name else None
+        return made
+
+    def stop(self, why: MlldError) -> None:
+        """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
+        self.source.stop(why)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it was stopped, or its owner is about to end because an engine failed."""
+        return self.health.condemned or self.source.scope.over is not None
 
     @property
     def cache_folder(self) -> Path | None:
         """Where finished model calls are kept; `None` when none are."""
         if not self._caching:
             return None
-        return Path(self._caching.get("checkpoint_root") or self._working_dir / ".mlld" / "checkpoints")
+        return Path(self._caching.get("checkpoint_root") or self._directory / ".mlld" / "checkpoints")
 
-    def on(self, lease: EngineLease[Engine]) -> "Port":
-        """Make a port that asks one leased engine only, one request at a time, and never gives it back."""
-        port = copy.copy(self)
-        port.pool, port.on_engine_failure, port.ends_owner = OneEngine(lease), None, False
-        return port
+    def begins_at_once(self, options: RunOptions) -> bool:
+        """Whether beginning a request with these options waits for nothing, neither a process nor a file."""
+        return self.source.begins_at_once and not self._caching and CHECKPOINT_OPTIONS.isdisjoint(options)
 
-    def stop(self, why: MlldError) -> None:
-        """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
-        self._patience.end(why)
-        with self._lock:
-            leases = list(self._leases)
-        for lease in leases:
-            lease.engine.kill(functools.partial(copy.copy, why))
+    # Inside.
+
+    @property
+    def _directory(self) -> Path:
+        return Path(self._working_dir or os.curdir).absolute()
 
     def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
-        history, asked = EventHistory(), method
-        method, params = checkpoint_params.for_engine(self.kind, method, params, self._working_dir)
-        timeout = options.get("timeout", self.timeout)
+        history = EventHistory(self.max_events)
+        take: OnEvents = history.push
+        if self.name:
 
-        def take(events: Sequence[EngineEvent]) -> None:
-            history.push(events)
-            self._tell_checkpoints(events)
+            def take(events: Sequence[EngineEvent]) -> None:
+                history.push(events)
+                self.tell_checkpoints(events)
 
-        with self._span(asked, params) as span:
-            reply = self._ask(method, params, seconds(timeout), take)
-            result = result_of(reply, history, may_be_cut=self.kind == "live", strict=options.get("strict", False))
-            span.note(output_size=len(result.output), state_write_count=len(result.state_writes))
-        return result
+        reply = self._ask(method, params, options, take)
+        return result_of(reply, history, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
-    def _span(self, method: str, params: dict[str, Any]) -> Span:
-        return begin_request(self._sink, self._env, method, params, self._who)
+    def _ask(self, method: str, params: dict[str, Any], options: RunOptions, on_events: OnEvents | None) -> EngineReply:
+        """Make a request and wait for the answer: through the gate, told as a span."""
+        timeout = seconds(options["timeout"]) if "timeout" in options else self.timeout
+        if self.gate is not None:
+            permit = self.gate.acquire()
+            try:
+                reply = self._ask_told(method, params, timeout, on_events)
+            except BaseException as error:
+                self.settle(permit, error)
+                raise
+            permit.settle(None)
+            return reply
+        return self._ask_told(method, params, timeout, on_events)
 
-    def _tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
+    def _ask_told(
+        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
+    ) -> EngineReply:
+        if self.sink is discard:
+            sent_as, params = self._said(method, params, "minimal")
+            return self.source.call(sent_as, params, timeout, on_events)
+        with self.span(method, params) as span:
+            sent_as, params = self._said(method, params, "minimal")
+            reply = self.source.call(sent_as, params, timeout, on_events)
+            if span.is_told:
+                span.note(**sizes(reply))
+        return reply
+
+    def _begin(self, method: str, params: dict[str, Any], options: RunOptions) -> RequestLog:
+        log = RequestLog(self, method, params, options)
+        log.begin()
+        try:
+            sent_as, params = self._said(method, params, "all")
+            call = self.source.submit(sent_as, params, log.timeout, log.push)
+        except BaseException as error:
+            log.failed(error)
+            raise
+        log.watch(call)
+        return log
+
+    def _said(self, method: str, params: dict[str, Any], events: str) -> tuple[str, dict[str, Any]]:
+        """Say a request as this engine takes it: with absolute paths, and checkpoints by the means it has."""
+        if method != "analyze":
+            params["eventMode"] = events  # only engines of the 2.1 line read it
+        for name in ("filepath", "filePath"):
+            if name in params and not os.path.isabs(params[name]):
+                params[name] = os.path.abspath(os.path.join(self._working_dir or "", params[name]))
+        if CHECKPOINT_PARAMS.isdisjoint(params):
+            return method, params
+        return apply_checkpoint_options(self.kind, method, params, self._directory)
+
+    def span(self, method: str, params: dict[str, Any]) -> Span:
+        """Begin the span of a request."""
+        return begin_request(self.sink, self.env, method, params, self.labels)
+
+    def settle(self, permit: RequestPermit, error: BaseException) -> None:
+        """Tell the gate of a failure, unless it says nothing about the owner or is told to it elsewhere."""
+        over = self.source.scope.over
+        stopped = over is not None and type(error) is type(over)
+        if stopped or isinstance(error, NO_NEWS) or (self.health.ends_owner and isinstance(error, ENGINE_FAILURES)):
+            permit.withdraw()
+        else:
+            permit.settle(error)
+
+    def tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
+        """Tell of the events that are about the cache of finished model calls."""
         for event in events:
             if event.type in ("checkpoint:hit", "checkpoint:miss"):
-                self._tell_checkpoint(event)
-
-    def _tell_checkpoint(self, event: EngineEvent) -> None:
-        entry = event.body.get("checkpoint") or {}
-        kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
-        function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
-        self._sink(kind(at=self._env.wall(), agent=self.name, function=function, key=key))
-
-    def _ask(
-        self,
-        method: str,
-        params: dict[str, Any],
-        timeout: float | None,
-        on_events: Callable[[Sequence[EngineEvent]], None] | None,
-    ) -> EngineReply:
-        deadline = None if timeout is None else self._env.now() + timeout
-        with self._engine(timeout) as engine:
-            left = None if deadline is None else max(0.0, deadline - self._env.now())
-            return engine.call(method, params, timeout=left, on_events=on_events)
-
-    @contextlib.contextmanager
-    def _engine(self, timeout: float | None) -> Iterator[Engine]:
-        """Hold an engine, and tell afterwards what became of it."""
-        held = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
-        try:
-            self._refuse_if_stopped()
-        except BaseException:
-            self._give_back(held, broken=False)
-            raise
-        try:
-            yield held.engine
-        except BaseException as error:
-            over = self._patience.over
-            self._over(held, error)
-            if over is not None and isinstance(error, InfrastructureError):
-                self._refuse_if_stopped()
-            raise
-        self._over(held, None)
-
-    def _over(self, held: Held, error: BaseException | None) -> None:
-        """Give an engine back after a request: usable, if it answered or a script failed on a well-behaved one."""
-        if error is None or isinstance(error, TaskError):
-            self.failures = 0
-        elif isinstance(error, InfrastructureError) and self._patience.over is None:
-            self._count(error)
-        # The live engine may still run branches of the script that failed; the others end them.
-        harmless = (
-            (ConfigurationError,) if self.kind == "live" else (ConfigurationError, TaskError)
-        )  # or nothing was sent
-        self._give_back(held, error is not None and not isinstance(error, harmless))
-
-    def _give_back(self, held: Held, broken: bool) -> None:
-        with self._lock:
-            self._leases.discard(held)
-        try:
-            if self._reaps and not broken:
-                held.engine.reap_descendants()  # shells and tool servers the real engine leaves behind
-        finally:
-            held.give_back(broken=broken)
-
-    def _lease(self, timeout: float) -> Held:
-        self._refuse_if_stopped()
-        try:
-            lease = self.pool.lease(timeout, self._patience)
-        except (NoEngineFree, EngineQuotaExhausted, EnginePoolClosed):
-            self._refuse_if_stopped()
-            raise
-        except InfrastructureError as error:
-            self._count(error)
-            raise
-        with self._lock:
-            self._leases.add(lease)
-        return lease
-
-    def _refuse_if_stopped(self) -> None:
-        if self._patience.over is not None:
-            raise self._patience.over.with_traceback(None) from None
-
-    def _count(self, error: InfrastructureError) -> None:
-        if isinstance(error, ENGINE_FAILURES):
-            with self._lock:
-                self.failures += 1
-            self.condemned = self.ends_owner  # first: whoever asks from now on is to meet the successor
-            if self.on_engine_failure is not None:
-                self.on_engine_failure(error)
+                entry = event.body.get("checkpoint") or {}
+                kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
+                function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
+                self.sink(kind(at=self.env.wall(), agent=self.name, function=function, key=key))

@@ -1,8 +1,8 @@
-"""One engine for many requests at once, held from a pool for as long as there are any.
+"""One engine for many requests at once, leased from a pool.
 
-The engine is leased with the first request and given back a moment after the last, so that the runtime's budget has it
-back. One in which a script may go on unseen, because it was cancelled or ran late, gets no new requests and ends with
-its last; the next request finds another.
+Agents hold it for as long as there are requests and give it back a moment after the last, so that the runtime's quota
+has it back; clients keep it. One in which a script may go on unseen, because it was cancelled or ran late, gets no new
+requests and ends with its last; the next request finds another.
 """
 
 import copy
@@ -11,35 +11,41 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.engines import background
-from mlld_sdk.engines.orders import A_YEAR, Errand
-from mlld_sdk.engines.pool import EngineLease, EnginePool
-from mlld_sdk.engines.quota import CancelScope
-from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.engines.pool import A_YEAR, Acquire, EngineLease, EnginePool
+from mlld_sdk.engines.quota import CancelScope, overloaded
+from mlld_sdk.engines.sources import EngineHealth, StillWaiting, WaitingCall, Withdrawable, cancelled_in_queue
+from mlld_sdk.transport.call import Call, CallHost, OnEvents
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied
+from mlld_sdk.transport.errors import EngineClosed, EngineDied, EngineDiedAtStart
 from mlld_sdk.transport.reactor import ReactorTimer, shared_reactor
+from mlld_sdk.transport.wire import EngineReply, freeze
 
 LINGER: Final = 0.1
 """Seconds between two looks whether the engine is still used; taking and giving back costs more than a request."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds a caller waits to be told how an engine ended that died before it could take the request."""
 
-class Moored:
-    """A shared engine.
+
+class SharedEngine:
+    """An engine that takes many requests at once.
 
     Attributes:
         lease: How it is held.
+        engine: The engine.
         asked: Requests sent to it, so that a look can tell whether there were more since the last.
         inside: As many items as threads are about to send a request. They enter, and then look whether it is closed;
-            who closes it looks then whether somebody is inside. So nobody waits for a lock to send.
+            the thread that closes it looks then whether any is inside. So no thread waits for a lock to send.
         closed: It takes no more requests.
     """
 
-    __slots__ = ("asked", "closed", "inside", "lease")
+    __slots__ = ("asked", "closed", "engine", "inside", "lease")
 
     def __init__(self, lease: EngineLease[Engine]) -> None:
         self.lease = lease
+        self.engine = lease.engine
         self.asked = 0
         self.inside: list[None] = []
         self.closed = False
@@ -47,7 +53,7 @@ class Moored:
     def enter(self) -> bool:
         """Keep it from being given back until `leave`; false if it takes no more requests."""
         self.inside.append(None)
-        if self.closed or not self.lease.engine.alive:
+        if self.closed or not self.engine.alive:
             self.inside.pop()
             return False
         return True
@@ -57,8 +63,8 @@ class Moored:
         self.inside.pop()
 
     def close(self) -> bool:
-        """Take no more requests, unless somebody uses it."""
-        if self._is_used:  # else who comes in between would find it closed, and start another
+        """Take no more requests, unless it is used."""
+        if self._is_used:  # else a request that comes in between would find it closed, and start another
             return False
         self.closed = True
         self.closed = not self._is_used
@@ -66,178 +72,331 @@ class Moored:
 
     @property
     def _is_used(self) -> bool:
-        return bool(self.inside) or self.lease.engine.is_busy
+        return bool(self.inside) or self.engine.is_busy
 
 
-Then = Callable[[Moored | BaseException], bool]
-"""Takes the engine, or the error; false if the engine took no more requests at that moment."""
+class _Place:
+    """The place of a request among those that wait for the engine."""
 
+    __slots__ = ("call", "deadline", "source", "then", "timeout", "timer")
 
-class _Wish:
-    """Somebody who waits for the engine."""
-
-    __slots__ = ("deadline", "given_up", "patience", "then", "timeout", "timer")
-
-    def __init__(self, then: Then, timeout: float, patience: CancelScope) -> None:
+    def __init__(self, source: "SharedEngines", call: WaitingCall, then: Callable[[Any], bool], timeout: float) -> None:
+        self.source = source
+        self.call = call
         self.then = then
         self.timeout = timeout
         self.deadline = shared_reactor().now() + min(timeout, A_YEAR)
-        self.patience = patience
         self.timer: ReactorTimer | None = None  # while it stands in the queue
-        self.given_up = False
+
+    def cancel(self) -> bool:
+        """Give the place up; false if it was served or refused."""
+        return self.source.take(self)
 
 
-class Sharing:
-    """Has everybody's requests made on the same engine of a pool."""
+class SharedEngines:
+    """A source whose requests are all made on one engine at once.
 
-    def __init__(self, pool: EnginePool[Engine]) -> None:
+    Args:
+        pool: Where the engine is leased.
+        scope: Ends the waiting.
+        health: Takes note of failures.
+        keeps: Start the engine on the thread that asks, and keep it until the end, as clients do.
+        retires_failed: Give an engine no more requests after a script has failed on it: the live one may go on with
+            branches of it.
+    """
+
+    def __init__(
+        self,
+        pool: EnginePool[Engine],
+        *,
+        scope: CancelScope | None = None,
+        health: EngineHealth | None = None,
+        keeps: bool = False,
+        retires_failed: bool = False,
+    ) -> None:
+        self.scope = scope or CancelScope()
+        self.health = health or EngineHealth()
         self._pool = pool
+        self._keeps = keeps
+        self._retires_failed = retires_failed
         self._lock = threading.Lock()
-        self._moored: Moored | None = None  # takes new requests
-        self._held: set[Moored] = set()
-        self._wishes: dict[_Wish, None] = {}  # in the order they came
-        self._errand: Errand[Engine] | None = None  # while anybody waits
+        self._current: SharedEngine | None = None  # takes new requests
+        self._held: set[SharedEngine] = set()
+        self._places: dict[_Place, None] = {}  # in the order they came
+        self._acquire: Acquire[Engine] | None = None  # while any waits
 
-    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | None:
-        """Send a request to the engine; `None`, and nothing was sent, if there is none."""
-        at = self._moored
-        if at is None or not at.enter():
-            return None
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that new requests would go to, if there is one."""
+        at = self._current
+        return at.engine if at is not None and at.engine.alive else None
+
+    @property
+    def begins_at_once(self) -> bool:
+        """Whether `submit` waits for nothing at this moment."""
+        return not self._keeps or self.engine is not None
+
+    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
+        """Send a request and wait for its answer; on an engine that is kept this is the fast way."""
+        at = self._current
+        if self._keeps and at is not None and at.engine.alive and "mcpServers" not in params:
+            try:
+                return at.engine.call(method, params, timeout=timeout, on_events=on_events)
+            except EngineDiedAtStart as error:
+                _wait_for_last_words(at.engine, error, method, params)
+                raise
+        call = self.submit(method, params, timeout, on_events)
         try:
-            at.asked += 1
-            return at.lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
-        except (EngineClosed, EngineDied):  # it went in this moment
-            return None
-        finally:
-            at.leave()
+            return call.result()
+        except Exception:
+            raise
+        except BaseException:  # the thread is interrupted, and nothing else waits for the call
+            call.cancel()
+            raise
 
-    def order(self, then: Then, timeout: float, patience: CancelScope) -> "SharedOrder":
-        """Have `then` called with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
-        wish = _Wish(then, timeout, patience)
-        with self._lock:
-            at = self._moored
-            if at is None or not at.enter():
-                at = None
-                self._stand(wish)
-        if at is not None:  # it has come in this moment
-            self._serve([wish], at)
-        return SharedOrder(self, wish)
+    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
+        """Send a request to the engine, or let it wait for one."""
+        self.scope.check()
+        call = self._submit(method, params, timeout, on_events)
+        if call is not None:
+            return call
+        waiting = WaitingCall(
+            partial(self._send, method, freeze(params), on_events, "mcpServers" in params),
+            self._refused,
+            timeout=timeout,
+            now=self._pool.now,
+        )
+        try:
+            return waiting.wait_for(partial(self._stand_in, waiting))
+        except InfrastructureError:
+            self.scope.check()
+            raise
+
+    def stop(self, why: MlldError) -> None:
+        """Refuse further requests with `why`, and kill the engine of those under way; returns at once."""
+        self.scope.end(why)
+        self.kill(partial(copy.copy, why))
 
     def kill(self, because: Callable[[], MlldError]) -> None:
         """Kill the engine, and those that only finish what they have; requests end with errors made by `because`."""
+        for at in self._all_held():
+            at.engine.kill(because)
+
+    def close(self, why: MlldError) -> None:
+        """Refuse further requests with `why` and end the engines in good order."""
+        self.scope.end(why)
+        for at in self._all_held():
+            at.engine.close()
+
+    def _all_held(self) -> list[SharedEngine]:
         with self._lock:
-            held = list(self._held)
-        for at in held:
-            at.lease.engine.kill(because)
+            self._current = None
+            return list(self._held)
+
+    # Sending.
+
+    def _submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | None:
+        """Send a request to the engine; `None`, and nothing was sent, if there is none."""
+        while True:
+            at, fresh = self._current, False
+            if at is None or not at.enter():
+                if not self._keeps:
+                    return None
+                at, fresh = self._start(at)
+            try:
+                at.asked += 1
+                call = at.engine.submit(method, params, timeout=timeout, on_events=on_events)
+            except (EngineClosed, EngineDied) as error:  # it went in this moment: take the next, unless it is new
+                if fresh:
+                    _wait_for_last_words(at.engine, error, method, params)
+                    raise
+                continue
+            finally:
+                at.leave()
+            call.when_failed(self._failed)
+            if "mcpServers" in params:
+                call.add_done_callback(_stop_servers)
+            return call
+
+    def _send(
+        self,
+        method: str,
+        params: Any,
+        on_events: OnEvents | None,
+        has_servers: bool,
+        at: SharedEngine,
+        timeout: float | None,
+    ) -> Call:
+        engine = at.engine
+        try:
+            call = engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except EngineClosed:  # it was retired or ended in this moment, and not for anything that was asked
+            self.scope.check()
+            raise StillWaiting from None
+        except EngineDied as error:
+            self._blame(engine, error)
+            raise
+        call.when_failed(self._failed)
+        if has_servers:
+            call.add_done_callback(_stop_servers)
+        if self.scope.over is not None:  # stopped in this moment, perhaps before the engine was known
+            engine.kill(partial(copy.copy, self.scope.over))
+        return call
+
+    def _failed(self, call: Call) -> None:
+        self._blame(call.engine, call.exception())
+
+    def _blame(self, engine: CallHost, error: BaseException | None) -> None:
+        if isinstance(error, TaskError):
+            if self._retires_failed:
+                engine.retire()
+        elif error is not None and self.scope.over is None:
+            self.health.failed(error)
+
+    def _refused(self, error: BaseException) -> BaseException:
+        if self.scope.over is not None:
+            return copy.copy(self.scope.over)
+        self.health.failed(error)
+        return error
+
+    def _start(self, gone: SharedEngine | None) -> tuple[SharedEngine, bool]:
+        """Enter the engine that has come meanwhile, or lease one here; returns whether it is new."""
+        with self._lock:
+            at = self._current
+            if at is not None and at is not gone and at.enter():
+                return at, False
+            at = SharedEngine(self._pool.lease(0.0))
+            at.engine.be_shared(True)
+            at.inside.append(None)
+            self._current = at
+            self._held.add(at)
+        at.lease.when_gone(partial(self._look, at, 0))
+        return at, True
+
+    # Waiting.
+
+    def _stand_in(self, call: WaitingCall, then: Callable[[Any], bool], timeout: float) -> Withdrawable:
+        """Have `then` called with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
+        place = _Place(self, call, then, timeout)
+        with self._lock:
+            at = self._current
+            if at is None or not at.enter():
+                at = None
+                if len(self._places) >= self.scope.max_waiting:
+                    raise overloaded(len(self._places))
+                self._stand(place)
+        if at is not None:  # it has come in this moment
+            self._serve([place], at)
+        return place
 
     def _arrived(self, outcome: EngineLease[Engine] | BaseException) -> None:
         if isinstance(outcome, BaseException):
-            for wish in self._all_wishes():
-                wish.then(copy.copy(outcome))
+            for place in self._all_places():
+                place.then(copy.copy(outcome))
             return
-        at = Moored(outcome)
-        at.lease.engine.be_shared(True)
+        at = SharedEngine(outcome)
+        at.engine.be_shared(True)
         at.inside.append(None)
-        wishes = self._all_wishes(at)
-        if not wishes:  # they have given up, or have another
+        places = self._all_places(at)
+        if not places:  # they have given up, or have another
             background.run(_put_back, outcome)
             return
-        outcome.when_gone(lambda: self._look(at, 0))
+        outcome.when_gone(partial(self._look, at, 0))
         try:
-            self._serve(wishes, at)
+            self._serve(places, at)
         finally:
             self._look_again(at)
 
-    def _serve(self, wishes: list[_Wish], at: Moored) -> None:
+    def _serve(self, places: list[_Place], at: SharedEngine) -> None:
         """Give an engine that was entered to those who waited; it may be retired by one and then takes no others."""
         try:
-            left = [wish for wish in wishes if not wish.then(at)]
+            left = [place for place in places if not place.then(at)]
         finally:
             at.leave()
         if left:
             self._stand_again(left)
 
-    def _stand(self, wish: _Wish) -> None:
-        """Put a wish last, and order an engine if it is the first. Called with the lock held."""
-        if self._errand is None:
-            self._errand = self._pool.order(self._arrived, A_YEAR, wish.patience)
-        self._wishes[wish] = None
-        wish.timer = shared_reactor().call_at(wish.deadline, partial(self._late, wish))
+    def _stand(self, place: _Place) -> None:
+        """Put a place last, and acquire an engine if it is the first. Called with the lock held."""
+        if self._acquire is None:
+            self._acquire = self._pool.acquire(self._arrived, A_YEAR, self.scope)
+        self._places[place] = None
+        place.timer = shared_reactor().call_at(place.deadline, partial(self._late, place))
 
-    def _stand_again(self, wishes: list[_Wish]) -> None:
+    def _stand_again(self, places: list[_Place]) -> None:
         """Have those who were not served wait on, before all others."""
-        refused: dict[_Wish, MlldError] = {}
+        refused: dict[_Place, MlldError] = {}
         with self._lock:
-            later, self._wishes = self._wishes, {}
-            for wish in wishes:
+            later, self._places = self._places, {}
+            for place in places:
                 try:
-                    if wish.given_up:
-                        raise CallCancelled("the run was cancelled before an engine was free")
-                    self._stand(wish)
+                    if place.call.cancel_wanted:
+                        raise cancelled_in_queue()
+                    self._stand(place)
                 except MlldError as error:
-                    refused[wish] = error
-            self._wishes.update(later)
-        for wish, why in refused.items():
-            wish.then(why)
+                    refused[place] = error
+            self._places.update(later)
+        for place, why in refused.items():
+            place.then(why)
 
-    def _all_wishes(self, at: Moored | None = None) -> list[_Wish]:
-        """Take everybody who waits, for an engine that has come or for none."""
+    def _all_places(self, at: SharedEngine | None = None) -> list[_Place]:
+        """Take all that wait, for an engine that has come or for none."""
         with self._lock:
-            wishes, self._wishes, self._errand = list(self._wishes), {}, None
-            if at is not None and wishes:
-                self._moored = at
+            places, self._places, self._acquire = list(self._places), {}, None
+            if at is not None and places:
+                self._current = at
                 self._held.add(at)
-        for wish in wishes:
-            if wish.timer is not None:
-                wish.timer.cancel()
-        return wishes
+        for place in places:
+            if place.timer is not None:
+                place.timer.cancel()
+        return places
 
-    def _late(self, wish: _Wish) -> None:
+    def _late(self, place: _Place) -> None:
         with self._lock:
-            errand = self._errand
-        if errand is None:  # it was served in this moment
+            acquire = self._acquire
+        if acquire is None:  # it was served in this moment
             return
-        # What it waited for is known to the order; it is asked before the wish is taken back, which may end the order.
-        why = errand.refusal(wish.timeout)
-        if self._take(wish):
-            background.run(wish.then, why)
+        # What it waited for is known to the acquire; it is asked before the place is given up, which may end it.
+        why = acquire.refusal(place.timeout)
+        if self.take(place):
+            background.run(place.then, why)
 
-    def _take(self, wish: _Wish, *, for_good: bool = False) -> bool:
-        """Take a wish back; the last one calls the errand off. False if it has been served or refused.
-
-        Args:
-            wish: Whose.
-            for_good: It is not to stand again either, should it just now be served and not be taken.
-        """
-        errand = None
+    def take(self, place: _Place) -> bool:
+        """Take a place back; the last one calls the acquire off. False if it has been served or refused."""
+        acquire = None
         with self._lock:
-            stood = wish in self._wishes
-            self._wishes.pop(wish, None)
-            wish.given_up = wish.given_up or for_good
-            if stood and not self._wishes:
-                errand, self._errand = self._errand, None
-        if errand is not None:
-            errand.cancel()
-        if wish.timer is not None:
-            wish.timer.cancel()
+            stood = place in self._places
+            self._places.pop(place, None)
+            if stood and not self._places:
+                acquire, self._acquire = self._acquire, None
+        if acquire is not None:
+            acquire.cancel()
+        if place.timer is not None:
+            place.timer.cancel()
         return stood
 
-    def _look_again(self, at: Moored) -> None:
+    # Giving back.
+
+    def _look_again(self, at: SharedEngine) -> None:
         asked = at.asked
         shared_reactor().call_at(shared_reactor().now() + LINGER, lambda: self._look(at, asked))
 
-    def _look(self, at: Moored, asked: int) -> None:
+    def _look(self, at: SharedEngine, asked: int) -> None:
         """Give the engine back if it has ended, or nothing is in flight and nothing was asked since the last look."""
-        if at.lease.engine.exit is None and (at.asked != asked or not at.close()):
-            if self._pool.owes():  # others have waited long enough: who comes now waits behind them
+        gone = at.engine.exit is not None
+        if not gone and (at.asked != asked or not at.close()):
+            if self._pool.owes():  # others have waited long enough: requests from now on wait behind them
                 with self._lock:
-                    self._moored = None if self._moored is at else self._moored
+                    self._current = None if self._current is at else self._current
             self._look_again(at)
             return
         with self._lock:
             self._held.discard(at)
-            self._moored = None if self._moored is at else self._moored
-        background.run(_put_back, at.lease)
+            self._current = None if self._current is at else self._current
+        if self._keeps:
+            at.lease.give_back(broken=True)
+        else:
+            background.run(_put_back, at.lease)
 
 
 def _put_back(lease: EngineLease[Engine]) -> None:
@@ -248,13 +407,13 @@ def _put_back(lease: EngineLease[Engine]) -> None:
     lease.give_back(broken=not engine.alive)
 
 
-class SharedOrder:
-    """A wish that can be given up."""
+def _wait_for_last_words(engine: Engine, error: MlldError, method: str, params: Any) -> None:
+    """Raise again what an engine refused a request with that died at its start, now with how it ended."""
+    if isinstance(error, EngineDiedAtStart) and error.exit is None and engine.wait(LAST_WORDS):
+        engine.submit(method, params, timeout=None)
 
-    def __init__(self, sharing: Sharing, wish: _Wish) -> None:
-        self._sharing = sharing
-        self._wish = wish
 
-    def cancel(self) -> bool:
-        """Give it up; false if it was served or refused."""
-        return self._sharing._take(self._wish, for_good=True)
+def _stop_servers(call: Call) -> None:
+    """End the MCP servers of a run, which a shared engine would keep; only when no other run may be using its own."""
+    if call.engine.stats.in_flight == 0:
+        call.engine.reap_descendants()

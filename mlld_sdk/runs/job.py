@@ -21,7 +21,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines.pool import NoEngineFree
 from mlld_sdk.engines.quota import EngineQuotaExhausted
-from mlld_sdk.engines.requests import Port
+from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepsOverlap
@@ -58,12 +58,14 @@ class Job:
         attempt: How often the run has been taken up, 1 the first time.
     """
 
-    def __init__(self, lease: RunLease, port: Port, *, services: RunServices, protected: bool, attempts: int) -> None:
+    def __init__(
+        self, lease: RunLease, requests: EngineRequests, *, services: RunServices, protected: bool, attempts: int
+    ) -> None:
         """Jobs are made by the agent that works on a run.
 
         Args:
             lease: Ownership of the run.
-            port: The way to the agent's engines.
+            requests: The way to the agent's engines.
             services: What the runtime shares.
             protected: Whether a step on an engine may be repeated unless it says otherwise.
             attempts: How often a step that may be repeated is begun in all.
@@ -71,7 +73,7 @@ class Job:
         self.run_id = lease.run_id
         self.attempt = lease.attempt
         self._lease = lease
-        self._port = port
+        self._requests = requests
         self._services = services
         self._protected = protected
         self._attempts = attempts
@@ -79,7 +81,7 @@ class Job:
         self._fingerprint = services.journal.values.fingerprint
         self._positions = Positions()
         self._turn = threading.Lock()
-        self._state = JobState(port, services.env)
+        self._state = JobState(requests, services.env)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class Job:
         name = os.fspath(filepath)
         asked = _asked("execute", name, payload, options)
         stored = self._engine_step(
-            name, asked, idempotent, retry, lambda: _storable(self._port.execute(filepath, payload, options))
+            name, asked, idempotent, retry, lambda: _storable(self._requests.execute(filepath, payload, options))
         )
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
@@ -131,7 +133,11 @@ class Job:
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         protected = idempotent if idempotent is not None or file_path is not None else False
         stored = self._engine_step(
-            name, asked, protected, retry, lambda: _storable(self._port.process(script, file_path, payload, options))
+            name,
+            asked,
+            protected,
+            retry,
+            lambda: _storable(self._requests.process_result(script, file_path, payload, options)),
         )
         return str(stored["output"])
 
@@ -208,7 +214,7 @@ class Job:
         self._progressed()
         at = self._services.env.wall()
         self._services.sink(
-            RunProgressed(at=at, run_id=self.run_id, agent=self._port.name, message=message, fraction=fraction)
+            RunProgressed(at=at, run_id=self.run_id, agent=self._requests.name, message=message, fraction=fraction)
         )
 
     def note(self, name: str, data: Any = None) -> None:
@@ -296,7 +302,9 @@ class Job:
         self._progressed()
 
     def _branch(self, positions: Positions) -> "Job":
-        job = Job(self._lease, self._port, services=self._services, protected=self._protected, attempts=self._attempts)
+        job = Job(
+            self._lease, self._requests, services=self._services, protected=self._protected, attempts=self._attempts
+        )
         job._positions, job._state = positions, self._state
         return job
 
@@ -427,13 +435,13 @@ class RetryStep(Exception):
 class JobState:
     """What a job and all its branches share: whether they may still act."""
 
-    def __init__(self, port: Port, env: Env) -> None:
+    def __init__(self, requests: EngineRequests, env: Env) -> None:
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None
         self.interrupt: Callable[[], None] | None = None
         self.progressed = env.now()
         self.sleepers = Sleepers(env)
-        self._port = port
+        self._requests = requests
         self._lock = threading.Lock()
 
     def seal(self, why: MlldError) -> None:
@@ -443,7 +451,7 @@ class JobState:
                 return
             self.sealed = why
         self.sleepers.end()
-        self._port.stop(why)
+        self._requests.stop(why)
         if self.interrupt is not None:
             self.interrupt()
 

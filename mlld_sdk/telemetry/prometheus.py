@@ -129,8 +129,8 @@ class RuntimeMetrics:
         ages = {(path,): max(0.0, now - at) for path, at in kept.items()}
         yield gauge("mlld_checkpoint_age_seconds", "Since an answer was last kept", ages)
         sizes: dict[tuple[str, ...], float] = {}
-        for path, port in list(self._runtime.services.ports.items()):
-            folder = port.cache_folder
+        for path, requests in list(self._runtime.services.requests.items()):
+            folder = requests.cache_folder
             if folder is not None:
                 sizes[path,] = float(_size_of(folder))
         yield gauge("mlld_checkpoint_bytes", "Size of the cache on disk", sizes)

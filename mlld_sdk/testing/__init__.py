@@ -201,7 +201,7 @@ class Chaos:
         path = self._path(name)
         pool = self._runtime.services.engine_pools().get(path)
         owner = self._runtime.place(path).ref().cell.actor
-        if pool is None or not isinstance(owner, EngineOwner) or owner.port.kind != "embedded":
+        if pool is None or not isinstance(owner, EngineOwner) or owner.requests.kind != "embedded":
             raise ConfigurationError(
                 f"{name} has no embedded engine to misbehave", hint="declare it with engine='embedded', or kill it"
             )

@@ -22,6 +22,7 @@ class TreeContext:
         heard: Whether anybody listens to events; if not, the most frequent ones are not even made.
         breakers: By name.
         states: What each running supervisor published last.
+        version: Changes with each of these states, so that what was found in them can be kept until then.
     """
 
     def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
@@ -30,6 +31,7 @@ class TreeContext:
         self.heard = self._sink is not discard
         self.breakers = Breakers(system.env, self.sink)
         self.states: dict[Ref, SupervisorState] = {}
+        self.version = 0
         self.killed: dict[Ref, tuple[str, ...]] = {}
         self._changed = threading.Condition()
         self._waiting = 0
@@ -44,6 +46,7 @@ class TreeContext:
     def publish(self, ref: Ref, state: SupervisorState) -> None:
         """Let everybody see a supervisor's state."""
         self.states[ref] = state
+        self.version += 1
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
@@ -56,6 +59,7 @@ class TreeContext:
     def forget(self, ref: Ref) -> None:
         """A supervisor is gone."""
         self.states.pop(ref, None)
+        self.version += 1
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from mlld_sdk.client.client import Client
+from mlld_sdk.engines.shared import SharedEngines
 from mlld_sdk.transport.bridge.client import find_package
+from mlld_sdk.transport.engine import Engine
 from tests.support.eventually import eventually
 
 KINDS = ("embedded", "live", "bridge")
@@ -60,6 +62,19 @@ def why_not(kind: str) -> str | None:
             return "the bridge engine needs node on PATH"
         find_package(COMMAND[0], COMMAND[1:])
     return None
+
+
+def engine_of(client: Client) -> Engine | None:
+    """Return the engine that all requests of a shared client go to, if there is one."""
+    source = client._scripts.requests.source
+    assert isinstance(source, SharedEngines)
+    return source.engine
+
+
+def pid_of(client: Client) -> int | None:
+    """Return that engine's process id, if there is one."""
+    engine = engine_of(client)
+    return None if engine is None else engine.pid
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=() if kind == "embedded" else pytest.mark.real) for kind in KINDS])

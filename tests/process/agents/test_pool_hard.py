@@ -8,7 +8,7 @@ import pytest
 
 from mlld_sdk import InfrastructureError, Pool, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.agents.handles import AgentUnavailable
+from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.engines.pool import EnginePoolClosed

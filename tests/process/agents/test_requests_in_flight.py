@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Pool, Runtime, child, circuit_breaker, one_for_one
-from mlld_sdk.agents.handles import AgentUnavailable, Named
+from mlld_sdk.agents.handles import Named
+from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import ConfigurationError, TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.engines.pool import EnginePoolClosed, NoEngineFree, Recycle
 from mlld_sdk.engines.quota import EngineQuotaExhausted
-from mlld_sdk.engines.requests import Port
+from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.errors import TruncatedResult
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.errors import BreakerOpen
@@ -375,18 +376,18 @@ def test_who_comes_as_it_ends_is_told_the_same(
     owner: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(owner, tmp_path) as (runtime, it):
-        refuse = Port._refuse_if_stopped
+        said = EngineRequests._said
 
-        def ends_just_then(port: Port) -> None:
-            refuse(port)
-            monkeypatch.setattr(Port, "_refuse_if_stopped", refuse)
+        def ends_just_then(requests: EngineRequests, *what: Any) -> Any:
             runtime.pause("it", "on purpose")
             eventually(lambda: it.ref is None)
+            return said(requests, *what)
 
         for ask in (it.process_async, it.process):
-            monkeypatch.setattr(Port, "_refuse_if_stopped", ends_just_then)
+            monkeypatch.setattr(EngineRequests, "_said", ends_just_then)
             with pytest.raises(OwnerGone):
                 ask('show "too late"')
+            monkeypatch.setattr(EngineRequests, "_said", said)
             runtime.resume("it")
 
 

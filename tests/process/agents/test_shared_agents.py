@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, Runtime, child, circuit_breaker, one_for_one
-from mlld_sdk.agents.handles import AgentHandle, AgentUnavailable
+from mlld_sdk.agents.handles import AgentHandle
+from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import MlldError, TaskError
 from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.engines.pool import EnginePool
@@ -282,11 +283,11 @@ def test_requests_from_many_threads_among_deaths_and_cancels_are_each_answered_o
         killed = 0
         while time.monotonic() < until:
             time.sleep(0.05)
-            port = runtime._services.ports.get("root/it") if runtime._services is not None else None
-            moored = None if port is None else port._sharing._moored
-            if moored is not None and chance.random() < 0.4:
-                killed += moored.lease.engine.alive
-                moored.lease.engine._child.signal_group(signal.SIGKILL)
+            requests = runtime._services.requests.get("root/it") if runtime._services is not None else None
+            engine = None if requests is None else requests.source.engine
+            if engine is not None and chance.random() < 0.4:
+                killed += engine.alive
+                engine._child.signal_group(signal.SIGKILL)
         for thread in threads:
             thread.join(40)
         assert not any(thread.is_alive() for thread in threads)

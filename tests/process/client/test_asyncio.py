@@ -14,7 +14,7 @@ from mlld_sdk.client.aio import AsyncClient
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ProcessHandle, RequestEnded
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, ScriptError
-from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
+from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, pid_of, soon
 from tests.support.eventually import eventually
 
 __all__ = ["client", "engine", "make_client"]
@@ -146,7 +146,7 @@ def test_the_death_of_an_engine_reaches_every_coroutine(client: Client) -> None:
         shared = AsyncClient(client=client)
         await shared.process('show "warm"')
         handles = [await shared.process_async(LOOP, state={"exit": False}) for _ in range(3)]
-        os.kill(client._shared.pid, signal.SIGKILL)
+        os.kill(pid_of(client), signal.SIGKILL)
         outcomes = await asyncio.gather(*(handle.result() for handle in handles), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [EngineDied] * 3
         assert await shared.process('show "again"') == "again\n"
@@ -211,9 +211,9 @@ def test_the_default_client_can_be_ones_own_and_threads_make_only_one(monkeypatc
     mine = Client(engine="embedded")
     functions.set_default_client(mine)
     assert functions.process('show "a"') == "a\n"
-    pid = mine._shared.pid
+    pid = pid_of(mine)
     functions.set_default_client(None)
-    soon(lambda: mine._shared.pid is None)
+    soon(lambda: pid_of(mine) is None)
     assert pid is not None
     made: list[Client] = []
     threads = [threading.Thread(target=lambda: made.append(functions.default_client())) for _ in range(8)]

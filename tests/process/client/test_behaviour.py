@@ -16,7 +16,7 @@ from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
 from mlld_sdk.scripts.labels import trusted, untrusted
 from mlld_sdk.scripts.stream_events import CommandOutput, LlmToken, LlmUsage, OutputWritten
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineClosed, ScriptError
-from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
+from tests.support.clients import EngineUnderTest, Make, client, engine, engine_of, make_client, pid_of, soon
 
 __all__ = ["client", "engine", "make_client"]
 
@@ -128,11 +128,11 @@ def test_a_label_goes_with_a_state_update(client: Client) -> None:  # C-45
 def test_steering_a_run_that_is_over_fails_at_once(client: Client) -> None:  # C-46, upstream's P9
     handle = client.process_async('show "done"', timeout=60)
     assert handle.result() == "done\n"
-    sent = client._shared._engine.stats.submitted
+    sent = engine_of(client).stats.submitted
     with pytest.raises(RequestEnded) as refusal:
         handle.update_state("exit", True)
     assert refusal.value.code == "REQUEST_NOT_FOUND"
-    assert client._shared._engine.stats.submitted == sent
+    assert engine_of(client).stats.submitted == sent
     assert handle.cancel() is False
 
 
@@ -450,8 +450,8 @@ def test_finished_model_calls_are_served_again_when_asked(make_client: Make, tmp
 def test_a_client_in_a_with_block_is_closed_at_its_end(engine: EngineUnderTest) -> None:  # C-14, upstream's P18
     with engine.client() as client:
         assert client.process('show "in"') == "in\n"
-        assert client._shared.pid is not None
-    assert client._shared.pid is None
+        assert pid_of(client) is not None
+    assert pid_of(client) is None
 
 
 def test_values_without_a_json_form_are_refused_and_nothing_is_left_pending(
@@ -461,5 +461,5 @@ def test_values_without_a_json_form_are_refused_and_nothing_is_left_pending(
     for wrong in (object(), float("nan"), float("inf"), {(1, 2): 3}):
         with pytest.raises(ConfigurationError):
             client.process("show @payload.a", payload={"a": wrong})
-    assert client._shared._engine.stats.in_flight == 0
+    assert engine_of(client).stats.in_flight == 0
     assert client.process("show @payload.a", payload={"a": "fine"}) == "fine\n"

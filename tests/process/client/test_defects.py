@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ import pytest
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.client.client import Client
-from mlld_sdk.engines.client_engines import EngineCoolingDown
+from mlld_sdk.engines.start_gate import EngineCoolingDown
 from mlld_sdk.scripts.stream_events import LlmToken, LlmToolUse
-from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
@@ -40,7 +41,7 @@ from mlld_sdk.transport.errors import (
     EngineOverloaded,
     ScriptError,
 )
-from tests.support.clients import EngineUnderTest, Make, client, engine, make_client, soon
+from tests.support.clients import EngineUnderTest, Make, client, engine, engine_of, make_client, pid_of, soon
 from tests.support.engines import do, hostile, is_alive
 
 __all__ = ["client", "engine", "make_client"]
@@ -53,13 +54,13 @@ class HostileClient(Client):
 
     def __init__(self, *habits: str, **options: Any) -> None:
         super().__init__(**{"timeout": 20.0, **options})
-        self._habits = habits
+        command, known = replace(hostile(*habits), cwd=self.working_dir), {"env", "limits"} & options.keys()
+        self.gate._start = partial(Engine.start, command, exclusive=True, **{name: options[name] for name in known})
+        self._scripts.requests._said = verbs  # type: ignore[method-assign]
 
-    def _engine_command(self) -> EngineCommand:
-        return replace(hostile(*self._habits), cwd=self.working_dir)
 
-    def _on_the_wire(self, method: str, params: dict[str, Any], *, events: str) -> tuple[str, dict[str, Any]]:
-        return method, json.loads(params["script"]) if params["script"].startswith("{") else params
+def verbs(method: str, params: dict[str, Any], events: str) -> tuple[str, dict[str, Any]]:
+    return method, json.loads(params["script"]) if params["script"].startswith("{") else params
 
 
 def told(*verbs: Any) -> str:
@@ -141,7 +142,7 @@ def test_a_shared_engine_with_a_ghost_in_it_is_replaced_when_its_neighbours_are_
         ghost.result()
     assert client.process('show "fresh"') == "fresh\n"
     assert old.exit is None
-    assert client._shared.pid != old.pid
+    assert pid_of(client) != old.pid
     neighbour.update_state("exit", True)
     assert neighbour.result() == "loop-stopped\n"
     assert old.wait(20)
@@ -283,7 +284,7 @@ def test_debug_events_cost_neither_memory_nor_attention() -> None:  # C-30, E12
         handle = client.process_async(told(("print", debug * 5000)))
         assert handle.result() == "ok"
         assert [event.kind for event in handle.events()] == ["run.started", "run.completed"]
-        assert client._shared._engine.stats.debug_dropped == 5000
+        assert engine_of(client).stats.debug_dropped == 5000
 
 
 def test_parallel_model_streams_are_told_apart() -> None:  # C-31, E13
@@ -321,7 +322,7 @@ def test_the_heap_limit_reaches_node(tmp_path: Path) -> None:  # C-2, E16
     node = tmp_path / "node"
     node.write_text("#!/bin/sh\n")
     node.chmod(0o755)
-    command = Client(str(node), [str(cli)], heap="2g", heap_snapshot_near_limit=3)._engine_command()
+    command = Client(str(node), [str(cli)], heap="2g", heap_snapshot_near_limit=3).engine_command()
     assert {"--max-old-space-size=2048", "--heapsnapshot-near-heap-limit=3"} <= set(command.argv)
     assert command.argv.index("--max-old-space-size=2048") < command.argv.index(str(cli))
 
@@ -346,8 +347,8 @@ def test_engines_killed_under_eight_busy_threads_lose_only_what_was_in_flight(
         workers = [threads.submit(work) for _ in range(8)]
         for _ in range(kills):
             before = len(outcomes)
-            soon(lambda before=before: len(outcomes) > before + 20 and client._shared.pid)
-            os.kill(client._shared.pid, signal.SIGKILL)
+            soon(lambda before=before: len(outcomes) > before + 20 and pid_of(client))
+            os.kill(pid_of(client), signal.SIGKILL)
         stop.set()
         for worker in workers:
             worker.result(30)
@@ -373,7 +374,7 @@ from mlld_sdk.client.client import Client
 
 client = Client(engine="embedded", timeout=20)
 assert client.process('show "parent"') == "parent\\n"
-shared = client._shared
+shared = client._scripts.requests.source
 shared._lock.acquire()  # another thread may hold any lock at the moment of a fork
 pid = os.fork()
 if pid == 0:
@@ -431,7 +432,7 @@ def test_a_missing_command_is_one_of_our_errors_and_says_what_to_do() -> None:  
 def test_the_death_of_an_engine_is_decoded_and_reaped(client: Client) -> None:  # C-13, P14
     handle = client.process_async(LOOP, state={"exit": False})
     handle.update_state("other", 1)
-    pid = client._shared.pid
+    pid = pid_of(client)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(EngineDied) as died:
         handle.result()
@@ -485,7 +486,7 @@ def test_more_runs_than_may_wait_are_refused_at_once() -> None:  # C-65, P16
 def test_a_client_nobody_holds_any_more_ends_its_engine() -> None:  # C-14, P18
     client = HostileClient()
     client.process(told())
-    pid = client._shared.pid
+    pid = pid_of(client)
     del client
     gc.collect()
     soon(lambda: not is_alive(pid))
@@ -522,13 +523,13 @@ def test_an_engine_that_dies_at_once_is_not_started_over_and_over() -> None:  # 
     with hostile_client("dies", env=Env(now=lambda: now[0]), timeout=None) as client:
         with pytest.raises(EngineDiedAtStart):
             client.process(told())
-        soon(lambda: client._shared._gate._deaths == 1)
+        soon(lambda: client.gate.deaths == 1)
         for deaths, delay in ((2, 0.1), (3, 0.2), (4, 0.4)):
             with pytest.raises(EngineDiedAtStart) as died:
                 client.process(told())
             assert died.value.returncode == 3
             assert "Cannot find module" in died.value.stderr_tail
-            soon(lambda deaths=deaths: client._shared._gate._deaths == deaths)
+            soon(lambda deaths=deaths: client.gate.deaths == deaths)
             with pytest.raises(EngineCoolingDown) as refusal:
                 client.process(told())
             assert refusal.value.retry_after == pytest.approx(delay)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.engines.checkpoint_params import NoLiveCheckpoint, for_engine
+from mlld_sdk.engines.checkpoint_params import NoLiveCheckpoint, apply_checkpoint_options
 from mlld_sdk.engines.checkpoints import CacheNotFound, Checkpoints
 from mlld_sdk.transport.checkpoint_cache import DEFAULT_ROOT, CheckpointCache, Entry, args_hash, cache_key
 
@@ -40,13 +40,15 @@ def script(tmp_path: Path) -> Path:
 
 
 def live(script: Path, **asked: Any) -> tuple[str, dict[str, Any]]:
-    return for_engine("live", "execute", {"filepath": str(script), "payload": {"a": 1}, **asked}, script.parent)
+    return apply_checkpoint_options(
+        "live", "execute", {"filepath": str(script), "payload": {"a": 1}, **asked}, script.parent
+    )
 
 
 @pytest.mark.parametrize("kind", ["bridge", "embedded"])
 def test_engines_that_take_parameters_get_them_unchanged(kind: str, script: Path) -> None:
     params = {"filepath": str(script), "checkpoint": True, "fork": "other"}
-    assert for_engine(kind, "execute", params, script.parent) == ("execute", params)
+    assert apply_checkpoint_options(kind, "execute", params, script.parent) == ("execute", params)
 
 
 def test_without_checkpoint_parameters_the_live_engine_gets_what_was_asked(script: Path) -> None:
@@ -60,7 +62,9 @@ def test_the_live_engine_serves_its_cache_by_the_first_line_of_the_text(script: 
 
 
 def test_a_relative_path_belongs_to_the_engines_directory(script: Path) -> None:
-    method, params = for_engine("live", "execute", {"filepath": "pipe.mld", "checkpoint": True}, script.parent)
+    method, params = apply_checkpoint_options(
+        "live", "execute", {"filepath": "pipe.mld", "checkpoint": True}, script.parent
+    )
     assert (method, params) == ("process", {"script": 'resume: auto\nshow "hi"\n', "filePath": "pipe.mld"})
 
 
@@ -137,4 +141,4 @@ def test_what_the_live_engine_cannot_do_is_refused_by_name(script: Path, asked: 
 
 def test_text_without_a_path_has_no_cache(tmp_path: Path) -> None:
     with pytest.raises(NoLiveCheckpoint, match="no cache"):
-        for_engine("live", "process", {"script": "x", "checkpoint": True}, tmp_path)
+        apply_checkpoint_options("live", "process", {"script": "x", "checkpoint": True}, tmp_path)

@@ -226,7 +226,7 @@ def test_the_budget_puts_engines_to_sleep_when_their_time_has_come(yard: Yard) -
     clock = Clock()
     env = Env(now=clock)
     budget = EngineQuota(env=env)
-    short, never = (EnginePool(yard.start, budget=budget, idle_after=after, env=env) for after in (10, None))
+    short, never = (EnginePool(yard.start, quota=budget, idle_after=after, env=env) for after in (10, None))
     short.lease(1).give_back()
     never.lease(1).give_back()
     clock.time += 9
@@ -270,7 +270,7 @@ def test_resizing_serves_waiters_and_retires_surplus(yard: Yard) -> None:
 
 def test_the_budget_puts_the_longest_idle_engine_of_another_bay_to_sleep(yard: Yard) -> None:
     budget = EngineQuota(2)
-    pools = [EnginePool(yard.start, budget=budget) for _ in range(3)]
+    pools = [EnginePool(yard.start, quota=budget) for _ in range(3)]
     pools[0].lease(1).give_back()
     pools[1].lease(1).give_back()
     with pools[2].lease(1):
@@ -280,7 +280,7 @@ def test_the_budget_puts_the_longest_idle_engine_of_another_bay_to_sleep(yard: Y
 
 def test_thousands_of_bays_share_a_few_engines(yard: Yard) -> None:
     budget = EngineQuota(4)
-    pools = [EnginePool(yard.start, budget=budget) for _ in range(1000)]
+    pools = [EnginePool(yard.start, quota=budget) for _ in range(1000)]
     most = 0
 
     def work(n: int) -> None:
@@ -297,7 +297,7 @@ def test_thousands_of_bays_share_a_few_engines(yard: Yard) -> None:
 
 def test_a_start_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None:
     budget = EngineQuota(1)
-    busy, other = EnginePool(yard.start, budget=budget), EnginePool(yard.start, budget=budget)
+    busy, other = EnginePool(yard.start, quota=budget), EnginePool(yard.start, quota=budget)
     with busy.lease(1):
         with pytest.raises(EngineQuotaExhausted, match="all 1 engines"):
             other.lease(0.01)
@@ -307,7 +307,7 @@ def test_a_start_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None:
 def test_short_memory_admits_one_engine_and_no_more(yard: Yard) -> None:
     free = 100
     budget = EngineQuota(min_free_memory=1000, free_memory=lambda: free)
-    pool = EnginePool(yard.start, size=2, budget=budget)
+    pool = EnginePool(yard.start, size=2, quota=budget)
     with pool.lease(1):
         with pytest.raises(EngineQuotaExhausted, match="memory"):
             pool.lease(0.01)

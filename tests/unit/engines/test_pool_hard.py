@@ -60,7 +60,7 @@ def test_an_interrupted_wait_for_an_engine_keeps_no_place_in_the_queue(interrupt
 
 def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[[], None]) -> None:
     budget, yard = EngineQuota(1), Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
     first = pool.lease(1)
     watcher = when(lambda: budget.waiting == 1, interrupt)
     with pytest.raises(Interrupted):
@@ -75,16 +75,16 @@ def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[
 def test_whoever_is_told_to_stop_waiting_leaves_the_queue_at_once(where: str) -> None:
     budget = EngineQuota(1)
     yard = Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, budget=budget)
-    held, patience = pool.lease(1), CancelScope()
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
+    held, scope = pool.lease(1), CancelScope()
     queued = (lambda: pool.status().waiting) if where == "pool" else (lambda: budget.waiting)
-    watcher = when(lambda: queued() == 1, lambda: patience.end(RuntimeError("enough")))
+    watcher = when(lambda: queued() == 1, lambda: scope.end(RuntimeError("enough")))
     with pytest.raises((NoEngineFree, EngineQuotaExhausted)):
-        pool.lease(20, patience)
+        pool.lease(20, scope)
     watcher.join()
     assert queued() == 0
     with pytest.raises((NoEngineFree, EngineQuotaExhausted)):
-        pool.lease(20, patience)
+        pool.lease(20, scope)
     held.give_back()
     pool.lease(1).give_back()
 
@@ -108,8 +108,8 @@ def test_a_crowd_that_leases_at_once_starts_no_more_spares_than_asked() -> None:
 def test_a_busy_neighbour_starves_nobody_of_the_budget() -> None:
     budget = EngineQuota(1)
     yards = Yard(), Yard()
-    busy: EnginePool[FakeEngine] = EnginePool(yards[0].start, budget=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yards[1].start, budget=budget)
+    busy: EnginePool[FakeEngine] = EnginePool(yards[0].start, quota=budget)
+    other: EnginePool[FakeEngine] = EnginePool(yards[1].start, quota=budget)
     over = threading.Event()
 
     def keep_busy() -> None:
@@ -133,10 +133,10 @@ def test_an_idle_engine_is_not_put_to_sleep_only_because_starts_are_staggered() 
     clock = Clock()
     budget = EngineQuota(stagger=5, env=Env(now=clock))
     yards = Yard(), Yard()
-    warm: EnginePool[FakeEngine] = EnginePool(yards[0].start, budget=budget, env=Env(now=clock))
+    warm: EnginePool[FakeEngine] = EnginePool(yards[0].start, quota=budget, env=Env(now=clock))
     warm.lease(1).give_back()
     with pytest.raises(EngineQuotaExhausted, match="staggered"):
-        EnginePool(yards[1].start, budget=budget, env=Env(now=clock)).lease(0)
+        EnginePool(yards[1].start, quota=budget, env=Env(now=clock)).lease(0)
     assert warm.status().idle == 1
 
 

@@ -1,6 +1,7 @@
 """One engine for many requests: who waits for it, when it is given back, and what happens while it retires."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines import shared
 from mlld_sdk.engines.pool import EnginePool, EnginePoolClosed, NoEngineFree
-from mlld_sdk.engines.queued import QueuedCall, StillWaiting
-from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhausted
-from mlld_sdk.engines.shared import Moored, Sharing
+from mlld_sdk.engines.quota import EngineQuota, EngineQuotaExhausted
+from mlld_sdk.engines.shared import SharedEngine, SharedEngines
+from mlld_sdk.engines.sources import StillWaiting, WaitingCall
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed
 from tests.support.eventually import eventually
 from tests.unit.engines.test_pool import FakeEngine
@@ -21,6 +22,9 @@ class FakeCall:
     def __init__(self, engine: "SharedFake") -> None:
         self.engine = engine
 
+    def when_failed(self, function: Any) -> None:
+        """Do nothing: it does not fail."""
+
     def end(self) -> None:
         self.engine.calls.discard(self)
         if self.engine.retired and not self.engine.calls:
@@ -28,7 +32,7 @@ class FakeCall:
 
 
 class SharedFake(FakeEngine):
-    """A fake engine that takes many requests at once, as far as `Sharing` needs to know."""
+    """A fake engine that takes many requests at once, as far as `SharedEngines` needs to know."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,15 +91,27 @@ class SharedFake(FakeEngine):
         self.ended = "closed"
 
 
+class Wish:
+    """A place in the queue that can be given up."""
+
+    def __init__(self, sharing: SharedEngines, then: Callable[[Any], bool], timeout: float) -> None:
+        self._call = WaitingCall(lambda *_: None, lambda error: error, timeout=None, now=time.monotonic)  # type: ignore[arg-type,return-value]
+        self._place = sharing._stand_in(self._call, then, timeout)
+
+    def cancel(self) -> bool:
+        self._call.cancel_wanted = True
+        return self._place.cancel()
+
+
 class Harbour:
     """A pool of such engines, and requests on what is shared of it."""
 
     def __init__(self, *, size: int = 1, overflow: int = 1, budget: EngineQuota | None = None) -> None:
         self.engines: list[SharedFake] = []
         self.budget = budget or EngineQuota()
-        self.pool: EnginePool[Any] = EnginePool(self.start, size=size, overflow=overflow, budget=self.budget)
-        self.sharing = Sharing(self.pool)
-        self.patience = CancelScope()
+        self.pool: EnginePool[Any] = EnginePool(self.start, size=size, overflow=overflow, quota=self.budget)
+        self.sharing = SharedEngines(self.pool)
+        self.scope = self.sharing.scope
         self.outcomes: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
@@ -103,14 +119,14 @@ class Harbour:
         self.engines.append(SharedFake())
         return self.engines[-1]
 
-    def ask(self, name: Any, timeout: float = 30.0, send: Callable[[Moored], Any] | None = None) -> Any:
-        call = self.sharing.submit("process", {}, None, None)
+    def ask(self, name: Any, timeout: float = 30.0, send: Callable[[SharedEngine], Any] | None = None) -> Any:
+        call = self.sharing._submit("process", {}, None, None)
         if call is not None:
             self._keep(name, call)
             return None
-        return self.sharing.order(lambda outcome: self._came(name, outcome, send), timeout, self.patience)
+        return Wish(self.sharing, lambda outcome: self._came(name, outcome, send), timeout)
 
-    def _came(self, name: Any, outcome: Any, send: Callable[[Moored], Any] | None) -> bool:
+    def _came(self, name: Any, outcome: Any, send: Callable[[SharedEngine], Any] | None) -> bool:
         if isinstance(outcome, BaseException):
             self._keep(name, outcome)
             return True
@@ -157,18 +173,18 @@ def test_it_is_given_back_soon_after_the_last_request_and_not_before() -> None: 
     harbour.ask("one")
     call = harbour.of("one")
     looks = 0
-    close = Moored.close
+    close = SharedEngine.close
 
-    def counted(at: Moored) -> bool:
+    def counted(at: SharedEngine) -> bool:
         nonlocal looks
         looks += 1
         return close(at)
 
-    Moored.close = counted  # type: ignore[method-assign]
+    SharedEngine.close = counted  # type: ignore[method-assign]
     try:
         eventually(lambda: looks > 5)
     finally:
-        Moored.close = close  # type: ignore[method-assign]
+        SharedEngine.close = close  # type: ignore[method-assign]
     assert harbour.pool.status().busy == 1
     call.end()
     eventually(lambda: harbour.at_rest)
@@ -288,9 +304,9 @@ def test_wishes_that_are_given_up_call_the_order_off() -> None:
 def test_a_wish_given_up_while_it_comes_to_an_engine_that_retired_does_not_wait_on() -> None:
     harbour = Harbour(overflow=0)
     held = harbour.pool.lease(1)
-    wish = None
+    wish: Any = None
 
-    def meanwhile(at: Moored) -> None:
+    def meanwhile(at: SharedEngine) -> None:
         assert not wish.cancel()
         at.lease.engine.retire()
 
@@ -300,9 +316,9 @@ def test_a_wish_given_up_while_it_comes_to_an_engine_that_retired_does_not_wait_
     eventually(lambda: harbour.at_rest)
 
 
-def test_the_end_of_patience_and_of_the_bay_ends_every_wish() -> None:
+def test_the_end_of_the_scope_and_of_the_bay_ends_every_wish() -> None:
     for end, kind in (
-        (lambda harbour: harbour.patience.end(InfrastructureError("over")), NoEngineFree),
+        (lambda harbour: harbour.scope.end(InfrastructureError("over")), NoEngineFree),
         (lambda harbour: harbour.pool.close(), EnginePoolClosed),
     ):
         harbour = Harbour(overflow=0)
@@ -356,7 +372,7 @@ def test_a_queued_request_goes_back_to_waiting_when_it_was_not_taken() -> None:
     told: list[Callable[[Any], bool]] = []
     tries: list[Any] = []
 
-    def send(engine: Any) -> Any:
+    def send(engine: Any, left: float | None) -> Any:
         tries.append(engine)
         raise StillWaiting
 
@@ -364,8 +380,8 @@ def test_a_queued_request_goes_back_to_waiting_when_it_was_not_taken() -> None:
         def cancel(self) -> bool:
             return True
 
-    call = QueuedCall(send, lambda error: error)
-    call.wait_for(lambda then: told.append(then) or Place())  # type: ignore[func-returns-value]
+    call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
+    call.wait_for(lambda then, _: told.append(then) or Place())  # type: ignore[func-returns-value]
     assert told[0]("an engine") is False
     assert (call.done(), call.begun.is_set()) == (False, False)
     assert call.cancel()

@@ -1,4 +1,4 @@
-"""Wishes for engines that no thread waits for: first come first served, and nothing left behind however they end."""
+"""Acquires of engines that no thread waits for: first come first served, and nothing left behind however they end."""
 
 import random
 import threading
@@ -11,10 +11,9 @@ import pytest
 
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.engines.background import THREADS
-from mlld_sdk.engines.orders import Errand
-from mlld_sdk.engines.pool import EngineLease, EnginePool, EnginePoolClosed, NoEngineFree
-from mlld_sdk.engines.queued import QueuedCall
+from mlld_sdk.engines.pool import Acquire, EngineLease, EnginePool, EnginePoolClosed, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope, EngineQuota, EngineQuotaExhausted
+from mlld_sdk.engines.sources import WaitingCall
 from mlld_sdk.transport.errors import CallCancelled
 from tests.support.eventually import eventually
 from tests.unit.engines.test_pool import FakeEngine, Yard
@@ -25,14 +24,14 @@ class Outcomes:
 
     def __init__(self, pool: EnginePool[FakeEngine]) -> None:
         self.pool = pool
-        self.patience = CancelScope()
+        self.scope = CancelScope(1 << 20)
         self.came: list[tuple[Any, Any]] = []
         self._told: set[Any] = set()
         self._lock = threading.Lock()
 
     def order(
         self, name: Any, timeout: float = 30.0, then: Callable[[Any], object] | None = None
-    ) -> Errand[FakeEngine]:
+    ) -> Acquire[FakeEngine]:
         def told(outcome: Any) -> None:
             with self._lock:
                 assert name not in self._told, f"{name} was told twice"
@@ -41,7 +40,7 @@ class Outcomes:
             if then is not None:
                 then(outcome)
 
-        return self.pool.order(told, timeout, self.patience)
+        return self.pool.acquire(told, timeout, self.scope)
 
     @property
     def names(self) -> list[Any]:
@@ -90,7 +89,7 @@ def test_there_is_nothing_to_order_from_a_closed_bay(yard: Yard) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=size, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=size, quota=budget)
     held = [pool.lease(1) for _ in range(size)]
     order: list[int] = []
     outcomes = Outcomes(pool)
@@ -119,7 +118,7 @@ def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: En
 
 
 def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
     outcomes = Outcomes(pool)
     stop = threading.Event()
 
@@ -142,7 +141,7 @@ def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) 
 
 
 def test_an_order_whose_deadline_passes_is_told_what_a_thread_is_told(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget, label="agents")
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget, label="agents")
     outcomes = Outcomes(pool)
     with pool.lease(1):
         outcomes.order("late", timeout=0.01)
@@ -155,8 +154,8 @@ def test_an_order_whose_deadline_passes_is_told_what_a_thread_is_told(yard: Yard
 
 def test_an_order_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None:
     budget = EngineQuota(1)
-    busy: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    busy: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    other: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(other)
     with busy.lease(1):
         outcomes.order("late", timeout=0.05)
@@ -167,8 +166,8 @@ def test_an_order_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None
 
 def test_an_order_gets_the_budget_of_an_engine_that_is_idle_elsewhere(yard: Yard) -> None:  # A-13
     budget = EngineQuota(1)
-    idle: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    idle: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    other: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     idle.lease(1).give_back()
     outcomes = Outcomes(other)
     outcomes.order("one", then=EngineLease.give_back)
@@ -185,8 +184,8 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
             super().close(timeout)
 
     budget = EngineQuota(THREADS)
-    stubborn: list[EnginePool[FakeEngine]] = [EnginePool(Stubborn, budget=budget) for _ in range(THREADS)]
-    wanting: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, budget=budget) for _ in range(THREADS)]
+    stubborn: list[EnginePool[FakeEngine]] = [EnginePool(Stubborn, quota=budget) for _ in range(THREADS)]
+    wanting: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, quota=budget) for _ in range(THREADS)]
     elsewhere: EnginePool[FakeEngine] = EnginePool(yard.start)
     for pool in stubborn:
         pool.lease(1).give_back()
@@ -203,7 +202,7 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
 
 
 def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     yard.fails = True
     outcomes.order("failed")
@@ -215,7 +214,7 @@ def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(ya
 
 
 def test_closing_the_bay_refuses_every_order(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     for n in range(20):
@@ -228,15 +227,15 @@ def test_closing_the_bay_refuses_every_order(yard: Yard, budget: EngineQuota) ->
 
 
 @pytest.mark.parametrize("where", ["pool", "budget"])
-def test_the_end_of_patience_ends_every_order(where: str, yard: Yard) -> None:
+def test_the_end_of_the_scope_ends_every_order(where: str, yard: Yard) -> None:
     budget = EngineQuota(1)
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     for n in range(20):
         outcomes.order(n)
     eventually(lambda: budget.waiting == 1 if where == "budget" else pool.status().waiting == 20)
-    outcomes.patience.end(InfrastructureError("it ended"))
+    outcomes.scope.end(InfrastructureError("it ended"))
     eventually(lambda: len(outcomes.came) == 20)
     assert all(isinstance(outcome, InfrastructureError) for _, outcome in outcomes.came)
     eventually(lambda: pool.status().waiting == budget.waiting == 0)
@@ -244,10 +243,10 @@ def test_the_end_of_patience_ends_every_order(where: str, yard: Yard) -> None:
     eventually(lambda: at_rest(pool, budget, yard))
 
 
-def test_an_order_made_when_patience_is_over_ends_at_once(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+def test_an_order_made_when_the_scope_is_over_ends_at_once(yard: Yard, budget: EngineQuota) -> None:
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
-    outcomes.patience.end(InfrastructureError("it ended"))
+    outcomes.scope.end(InfrastructureError("it ended"))
     held = pool.lease(1)
     outcomes.order("late")
     eventually(lambda: outcomes.names == ["late"])
@@ -258,16 +257,16 @@ def test_an_order_made_when_patience_is_over_ends_at_once(yard: Yard, budget: En
 
 
 def test_what_is_over_is_not_kept_by_whoever_could_end_it(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
     outcomes = Outcomes(pool)
     for n in range(3000):
         outcomes.order(n, then=EngineLease.give_back)
     eventually(lambda: len(outcomes.came) == 3000)
-    eventually(lambda: not outcomes.patience._signals)
+    eventually(lambda: not outcomes.scope._waiters)
 
 
 def test_a_cancelled_order_is_told_nothing_and_leaves_the_queue(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     order = outcomes.order("one")
@@ -285,8 +284,8 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
     how: str, limit: int | None, yard: Yard
 ) -> None:
     budget = EngineQuota(limit)
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=3, budget=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, size=1, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=3, quota=budget)
+    other: EnginePool[FakeEngine] = EnginePool(yard.start, size=1, quota=budget)
     chance = random.Random(7)
     outcomes = Outcomes(pool)
     answered = threading.Semaphore(0)
@@ -318,7 +317,7 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
 
 
 def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     outcomes.order("first", then=EngineLease.give_back)  # whatever is made once for the process is there afterwards
     eventually(lambda: outcomes.names == ["first"])
@@ -336,7 +335,7 @@ def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> No
 
 def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None:  # P-9
     budget = EngineQuota(4)
-    pools: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, size=2, overflow=1, budget=budget) for _ in range(3)]
+    pools: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, size=2, overflow=1, quota=budget) for _ in range(3)]
     outcomes = [Outcomes(pool) for pool in pools]
     ended = threading.Semaphore(0)
 
@@ -371,7 +370,7 @@ def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None
 def test_a_bay_of_one_never_has_two_engines_when_one_comes_back_as_the_next_is_wanted(
     yard: Yard, budget: EngineQuota
 ) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, budget=budget)
+    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
 
     def hammer(seed: int) -> None:
@@ -398,12 +397,12 @@ class _Placed:
 
 
 def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_that() -> None:
-    def send(_: Any) -> Any:
+    def send(_: Any, left: float | None) -> Any:
         raise RecursionError("too deep")
 
     told: list[Callable[[Any], object]] = []
-    call = QueuedCall(send, lambda error: error)
-    call.wait_for(lambda then: told.append(then) or _Placed(False))  # type: ignore[func-returns-value]
+    call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
+    call.wait_for(lambda then, _: told.append(then) or _Placed(False))  # type: ignore[func-returns-value]
     told[0]("an engine")
     with pytest.raises(RecursionError):
         call.result(1)
@@ -411,8 +410,8 @@ def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_tha
 
 
 def test_a_queued_request_is_cancelled_in_the_queue() -> None:
-    call = QueuedCall(lambda _: None, lambda error: error)  # type: ignore[arg-type,return-value]
-    call.wait_for(lambda _: _Placed(True))
+    call = WaitingCall(lambda *_: None, lambda error: error, timeout=None, now=time.monotonic)  # type: ignore[arg-type,return-value]
+    call.wait_for(lambda *_: _Placed(True))
     assert call.cancel()
     with pytest.raises(CallCancelled):
         call.result(1)

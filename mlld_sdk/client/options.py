@@ -1,0 +1,56 @@
+"""The options of a client's calls, for those who pass them on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypedDict
+
+from mlld_sdk.base.durations import Timeout
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Sink
+from mlld_sdk.engines.kinds import EngineKind
+from mlld_sdk.transport.limits import EngineLimits
+
+Isolation = Literal["shared", "exclusive"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """What `Client` takes."""
+
+    command: str
+    command_args: Sequence[str] | None
+    timeout: float | timedelta | None
+    working_dir: str | os.PathLike[str] | None
+    heap: str | int | None
+    heap_snapshot_near_limit: int | None
+    engine: EngineKind | None
+    isolation: Isolation
+    max_engines: int
+    warm: int
+    max_waiting: int
+    strict: bool
+    max_events: int
+    environ: Mapping[str, str] | None
+    limits: EngineLimits | None
+    env: Env | None
+    sink: Sink
+
+
+class SignOptions(TypedDict, total=False):
+    """What `Client.sign` takes besides the path."""
+
+    identity: str | None
+    metadata: Mapping[str, Any] | None
+    base_path: str | None
+    timeout: Timeout
+
+
+class SignContentOptions(TypedDict, total=False):
+    """What `Client.sign_content` takes besides the content and who signs."""
+
+    metadata: Mapping[str, str] | None
+    signature_id: str | None
+    base_path: str | None
+    timeout: Timeout

@@ -1,0 +1,102 @@
+"""The calls that clients, agents, pools and checkouts have in common, with their signatures written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
+from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
+from mlld_sdk.engines.requests import AnyPath, EngineRequests
+from mlld_sdk.scripts.params import RunOptions
+from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
+
+
+class Requests:
+    """Runs scripts on the engines of an owner, and waits for the answers.
+
+    Args:
+        find: Returns the way to the owner's engines, or raises why there is none now.
+    """
+
+    def __init__(self, find: Callable[[], EngineRequests]) -> None:
+        self._find = find
+
+    def process(
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+    ) -> str:
+        r"""Run script text and return its output.
+
+        Args:
+            script: The text.
+            file_path: Where the text counts as being, for imports and relative paths; need not exist.
+            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
+            **options: See `RunOptions`.
+
+        Raises:
+            ScriptError: The script failed.
+            InfrastructureError: What runs scripts failed, so nothing is known about this one.
+            ConfigurationError: An option or the owner is wrong.
+
+        >>> from mlld_sdk import Client
+        >>> with Client(engine="embedded") as client:
+        ...     client.process("show @payload.name", payload={"name": "Ada"})
+        'Ada\n'
+        """
+        return self._find().process(script, file_path, payload, options)
+
+    def process_result(
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ExecuteResult:
+        """Do what `process` does and return everything the run produced, not only its output."""
+        return self._find().process_result(script, file_path, payload, options)
+
+    def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
+        """Run a script file and return everything it produced.
+
+        To an agent or a pool this is a single request and no run: it is not written down, and not repeated if the
+        engine fails.
+
+        Args:
+            filepath: The file; relative to the working directory.
+            payload: Seen by the script as `@payload`: text or a dict, whose fields may be labeled values.
+            **options: See `RunOptions`.
+
+        Raises:
+            ScriptError: The script failed, or there is no such file (`code` is `FILE_NOT_FOUND`).
+            InfrastructureError: What runs scripts failed, so nothing is known about this one. Of an agent or a pool:
+                none is there (`AgentUnavailable`), or its circuit breaker refuses requests (`BreakerOpen`).
+            ConfigurationError: An option or the owner is wrong.
+        """
+        return self._find().execute(filepath, payload, options)
+
+    def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+        """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error.
+
+        Args:
+            filepath: The file; relative to the working directory.
+            timeout: Seconds from now; what requests of this owner have unless given.
+        """
+        requests = self._find()
+        return requests.analyze(filepath, requests.timeout if timeout is DEFAULT else seconds(timeout))
+
+
+class HandleRequests(Requests):
+    """Requests that can also be begun: their handles are futures, to watch, steer, cancel and await."""
+
+    def process_async(
+        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+    ) -> ProcessHandle:
+        """Begin what `process` does and return its handle at once.
+
+        Its errors are those of `process`; what keeps it from being begun at all is raised here.
+        """
+        return ProcessHandle(self._find().begin_process(script, file_path, payload, options))
+
+    def execute_async(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
+        """Begin what `execute` does and return its handle at once."""
+        return ExecuteHandle(self._find().begin_execute(filepath, payload, options))
+
+    def begins_at_once(self, options: RunOptions) -> bool:
+        """Whether beginning a request with these options waits for nothing, neither a process nor a file."""
+        return self._find().begins_at_once(options)

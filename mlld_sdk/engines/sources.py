@@ -1,0 +1,429 @@
+"""Where requests get their engines: the protocol of a source, and the source that leases an engine for each request.
+
+A source sends what it is given. What is sent, and what the outcome means, is up to `EngineRequests`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from mlld_sdk.base.durations import LONGEST_WAIT
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.future import LazyFuture
+from mlld_sdk.engines import background
+from mlld_sdk.engines.pool import NoEngineFree
+from mlld_sdk.engines.quota import CancelScope
+from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.errors import (
+    CallCancelled,
+    EngineAborted,
+    EngineBabbling,
+    EngineDied,
+    EngineSilent,
+    ForkedProcess,
+    SpawnRefused,
+)
+from mlld_sdk.transport.wire import EngineReply, freeze
+
+ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
+"""Errors that are the engine's fault, and not the deadline's, the queue's or the caller's."""
+
+
+class EngineSource(Protocol):
+    """Gives requests their engines."""
+
+    scope: CancelScope
+    """Ends the waiting of its requests."""
+
+    @property
+    def begins_at_once(self) -> bool:
+        """Whether `submit` waits for nothing at this moment, not even for a process to be started."""
+        ...
+
+    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
+        """Send a request and wait for its answer: the fast way."""
+        ...
+
+    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
+        """Send a request, or let it wait for an engine."""
+        ...
+
+    def stop(self, why: MlldError) -> None:
+        """Refuse further requests with `why` and kill the engines of those under way; returns at once."""
+        ...
+
+    def close(self, why: MlldError) -> None:
+        """Refuse further requests with `why` and end the engines of those under way in good order."""
+        ...
+
+
+class EngineHealth:
+    """How the engines of one owner fare.
+
+    Attributes:
+        in_a_row: How many engines have failed in a row, with no request answered in between.
+        ends_owner: Whether a failed engine ends the owner.
+        condemned: Whether one has failed, and the owner ends because of that, though it may not know yet.
+        on_failure: Called with each failure, on any thread; must not block.
+    """
+
+    def __init__(self, *, ends_owner: bool = False) -> None:
+        self.in_a_row = 0
+        self.ends_owner = ends_owner
+        self.condemned = False
+        self.on_failure: Callable[[InfrastructureError], object] | None = None
+        self._lock = threading.Lock()
+
+    def failed(self, error: BaseException) -> None:
+        """Take note of an error, if it is an engine's fault."""
+        if isinstance(error, ENGINE_FAILURES):
+            with self._lock:
+                self.in_a_row += 1
+            self.condemned = self.ends_owner  # first: requests from now on are to meet the successor
+            if self.on_failure is not None:
+                self.on_failure(error)
+
+
+class Withdrawable(Protocol):
+    """What a request waits for."""
+
+    def cancel(self) -> bool:
+        """Give it up; false if it has come to its end."""
+        ...
+
+
+class StillWaiting(Exception):
+    """The engine took no more requests when this one came to it, so it is to wait for another."""
+
+
+_waiting: set[WaitingCall] = set()
+"""Those that wait, in the whole process."""
+
+
+class WaitingCall(LazyFuture[EngineReply]):
+    """A request that waits for an engine, and then is a call like any other.
+
+    Args:
+        send: Makes the call on what was acquired, with the seconds that are left.
+        refused: Turns the error of an acquire into that of the request.
+        timeout: Seconds for waiting and running together.
+        now: The clock.
+
+    Attributes:
+        call: The call on the engine, once there is one.
+        begun: Set when it waits no longer, however that came.
+        cancel_wanted: It was cancelled, and may just now be on its way from the queue to an engine.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Any, float | None], Call],
+        refused: Callable[[BaseException], BaseException],
+        *,
+        timeout: float | None,
+        now: Callable[[], float],
+    ) -> None:
+        self._send: Callable[[Any, float | None], Call] | None = send
+        self._refused = refused
+        self._now = now
+        self._deadline = None if timeout is None else now() + timeout
+        self._awaited: Withdrawable | None = None
+        self.limit = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
+        self.cancel_wanted = False
+        self.call: Call | None = None
+        self.begun = threading.Event()
+
+    def wait_for(self, begin: Callable[[Callable[[Any], bool], float], Withdrawable]) -> WaitingCall:
+        """Begin to wait; `begin` is given what is to be called with the outcome, and the seconds it may take."""
+        _waiting.add(self)
+        try:
+            awaited = begin(self.arrived, self.limit)
+        except BaseException:
+            _waiting.discard(self)
+            raise
+        self._awaited = awaited
+        if self.begun.is_set():
+            self._awaited = None
+        return self
+
+    def cancel(self) -> bool:
+        """Withdraw the request, or cancel it if it runs."""
+        self.cancel_wanted = True
+        awaited = self._awaited
+        if awaited is not None and awaited.cancel():
+            self._fail(cancelled_in_queue())
+            return True
+        return not self.done() if self.call is None else self.call.cancel()
+
+    def arrived(self, outcome: Any) -> bool:
+        """Take what was waited for, or the error; false if it was of no use and the request is still to wait."""
+        send = self._send
+        if isinstance(outcome, BaseException):
+            self._fail(self._refused(outcome))
+        elif send is not None:
+            try:
+                left = None if self._deadline is None else max(0.0, self._deadline - self._now())
+                self._follow(send(outcome, left))
+            except StillWaiting:
+                return False
+            except Exception as error:  # noqa: BLE001 - it is the outcome, whatever it is
+                self._fail(error)
+        return True
+
+    def forget_parent(self) -> None:
+        """End in a forked child, since it waits in the parent, which alone will be served."""
+        self.begun = threading.Event()
+        self._fail(ForkedProcess("the request waits in the process this one was forked from", hint="ask here anew"))
+
+    def _follow(self, call: Call) -> None:
+        self.call = call
+        self._let_go()
+        call.add_done_callback(self._copy)
+        if self.cancel_wanted:
+            call.cancel()
+
+    def _copy(self, call: Call) -> None:
+        error = call.exception()
+        self.finish(None if error is not None else call.result(), error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._let_go()
+        self.finish(None, error)
+
+    def _let_go(self) -> None:
+        """Wait no longer, and keep nothing that was only for the time of waiting."""
+        self._send = self._awaited = None
+        _waiting.discard(self)
+        self.begun.set()
+
+    def _callback_failed(self, error: BaseException) -> None:
+        logging.getLogger("concurrent.futures").error("exception calling callback for %r", self, exc_info=error)
+
+
+def cancelled_in_queue() -> CallCancelled:
+    """Make the error of a request that was cancelled while it waited."""
+    return CallCancelled("the run was cancelled before an engine was free")
+
+
+def _after_fork() -> None:
+    for call in list(_waiting):
+        call.forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Held(Protocol):
+    """The use of an engine."""
+
+    engine: Engine
+
+    def give_back(self, *, broken: bool = False) -> None:
+        """Return it; `broken` if its state is unknown."""
+        ...
+
+
+class Lessor(Protocol):
+    """Where engines are leased: a pool, or the one engine of a checkout."""
+
+    def lease_now(self) -> Held | None:
+        """Lend an engine that is there and free; start none and wait for nothing."""
+        ...
+
+    def lease(self, timeout: float, scope: CancelScope) -> Held:
+        """Lend an engine, or raise within `timeout` seconds and when the scope ends."""
+        ...
+
+    def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:
+        """Have `then` called with what `lease` would return or raise."""
+        ...
+
+
+class OneEngine:
+    """Lends one engine to one request at a time. It is given back for good by its holder only."""
+
+    def __init__(self, held: Held) -> None:
+        self.engine = held.engine
+        self._held = held
+        self._turn = threading.Lock()
+
+    def lease_now(self) -> OneEngine | None:
+        """Take the turn if it is free."""
+        return self if self._turn.acquire(blocking=False) else None
+
+    def lease(self, timeout: float, scope: CancelScope) -> OneEngine:  # noqa: ARG002 - its engine is killed first
+        """Wait for the turn."""
+        if not self._turn.acquire(timeout=timeout):
+            raise NoEngineFree(f"the engine was busy for {timeout:g} s", hint="ask it one thing at a time")
+        return self
+
+    def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:  # noqa: ARG002
+        """Refuse: what is held by one owner has no queue."""
+        raise NoEngineFree("the engine is busy", hint="ask it one thing at a time")
+
+    def give_back(self, *, broken: bool = False) -> None:
+        """End the turn; a broken engine is of no use to its holder either."""
+        if broken:
+            self._held.give_back(broken=True)
+        self._turn.release()
+
+
+class LeasedEngines:
+    """A source that gives each request an engine to itself.
+
+    Args:
+        lessor: Where the engines are leased.
+        kind: `live`, `bridge` or `embedded`.
+        scope: Ends the waiting.
+        health: Takes note of failures.
+        env: The clock.
+        starts_here: Start engines on the thread that asks, also in `submit`; else in the background, so that no event
+            loop waits for a process to be started.
+        reaps: Whether engines leave processes behind that are to be ended after each request.
+        after: Called whenever an engine was given back.
+    """
+
+    def __init__(
+        self,
+        lessor: Lessor,
+        *,
+        kind: str,
+        scope: CancelScope | None = None,
+        health: EngineHealth | None = None,
+        env: Env | None = None,
+        starts_here: bool = False,
+        reaps: bool = True,
+        after: Callable[[], object] | None = None,
+    ) -> None:
+        self.scope = scope or CancelScope()
+        self.health = health or EngineHealth()
+        self.begins_at_once = not starts_here
+        self._lessor = lessor
+        self._now = (env or Env()).now
+        self._reaps = reaps
+        self._after = after
+        # The live engine may still run branches of the script that failed; the others end them.
+        self._harmless: tuple[type[MlldError], ...] = (
+            (ConfigurationError,) if kind == "live" else (ConfigurationError, TaskError)  # the former: nothing was sent
+        )
+        self.leases: set[Held] = set()
+
+    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
+        """Send a request and wait for its answer. Leasing and cleaning up are done on this thread."""
+        lease = self._lessor.lease_now()
+        if lease is None:
+            began = self._now()
+            lease = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
+            timeout = None if timeout is None else max(0.0, timeout - (self._now() - began))
+        self.leases.add(lease)
+        if self.scope.over is not None:  # looked at after the lease was noted, as `stop` looks at leases after this
+            self._give_back(lease, broken=False)
+            self.scope.check()
+        try:
+            reply = lease.engine.call(method, params, timeout=timeout, on_events=on_events)
+        except BaseException as error:
+            stopped = self.scope.over is not None
+            self._over(lease, error)
+            if stopped and isinstance(error, InfrastructureError):
+                self.scope.check()
+            raise
+        self.health.in_a_row = 0
+        self._give_back(lease, broken=False)
+        return reply
+
+    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
+        """Send a request to an engine that is free, or let it wait for one."""
+        lease = self._lessor.lease_now()
+        if lease is None and not self.begins_at_once:
+            lease = self._start()
+        if lease is not None:
+            return self._send(method, params, on_events, lease, timeout)
+        self.scope.check()
+        send = partial(self._send, method, freeze(params), on_events)
+        call = WaitingCall(send, self._refused, timeout=timeout, now=self._now)
+        try:
+            return call.wait_for(lambda then, limit: self._lessor.acquire(then, limit, self.scope))
+        except InfrastructureError:
+            self.scope.check()
+            raise
+
+    def stop(self, why: MlldError) -> None:
+        """Refuse further requests with `why` and kill the engines of those under way; returns at once."""
+        self.scope.end(why)
+        for lease in list(self.leases):
+            lease.engine.kill(partial(copy.copy, why))
+
+    close = stop
+
+    def _lease(self, timeout: float) -> Held:
+        self.scope.check()
+        try:
+            return self._lessor.lease(timeout, self.scope)
+        except InfrastructureError as error:
+            self.scope.check()
+            self.health.failed(error)
+            raise
+
+    def _start(self) -> Held | None:
+        """Start an engine here, if there is room for one."""
+        try:
+            return self._lessor.lease(0.0, CancelScope())
+        except NoEngineFree:
+            return None
+
+    def _send(self, method: str, params: Any, on_events: OnEvents | None, lease: Held, timeout: float | None) -> Call:
+        self.leases.add(lease)
+        if self.scope.over is not None:
+            background.run(self._give_back, lease, False)
+            self.scope.check()
+        try:
+            call = lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except BaseException as error:
+            background.run(self._over, lease, error)
+            raise
+        begins = True
+
+        def ended(call: Call) -> None:
+            error = call.exception()
+            if error is None and not self._reaps and not begins:
+                self.health.in_a_row = 0
+                self.leases.discard(lease)
+                lease.give_back()
+            elif not isinstance(error, ForkedProcess):  # here the engine is not ours to give back
+                background.run(self._over, lease, error)  # it takes a moment, and this may be an event loop's thread
+
+        call.when_over(ended)
+        begins = False
+        return call
+
+    def _over(self, lease: Held, error: BaseException | None) -> None:
+        """Give an engine back after a request: usable, if it answered or a script failed on a well-behaved one."""
+        if error is None or isinstance(error, TaskError):
+            self.health.in_a_row = 0
+        elif self.scope.over is None:
+            self.health.failed(error)
+        self._give_back(lease, error is not None and not isinstance(error, self._harmless))
+
+    def _give_back(self, lease: Held, broken: bool) -> None:
+        self.leases.discard(lease)
+        try:
+            if self._reaps and not broken:
+                lease.engine.reap_descendants()  # shells and tool servers that the script has left behind
+        finally:
+            lease.give_back(broken=broken)
+        if self._after is not None:
+            self._after()
+
+    def _refused(self, error: BaseException) -> BaseException:
+        if self.scope.over is not None:
+            return copy.copy(self.scope.over)
+        self.health.failed(error)
+        return error
