@@ -48,6 +48,7 @@ lint: $(STAMP)  ## formatting, lint, the arrows between rooms, types, and what i
 	$(BIN)/mypy --strict tests/types/api.py examples/*.py
 	$(BIN)/basedpyright
 	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python docs/draw_house.py --check
 	$(BIN)/python benchmarks --check docs/performance.md
 
 format: $(STAMP)  ## mend what can be mended by itself
