@@ -171,7 +171,7 @@ class CallTable:
         pending, state = self.pending, self._state
         # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
-        signalled = state.is_signalled
+        signalled = state.ending is not None and state.ending != "died"
         # No event to emit, no engine to end: most answers only go into their future.
         quiet = not (state.retired or signalled or (self._observed and is_listened(self._sink)))
         batches: dict[Call, list[EngineEvent]] = {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.limits import EngineLimits
@@ -61,14 +60,14 @@ class Channel:
         """
         self.outgoing = outgoing
         self.is_at_end = False
-        self.noise: deque[bytes] = deque(maxlen=limits.noise_lines)
+        self.noise: Sequence[bytes] = ()
         self.noise_count = 0
         self.dropped = 0
         self.salvaged = 0
         self._child = child
         self._state = state
         self._reactor = reactor
-        self._limit = limits.line_bytes
+        self._limits = limits
         self._incoming = LineBuffer(limits.line_bytes)
         self._stderr_lock = allocate_lock()
         self._kill = kill
@@ -133,7 +132,7 @@ class Channel:
             self._route(decoded)
         except LineTooLong:
             self._incoming.rest()
-            self._state.fatal = f"a line of more than {self._limit} bytes"
+            self._state.fatal = f"a line of more than {self._limits.line_bytes} bytes"
             self._kill()
         except Exception as error:  # noqa: BLE001 - answers are lost now, so no caller may go on waiting for them
             self._report("reading", error)
@@ -143,7 +142,9 @@ class Channel:
     def _count(self, decoded: Decoded) -> None:
         self.dropped += decoded.dropped
         self.salvaged += decoded.salvaged
-        if decoded.noise and not self.noise_count:
-            self._polluted(decoded.noise[0][:_NOISE_KEPT].decode("utf-8", "replace"))
-        self.noise_count += len(decoded.noise)
-        self.noise.extend(line[:_NOISE_KEPT] for line in decoded.noise)
+        if decoded.noise:
+            lines = [line[:_NOISE_KEPT] for line in decoded.noise]
+            if not self.noise_count:
+                self._polluted(lines[0].decode("utf-8", "replace"))
+            self.noise_count += len(lines)
+            self.noise = [*self.noise, *lines][-self._limits.noise_lines :] if self._limits.noise_lines else ()

@@ -504,7 +504,7 @@ class Engine:
     @property
     def noise(self) -> Sequence[bytes]:
         """The last lines that were no protocol."""
-        return tuple(self._channel.noise)
+        return self._channel.noise
 
     @property
     def stats(self) -> EngineStats:

@@ -53,11 +53,6 @@ class EngineState:
         """Seconds from its start to its end, or until now."""
         return self.now() - self._born if self._lived is None else self._lived
 
-    @property
-    def is_signalled(self) -> bool:
-        """Whether this side ends it. Its scripts have got the signal, too, so what they answer is no result."""
-        return self.ending is not None and self.ending != "died"
-
     def end(self, exit_: EngineExit) -> None:
         """Note how it ended, and that it lives no longer."""
         self._lived = self.lived
