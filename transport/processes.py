@@ -37,7 +37,7 @@ MARKER = "MLLD_OTP_OWNER"
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEAD_STATES = "ZX"
-_OF_KERNEL = 0x00200000
+_OF_KERNEL = 0x00200000  # having no session is no sign: one led from outside a container has number 0 within
 _LOOKS = 4
 _BLINK = 0.0005
 _FEW = 64
@@ -54,12 +54,6 @@ class Process(NamedTuple):
     session: int
     flags: int
     started: int
-
-    @property
-    def is_of_kernel(self) -> bool:
-        """Whether it is a thread of the kernel, not a program."""
-        # That it has no session is no sign: a session led from outside a container has number 0 within.
-        return bool(self.flags & _OF_KERNEL)
 
     @property
     def is_dead(self) -> bool:
@@ -116,18 +110,26 @@ def process(pid: int) -> Process | None:
     if text is None:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
-    parent, group, session, flags, started = (int(fields[at]) for at in (1, 2, 3, 6, 19))
-    return Process(pid, fields[0].decode(), parent, group, session, flags, started)
+    return Process(
+        pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[6]), int(fields[19])
+    )
 
 
 def processes() -> Iterator[Process]:
     """List every process that can be seen, threads of the kernel aside."""
+    return _look_up(_listed())
+
+
+def _listed() -> list[int]:
     try:
-        names = os.listdir(_PROC)
+        return [int(name) for name in os.listdir(_PROC) if name.isdigit()]
     except OSError:
-        return
-    for name in names:
-        if name.isdigit() and (found := process(int(name))) is not None and not found.is_of_kernel:
+        return []
+
+
+def _look_up(pids: Iterable[int]) -> Iterator[Process]:
+    for pid in pids:
+        if (found := process(pid)) is not None and not found.flags & _OF_KERNEL:
             yield found
 
 
@@ -207,18 +209,18 @@ class Birth(NamedTuple):
 def born_since(births: Iterable[Birth]) -> list[Process]:
     """List the processes with these numbers and all born after them, threads of the kernel aside; maybe more.
 
-    Numbers are given out in order, so when few were, asking for each of them is much cheaper than a look at the whole
-    process table. When many were, or so many that numbers may have come round, the table is what it gives.
+    Numbers are given out in order, so only the processes with a higher one need to be looked up: when few numbers were
+    given out, each of them. When so many were that they may have come round, the whole process table is what it gives.
     """
     youngest, total = _last_pid(), _count_births()
     oldest = youngest
     for birth in births:
-        is_plain = 0 < birth.pid <= youngest <= birth.pid + _FEW and birth.total
-        if not is_plain or not 0 <= total - birth.total < _numbers() // 2:
+        is_known = 0 < birth.pid <= youngest and birth.total
+        if not is_known or not 0 <= total - birth.total < _numbers() // 2:
             return list(processes())
         oldest = min(oldest, birth.pid)
-    found = map(process, range(oldest, youngest + 1))
-    return [entry for entry in found if entry is not None and not entry.is_of_kernel]
+    few = youngest - oldest <= _FEW
+    return list(_look_up(range(oldest, youngest + 1) if few else [pid for pid in _listed() if pid >= oldest]))
 
 
 class Births:

@@ -572,6 +572,22 @@ def test_no_birth_is_missed_however_many_there_were(
             child.kill()
 
 
+@pytest.mark.parametrize("few", [10_000, 0], ids=["by number", "from the table"])
+def test_what_is_older_than_an_engine_is_not_even_looked_at(few: int, monkeypatch: pytest.MonkeyPatch) -> None:  # T-30
+    monkeypatch.setattr(transport_processes, "_FEW", few)
+    monkeypatch.setattr(transport_processes, "_numbers", lambda: 1 << 22)
+    looked_up: list[int] = []
+    monkeypatch.setattr(transport_processes, "process", lambda pid: looked_up.append(pid) or process(pid))
+    with subprocess.Popen(["sleep", "60"]) as engine, subprocess.Popen(["sleep", "60"]) as younger:
+        born = Births(Birth.of(engine.pid)).since()
+        engine.kill()
+        younger.kill()
+    if younger.pid < engine.pid:
+        pytest.skip("process numbers came round in this moment")
+    assert younger.pid in [entry.pid for entry in born]
+    assert min(looked_up) == engine.pid
+
+
 def test_a_status_of_zero_from_a_wrapper_proves_nothing(tmp_path: Path) -> None:  # T-2
     wrapper = tmp_path / "mlld"
     inner = hostile().argv
