@@ -20,9 +20,8 @@ exe llm @ask(question) = sh {
 show @ask(@payload)
 """
 
-STUCK_AFTER = 0.8
+STUCK_AFTER = 1.2
 TIMES = 2
-MADE = ["small easy", *["small hard"] * TIMES, "large hard", "large last"]
 
 
 class Questioner(Agent):
@@ -49,9 +48,7 @@ def play(stage: Stage) -> str:
     runtime = Runtime(one_for_one(thinker, max_restarts=10, within=30.0), store=stage.directory / "state.db")
     stage.watch(runtime)
     with runtime:
-        stage.tell(
-            f"ask      three questions; whoever gets nothing done for {STUCK_AFTER * stage.pace:g} s counts as stuck"
-        )
+        stage.tell(f"ask      three questions; no progress for {STUCK_AFTER * stage.pace:g} s counts as stuck")
         try:
             answers = runtime.agent("thinker").run(["easy", "hard", "last"]).result(stage.patience)
         except WaitTimeout:
@@ -64,8 +61,13 @@ def play(stage: Stage) -> str:
         [answer.split()[-1] for answer in answers] == ["small", "large", "large"],
     )
     stage.prove(f"it was found stuck {TIMES} times", stage.count("child.wedged") == TIMES)
-    stage.prove(f"calls made: {stage.calls()}", stage.calls() == MADE)
+    calls = stage.calls()
+    killed = calls.count("small hard")  # a kill may come before the call it ends, on a busy machine
+    stage.prove(
+        f"calls made: {calls}",
+        killed <= TIMES and calls == ["small easy", *["small hard"] * killed, "large hard", "large last"],
+    )
     return (
         f"stuck {TIMES} times on the small model, then the large one answered; the question finished before was not "
-        f"asked again ({len(MADE)} calls for 3 questions, {TIMES} of them killed)."
+        f"asked again ({len(calls)} calls for 3 questions, {killed} of them killed)."
     )

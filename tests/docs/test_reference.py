@@ -111,4 +111,5 @@ def test_importing_the_package_imports_the_three_dependencies_at_most() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     print(done.stderr)
     foreign = {name for name in done.stdout.split() if not name.startswith(("_", "sitecustomize", "usercustomize"))}
-    assert foreign <= {"pykka", "msgspec", "structlog", "typing_extensions"}, foreign
+    by_structlog = {"rich", "pygments"}  # taken by itself when they happen to be there
+    assert foreign - by_structlog <= {"pykka", "msgspec", "structlog", "typing_extensions"}, foreign

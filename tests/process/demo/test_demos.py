@@ -85,8 +85,10 @@ def test_the_demo_fails_without_what_it_shows(
 ) -> None:
     monkeypatch.setattr(many, "AGENTS", 300)
     broken(monkeypatch)
+    # these two wait for what does not come; all others come to their end, however busy the machine is
+    patience = 3.0 if play in (ladder.play, pool.play) else 30.0
     with pytest.raises(DemoFailed):
-        play(Stage(tmp_path, "embedded", patience=3.0, say=lambda line: None))
+        play(Stage(tmp_path, "embedded", patience=patience, say=lambda line: None))
 
 
 def test_the_recovery_demo_fails_on_a_service_that_forgets(tmp_path: Path) -> None:

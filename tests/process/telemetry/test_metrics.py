@@ -140,4 +140,6 @@ print(sorted(extra))
     assert done.returncode == 0, done.stderr
     found = set(ast.literal_eval(done.stdout))
     # structlog takes these by itself if they happen to be there
-    assert found <= {"rich", "better_exceptions", "colorama", "greenlet", "twisted", "typing_extensions"}, found
+    assert found <= {"rich", "pygments", "better_exceptions", "colorama", "greenlet", "twisted", "typing_extensions"}, (
+        found
+    )

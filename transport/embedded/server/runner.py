@@ -52,6 +52,7 @@ class ScriptRunner:
         self._mischief = mischief
         self._turn = FairLock()
         self._active: dict[Any, ActiveRequest] = {}
+        self._unbegun: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[str, ParsedScript]] = {}
 
@@ -81,6 +82,7 @@ class ScriptRunner:
 
     def end(self) -> int:
         """Abort what is running and return the exit code."""
+        self.begin()
         with self._lock:
             active = list(self._active.values())
         for request in active:
@@ -101,14 +103,22 @@ class ScriptRunner:
     # -- running
 
     def start(self, request_id: Any, method: str, given: Any) -> None:
-        """Run the script of a `process` or `execute` request on a thread of its own."""
+        """Run the script of a `process` or `execute` request on a thread of its own, from the next `begin` on."""
         request = ActiveRequest(request_id, execute=method == "execute")
         if self._extended:
             with self._lock:
                 self._active[request.key] = request
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run_request, args=(request, given), name=f"request-{id_text(request_id)}", daemon=True
-        ).start()
+        )
+        self._unbegun.append(thread)
+        if not self._extended:
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin the scripts that were started, after a cancel that arrived together with them has been read (XP-26)."""
+        while self._unbegun:
+            self._unbegun.pop(0).start()
 
     def _run_request(self, request: ActiveRequest, given: Any) -> None:
         turn = FairLock() if self._extended else self._turn

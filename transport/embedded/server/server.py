@@ -53,7 +53,7 @@ class EmbeddedServer:
         self._mischief.start()
         wake = self._install_signals()
         try:
-            for line in read_lines(self._options.request_fd, wake):
+            for line in read_lines(self._options.request_fd, wake, self._runner.begin):
                 self._mischief.line_read()
                 if line:
                     self._line(line)
@@ -157,6 +157,7 @@ class EmbeddedServer:
         if request is not None and method == "file:write" and not request.execute:
             raise RequestError("FILE_WRITE_UNAVAILABLE", f"Request {id_text(target)} does not support file writes")
         if request is not None:
+            self._runner.begin()
             request.ready.wait(SHUTDOWN_GRACE)
         run = None if request is None else request.run
         if run is None:

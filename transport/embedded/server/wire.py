@@ -40,19 +40,21 @@ def read_json(text: str) -> Any:
         raise NotJson(explain(text)) from None
 
 
-def read_lines(descriptor: int, wake: int) -> Iterator[str]:
+def read_lines(descriptor: int, wake: int, caught_up: Callable[[], None]) -> Iterator[str]:
     """Give every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced.
 
     Args:
         descriptor: Where to read.
         wake: Becomes readable when a signal has arrived. Any thread may have taken it, so waiting for the requests
             alone could go on for ever.
+        caught_up: Called when all lines that have arrived together are handled, before the next ones are waited for.
     """
     pieces: list[bytes] = []  # of a line whose end has not come yet
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
     poll.register(wake, select.POLLIN)
     while True:
+        caught_up()
         ready = [number for number, _ in poll.poll()]
         if wake in ready:
             os.read(wake, READ_SIZE)
