@@ -45,8 +45,9 @@ lint: $(STAMP)  ## formatting, lint, the arrows between rooms, types, and what i
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tests/types/api.py examples/*.py
+	$(BIN)/mypy --strict tests/types/*.py examples/*.py
 	$(BIN)/basedpyright
+	$(BIN)/python tests/types/twins.py
 	$(BIN)/python docs/make_reference.py --check
 	$(BIN)/python docs/draw_house.py --check
 	$(BIN)/python benchmarks --check docs/performance.md

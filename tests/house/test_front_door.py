@@ -2,6 +2,9 @@
 
 import importlib
 import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 
 import mlld_sdk
 import mlld_sdk.errors
@@ -29,3 +32,9 @@ def test_every_error_that_programs_can_meet_is_among_the_errors() -> None:
         if ours and getattr(mlld_sdk.errors, kind.__name__, None) is not kind:
             missing.append(f"{kind.__module__}.{kind.__name__}")
     assert not missing, "add them to mlld_sdk/errors.py"
+
+
+def test_asynchronous_twins_take_and_answer_the_same() -> None:
+    twins = Path(__file__).parents[1] / "types" / "twins.py"
+    done = subprocess.run([sys.executable, twins], capture_output=True, text=True, timeout=55, check=False)
+    assert done.returncode == 0, done.stderr
