@@ -24,7 +24,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.exits import Reason, crash, reason_of
 from mlld_sdk.actors.core.future import PENDING, Future
 from mlld_sdk.actors.core.info import ActorInfo
-from mlld_sdk.actors.core.links import DEADLY, DELIVERED, SPECIAL, effect_of
+from mlld_sdk.actors.core.links import DEADLY, DELIVERED, SPECIAL, effect_of, sever
 from mlld_sdk.actors.core.mailbox import Entry, Mailbox, SystemMessage
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import AnyCell, Starter, System
@@ -346,60 +346,48 @@ class Cell:
         self.finish(reason, error or self.error)
 
     def finish(self, reason: Reason, error: BaseException | None = None) -> bool:
-        """Make the end known: once, whoever comes first. Returns whether this call was the one."""
+        """Make the end known: once, whoever comes first.
+
+        Returns:
+            Whether this call was the one.
+        """
         with topology:
             if self.reason is not None:
                 return False
             had_started = self.phase != STARTING
             self.ending = self.reason = reason
             self.phase = DEAD
-            links, self.links = self.links, None
-            monitors, self.monitors = self.monitors, None
-            watching, self.watching = self.watching, None
             starter, self.starter = self.starter, None
-            for other in links or ():
-                if other.links is not None:
-                    other.links.pop(self, None)
-            parent = self.parent
-            if parent is not None and parent.links is not None:
-                parent.links.pop(self, None)
-            for handle in watching or ():
-                target = handle.ref.cell
-                if target.monitors is not None:
-                    target.monitors.pop(handle, None)
+            links, monitors = sever(self)
         self.mailbox.alarm = True
         system = self.system
         system.forget(self)
-        for handle in monitors or ():
+        for handle in monitors:
             if handle.first:
                 handle.fire(reason)
-        for timer in (self.runner.timer, *(self.timers or ())):  # a copy: others may change both at this very moment
-            if timer is not None:
-                timer.cancel()
         last = self.runner.current
-        refused = self._answer_all(reason)
+        refused = self._settle(reason)
         if system.listening:
             system.emit(lambda at: end_report(self, at, error, last, refused, had_started=had_started))
         if self.owned is not None:
             system.release(self)
         if starter is not None:
             self._tell_starter(starter, error)
-        # Children last to first, so that what was started later is told first.
-        if links:
-            for other in reversed(list(links)):
-                other.signal(self.ref, reason, from_parent=bool(other.parent is self))
-        if parent is not None and had_started:
-            parent.signal(self.ref, reason)
-        for handle in monitors or ():
+        for other in reversed(links):  # children last to first, so that what was started later is told first
+            other.signal(self.ref, reason, from_parent=bool(other.parent is self))
+        if self.parent is not None and had_started:
+            self.parent.signal(self.ref, reason)
+        for handle in monitors:
             if not handle.first:
                 handle.fire(reason)
-        self.timers = None
-        self.error = None
-        self.actor = None
+        self.timers = self.error = self.actor = None
         return True
 
-    def _answer_all(self, reason: Reason) -> int:
-        """Answer everybody who still waits for this actor; count the messages refused."""
+    def _settle(self, reason: Reason) -> int:
+        """Cancel its timers and answer all who still wait for it; return how many messages were refused."""
+        for timer in (self.runner.timer, *(self.timers or ())):  # a copy: others may change both at this very moment
+            if timer is not None:
+                timer.cancel()
         if self.last_answer is not None:
             (reply, value, crashed), self.last_answer = self.last_answer, None
             if not crashed:

@@ -45,9 +45,9 @@ class Future(pykka.Future[T]):
     - a thread that waits inside an actor lets the scheduler run others meanwhile.
     """
 
-    __slots__ = ("_hook", "_hooks", "_sources", "state", "target", "value", "wraps_crash")
+    __slots__ = ("_hook", "_hooks", "sources", "state", "target", "value", "wraps_crash")
 
-    _sources: "tuple[Future[Any], ...]"
+    sources: "tuple[Future[Any], ...]"
 
     def __init__(self, target: AnyCell | None = None, *, wraps_crash: bool = False) -> None:
         # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
@@ -247,7 +247,7 @@ class Future(pykka.Future[T]):
 
         It must be quick and must not block. What it raises is reported as an event and otherwise ignored.
         """
-        sources: tuple[Future[Any], ...] | None = getattr(self, "_sources", None)
+        sources: tuple[Future[Any], ...] | None = getattr(self, "sources", None)
         if sources and self.state == PENDING:
             _when_all(sources, lambda: self._call(callback))
             return
@@ -294,7 +294,7 @@ class Future(pykka.Future[T]):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        if self._hook is not None and not getattr(self, "_sources", None):
+        if self._hook is not None and not getattr(self, "sources", None):
             # A get hook of unknown making may block, so it blocks a helper thread.
             yield from loop.run_in_executor(None, self._quietly_derive).__await__()
             return
@@ -346,7 +346,7 @@ class Future(pykka.Future[T]):
 
 def _derived(future: pykka.Future[Any], sources: tuple[Future[Any], ...]) -> Future[Any]:
     assert isinstance(future, Future)
-    future._sources = sources
+    future.sources = sources
     return future
 
 

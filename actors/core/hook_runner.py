@@ -118,15 +118,8 @@ class HookRunner:
     def _slice(self) -> bool:
         """Handle up to `slice` messages; return whether to be scheduled again at once."""
         cell = self.cell
-        if self.resumed is not None:
-            (then, value, error), self.resumed = self.resumed, None
-            self.task = None
-            then(value, error)
-        if cell.phase != RUNNING:
-            if cell.phase == STARTING and self.parked is None:
-                self._begin()
-            if cell.phase != RUNNING:
-                return False
+        if (self.resumed is not None or cell.phase != RUNNING) and not self._take_up():
+            return False
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -159,6 +152,16 @@ class HookRunner:
             if after is not None:
                 self._arm_idle(after)
         return False
+
+    def _take_up(self) -> bool:
+        """Go on after a coroutine, or begin; return whether messages may be handled."""
+        if self.resumed is not None:
+            (then, value, error), self.resumed = self.resumed, None
+            self.task = None
+            then(value, error)
+        if self.cell.phase == STARTING and self.parked is None:
+            self._begin()
+        return self.cell.phase == RUNNING
 
     def handle(self, entry: Entry) -> None:
         """Have the actor handle one message."""

@@ -6,7 +6,7 @@ from mlld_sdk.actors.core import pykka_compat
 from mlld_sdk.actors.core.context import topology
 from mlld_sdk.actors.core.exits import NOPROC, NORMAL, Reason
 from mlld_sdk.actors.core.protocols import AnyCell
-from mlld_sdk.actors.core.ref import Down
+from mlld_sdk.actors.core.ref import Down, Monitor
 from mlld_sdk.actors.core.system_messages import EndInTurn, IdleNow
 
 
@@ -49,6 +49,23 @@ def unlink(one: AnyCell, other: AnyCell) -> bool:
         if other.links is not None:
             other.links.pop(one, None)
         return True
+
+
+def sever(cell: AnyCell) -> tuple[list[AnyCell], list[Monitor]]:
+    """Take a dead cell out of all links and monitors; return the cells linked to it and those who watch it.
+
+    Called with `topology` held.
+    """
+    links, monitors, watching = list(cell.links or ()), list(cell.monitors or ()), cell.watching or ()
+    cell.links = cell.monitors = cell.watching = None
+    for other in (cell.parent, *links):
+        if other is not None and other.links is not None:
+            other.links.pop(cell, None)
+    for handle in watching:
+        watched = handle.ref.cell
+        if watched.monitors is not None:
+            watched.monitors.pop(handle, None)
+    return links, monitors
 
 
 IGNORED: Final = 0

@@ -73,6 +73,12 @@ def make_registry_fast() -> None:
             ActorRegistry._actor_refs = RefTable(list(refs))  # type: ignore[assignment]
 
 
+def leave_registry(ref: pykka.ActorRef[Any]) -> None:
+    """Take an actor out of Pykka's registry, if it is there."""
+    if ref in ActorRegistry._actor_refs:
+        ActorRegistry.unregister(ref)
+
+
 # -- the behaviour of PykkaActor
 
 

@@ -18,6 +18,7 @@ from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.hook_runner import HookRunner
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import System
+from mlld_sdk.actors.core.pykka_compat import leave_registry
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.scheduler import OwnThread
 
@@ -120,9 +121,7 @@ class ActorFactory:
         """Drop a dead actor from every table."""
         self._directory.remove(cell)
         if self._in_pykka_registry:
-            registered: Any = ActorRegistry._actor_refs
-            if cell.ref in registered:
-                ActorRegistry.unregister(cell.ref)
+            leave_registry(cell.ref)
         own = self._own_threads.pop(cell, None)
         if own is not None:
             own.close()
@@ -133,7 +132,7 @@ class ActorFactory:
         actor_class = cell.traits.actor_class
         try:
             actor = actor_class.__new__(actor_class, *args, **kwargs)
-            actor._cell = cell
+            actor._cell = cell  # noqa: SLF001 - before the constructor, which may want it
             cell.actor = actor
             actor.__init__(*args, **kwargs)
         except BaseException as error:

@@ -97,7 +97,7 @@ class Zombies:
         """Describe each zombie, with the stack of its thread as it is now."""
         with topology:
             found = list(self._since.items())
-        frames = sys._current_frames()
+        frames = sys._current_frames()  # noqa: SLF001 - documented
         now = self._system.now()
         return [
             Zombie(

@@ -29,14 +29,15 @@ class GroupMonitor:
         self.owner = owner
         self.cancelled = False
         self._groups = groups
-        self._group = group
+        self.group = group
         self._outlet = Outlet(owner, groups.name, limit)
 
     def cancel(self) -> None:
         """Stop watching; changes already on their way are dropped."""
-        self._groups._forget(self)
+        self._groups.forget(self)
 
-    def _send(self, kind: Literal["join", "leave"], group: Group, refs: tuple[Ref, ...]) -> None:
+    def send(self, kind: Literal["join", "leave"], group: Group, refs: tuple[Ref, ...]) -> None:
+        """Tell the owner of a change."""
         self._outlet.send(Revocable(self, GroupChanged(self, kind, group, refs)))
 
 
@@ -137,15 +138,16 @@ class Groups:
         self._owned.setdefault(owner, {})[monitor] = None
         return monitor
 
-    def _forget(self, monitor: GroupMonitor) -> None:
+    def forget(self, monitor: GroupMonitor) -> None:
+        """End a subscription to changes."""
         with self._lock:
             if monitor.cancelled:
                 return
             monitor.cancelled = True
-            watching = self._monitors[monitor._group]
+            watching = self._monitors[monitor.group]
             del watching[monitor]
             if not watching:
-                del self._monitors[monitor._group]
+                del self._monitors[monitor.group]
             owned = self._owned[monitor.owner]
             del owned[monitor]
             if not owned:
@@ -156,7 +158,7 @@ class Groups:
         group = self._names[exact]
         for watching in (self._monitors.get((exact,), {}), self._monitors.get((), {})):
             for monitor in watching:
-                monitor._send(kind, group, refs)
+                monitor.send(kind, group, refs)
 
     def _leave_once(self, exact: Hashable, ref: Ref) -> bool:
         members = self._members.get(exact, {})
@@ -184,4 +186,4 @@ class Groups:
                 pass
         self._joined.pop(ref, None)
         for monitor in list(self._owned.get(ref, ())):
-            self._forget(monitor)
+            self.forget(monitor)

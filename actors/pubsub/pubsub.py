@@ -79,7 +79,7 @@ class Listener:
 
     def close(self) -> None:
         """Unsubscribe; what has arrived can still be taken, after that `take` raises `Unsubscribed`."""
-        self._pubsub._remove_listener(self)
+        self._pubsub.remove_listener(self)
         self._feed.end(Unsubscribed(f"this listener of {self.topic!r} was closed"))
 
     def __enter__(self) -> Self:
@@ -184,7 +184,8 @@ class PubSub:
         if found:
             (dispatcher or self._dispatch)(found, sender, message)
 
-    def _remove_listener(self, listener: Listener) -> None:
+    def remove_listener(self, listener: Listener) -> None:
+        """Forget a listener that was closed."""
         with self._lock:
             listeners = self._listeners.get(strict(listener.topic), {})
             listeners.pop(listener, None)
