@@ -158,7 +158,7 @@ class Client(HandleRequests):
         """List signed files and whether they still are what was signed."""
         params = only_given(glob=glob, basePath=base_path)
         items = self._others.requests.ask_list("fs:status", params, self._seconds(timeout))
-        return [results.filesystem_status(item) for item in items]
+        return [results.read_object(FilesystemStatus, item) for item in items]
 
     def sign(
         self,
@@ -179,11 +179,13 @@ class Client(HandleRequests):
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
-        return results.file_verify_result(self._ask("sig:sign", params, timeout))
+        return results.read_object(FileVerifyResult, self._ask("sig:sign", params, timeout))
 
     def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
         """Say whether a file is signed and still what was signed."""
-        return results.file_verify_result(self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout))
+        return results.read_object(
+            FileVerifyResult, self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
+        )
 
     def sign_content(
         self,
@@ -206,7 +208,7 @@ class Client(HandleRequests):
             timeout: Seconds from now; the client's unless given.
         """
         params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
-        return results.content_signature(self._ask("sig:sign-content", params, timeout))
+        return results.read_object(ContentSignature, self._ask("sig:sign-content", params, timeout))
 
     def close(self) -> None:
         """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""

@@ -14,7 +14,7 @@ from mlld_sdk.engines.requests import RequestLog
 from mlld_sdk.engines.sources import WaitingCall
 from mlld_sdk.scripts.answers import mapping
 from mlld_sdk.scripts.params import a_text
-from mlld_sdk.scripts.results import file_verify_result
+from mlld_sdk.scripts.results import read_object
 from mlld_sdk.scripts.stream import ScriptEvents
 from mlld_sdk.scripts.stream_events import (
     EventsDropped,
@@ -362,7 +362,7 @@ class ExecuteHandle(Handle[ExecuteResult]):
         a_text("file write path", path, blank=False)
         a_text("file write content", content)
         reply = self._steer(lambda call, left: call.write_file(path, content, timeout=left), timeout)
-        return file_verify_result(mapping(reply.payload, "file:write"))
+        return read_object(FileVerifyResult, mapping(reply.payload, "file:write"))
 
     def _made_of(self, reply: EngineReply) -> ExecuteResult:
         return self._log.result(reply)

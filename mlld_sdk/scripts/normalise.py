@@ -1,6 +1,6 @@
 """From an engine's raw events to run events, one reader's fold over the raw stream."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlld_sdk.scripts import results
@@ -26,6 +26,7 @@ from mlld_sdk.scripts.stream_events import (
     TraceRecorded,
 )
 from mlld_sdk.scripts.tokens import StreamParser
+from mlld_sdk.scripts.types import Effect, GuardDenial, SessionWrite, StateWrite, TraceEvent
 
 MOST_STREAMS = 256
 """Commands whose output is parsed at once; beyond that the one that has been open longest is closed."""
@@ -112,28 +113,18 @@ def _streaming(kind: str, event: dict[str, Any]) -> Iterator[LlmEvent]:
             yield LlmError(message=str(event.get("message", "")), code=as_text(event.get("code")))
 
 
-def _state_written(event: dict[str, Any]) -> ScriptEvent | None:
-    write = results.state_write(event.get("write"))
-    return None if write is None else StateWritten(write=write)
+def _of(event: type[Any], field: str, kind: type[Any], member: str) -> Callable[[dict[str, Any]], ScriptEvent | None]:
+    """Make the reader of raw events that carry one value of this kind."""
 
+    def read_event(raw: dict[str, Any]) -> ScriptEvent | None:
+        value = results.read(kind, raw.get(member))
+        return None if value is None else event(**{field: value})
 
-def _session_written(event: dict[str, Any]) -> ScriptEvent | None:
-    write = results.session_write(event.get("session_write"))
-    return None if write is None else SessionWritten(write=write)
-
-
-def _guard_denied(event: dict[str, Any]) -> ScriptEvent | None:
-    denial = results.guard_denial(event.get("guard_denial"))
-    return None if denial is None else GuardDenied(denial=denial)
-
-
-def _trace_recorded(event: dict[str, Any]) -> ScriptEvent | None:
-    trace = results.trace_event(event.get("traceEvent"))
-    return None if trace is None else TraceRecorded(trace=trace)
+    return read_event
 
 
 def _output_written(event: dict[str, Any]) -> ScriptEvent | None:
-    effect = results.effect(event.get("effect"))
+    effect = results.read(Effect, event.get("effect"))
     return None if effect is None else OutputWritten(text=effect.content or "", channel=effect.type, path=effect.path)
 
 
@@ -156,10 +147,10 @@ def _stage(event: dict[str, Any]) -> ScriptEvent:
 
 
 _READERS = {
-    "state:write": _state_written,
-    "session_write": _session_written,
-    "guard_denial": _guard_denied,
-    "trace_event": _trace_recorded,
+    "state:write": _of(StateWritten, "write", StateWrite, "write"),
+    "session_write": _of(SessionWritten, "write", SessionWrite, "session_write"),
+    "guard_denial": _of(GuardDenied, "denial", GuardDenial, "guard_denial"),
+    "trace_event": _of(TraceRecorded, "trace", TraceEvent, "traceEvent"),
     "effect": _output_written,
     "checkpoint:hit": lambda event: _checkpoint(CheckpointHit, event),
     "checkpoint:miss": lambda event: _checkpoint(CheckpointMissed, event),

@@ -1,107 +1,116 @@
 """From what an engine answered to typed values, in every spelling that engines use.
 
 Pure functions over decoded JSON. Two dialects are spoken: 2.0.5 writes `source`, `filter`, `location` where 2.1.0
-writes `from`, `trigger`, `line` and `column`; both are read. What has the wrong shape is left out rather than guessed.
+writes `from`, `trigger`, `line` and `column`; both are read. `read` fills the dataclasses of `scripts.types` by the
+types of their fields; what has the wrong shape is left out rather than guessed.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import types
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from mlld_sdk.scripts.types import (
     AnalysisError,
     AnalyzeResult,
-    ContentSignature,
     Effect,
     Executable,
     ExecuteResult,
-    FilesystemStatus,
-    FileVerifyResult,
-    Guard,
     GuardDenial,
-    Import,
-    Metrics,
     Needs,
     SessionFinalState,
     SessionWrite,
     StateWrite,
-    Streaming,
-    TraceEvent,
     Variable,
 )
 
 T = TypeVar("T")
 
+_SPELLINGS: Final = {
+    "from_": ("from", "source"),
+    "label": ("trigger", "filter", "label"),
+    "trigger": ("trigger", "filter", "label"),
+}
+"""What fields are called on the wire that go by another name than their own, in camel case or as it is."""
 
-def state_write(payload: Any) -> StateWrite | None:
-    """Read one state write; `None` if it is none."""
-    match payload:
-        case {"path": str(path)} if path:
-            index = payload.get("index")
-            return StateWrite(
-                path=path,
-                value=payload.get("value"),
-                timestamp=as_text(payload.get("timestamp")),
-                security=as_dict(payload.get("security")),
-                index=index if isinstance(index, int) and not isinstance(index, bool) else None,
-            )
-    return None
+_REQUIRED: Final[dict[type, tuple[str, ...]]] = {
+    StateWrite: ("path",),
+    SessionWrite: ("frame_id", "session_name", "declaration_id", "slot_path", "operation"),
+    SessionFinalState: ("frame_id", "declaration_id", "name"),
+    GuardDenial: ("operation", "reason"),
+}
+"""Texts without which an object is no such thing."""
 
 
-def session_write(payload: Any) -> SessionWrite | None:
-    """Read one session write; `None` if it is none."""
+def read(kind: type[T], payload: Any) -> T | None:
+    """Make a value of this kind from what the engine sent; `None` if that is no such thing."""
     if not isinstance(payload, dict):
         return None
-    names = ("frame_id", "session_name", "declaration_id", "slot_path", "operation")
-    texts = {name: text for name in names if (text := as_text(payload.get(name)))}
-    if len(texts) < len(names):
-        return None
-    return SessionWrite(
-        **texts, origin_path=as_text(payload.get("origin_path")), prev=payload.get("prev"), next=payload.get("next")
-    )
+    value = read_object(kind, payload)
+    return value if all(getattr(value, name) for name in _REQUIRED.get(kind, ())) else None
 
 
-def guard_denial(payload: Any) -> GuardDenial | None:
-    """Read one denial; `None` if it is none."""
-    match payload:
-        case {"operation": str(operation), "reason": str(reason)} if operation and reason:
-            return GuardDenial(
-                guard=as_text(payload.get("guard")),
-                operation=operation,
-                reason=reason,
-                rule=as_text(payload.get("rule")),
-                labels=as_texts(payload.get("labels")),
-                args=as_dict(payload.get("args")),
-            )
-    return None
+def read_object(kind: type[T], payload: dict[str, Any], **given: Any) -> T:
+    """Make a value of this kind from an object; `given` has the fields that are not read from it."""
+    for name, spellings, convert in _fields_of(kind):  # type: ignore[arg-type] # a class can be hashed whatever its values can
+        if name not in given:
+            value = convert(next((payload[one] for one in spellings if payload.get(one) is not None), None))
+            if value is not MISSING:
+                given[name] = value
+    return kind(**given)
 
 
-def trace_event(payload: Any) -> TraceEvent | None:
-    """Read one record of the runtime trace; `None` if it is none."""
-    if not isinstance(payload, dict):
-        return None
-    return TraceEvent(
-        ts=str(payload.get("ts", "")),
-        level=str(payload.get("level", "")),
-        category=str(payload.get("category", "")),
-        event=str(payload.get("event", "")),
-        scope=as_dict(payload.get("scope")) or {},
-        data=as_dict(payload.get("data")) or {},
-    )
+def read_all(kind: type[T], items: Any) -> list[T]:
+    """Make values of this kind from a list, without what is no such thing."""
+    return [value for item in _list(items) if (value := read(kind, item)) is not None]
 
 
-def effect(payload: Any) -> Effect | None:
-    """Read one effect; `None` if it is none (such as the marker of a cut list)."""
-    if not isinstance(payload, dict):
-        return None
-    return Effect(
-        type=str(payload.get("type", "")),
-        content=as_text(payload.get("content")),
-        security=as_dict(payload.get("security")),
-        path=as_text(payload.get("path")),
+@functools.cache
+def _fields_of(kind: Hashable) -> list[tuple[str, tuple[str, ...], Callable[[Any], Any]]]:
+    """List the fields of a dataclass, each with its names on the wire and what makes its value."""
+    hints, found = get_type_hints(kind), []
+    for field in fields(kind):  # type: ignore[arg-type]
+        first, *more = field.name.split("_")
+        names = _SPELLINGS.get(field.name, (first + "".join(map(str.title, more)), field.name))
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        found.append((field.name, names, _converter(hints[field.name], has_default)))
+    return found
+
+
+def _converter(hint: Any, has_default: bool) -> Callable[[Any], Any]:
+    """Make the function that turns what was sent into a value of this type; `MISSING` stands for the default."""
+    optional = isinstance(hint, types.UnionType)
+    inner = get_args(hint)[0] if optional else hint
+    read_value, empty = _reader(inner)
+    otherwise = MISSING if has_default else None if optional else empty
+
+    def convert(sent: Any) -> Any:
+        value = None if sent is None else read_value(sent)
+        return otherwise if value is None else value
+
+    return convert
+
+
+def _reader(hint: Any) -> tuple[Callable[[Any], Any], Any]:
+    """Return what reads a value of this type, `None` if it is of another, and the value that stands for nothing."""
+    origin, inside = get_origin(hint) or hint, get_args(hint)
+    if hasattr(origin, "__dataclass_fields__"):
+        return functools.partial(read, hint), None
+    if origin is list:
+        item: Any = inside[0]
+        if hasattr(item, "__dataclass_fields__"):
+            return functools.partial(read_all, item), []
+        item = object if item is Any else get_origin(item) or item
+        return lambda sent: [one for one in _list(sent) if isinstance(one, item)], []
+    if origin is dict:
+        return (_texts_of if inside[1] is str else as_dict), {}
+    return {str: (as_text, ""), bool: (_flag, False), int: (as_whole, 0), float: (_number, 0)}.get(
+        origin, (lambda sent: sent, None)
     )
 
 
@@ -115,18 +124,12 @@ def execute_result(
 
     The engine's final lists are cut at 200 entries and lack denials that no script handled; the events are not.
     """
-    effects = _read_all(effect, payload.get("effects"))
-    return ExecuteResult(
-        output=output_text(payload),
-        state_writes=merge_state_writes(_read_all(state_write, payload.get("stateWrites")), streamed_writes),
-        exports=payload.get("exports", []),
-        effects=effects if len(effects) >= len(streamed_effects) else list(streamed_effects),
-        denials=merge_denials(_read_all(guard_denial, payload.get("denials")), streamed_denials),
-        metrics=_metrics(payload.get("metrics")),
-        sessions=_read_all(_session, payload.get("sessions")),
-        trace_events=_read_all(trace_event, payload.get("traceEvents")),
-        streaming=_streaming(payload.get("streaming")),
-    )
+    result = read_object(ExecuteResult, payload, output=output_text(payload), truncated=False, truncations=[])
+    result.state_writes = merge_state_writes(result.state_writes, streamed_writes)
+    result.denials = merge_denials(result.denials, streamed_denials)
+    if len(result.effects) < len(streamed_effects):
+        result.effects = list(streamed_effects)
+    return result
 
 
 def merge_state_writes(final: Sequence[StateWrite], streamed: Sequence[StateWrite]) -> list[StateWrite]:
@@ -180,112 +183,24 @@ def decoded(value: Any) -> Any:
     return value
 
 
-def _metrics(payload: Any) -> Metrics | None:
-    if not isinstance(payload, dict):
-        return None
-    hit = payload.get("cacheHit")
-    return Metrics(
-        total_ms=_number(payload.get("totalMs")) or 0,
-        parse_ms=_number(payload.get("parseMs")) or 0,
-        evaluate_ms=_number(payload.get("evaluateMs")) or 0,
-        cache_hit=hit if isinstance(hit, bool) else None,
-        effect_count=as_whole(payload.get("effectCount")),
-        state_write_count=as_whole(payload.get("stateWriteCount")),
-    )
-
-
-def _session(payload: Any) -> SessionFinalState | None:
-    match payload:
-        case {"frameId": str(frame), "declarationId": str(declaration), "name": str(name)} if (
-            frame and declaration and name
-        ):
-            return SessionFinalState(
-                frame_id=frame,
-                declaration_id=declaration,
-                name=name,
-                final_state=as_dict(payload.get("finalState")) or {},
-                origin_path=as_text(payload.get("originPath")),
-            )
-    return None
-
-
-def _streaming(payload: Any) -> Streaming | None:
-    if not isinstance(payload, dict):
-        return None
-    return Streaming(
-        text=as_text(payload.get("text")) or "",
-        thinking=as_text(payload.get("thinking")) or "",
-        tool_calls=[call for call in _list(payload.get("toolCalls")) if isinstance(call, dict)],
-        usage=as_dict(payload.get("usage")) or {},
-        errors=_list(payload.get("errors")),
-    )
-
-
 def analyze_result(payload: dict[str, Any], filepath: str) -> AnalyzeResult:
-    """Read an analysis."""
-    executables = _read_all(_executable, payload.get("executables"))
-    labels = {executable.name: executable.labels for executable in executables}
-    variables = _read_all(_variable, payload.get("variables"))
+    """Read an analysis; a variable without labels has those of the executable of its name."""
+    variables = read_all(Variable, payload.get("variables"))
+    labels = {executable.name: executable.labels for executable in read_all(Executable, payload.get("executables"))}
     for variable in variables:
-        variable.labels = variable.labels or list(labels.get(variable.name, ()))
-    return AnalyzeResult(
+        variable.labels = list(dict.fromkeys(variable.labels or labels.get(variable.name, [])))
+    frontmatter = as_dict(payload.get("frontmatter"))
+    return read_object(
+        AnalyzeResult,
+        payload,
         filepath=str(payload.get("filepath", filepath)),
         valid=payload.get("valid", True) is True,
-        errors=_read_all(_analysis_error, payload.get("errors")),
-        executables=executables,
-        exports=as_texts(payload.get("exports")),
-        imports=_read_all(_import, payload.get("imports")),
-        guards=_read_all(_guard, payload.get("guards")),
-        needs=_needs(payload.get("needs") or _under(payload.get("frontmatter"), "needs")),
-        warnings=_read_all(_analysis_error, payload.get("warnings")),
+        errors=_problems(payload.get("errors")),
+        warnings=_problems(payload.get("warnings")),
+        needs=_needs(payload.get("needs") or (frontmatter or {}).get("needs")),
         variables=variables,
         stats={k: v for k, v in (as_dict(payload.get("stats")) or {}).items() if as_whole(v) is not None},
-        frontmatter=as_dict(payload.get("frontmatter")),
-    )
-
-
-def _executable(payload: Any) -> Executable | None:
-    if not isinstance(payload, dict):
-        return None
-    return Executable(
-        name=as_text(payload.get("name")) or "",
-        params=as_texts(payload.get("params")),
-        labels=as_texts(payload.get("labels")),
-        language=as_text(payload.get("language")),
-    )
-
-
-def _variable(payload: Any) -> Variable | None:
-    if not isinstance(payload, dict):
-        return None
-    return Variable(
-        name=as_text(payload.get("name")) or "",
-        type=as_text(payload.get("type")) or "unknown",
-        exported=payload.get("exported") is True,
-        labels=list(dict.fromkeys(as_texts(payload.get("labels")))),
-    )
-
-
-def _import(payload: Any) -> Import | None:
-    if not isinstance(payload, dict):
-        return None
-    return Import(
-        from_=_first_text(payload, "from", "source") or "",
-        names=as_texts(payload.get("names")),
-        alias=as_text(payload.get("alias")),
-        type=as_text(payload.get("type")),
-    )
-
-
-def _guard(payload: Any) -> Guard | None:
-    if not isinstance(payload, dict):
-        return None
-    trigger = _first_text(payload, "trigger", "filter", "label")
-    return Guard(
-        name=as_text(payload.get("name")) or "",
-        timing=as_text(payload.get("timing")) or "",
-        label=trigger,
-        trigger=trigger or "",
+        truncated=False,
     )
 
 
@@ -300,70 +215,14 @@ def _needs(payload: Any) -> Needs | None:
     return Needs(**named, other=other)
 
 
-def _analysis_error(payload: Any) -> AnalysisError | None:
-    if not isinstance(payload, dict):
-        return None
-    place = as_dict(payload.get("location")) or {}
-    place = as_dict(place.get("start")) or place
-    return AnalysisError(
-        message=str(payload.get("message", "")),
-        line=as_whole(payload.get("line", place.get("line"))),
-        column=as_whole(payload.get("column", place.get("column"))),
-        code=as_text(payload.get("code")),
-    )
-
-
-def file_verify_result(payload: dict[str, Any]) -> FileVerifyResult:
-    """Read what was said about one file's signature."""
-    return FileVerifyResult(
-        path=str(payload.get("path", "")),
-        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
-        status=str(payload.get("status", "")),
-        verified=payload.get("verified") is True,
-        signer=as_text(payload.get("signer")),
-        signed_at=_first_text(payload, "signedAt", "signed_at"),
-        hash=as_text(payload.get("hash")),
-        expected_hash=_first_text(payload, "expectedHash", "expected_hash"),
-        metadata=as_dict(payload.get("metadata")),
-        error=as_text(payload.get("error")),
-    )
-
-
-def filesystem_status(payload: dict[str, Any]) -> FilesystemStatus:
-    """Read one entry of `fs_status`."""
-    return FilesystemStatus(
-        path=str(payload.get("path", "")),
-        relative_path=_first_text(payload, "relativePath", "relative_path") or "",
-        status=str(payload.get("status", "")),
-        verified=payload.get("verified") is True,
-        signer=as_text(payload.get("signer")),
-        labels=as_texts(payload.get("labels")),
-        taint=as_texts(payload.get("taint")),
-        signed_at=_first_text(payload, "signedAt", "signed_at"),
-        error=as_text(payload.get("error")),
-    )
-
-
-def content_signature(payload: dict[str, Any]) -> ContentSignature:
-    """Read the signature of a piece of content."""
-    metadata = as_dict(payload.get("metadata"))
-    return ContentSignature(
-        id=str(payload.get("id", "")),
-        hash=str(payload.get("hash", "")),
-        algorithm=str(payload.get("algorithm", "")),
-        signed_by=_first_text(payload, "signedBy", "signed_by") or "",
-        signed_at=_first_text(payload, "signedAt", "signed_at") or "",
-        content_length=as_whole(payload.get("contentLength", payload.get("content_length"))) or 0,
-        metadata=None if metadata is None else {k: v for k, v in metadata.items() if isinstance(v, str)},
-    )
-
-
-def _first_text(payload: dict[str, Any], *names: str) -> str | None:
-    return next((payload[name] for name in names if isinstance(payload.get(name), str)), None)
-
-
-def _under(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
+def _problems(items: Any) -> list[AnalysisError]:
+    """Read errors or warnings; older engines put the place into `location`, or into its `start`."""
+    found = []
+    for item in _list(items):
+        if isinstance(item, dict):
+            place = as_dict(item.get("location")) or {}
+            found.append(read_object(AnalysisError, {**(as_dict(place.get("start")) or place), **item}))
+    return found
 
 
 def output_text(payload: Any) -> str:
@@ -374,10 +233,6 @@ def output_text(payload: Any) -> str:
 def as_output(value: Any) -> str:
     """Write an output that is no text as JSON, and nothing as no text."""
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _read_all(read: Any, items: Any) -> list[Any]:
-    return [value for item in _list(items) if (value := read(item)) is not None]
 
 
 def _list(value: Any) -> list[Any]:
@@ -399,10 +254,18 @@ def as_dict(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def as_whole(value: Any) -> int | None:
+    """Return the value if it is a whole number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def as_whole(value: Any) -> int | None:
-    """Return the value if it is a whole number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _texts_of(value: Any) -> dict[str, str] | None:
+    return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else None

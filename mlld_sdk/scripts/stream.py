@@ -75,16 +75,16 @@ class EventHistory:
 
     def state_writes(self) -> list[StateWrite]:
         """List the state writes so far, in order."""
-        return [write for body in self._bodies("state:write") if (write := results.state_write(body.get("write")))]
+        return [write for body in self._bodies("state:write") if (write := results.read(StateWrite, body.get("write")))]
 
     def denials(self) -> list[GuardDenial]:
         """List the denials so far, in order."""
         bodies = self._bodies("guard_denial")
-        return [denial for body in bodies if (denial := results.guard_denial(body.get("guard_denial")))]
+        return [denial for body in bodies if (denial := results.read(GuardDenial, body.get("guard_denial")))]
 
     def effects(self) -> list[Effect]:
         """List the outputs so far, in order."""
-        return [effect for body in self._bodies("effect") if (effect := results.effect(body.get("effect")))]
+        return [effect for body in self._bodies("effect") if (effect := results.read(Effect, body.get("effect")))]
 
     def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
         return (body for event in list(self._kept or ()) if event.type == kind and (body := _body(event)) is not None)

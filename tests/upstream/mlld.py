@@ -71,22 +71,22 @@ class Client(_client.Client):
 
 
 def _state_write_from_event(event: dict[str, Any]) -> StateWrite | None:
-    write = results.state_write(event.get("write")) if event.get("type") == "state:write" else None
+    write = results.read(StateWrite, event.get("write")) if event.get("type") == "state:write" else None
     if write is not None:
         write.value = results.decoded(write.value)
     return write
 
 
 def _session_write_from_event(event: dict[str, Any]) -> SessionWrite | None:
-    return results.session_write(event.get("session_write")) if event.get("type") == "session_write" else None
+    return results.read(SessionWrite, event.get("session_write")) if event.get("type") == "session_write" else None
 
 
 def _guard_denial_from_event(event: dict[str, Any]) -> GuardDenial | None:
-    return results.guard_denial(event.get("guard_denial")) if event.get("type") == "guard_denial" else None
+    return results.read(GuardDenial, event.get("guard_denial")) if event.get("type") == "guard_denial" else None
 
 
 def _trace_event_from_event(event: dict[str, Any]) -> TraceEvent | None:
-    return results.trace_event(event.get("traceEvent")) if event.get("type") == "trace_event" else None
+    return results.read(TraceEvent, event.get("traceEvent")) if event.get("type") == "trace_event" else None
 
 
 def _execute_result_from_payload(

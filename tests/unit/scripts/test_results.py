@@ -50,7 +50,7 @@ def test_the_event_is_believed_over_the_final_list_which_is_cut_one_level_higher
 
 
 def test_a_string_stays_a_string_and_still_counts_as_the_same_write() -> None:  # C-23, upstream's P7
-    write = results.state_write({"path": "s", "value": '{"a": 1}'})
+    write = results.read(StateWrite, {"path": "s", "value": '{"a": 1}'})
     assert write is not None
     assert write.value == '{"a": 1}'
     decoded = StateWrite("s", {"a": 1})
@@ -158,22 +158,32 @@ def test_needs_and_places_of_errors_are_read_in_their_other_forms() -> None:  # 
 
 
 def test_signatures_are_read_in_both_spellings() -> None:  # C-25
-    assert results.file_verify_result(
-        {"path": "/p", "relativePath": "p", "status": "modified", "verified": False, "expectedHash": "h", "error": "e"}
+    assert results.read_object(
+        FileVerifyResult,
+        {"path": "/p", "relativePath": "p", "status": "modified", "verified": False, "expectedHash": "h", "error": "e"},
     ) == FileVerifyResult("/p", "p", "modified", False, expected_hash="h", error="e")
-    assert results.filesystem_status(
-        {"path": "/p", "relative_path": "p", "status": "verified", "verified": True, "labels": ["a"], "taint": None}
+    assert results.read_object(
+        FilesystemStatus,
+        {"path": "/p", "relative_path": "p", "status": "verified", "verified": True, "labels": ["a"], "taint": None},
     ) == FilesystemStatus("/p", "p", "verified", True, labels=["a"])
-    assert results.content_signature(
-        {"id": "i", "hash": "h", "algorithm": "a", "signed_by": "s", "contentLength": 3, "metadata": {"k": "v", "n": 1}}
+    assert results.read_object(
+        ContentSignature,
+        {
+            "id": "i",
+            "hash": "h",
+            "algorithm": "a",
+            "signed_by": "s",
+            "contentLength": 3,
+            "metadata": {"k": "v", "n": 1},
+        },
     ) == ContentSignature("i", "h", "a", "s", "", 3, {"k": "v"})
 
 
 def test_session_writes_need_their_five_names() -> None:  # C-21
     names = {"frame_id": "f", "session_name": "s", "declaration_id": "d", "slot_path": "p", "operation": "set"}
-    assert results.session_write({**names, "prev": 1, "next": 2}) == SessionWrite(**names, prev=1, next=2)
-    assert results.session_write({**names, "operation": ""}) is None
-    assert results.session_write("x") is None
+    assert results.read(SessionWrite, {**names, "prev": 1, "next": 2}) == SessionWrite(**names, prev=1, next=2)
+    assert results.read(SessionWrite, {**names, "operation": ""}) is None
+    assert results.read(SessionWrite, "x") is None
 
 
 def test_a_state_value_that_only_begins_like_json_costs_no_result() -> None:
