@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sys
 from argparse import Namespace
 from importlib import import_module
@@ -230,30 +229,6 @@ def config(options: Namespace) -> int:
     found = configuration(code, {"store": options.store})
     _print(options, found, str(found))
     return 0
-
-
-def shell(options: Namespace) -> int:
-    """Talk to a runtime line by line: commands without their prefix, and `AGENT> mlld text` to run on its engine."""
-    from mlld_sdk.cli.main import run_line
-
-    print("Commands as on the command line; `AGENT> mlld text` runs on that agent's engine; ^D or an empty line ends.")
-    while True:
-        try:
-            line = input("mlld-otp> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return 0
-        if not line:
-            return 0
-        agent, arrow, script = line.partition(">")
-        if arrow and agent.strip().isprintable() and " " not in agent.strip():
-            run_line(["evaluate", agent.strip(), script.strip()], options)
-            continue
-        try:
-            said = shlex.split(line)
-        except ValueError as error:
-            print(f"mlld-otp: {error}: {line}", file=sys.stderr)
-        else:
-            run_line(said, options)
 
 
 def evaluate(options: Namespace) -> int:

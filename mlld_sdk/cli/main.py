@@ -6,17 +6,18 @@ Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found som
 """
 
 import argparse
-import contextlib
 import io
 import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.cli import commands
+from mlld_sdk.cli.shell import shell
 from mlld_sdk.demo import DEMOS
 
 STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb("evaluate", commands.evaluate, "run a line of mlld on an agent's engine")
     one.add_argument("agent")
     one.add_argument("script")
-    verb("shell", commands.shell, "talk to a running runtime line by line")
+    verb("shell", partial(shell, main), "talk to a running runtime line by line")
     one = verb("demo", commands.demo, "break something for real and watch it heal")
     one.formatter_class = argparse.RawDescriptionHelpFormatter
     one.epilog = "\n".join(f"{name:9} {what}" for name, what in DEMOS.items())
@@ -182,14 +183,3 @@ def _command(arguments: Sequence[str] | None) -> int:
             print(f"mlld-otp: {error.hint}", file=sys.stderr)
         return 1
     return status
-
-
-def run_line(arguments: Sequence[str], options: argparse.Namespace) -> None:
-    """Run one line of the shell as a command, against the same runtime; wrong words do not end the shell."""
-    if arguments[0] in ("run", "shell"):
-        print(f"mlld-otp: `{arguments[0]}` does not work inside the shell", file=sys.stderr)
-        return
-    attaches = arguments[0] not in ("demo", "doctor", "config", "checkpoint")
-    extra = ["--runtime", options.runtime] if options.runtime and attaches else []
-    with contextlib.suppress(SystemExit):
-        main([*arguments[:1], *extra, *arguments[1:]])

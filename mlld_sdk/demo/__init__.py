@@ -1,4 +1,7 @@
-"""Demonstrations: each breaks something for real, shows it heal, and proves what it shows or fails."""
+"""Demonstrations: each breaks something for real, shows it heal, and proves what it shows or fails.
+
+They are programs like those of users: they import what users import, and only the command line imports them.
+"""
 
 DEMOS = {
     "recovery": "kill the engine, the agent and the whole service; no finished step is repeated",
