@@ -28,9 +28,7 @@ class CallHost(Protocol):
     now: Callable[[], float]
     wait_inline: Callable[[Call, Duration | None], bool]
     attend: Callable[[], None]
-
-    def report(self, where: str, error: BaseException) -> None:
-        """Emit that a callback has raised."""
+    report: Callable[[str, BaseException], None]
 
     def give_up(self, call: Call, why: Literal["cancelled", "timeout"]) -> bool:
         """Begin the end of a call; false if it has its outcome."""

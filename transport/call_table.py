@@ -10,17 +10,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from mlld_sdk.base.durations import FOREVER, Duration, seconds
-from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.events import Sink, discard, is_listened
+from mlld_sdk.base.events import discard, is_listened
 from mlld_sdk.transport.call import Call, CallHost, OnEvents, new_request_id
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.errors import EngineOverloaded
 from mlld_sdk.transport.events import RequestFinished
-from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.outcomes import refusal
 from mlld_sdk.transport.pipes import Outgoing
-from mlld_sdk.transport.reactor import Reactor, ReactorTimer
-from mlld_sdk.transport.state import EngineState
+from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.wire import Decoded, EngineEvent, EngineReply, ResultHead, encode_request, failure_of
 
 __all__ = ["CallTable"]
@@ -45,30 +43,15 @@ class CallTable:
     """
 
     def __init__(
-        self,
-        host: CallHost,
-        state: EngineState,
-        outgoing: Outgoing,
-        limits: EngineLimits,
-        reactor: Reactor,
-        env: Env,
-        sink: Sink,
-        *,
-        failed: Callable[[Call, dict[str, Any]], None],
-        idle: Callable[[], None],
+        self, core: EngineCore, host: CallHost, outgoing: Outgoing, *, failed: Callable[[Call, dict[str, Any]], None]
     ) -> None:
         """Begin without calls.
 
         Args:
-            host: The engine the calls are for.
-            state: What is known about it.
+            core: What is known about the engine.
+            host: The engine, for its calls.
             outgoing: Where they are written; no call is admitted while that is too full.
-            limits: How many there may be, and how full is too full.
-            reactor: Where deadlines are watched.
-            env: The clock.
-            sink: Is told of every outcome, where it listens.
             failed: Acts on an error the engine has answered a call with.
-            idle: Called when a retired engine has no call left.
         """
         self.pending: dict[int, Call] = {}
         self.owner = 0
@@ -77,16 +60,11 @@ class CallTable:
         self.events = 0
         self.unknown_ids = 0
         self.unrouted = 0
+        self._core = core
         self._host = host
-        self._state = state
         self._outgoing = outgoing
-        self._limits = limits
-        self._reactor = reactor
-        self._env = env
-        self._sink = sink
-        self._observed = sink is not discard
+        self._observed = core.sink is not discard
         self._failed = failed
-        self._idle = idle
         self._lock = threading.Lock()
         self._timer: ReactorTimer | None = None
 
@@ -99,22 +77,22 @@ class CallTable:
         kind: type[CallT],
     ) -> CallT:
         """Make a request pending, or refuse it."""
-        state, pending = self._state, self.pending
-        if state.ending is not None:
-            raise refusal(state)
-        if len(pending) >= self._limits.in_flight:
+        core, pending = self._core, self.pending
+        if core.ending is not None:
+            raise refusal(core)
+        if len(pending) >= core.limits.in_flight:
             raise EngineOverloaded(
-                f"{state.label} has {len(pending)} requests in flight",
+                f"{core.label} has {len(pending)} requests in flight",
                 hint="wait for some, or raise EngineLimits.in_flight",
             )
-        if self._outgoing.backlog > self._limits.queued_bytes:
+        if self._outgoing.backlog > core.limits.queued_bytes:
             raise EngineOverloaded(
-                f"{state.label} does not read: {self._outgoing.backlog} bytes wait",
+                f"{core.label} does not read: {self._outgoing.backlog} bytes wait",
                 hint="its event loop is busy; wait, or kill it",
             )
         request_id = new_request_id()
         line = encode_request(method, request_id, params)
-        now = state.now()
+        now = core.now()
         if type(timeout) is not float:
             timeout = FOREVER if timeout is None else seconds(timeout, above=-FOREVER)
         call = kind(self._host, request_id, method, line, now, now + timeout, on_events)
@@ -126,8 +104,8 @@ class CallTable:
             self.owner = 0
         pending[request_id] = call
         # The end may have emptied `pending` just before; then nothing else will answer this one.
-        if state.finished and pending.pop(request_id, None) is not None:
-            raise refusal(state)
+        if core.finished and pending.pop(request_id, None) is not None:
+            raise refusal(core)
         return call
 
     def renew(self, call: Call) -> bool:
@@ -144,21 +122,21 @@ class CallTable:
         if self.pending.pop(call.id, None) is None:
             return False
         self.finished += 1
-        if self._state.retired and not self.pending and self._state.ending is None:
-            self._idle()
+        if self._core.retired and not self.pending and self._core.ending is None:
+            self._core.end.kill()
         call.on_events = None
         call.finish(reply, error)
         seat = call.seat
         if seat is not None:
             seat.ring()
-        if self._observed and (error is not None or is_listened(self._sink)):
-            self._sink(
+        if self._observed and (error is not None or is_listened(self._core.sink)):
+            self._core.sink(
                 RequestFinished(
-                    at=self._env.wall(),
-                    engine=self._state.label,
+                    at=self._core.env.wall(),
+                    engine=self._core.label,
                     method=call.method,
                     outcome="ok" if error is None else error.code,
-                    seconds=self._state.now() - call.submitted,
+                    seconds=self._core.now() - call.submitted,
                     bytes=0 if reply is None else len(reply.line),
                 )
             )
@@ -168,12 +146,12 @@ class CallTable:
 
     def route(self, decoded: Decoded) -> None:
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
-        pending, state = self.pending, self._state
+        pending, core = self.pending, self._core
         # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
-        signalled = state.ending is not None and state.ending != "died"
+        signalled = core.ending is not None and core.ending != "died"
         # No event to emit, no engine to end: most answers only go into their future.
-        quiet = not (state.retired or signalled or (self._observed and is_listened(self._sink)))
+        quiet = not (core.retired or signalled or (self._observed and is_listened(self._core.sink)))
         batches: dict[Call, list[EngineEvent]] = {}
         seen = 0
         last_id: Any = None
@@ -223,8 +201,8 @@ class CallTable:
         self.events += seen
         for call, events in batches.items():
             self._deliver(call, events)
-        if state.retired and not pending and state.ending is None:
-            self._idle()
+        if core.retired and not pending and core.ending is None:
+            self._core.end.kill()
 
     def _caller_of(self, event: EngineEvent) -> Call | None:
         """Find whose event this is when a tool call's id stands where the request's should."""
@@ -242,7 +220,7 @@ class CallTable:
         except BaseException as error:
             # The listener's trouble is not the engine's, `sys.exit` included: it would end the thread of all engines.
             call.on_events = None
-            self._host.report("on_events", error)
+            self._core.report("on_events", error)
             if isinstance(error, KeyboardInterrupt):
                 raise
 
@@ -255,13 +233,13 @@ class CallTable:
                 if self._timer is not None:
                     self._timer.cancel()
                 self.next_deadline = deadline
-                self._timer = self._reactor.call_at(deadline, self._on_deadline)
+                self._timer = self._core.reactor.call_at(deadline, self._on_deadline)
 
     def _on_deadline(self) -> None:
         with self._lock:
             self.next_deadline = FOREVER
             self._timer = None
-        now, nearest = self._state.now(), FOREVER
+        now, nearest = self._core.now(), FOREVER
         for call in list(self.pending.values()):
             if call.deadline <= now:
                 self._host.give_up(call, "timeout")

@@ -6,11 +6,9 @@ import os
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 
-from mlld_sdk.transport.child import Child
-from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.core import EngineCore
+from mlld_sdk.transport.events import EnginePolluted
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing
-from mlld_sdk.transport.reactor import Reactor
-from mlld_sdk.transport.state import EngineState
 from mlld_sdk.transport.wire import Decoded, decode_block
 
 __all__ = ["Channel"]
@@ -32,48 +30,19 @@ class Channel:
         salvaged: How many messages had noise glued in front of them.
     """
 
-    def __init__(
-        self,
-        child: Child,
-        state: EngineState,
-        outgoing: Outgoing,
-        limits: EngineLimits,
-        reactor: Reactor,
-        *,
-        kill: Callable[[], None],
-        route: Callable[[Decoded], None],
-        report: Callable[[str, BaseException], None],
-        polluted: Callable[[str], None],
-    ) -> None:
-        """Open nothing, read nothing: see `read`.
-
-        Args:
-            child: Whose pipes these are.
-            state: What is known about the engine.
-            outgoing: Requests on their way into the pipe.
-            limits: Bounds.
-            reactor: The I/O thread.
-            kill: Called when the engine has written what makes it useless (`EngineState.fatal`).
-            route: Takes the messages.
-            report: Takes an exception of `route`, which is a defect of this side.
-            polluted: Is told of the first line that is no protocol.
-        """
+    def __init__(self, core: EngineCore, outgoing: Outgoing, *, route: Callable[[Decoded], None]) -> None:
+        """Open nothing, read nothing: see `read`; `route` takes the messages."""
         self.outgoing = outgoing
         self.is_at_end = False
         self.noise: Sequence[bytes] = ()
         self.noise_count = 0
         self.dropped = 0
         self.salvaged = 0
-        self._child = child
-        self._state = state
-        self._reactor = reactor
-        self._limits = limits
-        self._incoming = LineBuffer(limits.line_bytes)
+        self._core = core
+        self._child = core.child
+        self._incoming = LineBuffer(core.limits.line_bytes)
         self._stderr_lock = allocate_lock()
-        self._kill = kill
         self._route = route
-        self._report = report
-        self._polluted = polluted
 
     def read(self) -> None:
         """Read once and act on what came."""
@@ -87,7 +56,7 @@ class Channel:
             self._take(data)
         else:
             self.is_at_end = True
-            self._reactor.forget(self._child.answers)
+            self._core.reactor.forget(self._child.answers)
 
     def read_stderr(self) -> None:
         """Read stderr once; only its end is kept."""
@@ -97,9 +66,9 @@ class Channel:
             except BlockingIOError:
                 return
             if data:
-                self._state.stderr.feed(data)
+                self._core.stderr.feed(data)
             else:
-                self._reactor.forget(self._child.words)
+                self._core.reactor.forget(self._child.words)
 
     def drain(self) -> None:
         """Read both pipes to their end, or until they are empty if another process keeps them open."""
@@ -107,7 +76,7 @@ class Channel:
             self._drain(self._child.answers, self._take)
         self._take(b"\n")  # the last line may never have got its own
         with self._stderr_lock:
-            self._drain(self._child.words, self._state.stderr.feed)
+            self._drain(self._child.words, self._core.stderr.feed)
 
     def _drain(self, fd: int, take: Callable[[bytes], None]) -> None:
         for _ in range(_DRAIN_ROUNDS):
@@ -120,31 +89,35 @@ class Channel:
             take(data)
 
     def _take(self, data: bytes) -> None:
+        core = self._core
         try:
             block = self._incoming.feed(data)
             if block is None:
                 return
             decoded = decode_block(block)
             if decoded.heads or decoded.dropped:
-                self._state.heard = True
+                core.heard = True
             if decoded.dropped or decoded.noise:
                 self._count(decoded)
             self._route(decoded)
         except LineTooLong:
             self._incoming.rest()
-            self._state.fatal = f"a line of more than {self._limits.line_bytes} bytes"
-            self._kill()
+            core.fatal = f"a line of more than {core.limits.line_bytes} bytes"
+            core.end.kill()
         except Exception as error:  # noqa: BLE001 - answers are lost now, so no caller may go on waiting for them
-            self._report("reading", error)
-            self._state.fatal = "something this side stumbled over"
-            self._kill()
+            core.report("reading", error)
+            core.fatal = "something this side stumbled over"
+            core.end.kill()
 
     def _count(self, decoded: Decoded) -> None:
+        core = self._core
         self.dropped += decoded.dropped
         self.salvaged += decoded.salvaged
         if decoded.noise:
             lines = [line[:_NOISE_KEPT] for line in decoded.noise]
             if not self.noise_count:
-                self._polluted(lines[0].decode("utf-8", "replace"))
+                first = lines[0].decode("utf-8", "replace")
+                core.sink(EnginePolluted(at=core.env.wall(), engine=core.label, pid=self._child.pid, line=first))
             self.noise_count += len(lines)
-            self.noise = [*self.noise, *lines][-self._limits.noise_lines :] if self._limits.noise_lines else ()
+            kept = core.limits.noise_lines
+            self.noise = [*self.noise, *lines][-kept:] if kept else ()

@@ -6,21 +6,17 @@ import select
 import signal
 from collections.abc import Callable
 
-from mlld_sdk.base.env import Env
-from mlld_sdk.base.events import Sink
 from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.call_table import CallTable
 from mlld_sdk.transport.channel import Channel
-from mlld_sdk.transport.child import Child
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.events import EngineExited
 from mlld_sdk.transport.exits import decode_exit
 from mlld_sdk.transport.inline_reader import InlineReader
-from mlld_sdk.transport.limits import EngineLimits
-from mlld_sdk.transport.reactor import Reactor, ReactorTimer
+from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.reaper import Burial, bury
-from mlld_sdk.transport.state import EngineState
 
 __all__ = ["Ending"]
 
@@ -39,48 +35,34 @@ class Ending:
 
     def __init__(
         self,
-        child: Child,
-        state: EngineState,
-        limits: EngineLimits,
-        reactor: Reactor,
-        env: Env,
-        sink: Sink,
+        core: EngineCore,
         channel: Channel,
         table: CallTable,
         reader: InlineReader,
         *,
-        waits_for_descendants: Callable[[Call], bool],
         exited: Callable[[], None],
         removed: Callable[[], None],
     ) -> None:
         """Begin nothing.
 
         Args:
-            child: The process.
-            state: What is known about the engine.
-            limits: How patient its end is.
-            reactor: The I/O thread.
-            env: The clock.
-            sink: Is told of the exit.
+            core: What is known about the engine.
             channel: What is left in it is read.
             table: Its calls get their outcomes.
             reader: Its lock is needed for that.
-            waits_for_descendants: Whether a call is over only when all that the engine has started is dead.
             exited: Called when the process has been reaped and the calls have their outcomes.
             removed: Called when nothing of the engine is left.
         """
+        core.end = self
         self.told = False
         self.gone: LazyFuture[None] = LazyFuture()
-        self._child = child
-        self._state = state
-        self._limits = limits
-        self._reactor = reactor
-        self._env = env
-        self._sink = sink
+        self._core = core
+        self._child = child = core.child
+        self._limits = limits = core.limits
+        self._reactor = reactor = core.reactor
         self._channel = channel
         self._table = table
         self._reader = reader
-        self._waits_for_descendants = waits_for_descendants
         self._exited = exited
         self._removed = removed
         self._status: int | None = None
@@ -105,17 +87,17 @@ class Ending:
 
     def begin(self, why: str) -> bool:
         """Decide why the engine ends; only the first reason counts, false for any other."""
-        with self._state.lock:
-            if self._state.ending is not None:
+        with self._core.lock:
+            if self._core.ending is not None:
                 return False
-            self._state.ending = why
+            self._core.ending = why
         self._reader.watch()  # it may have to write before it can end
         return True
 
     def later(self, delay: float, function: Callable[[], object]) -> None:
         """Run one step of an ending on the I/O thread after a pause."""
-        if not self._state.finished:
-            self._steps.append(self._reactor.call_at(self._state.now() + delay, function))
+        if not self._core.finished:
+            self._steps.append(self._reactor.call_at(self._core.now() + delay, function))
             if len(self._steps) > self._limits.in_flight:
                 del self._steps[: self._limits.in_flight // 2]  # long fired
 
@@ -144,7 +126,7 @@ class Ending:
 
     def kill(self, why: str = "killed") -> None:
         """End it by SIGKILL, now."""
-        if self._state.ending != "forked":
+        if self._core.ending != "forked":
             self.begin(why)
             self.kill_group()
 
@@ -156,7 +138,7 @@ class Ending:
 
     def on_broken(self) -> None:
         """The engine has closed one of its pipes. It is dying, or is made to."""
-        if not self._state.finished:
+        if not self._core.finished:
             if self._child.pidfd is None:
                 self._look_for_exit()
             self.later(self._limits.term_grace, lambda: self.kill("died"))
@@ -170,7 +152,7 @@ class Ending:
         if self._child.pidfd is not None:
             self._reactor.forget(self._child.pidfd)
         self._status = self._child.reap()
-        self._state.finish_wanted = True
+        self._core.finish_wanted = True
         self.finish()
 
     def settle_led(self, call: Call) -> None:
@@ -178,29 +160,29 @@ class Ending:
 
         That saves a crashed engine's owner two changes of thread. Only for the holder of the reader's lock.
         """
-        state = self._state
-        if not state.finish_wanted:
+        core = self._core
+        if not core.finish_wanted:
             pidfd = self._child.pidfd
             if pidfd is None or not _is_ready(pidfd, _DYING):  # it has only closed its output, or we cannot know
                 self._reactor.call_soon(self.on_broken)
                 return
             self._status = self._child.reap()
-            state.finish_wanted = True
-        if not state.finished:
+            core.finish_wanted = True
+        if not core.finished:
             self._learn()
-        error = outcomes.ended(state, call)
+        error = outcomes.ended(core, call)
         if call.given_up is None:  # else it may have to wait for descendants
             self._table.settle(call, None, error)
 
     def _look_for_exit(self) -> None:
         """Look for the end of the process now and then, where the system cannot tell us by itself."""
-        if self._state.finish_wanted:
+        if self._core.finish_wanted:
             return
         if self._child.has_ended():
             self._on_exit()
         else:
-            soon = self._channel.is_at_end or self._state.ending is not None
-            self._reactor.call_at(self._state.now() + (0.02 if soon else 0.25), self._look_for_exit)
+            soon = self._channel.is_at_end or self._core.ending is not None
+            self._reactor.call_at(self._core.now() + (0.02 if soon else 0.25), self._look_for_exit)
 
     # -- finishing it
 
@@ -212,7 +194,7 @@ class Ending:
             self._reader.wake()  # a caller reads: it leaves now and sends us here again
             return
         try:
-            if not self._state.finished:
+            if not self._core.finished:
                 self._learn()
         finally:
             self.told = True
@@ -224,7 +206,7 @@ class Ending:
 
     def _learn(self) -> None:
         """Read what is left in the pipes and tell how the process ended. Only for the holder of the lock, once."""
-        state = self._state
+        core = self._core
         self.begin("died")
         try:
             self._channel.drain()
@@ -232,37 +214,38 @@ class Ending:
             in_flight = len(self._table.pending)
             exit_ = decode_exit(
                 self._status,
-                expected=state.ending != "died" or self.was_killed,
+                expected=core.ending != "died" or self.was_killed,
                 wrapped=self._child.command.wrapped,
-                stderr_tail=state.stderr.text,
+                stderr_tail=core.stderr.text,
             )
-            state.end(exit_)
-        self._sink(  # before any call fails, so that a report about the failure knows how the engine ended
+            core.note_exit(exit_)
+        core.sink(  # before any call fails, so that a report about the failure knows how the engine ended
             EngineExited(
-                at=self._env.wall(),
-                engine=state.label,
+                at=core.env.wall(),
+                engine=core.label,
                 pid=self._child.pid,
-                reason=str(state.ending),
+                reason=str(core.ending),
                 code=exit_.code,
                 signal=exit_.signal,
                 out_of_memory=exit_.out_of_memory,
                 doubtful=exit_.doubtful,
                 in_flight=in_flight,
-                stderr_tail=state.stderr.text,
+                stderr_tail=core.stderr.text,
             )
         )
 
     def _tell(self) -> None:
         # The errors first: a call that is cancelled from here on waits, too.
-        calls = {call: outcomes.ended(self._state, call) for call in list(self._table.pending.values())}
-        waiting = [call for call in calls if call.given_up is not None and self._waits_for_descendants(call)]
+        calls = {call: outcomes.ended(self._core, call) for call in list(self._table.pending.values())}
+        # An exclusive engine's cancelled script is over when nothing of it lives, not before.
+        waiting = [call for call in calls if call.given_up is not None and self._core.exclusive and call.is_run]
         for call, error in calls.items():
             if call not in waiting:
                 self._table.settle(call, None, error)
         try:
             self._exited()  # before the search, so that a successor need not wait for it
         finally:
-            if self._state.ending == "died" and not waiting:
+            if self._core.ending == "died" and not waiting:
                 self._reactor.call_at(self._reactor.now() + _HEAD_START, self.bury)
             else:
                 self.bury()
@@ -285,7 +268,7 @@ class Ending:
 
     def _settle_all(self) -> None:
         for call in list(self._table.pending.values()):
-            self._table.settle(call, None, outcomes.ended(self._state, call))
+            self._table.settle(call, None, outcomes.ended(self._core, call))
 
     def _on_buried(self) -> None:
         self._settle_all()
@@ -294,18 +277,18 @@ class Ending:
 
     def _on_immortal(self) -> None:
         """SIGKILL has not worked in time (a process stuck in the kernel): no call is to wait for it."""
-        if not self._state.finished:
+        if not self._core.finished:
             self._settle_all()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's pipes, so that it alone holds them, and fail what waits here."""
-        state = self._state
-        state.abandon()
+        core = self._core
+        core.abandon()
         self.told = True
         self._reader.abandon()
         self._channel.outgoing.abandon()
         self._child.close_fds(lambda _: None)
-        self._table.abandon(lambda: outcomes.refusal(state))
+        self._table.abandon(lambda: outcomes.refusal(core))
         self.gone.finish(None, None)
 
 

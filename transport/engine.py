@@ -21,6 +21,7 @@ from mlld_sdk.transport.call_table import CallTable
 from mlld_sdk.transport.channel import Channel
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.ending import Ending
 from mlld_sdk.transport.errors import (
     CallTimeout,
@@ -29,14 +30,13 @@ from mlld_sdk.transport.errors import (
     EngineClosed,
     EngineSilent,
 )
-from mlld_sdk.transport.events import EngineCallbackFailed, EnginePolluted, EngineStarted
+from mlld_sdk.transport.events import EngineStarted
 from mlld_sdk.transport.exits import EngineExit
 from mlld_sdk.transport.inline_reader import InlineReader
 from mlld_sdk.transport.limits import EngineLimits, EngineStats
-from mlld_sdk.transport.pipes import Outgoing, Tail
+from mlld_sdk.transport.pipes import Outgoing
 from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
-from mlld_sdk.transport.state import EngineState
 from mlld_sdk.transport.wire import EngineReply, cancel_line
 
 __all__ = ["Engine", "EngineLimits", "EngineStats"]
@@ -59,7 +59,6 @@ class Engine:
         label: Name for reports, unique in this process.
         pid: Number of the process, which leads its own session and group.
         command: How it was started.
-        exclusive: Whether a cancelled or expired script takes the process with it.
         limits: Bounds and graces.
         tainted: A cancelled or expired script may still be running in this shared engine.
     """
@@ -71,70 +70,24 @@ class Engine:
         self.label = label
         self.pid = child.pid
         self.command = child.command
-        self.exclusive = exclusive
         self.limits = limits
         self.tainted = False
         self.now = env.now
-        self._env = env
-        self._sink = sink
-        self._child = child
-        self._reactor = reactor
         self._births = Births(child.birth)
         self._retires_when_tainted = False
         self._last_submitted = -FOREVER
         self._exit_callbacks: list[Callable[[Engine], None]] = []
-        self._state = state = EngineState(label, env.now, Tail(limits.stderr_bytes), extended=self.command.extended)
-        self._ending: Ending  # made last, so the other parts reach it through lambdas
-        outgoing = Outgoing(child.requests, reactor, lambda: reactor.call_soon(self._ending.on_broken))
-        self._outgoing = outgoing
-        self._table = CallTable(
-            self,
-            state,
-            outgoing,
-            limits,
-            reactor,
-            env,
-            sink,
-            failed=self._failed,
-            idle=lambda: self._ending.kill(),  # noqa: PLW0108
-        )
-        self._channel = Channel(
-            child,
-            state,
-            outgoing,
-            limits,
-            reactor,
-            kill=lambda: self._ending.kill(),  # noqa: PLW0108
-            route=self._table.route,
-            report=self.report,
-            polluted=self._polluted,
-        )
-        self._reader = InlineReader(
-            child,
-            self._channel,
-            self._table,
-            state,
-            reactor,
-            broken=lambda: self._ending.on_broken(),  # noqa: PLW0108
-            finish=lambda: self._ending.finish(),  # noqa: PLW0108
-            ended=lambda call: self._ending.settle_led(call),  # noqa: PLW0108
-        )
+        self._core = core = EngineCore(child, label, limits, reactor, env, sink, exclusive=exclusive)
+        self._outgoing = Outgoing(child.requests, reactor, lambda: reactor.call_soon(core.end.on_broken))
+        self._table = CallTable(core, self, self._outgoing, failed=self._failed)
+        self._channel = Channel(core, self._outgoing, route=self._table.route)
+        self._reader = InlineReader(core, self._channel, self._table)
         self._ending = Ending(
-            child,
-            state,
-            limits,
-            reactor,
-            env,
-            sink,
-            self._channel,
-            self._table,
-            self._reader,
-            waits_for_descendants=lambda call: self.exclusive and call.is_run,
-            exited=self._run_exit_callbacks,
-            removed=self._removed,
+            core, self._channel, self._table, self._reader, exited=self._run_exit_callbacks, removed=self._removed
         )
         self.wait_inline: Callable[[Call, Duration | None], bool] = self._reader.wait
         self.attend: Callable[[], None] = self._reader.attend
+        self.report: Callable[[str, BaseException], None] = core.report
 
     @classmethod
     def start(
@@ -172,21 +125,21 @@ class Engine:
         reactor = reactor or shared_reactor()
         if reactor.is_closed:
             raise EngineClosed("the I/O thread has been closed", hint="start a new one")
-        child = Child.spawn(command)
+        child, env = Child.spawn(command), env or reactor.env
         engine = cls(
             child,
             exclusive=exclusive,
             label=f"{label or command.label}-{next(_numbers)}",
             limits=limits or EngineLimits(),
             reactor=reactor,
-            env=env or reactor.env,
+            env=env,
             sink=sink,
         )
         engine._retires_when_tainted = retire_when_tainted
         if on_exit is not None:
             engine._exit_callbacks.append(on_exit)
         _engines.add(engine)
-        sink(EngineStarted(at=engine._env.wall(), engine=engine.label, pid=child.pid, command=" ".join(command.argv)))
+        sink(EngineStarted(at=env.wall(), engine=engine.label, pid=child.pid, command=" ".join(command.argv)))
         reactor.inhabitants.add(engine)
         reactor.watch_read(child.words, engine._channel.read_stderr)
         engine._reader.watch()
@@ -205,7 +158,7 @@ class Engine:
         try:
             call.result()
         except CallTimeout:
-            if self.noise and not self._state.heard:
+            if self.noise and not self._core.heard:
                 raise EngineBabbling(
                     f"{self.label} writes what is no protocol: {self.noise[-1][:80]!r}",
                     hint="is this program an engine?",
@@ -222,7 +175,7 @@ class Engine:
 
         A shared engine in which a script may go on unseen retires by itself.
         """
-        self.exclusive = not shared
+        self._core.exclusive = not shared
         self._retires_when_tainted = shared
 
     # -- requests
@@ -245,8 +198,8 @@ class Engine:
             EngineClosed, EngineDied: There is no engine any more.
             ForkedProcess: The engine belongs to another process.
         """
-        if self._state.retired:
-            raise outcomes.refusal(self._state)
+        if self._core.retired:
+            raise outcomes.refusal(self._core)
         call = self._table.admit(method, params, timeout, on_events, Call)
         table, lent = self._table, self._reader.lent
         if lent and lent == table.owner and len(table.pending) > 1 and call.deadline >= table.next_deadline:
@@ -269,7 +222,7 @@ class Engine:
         the caller's thread.
         """
         reader = self._reader
-        if self._table.pending or self._state.retired or self._reactor.ident == get_ident() or not reader.take():
+        if self._table.pending or self._core.retired or self._core.reactor.ident == get_ident() or not reader.take():
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
         try:
             call = self._table.admit(method, params, timeout, on_events, Call)
@@ -326,9 +279,9 @@ class Engine:
             table.unknown_ids += 1
         elif call.given_up is not None:
             if code == "REQUEST_NOT_FOUND":  # the cancel came before the script had started; it is still to run
-                if not self.exclusive:
+                if not self._core.exclusive:
                     self._ending.later(_RETRY, lambda: self._cancel_again(call))
-            elif self.exclusive:
+            elif self._core.exclusive:
                 self._ending.end_for(call)
             else:
                 table.settle(call, None, outcomes.given_up(call, error))
@@ -339,28 +292,28 @@ class Engine:
         else:
             told = outcomes.reported(error, call, trusted=self.command.extended)
             # An engine that is being ended gives its requests up by itself; that was us.
-            gave_up = isinstance(told, EngineAborted) and self._state.ending is not None
-            table.settle(call, None, outcomes.refusal(self._state, call) if gave_up else told)
+            gave_up = isinstance(told, EngineAborted) and self._core.ending is not None
+            table.settle(call, None, outcomes.refusal(self._core, call) if gave_up else told)
 
     # -- giving up
 
     def give_up(self, call: Call, why: Literal["cancelled", "timeout"]) -> bool:
         """Begin the end of a call for which nothing waits any more; false if it has its outcome."""
         table, outgoing = self._table, self._outgoing
-        with self._state.lock:
+        with self._core.lock:
             if call.given_up is not None or call.id not in table.pending:
                 return call.id in table.pending
             call.given_up = why
         if not call.is_run or outgoing.withdraw(call.line):
             table.settle(call, None, outcomes.given_up(call))
             return True
-        if not self.exclusive:  # the script may go on, since an engine that confirms a cancel runs it on, too
+        if not self._core.exclusive:  # the script may go on, since an engine that confirms a cancel runs it on, too
             self.tainted = True
-            self._state.retired |= self._retires_when_tainted
+            self._core.retired |= self._retires_when_tainted
             if why == "timeout":
                 table.settle(call, None, outcomes.given_up(call))
         outgoing.send(cancel_line(call.id), patient=False)
-        if self.exclusive:
+        if self._core.exclusive:
             self._ending.later(self.limits.cancel_grace, lambda: self._ending.end_for(call))
         elif why == "cancelled":
             self._ending.later(self.limits.cancel_grace, lambda: table.settle(call, None, outcomes.given_up(call)))
@@ -379,7 +332,7 @@ class Engine:
         them anyway. Returns whether it went without SIGKILL. Does nothing when it has ended, and nothing in a forked
         child. Inside a callback it begins the end and does not wait.
         """
-        if self._state.ending == "forked":
+        if self._core.ending == "forked":
             return True
         patience = seconds(timeout)
         self._ending.close(patience)
@@ -394,7 +347,7 @@ class Engine:
             because: Makes the error they end with instead.
         """
         if self._ending.begin("killed"):
-            self._state.because = because
+            self._core.because = because
         self._ending.kill()
 
     def wait(self, timeout: Duration | None = None) -> bool:
@@ -410,7 +363,7 @@ class Engine:
 
     def retire(self) -> None:
         """Take no more requests, and kill the process when those in flight are over; at once if there are none."""
-        self._state.retired = True
+        self._core.retired = True
         if not self._table.pending:
             self.kill()
 
@@ -436,7 +389,7 @@ class Engine:
                 self.report("exit-callback", error)
 
     def _removed(self) -> None:
-        self._reactor.inhabitants.discard(self)
+        self._core.reactor.inhabitants.discard(self)
         _engines.discard(self)
 
     # -- what can be asked
@@ -458,13 +411,13 @@ class Engine:
         for entry in young:
             if entry.started < born or entry.pid in own or entry.is_dead:  # the cheap questions first: there are many
                 continue
-            if entry.session == self.pid or mark_of(entry.pid) == self._child.mark:
+            if entry.session == self.pid or mark_of(entry.pid) == self._core.child.mark:
                 killed += kill_surely(entry.pid, functools.partial(_is_still, entry.pid, entry.started))
         return killed
 
     def rss(self, *, tree: bool = False) -> int:
         """Resident memory in bytes, of the process or with all its descendants; 0 when it has ended."""
-        if self._state.finish_wanted or self._state.finished:
+        if self._core.finish_wanted or self._core.finished:
             return 0
         below = descendants_of(self.pid) if tree or self.command.wrapped else []
         if self.command.wrapped and not tree:
@@ -474,7 +427,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether the process runs and takes requests."""
-        return self._state.ending is None and not self._channel.is_at_end and not self._state.retired
+        return self._core.ending is None and not self._channel.is_at_end and not self._core.retired
 
     @property
     def is_busy(self) -> bool:
@@ -484,22 +437,22 @@ class Engine:
     @property
     def exit(self) -> EngineExit | None:
         """How the process ended, or `None` while it runs."""
-        return self._state.exit
+        return self._core.exit
 
     @property
     def has_worked(self) -> bool:
         """Whether the process has sent anything in the protocol, or has lived too long to have failed at its start."""
-        return self._state.heard or self._state.lived >= outcomes.START
+        return self._core.heard or self._core.lived >= outcomes.START
 
     @property
     def lived(self) -> float:
         """Seconds from its start to its end, or until now."""
-        return self._state.lived
+        return self._core.lived
 
     @property
     def stderr_tail(self) -> str:
         """The end of what the process wrote to stderr."""
-        return self._state.stderr.text
+        return self._core.stderr.text
 
     @property
     def noise(self) -> Sequence[bytes]:
@@ -523,19 +476,8 @@ class Engine:
             queued_bytes=self._outgoing.backlog,
         )
 
-    def report(self, where: str, error: BaseException) -> None:
-        """Emit that a function somebody attached has raised."""
-        self._sink(
-            EngineCallbackFailed(
-                at=self._env.wall(), engine=self.label, where=where, error=f"{type(error).__name__}: {error}"
-            )
-        )
-
-    def _polluted(self, line: str) -> None:
-        self._sink(EnginePolluted(at=self._env.wall(), engine=self.label, pid=self.pid, line=line))
-
     def __repr__(self) -> str:
-        state = str(self.exit) if self.exit else self._state.ending or "running"
+        state = str(self.exit) if self.exit else self._core.ending or "running"
         return f"<Engine {self.label} pid {self.pid} {state}>"
 
     def __enter__(self) -> Self:

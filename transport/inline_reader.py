@@ -13,17 +13,14 @@ timer of the reactor sees to it. A lease ends early as soon as another thread or
 from __future__ import annotations
 
 from _thread import allocate_lock, get_ident
-from collections.abc import Callable
 
 from mlld_sdk.base.durations import FOREVER, Duration, seconds
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.call_table import CallTable
 from mlld_sdk.transport.channel import Channel
-from mlld_sdk.transport.child import Child
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.pipes import Seat
-from mlld_sdk.transport.reactor import Reactor
-from mlld_sdk.transport.state import EngineState
 
 __all__ = ["LEASE", "InlineReader"]
 
@@ -41,41 +38,16 @@ class InlineReader:
         lent: The thread that has the lease, or 0.
     """
 
-    def __init__(
-        self,
-        child: Child,
-        channel: Channel,
-        table: CallTable,
-        state: EngineState,
-        reactor: Reactor,
-        *,
-        broken: Callable[[], None],
-        finish: Callable[[], None],
-        ended: Callable[[Call], None],
-    ) -> None:
-        """Leave the pipe to the reactor.
-
-        Args:
-            child: Where answers come from.
-            channel: Reads them.
-            table: The requests in flight.
-            state: What is known about the engine.
-            reactor: The I/O thread.
-            broken: Called on the I/O thread when the engine has closed its output.
-            finish: Called on the I/O thread when the process has ended and a reader has left the pipe.
-            ended: Gives the call of a caller that reads its outcome if the process has ended; called with the lock.
-        """
+    def __init__(self, core: EngineCore, channel: Channel, table: CallTable) -> None:
+        """Watch nothing yet: see `watch`."""
         self.lock = allocate_lock()
         self.is_watched = False
         self.lent = 0
-        self._child = child
+        self._core = core
+        self._child = core.child
+        self._reactor = core.reactor
         self._channel = channel
         self._table = table
-        self._state = state
-        self._reactor = reactor
-        self._broken = broken
-        self._finish = finish
-        self._ended = ended
         self._seat: Seat | None = None
         self._reader: int | None = None
         self._led_at = -FOREVER
@@ -97,9 +69,9 @@ class InlineReader:
         me = get_ident()
         if me in (self._reader, self._reactor.ident):
             self.refuse_inside()
-        table, state = self._table, self._state
+        table, core = self._table, self._core
         concerned = table.owner == me
-        if not (concerned or len(table.pending) == 1) or state.ending is not None or not self.take():
+        if not (concerned or len(table.pending) == 1) or core.ending is not None or not self.take():
             if not concerned:
                 table.owner = 0
             self._hand_back()
@@ -107,11 +79,11 @@ class InlineReader:
         now = self._reactor.now()
         comes_often = 0.0 < now - self._led_at < LEASE
         self._led_at = now
-        until = None if timeout is None else state.now() + seconds(timeout, above=-FOREVER)
+        until = None if timeout is None else core.now() + seconds(timeout, above=-FOREVER)
         self.lead(call, until, send=False, lend=comes_often)
         if call.is_over:
             return True
-        if until is not None and state.now() >= until:
+        if until is not None and core.now() >= until:
             raise TimeoutError
         self._hand_back()
         return False
@@ -133,7 +105,7 @@ class InlineReader:
 
         The lock is held at the beginning and released at the end.
         """
-        seat, channel, state = self._seat, self._channel, self._state
+        seat, channel, core = self._seat, self._channel, self._core
         assert seat is not None
         try:
             self._reader = seat.taken_by = get_ident()
@@ -146,14 +118,14 @@ class InlineReader:
             else:
                 channel.outgoing.flush()
             limit = call.deadline if until is None else min(until, call.deadline)
-            while not (call.is_over or channel.is_at_end or state.finish_wanted):
-                left = limit - state.now()
+            while not (call.is_over or channel.is_at_end or core.finish_wanted):
+                left = limit - core.now()
                 if seat.wait(left):  # once at least: who asks again and again, without waiting, has the lease too
                     channel.read()
                 if left <= 0:
                     break
-            if channel.is_at_end or state.finish_wanted:
-                self._ended(call)
+            if channel.is_at_end or core.finish_wanted:
+                core.end.settle_led(call)
         finally:
             call.seat = None
             self._reader = seat.taken_by = None
@@ -163,7 +135,7 @@ class InlineReader:
                 self._reactor.call_at(self._reactor.now() + LEASE, self._lease_over)
             # Unless others are in flight a lone caller's next call finds the pipe as it left it; any other caller hands
             # it back (`watch`).
-            if state.ending is not None or (pending and not self._is_kept):
+            if core.ending is not None or (pending and not self._is_kept):
                 self._watch_locked()
             self.release()
             if not call.is_over:
@@ -211,7 +183,7 @@ class InlineReader:
                 self.release()
 
     def _watch_locked(self) -> None:
-        if not (self.is_watched or self._channel.is_at_end or self._state.finished):
+        if not (self.is_watched or self._channel.is_at_end or self._core.finished):
             self.is_watched = True
             self._reactor.watch_read(self._child.answers, self._on_readable)
 
@@ -222,13 +194,13 @@ class InlineReader:
             finally:
                 self.lock.release()
             if self._channel.is_at_end:
-                self._reactor.call_soon(self._broken)
+                self._reactor.call_soon(self._core.end.on_broken)
 
     def release(self) -> None:
         """Let another thread read."""
         self.lock.release()
-        if self._state.finish_wanted:
-            self._reactor.call_soon(self._finish)
+        if self._core.finish_wanted:
+            self._reactor.call_soon(self._core.end.finish)
 
     def wake(self) -> None:
         """Have the caller that reads leave; `finish` is called then."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.transport.call import Call
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
@@ -17,7 +18,6 @@ from mlld_sdk.transport.errors import (
     ForkedProcess,
     ScriptError,
 )
-from mlld_sdk.transport.state import EngineState
 
 __all__ = ["START", "ended", "given_up", "not_active", "refusal", "reported"]
 
@@ -84,44 +84,44 @@ def not_active(target: Call) -> MlldError:
     return ScriptError(f"{target.method} has ended", code="REQUEST_NOT_FOUND")
 
 
-def ended(state: EngineState, call: Call) -> MlldError:
+def ended(core: EngineCore, call: Call) -> MlldError:
     """Make the error of a call that was in flight when its engine ended."""
     if call.given_up is not None:
         return given_up(call)
-    return refusal(state, call) if state.because is None else state.because()
+    return refusal(core, call) if core.because is None else core.because()
 
 
-def refusal(state: EngineState, call: Call | None = None) -> MlldError:
+def refusal(core: EngineCore, call: Call | None = None) -> MlldError:
     """Make the error that tells of the engine's end to a call that was in flight, or is refused now (`None`)."""
-    label, why, how = state.label, state.ending or "closed", state.exit
+    label, why, how = core.label, core.ending or "closed", core.exit
     during = f" during {call.method}" if call else ""
     if why == "forked":
         return ForkedProcess(
             f"{label} belongs to the process this one was forked from", hint="start an engine in this process"
         )
-    if state.fatal is not None:
-        return EngineBabbling(f"{label} wrote {state.fatal}", hint="move bulk data through files, or raise the limit")
+    if core.fatal is not None:
+        return EngineBabbling(f"{label} wrote {core.fatal}", hint="move bulk data through files, or raise the limit")
     if why in ("closed", "killed"):
         return EngineClosed(f"{label} was {why}{during}", hint="start another engine")
     if why in ("cancelled", "timeout"):
         other = "a cancelled" if why == "cancelled" else "an expired"
         return EngineClosed(f"{label} was ended because of {other} call", hint="start another engine")
     exit_text = str(how) if how else "is ending"
-    last = state.stderr.text.strip().rsplit("\n", 1)[-1][:_WORDS]
+    last = core.stderr.text.strip().rsplit("\n", 1)[-1][:_WORDS]
     words = f": {last}" if last else ""
-    lived = f"{state.lived:.1f} s after its start"
+    lived = f"{core.lived:.1f} s after its start"
     hint = "raise its memory limit, or run fewer at once" if how and how.out_of_memory else None
-    if not state.heard and state.lived < START:
+    if not core.heard and core.lived < START:
         return EngineDiedAtStart(
             f"{label} {exit_text}, {lived},{f'{during} and' if during else ''} before it said anything{words}",
             how=how,
-            stderr_tail=state.stderr.text,
+            stderr_tail=core.stderr.text,
             hint=hint or "run the command by hand; is this program an engine?",
         )
-    silent = "" if state.heard else f", {lived}, with no answer given yet"
+    silent = "" if core.heard else f", {lived}, with no answer given yet"
     return EngineDied(
         f"{label} {exit_text}{during}{silent}{words}",
         how=how,
-        stderr_tail=state.stderr.text,
+        stderr_tail=core.stderr.text,
         hint=hint or "restart it; whether the script's effects happened is not known",
     )

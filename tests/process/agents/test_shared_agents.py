@@ -287,7 +287,7 @@ def test_requests_from_many_threads_among_deaths_and_cancels_are_each_answered_o
             engine = None if requests is None else requests.source.engine
             if engine is not None and chance.random() < 0.4:
                 killed += engine.alive
-                engine._child.signal_group(signal.SIGKILL)
+                engine._core.child.signal_group(signal.SIGKILL)
         for thread in threads:
             thread.join(40)
         assert not any(thread.is_alive() for thread in threads)

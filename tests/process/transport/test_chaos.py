@@ -80,9 +80,9 @@ def test_whatever_happens_every_call_gets_one_outcome_and_nothing_stays_behind(s
                 if chance.random() < 0.3:
                     call.cancel()
                 if chance.random() < 0.1:
-                    engine._child.signal_group(signal.SIGSTOP)
+                    engine._core.child.signal_group(signal.SIGSTOP)
             if chance.random() < 0.5:
-                engine._child.signal_group(signal.SIGKILL)
+                engine._core.child.signal_group(signal.SIGKILL)
             for call in [call for call in calls if call.engine is engine]:
                 error = call.exception(20)
                 if error is not None and not isinstance(error, KNOWN):

@@ -143,7 +143,7 @@ def test_death_with_requests_in_flight_is_an_infrastructure_error_for_each(
         for lost in [*others, call]:
             error = lost.exception(10)
             assert isinstance(error, EngineDied)
-            assert not isinstance(error, EngineDiedAtStart) or not engine._state.heard
+            assert not isinstance(error, EngineDiedAtStart) or not engine._core.heard
             assert error.exit is not None
             assert (error.exit.code, error.exit.signal, error.exit.out_of_memory) == (code, number, memory)
             assert "last words" in error.stderr_tail
@@ -293,7 +293,7 @@ def test_who_reads_for_itself_learns_of_the_end_there_and_then_and_everybody_els
             engine.call("process", timeout=20)
         assert engine.wait(10)
         assert engine.exit == caught.value.exit
-    assert threads == [engine._reactor.ident]
+    assert threads == [shared_reactor().ident]
     assert [isinstance(call.exception(0), EngineDied) for call in outcomes] == [True] * (in_flight - 1)
     (exited,) = told.of(EngineExited)
     assert (exited.reason, exited.in_flight) == ("died", in_flight)

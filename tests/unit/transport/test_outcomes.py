@@ -2,17 +2,19 @@
 
 import signal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.events import discard
 from mlld_sdk.transport import errors, outcomes
 from mlld_sdk.transport.child import mark_of_directory
+from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.exits import EngineExit, decode_exit
-from mlld_sdk.transport.pipes import Tail
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.processes import Mark
-from mlld_sdk.transport.state import EngineState
 
 
 def call(**more: Any) -> Any:
@@ -54,13 +56,14 @@ def test_what_the_engine_said_is_the_cause_of_what_this_side_decided() -> None: 
 
 def ended(why: str, *, how: EngineExit | None = None, lived: float = 0.5, stderr: str = "", **facts: Any) -> MlldError:
     clock = iter([100.0, 100.0 + lived])
-    state = EngineState("live-1", lambda: next(clock), Tail(1000))
-    state.heard, state.ending = True, why
-    state.stderr.feed(stderr.encode())
+    env = Env(now=lambda: next(clock))
+    core = EngineCore(cast("Any", None), "live-1", EngineLimits(), cast("Any", None), env, discard, exclusive=False)
+    core.heard, core.ending = True, why
+    core.stderr.feed(stderr.encode())
     for name, value in facts.items():
-        setattr(state, name, value)
-    state.end(how or EngineExit(1))
-    return outcomes.ended(state, call())
+        setattr(core, name, value)
+    core.note_exit(how or EngineExit(1))
+    return outcomes.ended(core, call())
 
 
 def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
