@@ -21,13 +21,13 @@ from mlld_sdk.transport.embedded.language.syntax import (
     Reference,
     RepeatLoop,
     ShellCommand,
-    ShowStatement,
     Template,
     Ternary,
     TextSpan,
     Unsupported,
     VarStatement,
     WhenExpression,
+    is_simple,
 )
 
 
@@ -139,7 +139,7 @@ def test_a_pipe_is_read_stage_by_stage() -> None:
 
 
 def test_a_show_at_the_top_takes_its_line_end_with_it() -> None:
-    shows = [statement for statement in parse("show `a`\nshow `b`").statements if isinstance(statement, ShowStatement)]
+    shows = [statement for statement in parse("show `a`\nshow `b`").statements if is_simple(statement, "show")]
     assert [show.span for show in shows] == [TextSpan(0, 9), TextSpan(9, 17)]
 
 

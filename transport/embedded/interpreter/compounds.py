@@ -43,8 +43,8 @@ class Compounds:
                 syntax.IfStatement: self._if,
                 ForLoop: self._for,
                 syntax.RepeatLoop: self._loop,
-                syntax.ContinueStatement: lambda node, scope: self._end_round(node, scope, done=False),
-                syntax.DoneStatement: lambda node, scope: self._end_round(node, scope, done=True),
+                "continue": lambda node, scope: self._end_round(node, scope, done=False),
+                "done": lambda node, scope: self._end_round(node, scope, done=True),
             },
         )
 
@@ -88,9 +88,9 @@ class Compounds:
             if value.data is not None:
                 raise ReturnSignal(value)
             return NOTHING
-        if isinstance(action, syntax.SayStatement):
+        if syntax.is_simple(action, "say"):
             if scope.outer is None:
-                self._context.execute(syntax.ShowStatement(action.value, action.span), scope)
+                self._context.execute(action._replace(word="show"), scope)
             return NOTHING
         return self._context.execute(action, scope)
 
@@ -136,7 +136,7 @@ class Compounds:
             self._context.execute(body, scope)
             return
         for statement in body.statements:
-            if isinstance(statement, syntax.ReturnStatement):
+            if syntax.is_simple(statement, "=>"):
                 self._context.evaluate(statement.value, scope)
                 return
             self._context.execute(statement, scope)
@@ -221,7 +221,7 @@ class Compounds:
 
     # -- loop
 
-    def _end_round(self, node: syntax.ContinueStatement | syntax.DoneStatement, scope: Scope, *, done: bool) -> Value:
+    def _end_round(self, node: syntax.SimpleStatement, scope: Scope, *, done: bool) -> Value:
         raise RoundSignal(self._context.evaluate(node.value, scope), done=done)
 
     def _loop(self, node: syntax.RepeatLoop, scope: Scope) -> Value:
@@ -257,10 +257,10 @@ def _limit(data: Any) -> int:
 
 def _given_by(action: Any) -> Any:
     """Return the value that an action of a `when` gives to a function: a text or a call, but not a command."""
-    if isinstance(action, syntax.SayStatement):
+    if syntax.is_simple(action, "say"):
         return action.value
-    is_call = isinstance(action, syntax.RunStatement) and not isinstance(action.body, syntax.ShellCommand)
-    return action.body if is_call else None
+    is_call = syntax.is_simple(action, "run") and not isinstance(action.value, syntax.ShellCommand)
+    return action.value if is_call else None
 
 
 def _pairs(data: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Origin, Value, text_of
 from mlld_sdk.transport.embedded.language import syntax
+from mlld_sdk.transport.embedded.language.syntax import SimpleStatement
 
 if TYPE_CHECKING:
     from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
@@ -18,14 +19,6 @@ Handler = Callable[[Any, Scope], Value]
 
 SKIPPED: Any = object()
 """The value of a round that gives no item."""
-
-STATEMENTS_WITH_VALUE = (
-    syntax.ShowStatement,
-    syntax.LogStatement,
-    syntax.OutputStatement,
-    syntax.ContinueStatement,
-    syntax.DoneStatement,
-)
 
 
 class ReturnSignal(Exception):  # not an error: the way a block ends with `=> value`
@@ -51,12 +44,12 @@ class ScriptContext:
         self.run = run
         self._open_memory = open_memory
         self._expressions: dict[type, Handler] = {}
-        self._statements: dict[type, Handler] = {}
+        self._statements: dict[type | str, Handler] = {}
 
     def add(
-        self, *, expressions: Mapping[type, Handler] | None = None, statements: Mapping[type, Handler] | None = None
+        self, *, expressions: Mapping[type, Handler] | None = None, statements: Mapping[Any, Handler] | None = None
     ) -> None:
-        """Register what gives the values of some kinds of expressions and what does some kinds of statements."""
+        """Register handlers: of expressions by type, of statements by type or by the word of a simple statement."""
         self._expressions.update(expressions or {})
         self._statements.update(statements or {})
 
@@ -74,7 +67,7 @@ class ScriptContext:
     def execute(self, node: Any, scope: Scope) -> Value:
         """Do one statement, and return its value where it has one."""
         self.run.step()
-        handler = self._statements.get(type(node))
+        handler = self._statements.get(node.word if isinstance(node, SimpleStatement) else type(node))
         return handler(node, scope) if handler is not None else self.branch_value(node, scope)
 
     def run_block(self, block: syntax.Block, scope: Scope) -> None:
@@ -94,9 +87,9 @@ class ScriptContext:
         """Return the value of a branch, which may be a block or a statement too."""
         if isinstance(action, syntax.Block):
             return self.block_value(action, Scope(scope))
-        if isinstance(action, syntax.SkipStatement):
+        if syntax.is_simple(action, "skip"):
             return Value(SKIPPED)
-        if isinstance(action, STATEMENTS_WITH_VALUE):
+        if isinstance(action, (SimpleStatement, syntax.OutputStatement)):
             return self.execute(action, scope)
         return self.evaluate(action, scope)
 

@@ -42,7 +42,7 @@ class Expressions:
                 FileRead: self._file_read,
                 FieldAccess: self._field,
                 syntax.Slice: self._slice,
-                syntax.Unary: self._not,
+                syntax.Negation: self._not,
                 syntax.Binary: self._binary,
                 syntax.Ternary: self._ternary,
             }
@@ -145,7 +145,7 @@ class Expressions:
         # The real engine has no pieces of texts by index; `.slice` has.
         return Value(target.data[node.start : node.end] if isinstance(target.data, list) else [], target.origin)
 
-    def _not(self, node: syntax.Unary, scope: Scope) -> Value:
+    def _not(self, node: syntax.Negation, scope: Scope) -> Value:
         value = self._operand(node.operand, scope)
         return Value(not is_truthy(value.data), value.origin)
 

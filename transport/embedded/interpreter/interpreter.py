@@ -12,7 +12,7 @@ from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRun
 from mlld_sdk.transport.embedded.interpreter.shells import Shells
 from mlld_sdk.transport.embedded.interpreter.statements import Statements
-from mlld_sdk.transport.embedded.language.syntax import CheckpointStatement, Literal, ParsedScript
+from mlld_sdk.transport.embedded.language.syntax import Literal, ParsedScript, is_simple
 
 if TYPE_CHECKING:
     from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
@@ -51,7 +51,7 @@ def run_script(
 def _checkpoint_names(script: ParsedScript) -> list[str]:
     """Return the names of a script's checkpoints in order."""
     return [
-        str(statement.name.data)
+        str(statement.value.data)
         for statement in script.statements
-        if isinstance(statement, CheckpointStatement) and isinstance(statement.name, Literal)
+        if is_simple(statement, "checkpoint") and isinstance(statement.value, Literal)
     ]

@@ -28,7 +28,14 @@ from mlld_sdk.transport.embedded.interpreter.values import (
     written_text,
 )
 from mlld_sdk.transport.embedded.language import syntax
-from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, ListLiteral, Literal, ObjectLiteral
+from mlld_sdk.transport.embedded.language.syntax import (
+    Block,
+    FunctionCall,
+    ListLiteral,
+    Literal,
+    ObjectLiteral,
+    SimpleStatement,
+)
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
@@ -42,19 +49,19 @@ class Statements:
         self._shells = shells
         context.add(
             # what `var @x = show ...` keeps: nothing is shown, nothing evaluated
-            expressions={syntax.ShowStatement: lambda _node, _scope: Value("")},
+            expressions={SimpleStatement: lambda _node, _scope: Value("")},
             statements={
                 syntax.VarStatement: self._var,
                 syntax.LetStatement: self._let,
                 syntax.ExeStatement: self._exe,
-                syntax.ShowStatement: self._show,
-                syntax.RunStatement: self._do_run,
-                syntax.LogStatement: self._log,
+                "show": self._show,
+                "run": self._do_run,
+                "log": self._log,
                 syntax.OutputStatement: self._output,
-                syntax.BailStatement: self._bail,
-                syntax.ReturnStatement: self._return,
-                syntax.SkipStatement: lambda _node, _scope: NOTHING,  # outside of a value there is no item to leave out
-                syntax.CheckpointStatement: self._checkpoint,
+                "bail": self._bail,
+                "=>": self._return,
+                "skip": lambda _node, _scope: NOTHING,  # outside of a value there is no item to leave out
+                "checkpoint": self._checkpoint,
             },
         )
 
@@ -111,7 +118,7 @@ class Statements:
 
     # -- showing and running
 
-    def _show(self, node: syntax.ShowStatement, scope: Scope) -> Value:
+    def _show(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._context.evaluate(node.value, scope)
         if not isinstance(node.value, Literal):
             self._run.record(value.origin)
@@ -125,8 +132,8 @@ class Statements:
         function = scope.find_function(node.name) if isinstance(node, FunctionCall) else None
         return function is not None and isinstance(function.body, syntax.ShellCommand) and function.body.stream
 
-    def _do_run(self, node: syntax.RunStatement, scope: Scope) -> Value:
-        body = node.body
+    def _do_run(self, node: SimpleStatement, scope: Scope) -> Value:
+        body = node.value
         source = ""
         if isinstance(body, syntax.Unsupported):
             raise UnsupportedConstruct(body.construct, self._context.line(body.span))
@@ -149,7 +156,7 @@ class Statements:
 
     # -- writing
 
-    def _log(self, node: syntax.LogStatement, scope: Scope) -> Value:
+    def _log(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._written_value(node.value, scope)
         if not isinstance(node.value, Literal):
             self._run.record(value.origin)
@@ -194,12 +201,12 @@ class Statements:
 
     # -- control
 
-    def _bail(self, node: syntax.BailStatement, scope: Scope) -> Value:
-        if node.message is None:
+    def _bail(self, node: SimpleStatement, scope: Scope) -> Value:
+        if node.value is None:
             raise ScriptBailed("Script terminated by bail directive.")
-        raise ScriptBailed(self._context.text(node.message, scope))
+        raise ScriptBailed(self._context.text(node.value, scope))
 
-    def _return(self, node: syntax.ReturnStatement, scope: Scope) -> Value:
+    def _return(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._context.operand(node.value, scope)
         raise ReturnSignal(Value("") if value is NOTHING else value)
 
@@ -210,8 +217,8 @@ class Statements:
         if text := _shown(value):
             self._run.effect("both", text)
 
-    def _checkpoint(self, node: syntax.CheckpointStatement, scope: Scope) -> Value:
-        name = self._context.text(node.name, scope).strip()
+    def _checkpoint(self, node: SimpleStatement, scope: Scope) -> Value:
+        name = self._context.text(node.value, scope).strip()
         if not name:
             raise ScriptFailure("checkpoint directive requires a non-empty name")
         self._context.memory.name_checkpoint(name)

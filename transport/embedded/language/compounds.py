@@ -184,6 +184,6 @@ class CompoundParser:
         if scan.peek() != "[":
             raise scan.error("loop requires a block. Expected: loop [ ... ]", start)
         body = self._block()
-        if any(isinstance(statement, syntax.ReturnStatement) for statement in body.statements):
+        if any(syntax.is_simple(statement, "=>") for statement in body.statements):
             raise scan.error("'=>' cannot stand directly in the block of a loop; use done", start)
         return syntax.RepeatLoop(limit, pace, until, body, scan.span(start))

@@ -119,7 +119,7 @@ class ExpressionParser:
         if scan.peek() == "!" and scan.peek(1) != "=":
             scan.pos += 1
             scan.skip_blanks()
-            return syntax.Unary("!", self._unary())
+            return syntax.Negation(self._unary())
         return self.primary()
 
     # -- operands

@@ -30,7 +30,7 @@ def parse(text: str, *, lenient: bool = False) -> ParsedScript:
         if close >= 0:
             frontmatter = text[start + 4 : close + 1]
             start = close + 4
-    return ParsedScript(StatementParser(Scanner(text, start), lenient=lenient).all(), resume, frontmatter, text)
+    return ParsedScript(StatementParser(Scanner(text, start), lenient=lenient).all(), resume, frontmatter)
 
 
 def _resume_header(text: str) -> tuple[str | None, int]:

@@ -11,7 +11,7 @@ from mlld_sdk.transport.embedded.language.scanner import LETTERS, WORD, Scanner
 from mlld_sdk.transport.embedded.language.syntax import (
     Block,
     Literal,
-    ShowStatement,
+    SimpleStatement,
     Template,
 )
 
@@ -24,7 +24,7 @@ PROSE = "Text content not allowed in strict mode (.mld). Use .mld.md for prose."
 _TOP_ONLY = frozenset(("var", "exe", "export", "import"))
 _EXE_HEADS = frozenset((*SHELLS, *COMPOUNDS, "stream", "foreach", *CODE_LANGUAGES))
 _LABEL = WORD | frozenset(":-.")
-_OPERATIONS = (syntax.Binary, syntax.Ternary, syntax.Unary)
+_OPERATIONS = (syntax.Binary, syntax.Ternary, syntax.Negation)
 
 
 class StatementParser:
@@ -42,22 +42,24 @@ class StatementParser:
         self._expressions = self._compounds.expressions
         self._texts = self._expressions.texts
         self._expression = self._expressions.expression
+        self._values: dict[str, Callable[[int], Any]] = {
+            "show": self._shown,
+            "run": self._run,
+            "log": self._operand,
+            "bail": lambda _: None if scan.at_value_end() else self._expression(),
+            "continue": self._round_value,
+            "done": self._round_value,
+            "checkpoint": self._checkpoint,
+        }
         self._readers: dict[str, Callable[[int], Any]] = {
             "var": self._var,
             "let": self._let,
             "exe": self._exe,
-            "show": self._show,
-            "run": self._run,
-            "log": lambda start: syntax.LogStatement(self._operand(), scan.span(start)),
             "output": self._output,
             "append": self._append,
             "import": self._import,
             "export": self._export,
             "if": self._if,
-            "bail": self._bail,
-            "continue": lambda start: syntax.ContinueStatement(self._round_value(), scan.span(start)),
-            "done": lambda start: syntax.DoneStatement(self._round_value(), scan.span(start)),
-            "checkpoint": self._checkpoint,
         }
 
     def all(self) -> tuple[Any, ...]:
@@ -78,8 +80,9 @@ class StatementParser:
         statement = self._statement(start, top=True)
         if not scan.at_line_end():
             raise scan.error(PROSE)
-        of_file = isinstance(statement, ShowStatement) and isinstance(statement.value, syntax.FileRead)
-        if isinstance(statement, (ShowStatement, syntax.VarStatement, syntax.ExeStatement)) and not of_file:
+        if isinstance(statement, (syntax.VarStatement, syntax.ExeStatement)) or (
+            syntax.is_simple(statement, "show") and not isinstance(statement.value, syntax.FileRead)
+        ):
             scan.finish_line()
             statement = statement._replace(span=scan.span(start))
         return statement
@@ -92,14 +95,17 @@ class StatementParser:
         if scan.take("=>"):
             scan.skip_blanks()
             value = Literal(None) if scan.at_value_end() else self._expression()
-            return syntax.ReturnStatement(value, scan.span(start))
+            return self._simple("=>", value, start)
         if scan.peek() == "@":
             return self._bare(start, top=top)
         if not top and scan.take_word("skip"):
-            return syntax.SkipStatement(scan.span(start))
+            return self._simple("skip", None, start)
         word = scan.word()
         if word in COMPOUNDS:
             return self._compounds.read(self._when_action, self._action)
+        if word in self._values:
+            scan.take_keyword(word)
+            return self._simple(word, self._values[word](start), start)
         reader = self._readers.get(word)
         if reader is not None and (word != "let" if top else word not in _TOP_ONLY):
             scan.take_keyword(word)
@@ -107,6 +113,9 @@ class StatementParser:
         if word in FOREIGN_DIRECTIVES:
             return self._foreign(word, start)
         raise scan.error(PROSE, start)
+
+    def _simple(self, word: str, value: Any, start: int) -> SimpleStatement:
+        return SimpleStatement(word, value, self._scan.span(start))
 
     def _foreign(self, word: str, start: int) -> syntax.Unsupported:
         scan = self._scan
@@ -159,14 +168,14 @@ class StatementParser:
         if scan.at_quote() or scan.looking_at(("{", "<")):
             return self._expression()
         if scan.word() in SHELLS:
-            return syntax.RunStatement(self._expression(), scan.span(start))
+            return self._simple("run", self._expression(), start)
         return self._statement(start)
 
     def _when_action(self) -> Any:
         scan = self._scan
         start = scan.pos
         if scan.at_quote():
-            return syntax.SayStatement(self._expression(), scan.span(start))
+            return self._simple("say", self._expression(), start)
         if scan.take_word("null"):
             return Literal(None)
         word = scan.word()
@@ -210,7 +219,9 @@ class StatementParser:
 
     def _right_side(self) -> Any:
         start = self._scan.pos
-        return self._show(start) if self._scan.take_keyword("show") else self._compounds.block_or(self._expression)
+        if self._scan.take_keyword("show"):
+            return self._simple("show", self._shown(start), start)
+        return self._compounds.block_or(self._expression)
 
     def _var(self, start: int) -> syntax.VarStatement:
         labels = self._labels()
@@ -268,7 +279,7 @@ class StatementParser:
 
     # -- showing and running
 
-    def _show(self, start: int) -> ShowStatement:
+    def _shown(self, start: int) -> Any:
         scan = self._scan
         if scan.peek() == "{":
             raise scan.error("show does not execute commands. Use run cmd { ... } (or run sh { ... }) instead.", start)
@@ -276,9 +287,9 @@ class StatementParser:
             raise scan.error("Missing content in show directive. Expected template, variable, or path to show.", start)
         if not (scan.looking_at(("@", "<")) or scan.at_quote()):
             raise scan.error("Invalid show syntax. Expected: show `template`, show @variable, show <path>", start)
-        return ShowStatement(self._operand(), scan.span(start))
+        return self._operand(start)
 
-    def _operand(self) -> Any:
+    def _operand(self, _: int) -> Any:
         """Read a value where the language knows no operators, as behind `show` and `log`."""
         start = self._scan.pos
         value = self._expression()
@@ -286,14 +297,14 @@ class StatementParser:
             raise self._scan.error(PROSE, start)
         return value
 
-    def _run(self, start: int) -> syntax.RunStatement:
+    def _run(self, start: int) -> Any:
         scan = self._scan
         scan.take_keyword("stream")
         word = scan.word()
         if word in CODE_LANGUAGES:
-            return syntax.RunStatement(self._expressions.foreign_code(word, scan.pos), scan.span(start))
+            return self._expressions.foreign_code(word, scan.pos)
         if word in SHELLS or scan.peek() == "@":
-            return syntax.RunStatement(self._operand(), scan.span(start))
+            return self._operand(start)
         raise scan.error("Commands in run must be wrapped in braces or quotes")
 
     def _bare(self, start: int, *, top: bool) -> Any:
@@ -304,7 +315,7 @@ class StatementParser:
             scan.skip_blanks()
             return syntax.LetStatement(value.name, self._expression(), True, scan.span(start))
         if isinstance(value, (syntax.FunctionCall, syntax.MethodCall, syntax.PipedValue)):
-            return syntax.RunStatement(value, scan.span(start))
+            return self._simple("run", value, start)
         raise scan.error(PROSE, start)
 
     def _output(self, start: int) -> syntax.OutputStatement:
@@ -315,7 +326,7 @@ class StatementParser:
                 "or output @variable to stdout/stderr/env.",
                 start,
             )
-        value = self._operand()
+        value = self._operand(start)
         scan.skip_blanks()
         kind, target = "stdout", Template(())
         if not scan.take_keyword("to"):
@@ -357,7 +368,7 @@ class StatementParser:
 
     def _append(self, start: int) -> syntax.OutputStatement:
         scan = self._scan
-        value = self._operand()
+        value = self._operand(start)
         scan.skip_blanks()
         if not scan.take_keyword("to"):
             raise scan.error("Missing 'to' in append directive. Expected: append @value to \"file\"", start)
@@ -429,19 +440,15 @@ class StatementParser:
             no = self._if(begin) if scan.take_keyword("if") else self._block()
         return syntax.IfStatement(condition, yes, no, scan.span(start))
 
-    def _bail(self, start: int) -> syntax.BailStatement:
-        message = None if self._scan.at_value_end() else self._expression()
-        return syntax.BailStatement(message, self._scan.span(start))
-
-    def _round_value(self) -> Any:
+    def _round_value(self, _: int) -> Any:
         """Read the value of `continue` or `done`; in parentheses it is just that."""
         if self._scan.at_value_end():
             return Literal(None)
         return self._expressions.primary() if self._scan.peek() == "(" else self._expression()
 
-    def _checkpoint(self, start: int) -> syntax.CheckpointStatement:
+    def _checkpoint(self, start: int) -> Any:
         name = self._expression()
         self._scan.skip_blanks()
         if self._scan.word() == "with":
             raise UnsupportedConstruct("'checkpoint ... with'", self._scan.line(start))
-        return syntax.CheckpointStatement(name, self._scan.span(start))
+        return name

@@ -94,10 +94,9 @@ class ObjectLiteral(NamedTuple):
     entries: tuple[tuple[str | None, Any], ...]
 
 
-class Unary(NamedTuple):
-    """`!a` or `-a`."""
+class Negation(NamedTuple):
+    """`!a`."""
 
-    operator: str
     operand: Any
 
 
@@ -202,6 +201,11 @@ class Unsupported(NamedTuple):
     facts: dict[str, Any]
 
 
+def is_simple(node: Any, word: str) -> bool:
+    """Return whether a node is the simple statement with this word."""
+    return isinstance(node, SimpleStatement) and node.word == word
+
+
 def root_of(node: Any) -> Any:
     """Find what fields, slices and methods hang on: `@x` of `@x.a[0].trim()`."""
     while isinstance(node, (FieldAccess, Slice, MethodCall)):
@@ -240,23 +244,17 @@ class ExeStatement(NamedTuple):
     span: TextSpan
 
 
-class ShowStatement(NamedTuple):
-    """`show value`."""
+class SimpleStatement(NamedTuple):
+    """A word and at most one value.
 
-    value: Any
-    span: TextSpan
+    Attributes:
+        word: `show`, `log`, `run`, `bail`, `checkpoint`, `continue`, `done` or `skip`; `=>` for what ends a block with
+            a value; `say` for a quoted text as the action of a `when`.
+        value: The value; None for `skip` and a `bail` without a message.
+        span: Where it stands.
+    """
 
-
-class RunStatement(NamedTuple):
-    """`run cmd {}`, `run sh {}` or `run @f()`: does it and shows what it gave."""
-
-    body: Any
-    span: TextSpan
-
-
-class LogStatement(NamedTuple):
-    """`log value`."""
-
+    word: str
     value: Any
     span: TextSpan
 
@@ -296,54 +294,6 @@ class IfStatement(NamedTuple):
     span: TextSpan
 
 
-class BailStatement(NamedTuple):
-    """`bail message`."""
-
-    message: Any
-    span: TextSpan
-
-
-class ReturnStatement(NamedTuple):
-    """`=> value`."""
-
-    value: Any
-    span: TextSpan
-
-
-class ContinueStatement(NamedTuple):
-    """`continue value` inside a loop."""
-
-    value: Any
-    span: TextSpan
-
-
-class SkipStatement(NamedTuple):
-    """`skip`: the round of a `for` gives no item."""
-
-    span: TextSpan
-
-
-class SayStatement(NamedTuple):
-    """A quoted text as the action of a `when`: what a function returns, or what is shown at the top of a script."""
-
-    value: Any
-    span: TextSpan
-
-
-class DoneStatement(NamedTuple):
-    """`done value` inside a loop."""
-
-    value: Any
-    span: TextSpan
-
-
-class CheckpointStatement(NamedTuple):
-    """`checkpoint "name"`."""
-
-    name: Any
-    span: TextSpan
-
-
 class ParsedScript(NamedTuple):
     """A whole script.
 
@@ -351,10 +301,8 @@ class ParsedScript(NamedTuple):
         statements: What to do, in order.
         resume: Mode of the `resume:` header, or None.
         frontmatter: Text between `---` lines at the top, or None.
-        source: The text, for positions.
     """
 
     statements: tuple[Any, ...]
     resume: str | None
     frontmatter: str | None
-    source: str

@@ -7,23 +7,10 @@ MAX_DEPTH = 8
 MAX_KEYS = 100
 MAX_ITEMS = 200
 MAX_TEXT = 4000
-INTERNAL_KEYS = frozenset(
-    [
-        "env",
-        "environment",
-        "securityManager",
-        "securityManagers",
-        "resolverManager",
-        "resolverManagers",
-        "pathContext",
-        "pathContexts",
-        "pathService",
-        "variableManager",
-        "variableManagers",
-        "contextManager",
-        "fileSystem",
-    ]
-)
+INTERNAL_KEYS = frozenset((
+    "env", "environment", "securityManager", "securityManagers", "resolverManager", "resolverManagers", "pathContext",
+    "pathContexts", "pathService", "variableManager", "variableManagers", "contextManager", "fileSystem",
+))  # fmt: skip
 ACTIVATION_DELAY = 0.015
 UNHANDLED = """node:internal/process/promises:391
     triggerUncaughtException(err, true /* fromPromise */);
@@ -50,11 +37,8 @@ def cut(text: str) -> str:
     head = -(-kept * 3 // 4)
     tail = kept - head
     claim = f" ... [truncated {count - kept} chars] ... "
-    return _text(units[: 2 * head]) + claim + _text(units[2 * (count - tail) :])
-
-
-def _text(units: bytes) -> str:
-    return units.decode("utf-16-le", "surrogatepass")
+    kept_units = units[: 2 * head] + claim.encode("utf-16-le") + units[2 * (count - tail) :]
+    return kept_units.decode("utf-16-le", "surrogatepass")
 
 
 def copy_with_losses(value: Any) -> Any:

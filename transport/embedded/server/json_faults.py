@@ -1,6 +1,9 @@
 """Where a text stops being JSON, in the words of Node 20."""
 
+from collections.abc import Callable
+
 WHITE = " \t\r\n"
+DIGITS = frozenset("0123456789")
 CONTEXT = 10
 
 
@@ -18,9 +21,14 @@ class _Reader:
     def peek(self) -> str:
         return self.text[self.at] if self.at < len(self.text) else ""
 
+    def take(self, *chars: str) -> bool:
+        taken = self.peek() in chars
+        self.at += taken
+        return taken
+
     def skip(self) -> None:
-        while self.peek() in WHITE and self.peek():
-            self.at += 1
+        while self.take(*WHITE):
+            pass
 
     def fail(self, message: str) -> _Fault:
         return _Fault(f"{message} in JSON at position {self.at}")
@@ -43,126 +51,85 @@ class _Reader:
 
     def value(self) -> None:
         self.skip()
-        char = self.peek()
-        if char == "{":
-            self.object()
-        elif char == "[":
-            self.array()
-        elif char == '"':
+        if self.take("{"):
+            self.items(self.member, "}", "property value")
+        elif self.take("["):
+            self.items(lambda _: self.value(), "]", "array element")
+        elif self.take('"'):
             self.string()
-        elif char == "-" or (char.isdigit() and char.isascii()):
+        elif self.peek() == "-" or self.peek() in DIGITS:
             self.number()
         else:
             self.word()
 
+    def items(self, read: Callable[[bool], None], closing: str, what: str) -> None:
+        self.skip()
+        if self.take(closing):
+            return
+        read(True)
+        self.skip()
+        while not self.take(closing):
+            if not self.take(","):
+                raise self.fail(f"Expected ',' or '{closing}' after {what}")
+            read(False)
+            self.skip()
+
+    def member(self, first: bool) -> None:
+        self.skip()
+        if not self.take('"'):
+            raise self.fail("Expected property name or '}'" if first else "Expected double-quoted property name")
+        self.string()
+        self.skip()
+        if not self.take(":"):
+            raise self.fail("Expected ':' after property name") if first else self.unexpected()
+        self.value()
+
     def word(self) -> None:
-        for word in ("true", "false", "null"):
-            if self.peek() == word[0]:
-                for char in word:
-                    if self.peek() != char:
-                        raise self.unexpected()
-                    self.at += 1
-                return
-        raise self.unexpected()
+        word = next((word for word in ("true", "false", "null") if self.peek() == word[0]), None)
+        if word is None:
+            raise self.unexpected()
+        for char in word:
+            if not self.take(char):
+                raise self.unexpected()
 
     def number(self) -> None:
-        if self.peek() == "-":
-            self.at += 1
-            if not self.peek().isdigit():
-                raise self.fail("No number after minus sign")
-        if self.peek() == "0":
-            self.at += 1
-            if self.peek().isdigit():
-                raise self.fail("Unexpected number")
+        if self.take("-") and self.peek() not in DIGITS:
+            raise self.fail("No number after minus sign")
+        if self.take("0") and self.peek() in DIGITS:
+            raise self.fail("Unexpected number")
         self.digits()
-        if self.peek() == ".":
-            self.at += 1
-            if not self.peek().isdigit():
-                raise self.fail("Unterminated fractional number")
-            self.digits()
-        if self.peek() in ("e", "E") and self.peek():
-            self.at += 1
-            if self.peek() in ("+", "-") and self.peek():
-                self.at += 1
-            if not self.peek().isdigit():
-                raise self.fail("Exponent part is missing a number")
-            self.digits()
+        if self.take("."):
+            self.digits("Unterminated fractional number")
+        if self.take("e", "E"):
+            self.take("+", "-")
+            self.digits("Exponent part is missing a number")
 
-    def digits(self) -> None:
-        while self.peek().isdigit():
-            self.at += 1
+    def digits(self, missing: str = "") -> None:
+        if missing and self.peek() not in DIGITS:
+            raise self.fail(missing)
+        while self.take(*DIGITS):
+            pass
 
     def string(self) -> None:
-        self.at += 1
-        while True:
-            char = self.peek()
-            if not char:
+        while not self.take('"'):
+            if not self.peek():
                 raise self.fail("Unterminated string")
-            if char == '"':
-                self.at += 1
-                return
-            if char < " ":
+            if self.peek() < " ":
                 raise self.fail("Bad control character in string literal")
-            if char == "\\":
-                self.at += 1
+            if self.take("\\"):
                 self.escape()
-            self.at += 1
+            else:
+                self.at += 1
 
     def escape(self) -> None:
-        char = self.peek()
-        if char == "u":
+        if self.take("u"):
             for _ in range(4):
-                self.at += 1
-                if self.peek() not in "0123456789abcdefABCDEF" or not self.peek():
+                if not self.take(*"0123456789abcdefABCDEF"):
                     raise self.fail("Bad Unicode escape" if self.peek() else "Unterminated string")
-        elif not char:
+        elif not self.peek():
             raise self.unexpected()
-        elif char not in '"\\/bfnrt':
+        elif not self.take(*'"\\/bfnrt'):
             raise self.fail("Bad escaped character")
-
-    def array(self) -> None:
-        self.at += 1
-        self.skip()
-        if self.peek() == "]":
-            self.at += 1
-            return
-        while True:
-            self.value()
-            self.skip()
-            if self.peek() == ",":
-                self.at += 1
-            elif self.peek() == "]":
-                self.at += 1
-                return
-            else:
-                raise self.fail("Expected ',' or ']' after array element")
-
-    def object(self) -> None:
-        self.at += 1
-        self.skip()
-        if self.peek() == "}":
-            self.at += 1
-            return
-        first = True
-        while True:
-            self.skip()
-            if self.peek() != '"':
-                raise self.fail("Expected property name or '}'" if first else "Expected double-quoted property name")
-            self.string()
-            self.skip()
-            if self.peek() != ":":
-                raise self.fail("Expected ':' after property name") if first else self.unexpected()
-            first = False
-            self.at += 1
-            self.value()
-            self.skip()
-            if self.peek() == ",":
-                self.at += 1
-            elif self.peek() == "}":
-                self.at += 1
-                return
-            else:
-                raise self.fail("Expected ',' or '}' after property value")
 
     def document(self) -> None:
         self.value()
@@ -172,7 +139,7 @@ class _Reader:
 
 
 def explain(text: str) -> str:
-    """Say what is wrong with a text that is not JSON."""
+    """Return what is wrong with a text that is not JSON."""
     if text in ("undefined", "NaN", "Infinity"):
         return f'"{text}" is not valid JSON'
     reader = _Reader(text)

@@ -3,6 +3,7 @@
 Each key does one thing; `docs/embedded.md` lists them. Without keys this does nothing.
 """
 
+import math
 import os
 import signal
 import sys
@@ -51,23 +52,24 @@ def size(text: str) -> int:
 
 
 class Misbehaviour:
-    """What was asked for, and how far it has come."""
+    """What was asked for, and how far it has come.
+
+    Args:
+        keys: Misbehaviours and their values.
+        clock: Waits where a misbehaviour is slow.
+    """
 
     def __init__(self, keys: Mapping[str, str], clock: Clock) -> None:
-        self._clock = clock
         unknown = [key for key in keys if key not in KEYS]
         if unknown:
             raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
-        self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
         how = keys.get("die-with", "1")
         if not how.isdigit() and how.upper() not in SIGNALS:
             raise BadOptions(f"die-with={how} is neither an exit code nor a signal\nsignals: {', '.join(SIGNALS)}")
+        self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
+        self._clock = clock
         self._lock = threading.Lock()
-        self._requests = 0
-        self._steps = 0
-        self._stored = 0
-        self._lines_read = 0
-        self._lines_written = 0
+        self._counts: dict[str, int] = {}
         self._kept: list[bytes] = []
         try:
             self._numbers = {key: float(value) for key, value in self._keys.items() if key not in WORDS | SIZED}
@@ -89,8 +91,13 @@ class Misbehaviour:
         return bool(self._keys)
 
     def asks(self, key: str) -> bool:
-        """Say whether a misbehaviour without a number was asked for."""
+        """Return whether a misbehaviour without a number was asked for."""
         return key in self._keys
+
+    def _count(self, what: str) -> int:
+        with self._lock:
+            self._counts[what] = self._counts.get(what, 0) + 1
+            return self._counts[what]
 
     def _due(self, key: str, count: int) -> bool:
         return key in self._numbers and count == int(self._numbers[key])
@@ -98,7 +105,7 @@ class Misbehaviour:
     # -- moments
 
     def start(self) -> None:
-        """Be called before anything is read."""
+        """Act before anything is read."""
         if "refuse-to-start" in self._keys:
             sys.stderr.write("embedded engine: refusing to start, as asked\nremove refuse-to-start from --misbehave\n")
             sys.stderr.flush()
@@ -106,43 +113,35 @@ class Misbehaviour:
         self._clock.sleep(self._numbers.get("start-delay", 0.0))
 
     def line_read(self) -> None:
-        """Be called for every line read."""
-        self._lines_read += 1
-        if "stop-reading-after" in self._numbers and self._lines_read > self._numbers["stop-reading-after"]:
+        """Act on a line that was read."""
+        if self._count("lines read") > self._numbers.get("stop-reading-after", math.inf):
             hang()
 
     def request(self, write: Callable[[bytes], None]) -> None:
-        """Be called when a script is about to run."""
-        self._requests += 1
-        if self._due("die-at-request", self._requests):
+        """Act on a script that is about to run; `write` puts bytes on the answer channel."""
+        count = self._count("requests")
+        if self._due("die-at-request", count):
             self.die()
-        if "hang-at-request" in self._numbers and self._requests >= self._numbers["hang-at-request"]:
+        if count >= self._numbers.get("hang-at-request", math.inf):
             hang()
-        if "flood-stdout" in self._sizes:
-            _pour(write, self._sizes["flood-stdout"])
-        if "flood-stderr" in self._sizes:
-            _pour(lambda data: _write_all(2, data), self._sizes["flood-stderr"])
+        _pour(write, self._sizes.get("flood-stdout", 0))
+        _pour(lambda data: _write_all(2, data), self._sizes.get("flood-stderr", 0))
         if "leak" in self._sizes:
             self._kept.append(os.urandom(1024) * (self._sizes["leak"] // 1024))
         if "orphans" in self._keys:
             _leave_orphan(own_session=self._keys["orphans"] == "setsid")
 
     def step(self) -> None:
-        """Be called when the body of an llm call is about to run."""
-        with self._lock:
-            self._steps += 1
-            count = self._steps
+        """Act before the body of an llm call is run."""
+        count = self._count("steps")
         if self._due("die-at-step", count):
             self.die()
         if self._due("hang-at-step", count):
             hang()
 
     def stored(self) -> None:
-        """Be called when the answer of an llm call has been stored."""
-        with self._lock:
-            self._stored += 1
-            count = self._stored
-        if self._due("die-after-step", count):
+        """Act when the answer of an llm call has been stored."""
+        if self._due("die-after-step", self._count("stored")):
             self.die()
 
     def die(self) -> NoReturn:
@@ -156,31 +155,25 @@ class Misbehaviour:
 
     def line_out(self, line: bytes, write: Callable[[bytes], None]) -> None:
         """Write an answer line, or what is left of it."""
-        self._lines_written += 1
-        if "forge-id" in self._keys and self._lines_written == 1:
+        count = self._count("lines written")
+        if count == 1 and "forge-id" in self._keys:
             text = self._keys["forge-id"]
             number = text if text.lstrip("-").isdigit() else f'"{text}"'
-            write(
-                b'{"result":{"id":'
-                + number.encode()
-                + b',"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}\n'
-            )
-        if "slow" in self._numbers:
-            self._clock.sleep(self._numbers["slow"])
-        if self._every("garble-every"):
+            rest = '"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}'
+            write(f'{{"result":{{"id":{number},{rest}\n'.encode())
+        self._clock.sleep(self._numbers.get("slow", 0.0))
+        if self._every("garble-every", count):
             line = line[: len(line) // 2].replace(b'"', b"'") + b"\n"
-        if self._every("glue-every"):
+        if self._every("glue-every", count):
             line = b"NO-NEWLINE " + line
         piece = int(self._numbers.get("split-lines", 0))
-        if not piece:
-            write(line)
-            return
-        for at in range(0, len(line), piece):
-            write(line[at : at + piece])
-            self._clock.sleep(0.0005)
+        for at in range(0, len(line), piece or len(line)):
+            write(line[at : at + (piece or len(line))])
+            if piece:
+                self._clock.sleep(0.0005)
 
-    def _every(self, key: str) -> bool:
-        return key in self._numbers and self._lines_written % max(1, int(self._numbers[key])) == 0
+    def _every(self, key: str, count: int) -> bool:
+        return key in self._numbers and count % max(1, int(self._numbers[key])) == 0
 
 
 def hang() -> NoReturn:

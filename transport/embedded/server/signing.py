@@ -91,27 +91,35 @@ def _start_store(root: str) -> None:
         _write(config, b'{\n  "version": 1\n}\n')
 
 
-def _note(root: str, clock: Clock, name: str, digest: str, identity: str) -> None:
-    row = {"ts": clock.iso(), "event": "sign", "file": name, "hash": digest, "identity": identity}
-    _write(os.path.join(root, ".sig", "audit.jsonl"), (json_text(row) + "\n").encode(), "ab")
-
-
 def _sign(root: str, path: str, identity: str, clock: Clock) -> None:
     _start_store(root)
     relative = _relative(root, path)
-    data = _read(path)
+    _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity, clock)
+
+
+def _keep(
+    root: str, place: tuple[str, str], subject: dict[str, Any], data: bytes, identity: str, clock: Clock
+) -> dict[str, Any]:
+    """Write a signature and what was signed below `.sig/`, note it in the audit log, and return the signature."""
+    digest = _hash(data)
+    metadata = subject.pop("metadata", None)
     record: dict[str, Any] = {
-        "file": relative,
-        "hash": _hash(data),
+        **subject,
+        "hash": digest,
         "algorithm": "sha256",
         "signedBy": identity,
         "signedAt": clock.iso(),
         "contentLength": len(data),
     }
-    stem = os.path.join(root, ".sig", "sigs", relative)
+    if metadata:
+        record["metadata"] = metadata
+    stem = os.path.join(root, ".sig", *place)
     _write(stem + ".sig.content", data)
     _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
-    _note(root, clock, relative, record["hash"], identity)
+    name = place[1] if place[0] == "sigs" else f"content:{place[1]}"
+    row = {"ts": clock.iso(), "event": "sign", "file": name, "hash": digest, "identity": identity}
+    _write(os.path.join(root, ".sig", "audit.jsonl"), (json_text(row) + "\n").encode(), "ab")
+    return record
 
 
 def _check(root: str, path: str) -> dict[str, Any]:
@@ -169,39 +177,22 @@ def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     identity = params.get("identity")
     if not isinstance(identity, str) or not identity.strip():
         raise ScriptFailure("sig:sign-content params.identity must be a non-empty string")
-    root = project_root(_base(params))
-    data = well_formed(params["content"]).encode()
-    given = params.get("id")
-    raw = params.get("metadata")
-    metadata = {
-        key: value.strip() for key, value in raw.items() if isinstance(value, str) and value.strip()
-    } if isinstance(raw, dict) else {}  # fmt: skip
-    record: dict[str, Any] = {
-        "id": given.strip() if isinstance(given, str) and given.strip() else _uuid(),
-        "hash": _hash(data),
-        "algorithm": "sha256",
-        "signedBy": identity.strip(),
-        "signedAt": clock.iso(),
-        "contentLength": len(data),
-    }
-    if metadata:
-        record["metadata"] = metadata
-    name = str(record["id"])
+    given, raw = params.get("id"), params.get("metadata")
+    name = given.strip() if isinstance(given, str) else ""
     if "/" in name or name in (".", ".."):
         raise ScriptFailure(f"Path escapes project root: {name}")
-    stem = os.path.join(root, ".sig", "content", name)
-    _write(stem + ".sig.content", data)
-    _write(stem + ".sig.json", (json_text(record, indent=2) + "\n").encode())
-    _note(root, clock, f"content:{record['id']}", record["hash"], record["signedBy"])
-    return record
+    name = name or _uuid()
+    texts = {key: value for key, value in raw.items() if isinstance(value, str)} if isinstance(raw, dict) else {}
+    metadata = {key: value.strip() for key, value in texts.items() if value.strip()}
+    data = well_formed(params["content"]).encode()
+    subject = {"id": name, "metadata": metadata}
+    return _keep(project_root(_base(params)), ("content", name), subject, data, identity.strip(), clock)
 
 
 def _uuid() -> str:
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    import uuid
+
+    return str(uuid.uuid4())
 
 
 def write_signed(folder: str, path: str, content: str, script: str, clock: Clock) -> dict[str, Any]:
