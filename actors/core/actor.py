@@ -45,7 +45,7 @@ class Actor(pykka.Actor):
     hook runs as the actor, one at a time, on some worker of its system; it may block. Hooks may be `async def`: they
     then run on the system's event loop, still one at a time for each actor.
 
-    An exception that leaves a hook ends this incarnation; whoever waits for the answer gets the exception, links and
+    An exception that leaves a hook ends this incarnation; the caller gets the exception, links and
     monitors get the crash. An exception whose class is listed in `answers` (and every `TaskError`) is only answered.
     """
 
@@ -118,7 +118,7 @@ class Actor(pykka.Actor):
 
     @default_hook
     def on_end_request(self, reason: Reason) -> bool:  # noqa: ARG002 - for those who override it
-        """Be asked to end: by `stop`, by the parent, or by an exit signal that is not trapped.
+        """Decide what to do when asked to end: by `stop`, by the parent, or by an exit signal that is not trapped.
 
         A class that has to do more first than a stop hook should (a supervisor stops its children) answers `True`,
         goes on handling what comes in, and ends by itself later with `Stop`; a deadline may kill it before.
@@ -138,15 +138,15 @@ class Actor(pykka.Actor):
         return cast("Any", self.on_failure)(type(error), error, error.__traceback__)
 
     def describe_message(self, message: Any) -> str:
-        """Say what a message is, for reports and `info()`. By default its type only: contents may be secret."""
+        """Describe a message for reports and `info()`. By default its type only: contents may be secret."""
         return type(message).__name__
 
     def format_state(self) -> str:
-        """Say what state it is in, for crash reports. By default the names of its attributes only."""
+        """Describe the state for crash reports. By default the names of its attributes only."""
         return ", ".join(public_names(self))
 
     def get_state(self) -> Any:
-        """Give its state to `ref.get_state()`: by default a copy of its public attributes."""
+        """Return its state to `ref.get_state()`: by default a copy of its public attributes."""
         return {name: getattr(self, name) for name in public_names(self)}
 
     # -- starting
@@ -211,7 +211,7 @@ class Actor(pykka.Actor):
 
     @property
     def parent(self) -> ActorRef[Any] | None:
-        """Who started it linked, if anybody."""
+        """The actor that started it linked, if there is one."""
         above = self._cell.parent
         return None if above is None else above.ref
 
@@ -233,14 +233,14 @@ class Actor(pykka.Actor):
         link(self._cell, ref.cell)
 
     def unlink(self, ref: ActorRef[Any]) -> bool:
-        """Undo `link`. Parent and child stay linked. Says whether there was a link."""
+        """Undo `link`. Parent and child stay linked. Returns whether there was a link."""
         return unlink(self._cell, ref.cell)
 
     def monitor(self, target: ActorRef[Any] | Name) -> Monitor:
         """Get one `Down` message when `target` ends; at once, with `NoProc`, if it is not there."""
         ref = self.system.whereis(target) if not isinstance(target, ActorRef) else target
         if ref is None:
-            ref = self.system.nobody(Actor, cast("Name", target))
+            ref = self.system.ref_of_absent(Actor, cast("Name", target))
         return monitor(ref, self._cell)
 
     def send_after(self, delay: Any, message: Any, to: ActorRef[Any] | None = None) -> Timer:
@@ -258,7 +258,7 @@ class Actor(pykka.Actor):
     def reply_to(self, *, often_at_once: bool = False) -> ReplyTo:
         """Take the right to answer the current message later; then return `NO_REPLY`.
 
-        If this actor ends before anybody answered, the asker gets `ActorDead`.
+        If this actor ends before there is an answer, the asker gets `ActorDead`.
 
         Args:
             often_at_once: It often answers within this very hook, and never from another thread while the hook runs:
@@ -298,7 +298,7 @@ class Actor(pykka.Actor):
         return resource
 
     def disown(self, resource: object) -> bool:
-        """Take back `own`; says whether it was owned."""
+        """Undo `own`; return whether it was owned."""
         owned = self._cell.owned or []
         for pair in owned:
             if pair[0] is resource:

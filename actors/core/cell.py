@@ -1,8 +1,8 @@
 """The runtime's part of an actor: one incarnation, with the parts it has, whom it is tied to, and how it ends.
 
 A cell has a mailbox, where messages wait, and a runner, which runs the actor's hooks. The end has two steps. `end`
-closes the mailbox and runs the stop hook, in the actor. `finish` makes the end known, exactly once whoever calls it:
-the actor itself after its stop hook, or a killer at any time.
+closes the mailbox and runs the stop hook, in the actor. `finish` makes the end known, exactly once: called by the actor
+itself after its stop hook, or by a killer at any time.
 """
 
 from collections.abc import Callable
@@ -247,7 +247,7 @@ class Cell:
             )
 
     def undelivered(self, message: Any) -> None:
-        """Count a message that nobody will be handled."""
+        """Count a message that will not be handled."""
         if message.__class__ not in SPECIAL:
             self.system.counters.dropped()
 
@@ -272,7 +272,7 @@ class Cell:
         return has_started
 
     def started(self) -> bool:
-        """The start is over and went well, unless it was killed meanwhile; says which."""
+        """End the start, unless it was killed meanwhile; return whether it went well."""
         with topology:
             if self.reason is not None:
                 return False
@@ -346,7 +346,7 @@ class Cell:
         self.finish(reason, error or self.error)
 
     def finish(self, reason: Reason, error: BaseException | None = None) -> bool:
-        """Make the end known: once, whoever comes first.
+        """Make the end known: once, the first caller wins.
 
         Returns:
             Whether this call was the one.
@@ -427,7 +427,7 @@ class Cell:
             return False
         self.system.zombies.add_if_running(self)
         waiting = self.waiting
-        # Whoever takes the hook out of the future may call it: an answer may come at this very moment.
+        # The thread that takes the hook out of the future may call it: an answer may come at this very moment.
         if waiting is not None and waiting[1] is not None and waiting[0].forget_hook(waiting[1]):
             waiting[1]()
         if self.runner.task is not None:
@@ -480,19 +480,19 @@ class Cell:
             step = target.waiting
 
     def waits(self, future: Future[Any], wake: Callable[[], object]) -> None:
-        """Be known to wait, so that a kill can wake the thread and rings can be seen."""
+        """Note that it waits, so that a kill can wake the thread and rings can be seen."""
         self.waiting = (future, wake)
         if self.reason is not None:
             raise ActorKilled(f"{self.path} was killed")
 
     def waited(self) -> None:
-        """The wait is over."""
+        """Note that the wait is over."""
         self.waiting = None
         if self.reason is not None and self in fenced:
             raise ActorKilled(f"{self.path} was killed while it waited")
 
     def sleep(self, seconds: float) -> bool:
-        """Wait as this actor, until the time has passed or it is asked to end; says whether the time passed."""
+        """Wait as this actor, until the time has passed or it is asked to end; return whether the time passed."""
         gate: Future[bool] = Future()
         self.sleeping = gate
         if self.asked_to_end:

@@ -1,10 +1,10 @@
-"""What nobody got, counted: late answers, messages without a receiver, events the sink refused."""
+"""Counts of what got lost: late answers, messages without a receiver, events the sink refused."""
 
 from itertools import count
 
 
 class Counters:
-    """What nobody got, counted."""
+    """Counts what got lost; thread-safe without a lock."""
 
     __slots__ = ("_dropped", "_late", "_sink_failures")
 
@@ -14,11 +14,11 @@ class Counters:
         self._dropped = count()
 
     def late(self) -> None:
-        """Count an answer that nobody waited for any more."""
+        """Count an answer that came after the caller had given up."""
         next(self._late)
 
     def dropped(self) -> None:
-        """Count a message that nobody will handle."""
+        """Count a message that will not be handled."""
         next(self._dropped)
 
     def sink_failed(self) -> None:

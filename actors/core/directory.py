@@ -116,7 +116,7 @@ class Directory:
         return ref
 
     def register(self, name: Name, ref: ActorRef[Any]) -> ActorRef[Any] | None:
-        """Give a name to an actor; return the live holder if it is taken."""
+        """Return a name to an actor; return the live holder if it is taken."""
         service = self.service_of(name)
         return (
             service.register_name(name, ref)

@@ -39,7 +39,7 @@ class LoopThread:
             loop.call_soon_threadsafe(self._cancel, runner)
 
     def close(self, timeout: float) -> bool:
-        """Cancel everything and end the thread; says whether it ended."""
+        """Cancel everything and end the thread; return whether it ended."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None

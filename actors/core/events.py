@@ -3,44 +3,46 @@
 from mlld_sdk.base.events import Event
 
 
-class ActorStarted(Event, frozen=True, kw_only=True, tag="actor.started"):
-    """An actor finished its start: its `on_start` has returned.
+class ActorEvent(Event, frozen=True, kw_only=True):
+    """Something that happened to one incarnation of an actor.
 
     Attributes:
         actor: Its path.
         epoch: The number of this incarnation.
-        kind: Name of its class.
     """
 
     actor: str
     epoch: int
+
+
+class ActorStarted(ActorEvent, frozen=True, kw_only=True, tag="actor.started"):
+    """An actor finished its start: its `on_start` has returned.
+
+    Attributes:
+        kind: Name of its class.
+    """
+
     kind: str
 
 
-class ActorStartFailed(Event, frozen=True, kw_only=True, tag="actor.start_failed"):
+class ActorStartFailed(ActorEvent, frozen=True, kw_only=True, tag="actor.start_failed"):
     """An actor did not come up, or declined to.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of this incarnation.
         kind: Name of its class.
         reason: Why, in words.
         ignored: It declined; nothing is wrong.
     """
 
-    actor: str
-    epoch: int
     kind: str
     reason: str
     ignored: bool = False
 
 
-class ActorExited(Event, frozen=True, kw_only=True, tag="actor.exited"):
+class ActorExited(ActorEvent, frozen=True, kw_only=True, tag="actor.exited"):
     """An actor that had started ended.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of this incarnation.
         kind: Name of its class.
         reason: Why, in words.
         normal: Whether that is an ordinary end.
@@ -50,8 +52,6 @@ class ActorExited(Event, frozen=True, kw_only=True, tag="actor.exited"):
         queued: Messages that were still waiting and were refused.
     """
 
-    actor: str
-    epoch: int
     kind: str
     reason: str
     normal: bool
@@ -61,76 +61,56 @@ class ActorExited(Event, frozen=True, kw_only=True, tag="actor.exited"):
     queued: int = 0
 
 
-class ZombieLeft(Event, frozen=True, kw_only=True, tag="zombie.left"):
+class ZombieLeft(ActorEvent, frozen=True, kw_only=True, tag="zombie.left"):
     """A killed actor's thread is still running its last handler; the pool got a new worker for it.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         thread: Name of the thread.
     """
 
-    actor: str
-    epoch: int
     thread: str
 
 
-class ZombieEnded(Event, frozen=True, kw_only=True, tag="zombie.ended"):
+class ZombieEnded(ActorEvent, frozen=True, kw_only=True, tag="zombie.ended"):
     """The thread of a killed actor came back.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         after: Seconds it took.
     """
 
-    actor: str
-    epoch: int
     after: float
 
 
-class MessageUnhandled(Event, frozen=True, kw_only=True, tag="message.unhandled"):
+class MessageUnhandled(ActorEvent, frozen=True, kw_only=True, tag="message.unhandled"):
     """An actor got a message it has no code for and dropped it.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         message: The message, as its class describes it.
     """
 
-    actor: str
-    epoch: int
     message: str
 
 
-class MailboxOverflowed(Event, frozen=True, kw_only=True, tag="mailbox.overflowed"):
+class MailboxOverflowed(ActorEvent, frozen=True, kw_only=True, tag="mailbox.overflowed"):
     """A mailbox reached its limit. Said once; again only after it has been empty in between.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         limit: Messages it may hold.
         policy: What happens to those beyond.
     """
 
-    actor: str
-    epoch: int
     limit: int
     policy: str
 
 
-class ResourceCloseFailed(Event, frozen=True, kw_only=True, tag="resource.close_failed"):
+class ResourceCloseFailed(ActorEvent, frozen=True, kw_only=True, tag="resource.close_failed"):
     """Something an ended actor owned could not be closed.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         resource: What it was.
         error: What was raised.
     """
 
-    actor: str
-    epoch: int
     resource: str
     error: str
 
@@ -157,15 +137,11 @@ class WorkersExhausted(Event, frozen=True, kw_only=True, tag="workers.exhausted"
     limit: int
 
 
-class ErrorUnheard(Event, frozen=True, kw_only=True, tag="error.unheard"):
+class ErrorUnheard(ActorEvent, frozen=True, kw_only=True, tag="error.unheard"):
     """An expected error was raised for a message whose sender waits for no answer.
 
     Attributes:
-        actor: Its path.
-        epoch: The number of its incarnation.
         error: The error.
     """
 
-    actor: str
-    epoch: int
     error: str

@@ -1,6 +1,6 @@
 """Why an actor ended, as a value.
 
-`Normal` and `Shutdown` are the *normal family*: nobody did anything wrong. Everything else is abnormal. A reason never
+`Normal` and `Shutdown` are the *normal family*: nothing went wrong. Everything else is abnormal. A reason never
 holds an exception or a traceback object, only text, so it can be kept, compared, sent and stored.
 """
 
@@ -45,7 +45,7 @@ class Normal(Reason, frozen=True, tag="normal"):
 
 
 class Shutdown(Reason, frozen=True, tag="shutdown"):
-    """The actor was asked to end by whoever is responsible for it.
+    """The actor was asked to end by its parent or its owner.
 
     Attributes:
         detail: More about it, any plain value.
@@ -59,7 +59,7 @@ class Shutdown(Reason, frozen=True, tag="shutdown"):
 
 
 class Crash(Reason, frozen=True, tag="crash"):
-    """An exception nobody expected.
+    """An exception that was not expected.
 
     Attributes:
         error: Name of the exception's type.
@@ -84,7 +84,7 @@ class Killed(Reason, frozen=True, tag="killed"):
     """The actor was killed: no hook of it ran.
 
     Attributes:
-        detail: Why somebody thought it had to be.
+        detail: Why it had to be.
     """
 
     detail: str = ""
@@ -94,14 +94,14 @@ class Killed(Reason, frozen=True, tag="killed"):
 
 
 class NoProc(Reason, frozen=True, tag="noproc"):
-    """There was nobody: the actor had ended before, or the name is unknown."""
+    """There was no such actor: it had ended before, or the name is unknown."""
 
     def __str__(self) -> str:
         return "no such actor"
 
 
 class Other(Reason, frozen=True, tag="other"):
-    """Any other value somebody gave as a reason.
+    """Any other value given as a reason.
 
     Attributes:
         value: That value.
@@ -132,7 +132,7 @@ _WORDS: dict[str, Reason] = {"normal": NORMAL, "shutdown": SHUTDOWN, "killed": K
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Say why an actor ends that an exception left: the reason it carries as `exit_reason`, else a crash."""
+    """Return why an actor ends that an exception left: the reason it carries as `exit_reason`, else a crash."""
     reason = getattr(error, "exit_reason", None)
     return reason if isinstance(reason, Reason) else crash(error)
 

@@ -1,7 +1,7 @@
-"""A Pykka future that is cheap until somebody waits for it.
+"""A Pykka future that is cheap until it is waited for.
 
 No condition, event or lock belongs to a future; a thread that really has to wait brings a lock of its own. "Answered
-exactly once" rests on one atomic step: whoever removes the opening token from the list of hooks may answer.
+exactly once" rests on one atomic step: the thread that removes the opening token from the list of hooks may answer.
 """
 
 import queue
@@ -133,7 +133,7 @@ class Future(pykka.Future[T]):
         return self.state == CANCELLED
 
     def exception(self) -> BaseException | None:
-        """Give the exception answered, or `None`. Raises `AskTimeout` when there is no answer yet."""
+        """Return the exception answered, or `None`. Raises `AskTimeout` when there is no answer yet."""
         if self.state == PENDING:
             raise AskTimeout("not answered yet", timeout=0.0)
         if self.state == VALUE:
@@ -172,7 +172,7 @@ class Future(pykka.Future[T]):
             wake()
 
     def try_set(self, value: Any = None) -> bool:
-        """Answer with a value; say whether this was the first answer."""
+        """Answer with a value; return whether this was the first answer."""
         try:
             self._hooks.remove(_open)
         except ValueError:
@@ -184,14 +184,14 @@ class Future(pykka.Future[T]):
         return True
 
     def try_set_exception(self, error: BaseException) -> bool:
-        """Answer with an exception; say whether this was the first answer."""
+        """Answer with an exception; return whether this was the first answer."""
         if not self._claim():
             return False
         self._settle(ERROR, (error, error.__traceback__))
         return True
 
     def cancel(self) -> bool:
-        """Give the call up: a request still queued is not executed, an `async` handler is cancelled.
+        """Return the call up: a request still queued is not executed, an `async` handler is cancelled.
 
         Returns:
             Whether it was still unanswered.
@@ -205,7 +205,7 @@ class Future(pykka.Future[T]):
         return True
 
     def give_up(self, error: AskTimeout) -> bool:
-        """Stop waiting for good: whatever is answered later is dropped. Says whether nothing had come."""
+        """Stop waiting for good: what is answered later is dropped. Returns whether there was no answer yet."""
         if not self._claim():
             return False
         self._settle(TIMED_OUT, (error, None))
@@ -356,7 +356,7 @@ def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> N
     tokens = list(range(len(waiting)))
 
     def one(_: Future[Any]) -> None:
-        # `pop` is atomic: whoever gets the first token is the last to come.
+        # `pop` is atomic: the call that gets the first token is the last to come.
         if tokens.pop() == 0:
             action()
 
@@ -365,7 +365,7 @@ def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> N
 
 
 def report_callback_failure(error: BaseException, target: AnyCell | None) -> None:
-    """Say that a callback raised: to the events of the system concerned, else where Python reports a thread's end."""
+    """Report that a callback raised: as an event of the system concerned, else where Python reports a thread's end."""
     cell = target or context.cell
     if cell is not None:
         cell.system.callback_failed(error)

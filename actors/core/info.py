@@ -22,7 +22,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class ActorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A look at an actor from outside; taking it sends no message and does not wait.
+    """What an actor is doing, seen from outside; taking it sends no message and does not wait.
 
     Attributes:
         path: Names from the root of its tree down.

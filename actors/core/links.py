@@ -40,7 +40,7 @@ def link(one: AnyCell, other: AnyCell) -> None:
 
 
 def unlink(one: AnyCell, other: AnyCell) -> bool:
-    """Undo `link`; a child and its parent stay tied. Says whether there was a link."""
+    """Undo `link`; a child and its parent stay tied. Returns whether there was a link."""
     if one.parent is other or other.parent is one:
         return False
     with topology:

@@ -39,7 +39,7 @@ class SystemMessage:
         """Do it, as the actor."""
 
     def refuse(self, why: ActorDead) -> None:
-        """Answer whoever waits for this, because the actor ended first."""
+        """Answer the caller that waits for this, because the actor ended first."""
 
 
 class MailboxOwner(Protocol):

@@ -66,7 +66,7 @@ class RefTable:
 
 
 def make_registry_fast() -> None:
-    """Put a `RefTable` into Pykka's registry, once; whoever is registered stays registered."""
+    """Put a `RefTable` into Pykka's registry, once; what is registered stays registered."""
     with ActorRegistry._actor_refs_lock:
         refs: Any = ActorRegistry._actor_refs
         if not isinstance(refs, RefTable):
@@ -83,7 +83,7 @@ def leave_registry(ref: pykka.ActorRef[Any]) -> None:
 
 
 def survives(cell: AnyCell, reply: Future[Any] | None, error: BaseException) -> bool:
-    """Deal with an exception the way Pykka does; say whether nothing more is to be done."""
+    """Deal with an exception the way Pykka does; return whether nothing more is to be done."""
     if isinstance(error, Exception):
         if reply is None:
             log_failure(cell, error)
@@ -101,7 +101,7 @@ def survives(cell: AnyCell, reply: Future[Any] | None, error: BaseException) -> 
 
 
 def log_failure(cell: AnyCell, error: BaseException) -> None:
-    """Write Pykka's log line for an exception nobody gets."""
+    """Write Pykka's log line for an exception that is not answered to a caller."""
     _logger.error(f"Unhandled exception in {cell.actor}:", exc_info=error)
 
 

@@ -194,7 +194,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     @property
     def parent(self) -> "ActorRef[Any] | None":
-        """Who started it linked, if anybody."""
+        """The actor that started it linked, if there is one."""
         above = self.cell.parent
         return None if above is None else above.ref
 
@@ -527,7 +527,7 @@ def monitor(
 ) -> Monitor:
     """Watch `target`; if it has ended already the notice (with `NoProc`) comes at once.
 
-    Callbacks that are `first` run before anybody else learns of the end: they clean up what was kept for the actor.
+    Callbacks that are `first` run before any other actor learns of the end: they clean up what was kept for the actor.
     """
     if fenced and not first:  # book-keeping half done must be finished, also by a killed actor's thread
         stop_if_fenced()
@@ -560,13 +560,13 @@ class ReplyTo:
             cell.defer(future)
 
     def reply(self, value: Any = None) -> bool:
-        """Answer; says whether this was the first answer (a further one is dropped and counted)."""
+        """Answer, and return whether this was the first answer (a further one is dropped and counted)."""
         if fenced:
             stop_if_fenced()
         return self._answered(self._future.try_set(value))
 
     def fail(self, error: BaseException) -> bool:
-        """Answer with an exception; says whether this was the first answer."""
+        """Answer with an exception; return whether this was the first answer."""
         if fenced:
             stop_if_fenced()
         return self._answered(self._future.try_set_exception(error))

@@ -65,13 +65,13 @@ class SchedulerThread:
         self.thread: threading.Thread | None = None
 
     def enter_blocking(self) -> None:
-        """Say that this worker will now wait for something outside: another may run in its place."""
+        """Note that this worker will now wait for something outside: another may run in its place."""
         self.blocked += 1
         if self.blocked == 1:
             self.pool.worker_blocks(self)
 
     def exit_blocking(self) -> None:
-        """Say that this worker goes on."""
+        """Note that this worker goes on."""
         self.blocked -= 1
         if self.blocked == 0:
             self.pool.worker_returns(self)
@@ -290,7 +290,7 @@ class Scheduler:
             last = self._slices
 
     def _sleep(self) -> bool:
-        """Sleep until somebody finds the pool busy again."""
+        """Sleep until the pool is found busy again."""
         with self._lock:
             self._watching = False
             if self._closed:
@@ -352,7 +352,7 @@ class OwnThread:
 
 @contextmanager
 def blocking() -> Iterator[None]:
-    """Tell the scheduler that the code inside waits for something outside (a socket, a lock, a process).
+    """Let another worker run while the code inside waits for something outside (a socket, a lock, a process).
 
     Not needed around anything of this library. Without it the pool still grows, a few milliseconds later.
     """

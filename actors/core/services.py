@@ -18,7 +18,7 @@ S = TypeVar("S")
 
 
 def acting(what: str, ref: Ref | None) -> Ref:
-    """Say for which actor something is done: the one named, else the one whose code is running.
+    """Return for which actor something is done: the one named, else the one whose code is running.
 
     Raises:
         NotAnActor: Neither is there.
@@ -70,7 +70,7 @@ def queued(ref: Ref) -> int:
 
 
 def offer(ref: Ref, message: Any, *, beyond_limit: bool = False) -> Literal["ok", "full", "dead"]:
-    """Send without waiting and without raising, whatever the receiver's overflow policy; say what became of it.
+    """Send without waiting and without raising, whatever the receiver's overflow policy; return what became of it.
 
     Args:
         ref: The receiver.

@@ -244,7 +244,7 @@ class ActorSystem:
         """Make the runtime's part of an actor that is constructed without `start`; nothing runs yet."""
         return self._factory.new_cell(actor_class, None, None)
 
-    def nobody(self, actor_class: type[Any], name: Name) -> ActorRef[Any]:
+    def ref_of_absent(self, actor_class: type[Any], name: Name) -> ActorRef[Any]:
         """Make a ref of a name that has no actor: dead from the start, for monitors and errors."""
         cell = self._factory.new_cell(actor_class, name, None)
         cell.ending = cell.reason = NOPROC
@@ -278,7 +278,7 @@ class ActorSystem:
         return [cell.ref for cell in list(self.directory.cells.values())]
 
     def resolve(self, address: Address) -> ActorRef[Any] | None:
-        """Find the living incarnation an address names; an address of another system, or of the past, finds nobody."""
+        """Find the living incarnation an address names; an address of another system, or of the past, finds none."""
         cell = self.directory.cells.get(address.epoch) if address.system == self.id else None
         return None if cell is None else cell.ref
 
@@ -315,7 +315,7 @@ class ActorSystem:
     # -- for the runtime's own parts
 
     def emit(self, make: Callable[[float], Event]) -> None:
-        """Give an event to the sink, if anybody listens. A sink must not raise; one that does is counted, not felt."""
+        """Give an event to the sink, if there is one. What a sink raises is counted and otherwise ignored."""
         if self.listening:
             try:
                 self.sink(make(self.env.wall()))

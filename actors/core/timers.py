@@ -51,7 +51,7 @@ class TimerHeap:
         return len(self._heap) - self._cancelled
 
     def add(self, delay: float, action: Callable[[], object]) -> tuple[Timer, bool]:
-        """Add a timer; say whether it is now the first one due."""
+        """Add a timer; return whether it is now the first one due."""
         timer = Timer(self._now() + max(0.0, delay), action, self)
         with self._lock:
             heapq.heappush(self._heap, (timer.due, next(self._order), timer))
@@ -85,7 +85,7 @@ class TimerHeap:
         return actions
 
     def clear(self) -> None:
-        """Drop all timers; whoever holds one finds it over."""
+        """Drop all timers; a handle then says that its timer is over."""
         with self._lock:
             for _, _, timer in self._heap:
                 timer.action = None
@@ -114,7 +114,7 @@ class Timers:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._looks_at = inf
-        """When the thread will look at the heap by itself; as long as it is awake, everybody rings."""
+        """When the thread will look at the heap by itself; as long as it is awake, every new timer rings."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class Timers:
             try:
                 self._bell.release()
             except RuntimeError:
-                return  # rung by somebody else in between
+                return  # rung by another thread in between
 
     def _run(self) -> None:
         while True:
@@ -179,7 +179,7 @@ class Timers:
     def _do(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except BaseException as error:  # noqa: BLE001 - one bad callback must not stop everybody's clock
+        except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
             self._failed(error)
 
 

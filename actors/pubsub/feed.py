@@ -31,7 +31,7 @@ class Feed(Generic[T]):
         self._end: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Add an item unless the buffer is full; say whether it was added. Never blocks."""
+        """Add an item unless the buffer is full; return whether it was added. Never blocks."""
         with self._lock:
             if self._end is not None:
                 return False
@@ -69,7 +69,7 @@ class Feed(Generic[T]):
             await waiting
 
     def _arrival_or_none(self) -> Future[None] | None:
-        """Say what to wait for, or `None` when there is something to take."""
+        """Return what to wait for, or `None` when there is something to take."""
         with self._lock:
             if self._items or self._missed:
                 return None

@@ -1,7 +1,7 @@
 """Process groups: which actors belong together under a name, and who wants to know when that changes.
 
 Groups exist while they have members. A member may join several times and then has to leave as often. What a member
-joined is left before anybody learns of its death.
+joined is left before any other learns of its death.
 """
 
 import threading
@@ -37,7 +37,7 @@ class GroupMonitor:
         self._groups.forget(self)
 
     def send(self, kind: Literal["join", "leave"], group: Group, refs: tuple[Ref, ...]) -> None:
-        """Tell the owner of a change."""
+        """Send a change to the owner."""
         self._outlet.send(Revocable(self, GroupChanged(self, kind, group, refs)))
 
 
@@ -115,12 +115,12 @@ class Groups:
             return [self._names[exact] for exact in self._members]
 
     def monitor(self, group: Group, *, ref: Ref | None = None, limit: int = LIMIT) -> tuple[GroupMonitor, list[Ref]]:
-        """Tell the caller of every change of a group from now on; return the handle and the members of this instant."""
+        """Send the caller every change of a group from now on; return the handle and the members of this instant."""
         with self._lock:
             return self._watch((strict(group),), ref, limit), self.members(group)
 
     def monitor_all(self, *, ref: Ref | None = None, limit: int = LIMIT) -> tuple[GroupMonitor, dict[Group, list[Ref]]]:
-        """Tell the caller of every change of every group from now on; return the handle and all members."""
+        """Send the caller every change of every group from now on; return the handle and all members."""
         with self._lock:
             found = {self._names[exact]: self._listed(exact) for exact in self._members}
             return self._watch((), ref, limit), found

@@ -3,7 +3,7 @@
 An outlet never blocks and never keeps messages of its own. As long as the subscriber's mailbox holds fewer than
 `limit` messages, they go there. At the limit a gap opens: one `Lagged` marker is queued behind the last message that
 got through, later messages are dropped and counted, and once the subscriber has worked down to half of the limit,
-`Resumed` says how many were missed and messages flow again. So a slow subscriber holds up nobody, costs bounded
+`Resumed` says how many were missed and messages flow again. So a slow subscriber holds up no other, costs bounded
 memory, and always learns that it missed something; its subscription never ends because of it.
 """
 
@@ -47,7 +47,7 @@ class Outlet:
         self._lock = threading.Lock()
 
     def send(self, message: Any) -> bool:
-        """Deliver `message` unless the subscriber is behind; say whether it was delivered."""
+        """Deliver `message` unless the subscriber is behind; return whether it was delivered."""
         with self._lock:
             if self.missed and not self._resume():
                 return self._miss()

@@ -1,7 +1,7 @@
-"""Topics: whoever subscribed gets what is broadcast, as ordinary messages.
+"""Topics: subscribers get what is broadcast, as ordinary messages.
 
-No history, no acknowledgement. A subscriber that is slower than a topic holds up nobody and loses messages rather than
-memory; it is told so (`Lagged`, `Resumed`) and stays subscribed.
+No history, no acknowledgement. A subscriber that is slower than a topic does not hold up the others, and loses messages
+rather than memory; it is told so (`Lagged`, `Resumed`) and stays subscribed.
 """
 
 import threading
@@ -41,7 +41,7 @@ class Subscription:
         self._outlet = Outlet(ref, str(topic), limit)
 
     def send(self, message: Any) -> bool:
-        """Deliver to this subscriber; say whether it was delivered or dropped because the subscriber is behind."""
+        """Deliver to this subscriber; return whether it was delivered or dropped because the subscriber is behind."""
         return self._outlet.send(message)
 
     @property
@@ -70,7 +70,7 @@ class Listener:
         self._feed: Feed[Any] = Feed(str(topic), limit)
 
     def send(self, message: Any) -> bool:
-        """Deliver to this listener; say whether it was delivered or dropped because the listener is behind."""
+        """Deliver to this listener; return whether it was delivered or dropped because the listener is behind."""
         return self._feed.put(message)
 
     def take(self, *, timeout: float | None = 5.0) -> Any | Lagged | Resumed:

@@ -2,7 +2,7 @@
 
 A `unique` registry maps a key to one live actor and can be the name space in which actors are started and addressed
 (`via`). A `duplicate` registry maps a key to any number of registrations, the usual base of dispatching. What an actor
-registered is gone before anybody learns of its death.
+registered is gone before any other learns of its death.
 """
 
 import threading
@@ -185,7 +185,7 @@ class Registry:
         return Via(self, key, value)
 
     def lock(self, key: Hashable, *, timeout: float | None = 5.0) -> KeyLock:
-        """Be alone with `key` inside `with` (or `async with`): one caller at a time, first come, first served.
+        """Lock `key` inside `with` (or `async with`): one caller at a time, first come, first served.
 
         Locks are a name space of their own: locking a key says nothing about who registered it. An actor that is
         killed loses its locks and its place in the queue at once.
@@ -213,7 +213,7 @@ class Registry:
     # -- the protocol of name services ---------------------------------------------------------------------------------
 
     def register_name(self, key: Any, ref: Ref, value: Any = None) -> Ref | None:
-        """Give `key` to `ref`, or say which live actor holds it."""
+        """Give `key` to `ref`, or return the live actor that holds it."""
         self._require_unique("via")
         return self._take(key, ref, value)
 

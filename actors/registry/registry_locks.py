@@ -17,7 +17,7 @@ Ref = ActorRef[Any]
 
 
 class KeyLocks:
-    """The queues of a registry's locks. A key that nobody holds costs nothing."""
+    """The queues of a registry's locks. A key that is not locked costs nothing."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -47,7 +47,7 @@ class KeyLocks:
         return turn
 
     def leave(self, lock: "KeyLock") -> None:
-        """Give the lock back, or leave the queue; nothing when that has happened already."""
+        """Return the lock back, or leave the queue; nothing when that has happened already."""
         with self._lock:
             queue = self._queues.get(strict(lock.key))
             if queue is None or queue.pop(id(lock), None) is None:

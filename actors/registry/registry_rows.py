@@ -47,7 +47,7 @@ class Rows(Generic[Owner]):
         self._count = 0
 
     def add(self, key: Hashable, owner: Owner, value: object) -> KeyRow[Owner]:
-        """Add a row, whoever else holds the key."""
+        """Add a row, also if the key has other rows."""
         row = KeyRow(key, owner, value)
         exact = strict(key)
         self._by_key.setdefault(exact, {})[id(row)] = row
@@ -73,7 +73,7 @@ class Rows(Generic[Owner]):
         return [row for rows in self._by_owner.get(owner, {}).values() for row in rows.values()]
 
     def holds_any(self, owner: Owner) -> bool:
-        """Say whether the owner has a row left."""
+        """Return whether the owner has a row left."""
         return owner in self._by_owner
 
     def drop(self, row: KeyRow[Owner]) -> None:

@@ -47,7 +47,7 @@ class Table:
     Args:
         system: The actors it is for.
         name: Its name in that system, free again when the table is gone.
-        access: Who may write: everybody (`public`) or the owner (`protected`); `private` lets only the owner read, too.
+        access: Who may write: all (`public`) or the owner (`protected`); `private` lets only the owner read, too.
         owner: Whose it is; by default the actor that makes it. A table made outside actors belongs to the code outside
             actors and lives as long as the system.
         heir: Who gets it when the owner ends; told so with `TableGiven`.
@@ -151,7 +151,7 @@ class Table:
             entries[exact] = (key, value)
 
     def put_new(self, key: Hashable, value: Any) -> bool:
-        """Write a value unless the key is there; say whether it was written."""
+        """Write a value unless the key is there; return whether it was written."""
         with self._lock:
             if strict(key) in self._writable():
                 return False

@@ -1,6 +1,6 @@
 """The arithmetic of demand: how many events a consumer still wants, and who gets the next ones. Pure data.
 
-A producer may only emit what somebody has asked for. `Window` is the consumer's half: when to ask again, and for how
+A producer may only emit what was asked for. `Window` is the consumer's half: when to ask again, and for how
 many. `Ledger` is the producer's half: who asked for how many. The three ways to deal events out are functions from a
 ledger and a batch to the shares.
 """
@@ -28,12 +28,12 @@ class Window:
         self._done = 0
 
     def first(self) -> int:
-        """Say how many to ask for at the beginning."""
+        """Return how many to ask for at the beginning."""
         self.outstanding = self.most
         return self.most
 
     def handled(self, count: int) -> int:
-        """Note that `count` events were worked through; say how many to ask for now (perhaps none)."""
+        """Note that `count` events were worked through; return how many to ask for now (perhaps none)."""
         self.outstanding -= count
         self._done += count
         if self._done < self.most - self.least:
@@ -54,7 +54,7 @@ class Ledger(Generic[S]):
         self.wanted.setdefault(subscriber, 0)
 
     def leave(self, subscriber: S) -> int:
-        """Forget a subscriber; say how much it had asked for and will not get."""
+        """Forget a subscriber; return how much it had asked for and will not get."""
         return self.wanted.pop(subscriber, 0)
 
     def ask(self, subscriber: S, count: int) -> None:
@@ -68,10 +68,10 @@ class Ledger(Generic[S]):
 
 
 def open_demand(wanted: Mapping[S, int], dealing: Dealing) -> int:
-    """Say how many events a producer may emit now without anything having to be kept.
+    """Return how many events a producer may emit now without anything having to be kept.
 
     Dealt by demand: as many as all want together. Broadcast: as many as the least eager wants, for each gets every
-    event. Partitioned: as many as the least eager wants too, for nobody knows which partition the next events are for.
+    event. Partitioned: as many as the least eager wants too, because the next events may be for any partition.
     """
     if not wanted:
         return 0

@@ -82,8 +82,8 @@ class _Emitting(Actor):
     """The half of a stage that gives events out."""
 
     dealing: ClassVar[Dealing] = "demand"
-    """Who gets an event: whoever wants most (`demand`), everybody (`broadcast`), or the consumer of the event's
-    partition (`partition`)."""
+    """Who gets an event: the consumer that wants most (`demand`), all of them (`broadcast`), or the consumer of the
+    event's partition (`partition`)."""
 
     partitions: ClassVar[tuple[Hashable, ...]] = ()
     """For `dealing = "partition"`: all there are. Nothing is asked for until each has its consumer."""
@@ -104,7 +104,7 @@ class _Emitting(Actor):
         self._consumers: dict[Ref, Monitor] = {}
 
     def partition_of(self, event: Any) -> Hashable:
-        """Say to which partition an event belongs; for `dealing = "partition"`."""
+        """Return to which partition an event belongs; for `dealing = "partition"`."""
         raise NotImplementedError
 
     @property
@@ -166,7 +166,7 @@ class _Emitting(Actor):
             del self._partitions[consumer]
 
     def _handle_downstream(self, message: Any) -> bool:
-        """Handle what consumers send; say whether it was that."""
+        """Handle what consumers send; return whether it was that."""
         match message:
             case _Subscribe():
                 self._take_subscriber(message)
@@ -253,7 +253,7 @@ class _Receiving(Actor):
         offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
 
     def on_producer_end(self, producer: Ref, reason: Reason) -> Any:
-        """Be told that a producer has ended and all its events are handled; may return `Stop`."""
+        """Run when a producer has ended and all its events are handled; may return `Stop`."""
 
     def _begin_asking(self, producer: Ref, source: _Source) -> None:
         if not source.manual:
@@ -263,7 +263,7 @@ class _Receiving(Actor):
         raise NotImplementedError
 
     def _handle_upstream(self, message: Any) -> tuple[bool, Any]:
-        """Handle what producers send; say whether it was that, and what follows for this actor."""
+        """Handle what producers send; return whether it was that, and what follows for this actor."""
         match message:
             case _Events(producer, events):
                 if producer in self._sources:
@@ -285,7 +285,7 @@ class Producer(_Emitting):
     """A source of events. Override `on_demand`; messages that are not about demand go to `on_message`."""
 
     def on_demand(self, count: int) -> Iterable[Any]:
-        """Give up to `count` events now.
+        """Return up to `count` events now.
 
         Fewer than asked for means that there are no more at present: the rest of the demand stays open, `self.demand`
         shows it, and `self.emit` serves it later. More is an error.
@@ -374,7 +374,7 @@ class ProducerConsumer(_Receiving, _Emitting):
         self._held.extend(made)
 
     def _move_on(self) -> None:
-        """Give out what is held, and ask for what is wanted beyond it.
+        """Emit what is held, and ask for what is wanted beyond it.
 
         Something is held only when the consumer that had asked for it has ended meanwhile.
         """

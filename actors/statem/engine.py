@@ -203,7 +203,7 @@ def reply_effects(actions: Iterable[Action]) -> list[Effect]:
 
 
 def enters(machine: Machine, outcome: Outcome) -> str | None:
-    """Say which state has to be entered because of `outcome`, or `None`."""
+    """Return which state has to be entered because of `outcome`, or `None`."""
     if isinstance(outcome, Goto) and outcome.state != machine.state:
         return outcome.state
     return machine.state if isinstance(outcome, Repeat) else None

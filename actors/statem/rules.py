@@ -33,7 +33,7 @@ class Rule:
     timer: TimerKey | None = None
 
     def fits(self, event: Happening) -> bool:
-        """Say whether this rule is for `event`: the timer, or the kind and the type or value of the content."""
+        """Return whether this rule is for `event`: the timer, or the kind and the type or value of the content."""
         if self.timer is not None or event.timer is not None:
             return self.timer == event.timer
         if self.kind is not None and self.kind != event.kind:

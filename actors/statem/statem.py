@@ -142,7 +142,7 @@ class StateMachine(Actor):
 
     @property
     def asked(self) -> bool:
-        """Whether somebody waits for an answer to the current message."""
+        """Whether an answer to the current message is waited for."""
         current = self._cell.runner.current
         return current is not None and current[1] is not None
 
@@ -300,17 +300,17 @@ def next_event(content: object, *, kind: Kind = "internal") -> NextEvent:
 
 
 def state_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
-    """Be told after `delay` seconds (or at `at` of the machine's clock) unless the state changes before."""
+    """Get a timeout after `delay` seconds (or at `at` of the machine's clock) unless the state changes before."""
     return SetTimer(STATE_TIMEOUT, delay, content, at)
 
 
 def event_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
-    """Be told after `delay` seconds unless any event comes before."""
+    """Get a timeout after `delay` seconds unless any event comes before."""
     return SetTimer(EVENT_TIMEOUT, delay, content, at)
 
 
 def timeout(name: str, delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
-    """Be told after `delay` seconds whatever happens; the same name again starts it afresh."""
+    """Get a timeout after `delay` seconds whatever happens; the same name again starts it afresh."""
     return SetTimer(TimerKey("timeout", name), delay, content, at)
 
 

@@ -24,12 +24,12 @@ class Slots(Generic[R]):
 
     @property
     def free(self) -> bool:
-        """Say whether one more item may enter."""
+        """Return whether one more item may enter."""
         return len(self._running) < self._width and len(self._finished) < self._waiting
 
     @property
     def empty(self) -> bool:
-        """Say whether nothing is inside."""
+        """Return whether nothing is inside."""
         return not self._running and not self._finished
 
     def enter(self) -> int:
@@ -48,7 +48,7 @@ class Slots(Generic[R]):
 
     @property
     def ready(self) -> bool:
-        """Say whether a result may leave."""
+        """Return whether a result may leave."""
         return self._left in self._finished if self._ordered else bool(self._finished)
 
     def leave(self) -> R:

@@ -1,6 +1,6 @@
 """Task streams: a function applied to many items by a bounded number of tasks, lazily.
 
-A `TaskStream` does nothing until it is iterated, with `for` or `async for`; then it belongs to whoever iterates.
+A `TaskStream` does nothing until it is iterated, with `for` or `async for`; then it belongs to the code that iterates.
 Leaving the loop, by whatever way, kills the tasks that still run. No more than `max_concurrency` run at once, and an
 item is taken from the input only when one may start.
 """
@@ -154,7 +154,7 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
     # ------------------------------------------------------------------------------------------------------------------
 
     def _advance(self) -> Future[None] | None:
-        """Take in news and start what may start; say what to wait for, or `None` when a result may leave.
+        """Take in news and start what may start; return what to wait for, or `None` when a result may leave.
 
         Raises:
             StopIteration: Everything has left.
@@ -187,7 +187,7 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
                 self._slots.finish(number, self._result_of(entry, outcome))
 
     def _result_of(self, entry: "_Entry[T, I]", outcome: Outcome[T] | None) -> Outcome[T]:
-        """Say what a task that is over contributes to the stream, or raise what ends the iteration."""
+        """Return what a task that is over contributes to the stream, or raise what ends the iteration."""
         task, item, timer = entry
         if timer is not None:
             timer.cancel()
@@ -220,7 +220,7 @@ class _News(Generic[T]):
         self._arrival: Future[None] = Future()
 
     def note(self, number: int, outcome: Outcome[T] | None) -> None:
-        """Say how a task ended, or, with `None`, that its time is over."""
+        """Return how a task ended, or, with `None`, that its time is over."""
         with self._lock:
             self._reports.append((number, outcome))
             self._arrival.try_set()
@@ -232,7 +232,7 @@ class _News(Generic[T]):
         return reports
 
     def next_arrival(self) -> Future[None]:
-        """Give a future that is answered when there are reports."""
+        """Return a future that is answered when there are reports."""
         with self._lock:
             if self._arrival.done:
                 self._arrival = Future()

@@ -20,12 +20,12 @@ _callers: contextvars.ContextVar[tuple[Ref, ...]] = contextvars.ContextVar("call
 
 
 def callers() -> tuple[Ref, ...]:
-    """Say on whose behalf this task runs: who started it, who started that one, and so on, nearest first."""
+    """Return on whose behalf this task runs: who started it, who started that one, and so on, nearest first."""
     return _callers.get()
 
 
 def ancestors() -> tuple[Ref, ...]:
-    """Say who is responsible for the running actor: its parent, the parent of that, and so on, nearest first."""
+    """Return who is responsible for the running actor: its parent, the parent of that, and so on, nearest first."""
     found, here = [], current_actor()
     while here is not None and (here := here.parent) is not None:
         found.append(here)
@@ -99,7 +99,7 @@ class TaskActor(Actor):
         return self._call.run()
 
     def format_state(self) -> str:
-        """Say what it ran and for whom."""
+        """Return what it ran and for whom."""
         return f"function: {self._call.what}, started by: {self._call.caller or 'code outside actors'}"
 
 
@@ -109,5 +109,5 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 def reason_of(down: Down) -> Reason:
-    """Say why it ended, also when it had ended before anybody watched."""
+    """Return why it ended, also when it had ended before it was watched."""
     return down.ref.reason or down.reason

@@ -119,7 +119,7 @@ class Tasks:
     def async_nolink(
         self, function: Callable[..., T], /, *args: Any, shutdown: ShutdownTime = 5.0, **kwargs: Any
     ) -> Task[T]:
-        """Run `function(*args, **kwargs)` as a task whose crash is only seen by whoever waits for it."""
+        """Run `function(*args, **kwargs)` as a task whose crash is only seen by the one that waits for it."""
         return self._task(name_of(function), lambda: function(*args, **kwargs), shutdown, link=None)
 
     def start_child(
@@ -131,7 +131,7 @@ class Tasks:
         shutdown: ShutdownTime = 5.0,
         **kwargs: Any,
     ) -> Ref:
-        """Run `function(*args, **kwargs)` for its effects; nobody waits for it.
+        """Run `function(*args, **kwargs)` for its effects, without waiting for it.
 
         Args:
             function: What to run.
@@ -266,7 +266,7 @@ class Tasks:
         try:
             ref.monitor(call.ended)
         except ActorKilled:
-            ref.kill("whoever started it was killed meanwhile")
+            ref.kill("the code that started it was killed meanwhile")
             raise
         return ref, call
 
@@ -314,7 +314,7 @@ class TaskSupervisor(Actor):
         self._tasks = Tasks(self.system, self.actor_ref, self._max_children)
 
     def on_receive(self, message: Any) -> Any:
-        """Say how to start tasks, and run again those that ended and should not have."""
+        """Return the way to start tasks, and run again those that ended and should not have."""
         match message:
             case _GetTasks():
                 return self._tasks

@@ -29,7 +29,7 @@ BRUTAL_KILL: Final = "brutal_kill"
 ShutdownTime: TypeAlias = float | Literal["brutal_kill"]
 
 KILL_TIME: Final = 5.0
-"""Seconds after which a kill is taken to have failed. It never should: killing waits for nobody."""
+"""Seconds after which a kill is taken to have failed. It never should: killing does not wait."""
 
 TOO_SLOW: Final = Other("timeout")
 """Why a task was killed that took too long."""
@@ -97,7 +97,7 @@ class Task(Generic[T]):
         Raises:
             TaskExited: It ended without one; `reason` says why, and what it raised is the cause.
             TaskTimeout: Not in time. The task goes on, and may be waited for again.
-            NotOwner: The task belongs to somebody else.
+            NotOwner: The task belongs to another actor, or to code outside actors.
         """
         self.require_owner()
         self._wait(timeout)
@@ -133,7 +133,7 @@ class Task(Generic[T]):
         return None if isinstance(found, Exited) and isinstance(found.reason, Shutdown | Killed) else found
 
     def ignore(self) -> Ok[T] | Exited | None:
-        """Lose interest: say how it ended, if it has; otherwise it goes on, and nobody can wait for it any more."""
+        """Give up waiting for good: return how it ended, if it has; otherwise it goes on unwatched."""
         self.require_owner()
         self._ignored = not self._answer.done
         return self.outcome
@@ -146,9 +146,9 @@ class Task(Generic[T]):
     # -- for those who wait for several --------------------------------------------------------------------------------
 
     def require_owner(self) -> None:
-        """Refuse everybody but the owner, and the owner too once it has ignored the task, with `NotOwner`."""
+        """Refuse all but the owner, and the owner too once it has ignored the task, with `NotOwner`."""
         if self._ignored:
-            raise NotOwner(f"{self} was ignored", hint="nobody can wait for an ignored task")
+            raise NotOwner(f"{self} was ignored", hint="an ignored task cannot be waited for")
         me = current_actor()
         if me is not self.owner:
             raise NotOwner(
@@ -174,7 +174,7 @@ class Task(Generic[T]):
         for callback in watchers:
             callback(self)
         if answer.cancelled and self.ref is not None:
-            kill(self.ref, "nobody waits for it any more")
+            kill(self.ref, "it is not waited for any more")
 
     def _wait(self, timeout: float | None) -> None:
         try:
@@ -239,7 +239,7 @@ def yield_many(
 def _wait_for_many(
     tasks: Sequence[Task[Any]], count: int, timeout: float | None, *, until_failure: bool = False
 ) -> Task[Any] | None:
-    """Wait until `count` have ended, or one has failed if that is enough; say which failed."""
+    """Wait until `count` have ended, or one has failed if that is enough; return which failed."""
     for task in tasks:
         task.require_owner()
     lock, enough, ended = threading.Lock(), Future[Task[Any] | None](), 0
@@ -268,7 +268,7 @@ def _wait_for_many(
 
 
 def longest(timeout: ShutdownTime) -> float:
-    """Say for how long to wait for a task that is being shut down: a kill needs an instant, and no more."""
+    """Return for how long to wait for a task that is being shut down: a kill needs an instant, and no more."""
     return KILL_TIME if timeout == BRUTAL_KILL else float(timeout) + KILL_TIME
 
 
