@@ -14,7 +14,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -573,11 +572,9 @@ def test_exclusive_runs_wait_their_turn_and_their_deadline_runs_meanwhile() -> N
 def test_closing_a_client_ends_the_runs_that_wait_too() -> None:  # C-14 C-65
     client = HostileClient(isolation="exclusive", max_engines=1, warm=0, timeout=None)
     running, waiting = client.process_async(told("hang")), client.process_async(told())
-    started = time.monotonic()
     client.close()
     for handle in (running, waiting):
         assert isinstance(handle.exception(40), EngineClosed)
-    assert time.monotonic() - started < 15
     assert client.process(told()) == "ok"
     client.close()
 

@@ -1,7 +1,6 @@
 """What bridge and embedded share: docs/extended-protocol.md, clause by clause, on both."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -548,10 +547,8 @@ def test_metrics_are_part_of_both_results(engine: RawEngine, tmp_path: Path) -> 
 
 
 def test_scripts_of_two_requests_do_not_wait_for_each_other(engine: RawEngine) -> None:
-    began = time.monotonic()
-    slow = engine.send("process", {"script": 'run sh { sleep 20 }\nshow "slow"\n'})
-    quick = engine.run('show "quick"', within=10)
+    slow = engine.send("process", {"script": 'run sh { sleep 50 }\nshow "slow"\n'})
+    quick = engine.run('show "quick"', within=30)
     assert quick.output == "quick\n"
-    assert time.monotonic() - began < 20
     engine.send("cancel", name=slow)
     assert engine.answer(slow).error["code"] == "ABORTED"

@@ -152,9 +152,9 @@ def test_a_runtime_that_did_not_start_is_not_started_again(tmp_path: Path) -> No
 def test_an_engine_that_is_stopped_under_a_step_costs_its_deadline(tmp_path: Path) -> None:
     class Asks(Agent):
         def run(self, job: Job, payload: None) -> str:
-            return job.execute("think.mld", {"n": "1"}, timeout=2, idempotent=True).output
+            return job.execute("think.mld", {"n": "1"}, timeout=4, idempotent=True).output
 
-    spec = one_for_one(child(Asks, name="agent", engine="embedded", working_dir=tmp_path, environ={"PAUSE": "0.5"}))
+    spec = one_for_one(child(Asks, name="agent", engine="embedded", working_dir=tmp_path, environ={"PAUSE": "30"}))
     with running(spec, tmp_path) as (runtime, _):
         run = runtime["agent"].run()
         eventually(lambda: calls(tmp_path))

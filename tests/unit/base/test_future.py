@@ -4,7 +4,6 @@ import asyncio
 import concurrent.futures
 import sys
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -136,20 +135,18 @@ def test_no_listener_is_ever_forgotten_or_called_twice_in_a_race() -> None:
 
             def wait(future: Quiet = future, start: threading.Barrier = start, seen: list[int] = seen) -> None:
                 start.wait()
-                seen.append(future.result(10))
+                seen.append(future.result(50))
 
             def stand(future: Quiet = future, start: threading.Barrier = start, seen: list[int] = seen) -> None:
                 start.wait()
-                seen.extend(len(group) for group in [concurrent.futures.wait([future], timeout=10)[0]])
+                seen.extend(len(group) for group in [concurrent.futures.wait([future], timeout=50)[0]])
 
             threads = [threading.Thread(target=one) for one in (finish, listen, wait, stand)]
-            started = time.monotonic()
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(15)
+                thread.join(30)  # less than the timeouts, so that being awakened only by one is not enough
             assert seen == [1] * 5
-            assert time.monotonic() - started < 9, "somebody was awakened by the timeout only"
     finally:
         sys.setswitchinterval(interval)
 
