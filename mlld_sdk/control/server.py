@@ -8,20 +8,18 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.control import protocol as p
+from mlld_sdk.control.view import RuntimeView
 from mlld_sdk.journal.records import RunRecord, StepRecord
 from mlld_sdk.supervision.errors import ChildRunning
 from mlld_sdk.supervision.snapshot import walk
 from mlld_sdk.transport.processes import rss_of
-
-if TYPE_CHECKING:
-    from mlld_sdk.runtime.runtime import Runtime
 
 CONNECTIONS = 32
 """Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""
@@ -51,7 +49,7 @@ class OperatorActed(Event, frozen=True, kw_only=True, tag="operator.acted"):
 class ControlServer:
     """Listens on a unix socket that only this user may open, and checks who it is all the same."""
 
-    def __init__(self, runtime: "Runtime", path: Path) -> None:
+    def __init__(self, runtime: RuntimeView, path: Path) -> None:
         self.path = path
         self._runtime = runtime
         self._places = threading.BoundedSemaphore(CONNECTIONS)
@@ -157,7 +155,7 @@ def _listen(path: Path) -> socket.socket:
 # -- what can be asked -------------------------------------------------------------------------------------------------
 
 
-def _tree(runtime: "Runtime", _: p.AskTree, __: int) -> Any:
+def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
     verdict, tree = runtime.verdict(), runtime.snapshot()
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
     beside = [
@@ -166,7 +164,7 @@ def _tree(runtime: "Runtime", _: p.AskTree, __: int) -> Any:
     return {"verdict": verdict, "text": "\n".join([str(verdict), *beside, "", runtime.tree()]), "tree": tree}
 
 
-def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
+def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
     engines = [
         {"engine": one.engine, "pid": one.pid, "since": one.since, "rss": rss_of(one.pid)}
         for one in runtime.history.engines()
@@ -183,7 +181,7 @@ def _top(runtime: "Runtime", _: p.AskTop, __: int) -> Any:
     return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store, "zombies": zombies}
 
 
-def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:
+def _why(runtime: RuntimeView, ask: p.AskWhy, _: int) -> Any:
     crash = runtime.history.crash(ask.subject)
     if crash is not None:
         return {"crashes": [crash]}
@@ -196,7 +194,7 @@ def _why(runtime: "Runtime", ask: p.AskWhy, _: int) -> Any:
     return {"place": node, "crashes": crashes}
 
 
-def _events(runtime: "Runtime", ask: p.AskEvents, _: int) -> Any:
+def _events(runtime: RuntimeView, ask: p.AskEvents, _: int) -> Any:
     after = ask.after if ask.after >= 0 else max(0, runtime.history.last + ask.after)
     found = runtime.history.events(after)
     if not found and ask.wait > 0:
@@ -204,13 +202,13 @@ def _events(runtime: "Runtime", ask: p.AskEvents, _: int) -> Any:
     return {"events": found, "last": runtime.history.last}
 
 
-def _crashes(runtime: "Runtime", ask: p.AskCrashes, _: int) -> Any:
+def _crashes(runtime: RuntimeView, ask: p.AskCrashes, _: int) -> Any:
     oldest = None if ask.since is None else time.time() - ask.since  # noqa: TID251 - compared with records of the past
     found = runtime.history.crashes(ask.path, limit=ask.limit)
     return {"crashes": [crash for crash in found if oldest is None or crash.at >= oldest]}
 
 
-def _runs(runtime: "Runtime", ask: p.AskRuns, _: int) -> Any:
+def _runs(runtime: RuntimeView, ask: p.AskRuns, _: int) -> Any:
     journal = runtime.journal
     if ask.before is not None:
         journal.run(ask.before)  # or it says that there is none
@@ -225,7 +223,7 @@ def _runs(runtime: "Runtime", ask: p.AskRuns, _: int) -> Any:
     return {"runs": [_run_row(run) for run in found]}
 
 
-def _kind(runtime: "Runtime", agent: str) -> str:
+def _kind(runtime: RuntimeView, agent: str) -> str:
     """Say under which path the runs of an agent are filed, also of one that is not declared any more."""
     try:
         return runtime.agent(agent).name
@@ -236,7 +234,7 @@ def _kind(runtime: "Runtime", agent: str) -> str:
         return path
 
 
-def _run(runtime: "Runtime", ask: p.AskRun, _: int) -> Any:
+def _run(runtime: RuntimeView, ask: p.AskRun, _: int) -> Any:
     run = runtime.journal.run(ask.run_id)
     outcome = runtime.journal.outcome(ask.run_id)
     return {
@@ -246,32 +244,32 @@ def _run(runtime: "Runtime", ask: p.AskRun, _: int) -> Any:
     }
 
 
-def _retry(runtime: "Runtime", ask: p.RetryRun, user: int) -> Any:
+def _retry(runtime: RuntimeView, ask: p.RetryRun, user: int) -> Any:
     run = runtime.journal.retry(ask.run_id, rerun_interrupted=ask.rerun_interrupted)
     _acted(runtime, "retry", ask.run_id, "", user)
     runtime.services.poke(run.kind)
     return {"run": _run_row(run)}
 
 
-def _cancel(runtime: "Runtime", ask: p.CancelRun, user: int) -> Any:
+def _cancel(runtime: RuntimeView, ask: p.CancelRun, user: int) -> Any:
     run = runtime.journal.cancel(ask.run_id, ask.reason)
     _acted(runtime, "cancel", ask.run_id, ask.reason, user)
     return {"run": _run_row(run)}
 
 
-def _resolve(runtime: "Runtime", ask: p.ResolveStep, user: int) -> Any:
+def _resolve(runtime: RuntimeView, ask: p.ResolveStep, user: int) -> Any:
     step = runtime.journal.resolve_step(ask.run_id, ask.position, ask.value)
     _acted(runtime, "resolve", ask.run_id, f"step {ask.position} ({step.name})", user)
     return {"step": _step_row(step)}
 
 
-def _submit(runtime: "Runtime", ask: p.SubmitRun, user: int) -> Any:
+def _submit(runtime: RuntimeView, ask: p.SubmitRun, user: int) -> Any:
     handle = runtime.agent(ask.agent).run(ask.payload, key=ask.key)
     _acted(runtime, "submit", handle.id, "", user)
     return {"run_id": handle.id}
 
 
-def _operate(runtime: "Runtime", ask: p.Operate, user: int) -> Any:
+def _operate(runtime: RuntimeView, ask: p.Operate, user: int) -> Any:
     work: dict[str, Callable[[str, str], object]] = {
         "pause": runtime.pause,
         "resume": lambda path, _: runtime.resume(path),
@@ -286,12 +284,12 @@ def _operate(runtime: "Runtime", ask: p.Operate, user: int) -> Any:
     return {"text": f"{ask.what}: {ask.path}"}
 
 
-def _evaluate(runtime: "Runtime", ask: p.Evaluate, user: int) -> Any:
+def _evaluate(runtime: RuntimeView, ask: p.Evaluate, user: int) -> Any:
     _acted(runtime, "evaluate", ask.agent, "", user)
     return {"output": runtime[ask.agent].process(ask.script, timeout=p.TIMEOUT - 5)}
 
 
-def _acted(runtime: "Runtime", what: str, subject: str, reason: str, user: int) -> None:
+def _acted(runtime: RuntimeView, what: str, subject: str, reason: str, user: int) -> None:
     runtime.bus.emit(OperatorActed(at=runtime.env.wall(), what=what, subject=subject, reason=reason, user=user))
 
 
@@ -323,7 +321,7 @@ def _step_row(step: StepRecord) -> dict[str, Any]:
     }
 
 
-_WORK: dict[type, Callable[["Runtime", Any, int], Any]] = {
+_WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {
     p.AskTree: _tree,
     p.AskTop: _top,
     p.AskWhy: _why,

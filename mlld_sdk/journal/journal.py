@@ -403,6 +403,10 @@ class Journal:
         """List events of the common stream or of a run, from the number behind `after`."""
         return self._core.read(lambda reader: reader.events(run_id, after, limit))
 
+    def last_event(self, run_id: str = "") -> int:
+        """Return the number of the newest event of the common stream or of a run, 0 without any."""
+        return self._core.read(lambda reader: reader.last_event(run_id))
+
     def event_data(self, event: EventRecord) -> Any:
         """Read what an event says beside its name."""
         return None if event.data is msgspec.UNSET else self.values.decode(event.data, f"event {event.n}")

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from tempfile import gettempdir
@@ -29,8 +28,10 @@ from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
+from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
+from mlld_sdk.runtime.places import above, find, places
+from mlld_sdk.runtime.service import serve
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
-from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -42,10 +43,6 @@ from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.sweep import sweep_orphans
 
-EXIT_CLEAN: Final = 0
-EXIT_GAVE_UP: Final = 1
-EXIT_FORCED: Final = 75
-
 ROUNDS: Final = 1.0
 """Seconds between two looks for runs other processes have submitted or left behind, and for engines long idle."""
 
@@ -55,9 +52,6 @@ KEEP: Final = Retention()
 MOST_NAMED: Final = 5
 """Places that somebody stopped of which the verdict names the waiting runs, and how many of those."""
 
-FAILURES: Final = ("child.exited", "child.start_failed", "supervisor.gave_up")
-"""Events that make a crash report, which is kept in the journal."""
-
 Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
 
 
@@ -65,6 +59,7 @@ class RuntimeNotRunning(InfrastructureError):
     """The runtime has not been started, or has been stopped."""
 
     code = "RUNTIME_NOT_RUNNING"
+    hint = "use it in a `with` block"
 
 
 class Runtime:
@@ -141,6 +136,7 @@ class Runtime:
         self._system: ActorSystem | None = None
         self._journal: Journal | None = None
         self._services: Services | None = None
+        self._keeper: HistoryKeeper | None = None
         self._report: ShutdownReport | None = None
         self._stopping = threading.Event()
         self._rounds: threading.Thread | None = None
@@ -168,8 +164,9 @@ class Runtime:
                 limits=self._limits,
             )
             system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
-            self.history.remember(journal)
-            self.bus.attach("history-keeper", self.history.keeper(journal), events=FAILURES)
+            self._keeper = HistoryKeeper(self.history, journal)
+            self._keeper.remember()
+            self.bus.attach("history-keeper", self._keeper, events=FAILURES)
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir())
             services.publish()
             self._journal, self._system, self._services = journal, system, services
@@ -236,12 +233,14 @@ class Runtime:
             The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
             root gave up. `stop()` returns the report that says what.
         """
-        words = SignalQueue()
+        signals = SignalQueue()
         try:
-            with caught_signals(words):
-                return self._run_until_told(words)
+            with caught_signals(signals):
+                if self._tree is None:
+                    self.start()
+                return serve(self, self._running().root, self._kill, signals)
         finally:
-            words.close()
+            signals.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -282,9 +281,9 @@ class Runtime:
             raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
         return found
 
-    def place(self, path: str) -> Place:
-        """Name a place in the tree, whoever fills it."""
-        return self._running()[path]
+    def place(self, name: str) -> Place:
+        """Find a place in the tree, by its path or by its name if that is unique, whatever fills it."""
+        return self._running()[self._find(name)[0]]
 
     @property
     def supervisor(self) -> SupervisorRef:
@@ -304,8 +303,10 @@ class Runtime:
     def agents(self) -> list[AgentHandle]:
         """List the agents of the tree."""
         services = self.services
-        found = ((path, start) for path, start in self._places() if isinstance(start, type))
-        return [AgentHandle(services, path) for path, start in found if issubclass(start, Agent)]
+        found = places(self._running())
+        return [
+            AgentHandle(services, path) for path, start in found if isinstance(start, type) and issubclass(start, Agent)
+        ]
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -313,14 +314,14 @@ class Runtime:
     def journal(self) -> Journal:
         """The runs."""
         if self._journal is None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
         return self._journal
 
     @property
     def system(self) -> ActorSystem:
         """The actors."""
         if self._system is None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
         return self._system
 
     def snapshot(self) -> NodeView:
@@ -357,8 +358,8 @@ class Runtime:
             path: The place, or its name if that is unique.
             reason: Why; shown in the tree.
         """
-        above, name = self._above(path)
-        above.terminate_child(name, reason)
+        supervisor, name = above(self._running(), self._find(path)[0])
+        supervisor.terminate_child(name, reason)
 
     def resume(self, path: str) -> None:
         """Start again what `pause` has stopped or what was given up on, or let an agent take runs again after `drain`.
@@ -370,18 +371,13 @@ class Runtime:
         runs = isinstance(start, type) and issubclass(start, Agent) and self.services.whereis(whole) is not None
         if runs and AgentHandle(self.services, whole).resume():
             return
-        above, name = self._above(whole)
-        above.restart_child(name)
+        supervisor, name = above(self._running(), whole)
+        supervisor.restart_child(name)
 
     def restart(self, path: str, reason: str) -> None:
         """Stop what is at a place in order, and start it again; that counts towards no limit."""
         self.pause(path, reason)
         self.resume(path)
-
-    def _above(self, path: str) -> tuple[SupervisorRef, str]:
-        whole, _ = self._find(path)
-        above, _, name = whole.rpartition("/")
-        return self._running()[above].supervisor(), name
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -396,7 +392,7 @@ class Runtime:
 
     def _running(self) -> Tree:
         if self._tree is None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} is not running", hint="use it in a `with` block")
+            raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
         return self._tree
 
     @property
@@ -406,28 +402,13 @@ class Runtime:
         assert self._services is not None
         return self._services
 
-    def _places(self) -> Iterator[tuple[str, Any]]:
-        """List paths and what is started there, from the states supervisors have published."""
-        todo = [self._running().root]
-        while todo:
-            state = self._running().context.states.get(todo.pop())
-            if state is None:
-                continue
-            for slot in state.slots:
-                yield f"{state.path}/{state.label_of(slot)}", slot.spec.start
-                if slot.child is not None:
-                    todo.append(slot.child)
-
     def _find(self, name: str) -> tuple[str, Any]:
-        whole = name if name.split("/", 1)[0] == self.name else f"{self.name}/{name}"
-        places = list(self._places())
-        exact = [place for place in places if place[0] == whole]
-        found = exact or [place for place in places if place[0].rsplit("/", 1)[-1] == name]
-        if not found and self._report is not None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
-        if len(found) != 1:
-            raise ChildNotFound(name, [path for path, _ in found[:10]])
-        return found[0]
+        try:
+            return find(self._running(), self.name, name)
+        except ChildNotFound:
+            if self._report is not None:
+                raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one") from None
+            raise
 
     def _state_dir(self) -> Path:
         if self._store is not None:
@@ -436,43 +417,19 @@ class Runtime:
 
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
-        services = self.services
+        services, keeper = self.services, self._keeper
+        assert keeper is not None
         while not self._stopping.wait(ROUNDS):
             self._budget.sleep_idle()
             services.runs.settle_again()
             try:
-                self.history.write_down(services.journal)
+                keeper.write_down()
                 services.journal.fail_overdue()
                 kinds = services.journal.unfinished_kinds()
             except MlldError:
                 continue  # the journal tells by itself that it is not well
             for kind in kinds:
                 services.poke(kind)
-
-    def _run_until_told(self, words: SignalQueue) -> int:
-        if self._tree is None:
-            self.start()
-        monitor = self._running().root.monitor(lambda _: words.put("ended"))
-        with SystemdNotifier(self) as notifier:
-            word = words.get()
-            notifier.stopping()
-        if word == "ended":
-            self.stop(drain=False)
-            return EXIT_GAVE_UP
-        monitor.cancel()
-
-        def stop() -> None:
-            self.stop()
-            words.put("stopped")
-
-        stopper = threading.Thread(target=stop, name=f"{self.name}-stop")
-        stopper.start()
-        in_order = words.get() in ("stopped", "ended")
-        if not in_order:
-            self._kill()
-        stopper.join()
-        assert self._report is not None
-        return EXIT_CLEAN if in_order and self._report.clean else EXIT_FORCED
 
     def _kill(self) -> None:
         """End everything now: engines first, then actors."""
@@ -492,7 +449,8 @@ class Runtime:
         if self._journal is not None:
             self.bus.detach("history-keeper")  # it writes down the last crashes first
             with contextlib.suppress(MlldError):  # it has told that it is not well
-                self.history.write_down(self._journal)
+                if self._keeper is not None:
+                    self._keeper.write_down()
             self._journal.close()
         if self._rounds is not None:
             self._rounds.join()

@@ -16,19 +16,39 @@ import os
 import socket
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.journal import Journal
+from mlld_sdk.supervision.verdict import Verdict
 from mlld_sdk.transport.reactor import shared_reactor
-
-if TYPE_CHECKING:
-    from mlld_sdk.runtime.runtime import Runtime
 
 STATUS_EVERY: Final = 5.0
 """Seconds between two looks at the verdict when there is no watchdog to feed."""
+
+
+class NotifiedRuntime(Protocol):
+    """What is asked of a runtime to tell systemd how it is."""
+
+    name: str
+
+    @property
+    def system(self) -> ActorSystem:
+        """The actors."""
+
+    @property
+    def journal(self) -> Journal:
+        """The runs."""
+
+    def supervisors(self) -> list[ActorRef[Any]]:
+        """List the supervisors that run."""
+
+    def verdict(self) -> Verdict:
+        """Say how it is."""
 
 
 def notify(*lines: str) -> bool:
@@ -64,7 +84,7 @@ class _Probe(Actor):
 class Progress:
     """Finds out whether a runtime still moves."""
 
-    def __init__(self, runtime: "Runtime") -> None:
+    def __init__(self, runtime: NotifiedRuntime) -> None:
         self._runtime = runtime
         self._probe: ActorRef[_Probe] = runtime.system.start(_Probe, label="systemd-probe")
 
@@ -97,7 +117,7 @@ class Progress:
 class SystemdNotifier:
     """Keeps systemd informed about one runtime, from `READY=1` on; use it in a `with` block."""
 
-    def __init__(self, runtime: "Runtime") -> None:
+    def __init__(self, runtime: NotifiedRuntime) -> None:
         self._runtime = runtime
         self._over = threading.Event()
         self._thread: threading.Thread | None = None

@@ -22,18 +22,18 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
+from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
 from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailedEvent, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
+from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.processes import rss_of
-
-if TYPE_CHECKING:
-    from mlld_sdk.runtime.runtime import Runtime
 
 BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -46,7 +46,22 @@ CACHE_FILES: Final = 10_000
 """Files of a cache that are measured; a larger one is reported as large as these."""
 
 
-def export_metrics(runtime: "Runtime", registry: Any = None) -> "RuntimeMetrics":
+class MeasuredRuntime(Protocol):
+    """What is asked of a runtime to measure it."""
+
+    env: Env
+    bus: Bus
+    history: History
+
+    @property
+    def services(self) -> Any:
+        """What its agents share: `engine_pools()` and `ports`, by path."""
+
+    def snapshot(self) -> NodeView:
+        """Take a picture of the tree."""
+
+
+def export_metrics(runtime: MeasuredRuntime, registry: Any = None) -> "RuntimeMetrics":
     """Add a runtime's metrics to a Prometheus registry, the default one unless given.
 
     ```python no-run
@@ -71,7 +86,7 @@ def export_metrics(runtime: "Runtime", registry: Any = None) -> "RuntimeMetrics"
 class RuntimeMetrics:
     """A collector for one runtime; made by `export_metrics`."""
 
-    def __init__(self, runtime: "Runtime") -> None:
+    def __init__(self, runtime: MeasuredRuntime) -> None:
         self._runtime = runtime
         self._counts = _Counts()
         runtime.bus.attach("prometheus", self._counts, events=_Counts.events)

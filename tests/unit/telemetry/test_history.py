@@ -12,9 +12,10 @@ from mlld_sdk.cli.render import crash_report
 from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
 from mlld_sdk.journal import Journal, JournalLimits
 from mlld_sdk.journal.events import OwnerDied, StepFinished
+from mlld_sdk.runtime.keeper import HistoryKeeper
 from mlld_sdk.supervision.events import BudgetView, ChildExited, ChildStarted
 from mlld_sdk.telemetry import SpanStarted
-from mlld_sdk.telemetry.history import CHAPTER, LONGEST, History, _last_number
+from mlld_sdk.telemetry.history import CHAPTER, LONGEST, History
 from mlld_sdk.testing import eventually
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -51,11 +52,11 @@ def test_only_what_happened_to_the_tree_is_written_down_and_only_once() -> None:
     with Journal.open() as journal:
         history(started(1))
         history(SpanStarted(at=0.0, span="1", name="execute"))
-        history.write_down(journal)
-        history.write_down(journal)
+        HistoryKeeper(history, journal).write_down()
+        HistoryKeeper(history, journal).write_down()
         assert len(journal.events()) == 1
         again = History()
-        again.remember(journal)
+        HistoryKeeper(again, journal).remember()
         assert [event.name for event in again.events()] == ["child.started"]
 
 
@@ -75,9 +76,9 @@ def test_long_fields_are_cut_in_the_story_and_whole_in_the_crash_report() -> Non
                 crash_id="c",
             )
         )
-        history.write_down(journal)
+        HistoryKeeper(history, journal).write_down()
         again = History()
-        again.remember(journal)
+        HistoryKeeper(again, journal).remember()
         (told,) = again.events()
     assert len(told.fields["reason"]) == LONGEST + 1
     assert "trace" not in told.fields
@@ -89,21 +90,21 @@ def test_a_storm_costs_one_record_and_keeps_the_newest() -> None:
     with Journal.open() as journal:
         for n in range(CHAPTER * 3):
             history(started(n))
-        history.write_down(journal)
+        HistoryKeeper(history, journal).write_down()
         assert len(journal.events()) == 1
         again = History()
-        again.remember(journal)
+        HistoryKeeper(again, journal).remember()
         assert [event.fields["incarnation"] for event in again.events(limit=10_000)] == list(
             range(CHAPTER * 2, CHAPTER * 3)
         )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 33])
-def test_the_newest_record_is_found_in_few_questions_though_the_oldest_are_gone(count: int) -> None:
+def test_the_number_of_the_newest_record_is_known_though_the_oldest_are_gone(count: int) -> None:
     with Journal.open(limits=JournalLimits(events=5)) as journal:
         for n in range(count):
             journal.append_event("note", n)
-        assert _last_number(journal) == count
+        assert journal.last_event() == count
 
 
 def test_a_crash_report_of_another_version_is_no_reason_to_fail() -> None:
@@ -111,7 +112,7 @@ def test_a_crash_report_of_another_version_is_no_reason_to_fail() -> None:
         journal.append_event("crash", {"who": "knows"})
         journal.append_event("story", {"no": "list"})
         history = History()
-        history.remember(journal)
+        HistoryKeeper(history, journal).remember()
         assert history.crashes() == []
         assert history.events() == []
 

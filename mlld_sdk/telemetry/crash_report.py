@@ -1,0 +1,210 @@
+"""Crash reports: what the events around a failure say about it, put together in one record."""
+
+from collections import OrderedDict, deque
+from signal import Signals
+from typing import Any, Final
+
+import msgspec
+
+from mlld_sdk.actors.core.events import ActorExited
+from mlld_sdk.base.events import Event
+from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
+from mlld_sdk.journal.events import OwnerDied, StepFinished
+from mlld_sdk.supervision.events import (
+    BudgetView,
+    ChildExited,
+    ChildFailure,
+    ChildStarted,
+    ChildStartFailedEvent,
+    ChildWedged,
+    SupervisorGaveUp,
+)
+from mlld_sdk.transport.events import EngineExited
+
+STDERR_LINES: Final = 20
+REMEMBERED: Final = 1_000
+"""Engines, actors, agents and runs of which the last events are remembered; the oldest are forgotten first."""
+
+
+class EngineEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine ended that a failure is about.
+
+    Attributes:
+        engine: Its label.
+        pid: Its process.
+        exit: The exit in words: `exit 1`, `SIGKILL`.
+        out_of_memory: Whether it looks like memory ran out.
+        stderr_tail: Its last words, at most `STDERR_LINES` lines.
+    """
+
+    engine: str
+    pid: int
+    exit: str
+    out_of_memory: bool = False
+    stderr_tail: tuple[str, ...] = ()
+
+
+class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known about one failure, put together from the events around it.
+
+    Attributes:
+        crash_id: Short name, to find it again.
+        at: Wall-clock seconds.
+        path: Who failed.
+        incarnation: Which start of it.
+        context: `start_error`, `child_terminated` or `limit_exceeded`.
+        kind: Family of the reason.
+        reason: In one line.
+        trace: Formatted traceback, if there was one.
+        decision: What the supervisor did about it.
+        next_attempt_in: Seconds until the next start, when one was planned.
+        budget: State of the restart limit that was charged.
+        lived: Seconds it had been up.
+        blame: The supervisor that decided.
+        wedged_for: Seconds without progress, if that is why it was killed.
+        engine: How its engine ended, if one did within a moment before.
+        runs: Runs that lost their owner with it.
+        last_step: When it last finished a step, wall-clock seconds.
+        last_message: What its actor was handling, as its class describes messages.
+        queued: Messages that waited for it and were refused.
+        checkpoint: When it last kept an answer in the cache of finished model calls, wall-clock seconds.
+    """
+
+    crash_id: str
+    at: float
+    path: str
+    incarnation: int
+    context: str
+    kind: str
+    reason: str
+    trace: str = ""
+    decision: str = ""
+    next_attempt_in: float | None = None
+    budget: BudgetView | None = None
+    lived: float | None = None
+    blame: str = ""
+    wedged_for: float | None = None
+    engine: EngineEnd | None = None
+    runs: tuple[str, ...] = ()
+    last_step: float | None = None
+    last_message: str = ""
+    queued: int = 0
+    checkpoint: float | None = None
+
+
+class CrashReporter:
+    """Remembers what may become part of a crash report, and makes one of each failure. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._engine_ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
+        self._actor_ends: OrderedDict[str, ActorExited] = OrderedDict()
+        self._kept: OrderedDict[str, float] = OrderedDict()
+        self._last_step: OrderedDict[str, float] = OrderedDict()
+        self._wedged: dict[str, float] = {}
+        self._lost: deque[tuple[float, str, str]] = deque(maxlen=100)
+
+    def take(self, event: Event) -> CrashReport | None:
+        """Take an event; returns a crash report if the event is a failure."""
+        match event:
+            case EngineExited():
+                _remember(self._engine_ends, event.engine, (event.at, _end_of(event)))
+            case OwnerDied():
+                self._lost.append((event.at, event.owner, event.run_id))
+            case StepFinished():
+                _remember(self._last_step, event.run_id, event.at)
+            case ActorExited() if not event.normal:  # what its supervisor makes of it comes next
+                _remember(self._actor_ends, event.actor, event)
+            case CheckpointMissedEvent():
+                _remember(self._kept, event.agent, event.at)
+            case ChildWedged():
+                self._wedged[event.path] = event.idle
+            case ChildStarted():
+                self._wedged.pop(event.path, None)
+            case ChildExited() | ChildStartFailedEvent() if event.kind not in ("normal", "shutdown"):
+                return self._report(event)
+            case SupervisorGaveUp():
+                return gave_up(event)
+        return None
+
+    def _report(self, event: ChildFailure) -> CrashReport:
+        runs = tuple(
+            run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
+        )
+        end = self._actor_ends.pop(event.path, None)
+        return CrashReport(
+            crash_id=event.crash_id,
+            at=event.at,
+            path=event.path,
+            incarnation=event.incarnation,
+            context=str(getattr(event, "context", "")),
+            kind=event.kind,
+            reason=event.reason,
+            trace=event.trace,
+            decision=event.decision,
+            next_attempt_in=event.next_attempt_in,
+            budget=event.budget,
+            lived=event.lived,
+            blame=event.blame,
+            wedged_for=self._wedged.get(event.path),
+            engine=self._engine_end(event),
+            runs=runs,
+            last_message=end.last_message if end else "",
+            queued=end.queued if end else 0,
+            checkpoint=self._kept.get(event.path),
+            last_step=max((self._last_step[run] for run in runs if run in self._last_step), default=None),
+        )
+
+    def _engine_end(self, event: ChildFailure) -> EngineEnd | None:
+        """Find the engine of this child that ended in the moment before."""
+        for label, (at, end) in reversed(self._engine_ends.items()):
+            if event.at - at > 2.0:
+                return None
+            if label.rpartition("-")[0] == event.path:
+                return end
+        return None
+
+
+KINDS: Final[tuple[type[Event], ...]] = (
+    EngineExited,
+    OwnerDied,
+    StepFinished,
+    ActorExited,
+    CheckpointMissedEvent,
+    ChildWedged,
+    ChildStarted,
+    ChildExited,
+    ChildStartFailedEvent,
+    SupervisorGaveUp,
+)
+"""The events that `CrashReporter.take` has a use for."""
+
+
+def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > REMEMBERED:
+        kept.popitem(last=False)
+
+
+def _end_of(event: EngineExited) -> EngineEnd:
+    words = f"exit {event.code}" if event.signal is None else Signals(event.signal).name
+    lines = tuple(event.stderr_tail.splitlines()[-STDERR_LINES:])
+    return EngineEnd(
+        engine=event.engine, pid=event.pid, exit=words, out_of_memory=event.out_of_memory, stderr_tail=lines
+    )
+
+
+def gave_up(event: SupervisorGaveUp) -> CrashReport:
+    """Make the crash report of a supervisor that gave up."""
+    return CrashReport(
+        crash_id=f"gave-up-{event.path}-{event.at:.3f}",
+        at=event.at,
+        path=event.path,
+        incarnation=0,
+        context="limit_exceeded",
+        kind="gave_up",
+        reason=f"{event.culprit}: {event.reason}",
+        decision=event.why,
+        budget=event.budget,
+        blame=event.path,
+    )
