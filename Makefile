@@ -7,9 +7,10 @@ DEMO_STAMP := $(VENV)/.demo
 
 # The tests wait for processes more than they compute: one more at a time than there are processors.
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
-PYTEST := $(BIN)/python -m pytest -p tests.support.progress --numprocesses $(WORKERS) --dist worksteal
-# The tests start hundreds of Pythons, and each would compile the package again if the compiled files were not there.
-COMPILE := $(BIN)/python -m compileall -q mlld_sdk
+PYTEST := $(BIN)/python -m pytest -p tests.support.progress --numprocesses $(WORKERS) --dist worksteal -rfEX
+# The tests start hundreds of Pythons, and each would compile the package again if the compiled files were not kept.
+unexport PYTHONDONTWRITEBYTECODE
+COMPILE := $(BIN)/python -m compileall -q mlld_sdk actors supervision transport
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint format bench docs clean
