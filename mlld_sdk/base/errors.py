@@ -56,7 +56,7 @@ class MlldError(Exception):
         """Make message and hint of a declared error from its templates and fields."""
         self.message = self.message.format_map(vars(self))
         self.hint = self.hint and self.hint.format_map(vars(self))
-        self.args = (self.message,)
+        Exception.__init__(self, self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
