@@ -1,113 +1,70 @@
-"""Supervision: child specs, strategies, restart intensity, backoff, breakers; the tree as data."""
+"""Supervision: what runs is declared as data, watched, restarted within limits and stopped in order.
 
-from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.backoff import Backoff
-from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, BreakerView, circuit_breaker
-from mlld_sdk.supervision.decisions.requests import ChildCounts, ChildRow
-from mlld_sdk.supervision.errors import (
-    BreakerOpen,
-    ChildAlreadyPresent,
-    ChildAlreadyStarted,
-    ChildError,
-    ChildNotFound,
-    ChildRestarting,
-    ChildRunning,
-    ChildStartFailed,
-    ChildUnavailable,
-    DuplicateChild,
-    NotSupported,
-    SupervisorBusy,
-    SupervisorStopping,
-    TooManyChildren,
-)
-from mlld_sdk.supervision.intensity import RestartLimit
-from mlld_sdk.supervision.partition import Partitions, partitioned
-from mlld_sdk.supervision.reasons import (
-    ChildFailedToStart,
-    EscalateFailure,
-    Escalation,
-    GaveUp,
-    Misconfigured,
-    StopAgent,
-    StopForGood,
-    Wedged,
-)
-from mlld_sdk.supervision.snapshot import NodeView, render
-from mlld_sdk.supervision.spec import (
-    Budget,
-    ChildSpec,
-    DynamicSpec,
-    SupervisorSpec,
-    Wedge,
-    budget,
-    check_children,
-    child,
-    dynamic,
-    one_for_all,
-    one_for_one,
-    rest_for_one,
-    wedge,
-)
-from mlld_sdk.supervision.supervisor import Supervisor
-from mlld_sdk.supervision.supervisor_ref import SupervisorRef
-from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
-from mlld_sdk.supervision.verdict import Concern, Verdict
+Here live child and supervisor specs, restart limits, backoff and circuit breakers, running trees, their snapshots and
+verdicts. What a supervisor decides is pure (`decisions`); `execution` carries it out. Other rooms use the names below,
+or the modules that lie flat in this folder.
+"""
 
-__all__ = [
-    "Backoff",
-    "Breaker",
-    "BreakerOpen",
-    "BreakerPolicy",
-    "BreakerView",
-    "Breakers",
-    "Budget",
-    "ChildAlreadyPresent",
-    "ChildAlreadyStarted",
-    "ChildCounts",
-    "ChildError",
-    "ChildFailedToStart",
-    "ChildNotFound",
-    "ChildRestarting",
-    "ChildRow",
-    "ChildRunning",
-    "ChildSpec",
-    "ChildStartFailed",
-    "ChildUnavailable",
-    "Concern",
-    "DuplicateChild",
-    "DynamicSpec",
-    "EscalateFailure",
-    "Escalation",
-    "GaveUp",
-    "InvalidOption",
-    "Misconfigured",
-    "NodeView",
-    "NotSupported",
-    "Partitions",
-    "Place",
-    "RestartLimit",
-    "ShutdownReport",
-    "StopAgent",
-    "StopForGood",
-    "Supervisor",
-    "SupervisorBusy",
-    "SupervisorRef",
-    "SupervisorSpec",
-    "SupervisorStopping",
-    "TooManyChildren",
-    "Tree",
-    "Verdict",
-    "Wedge",
-    "Wedged",
-    "budget",
-    "check_children",
-    "child",
-    "circuit_breaker",
-    "dynamic",
-    "one_for_all",
-    "one_for_one",
-    "partitioned",
-    "render",
-    "rest_for_one",
-    "wedge",
-]
+from typing import TYPE_CHECKING
+
+from mlld_sdk.base.lazy import exports
+
+if TYPE_CHECKING:
+    from mlld_sdk.base.errors import InvalidOption as InvalidOption
+    from mlld_sdk.supervision.backoff import Backoff as Backoff
+    from mlld_sdk.supervision.breaker import Breaker as Breaker
+    from mlld_sdk.supervision.breaker import BreakerPolicy as BreakerPolicy
+    from mlld_sdk.supervision.breaker import Breakers as Breakers
+    from mlld_sdk.supervision.breaker import BreakerView as BreakerView
+    from mlld_sdk.supervision.breaker import circuit_breaker as circuit_breaker
+    from mlld_sdk.supervision.decisions.requests import ChildCounts as ChildCounts
+    from mlld_sdk.supervision.decisions.requests import ChildRow as ChildRow
+    from mlld_sdk.supervision.errors import BreakerOpen as BreakerOpen
+    from mlld_sdk.supervision.errors import ChildAlreadyPresent as ChildAlreadyPresent
+    from mlld_sdk.supervision.errors import ChildAlreadyStarted as ChildAlreadyStarted
+    from mlld_sdk.supervision.errors import ChildError as ChildError
+    from mlld_sdk.supervision.errors import ChildNotFound as ChildNotFound
+    from mlld_sdk.supervision.errors import ChildRestarting as ChildRestarting
+    from mlld_sdk.supervision.errors import ChildRunning as ChildRunning
+    from mlld_sdk.supervision.errors import ChildStartFailed as ChildStartFailed
+    from mlld_sdk.supervision.errors import ChildUnavailable as ChildUnavailable
+    from mlld_sdk.supervision.errors import DuplicateChild as DuplicateChild
+    from mlld_sdk.supervision.errors import NotSupported as NotSupported
+    from mlld_sdk.supervision.errors import SupervisorBusy as SupervisorBusy
+    from mlld_sdk.supervision.errors import SupervisorStopping as SupervisorStopping
+    from mlld_sdk.supervision.errors import TooManyChildren as TooManyChildren
+    from mlld_sdk.supervision.intensity import RestartLimit as RestartLimit
+    from mlld_sdk.supervision.partition import Partitions as Partitions
+    from mlld_sdk.supervision.partition import partitioned as partitioned
+    from mlld_sdk.supervision.reasons import ChildFailedToStart as ChildFailedToStart
+    from mlld_sdk.supervision.reasons import EscalateFailure as EscalateFailure
+    from mlld_sdk.supervision.reasons import Escalation as Escalation
+    from mlld_sdk.supervision.reasons import GaveUp as GaveUp
+    from mlld_sdk.supervision.reasons import Misconfigured as Misconfigured
+    from mlld_sdk.supervision.reasons import StopAgent as StopAgent
+    from mlld_sdk.supervision.reasons import StopForGood as StopForGood
+    from mlld_sdk.supervision.reasons import Wedged as Wedged
+    from mlld_sdk.supervision.snapshot import NodeView as NodeView
+    from mlld_sdk.supervision.snapshot import render as render
+    from mlld_sdk.supervision.spec import Budget as Budget
+    from mlld_sdk.supervision.spec import ChildSpec as ChildSpec
+    from mlld_sdk.supervision.spec import DynamicSpec as DynamicSpec
+    from mlld_sdk.supervision.spec import SupervisorSpec as SupervisorSpec
+    from mlld_sdk.supervision.spec import Wedge as Wedge
+    from mlld_sdk.supervision.spec import budget as budget
+    from mlld_sdk.supervision.spec import check_children as check_children
+    from mlld_sdk.supervision.spec import child as child
+    from mlld_sdk.supervision.spec import dynamic as dynamic
+    from mlld_sdk.supervision.spec import one_for_all as one_for_all
+    from mlld_sdk.supervision.spec import one_for_one as one_for_one
+    from mlld_sdk.supervision.spec import rest_for_one as rest_for_one
+    from mlld_sdk.supervision.spec import wedge as wedge
+    from mlld_sdk.supervision.supervisor import Supervisor as Supervisor
+    from mlld_sdk.supervision.supervisor_ref import SupervisorRef as SupervisorRef
+    from mlld_sdk.supervision.tree import Place as Place
+    from mlld_sdk.supervision.tree import ShutdownReport as ShutdownReport
+    from mlld_sdk.supervision.tree import Tree as Tree
+    from mlld_sdk.supervision.verdict import Concern as Concern
+    from mlld_sdk.supervision.verdict import Verdict as Verdict
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

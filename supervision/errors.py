@@ -18,21 +18,23 @@ MlldError
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 
 
+@dataclass(eq=False, repr=False)
 class DuplicateChild(ConfigurationError):
     """Two children of one supervisor carry the same name; names are how children are found again."""
 
     code = "DUPLICATE_CHILD"
+    message = "two children are named `{name}`"
+    hint = "give each child of a supervisor its own name"
+    name: str
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"two children are named `{name}`", hint="give each child of a supervisor its own name")
-        self.name = name
 
-
+@dataclass(eq=False, repr=False)
 class ChildError(InfrastructureError):
     """A management call could not be carried out.
 
@@ -41,25 +43,26 @@ class ChildError(InfrastructureError):
     """
 
     code = "CHILD_ERROR"
-
-    def __init__(self, child: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.child = child
+    child: str
 
 
+@dataclass(eq=False, repr=False)
 class ChildNotFound(ChildError):
     """The supervisor has no such child, or several of that name."""
 
     code = "CHILD_NOT_FOUND"
+    message = "there is no child `{child}`"
+    hint = "the printed tree shows the names there are"
+    among: Sequence[str] = ()
 
-    def __init__(self, child: str, among: Sequence[str] = ()) -> None:
-        if among:
-            message, hint = f"`{child}` is ambiguous: {', '.join(among)}", "say which by its path"
-        else:
-            message, hint = f"there is no child `{child}`", "the printed tree shows the names there are"
-        super().__init__(child, message, hint=hint)
+    def __post_init__(self) -> None:
+        if self.among:
+            self.message, self.hint = "`{child}` is ambiguous: {among}", "say which by its path"
+            self.among = ", ".join(self.among)
+        super().__post_init__()
 
 
+@dataclass(eq=False, repr=False)
 class ChildAlreadyStarted(ChildError):
     """A child of that name is running.
 
@@ -68,41 +71,36 @@ class ChildAlreadyStarted(ChildError):
     """
 
     code = "CHILD_ALREADY_STARTED"
-
-    def __init__(self, child: str, ref: Any = None) -> None:
-        super().__init__(child, f"`{child}` is already running", hint="use the running one, or terminate it first")
-        self.ref = ref
+    message = "`{child}` is already running"
+    hint = "use the running one, or terminate it first"
+    ref: Any = None
 
 
 class ChildAlreadyPresent(ChildError):
     """A child of that name is declared and does not run at the moment."""
 
     code = "CHILD_ALREADY_PRESENT"
-
-    def __init__(self, child: str) -> None:
-        super().__init__(
-            child, f"`{child}` is declared already", hint="`restart_child` starts it, `delete_child` drops it"
-        )
+    message = "`{child}` is declared already"
+    hint = "`restart_child` starts it, `delete_child` drops it"
 
 
 class ChildRunning(ChildError):
     """The call needs a child that does not run."""
 
     code = "CHILD_RUNNING"
-
-    def __init__(self, child: str) -> None:
-        super().__init__(child, f"`{child}` is running", hint="restart it in place, or terminate it first")
+    message = "`{child}` is running"
+    hint = "restart it in place, or terminate it first"
 
 
 class ChildRestarting(ChildError):
     """The child waits for its next start attempt."""
 
     code = "CHILD_RESTARTING"
+    message = "`{child}` is being restarted"
+    hint = "wait for it, or `terminate_child` to give it up"
 
-    def __init__(self, child: str) -> None:
-        super().__init__(child, f"`{child}` is being restarted", hint="wait for it, or `terminate_child` to give it up")
 
-
+@dataclass(eq=False, repr=False)
 class ChildStartFailed(ChildError):
     """The child did not start.
 
@@ -111,12 +109,11 @@ class ChildStartFailed(ChildError):
     """
 
     code = "CHILD_START_FAILED"
-
-    def __init__(self, child: str, reason: Any) -> None:
-        super().__init__(child, f"`{child}` did not start: {reason}", hint=getattr(reason, "hint", None))
-        self.reason = reason
+    message = "`{child}` did not start: {reason}"
+    reason: Any
 
 
+@dataclass(eq=False, repr=False)
 class TooManyChildren(ChildError):
     """A dynamic supervisor holds as many children as it may.
 
@@ -125,20 +122,22 @@ class TooManyChildren(ChildError):
     """
 
     code = "TOO_MANY_CHILDREN"
-
-    def __init__(self, child: str, limit: int) -> None:
-        super().__init__(
-            child, f"the supervisor is full: {limit} children", hint="raise max_children or wait for one to end"
-        )
-        self.limit = limit
+    message = "the supervisor is full: {limit} children"
+    hint = "raise max_children or wait for one to end"
+    limit: int
 
 
+@dataclass(eq=False, repr=False)
 class NotSupported(ChildError):
     """This kind of supervisor does not know the call."""
 
     code = "NOT_SUPPORTED"
+    message = "a {kind} supervisor does not know `{request}`"
+    kind: str
+    request: str
 
 
+@dataclass(eq=False, repr=False)
 class SupervisorBusy(InfrastructureError):
     """A child called its supervisor while that supervisor waits for this very child.
 
@@ -146,29 +145,26 @@ class SupervisorBusy(InfrastructureError):
     """
 
     code = "SUPERVISOR_BUSY"
-
-    def __init__(self, supervisor: str, child: str, phase: str) -> None:
-        super().__init__(
-            f"`{supervisor}` is waiting for `{child}` to {phase}, and `{child}` called it",
-            hint="call the supervisor after init has returned, not from init or the stop hook",
-        )
-        self.supervisor = supervisor
-        self.child = child
-        self.phase = phase
+    message = "`{supervisor}` is waiting for `{child}` to {phase}, and `{child}` called it"
+    hint = "call the supervisor after init has returned, not from init or the stop hook"
+    supervisor: str
+    child: str
+    phase: str
 
 
+@dataclass(eq=False, repr=False)
 class SupervisorStopping(InfrastructureError):
     """The supervisor is stopping and takes no requests any more."""
 
     code = "SUPERVISOR_STOPPING"
+    message = "`{supervisor}` is stopping"
+    hint = "start the child under another supervisor"
+    supervisor: str
 
-    def __init__(self, supervisor: str) -> None:
-        super().__init__(f"`{supervisor}` is stopping", hint="start the child under another supervisor")
-        self.supervisor = supervisor
 
-
+@dataclass(eq=False, repr=False)
 class ChildUnavailable(InfrastructureError):
-    """The place in the tree exists, but nobody is there at the moment.
+    """The place in the tree exists, but it is empty at the moment.
 
     Attributes:
         path: The place.
@@ -177,15 +173,17 @@ class ChildUnavailable(InfrastructureError):
     """
 
     code = "CHILD_UNAVAILABLE"
+    message = "`{path}` is not running: {state}"
+    path: str
+    state: str
+    retry_after: float | None = None
 
-    def __init__(self, path: str, state: str, retry_after: float | None = None) -> None:
-        hint = f"retry in {retry_after:.1f} s" if retry_after is not None else None
-        super().__init__(f"`{path}` is not running: {state}", hint=hint)
-        self.path = path
-        self.state = state
-        self.retry_after = retry_after
+    def __post_init__(self) -> None:
+        self.hint = None if self.retry_after is None else "retry in {retry_after:.1f} s"
+        super().__post_init__()
 
 
+@dataclass(eq=False, repr=False)
 class BreakerOpen(InfrastructureError):
     """The circuit breaker refuses calls at the moment, so as not to hammer what is broken.
 
@@ -195,8 +193,7 @@ class BreakerOpen(InfrastructureError):
     """
 
     code = "BREAKER_OPEN"
-
-    def __init__(self, breaker: str, retry_after: float) -> None:
-        super().__init__(f"circuit breaker `{breaker}` is open", hint=f"retry in {retry_after:.1f} s")
-        self.breaker = breaker
-        self.retry_after = retry_after
+    message = "circuit breaker `{breaker}` is open"
+    hint = "retry in {retry_after:.1f} s"
+    breaker: str
+    retry_after: float

@@ -77,8 +77,7 @@ class DynamicSiblings:
                 draft.set(spec=spec)
                 draft.answer(asked.call, True)
             case other:
-                unknown = f"a dynamic supervisor does not know `{type(other).__name__}`"
-                draft.answer(asked.call, error=NotSupported("", unknown))
+                draft.answer(asked.call, error=NotSupported("", "dynamic", type(other).__name__))
 
     def on_stop_requested(self, wanted: StopRequested) -> None:
         """Stop everything and end; a second request can only shorten the time."""

@@ -53,8 +53,7 @@ def serve(draft: Draft[StaticState], asked: Asked) -> Operation | None:
             else:
                 return _serve_child(draft, asked, slot)
         case other:
-            unknown = f"a supervisor with fixed children does not know `{type(other).__name__}`"
-            draft.answer(asked.call, error=NotSupported("", unknown))
+            draft.answer(asked.call, error=NotSupported("", "static", type(other).__name__))
     return None
 
 
