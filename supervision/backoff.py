@@ -13,7 +13,7 @@ import msgspec
 
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.options import number
+from mlld_sdk.base.options import number
 
 
 class Backoff(msgspec.Struct, frozen=True):

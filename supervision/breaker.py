@@ -32,9 +32,9 @@ from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.options import number, whole
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
-from mlld_sdk.supervision.options import number, whole
 
 T = TypeVar("T")
 
@@ -463,7 +463,7 @@ class Breakers:
                 named = msgspec.structs.replace(policy, name=name)
                 known = self._known[name] = Breaker(named, self._env, self._sink)
         if msgspec.structs.replace(known.policy, parks=policy.parks, name=policy.name) != policy:
-            raise InvalidOption("breaker", name, "the same settings wherever the same name is used")
+            raise InvalidOption("breaker", name, "declared with the same settings wherever this name is used")
         return known
 
     def __getitem__(self, name: str) -> Breaker:

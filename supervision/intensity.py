@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 
 from mlld_sdk.base.durations import Duration, seconds
-from mlld_sdk.supervision.options import whole
+from mlld_sdk.base.options import whole
 
 
 class RestartLimit(msgspec.Struct, frozen=True):

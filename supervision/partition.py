@@ -11,15 +11,26 @@ with Tree.start(system, tree) as running:
 import os
 import zlib
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
+from mlld_sdk.base.durations import Duration
 from mlld_sdk.base.errors import InvalidOption
+from mlld_sdk.base.options import unknown, whole
 from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning
-from mlld_sdk.supervision.options import whole
-from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle, supervisor
+from mlld_sdk.supervision.intensity import RestartLimit
+from mlld_sdk.supervision.spec import ChildSpec, GiveUpAs, Strategy, SupervisorSpec, settle, supervisor
 from mlld_sdk.supervision.tree import Place, Tree
+
+
+class PartitionOptions(TypedDict, total=False):
+    """The options of `supervisor` that a supervisor of partitions has."""
+
+    max_restarts: int
+    within: Duration
+    limit: RestartLimit | None
+    give_up_as: GiveUpAs
 
 
 def partitioned(
@@ -27,8 +38,9 @@ def partitioned(
     *,
     name: str,
     partitions: int | None = None,
+    strategy: Strategy = "one_for_one",
     with_arguments: Callable[[tuple[Any, ...], int], Any] | None = None,
-    **options: Any,
+    **options: Unpack[PartitionOptions],
 ) -> SupervisorSpec:
     """Declare a supervisor over `partitions` copies of one child, named `0`, `1`, ...
 
@@ -36,15 +48,17 @@ def partitioned(
         template: Child spec or actor class.
         name: Name of the supervisor.
         partitions: How many; by default one for each processor.
+        strategy: Which partitions are restarted together.
         with_arguments: Given the template's arguments and the number of the partition, makes that partition's
             arguments: a tuple or a list.
-        **options: As for `one_for_one`; `strategy` may be given too, `auto_shutdown` may not.
+        **options: As for `supervisor`; without `auto_shutdown`, because partitions come back or go together.
 
     Raises:
         InvalidOption: An option has a wrong value.
     """
-    if "auto_shutdown" in options:
-        raise InvalidOption("auto_shutdown", options["auto_shutdown"], "nothing: partitions come back or go together")
+    for option, value in options.items():
+        if option not in PartitionOptions.__annotations__:
+            raise unknown(option, value, PartitionOptions.__annotations__)
     count = whole("partitions", os.cpu_count() or 1 if partitions is None else partitions, least=1)
     spec = settle(template, "permanent", "never")
     children: list[ChildSpec] = []
@@ -53,7 +67,7 @@ def partitioned(
         if not isinstance(args, tuple | list):
             raise InvalidOption("with_arguments", args, "a function that returns a tuple or a list of arguments")
         children.append(msgspec.structs.replace(spec, name=str(number), args=tuple(args)))
-    return supervisor(options.pop("strategy", "one_for_one"), *children, name=name, **options)
+    return supervisor(strategy, *children, name=name, **options)
 
 
 class Partitions:

@@ -20,7 +20,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -28,15 +28,17 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name, Via
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
+from mlld_sdk.base.options import one_of, unknown, whole
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
 from mlld_sdk.supervision.intensity import RestartLimit
-from mlld_sdk.supervision.options import one_of, whole
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
+GiveUpAs: TypeAlias = Literal["failure", "shutdown"]
+Then: TypeAlias = Literal["stop", "escalate"]
 Shutdown: TypeAlias = float | Literal["kill"]
 """How a child is stopped: asked, and killed after so many seconds (`math.inf`: never), or killed at once."""
 
@@ -53,10 +55,10 @@ class Budget(msgspec.Struct, frozen=True):
     """
 
     limit: RestartLimit
-    then: Literal["stop", "escalate"] = "stop"
+    then: Then = "stop"
 
 
-def budget(max_restarts: int, within: Duration, *, then: Literal["stop", "escalate"] = "stop") -> Budget:
+def budget(max_restarts: int, within: Duration, *, then: Then = "stop") -> Budget:
     """Give a child a restart limit of its own.
 
     Raises:
@@ -79,7 +81,7 @@ class Wedge(msgspec.Struct, frozen=True):
     after: float
     times: int = 3
     ladder: tuple[Mapping[str, Any], ...] = ()
-    then: Literal["stop", "escalate"] = "escalate"
+    then: Then = "escalate"
 
 
 def wedge(
@@ -87,7 +89,7 @@ def wedge(
     *,
     times: int = 3,
     ladder: Iterable[Mapping[str, Any]] = (),
-    then: Literal["stop", "escalate"] = "escalate",
+    then: Then = "escalate",
 ) -> Wedge:
     """Declare when a child counts as stuck, and what to try.
 
@@ -157,7 +159,7 @@ class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[ChildSpec, ...] = ()
     limit: RestartLimit = RestartLimit()
     auto_shutdown: AutoShutdown = "never"
-    give_up_as: Literal["failure", "shutdown"] = "failure"
+    give_up_as: GiveUpAs = "failure"
 
 
 class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +179,7 @@ class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
     limit: RestartLimit = RestartLimit()
     extra_args: tuple[Any, ...] = ()
     extra_kwargs: Mapping[str, Any] = {}
-    give_up_as: Literal["failure", "shutdown"] = "failure"
+    give_up_as: GiveUpAs = "failure"
 
 
 OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "start", "args", "kwargs"}
@@ -249,14 +251,14 @@ def child(
         )
     if isinstance(start, SupervisorSpec | DynamicSpec):
         if args or kwargs:
-            raise InvalidOption("kwargs", kwargs or args, "no arguments; a supervisor spec holds its own")
+            raise InvalidOption("kwargs", kwargs or args, "left out: a supervisor spec holds its own")
         return _checked(start.name if name is None else name, start, (), {}, {"kind": "supervisor", **given})
     if not (inspect.isclass(start) and issubclass(start, Actor)):
         raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
     defaults = getattr(start, "child_options", {})
     unknown = set(defaults) - OPTIONS
     if unknown:
-        raise InvalidOption("child_options", sorted(unknown), ", ".join(sorted(OPTIONS)))
+        raise InvalidOption("child_options", sorted(unknown), f"a mapping of {', '.join(sorted(OPTIONS))}")
     return _checked(snake_case(start.__name__) if name is None else name, start, args, kwargs, {**defaults, **given})
 
 
@@ -267,48 +269,37 @@ def _checked(
     if not isinstance(name, str) or not name or "/" in name:
         raise InvalidOption("name", name, "a text that is not empty and holds no '/'")
     _check_arguments(start, args, kwargs)
+    checked = dict(options)
     kind = one_of("kind", options.get("kind", "worker"), "worker", "supervisor")
-    restart = options.get("restart")
-    if restart is not None:
-        one_of("restart", restart, "permanent", "transient", "temporary")
-    shutdown = options.get("shutdown", inf if kind == "supervisor" else WORKER_SHUTDOWN)
-    start_timeout = options.get("start_timeout", inf if kind == "supervisor" else START_TIMEOUT)
-    if isinstance(shutdown, str):
-        if shutdown != "kill":
-            raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
-    else:
-        shutdown = seconds(shutdown, "shutdown")
+    patient = kind == "supervisor"
+    if "restart" in options and options["restart"] is not None:
+        one_of("restart", options["restart"], "permanent", "transient", "temporary")
+    shutdown = options.get("shutdown", inf if patient else WORKER_SHUTDOWN)
+    if isinstance(shutdown, str) and shutdown != "kill":
+        raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
+    checked["shutdown"] = shutdown if shutdown == "kill" else seconds(shutdown, "shutdown")
+    timeout = options.get("start_timeout", inf if patient else START_TIMEOUT)
+    checked["start_timeout"] = seconds(timeout, "start_timeout", above=0)
     significant = options.get("significant", False)
     if not isinstance(significant, bool):
         raise InvalidOption("significant", significant, "True or False")
-    if significant and restart in (None, "permanent"):
-        raise InvalidOption("significant", significant, "only with restart='transient' or 'temporary'")
-    for option, wanted in (
-        ("register", str | Via),
-        ("backoff", Backoff),
-        ("budget", Budget),
-        ("breaker", BreakerPolicy),
-        ("wedge", Wedge),
-    ):
+    if significant and options.get("restart") in (None, "permanent"):
+        raise InvalidOption("significant", significant, "False unless restart is 'transient' or 'temporary'")
+    for option, wanted in _KINDS.items():
         value = options.get(option)
         if value is not None and not isinstance(value, wanted):
             raise InvalidOption(option, value, f"a {getattr(wanted, '__name__', 'name')}")
-    return ChildSpec(
-        name=name,
-        start=start,
-        args=args,
-        kwargs=kwargs,
-        restart=cast("Restart | None", restart),
-        shutdown=cast("Shutdown", shutdown),
-        kind=cast("Literal['worker', 'supervisor']", kind),
-        significant=significant,
-        register=options.get("register"),
-        start_timeout=seconds(start_timeout, "start_timeout", above=0),
-        backoff=options.get("backoff"),
-        budget=options.get("budget"),
-        breaker=options.get("breaker"),
-        wedge=options.get("wedge"),
-    )
+    return ChildSpec(name=name, start=start, args=args, kwargs=kwargs, **checked)
+
+
+_KINDS: dict[str, Any] = {
+    "register": str | Via,
+    "backoff": Backoff,
+    "budget": Budget,
+    "breaker": BreakerPolicy,
+    "wedge": Wedge,
+}
+"""The types of options that are values of their own."""
 
 
 def _check_arguments(start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -324,10 +315,9 @@ def _check_arguments(start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any
     for option in kwargs:
         close = difflib.get_close_matches(option, OPTIONS, 1, 0.8)
         if option not in accepted and (close or not swallows):
-            hint = f"did you mean `{close[0]}`?" if close else f"arguments of {start.__name__}: {', '.join(accepted)}"
-            raise InvalidOption(option, kwargs[option], hint)
+            raise unknown(option, kwargs[option], close or accepted, f"arguments of {start.__name__}")
     if len(args) > len(accepted) and not any(p.kind is p.VAR_POSITIONAL for p in accepted.values()):
-        raise InvalidOption("args", args, f"arguments of {start.__name__}: {', '.join(accepted)}")
+        raise InvalidOption("args", args, f"at most the arguments of {start.__name__}: {', '.join(accepted)}")
 
 
 def snake_case(name: str) -> str:
@@ -351,7 +341,7 @@ def supervisor(
     within: Duration = 5.0,
     limit: RestartLimit | None = None,
     auto_shutdown: AutoShutdown = "never",
-    give_up_as: Literal["failure", "shutdown"] = "failure",
+    give_up_as: GiveUpAs = "failure",
 ) -> SupervisorSpec:
     """Declare a supervisor.
 
@@ -382,32 +372,36 @@ def supervisor(
     )
 
 
-def one_for_one(*children: Any, **options: Any) -> SupervisorSpec:
+class SupervisorOptions(TypedDict, total=False):
+    """The options of `supervisor`, for the functions that pass them on."""
+
+    name: str
+    max_restarts: int
+    within: Duration
+    limit: RestartLimit | None
+    auto_shutdown: AutoShutdown
+    give_up_as: GiveUpAs
+
+
+def one_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts only the child that died. Options as in `supervisor`."""
     return supervisor("one_for_one", *children, **_known(options))
 
 
-def one_for_all(*children: Any, **options: Any) -> SupervisorSpec:
+def one_for_all(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts all children when one died. Options as in `supervisor`."""
     return supervisor("one_for_all", *children, **_known(options))
 
 
-def rest_for_one(*children: Any, **options: Any) -> SupervisorSpec:
+def rest_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts the child that died and those after it. Options as in `supervisor`."""
     return supervisor("rest_for_one", *children, **_known(options))
 
 
-SUPERVISOR_OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(supervisor).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-)
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
+def _known(options: SupervisorOptions) -> SupervisorOptions:
     for option, value in options.items():
-        if option not in SUPERVISOR_OPTIONS:
-            raise InvalidOption(option, value, f"no such option; there are: {', '.join(SUPERVISOR_OPTIONS)}")
+        if option not in SupervisorOptions.__annotations__:
+            raise unknown(option, value, SupervisorOptions.__annotations__)
     return options
 
 
@@ -420,7 +414,7 @@ def dynamic(
     limit: RestartLimit | None = None,
     extra_args: Sequence[Any] = (),
     extra_kwargs: Mapping[str, Any] | None = None,
-    give_up_as: Literal["failure", "shutdown"] = "failure",
+    give_up_as: GiveUpAs = "failure",
 ) -> DynamicSpec:
     """Declare a supervisor whose children are added and removed while it runs; it starts empty.
 
@@ -470,5 +464,5 @@ def settle(one: Any, restart: Restart, auto_shutdown: AutoShutdown) -> ChildSpec
     """
     spec = one if isinstance(one, ChildSpec) else child(one)
     if spec.significant and auto_shutdown == "never":
-        raise InvalidOption("significant", True, f"not under auto_shutdown='never' (child `{spec.name}`)")
+        raise InvalidOption("significant", True, f"False under auto_shutdown='never' (child `{spec.name}`)")
     return spec if spec.restart is not None else msgspec.structs.replace(spec, restart=restart)

@@ -160,7 +160,7 @@ class Tree:
             raise InvalidOption("spec", spec, "a supervisor spec or a supervisor class")
         for option in ("backoff", "budget", "breaker", "wedge", "register"):
             if getattr(top, option) is not None:
-                raise InvalidOption(option, getattr(top, option), "nothing for a root: nobody restarts it")
+                raise InvalidOption(option, getattr(top, option), "left out: a root is not restarted")
         token = booting.set(boot)
         try:
             root = system.start(start, args, kwargs, label=name, timeout=limit)

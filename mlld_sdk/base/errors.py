@@ -77,6 +77,10 @@ def _restored(kind: type[Any], args: tuple[Any, ...]) -> Any:
     return error
 
 
+_SHOWN = 80
+"""Characters of a wrong value that are shown."""
+
+
 class ConfigurationError(MlldError):
     """An option, a command or a declaration is wrong; the message names it, the value and what is allowed."""
 
@@ -96,15 +100,27 @@ class InvalidOption(InvalidRequest):
     Attributes:
         option: Name of the option as the caller wrote it.
         value: What was given.
-        allowed: What may be given, in words.
+        allowed: What it must be, in words.
     """
 
     code = "INVALID_OPTION"
-    message = "`{option}` is {value!r}"
-    hint = "allowed: {allowed}"
+    message = "{option} must be {allowed}, got {shown}"
     option: str
     value: object
     allowed: str
+
+    def __post_init__(self) -> None:
+        shown = repr(self.value)
+        self.shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+        super().__post_init__()
+
+
+@dataclass(eq=False, repr=False)
+class UnknownOption(InvalidOption):
+    """There is no option of that name; `allowed` lists the ones there are."""
+
+    message = "there is no option {option!r}"
+    hint = "{allowed}"
 
 
 class InfrastructureError(MlldError):

@@ -1,20 +1,16 @@
-"""Saying of an option what is wrong with its value: its name, what is allowed, and what was given."""
+"""Checking options: one place where a wrong value becomes an error that says what is allowed and what was given."""
 
 import difflib
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import InvalidOption, UnknownOption
 
 _WORDS: Final = {int: "a whole number", float: "a number", str: "text", type(None): "None"}
-
-_LONGEST: Final = 80
-"""Characters of a wrong value that are shown."""
-
 
 _hints_of = functools.cache(get_type_hints)  # for every incarnation of every agent, also right after a crash
 
@@ -23,26 +19,50 @@ def checked(kind: type[msgspec.Struct], values: Mapping[str, Any]) -> None:
     """Refuse values that options of this kind cannot have.
 
     Raises:
-        ConfigurationError: The option does not exist, or its value is of no kind it may have.
+        UnknownOption: The option does not exist.
+        InvalidOption: Its value is of no kind it may have.
     """
     hints = _hints_of(kind)
     for name, value in values.items():
         if name not in kind.__struct_fields__:
-            near = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigurationError(
-                f"there is no option {name!r}", hint=f"{meant}there are: {', '.join(kind.__struct_fields__)}"
-            )
+            raise unknown(name, value, kind.__struct_fields__)
         try:
             msgspec.convert(value, hints[name])
         except msgspec.ValidationError:
-            shown = repr(value)
-            shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-            raise ConfigurationError(f"{name} must be {allowed(hints[name])}, got {shown}") from None
+            raise InvalidOption(name, value, allowed(hints[name])) from None
+
+
+def unknown(option: str, value: object, known: Iterable[str], where: str = "there are") -> UnknownOption:
+    """Make the error for an option that does not exist, with the name that was probably meant."""
+    names = list(known)
+    near = difflib.get_close_matches(option, names, n=1)
+    meant = f"did you mean `{near[0]}`? " if near else ""
+    return UnknownOption(option, value, f"{meant}{where}: {', '.join(names)}")
+
+
+def whole(option: str, value: object, *, least: int = 0) -> int:
+    """Return an integer of at least `least`, or raise `InvalidOption`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidOption(option, value, f"a whole number of at least {least}")
+    return value
+
+
+def number(option: str, value: object, least: float, most: float) -> float:
+    """Return a number from `least` to `most`, or raise `InvalidOption`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidOption(option, value, f"a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def one_of(option: str, value: object, *choices: str) -> str:
+    """Return one of the given words, or raise `InvalidOption`."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidOption(option, value, f"one of {', '.join(map(repr, choices))}")
+    return value
 
 
 def allowed(hint: Any) -> str:
-    """Say in words what a type allows."""
+    """Return in words what a type allows."""
     words = _alternatives(hint)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 

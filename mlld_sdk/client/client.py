@@ -18,8 +18,9 @@ from typing import Any, Final, Self
 
 from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import InvalidRequest
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.options import one_of, whole
 from mlld_sdk.client.options import Isolation
 from mlld_sdk.client.requests import HandleRequests
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
@@ -70,7 +71,7 @@ class Client(HandleRequests):
         sink: Takes the events: of engines, and of requests as spans.
 
     Raises:
-        InvalidRequest: An option is wrong; the message names it.
+        InvalidOption: An option is wrong; the message names it.
     """
 
     def __init__(
@@ -137,13 +138,13 @@ class Client(HandleRequests):
         _CLIENTS.add(self)
 
     def _check(self, **counts: int) -> None:
-        _one_of("isolation", self.isolation, ("shared", "exclusive"))
+        one_of("isolation", self.isolation, "shared", "exclusive")
         least = {"max_engines": 1, "warm": 0, "max_waiting": 0, "max_events": 1}
         for name, value in counts.items():
-            _at_least(least[name], name, value)
+            whole(name, value, least=least[name])
         snapshots = self.heap_snapshot_near_limit
         if snapshots is not None:
-            _at_least(1, "heap_snapshot_near_limit", snapshots)
+            whole("heap_snapshot_near_limit", snapshots, least=1)
         refuse_what_does_not_fit(self.engine, self.command, self.heap is not None or snapshots is not None)
 
     # What needs no run.
@@ -290,21 +291,11 @@ class _Engines:
         pool.close()
 
 
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InvalidRequest(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _at_least(least: int, name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidRequest(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
 def _mib(heap: str | int) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(m|mb|g|gb)?", str(heap).strip().lower())
     mib = round(float(found[1]) * (1024 if (found[2] or "m").startswith("g") else 1)) if found else 0
     if isinstance(heap, bool) or mib < 1:
-        raise InvalidRequest(f"heap must be a positive memory size like 8192, '8192m' or '8g', got {heap!r}")
+        raise InvalidOption("heap", heap, "a positive memory size like 8192, '8192m' or '8g'")
     return mib
 
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, cast
 
-from mlld_sdk.base.errors import InvalidRequest
+from mlld_sdk.base.errors import InvalidOption, InvalidRequest
+from mlld_sdk.base.options import one_of
 from mlld_sdk.transport.bridge.client import bridge_command
 from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
 
@@ -22,22 +23,21 @@ def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str
     """Say which engine is meant: what is named, else `live` if a command is, else what `MLLD_ENGINE` says, else `live`.
 
     Raises:
-        InvalidRequest: There is no engine of that name.
+        InvalidOption: There is no engine of that name.
     """
     said, where = engine, "engine"
     if said is None and command == COMMAND and not args:
         said, where = cast("EngineKind | None", os.environ.get(VARIABLE) or None), VARIABLE
     if said is None:
         return "live"
-    if said not in KINDS:
-        raise InvalidRequest(f"{where} must be one of {', '.join(map(repr, KINDS))}, got {said!r}")
+    one_of(where, said, *KINDS)
     return said
 
 
 def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool) -> None:
     """Refuse options the embedded engine has no use for, rather than ignore them."""
     if engine == "embedded" and command != COMMAND:
-        raise InvalidRequest(f"command must be left out with engine='embedded', got {command!r}")
+        raise InvalidOption("command", command, "left out with engine='embedded'")
     if engine == "embedded" and limits_heap:
         raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypedDict
 
-from mlld_sdk.base.errors import InvalidRequest
+from mlld_sdk.base.errors import InvalidOption, InvalidRequest
 from mlld_sdk.scripts.labels import refuse_labels, split_labels
 
 
@@ -92,7 +92,7 @@ def a_text(name: str, value: object, *, blank: bool = True) -> str:
         InvalidRequest: It is not such a text.
     """
     if not isinstance(value, str) or not (blank or value.strip()):
-        raise InvalidRequest(f"{name} must be {'' if blank else 'non-blank '}text, got {value!r:.100}")
+        raise InvalidOption(name, value, "text" if blank else "non-blank text")
     return value
 
 
@@ -160,7 +160,7 @@ def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any
         if value is None:
             continue
         if wanted := check(value):
-            raise InvalidRequest(f"{name} must be {wanted}, got {value!r}")
+            raise InvalidOption(name, value, wanted)
         params[wire_name] = value
     payload, labels = _labels_or_refusal(payload, options)
     if payload is not None:

@@ -55,8 +55,8 @@ from mlld_sdk.supervision.execution.messages import (
     booting,
     is_supervisor,
 )
+from mlld_sdk.supervision.execution.progress import ProgressWatches
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
-from mlld_sdk.supervision.execution.watches import Watches
 from mlld_sdk.supervision.exits import SHUTDOWN
 from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -85,7 +85,7 @@ class Executor:
         self.keys: dict[Ref, tuple[int, int]] = {}
         self.timers: dict[object, Timer] = {}
         self.limits = StopLimits(self.system.timers, self.system.env.now, lambda: self.cell.post_system(StopLimitDue()))
-        self.watches = Watches(self.system, self._post)
+        self.watches = ProgressWatches(self.system, self._post)
         self.guards = BreakerGuards(self.context.breakers, self.system.timers)
         self.reports: dict[Ref, tuple[str, ...]] = {}
         self.end: Reason | None = None

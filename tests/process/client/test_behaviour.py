@@ -141,7 +141,7 @@ def test_a_blank_path_is_refused_before_anything_is_sent(client: Client) -> None
     for path in ("", "  ", None):
         with pytest.raises(InvalidRequest) as refusal:
             handle.update_state(path, 1)
-        assert refusal.value.code == "INVALID_REQUEST"
+        assert refusal.value.code == "INVALID_OPTION"
     handle.update_state("exit", True)
     handle.result()
 

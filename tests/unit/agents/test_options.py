@@ -36,7 +36,7 @@ def test_an_option_that_does_not_exist_is_told_with_the_one_that_was_meant() -> 
     with pytest.raises(ConfigurationError, match="there is no option 'sizes'") as told:
         PoolOptions().having({"sizes": 3})
     assert told.value.hint is not None
-    assert told.value.hint.startswith("did you mean 'size'? there are: ")
+    assert told.value.hint.startswith("did you mean `size`? there are: ")
 
 
 class Embedded(Agent):

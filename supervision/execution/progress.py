@@ -8,7 +8,7 @@ from mlld_sdk.supervision.decisions.inputs import NoProgress
 from mlld_sdk.supervision.execution.info import Ref, idle_of
 
 
-class Watches:
+class ProgressWatches:
     """The children of one supervisor that are watched; used by that supervisor only."""
 
     __slots__ = ("_found", "_system", "_timers")
