@@ -61,6 +61,16 @@ def one_of(option: str, value: object, *choices: str) -> str:
     return value
 
 
+def check_class(option: str, value: object, kind: type) -> None:
+    """Refuse a value that is neither `None` nor of a class.
+
+    Raises:
+        InvalidOption: It is of another class.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise InvalidOption(option, value, f"None or {kind.__module__.rpartition('.')[0]}.{kind.__name__}")
+
+
 def allowed(hint: Any) -> str:
     """Return in words what a type allows."""
     words = _alternatives(hint)

@@ -20,7 +20,7 @@ from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import one_of, whole
+from mlld_sdk.base.options import check_class, one_of, whole
 from mlld_sdk.client.options import Isolation
 from mlld_sdk.client.requests import HandleRequests
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
@@ -116,6 +116,7 @@ class Client(HandleRequests):
             heap=None if heap is None else _mib(heap),
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
+        check_class("limits", limits, EngineLimits)
         self.gate = gate = StartGate(partial(_start, self.engine_command, limits, self._env, sink), self._env)
         shared = partial(_shared_engines, gate, self._env, max_waiting)
         apart = partial(_engines_apart, gate, self.engine, self._env, max_waiting, max_engines, warm)

@@ -8,5 +8,6 @@ if TYPE_CHECKING:
     from mlld_sdk.engines.check import check_engines as check_engines
     from mlld_sdk.engines.checkpoints import Checkpoints as Checkpoints
     from mlld_sdk.engines.pool import Recycle as Recycle
+    from mlld_sdk.transport.limits import EngineLimits as EngineLimits
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

@@ -15,6 +15,7 @@ from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.options import check_class
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.core import JournalCore
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
@@ -59,6 +60,9 @@ class Journal:
         poll_interval: float = 0.1,
     ) -> None:
         """Attach to a store; most users call `Journal.open`."""
+        check_class("limits", limits, JournalLimits)
+        check_class("retention", retention, Retention)
+        check_class("values", values, Values)
         if poll_interval <= 0:
             raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
         self.env = env or Env()
@@ -102,6 +106,7 @@ class Journal:
         from mlld_sdk.journal.memory import MemoryStore
         from mlld_sdk.journal.sqlite.store import SqliteStore
 
+        check_class("limits", limits, JournalLimits)
         env = env or Env()
         limits = limits or JournalLimits()
         store: Store

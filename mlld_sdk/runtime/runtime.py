@@ -22,6 +22,7 @@ from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.base.options import check_class
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
 from mlld_sdk.engines.quota import EngineQuota
@@ -114,6 +115,9 @@ class Runtime:
         control: bool = False,
         env: Env | None = None,
     ) -> None:
+        check_class("limits", limits, JournalLimits)
+        check_class("retention", retention, Retention)
+        check_class("values", values, Values)
         self.name = name
         self.env = env or Env()
         self.bus = Bus(self.env)

@@ -1,11 +1,12 @@
 """The fixtures of `docs/testing.md`, for every project that has mlld-otp. Imports nothing until one is used."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pytest
 
 if TYPE_CHECKING:
+    from mlld_sdk.runtime.options import RuntimeOptions
     from mlld_sdk.runtime.runtime import Runtime
     from mlld_sdk.testing import Chaos, FakeClock, Recorder
     from mlld_sdk.transport.engine import Engine
@@ -46,7 +47,7 @@ def make_runtime(no_leaks: None, events: "Recorder", request: pytest.FixtureRequ
     made: list[Runtime] = []
     fake = request.getfixturevalue("clock") if "clock" in request.fixturenames else None
 
-    def make(tree: Any, **options: Any) -> Runtime:
+    def make(tree: Any, **options: "Unpack[RuntimeOptions]") -> Runtime:
         if fake is not None:
             options.setdefault("env", fake.env)
         runtime = Runtime(tree, **options)
