@@ -82,11 +82,11 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.stages.producers import Consumer as Consumer
     from mlld_sdk.actors.stages.producers import Producer as Producer
     from mlld_sdk.actors.stages.producers import ProducerConsumer as ProducerConsumer
+    from mlld_sdk.actors.statem.engine import Happening as Happening
     from mlld_sdk.actors.statem.errors import UndeclaredTransition as UndeclaredTransition
     from mlld_sdk.actors.statem.errors import UnhandledEvent as UnhandledEvent
-    from mlld_sdk.actors.statem.statem import Graph as Graph
-    from mlld_sdk.actors.statem.statem import Happening as Happening
-    from mlld_sdk.actors.statem.statem import State as State
+    from mlld_sdk.actors.statem.graph import Graph as Graph
+    from mlld_sdk.actors.statem.rules import State as State
     from mlld_sdk.actors.statem.statem import StateMachine as StateMachine
     from mlld_sdk.actors.tasks.errors import TaskExited as TaskExited
     from mlld_sdk.actors.tasks.errors import TaskTimeout as TaskTimeout

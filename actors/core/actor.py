@@ -18,7 +18,8 @@ from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.ref import ActorRef, Monitor, ReplyTo, StoppedFlag, monitor, urn_of
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.system_messages import EndNow
-from mlld_sdk.actors.core.timers import Timer, delay_of
+from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.base.durations import Duration, seconds
 
 T = TypeVar("T")
 A = TypeVar("A", bound=pykka.Actor)
@@ -243,7 +244,7 @@ class Actor(pykka.Actor):
             ref = self.system.ref_of_absent(Actor, cast("Name", target))
         return monitor(ref, self._cell)
 
-    def send_after(self, delay: Any, message: Any, to: ActorRef[Any] | None = None) -> Timer:
+    def send_after(self, delay: Duration, message: Any, to: ActorRef[Any] | None = None) -> Timer:
         """Send a message later, to oneself by default. It is dropped if the receiver has ended by then.
 
         Args:
@@ -251,7 +252,7 @@ class Actor(pykka.Actor):
             message: What to send.
             to: The receiver.
         """
-        return self.system.send_after(delay_of(delay), self.actor_ref if to is None else to, message)
+        return self.system.send_after(seconds(delay, "delay"), self.actor_ref if to is None else to, message)
 
     # -- answering later
 

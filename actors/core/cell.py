@@ -81,7 +81,6 @@ class Cell:
     """
 
     __slots__ = (
-        "__weakref__",
         "actor",
         "asked_to_end",
         "born",

@@ -29,10 +29,8 @@ class Reason(msgspec.Struct, frozen=True):
     is_normal_family: ClassVar[bool] = False
     """Whether this is an ordinary end: no crash report, no restart of a transient child."""
 
-    @property
-    def is_crash(self) -> bool:
-        """Whether an exception caused it."""
-        return False
+    is_crash: ClassVar[bool] = False
+    """Whether an exception caused it."""
 
 
 class Normal(Reason, frozen=True, tag="normal"):
@@ -70,11 +68,7 @@ class Crash(Reason, frozen=True, tag="crash"):
     error: str
     message: str = ""
     trace: str = ""
-
-    @property
-    def is_crash(self) -> bool:
-        """Whether an exception caused it."""
-        return True
+    is_crash: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error

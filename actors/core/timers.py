@@ -10,7 +10,6 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from typing import Any
 
 from mlld_sdk.base.durations import LONGEST_WAIT
 
@@ -181,11 +180,3 @@ class Timers:
             action()
         except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
             self._failed(error)
-
-
-def delay_of(value: Any) -> float:
-    """Read a duration: seconds, or a `timedelta`."""
-    seconds = value.total_seconds() if hasattr(value, "total_seconds") else float(value)
-    if seconds < 0:
-        raise ValueError(f"a delay must be 0 or more seconds, not {value!r}")
-    return float(seconds)

@@ -221,9 +221,7 @@ class Registry:
         """Release `key` if it is still `ref`'s."""
         self.unregister(key, ref=ref)
 
-    def whereis_name(self, key: Any) -> Ref | None:
-        """Find the live holder of `key`."""
-        return self.whereis(key)
+    whereis_name = whereis
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 from math import hypot
 
-from mlld_sdk.actors.statem.rules import Declaration, declaration_of
+from mlld_sdk.actors.statem.rules import Declaration
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 120, 40, 220, 130, 70
 
@@ -131,11 +131,6 @@ class Graph:
             row = rows[column] = rows.get(column, -1) + 1
             places[state] = (MARGIN + WIDTH / 2 + column * GAP_X, MARGIN + HEIGHT / 2 + row * GAP_Y)
         return places
-
-
-def graph_of(machine: type) -> Graph:
-    """Read the graph of a machine class from its declaration."""
-    return graph_from(declaration_of(machine))
 
 
 def graph_from(declaration: Declaration) -> Graph:

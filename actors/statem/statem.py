@@ -64,31 +64,7 @@ from mlld_sdk.actors.statem.engine import (
 from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
 from mlld_sdk.actors.statem.events import StateChanged
 from mlld_sdk.actors.statem.graph import Graph, graph_from
-from mlld_sdk.actors.statem.rules import Declaration, State, anywhere, declaration_of, goto
-
-__all__ = [
-    "Action",
-    "Graph",
-    "Happening",
-    "Outcome",
-    "State",
-    "StateMachine",
-    "anywhere",
-    "cancel_event_timeout",
-    "cancel_state_timeout",
-    "cancel_timeout",
-    "event_timeout",
-    "goto",
-    "keep",
-    "next_event",
-    "postpone",
-    "repeat",
-    "state_timeout",
-    "stop",
-    "timeout",
-    "update_state_timeout",
-    "update_timeout",
-]
+from mlld_sdk.actors.statem.rules import Declaration, State, declaration_of
 
 BURST = 64
 """Queued events handled in one go before the scheduler gets its turn."""

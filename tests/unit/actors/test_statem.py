@@ -10,8 +10,7 @@ from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, StartFailed, St
 from mlld_sdk.actors.core.exits import NORMAL, Other, Shutdown
 from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.system import ActorSystem
-from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
-from mlld_sdk.actors.statem.statem import (
+from mlld_sdk.actors.statem import (
     Happening,
     State,
     StateMachine,
@@ -31,6 +30,7 @@ from mlld_sdk.actors.statem.statem import (
     update_state_timeout,
     update_timeout,
 )
+from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
 from tests.support.eventually import eventually
 from tests.support.libraries import Clock, Ref, fresh_system, puppet
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.statem import Happening, State, StateMachine, anywhere, keep
 from mlld_sdk.actors.statem.engine import Goto, Repeat
-from mlld_sdk.actors.statem.statem import Happening, State, StateMachine, anywhere, keep
 from tests.oracle import machines
 
 SCRIPTS = machines.scripts()

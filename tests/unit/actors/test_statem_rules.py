@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mlld_sdk.actors.statem import State, StateMachine, anywhere, goto, keep
 from mlld_sdk.actors.statem.engine import STATE_TIMEOUT, Happening, TimerKey
 from mlld_sdk.actors.statem.rules import declaration_of
-from mlld_sdk.actors.statem.statem import State, StateMachine, anywhere, goto, keep
 from mlld_sdk.base.errors import ConfigurationError
 
 
