@@ -96,8 +96,8 @@ def picture(rows: list[list[str]], found: Rooms) -> str:
 
 
 def table(rows: list[list[str]], found: Rooms) -> str:
-    """Write the rooms as a table: what lives there, and who comes in."""
-    lines = ["| room | what lives there | who comes in |", "|---|---|---|"]
+    """Write the rooms as a table: what lives there, and which rooms use it."""
+    lines = ["| room | what lives there | which rooms use it |", "|---|---|---|"]
     for room in (room for row in rows for room in row):
         doc = inspect.getdoc(importlib.import_module(f"mlld_sdk.{room}")) or ""
         users = sorted(other for other, used in found.items() if room in used)
