@@ -137,7 +137,9 @@ class InlineReader:
             # it back (`watch`).
             if core.ending is not None or (pending and not self._is_kept):
                 self._watch_locked()
-            self.release()
+            self.lock.release()
+            if core.finish_wanted:
+                self._reactor.call_soon(core.end.finish)
             if not call.is_over:
                 self._table.watch_deadline(call.deadline)
             if pending and not self._is_kept:

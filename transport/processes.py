@@ -40,7 +40,7 @@ _DEAD_STATES = "ZX"
 _OF_KERNEL = 0x00200000  # having no session is no sign: one led from outside a container has number 0 within
 _LOOKS = 4
 _BLINK = 0.0005
-_FEW = 64
+_FEW = 16
 _LONGEST = 1 << 17
 
 

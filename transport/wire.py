@@ -38,6 +38,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_BRACE = ord("{")
 _DEBUG = b'"type":"debug:'
 _DEBUG_EVENT = re.compile(rb'\{"event":\{(?:"(?:id|requestId)":(?:"(?:[^"\\]|\\.)*"|[^,"{\[]*),)*"type":"debug:')
 _MESSAGE_START = re.compile(rb'\{\s*"(?:event|result|id)"\s*:')
@@ -237,7 +238,8 @@ def decode_block(block: bytes) -> Decoded:
         return _one_by_one(lines, dropped)
     # Blank lines, values over several lines, several on one: only where every line break stands between two messages
     # does each line hold one.
-    if len(heads) != len(lines) or (len(lines) > 1 and not _is_one_a_line(block, len(lines))):
+    count = len(lines)
+    if len(heads) != count or (count > 1 and not (block[0] == _BRACE and block.count(b"}\n{") == count - 1)):
         return _one_by_one(lines, dropped)
     for head in heads:  # the common shapes first: this loop is what a message costs
         if head.error is None:
@@ -249,10 +251,6 @@ def decode_block(block: bytes) -> Decoded:
         if not head.is_message:
             return _one_by_one(lines, dropped)
     return Decoded(heads, lines, dropped=dropped)
-
-
-def _is_one_a_line(block: bytes, lines: int) -> bool:
-    return block.startswith(b"{") and block.count(b"}\n{") == lines - 1
 
 
 def _one_by_one(lines: list[bytes], dropped: int) -> Decoded:

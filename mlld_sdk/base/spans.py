@@ -1,16 +1,16 @@
-"""Spans: something that begins and ends, told as two events that belong together.
+"""Spans: work that begins and ends, told as two events that belong together.
 
 Requests of agents, pools and clients are spans named `process`, `execute` and `analyze`; programs make spans of their
-own with `bus.span(...)`. Where nobody listens a span costs next to nothing.
+own with `bus.span(...)`. Without a listener a span costs next to nothing.
 """
 
-import contextlib
 import itertools
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -21,7 +21,10 @@ from mlld_sdk.base.events import Event, Sink, discard, is_listened
 _numbers = itertools.count(1)
 
 REQUESTS: Final = frozenset({"request.finished", "span.started", "span.stopped"})
-"""What is told of a request that goes well, where somebody listens."""
+"""What is told of a request that goes well, where there is a listener."""
+
+Fields = dict[str, Any] | Callable[[], dict[str, Any]]
+"""What is known about a span when it begins, or makes that when it is told."""
 
 TRACE_LIMIT: Final = 8_000
 """Characters of a traceback that are kept; the last ones."""
@@ -33,7 +36,7 @@ class SpanEvent(Event, frozen=True, kw_only=True):
     Attributes:
         span: Tells it apart from every other span of this machine.
         name: What is done: `process`, `execute`, `analyze`, or a program's own word.
-        fields: What was said about it when it began.
+        fields: What was known about it when it began.
     """
 
     span: str
@@ -50,7 +53,7 @@ class SpanStopped(SpanEvent, frozen=True, kw_only=True, tag="span.stopped"):
 
     Attributes:
         seconds: How long it took.
-        results: What was said about it while it lasted, and at its end.
+        results: What was noted about it while it lasted, and at its end.
     """
 
     seconds: float
@@ -58,14 +61,14 @@ class SpanStopped(SpanEvent, frozen=True, kw_only=True, tag="span.stopped"):
 
 
 class SpanFailed(SpanEvent, frozen=True, kw_only=True, tag="span.failed"):
-    """A span ended with an exception, which went on to whoever asked.
+    """A span ended with an exception, which went on to the caller.
 
     Attributes:
         seconds: How long it took.
         kind: Name of the exception's class.
         code: The error's code, or the same name when it has none.
         reason: The error in one line.
-        trace: Its traceback, cut at the front; empty for the library's own errors, which say all in one line.
+        trace: Its traceback, cut at the front; empty for the library's own errors, which need no more than a line.
     """
 
     seconds: float
@@ -80,56 +83,48 @@ class Span:
 
     Attributes:
         id: Its id.
-        is_told: Whether what is noted about it reaches anybody.
+        name: What is done.
+        is_told: Whether it is told that it began and how it ended, not only that it failed.
     """
 
-    __slots__ = ("_began", "_env", "_fields", "_open", "_results", "_sink", "id", "name")
+    __slots__ = ("_began", "_env", "_fields", "_open", "_results", "_sink", "id", "is_told", "name")
 
-    is_told: ClassVar[bool] = True
-
-    def __init__(self, sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> None:
-        self.id = _new_id()
+    def __init__(self, sink: Sink, env: Env, name: str, fields: Fields, began: float | None = None) -> None:
+        """Begin it; with the moment when it began (`Env.now`), it is told only if it fails."""
+        self.id = ""
         self.name = name
+        self.is_told = began is None
         self._sink = sink
         self._env = env
         self._fields = fields
         self._results: dict[str, Any] = {}
         self._open = True
-        self._began = env.now()
-        sink(SpanStarted(at=env.wall(), span=self.id, name=name, fields=fields))
+        self._began = env.now() if began is None else began
+        if self.is_told:
+            sink(SpanStarted(at=env.wall(), **self._facts()))
 
     def note(self, **results: Any) -> None:
-        """Say something that is to be told at the end."""
-        self._results.update(results)
+        """Note something that is to be told at the end."""
+        if self.is_told:
+            self._results.update(results)
 
     def stop(self, **results: Any) -> None:
         """End it well."""
         if self._open:
             self._open = False
-            env = self._env
-            self._sink(
-                SpanStopped(
-                    at=env.wall(),
-                    span=self.id,
-                    name=self.name,
-                    fields=self._fields,
-                    seconds=env.now() - self._began,
-                    results={**self._results, **results},
-                )
-            )
+            if self.is_told:
+                at, took = self._env.wall(), self._env.now() - self._began
+                self._sink(SpanStopped(at=at, **self._facts(), seconds=took, results={**self._results, **results}))
 
     def fail(self, error: BaseException) -> None:
         """End it with an error."""
         if self._open:
             self._open = False
-            known = isinstance(error, MlldError)
-            kind = type(error).__name__
+            kind, known = type(error).__name__, isinstance(error, MlldError)
             self._sink(
                 SpanFailed(
                     at=self._env.wall(),
-                    span=self.id,
-                    name=self.name,
-                    fields=self._fields,
+                    **self._facts(),
                     seconds=self._env.now() - self._began,
                     kind=kind,
                     code=error.code if isinstance(error, MlldError) else kind,
@@ -138,14 +133,10 @@ class Span:
                 )
             )
 
-    @contextlib.contextmanager
-    def handing_over(self) -> Iterator[None]:
-        """Fail it if the block does, which hands the work to somebody who will end the span."""
-        try:
-            yield
-        except BaseException as error:
-            self.fail(error)
-            raise
+    def _facts(self) -> dict[str, Any]:
+        self.id = self.id or f"{os.getpid():x}-{next(_numbers):x}"
+        self._fields = self._fields() if callable(self._fields) else self._fields
+        return {"span": self.id, "name": self.name, "fields": self._fields}
 
     def __enter__(self) -> Self:
         return self
@@ -157,63 +148,9 @@ class Span:
             self.fail(error)
 
 
-class _Silent(Span):
-    """A span that nobody listens to."""
-
-    __slots__ = ()
-
-    is_told = False
-
-    def __init__(self) -> None:
-        self.id = self.name = ""
-
-    def note(self, **results: Any) -> None:
-        pass
-
-    def stop(self, **results: Any) -> None:
-        pass
-
-    def fail(self, error: BaseException) -> None:
-        pass
-
-
-SILENT: Final[Span] = _Silent()
-
-
-class _Failing(Span):
-    """A span that is told only if it fails."""
-
-    __slots__ = ("_params", "_who")
-
-    is_told = False
-
-    def __init__(
-        self, sink: Sink, env: Env, name: str, params: dict[str, Any], who: dict[str, Any], began: float
-    ) -> None:
-        self.name = name
-        self._sink = sink
-        self._env = env
-        self._params = params
-        self._who = who
-        self._open = True
-        self._began = began
-
-    def note(self, **results: Any) -> None:
-        pass
-
-    def stop(self, **results: Any) -> None:  # noqa: ARG002 - as in the class above
-        self._open = False
-
-    def fail(self, error: BaseException) -> None:
-        if not self._open:
-            return
-        self.id = _new_id()
-        self._fields = _request_fields(self._params, self._who)
-        super().fail(error)
-
-
-def _new_id() -> str:
-    return f"{os.getpid():x}-{next(_numbers):x}"
+SILENT: Final = Span(discard, Env(), "", {}, began=0.0)
+"""The span of what nothing listens to."""
+SILENT.stop()
 
 
 def span(sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> Span:
@@ -224,20 +161,20 @@ def span(sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> Span:
 def begin_request(sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any]) -> Span:
     """Begin the span of a request to an engine: which script, in which mode; never its payload.
 
-    Where the sink says that nobody listens (`Bus.listened`), it is told only if it fails.
+    Where the sink has no listener for it (`Bus.listened`), it is told only if it fails.
     """
     if sink is discard:
         return SILENT
     if not is_listened(sink):
-        return _Failing(sink, env, method, params, who, env.now())
+        return failed_request(sink, env, method, params, who, env.now())
     return Span(sink, env, method, _request_fields(params, who))
 
 
 def failed_request(
     sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any], began: float
 ) -> Span:
-    """Make the span of a request that nobody listened to and that has failed, to be told now."""
-    return SILENT if sink is discard else _Failing(sink, env, method, params, who, began)
+    """Make the span of a request that is told only if it fails, or because it has failed."""
+    return SILENT if sink is discard else Span(sink, env, method, partial(_request_fields, params, who), began)
 
 
 def _request_fields(params: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
