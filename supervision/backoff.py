@@ -58,7 +58,7 @@ class Backoff(msgspec.Struct, frozen=True):
         return cls(low, number("factor", factor, 1, 1000), high, number("jitter", jitter, 0, 1), stable)
 
     def delay(self, streak: int, chance: random.Random) -> float:
-        """Say how long to wait when `streak` attempts in a row have failed before this one."""
+        """Return how long to wait when `streak` attempts in a row have failed before this one."""
         # Past this many steps the cap rules; computing the power could overflow.
         steps = streak if self.factor == 1 else min(streak, int(log(self.most / self.first, self.factor)) + 1)
         raw = min(self.first * self.factor**steps, self.most)

@@ -171,7 +171,7 @@ def admit(policy: BreakerPolicy, circuit: Circuit, now: float) -> tuple[Circuit,
 
 
 def retry_after(policy: BreakerPolicy, circuit: Circuit, now: float) -> float:
-    """Say how long a refused caller should wait: the rest of the cooldown, or of the oldest probe's time."""
+    """Return how long a refused caller should wait: the rest of the cooldown, or of the oldest probe's time."""
     if circuit.status == "open":
         return policy.longest if circuit.until is None else max(circuit.until - now, 0.0)
     if circuit.probes:
@@ -222,7 +222,7 @@ def opened(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> C
 
 
 def tripped(circuit: Circuit, cause: str) -> Circuit:
-    """Open the breaker until somebody resets it."""
+    """Open the breaker until it is reset by hand."""
     return Circuit("open", circuit.period + 1, openings=circuit.openings, cause=cause)
 
 
@@ -246,7 +246,7 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
         name: Its name.
         status: Closed, open or half-open.
         retry_after: Duration until a refused caller should try again; 0 when calls pass.
-        by_hand: Whether somebody tripped it and only `reset` opens the way again.
+        by_hand: Whether it was tripped by hand and only `reset` opens the way again.
         cause: What opened it.
         failures: Failures in a row while closed.
         openings: Openings in a row.
@@ -266,7 +266,7 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permit:
-    """The right to make one call, and the duty to say how it went. The first word counts, later ones do not.
+    """The right to make one call, and the duty to report how it went. Only the first report counts.
 
     As a context manager it reports by itself: an exception the policy counts is a failure, anything else a success.
     """
@@ -278,21 +278,21 @@ class Permit:
         self._period = period
 
     def success(self) -> None:
-        """Say that the call went well."""
+        """Report that the call went well."""
         self.settle(None)
 
     def failure(self, failure: object) -> None:
-        """Say what went wrong; whether it counts is up to the policy."""
+        """Report what went wrong."""
         self.settle(failure)
 
     def withdraw(self) -> None:
-        """Say nothing: the call was not made, or somebody else reports how it went; another probe may pass instead."""
+        """Report nothing: the call was not made, or its end is reported elsewhere; another probe may pass instead."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.withdraw(self._period)
 
     def settle(self, failure: object) -> None:
-        """Say how it went: what went wrong, or `None`."""
+        """Report what went wrong, or `None`; whether it counts is up to the policy."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.report(failure, self._period)
@@ -395,7 +395,7 @@ class Breaker:
             closed()
 
     def on_reset(self, closed: Callable[[], object]) -> None:
-        """Have `closed()` called, quickly, whenever somebody resets the breaker by hand."""
+        """Have `closed()` called, quickly, whenever the breaker is reset by hand."""
         with self._lock:
             self._watchers = (*self._watchers, closed)
 

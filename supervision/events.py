@@ -112,7 +112,7 @@ class ChildStartFailedEvent(ChildFailure, frozen=True, kw_only=True, tag="child.
 
 
 class ChildExited(ChildFailure, frozen=True, kw_only=True, tag="child.exited"):
-    """A child ended and nobody had told it to."""
+    """A child ended that had not been told to."""
 
     context: Literal["child_terminated"] = "child_terminated"
 
@@ -127,7 +127,7 @@ class ChildStopped(ChildEvent, frozen=True, kw_only=True, tag="child.stopped"):
         killed: Whether it had to be killed, because its spec says so or because its time was up.
         overdue: Whether its time was up.
         took: Seconds it took.
-        context: `shutdown_error` when it ended with a reason nobody expects of an ordered stop.
+        context: `shutdown_error` when it ended with a reason that is not expected of an ordered stop.
     """
 
     cause: Literal["group", "call", "stop", "roll_back", "give_up"]

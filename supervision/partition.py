@@ -1,4 +1,4 @@
-"""A supervisor of N identical children, and routing of keys to them without asking anybody.
+"""A supervisor of N identical children, and routing of keys to them without a message.
 
 ```python
 tree = one_for_one(partitioned(child(Counter), name="counters", partitions=4))
@@ -102,7 +102,7 @@ class Partitions:
         return self._tree[f"{self._place.path}/{self.number_of(key)}"]
 
     def number_of(self, key: Hashable) -> int:
-        """Say which partition a key belongs to."""
+        """Return which partition a key belongs to."""
         if isinstance(key, int):
             return abs(key) % self._size
         # Python's own hash of texts differs from process to process.

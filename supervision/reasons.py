@@ -146,7 +146,7 @@ _KINDS: dict[type[Reason], Kind] = {
 
 
 def _kind_of(reason: Reason) -> Kind:
-    """Find the family of a reason of somebody else's making."""
+    """Find the family of a reason that is defined elsewhere."""
     for known, kind in _KINDS.items():
         if isinstance(reason, known):
             return kind

@@ -26,7 +26,7 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
         queued: Messages waiting.
         idle: Seconds with work and nothing finished; 0 when it has nothing to do.
         doing: What it is handling.
-        off_duty: In a word, what keeps it from work because somebody asked for that: `draining`, `drained`.
+        off_duty: In a word, what keeps it from work on purpose: `draining`, `drained`.
     """
 
     queued: int = 0
@@ -55,7 +55,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         stable: Seconds it must live to count as stable.
         wedge_after: Seconds without progress after which it counts as stuck.
         breaker: The breaker in front of it.
-        held: Why somebody stopped it on purpose.
+        held: Why it was stopped on purpose.
         rung: Rung of its ladder.
         look: What can be seen of the running actor.
         zombies: Threads that still run for incarnations that were killed, here and below.

@@ -47,7 +47,7 @@ START_TIMEOUT = 30.0
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """A child's own restart limit. It replaces the supervisor's: this child's restarts charge nobody else.
+    """A child's own restart limit. It replaces the supervisor's: this child's restarts charge no other limit.
 
     Attributes:
         limit: How many restarts are too many.

@@ -59,7 +59,7 @@ class Supervisor(Actor):
     executor: Executor
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Take what whoever starts it has to give, without bothering the constructor of a subclass."""
+        """Take what its starter passes on, so that the constructor of a subclass need not."""
         self = super().__new__(cls)
         self._boot = booting.get()
         return self
@@ -71,7 +71,7 @@ class Supervisor(Actor):
         self._arguments = (args, kwargs)
 
     def init(self, *args: Any, **kwargs: Any) -> SupervisorSpec | DynamicSpec | Ignore:
-        """Say what to supervise; called at every start of the supervisor, with the arguments of its child spec.
+        """Return what to supervise; called at every start of the supervisor, with the arguments of its child spec.
 
         Returns:
             A supervisor spec, or `IGNORE` when there is nothing to supervise.
@@ -81,7 +81,7 @@ class Supervisor(Actor):
         return args[0]
 
     def on_start(self) -> Any:
-        """Begin to start the children; whoever started this waits until that is done, but no thread does."""
+        """Begin to start the children; the starter waits until that is done, but no thread does."""
         boot = self._boot
         if boot is None:
             boot = Boot(TreeContext(self.system), self._cell.label)

@@ -7,21 +7,7 @@ from mlld_sdk.actors.core.context import current_cell
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.tasks.task_actor import callers
 from mlld_sdk.base.durations import Deadline
-from mlld_sdk.supervision.decisions.requests import (
-    ChildCounts,
-    ChildRow,
-    CountChildren,
-    DeleteChild,
-    GetSpec,
-    ManagementRequest,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-    TerminateRef,
-    Update,
-    UpdateDynamic,
-    WhichChildren,
-)
+from mlld_sdk.supervision.decisions import requests
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
 from mlld_sdk.supervision.supervisor import ManagementBatch, ManagementCall
 
@@ -66,7 +52,7 @@ class SupervisorRef:
             ChildStartFailed: Its start failed; nothing was added.
             TooManyChildren: The supervisor is full.
         """
-        found: Ref | None = self._ask(StartChild(_spec_of(child)), timeout)
+        found: Ref | None = self._ask(requests.StartChild(_spec_of(child)), timeout)
         return found
 
     def start_children(
@@ -90,12 +76,12 @@ class SupervisorRef:
             InvalidOption: A spec is wrong; the supervisor was not asked for any of them.
             AskTimeout: They took longer. What was handed over by then goes on, the rest is not started.
         """
-        requests = tuple(StartChild(_spec_of(one)) for one in children)
+        wanted = tuple(requests.StartChild(_spec_of(one)) for one in children)
         deadline = Deadline(timeout)
         found: list[Ref | Exception | None] = []
-        for at in range(0, len(requests), PORTION):
+        for at in range(0, len(wanted), PORTION):
             left = None if timeout is None else deadline.left
-            found += self.ref.call(ManagementBatch(requests[at : at + PORTION], _callers()), timeout=left)
+            found += self.ref.call(ManagementBatch(wanted[at : at + PORTION], _callers()), timeout=left)
         return found
 
     def restart_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
@@ -107,7 +93,7 @@ class SupervisorRef:
             ChildRestarting: A restart is planned.
             ChildStartFailed: Its start failed; it stays declared.
         """
-        found: Ref | None = self._ask(RestartChild(name), timeout)
+        found: Ref | None = self._ask(requests.RestartChild(name), timeout)
         return found
 
     def terminate_child(self, child: str | Ref, why: str = "", *, timeout: float | None = CALL_TIMEOUT) -> None:
@@ -122,9 +108,9 @@ class SupervisorRef:
             ChildNotFound: There is no such child.
         """
         if isinstance(child, str):
-            self._ask(TerminateChild(child, why), timeout)
+            self._ask(requests.TerminateChild(child, why), timeout)
         else:
-            self._ask(TerminateRef(child), timeout)
+            self._ask(requests.TerminateRef(child), timeout)
 
     def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
         """Forget a child that does not run.
@@ -134,21 +120,21 @@ class SupervisorRef:
             ChildRunning: Terminate it first.
             ChildRestarting: Terminate it first.
         """
-        self._ask(DeleteChild(name), timeout)
+        self._ask(requests.DeleteChild(name), timeout)
 
     def get_spec(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> ChildSpec:
         """Get the complete spec of a child; raises `ChildNotFound`."""
-        spec: ChildSpec = self._ask(GetSpec(name), timeout)
+        spec: ChildSpec = self._ask(requests.GetSpec(name), timeout)
         return spec
 
-    def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[ChildRow]:
+    def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[requests.ChildRow]:
         """List the children, most recently added first (a dynamic supervisor promises no order)."""
-        rows: list[ChildRow] = self._ask(WhichChildren(), timeout)
+        rows: list[requests.ChildRow] = self._ask(requests.WhichChildren(), timeout)
         return rows
 
-    def count_children(self, *, timeout: float | None = CALL_TIMEOUT) -> ChildCounts:
+    def count_children(self, *, timeout: float | None = CALL_TIMEOUT) -> requests.ChildCounts:
         """Count the children."""
-        counts: ChildCounts = self._ask(CountChildren(), timeout)
+        counts: requests.ChildCounts = self._ask(requests.CountChildren(), timeout)
         return counts
 
     def update(self, spec: SupervisorSpec | DynamicSpec, *, timeout: float | None = CALL_TIMEOUT) -> None:
@@ -157,9 +143,9 @@ class SupervisorRef:
         Known children get their new spec and run on; new ones are added, stopped; those that are not in the new list
         stay. Nothing is started or stopped.
         """
-        self._ask(Update(spec) if isinstance(spec, SupervisorSpec) else UpdateDynamic(spec), timeout)
+        self._ask(requests.Update(spec) if isinstance(spec, SupervisorSpec) else requests.UpdateDynamic(spec), timeout)
 
-    def _ask(self, request: ManagementRequest, timeout: float | None) -> Any:
+    def _ask(self, request: requests.ManagementRequest, timeout: float | None) -> Any:
         return self.ref.call(ManagementCall(request, _callers()), timeout=timeout)
 
 
@@ -168,6 +154,6 @@ def _spec_of(child: Any) -> ChildSpec:
 
 
 def _callers() -> tuple[Ref, ...]:
-    """Say on whose behalf the current code runs: its actor, and whoever started the task it is part of."""
+    """Return on whose behalf the current code runs: its actor, and those that started the task it is part of."""
     cell = current_cell()
     return callers() if cell is None else (cell.ref, *callers())

@@ -47,12 +47,12 @@ class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def clean(self) -> bool:
-        """Whether nobody had to be killed or left behind."""
+        """Whether no child had to be killed or was left behind."""
         return not (self.killed or self.left)
 
 
 class Place:
-    """A place in the tree, whoever fills it at the moment; it survives restarts, references to actors do not."""
+    """A place in the tree, which survives restarts of the actor that fills it; references to actors do not."""
 
     __slots__ = ("_tree", "path")
 
@@ -64,11 +64,11 @@ class Place:
         return f"<Place {self.path}>"
 
     def ref(self) -> Ref:
-        """Find who is there now.
+        """Find the actor that is there now.
 
         Raises:
             ChildNotFound: There is no such place.
-            ChildUnavailable: Nobody is there at the moment; says why, and when to try again.
+            ChildUnavailable: The place is empty at the moment; says why, and when to try again.
         """
         return self._tree.ref(self.path)
 
@@ -77,14 +77,14 @@ class Place:
         return self._tree.breaker(self.path)
 
     def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
-        """Call whoever is there, through the breaker if there is one.
+        """Call the actor that is there, through the breaker if there is one.
 
         The breaker hears of an answer, of an error that counts, and of silence until the timeout; that the child
         crashes it hears from the supervisor, once.
 
         Raises:
             BreakerOpen: Refused at once; says when to try again.
-            ChildUnavailable: Nobody is there at the moment.
+            ChildUnavailable: The place is empty at the moment.
         """
         guard = self.breaker()
         if guard is None:
@@ -102,7 +102,7 @@ class Place:
         return answer
 
     def tell(self, message: Any) -> None:
-        """Send to whoever is there."""
+        """Send to the actor that is there."""
         self.ref().tell(message)
 
     def supervisor(self) -> SupervisorRef:
@@ -208,7 +208,7 @@ class Tree:
         return ShutdownReport(reason=reason, killed=killed, took=now() - began)
 
     def wait(self, timeout: float | None = None) -> Reason:
-        """Wait until the tree ends by itself, and say why; raises `AskTimeout`."""
+        """Wait until the tree ends by itself, and return why; raises `AskTimeout`."""
         return self.root.join(timeout)
 
     @property
@@ -228,7 +228,7 @@ class Tree:
         return Place(self, path if path.split("/", maxsplit=1)[0] == self.name else f"{self.name}/{path}")
 
     def ref(self, path: str) -> Ref:
-        """Find who fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
+        """Find the actor that fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
         return self._who(self._slot(path), path)
 
     def breaker(self, path: str) -> Breaker | None:
@@ -289,11 +289,11 @@ class Tree:
         return supervisor_view(state, sources, self.context.system.env.now())
 
     def verdict(self) -> Verdict:
-        """Say in one word how the tree is, and what is wrong with it."""
+        """Return in one word how the tree is, and what is wrong with it."""
         return verdict(self.snapshot())
 
     def wait_until(self, holds: Callable[[NodeView], bool], timeout: Duration = 5.0) -> bool:
-        """Wait until a snapshot satisfies `holds`; says whether it did in time."""
+        """Wait until a snapshot satisfies `holds`; return whether it did in time."""
         return self.context.wait_for(lambda: holds(self.snapshot()), seconds(timeout, infinite=False))
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ of its places:
 - V-4 `degraded`: a breaker is not closed, a child is parked, or a thread has gone on for `HAUNTED` seconds although
   what it worked for was killed.
 - V-5 `recovering`: a child waits for its restart or is starting again, or failed within its window.
-- V-6 `maintenance`: somebody stopped a child on purpose and said why, or told it to take no more work.
+- V-6 `maintenance`: a child was stopped on purpose, with a reason, or told to take no more work.
 - V-7 `healthy`: none of these.
 """
 
@@ -64,7 +64,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return Verdict(concerns[0].word, counts, tuple(concerns[:MOST_CONCERNS]))
 
     def explained(self, whys: Mapping[str, str]) -> "Verdict":
-        """Say more about some places."""
+        """Replace what is said about some places."""
         concerns = [msgspec.structs.replace(one, why=whys.get(one.path, one.why)) for one in self.concerns]
         return msgspec.structs.replace(self, concerns=tuple(concerns))
 

@@ -10,24 +10,10 @@ from typing import Any, Protocol
 
 from msgspec.structs import force_setattr, replace
 
-from mlld_sdk.supervision.decisions import lifecycle, reports
+from mlld_sdk.supervision.decisions import inputs, lifecycle, reports
 from mlld_sdk.supervision.decisions.draft import Draft, S, World
 from mlld_sdk.supervision.decisions.dynamic import DynamicSiblings
 from mlld_sdk.supervision.decisions.effects import Arm, Effect
-from mlld_sdk.supervision.decisions.inputs import (
-    AllOverdue,
-    Asked,
-    Begin,
-    Due,
-    Ended,
-    FailedToStart,
-    Ignored,
-    Input,
-    NoProgress,
-    Overdue,
-    Started,
-    StopRequested,
-)
 from mlld_sdk.supervision.decisions.restart_policy import Ruling, after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
 from mlld_sdk.supervision.decisions.state import Cause, DynamicState, StaticState, SupervisorState, Why
@@ -43,19 +29,19 @@ class Siblings(Protocol):
 
     draft: Draft[Any]
 
-    def next_queued(self) -> Input | None:
+    def next_queued(self) -> inputs.Input | None:
         """Take the next input that has waited and need not wait any more."""
 
-    def defers(self, _happened: Input, _slot: Slot, /) -> bool:
+    def defers(self, _happened: inputs.Input, _slot: Slot, /) -> bool:
         """Keep an input about a child for later if it has to wait; return whether it has."""
 
     def begin(self) -> None:
         """Start the declared children."""
 
-    def serve(self, _asked: Asked, /) -> None:
+    def serve(self, _asked: inputs.Asked, /) -> None:
         """Serve a management call."""
 
-    def on_stop_requested(self, _wanted: StopRequested, /) -> None:
+    def on_stop_requested(self, _wanted: inputs.StopRequested, /) -> None:
         """Stop everything and end; a second request can only shorten the time."""
 
     def stop_all(self, _end: ChildExit, _why: Why, /) -> None:
@@ -67,7 +53,7 @@ class Siblings(Protocol):
     def start_done(self, _slot: Slot, _answer: object, /) -> None:
         """Go on after a start that did not fail."""
 
-    def takes_failed_start(self, _slot: Slot, _failed: FailedToStart, /) -> bool:
+    def takes_failed_start(self, _slot: Slot, _failed: inputs.FailedToStart, /) -> bool:
         """Handle a failed start unless it was a restart; return whether it did."""
 
     def restart(self, _slot: Slot, /) -> None:
@@ -101,7 +87,7 @@ def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
     )
 
 
-def step(state: S, happened: Iterable[Input], world: World) -> tuple[S, list[Effect]]:
+def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
     draft: Draft[Any] = Draft(state, world)
     siblings: Siblings = StaticSiblings(draft) if isinstance(state, StaticState) else DynamicSiblings(draft)
@@ -115,7 +101,7 @@ def step(state: S, happened: Iterable[Input], world: World) -> tuple[S, list[Eff
 # -- starts ------------------------------------------------------------------------------------------------------------
 
 
-def _on_started(siblings: Siblings, started: Started) -> None:
+def _on_started(siblings: Siblings, started: inputs.Started) -> None:
     """Note that a child is up."""
     draft = siblings.draft
     slot = draft.find(started.key, started.incarnation)
@@ -128,7 +114,7 @@ def _on_started(siblings: Siblings, started: Started) -> None:
         siblings.start_done(slot, started.child)
 
 
-def _on_ignored(siblings: Siblings, ignored: Ignored) -> None:
+def _on_ignored(siblings: Siblings, ignored: inputs.Ignored) -> None:
     """Note that a child does not want to run (SUP-8, SUP-47)."""
     draft = siblings.draft
     slot = draft.find(ignored.key, ignored.incarnation)
@@ -147,7 +133,7 @@ def _on_ignored(siblings: Siblings, ignored: Ignored) -> None:
     siblings.start_done(slot, None)
 
 
-def _on_failed_to_start(siblings: Siblings, failed: FailedToStart) -> None:
+def _on_failed_to_start(siblings: Siblings, failed: inputs.FailedToStart) -> None:
     """Take in a failed start."""
     draft = siblings.draft
     slot = draft.find(failed.key, failed.incarnation)
@@ -163,7 +149,7 @@ def _on_failed_to_start(siblings: Siblings, failed: FailedToStart) -> None:
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 
-def _on_ended(siblings: Siblings, ended: Ended) -> None:
+def _on_ended(siblings: Siblings, ended: inputs.Ended) -> None:
     """Take in the end of a child that had come up."""
     draft = siblings.draft
     slot = draft.find(ended.key, ended.incarnation)
@@ -178,7 +164,7 @@ def _on_ended(siblings: Siblings, ended: Ended) -> None:
         _follow(siblings, ruling, ended.exit, ChildExited, draft.world.now - slot.since)
 
 
-def _on_due(siblings: Siblings, due: Due) -> None:
+def _on_due(siblings: Siblings, due: inputs.Due) -> None:
     """Make a planned start attempt that has come due, unless the restart policy says otherwise."""
     draft = siblings.draft
     slot = draft.find(due.key, due.incarnation)
@@ -213,7 +199,7 @@ def _follow(
         siblings.restart(slot)
     elif decision in ("wait", "park"):
         siblings.clear_group(slot, exited)
-        draft.do(Arm(ruling.delay or 0.0, Due(slot.key, slot.incarnation)))
+        draft.do(Arm(ruling.delay or 0.0, inputs.Due(slot.key, slot.incarnation)))
     elif decision == "give_up":  # SUP-42
         siblings.stop_all(lifecycle.give_up(draft, ruling, exit_), "give_up")
     elif shuts_down:
@@ -223,12 +209,12 @@ def _follow(
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 
-def _on_begin(siblings: Siblings, _: Begin) -> None:
+def _on_begin(siblings: Siblings, _: inputs.Begin) -> None:
     """Start the declared children."""
     siblings.begin()
 
 
-def _on_asked(siblings: Siblings, asked: Asked) -> None:
+def _on_asked(siblings: Siblings, asked: inputs.Asked) -> None:
     """Serve a management call, unless the supervisor stops."""
     state = siblings.draft.state
     if state.phase in ("stopping", "gone"):
@@ -237,22 +223,22 @@ def _on_asked(siblings: Siblings, asked: Asked) -> None:
         siblings.serve(asked)
 
 
-def _on_stop_requested(siblings: Siblings, wanted: StopRequested) -> None:
+def _on_stop_requested(siblings: Siblings, wanted: inputs.StopRequested) -> None:
     """Stop everything and end."""
     if siblings.draft.state.phase != "gone":
         siblings.on_stop_requested(wanted)
 
 
 _TAKE: dict[type, Callable[[Siblings, Any], None]] = {
-    Begin: _on_begin,
-    Started: _on_started,
-    Ignored: _on_ignored,
-    FailedToStart: _on_failed_to_start,
-    Ended: _on_ended,
-    Due: _on_due,
-    Overdue: lambda siblings, overdue: lifecycle.on_overdue(siblings.draft, overdue),
-    AllOverdue: lambda siblings, _: lifecycle.on_all_overdue(siblings.draft),
-    NoProgress: lambda siblings, seen: lifecycle.on_no_progress(siblings.draft, seen),
-    Asked: _on_asked,
-    StopRequested: _on_stop_requested,
+    inputs.Begin: _on_begin,
+    inputs.Started: _on_started,
+    inputs.Ignored: _on_ignored,
+    inputs.FailedToStart: _on_failed_to_start,
+    inputs.Ended: _on_ended,
+    inputs.Due: _on_due,
+    inputs.Overdue: lambda siblings, overdue: lifecycle.on_overdue(siblings.draft, overdue),
+    inputs.AllOverdue: lambda siblings, _: lifecycle.on_all_overdue(siblings.draft),
+    inputs.NoProgress: lambda siblings, seen: lifecycle.on_no_progress(siblings.draft, seen),
+    inputs.Asked: _on_asked,
+    inputs.StopRequested: _on_stop_requested,
 }

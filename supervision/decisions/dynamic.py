@@ -91,7 +91,7 @@ class DynamicSiblings:
             draft.do(Arm(max(wanted.deadline - draft.world.now, 0.0), AllOverdue()))
 
     def stop_all(self, end: ChildExit, _: Why) -> None:
-        """Tell all children at once, each with its own time, then wait (SUP-65)."""
+        """Ask all children at once to stop, each with its own time, then wait (SUP-65)."""
         draft, now = self.draft, self.draft.world.now
         draft.set(phase="stopping", end=end, stopping_since=now, killed=())
         instants: set[float] = set()
@@ -151,7 +151,7 @@ class DynamicSiblings:
                 draft.do(Arm(max(due - draft.world.now, 0.0), Overdue(key, slot.incarnation)))
 
     def _stop(self, slot: Slot, calls: tuple[object, ...] = ()) -> float:
-        """Tell one child to stop; return when it will have had its time."""
+        """Ask one child to stop; return when it will have had its time."""
         slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now, calls=calls))
         due = lifecycle.stop_due(self.draft, slot)
         lifecycle.request_stop(self.draft, slot, due)

@@ -3,21 +3,9 @@
 from msgspec.structs import replace
 
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.decisions import lifecycle, reports
+from mlld_sdk.supervision.decisions import lifecycle, reports, requests
 from mlld_sdk.supervision.decisions.draft import Draft
 from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart
-from mlld_sdk.supervision.decisions.requests import (
-    ChildCounts,
-    ChildRow,
-    CountChildren,
-    DeleteChild,
-    GetSpec,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-    Update,
-    WhichChildren,
-)
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
 from mlld_sdk.supervision.decisions.state import Operation, StaticState, SupervisorState
 from mlld_sdk.supervision.errors import (
@@ -37,16 +25,21 @@ from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec, settle
 def serve(draft: Draft[StaticState], asked: Asked) -> Operation | None:
     """Answer one call of a supervisor that has nothing else to do, or return the operation whose end answers it."""
     match asked.request:
-        case StartChild(spec):
+        case requests.StartChild(spec):
             return _start(draft, asked, spec)
-        case WhichChildren():
+        case requests.WhichChildren():
             draft.answer(asked.call, rows(draft.state))
-        case CountChildren():
+        case requests.CountChildren():
             draft.answer(asked.call, counts(draft.state.slots))
-        case Update(spec):
+        case requests.Update(spec):
             _update(draft, spec)
             draft.answer(asked.call, True)
-        case RestartChild(name) | TerminateChild(name) | DeleteChild(name) | GetSpec(name):
+        case (
+            requests.RestartChild(name)
+            | requests.TerminateChild(name)
+            | requests.DeleteChild(name)
+            | requests.GetSpec(name)
+        ):
             slot = draft.state.find(name)
             if slot is None:
                 draft.answer(asked.call, error=ChildNotFound(name))
@@ -60,44 +53,44 @@ def serve(draft: Draft[StaticState], asked: Asked) -> Operation | None:
 def _serve_child(draft: Draft[StaticState], asked: Asked, slot: Slot) -> Operation | None:
     """Serve a call that names an existing child."""
     match asked.request:
-        case GetSpec():
+        case requests.GetSpec():
             draft.answer(asked.call, slot.spec)
-        case TerminateChild(_, why):
+        case requests.TerminateChild(_, why):
             return _terminate(draft, asked, slot, why)
         case _ if slot.live:
             draft.answer(asked.call, error=ChildRunning(slot.spec.name))
         case _ if slot.planned:
             draft.answer(asked.call, error=ChildRestarting(slot.spec.name))
-        case RestartChild():
+        case requests.RestartChild():
             draft.put(replace(slot, streak=0, wedges=0, rung=0))
             return Operation(cause="call", starts=(slot.key,), call=asked)
-        case DeleteChild():
+        case requests.DeleteChild():
             remove(draft, slot)
             draft.answer(asked.call, True)
     return None
 
 
-def row(slot: Slot) -> ChildRow:
+def row(slot: Slot) -> requests.ChildRow:
     """Describe one child the way `which_children` does."""
     name, kind = slot.spec.name, slot.spec.kind
     if slot.planned:
-        return ChildRow(name, None, "restarting", kind)
+        return requests.ChildRow(name, None, "restarting", kind)
     running = slot.status in ("running", "stopping")
-    return ChildRow(name, slot.child if running else None, "running" if running else "stopped", kind)
+    return requests.ChildRow(name, slot.child if running else None, "running" if running else "stopped", kind)
 
 
-def rows(state: SupervisorState) -> list[ChildRow]:
+def rows(state: SupervisorState) -> list[requests.ChildRow]:
     """Describe the children, most recently added first (SUP-57)."""
     return [row(slot) for slot in state.in_order()][::-1]
 
 
-def counts(slots: SlotMap) -> ChildCounts:
+def counts(slots: SlotMap) -> requests.ChildCounts:
     """Count children the way `count_children` does."""
     active = supervisors = 0
     for slot in slots:
         active += slot.status in ("running", "stopping")
         supervisors += slot.spec.kind == "supervisor"
-    return ChildCounts(len(slots), active, supervisors, len(slots) - supervisors)
+    return requests.ChildCounts(len(slots), active, supervisors, len(slots) - supervisors)
 
 
 def start_refused(slot: Slot, failed: FailedToStart) -> ChildError:

@@ -82,7 +82,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def after_exit(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
-    """Judge the end of a running child that nobody had told to stop."""
+    """Judge the end of a running child that had not been told to stop."""
     lived = given.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
     slot = replace(
@@ -117,7 +117,7 @@ def remember(slot: Slot, now: float, lived: float) -> tuple[tuple[float, float],
 
 
 def restarts(slot: Slot, exit_: ChildExit) -> bool:
-    """Say whether this end of a child leads to a restart (J-2, J-3)."""
+    """Return whether this end of a child leads to a restart (J-2, J-3)."""
     if exit_.kind == "stop" or slot.spec.restart == "temporary":
         return False
     return slot.spec.restart == "permanent" or not exit_.expected

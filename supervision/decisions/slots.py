@@ -18,7 +18,7 @@ Status: TypeAlias = Literal["stopped", "starting", "running", "stopping", "waiti
 """Where a child stands.
 
 `stopped`: declared, not running, and meant so. `waiting`: to be started again, at once or after its delay. `parked`:
-to be started when its breaker allows. `failed`: down for good until somebody restarts it.
+to be started when its breaker allows. `failed`: down for good until it is restarted by hand.
 """
 
 MEMORY = 5
@@ -44,7 +44,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         wedges: Times in a row it was found stuck on this rung.
         rung: Rung of its ladder, 0 is its own options.
         overdue: Whether it is being killed because its time to stop was up.
-        held: Why somebody stopped it on purpose; empty when nobody did.
+        held: Why it was stopped on purpose; else empty.
         probing: Whether this incarnation is the probe of a half-open breaker.
         calls: Management calls that wait for it (dynamic supervisors).
         failures: Its last failures, oldest first: when, and how long it had lived. At most `MEMORY`.

@@ -265,7 +265,7 @@ class StaticSiblings:
         lifecycle.start(self.draft, slot)
 
     def _ask_to_stop(self, slot: Slot) -> None:
-        """Tell a child to stop as the operation's next step."""
+        """Ask a child to stop as the operation's next step."""
         told = slot.status == "stopping"  # before a `StopRequested` took over
         if not told:
             slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now))

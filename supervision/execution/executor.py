@@ -14,32 +14,9 @@ from mlld_sdk.actors.core.errors import AlreadyStarted, StartFailed, StartIgnore
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason, crash
 from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.supervision.decisions import effects, inputs, requests
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
-from mlld_sdk.supervision.decisions.effects import (
-    AnswerCall,
-    Arm,
-    Disarm,
-    Emit,
-    Finish,
-    Forget,
-    Kill,
-    Ready,
-    RequestStop,
-    Start,
-)
-from mlld_sdk.supervision.decisions.inputs import (
-    Asked,
-    Due,
-    Ended,
-    FailedToStart,
-    Ignored,
-    Input,
-    Overdue,
-    Started,
-    StopRequested,
-)
-from mlld_sdk.supervision.decisions.requests import ManagementRequest, TerminateKey, TerminateRef
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound
@@ -89,20 +66,20 @@ class Executor:
         self.guards = BreakerGuards(self.context.breakers, self.system.timers)
         self.reports: dict[Ref, tuple[str, ...]] = {}
         self.end: Reason | None = None
-        self._inbox: list[Input] = []
+        self._inbox: list[inputs.Input] = []
         self._working = False
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def take(self, happened: Input) -> None:
+    def take(self, happened: inputs.Input) -> None:
         """Decide about something; before a planned start attempt, the child's breaker is asked."""
-        if isinstance(happened, Due):
+        if isinstance(happened, inputs.Due):
             slot = self.state.slots.get(happened.key)
             closed_for = None if slot is None else self.guards.ask(slot, self._path_of(slot))
-            happened = Due(happened.key, happened.incarnation, closed_for)
+            happened = inputs.Due(happened.key, happened.incarnation, closed_for)
         self.happened(happened)
 
-    def happened(self, *inputs: Input) -> None:
+    def happened(self, *inputs: inputs.Input) -> None:
         """Decide about inputs and carry the decisions out; called again meanwhile, it only takes note."""
         self._inbox += inputs
         if self._working:
@@ -117,7 +94,7 @@ class Executor:
         if self.end is not None:
             self.cell.end(self.end)
 
-    def _decide(self, happened: list[Input]) -> None:
+    def _decide(self, happened: list[inputs.Input]) -> None:
         """Make one step."""
         env = self.system.env
         self.state, effects = step(self.state, happened, World(env.now(), env.wall(), env.random, self.context.heard))
@@ -129,21 +106,20 @@ class Executor:
             if self.cell.reason is not None:  # killed meanwhile: nothing of what was done just now may stay
                 self.reap()
 
-    def asked(self, request: ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
+    def asked(self, request: requests.ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
-        if isinstance(request, TerminateRef):
+        if isinstance(request, requests.TerminateRef):
             known = self.keys.get(request.ref)
             if known is None:
                 call.fail(ChildNotFound(str(request.ref)))
                 return
-            request = TerminateKey(known[0])
-        self.happened(Asked(call, request, self._key_of(callers)))
+            request = requests.TerminateKey(known[0])
+        self.happened(inputs.Asked(call, request, self._key_of(callers)))
 
-    def asked_many(self, requests: Sequence[ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
+    def asked_many(self, wanted: Sequence[requests.ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in management calls that came in one message, as if they had come one after the other."""
-        caller = self._key_of(callers)
-        answers = BatchAnswers(call, len(requests))
-        self.happened(*[Asked(BatchCall(answers, index), request, caller) for index, request in enumerate(requests)])
+        caller, answers = self._key_of(callers), BatchAnswers(call, len(wanted))
+        self.happened(*[inputs.Asked(BatchCall(answers, index), one, caller) for index, one in enumerate(wanted)])
 
     def _key_of(self, callers: tuple[Ref, ...]) -> int | None:
         """Find the child on whose behalf a call is made: itself, one of its ancestors, or what started the task."""
@@ -171,9 +147,9 @@ class Executor:
         exit_ = as_exit(reason)
         closed_for = None if slot.spec.breaker is None else self.guards.tell(slot, self._path_of(slot), exit_)
         if slot.status == "starting":
-            self.happened(FailedToStart(key, incarnation, exit_, closed_for))
+            self.happened(inputs.FailedToStart(key, incarnation, exit_, closed_for))
         else:
-            self.happened(Ended(key, incarnation, exit_, closed_for, report))
+            self.happened(inputs.Ended(key, incarnation, exit_, closed_for, report))
         after = self.state.slots.get(key)
         if after is None or self.state.keeps:  # a dynamic supervisor is asked for restarting children by reference
             self.keys.pop(ref, None)
@@ -190,12 +166,12 @@ class Executor:
         """Begin to stop because the actor is asked to end; return `False` when it has stopped already."""
         if self.end is not None:
             return False
-        self.happened(StopRequested(as_exit(reason)))
+        self.happened(inputs.StopRequested(as_exit(reason)))
         return True
 
     # -- starts --------------------------------------------------------------------------------------------------------
 
-    def start(self, effect: Start) -> None:
+    def start(self, effect: effects.Start) -> None:
         """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
         key, incarnation, spec, label = effect.key, effect.incarnation, effect.spec, effect.label
         start, args, kwargs = self.recipe(spec, effect.rung)
@@ -226,7 +202,7 @@ class Executor:
         """Begin a start that takes its time; what comes of it arrives as a message."""
         if boot is not None:
             ref = cell.ref
-            boot.ready.on_done(lambda _: self._post(Started(key, incarnation, ref)))
+            boot.ready.on_done(lambda _: self._post(inputs.Started(key, incarnation, ref)))
             if timeout is not None:  # of the children's own children
                 late = Killed("it did not start in time")
                 timer = self.system.timers.after(timeout, lambda: ref.cell.kill(late))
@@ -241,19 +217,19 @@ class Executor:
             assert ref is not None, "a start either fails or has made an actor"
             self.happened(self._up(key, incarnation, ref))
 
-    def _up(self, key: int, incarnation: int, ref: Ref) -> Started:
+    def _up(self, key: int, incarnation: int, ref: Ref) -> inputs.Started:
         """Look after a child that has just come up, for progress and for its breaker's probe."""
         slot = self.state.slots.get(key)
         if slot is not None:
             self.guards.child_is_up(slot)
             if slot.spec.wedge is not None:
                 self.watches.watch(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
-        return Started(key, incarnation, ref)
+        return inputs.Started(key, incarnation, ref)
 
-    def _not_started(self, key: int, incarnation: int, error: BaseException) -> Ignored | FailedToStart:
+    def _not_started(self, key: int, incarnation: int, error: BaseException) -> inputs.Ignored | inputs.FailedToStart:
         """Describe why a child is not up, and report it to its breaker when that is a failure."""
         if isinstance(error, StartIgnored):
-            return Ignored(key, incarnation)
+            return inputs.Ignored(key, incarnation)
         if isinstance(error, StartFailed):
             exit_ = as_exit(error.reason, error.__cause__)
         else:
@@ -261,7 +237,7 @@ class Executor:
         slot = self.state.slots.get(key)
         closed_for = None if slot is None else self.guards.tell(slot, self._path_of(slot), exit_)
         holder = error.holder if isinstance(error, AlreadyStarted) else None
-        return FailedToStart(key, incarnation, exit_, closed_for, holder)
+        return inputs.FailedToStart(key, incarnation, exit_, closed_for, holder)
 
     def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
         """Return what to start with which arguments, on this rung of the ladder."""
@@ -284,29 +260,29 @@ class Executor:
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    def request_stop(self, effect: RequestStop) -> None:
+    def request_stop(self, effect: effects.RequestStop) -> None:
         """Ask a child to end."""
         ref = self.refs.get(effect.key)
         if ref is None:
             return
         if is_supervisor(ref.cell.actor.__class__) and self.state.slots[effect.key].spec.kind == "supervisor":
-            ref.cell.post_system(Happened(StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
+            ref.cell.post_system(Happened(inputs.StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
         elif not ref.cell.retire(SHUTDOWN_REASON):
             ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
 
-    def kill(self, effect: Kill) -> None:
+    def kill(self, effect: effects.Kill) -> None:
         """End a child now."""
         ref = self.refs.get(effect.key)
         if ref is not None:
             ref.cell.kill(effect.exit.reason or Killed("by its supervisor"))
 
-    def ready(self, _: Ready) -> None:
+    def ready(self, _: effects.Ready) -> None:
         """Report that the start is done."""
         self.boot.ready.try_set(self.ref)
 
-    def finish(self, effect: Finish) -> None:
+    def finish(self, effect: effects.Finish) -> None:
         """End, after the parent has been told what had to be killed."""
         parent = self.cell.parent
         if effect.killed and parent is not None and is_supervisor(parent.actor.__class__):
@@ -330,25 +306,25 @@ class Executor:
 
     # -- timers, answers and events ------------------------------------------------------------------------------------
 
-    def arm(self, effect: Arm) -> None:
+    def arm(self, effect: effects.Arm) -> None:
         """Have an input fed back later."""
         then = effect.then
-        if isinstance(then, Overdue):
+        if isinstance(then, inputs.Overdue):
             self.limits.set(effect.delay, then)
             return
-        if isinstance(then, Due) and effect.delay == 0:
+        if isinstance(then, inputs.Due) and effect.delay == 0:
             self.cell.mailbox.post_always((then, None))  # behind the calls that wait already
             return
-        key: object = then.key if isinstance(then, Due) else object()  # each instant of a final stop has its own
+        key: object = then.key if isinstance(then, inputs.Due) else object()  # each instant of a final stop has its own
         old = self.timers.pop(key, None)
         if old is not None:
             old.cancel()
         self.timers[key] = self.system.timers.after(effect.delay, lambda: self._post(then))
-        slot = self.state.slots.get(then.key) if isinstance(then, Due) else None
+        slot = self.state.slots.get(then.key) if isinstance(then, inputs.Due) else None
         if slot is not None:
             self.guards.on_reset(slot, self._path_of(slot), lambda: self._post(then))
 
-    def disarm(self, effect: Disarm) -> None:
+    def disarm(self, effect: effects.Disarm) -> None:
         """Call a timer off."""
         self.limits.lift(effect.key)
         timer = self.timers.pop(effect.key, None)
@@ -356,38 +332,38 @@ class Executor:
             timer.cancel()
         self.guards.forget_reset(effect.key)
 
-    def answer(self, effect: AnswerCall) -> None:
+    def answer(self, effect: effects.AnswerCall) -> None:
         """Answer a call."""
         if effect.error is not None:
             effect.call.fail(effect.error)
         else:
             effect.call.reply(effect.value)
 
-    def emit(self, effect: Emit) -> None:
+    def emit(self, effect: effects.Emit) -> None:
         """Hand an event on."""
         self.context.sink(effect.event)
 
-    def forget(self, effect: Forget) -> None:
+    def forget(self, effect: effects.Forget) -> None:
         """Drop the breaker of a child."""
         self.guards.drop(effect.path)
 
     def _path_of(self, slot: Slot) -> str:
         return f"{self.path}/{self.state.label_of(slot)}"
 
-    def _post(self, happened: Input) -> None:
+    def _post(self, happened: inputs.Input) -> None:
         """Feed an input back from another thread."""
         self.cell.post_system(Happened(happened))
 
 
 _CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
-    Start: Executor.start,
-    RequestStop: Executor.request_stop,
-    Kill: Executor.kill,
-    Arm: Executor.arm,
-    Disarm: Executor.disarm,
-    Forget: Executor.forget,
-    AnswerCall: Executor.answer,
-    Emit: Executor.emit,
-    Ready: Executor.ready,
-    Finish: Executor.finish,
+    effects.Start: Executor.start,
+    effects.RequestStop: Executor.request_stop,
+    effects.Kill: Executor.kill,
+    effects.Arm: Executor.arm,
+    effects.Disarm: Executor.disarm,
+    effects.Forget: Executor.forget,
+    effects.AnswerCall: Executor.answer,
+    effects.Emit: Executor.emit,
+    effects.Ready: Executor.ready,
+    effects.Finish: Executor.finish,
 }

@@ -52,7 +52,7 @@ class StopLimits:
     def close(self) -> None:
         """Forget all of it."""
         self._limits.clear()
-        timer = self._timer  # it may be somebody else who cleans up after a kill
+        timer = self._timer  # after a kill another thread cleans up
         if timer is not None:
             timer.cancel()
 

@@ -19,7 +19,7 @@ class TreeContext:
 
     Attributes:
         sink: Takes every event.
-        heard: Whether anybody listens to events; if not, the most frequent ones are not even made.
+        heard: Whether events have a listener; if not, the most frequent ones are not even made.
         breakers: By name.
         states: What each running supervisor published last.
         version: Changes with each of these states, so that what was found in them can be kept until then.
@@ -37,14 +37,14 @@ class TreeContext:
         self._waiting = 0
 
     def sink(self, event: Event) -> None:
-        """Take an event; a sink that raises is reported and never felt."""
+        """Take an event; a sink that raises is reported, and changes nothing else."""
         try:
             self._sink(event)
-        except Exception as error:  # noqa: BLE001 - whoever listens must not change what supervisors do
+        except Exception as error:  # noqa: BLE001 - a listener must not change what supervisors do
             self.system.callback_failed(error)
 
     def publish(self, ref: Ref, state: SupervisorState) -> None:
-        """Let everybody see a supervisor's state."""
+        """Publish a supervisor's state."""
         self.states[ref] = state
         self.version += 1
         if self._waiting:
@@ -57,7 +57,7 @@ class TreeContext:
             self.killed[ref] = killed
 
     def forget(self, ref: Ref) -> None:
-        """A supervisor is gone."""
+        """Forget a supervisor that is gone."""
         self.states.pop(ref, None)
         self.version += 1
         if self._waiting:
