@@ -101,7 +101,7 @@ SCENARIOS_OF: dict[str, tuple[str, ...]] = {
 }
 
 TREE, DYNAMIC = "test_tree.py", "test_dynamic.py"
-SPEC, LIMITS = "test_spec.py", "test_limits.py"
+SPEC, LIMITS = "test_spec.py", "test_restart_policy.py"
 
 TESTS_OF: dict[str, tuple[str, ...]] = {
     "SUP-1": (f"{SPEC}::test_a_childs_name_defaults_to_its_class_and_must_fit_into_a_path",),
