@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import mlld_sdk
 from mlld_sdk.base.events import Event
 
 BEGIN: Final = "<!-- the list below is written by `python -m mlld_sdk.telemetry.catalogue docs/events.md` -->"
@@ -26,6 +25,8 @@ LAYERS: Final = {
 }
 """Sections of the page, by the first folder below the package."""
 
+PACKAGE: Final = Path(__file__).parents[1]
+
 SKIPPED: Final = re.compile(
     r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)"
 )
@@ -38,7 +39,7 @@ def catalogue() -> dict[str, type[Event]]:
     Raises:
         ValueError: Two classes have the same name.
     """
-    for module in pkgutil.walk_packages(mlld_sdk.__path__, "mlld_sdk.", onerror=lambda _: None):
+    for module in pkgutil.walk_packages([str(PACKAGE)], "mlld_sdk.", onerror=lambda _: None):
         if not SKIPPED.match(module.name):
             importlib.import_module(module.name)
     found: dict[str, type[Event]] = {}
