@@ -16,7 +16,7 @@ _HELD = "\0PROTECTED_BLOCK\0"
 
 
 def tidy(text: str) -> str:
-    """Write a document as the real engine does.
+    """Return a document as the real engine writes it.
 
     Blanks at line ends go, paragraphs and headings get blank lines around them, more than one blank line becomes one,
     and the document ends in one line end. Fenced code and tables stay as they are.
@@ -29,14 +29,11 @@ def tidy(text: str) -> str:
     held: list[str] = []
 
     def hold(found: "re.Match[str]") -> str:
-        held.append(found.group())
-        return _HELD
+        is_table = found.re is _TABLE
+        held.append(found.group().rstrip() if is_table else found.group())
+        return _HELD + "\n" if is_table else _HELD
 
-    def hold_table(found: "re.Match[str]") -> str:
-        held.append(found.group().rstrip())
-        return _HELD + "\n"
-
-    body = _TABLE.sub(hold_table, _FENCED.sub(hold, body))
+    body = _TABLE.sub(hold, _FENCED.sub(hold, body))
     body = _TRAILING.sub("", body.lstrip("\n"))
     body = _AFTER_HEADING.sub(r"\1\n\n\2", _BEFORE_HEADING.sub(r"\n\n\1", body))
     body = _MANY_BREAKS.sub("\n\n", _PARAGRAPHS.sub(r"\1\n\n\2", body))

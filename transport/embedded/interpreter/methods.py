@@ -138,7 +138,7 @@ def call_method(data: Any, name: str, args: list[Any]) -> Any:
     """Call a method of a text or a list.
 
     Raises:
-        ScriptError: When values of this kind have no such method.
+        ScriptFailure: When values of this kind have no such method.
     """
     table = TEXT if isinstance(data, str) else LIST if isinstance(data, list) else {}
     method = table.get(name)

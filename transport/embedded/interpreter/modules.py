@@ -8,15 +8,9 @@ from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import capability
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, UNKNOWN, Origin, Value, is_number, merge
+from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.parser import parse
 from mlld_sdk.transport.embedded.language.scanner import LETTERS, WORD
-from mlld_sdk.transport.embedded.language.syntax import (
-    ExeStatement,
-    ExportStatement,
-    ImportStatement,
-    TextSpan,
-    VarStatement,
-)
 from mlld_sdk.transport.javascript import number_text
 
 
@@ -26,12 +20,12 @@ class Modules:
     def __init__(self, context: ScriptContext) -> None:
         self._context = context
         self._run = context.run
-        self._exported: list[tuple[str, TextSpan]] = []
-        context.add(statements={ImportStatement: self._import, ExportStatement: self._export})
+        self._exported: list[tuple[str, syntax.TextSpan]] = []
+        context.add(statements={syntax.ImportStatement: self._import, syntax.ExportStatement: self._export})
 
     # -- export
 
-    def _export(self, node: ExportStatement, _: Scope) -> Value:
+    def _export(self, node: syntax.ExportStatement, _: Scope) -> Value:
         self._exported += [(name, node.span) for name in node.names]
         return NOTHING
 
@@ -49,7 +43,7 @@ class Modules:
 
     # -- import
 
-    def _import(self, node: ImportStatement, scope: Scope) -> Value:
+    def _import(self, node: syntax.ImportStatement, scope: Scope) -> Value:
         place = self._run.place(node.span)
         source, origin = self._source(node.source)
         self._run.record(origin)
@@ -106,9 +100,9 @@ class Modules:
         except ScriptParseError as error:
             raise ScriptFailure(f"Syntax error in imported file '{source}': {error.message}") from error
         scope = Scope()
-        exports = [statement for statement in module.statements if isinstance(statement, ExportStatement)]
+        exports = [statement for statement in module.statements if isinstance(statement, syntax.ExportStatement)]
         for statement in module.statements:
-            if isinstance(statement, (VarStatement, ExeStatement, ImportStatement)):
+            if isinstance(statement, (syntax.VarStatement, syntax.ExeStatement, syntax.ImportStatement)):
                 self._context.execute(statement, scope)
         names = [name for statement in exports for name in statement.names] if exports else scope.own_names()
         found = {name: scope.find(name) for name in names}

@@ -59,7 +59,7 @@ class ShellProcess:
 
 
 def start(argv: list[str], *, cwd: str, variables: dict[str, str], stdin: str | None) -> ShellProcess:
-    """Start a command in the engine's own process group, so that whoever kills the group reaches it.
+    """Start a command in the engine's own process group, so that a signal to the group reaches it.
 
     The text for stdin is handed over through an unlinked file: no thread has to feed a pipe.
     """
@@ -93,7 +93,7 @@ def _unlinked_file() -> int:
 
 
 def kill_tree(root: int) -> None:
-    """Kill a process and its descendants; parents first, so that nobody starts new ones behind our back."""
+    """Kill a process and its descendants; parents first, so that none can start another meanwhile."""
     seen: set[int] = set()
     wave = [root]
     while wave:

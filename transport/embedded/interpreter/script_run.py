@@ -82,7 +82,7 @@ ABSENT: Any = object()
 
 
 def project_root(folder: str) -> str:
-    """Find the project a folder belongs to: the nearest ancestor with a marker file, or the folder itself."""
+    """Return the project a folder belongs to: the nearest ancestor with a marker file, or the folder itself."""
     for names in ROOT_MARKERS:
         at = folder
         while True:
@@ -132,11 +132,11 @@ class ScriptRun:
     # -- time and stopping
 
     def milliseconds(self) -> int:
-        """Give the wall clock as events have it."""
+        """Return the wall clock as events have it."""
         return int(self.clock.wall() * 1000)
 
     def iso_time(self) -> str:
-        """Give the wall clock as rows and manifests have it."""
+        """Return the wall clock as rows and manifests have it."""
         return self.clock.iso()
 
     def abort(self, error: ScriptFailure) -> None:
@@ -151,7 +151,7 @@ class ScriptRun:
                 child.kill()
 
     def step(self) -> None:
-        """Be called before every statement and every round of a loop: notice an abort, let others have a turn."""
+        """Notice an abort and let others have a turn; called before every statement and every round of a loop."""
         if self.abort_error is not None and self._kill_children:
             raise self.abort_error
         self._steps += 1
@@ -205,15 +205,8 @@ class ScriptRun:
     def chunk(self, text: str, source: str, pipeline: str) -> None:
         """Send a piece of a command's output as it comes."""
         if self.abort_error is None:
-            event = {
-                "type": "CHUNK",
-                "pipelineId": pipeline,
-                "stageIndex": 0,
-                "chunk": text,
-                "source": source,
-                "timestamp": self.milliseconds(),
-            }
-            self._report({"type": "stream:chunk", "event": event})
+            event = {"type": "CHUNK", "pipelineId": pipeline, "stageIndex": 0, "chunk": text, "source": source}
+            self._report({"type": "stream:chunk", "event": {**event, "timestamp": self.milliseconds()}})
 
     def effect(
         self,
@@ -226,15 +219,10 @@ class ScriptRun:
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Show, print or log something."""
+        source = None if span is None else self.positions.span(span)
+        optional = {"path": path, "source": source, "mode": mode, "metadata": metadata}
         effect: dict[str, Any] = {"type": kind, "content": content}
-        if path is not None:
-            effect["path"] = path
-        if span is not None:
-            effect["source"] = self.positions.span(span)
-        if mode is not None:
-            effect["mode"] = mode
-        if metadata is not None:
-            effect["metadata"] = metadata
+        effect |= {name: value for name, value in optional.items() if value is not None}
         if self.recorded is None:
             effect["security"] = UNKNOWN.plain()
         else:
@@ -258,7 +246,7 @@ class ScriptRun:
             return
 
     def write_state(self, path: str, value: Value) -> None:
-        """Tell the host that the script set a state value."""
+        """Set a state value and report that to the host."""
         origin = self.recorded or UNKNOWN
         if self.state is not None:
             place_at_path(self.state, path, copied(value.data))
@@ -283,7 +271,7 @@ class ScriptRun:
         self.state_origins[path] = Origin(names, names)
 
     def result(self) -> dict[str, Any]:
-        """Give the result of a script that came to its end."""
+        """Return the result of a script that came to its end."""
         result: dict[str, Any] = {
             "output": tidy("".join(self._page)),
             "effects": self.effects,
@@ -313,24 +301,19 @@ def place_at_path(state: dict[str, Any], path: str, value: Any) -> None:
     """Put a value at a dotted path; missing levels are created, numbers index lists."""
     parts = [part for part in path.split(".") if part]
     target: Any = state
-    for position, part in enumerate(parts):
-        last = position == len(parts) - 1
+    for depth, part in enumerate(parts, 1):
+        slot: Any = part
         if isinstance(target, list):
             if not is_array_index(part):  # a field of a list, which nothing shows
                 return
             if len(part) > LONGEST_INDEX:
                 raise ScriptFailure(f"State path '{path}' does not fit a list")
-            index = int(part)
-            target.extend([None] * (index + 1 - len(target)))
-            if last:
-                target[index] = value
-            else:
-                if not isinstance(target[index], (dict, list)):
-                    target[index] = {}
-                target = target[index]
-        elif last:
-            target[part] = value
-        else:
-            if not isinstance(target.get(part), (dict, list)):
-                target[part] = {}
-            target = target[part]
+            slot = int(part)
+            target.extend([None] * (slot + 1 - len(target)))
+        if depth == len(parts):
+            target[slot] = value
+            return
+        inner = target[slot] if isinstance(target, list) else target.get(slot)
+        if not isinstance(inner, (dict, list)):
+            inner = target[slot] = {}
+        target = inner

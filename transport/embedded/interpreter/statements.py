@@ -28,14 +28,7 @@ from mlld_sdk.transport.embedded.interpreter.values import (
     written_text,
 )
 from mlld_sdk.transport.embedded.language import syntax
-from mlld_sdk.transport.embedded.language.syntax import (
-    Block,
-    FunctionCall,
-    ListLiteral,
-    Literal,
-    ObjectLiteral,
-    SimpleStatement,
-)
+from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, Literal, SimpleStatement
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
@@ -70,7 +63,7 @@ class Statements:
     def _var(self, node: syntax.VarStatement, scope: Scope) -> Value:
         place = self._run.place(node.span)
         labels = Origin(node.labels, node.labels)
-        if isinstance(node.value, (ListLiteral, ObjectLiteral)) and not _is_constant(node.value):
+        if isinstance(node.value, (syntax.ListLiteral, syntax.ObjectLiteral)) and not _is_constant(node.value):
             # what is put together from other values is put together at its first use
             scope.declare(node.name, lambda: _labelled(self._context.evaluate(node.value, scope), labels), place)
             self._run.record(UNKNOWN)
@@ -236,9 +229,9 @@ def _shown(value: Value) -> str:
 
 def _is_constant(node: Any) -> bool:
     """Return whether an expression needs nothing but itself."""
-    if isinstance(node, ListLiteral):
+    if isinstance(node, syntax.ListLiteral):
         return all(_is_constant(item) for item in node.items)
-    if isinstance(node, ObjectLiteral):
+    if isinstance(node, syntax.ObjectLiteral):
         return all(key is not None and _is_constant(item) for key, item in node.entries)
     return isinstance(node, Literal)
 

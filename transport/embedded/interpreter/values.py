@@ -102,7 +102,7 @@ def describe(data: Any) -> str:
 
 
 def scalar_text(data: Any) -> str:
-    """Print a text, number, boolean or nothing."""
+    """Return a text, number, boolean or nothing as it prints."""
     if isinstance(data, str):
         return data
     if data is None:
@@ -113,7 +113,7 @@ def scalar_text(data: Any) -> str:
 
 
 def inline_text(data: Any) -> str:
-    """Print a value inside a template: containers as compact JSON."""
+    """Return a value as it prints inside a template: containers as compact JSON."""
     return json_text(data) if isinstance(data, (list, dict)) else scalar_text(data)
 
 
@@ -125,12 +125,12 @@ def string_of(data: Any) -> str:
 
 
 def text_of(value: Value) -> str:
-    """Print a value inside a text."""
+    """Return a value as it prints inside a text."""
     return inline_text(value.data) if value.text is None else value.text
 
 
 def page_text(data: Any) -> str:
-    """Print a value on the page: containers as JSON over several lines unless they are trivial, nothing as no text."""
+    """Return a value as it prints on the page: containers as JSON, over several lines unless trivial."""
     if data is None:
         return ""
     return pretty_json(data) if isinstance(data, (list, dict)) else scalar_text(data)
@@ -155,7 +155,10 @@ def _has_structure(data: Any) -> bool:
 
 
 def is_truthy(data: Any) -> bool:
-    """Decide a condition: empty text, `"false"`, `"0"`, `"NaN"`, zero, nothing and empty containers are false."""
+    """Return whether a condition holds.
+
+    Empty text, `"false"`, `"0"`, `"NaN"`, zero, nothing and empty containers are false.
+    """
     if isinstance(data, str):
         return data.lower() not in ("", "false", "0", "nan")
     if isinstance(data, (list, dict)):

@@ -19,6 +19,7 @@ _QUOTES = frozenset("\"'`")
 _COMMENTS = (">>", "<<")
 _RUN_OF_LETTERS = re.compile("[A-Za-z0-9_-]*")
 _IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
+_SPACE = re.compile(rf"(?:[{BLANKS}\n]+|(?:>>|<<)[^\n]*)*")
 _DIGITS = re.compile("[0-9]*")
 
 
@@ -134,19 +135,11 @@ class Scanner:
 
     def skip_space(self) -> None:
         """Step over blanks, line ends and comments."""
-        while self.pos < self.end:
-            if self.text[self.pos] in BLANKS or self.text[self.pos] == "\n":
-                self.pos += 1
-            elif self.looking_at(_COMMENTS):
-                self.pos += len(self.line_rest())
-            else:
-                return
+        self.pos += len(self._matched(_SPACE))
 
     def finish_line(self) -> None:
         """Step over the rest of a statement's line: blanks, a comment and the line end itself."""
-        self.skip_blanks()
-        if self.looking_at(_COMMENTS):
-            self.pos += len(self.line_rest())
+        self.pos += len(self.line_rest())
         self.take("\n")
 
     def identifier(self) -> str:

@@ -8,12 +8,7 @@ from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.compounds import CompoundParser
 from mlld_sdk.transport.embedded.language.expressions import CODE_LANGUAGES, CONSTANTS, SHELLS
 from mlld_sdk.transport.embedded.language.scanner import LETTERS, WORD, Scanner
-from mlld_sdk.transport.embedded.language.syntax import (
-    Block,
-    Literal,
-    SimpleStatement,
-    Template,
-)
+from mlld_sdk.transport.embedded.language.syntax import Block, Literal, SimpleStatement, Template
 
 FOREIGN_DIRECTIVES = frozenset((
     "guard", "policy", "auth", "hook", "needs", "profiles", "sign", "verify", "box", "file", "files", "stream", "while",

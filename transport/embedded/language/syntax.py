@@ -207,7 +207,7 @@ def is_simple(node: Any, word: str) -> bool:
 
 
 def root_of(node: Any) -> Any:
-    """Find what fields, slices and methods hang on: `@x` of `@x.a[0].trim()`."""
+    """Return what fields, slices and methods hang on: `@x` of `@x.a[0].trim()`."""
     while isinstance(node, (FieldAccess, Slice, MethodCall)):
         node = node.target
     return node

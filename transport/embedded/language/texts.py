@@ -75,7 +75,7 @@ class TextParser:
         if scan.looking_at(":::"):
             raise scan.error("Templates in ::: are not part of this subset")
         scan.expect("::", "to open a template")
-        return _trim_newlines(self._holed(COLONS, start))
+        return self._holed(COLONS, start)
 
     def _single(self, start: int) -> str:
         scan = self._scan
@@ -112,7 +112,7 @@ class TextParser:
             else:
                 parts.chars.append(char)
                 scan.pos += 1
-        return _text_of(parts.all())
+        return _text_of(_trimmed(parts.all()) if quoting is COLONS else parts.all())
 
     def _hole(self, quoting: Quoting | None = None) -> Hole:
         """Read `@name` and what clings to it inside a text."""
@@ -226,7 +226,7 @@ class TextParser:
         raise scan.error("Unterminated code block. Expected '}'", start)
 
     def _behind_quoted(self, quote: str) -> int:
-        """Find the end of a quoted text in a shell body; a quote without a partner is a plain character."""
+        """Return the end of a quoted text in a shell body; a quote without a partner is a plain character."""
         text, at = self._scan.text, self._scan.pos + 1
         while at < len(text) and text[at] != quote:
             at += 2 if text[at] == "\\" and quote == '"' else 1
@@ -272,13 +272,10 @@ def _text_of(parts: list[Any]) -> Literal | Template:
     return Literal(parts[0]) if len(parts) == 1 and isinstance(parts[0], str) else Template(tuple(parts))
 
 
-def _trim_newlines(text: Literal | Template) -> Literal | Template:
+def _trimmed(parts: list[Any]) -> list[Any]:
     """Drop the line ends right behind the opening and right before the closing colons."""
-    if isinstance(text, Literal):
-        return Literal(text.data.removeprefix("\n").removesuffix("\n"))
-    parts = list(text.parts)
-    if isinstance(parts[0], str):
+    if parts and isinstance(parts[0], str):
         parts[0] = parts[0].removeprefix("\n")
-    if isinstance(parts[-1], str):
+    if parts and isinstance(parts[-1], str):
         parts[-1] = parts[-1].removesuffix("\n")
-    return Template(tuple(part for part in parts if part != ""))
+    return [part for part in parts if part != ""]

@@ -4,20 +4,9 @@ import os
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.parser import parse
-from mlld_sdk.transport.embedded.language.syntax import (
-    ExeStatement,
-    ExportStatement,
-    ImportStatement,
-    ListLiteral,
-    Literal,
-    ObjectLiteral,
-    ParsedScript,
-    ShellCommand,
-    Template,
-    Unsupported,
-    VarStatement,
-)
+from mlld_sdk.transport.embedded.language.syntax import ExeStatement, Unsupported, VarStatement
 
 
 def analyze(params: Any) -> dict[str, Any]:
@@ -47,54 +36,46 @@ def analyze(params: Any) -> dict[str, Any]:
 
 
 def _failed(path: str, code: str, message: str) -> dict[str, Any]:
+    return _answer(path, [{"code": code, "message": message}], {}, 0, 0)
+
+
+def _answer(
+    path: str, errors: list[Any], found: dict[str, list[Any]], lines: int, directives: int, front: Any = None
+) -> dict[str, Any]:
+    lists = {name: found.get(name, []) for name in ("exports", "executables", "guards", "imports", "variables")}
+    counts = {name: len(lists[name]) for name in ("executables", "guards", "imports", "exports")}
     return {
         "filepath": path,
-        "valid": False,
-        "errors": [{"code": code, "message": message}],
+        "valid": not errors,
+        "errors": errors,
         "warnings": [],
-        "exports": [],
-        "executables": [],
-        "guards": [],
-        "imports": [],
-        "variables": [],
-        "stats": dict.fromkeys(("lines", "directives", "executables", "guards", "imports", "exports"), 0),
+        **({"frontmatter": front} if front else {}),
+        **lists,
+        "stats": {"lines": lines, "directives": directives, **counts},
     }
 
 
-def _described(path: str, text: str, script: ParsedScript) -> dict[str, Any]:
-    exports = [f"@{name}" for node in script.statements if isinstance(node, ExportStatement) for name in node.names]
-    executables = [_executable(node) for node in script.statements if isinstance(node, ExeStatement)]
+def _described(path: str, text: str, script: syntax.ParsedScript) -> dict[str, Any]:
+    nodes = script.statements
+    exports = [f"@{name}" for node in nodes if isinstance(node, syntax.ExportStatement) for name in node.names]
+    executables = [_executable(node) for node in nodes if isinstance(node, ExeStatement)]
     labels = {entry["name"]: entry["labels"] for entry in executables if entry["labels"]}
-    variables = [
-        _variable(node, exports, labels) for node in script.statements if isinstance(node, (VarStatement, ExeStatement))
-    ]
-    guards = [_guard(node) for node in script.statements if isinstance(node, Unsupported) and node.construct == "guard"]
-    imports = [_import(node) for node in script.statements if isinstance(node, ImportStatement)]
+    variables = [_variable(node, exports, labels) for node in nodes if isinstance(node, (VarStatement, ExeStatement))]
+    found: dict[str, list[Any]] = {
+        "exports": exports,
+        "executables": executables,
+        "guards": [_guard(node) for node in nodes if isinstance(node, Unsupported) and node.construct == "guard"],
+        "imports": [_import(node) for node in nodes if isinstance(node, syntax.ImportStatement)],
+        "variables": variables,
+    }
     defined = {entry["name"] for entry in variables}
     errors = [
         {"code": "EXPORT_NOT_FOUND", "message": f"Exported '{name}' is not defined in the module"}
         for name in exports
         if name not in defined
     ]
-    answer: dict[str, Any] = {"filepath": path, "valid": not errors, "errors": errors, "warnings": []}
-    if script.frontmatter is not None and (front := read_frontmatter(script.frontmatter)):
-        answer["frontmatter"] = front
-    answer |= {
-        "exports": exports,
-        "executables": executables,
-        "guards": guards,
-        "imports": imports,
-        "variables": variables,
-        "stats": {
-            "lines": text.count("\n") + 1,
-            "directives": len(script.statements),
-            "executables": len(executables),
-            "guards": len(guards),
-            "imports": len(imports),
-            "exports": len(exports),
-        },
-    }
-    return answer
+    front = None if script.frontmatter is None else read_frontmatter(script.frontmatter)
+    return _answer(path, errors, found, text.count("\n") + 1, len(nodes), front)
 
 
 def _executable(node: ExeStatement) -> dict[str, Any]:
@@ -107,7 +88,7 @@ def _executable(node: ExeStatement) -> dict[str, Any]:
 
 
 def _language(body: Any) -> str:
-    if isinstance(body, ShellCommand):
+    if isinstance(body, syntax.ShellCommand):
         return body.language
     return str(body.facts.get("language", "template")) if isinstance(body, Unsupported) else "template"
 
@@ -128,11 +109,11 @@ def _variable(node: VarStatement | ExeStatement, exports: list[str], labels: dic
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, ListLiteral):
+    if isinstance(value, syntax.ListLiteral):
         return "array"
-    if isinstance(value, ObjectLiteral):
+    if isinstance(value, syntax.ObjectLiteral):
         return "object"
-    if isinstance(value, Template) or (isinstance(value, Literal) and value.data is not None):
+    if isinstance(value, syntax.Template) or (isinstance(value, syntax.Literal) and value.data is not None):
         return "primitive"
     return "unknown"
 
@@ -142,7 +123,7 @@ def _guard(node: Unsupported) -> dict[str, Any]:
     return {"name": node.facts["name"], **facts} if node.facts.get("name") else facts
 
 
-def _import(node: ImportStatement) -> dict[str, Any]:
+def _import(node: syntax.ImportStatement) -> dict[str, Any]:
     entry: dict[str, Any] = {"source": node.source, "type": "module", "names": [f"@{name}" for name, _ in node.names]}
     if node.alias is not None:
         entry["alias"] = f"@{node.alias}"

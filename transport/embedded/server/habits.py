@@ -88,7 +88,7 @@ def lossy_result(payload: Any) -> Any:
 
 
 def flattened_code(code: str, message: str, *, execute: bool) -> str:
-    """Give the code the real engine reports: `execute` knows three, and words in a message count as codes."""
+    """Return the code the real engine reports: `execute` knows three, and words in a message count as codes."""
     if execute:
         return code if code in ("PARSE_ERROR", "FILE_NOT_FOUND", "UNSUPPORTED_CONSTRUCT") else "RUNTIME_ERROR"
     if code == "RUNTIME_ERROR":

@@ -1,4 +1,4 @@
-"""Misbehaving on command, so that tests, chaos runs and demos can see what happens to whoever owns the engine.
+"""Misbehaving on command, so that tests, chaos runs and demos can see what becomes of the engine's owner.
 
 Each key does one thing; `docs/embedded.md` lists them. Without keys this does nothing.
 """

@@ -73,12 +73,8 @@ def read_options(argv: Sequence[str], environment: Mapping[str, str]) -> Embedde
 
 
 def _pairs(text: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for part in text.split(","):
-        if part.strip():
-            key, _, value = part.strip().partition("=")
-            pairs[key.strip()] = value.strip()
-    return pairs
+    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _descriptors(environment: Mapping[str, str]) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.transport.embedded.clock import Clock
@@ -212,19 +212,16 @@ class ScriptRunner:
             timer.daemon = True
             timer.start()
         try:
-            run_script(script, run, self._memory_of(run, script.resume), announces=self._extended)
+            run_script(script, run, partial(self._open_memory, run, script.resume), announces=self._extended)
         finally:
             if timer is not None:
                 timer.cancel()
         return run.result()
 
-    def _memory_of(self, run: ScriptRun, resume: str | None) -> "Callable[[], CheckpointMemory]":
-        def open_memory() -> "CheckpointMemory":
-            from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
+    def _open_memory(self, run: ScriptRun, resume: str | None) -> "CheckpointMemory":
+        from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
-            return CheckpointMemory(run.request, resume, run.iso_time, self._mischief.step, self._mischief.stored)
-
-        return open_memory
+        return CheckpointMemory(run.request, resume, run.iso_time, self._mischief.step, self._mischief.stored)
 
     def _metrics(self, run: ScriptRun, parse_ms: float, *, cached: bool) -> dict[str, Any]:
         total = (self._clock.now() - run.started) * 1000

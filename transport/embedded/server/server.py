@@ -16,18 +16,9 @@ from mlld_sdk.transport.embedded.server.wire import LineWriter, NotJson, id_text
 
 IMITATED = "2.0.5"
 FEATURES = (
-    "full-values",
-    "private-descriptors",
-    "checkpoint",
-    "checkpoint-events",
-    "survives-failures",
-    "metrics",
-    "signatures",
-    "file-write",
-    "streaming",
-    "state-update",
-    "cancel-at-steps",
-)
+    "full-values", "private-descriptors", "checkpoint", "checkpoint-events", "survives-failures", "metrics",
+    "signatures", "file-write", "streaming", "state-update", "cancel-at-steps",
+)  # fmt: skip
 
 
 class ShutdownRequested(BaseException):  # not an error: SIGTERM or SIGINT arrived, and nothing may catch it on its way

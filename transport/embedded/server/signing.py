@@ -1,7 +1,7 @@
 """`sig:*`, `fs:status` and `file:write`: who signed which file, and whether it has changed since.
 
 Signatures are kept as the real engine keeps them, in `.sig` below the project root: a hash, a name and a time. They
-prove nothing against somebody who can write there.
+prove nothing where others can write to that folder.
 """
 
 import fnmatch

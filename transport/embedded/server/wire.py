@@ -41,7 +41,7 @@ def read_json(text: str) -> Any:
 
 
 def read_lines(descriptor: int, wake: int, caught_up: Callable[[], None]) -> Iterator[str]:
-    """Give every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced.
+    """Yield every line as text, trimmed; the last one counts without its line end. Invalid UTF-8 is replaced.
 
     Args:
         descriptor: Where to read.
