@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
 from mlld_sdk.actors.core.errors import ActorDead
@@ -37,7 +37,7 @@ class Named(HandleRequests):
         """The incarnation that lives now, if one does."""
         return self._services.whereis(self.name)
 
-    @property
+    @cached_property
     def aio(self) -> "AsyncNamed[Self]":
         """The same for asyncio: nothing blocks the loop, and no thread waits."""
         return AsyncNamed(self)
@@ -123,7 +123,7 @@ class AgentHandle(Named):
         was: bool = self._ask(TakeWork())
         return was
 
-    @property
+    @cached_property
     def aio(self) -> "AsyncAgentHandle":
         """The same for asyncio: nothing blocks the loop, and no thread waits for an engine."""
         return AsyncAgentHandle(self)

@@ -124,13 +124,18 @@ class AsyncRequests(Generic[S]):
         self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
     ) -> str:
         """Run script text and return its output."""
-        begin = partial(self.sync.process_async, script, file_path=file_path, payload=payload, **options)
-        return await (await self._begun(begin, options))
+        requests = self.sync.find()
+        if requests.begins_at_once(options):
+            return await requests.process_awaited(script, file_path, payload, options)
+        return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
 
     async def process_result(
         self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Run script text and return everything it produced."""
+        requests = self.sync.find()
+        if requests.begins_at_once(options):
+            return await requests.process_result_awaited(script, file_path, payload, options)
         handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
         return await handle.full_result()
 
@@ -143,7 +148,10 @@ class AsyncRequests(Generic[S]):
 
     async def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced."""
-        return await (await self._begun(partial(self.sync.execute_async, filepath, payload, **options), options))
+        requests = self.sync.find()
+        if requests.begins_at_once(options):
+            return await requests.execute_awaited(filepath, payload, options)
+        return await (await self.execute_async(filepath, payload, **options))
 
     async def execute_async(
         self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]
@@ -157,7 +165,7 @@ class AsyncRequests(Generic[S]):
         return await asyncio.to_thread(self.sync.analyze, filepath, timeout=timeout)
 
     async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
-        if self.sync.begins_at_once(options):
+        if self.sync.find().begins_at_once(options):
             return begin()
         loop = asyncio.get_running_loop()
         beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -131,7 +132,7 @@ class Client(HandleRequests):
             env=self._env,
             sink=sink,
         )
-        super().__init__(lambda: requests)
+        super().__init__(repeat(requests).__next__)  # the same each time, at the cost of no Python call
         self._scripts = self._others = _Engines(requests, shared if isolation == "shared" else apart)
         if isolation == "exclusive":  # what runs no script shares an engine beside them
             self._others = _Engines(requests.on(requests.source), shared)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from mlld_sdk.base.durations import DEFAULT, Deadline, Timeout, seconds
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.requests import RequestLog
-from mlld_sdk.engines.sources import WaitingCall
+from mlld_sdk.engines.sources import WaitingCall, end_in_loop
 from mlld_sdk.scripts.answers import mapping
 from mlld_sdk.scripts.params import a_text
 from mlld_sdk.scripts.results import read_object
@@ -31,8 +31,6 @@ from mlld_sdk.scripts.types import ExecuteResult, FileVerifyResult, HandleEvent
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied, ScriptError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from mlld_sdk.transport.call import Call
     from mlld_sdk.transport.wire import EngineReply
 
@@ -148,21 +146,9 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-
-        def wake(_: object) -> None:
-            try:
-                loop.call_soon_threadsafe(_let_go, over)
-            except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
-                return
-
-        self._call.add_done_callback(wake)
         try:
-            await over
-        except asyncio.CancelledError:
+            await end_in_loop(self._call)
+        except BaseException:  # the awaiting task was cancelled
             self.cancel()
             raise
         return self.result(0)
@@ -321,11 +307,6 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
             case ScriptFailed() | ScriptCancelled():
                 raise self._call.exception() or MlldError("the run failed")
         return None
-
-
-def _let_go(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 class ProcessHandle(Handle[str]):

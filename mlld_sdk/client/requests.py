@@ -15,12 +15,12 @@ from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
 class Requests:
     """Runs scripts on the engines of an owner, and waits for the answers.
 
-    Args:
+    Attributes:
         find: Returns the way to the owner's engines, or raises why there is none now.
     """
 
     def __init__(self, find: Callable[[], EngineRequests]) -> None:
-        self._find = find
+        self.find = find
 
     def process(
         self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
@@ -43,13 +43,13 @@ class Requests:
         ...     client.process("show @payload.name", payload={"name": "Ada"})
         'Ada\n'
         """
-        return self._find().process(script, file_path, payload, options)
+        return self.find().process(script, file_path, payload, options)
 
     def process_result(
         self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Do what `process` does and return everything the run produced, not only its output."""
-        return self._find().process_result(script, file_path, payload, options)
+        return self.find().process_result(script, file_path, payload, options)
 
     def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced.
@@ -68,7 +68,7 @@ class Requests:
                 none is there (`AgentUnavailable`), or its circuit breaker refuses requests (`BreakerOpen`).
             ConfigurationError: An option or the owner is wrong.
         """
-        return self._find().execute(filepath, payload, options)
+        return self.find().execute(filepath, payload, options)
 
     def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
         """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error.
@@ -77,7 +77,7 @@ class Requests:
             filepath: The file; relative to the working directory.
             timeout: Seconds from now; what requests of this owner have unless given.
         """
-        requests = self._find()
+        requests = self.find()
         return requests.analyze(filepath, requests.timeout if timeout is DEFAULT else seconds(timeout))
 
 
@@ -91,12 +91,8 @@ class HandleRequests(Requests):
 
         Its errors are those of `process`; what keeps it from being begun at all is raised here.
         """
-        return ProcessHandle(self._find().begin_process(script, file_path, payload, options))
+        return ProcessHandle(self.find().begin_process(script, file_path, payload, options))
 
     def execute_async(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
         """Begin what `execute` does and return its handle at once."""
-        return ExecuteHandle(self._find().begin_execute(filepath, payload, options))
-
-    def begins_at_once(self, options: RunOptions) -> bool:
-        """Whether beginning a request with these options waits for nothing, neither a process nor a file."""
-        return self._find().begins_at_once(options)
+        return ExecuteHandle(self.find().begin_execute(filepath, payload, options))

@@ -239,9 +239,12 @@ class EnginePool(Generic[E]):
         with self._lock:
             if self._waiters or not self._open or self._turns >= self._size + self._overflow:
                 return None
-            pooled = self._take_idle()
-            if pooled is None:
+            idle = self._idle
+            if not idle or not idle[-1].engine.alive:  # else `claim` does it the long way
                 return None
+            pooled = idle.pop()
+            self.quota.wake(pooled.slot)
+            self._busy.add(pooled)
             self._turns += 1
         if self._spares:
             return self.hand_out(pooled)
@@ -435,10 +438,6 @@ class EnginePool(Generic[E]):
         if not stays:
             self._retire(pooled, politely=True)
             return False
-        return self._rest(pooled)
-
-    def _rest(self, pooled: PooledEngine[E]) -> bool:
-        """Report an idle engine to the quota, which may want it for another; returns whether it stays."""
         sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
         return self.quota.rest(pooled.slot, pooled.reclaim, sleep_at) or not pooled.reclaim()
 
@@ -476,7 +475,9 @@ class EnginePool(Generic[E]):
         elif surplus:
             self._retire(pooled, politely=True)
         else:
-            self._rest(pooled)
+            sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
+            if not self.quota.rest(pooled.slot, pooled.reclaim, sleep_at):
+                pooled.reclaim()
 
     def _is_worn(self, pooled: PooledEngine[E]) -> bool:
         limits = self._recycle

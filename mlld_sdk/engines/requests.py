@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest, MlldError
-from mlld_sdk.base.events import Sink, discard, is_listened
+from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.spans import Span, begin_request, failed_request
 from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent, apply_checkpoint_options
-from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, EngineSource, WaitingCall
+from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, EngineSource, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import end_span, mapping, output_of, result_of, sizes, wrong_answer
+from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOptions, execute_params, process_params
 from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
@@ -32,6 +33,8 @@ from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
 DEFAULT_TIMEOUT: Final = 600.0
 """Seconds a request of an agent or a pool may take unless it says otherwise: model calls are slow."""
+
+T = TypeVar("T")
 
 AnyPath = str | os.PathLike[str]
 
@@ -60,85 +63,102 @@ class Gate(Protocol):
         ...
 
 
-class RequestLog(RunLog):
-    """A request in flight: its call, its events, what is to be done at its end, and how its answer is judged.
-
-    One object, since there may be thousands at once.
+class _Telling:
+    """What is told of one request: to the gate in front of its owner, and as a span to those who listen.
 
     Attributes:
-        call: The call on the engine, or the request that waits for one.
-        timeout: Seconds it may take; `None` for no deadline.
+        wants_success: Whether anything is told of a request that goes well.
     """
 
-    call: Call | WaitingCall
+    __slots__ = ("_began", "_method", "_params", "_permit", "_requests", "_span", "wants_success")
 
-    def __init__(self, requests: EngineRequests, method: str, params: dict[str, Any], options: RunOptions) -> None:
-        super().__init__(requests.max_events)
-        self.timeout = seconds(options["timeout"]) if "timeout" in options else requests.timeout
-        self._strict = options.get("strict", requests.strict)
+    def __init__(self, requests: EngineRequests, method: str, params: dict[str, Any]) -> None:
         self._requests = requests
         self._method = method
         self._params = params
-        self._permit: RequestPermit | None = None
+        self._permit = None if requests.gate is None else requests.gate.acquire()
         self._span: Span | None = None
-
-    def begin(self) -> None:
-        """Ask the gate and begin the span."""
-        requests = self._requests
-        if requests.gate is not None:
-            self._permit = requests.gate.acquire()
         if requests.sink is not discard:
             self._began = requests.env.now()
-            if is_listened(requests.sink):
-                self._span = requests.span(self._method, self._params)
-
-    def push(self, events: Sequence[EngineEvent]) -> None:
-        """Put events away, and tell of those that are about the cache."""
-        super().push(events)
-        if self._requests.name:
-            self._requests.tell_checkpoints(events)
-
-    def watch(self, call: Call | WaitingCall) -> None:
-        """See to the end of the call, which these are the events of."""
-        self.call = self._call = call
-        if self._span is not None or self._permit is not None:
-            call.when_over(self._over)
-        elif self._requests.sink is not discard:
-            call.when_failed(self._over)
+            if getattr(requests.sink, "listened", True):
+                self._span = begin_request(requests.sink, requests.env, method, params, requests.labels)
+        self.wants_success = self._span is not None or self._permit is not None
 
     def failed(self, error: BaseException) -> None:
         """Tell that the request failed."""
         requests = self._requests
         if self._permit is not None:
-            requests.settle(self._permit, error)
+            if requests.says_nothing(error):
+                self._permit.withdraw()
+            else:
+                self._permit.settle(error)
         if requests.sink is not discard:
             span = self._span or failed_request(
                 requests.sink, requests.env, self._method, self._params, requests.labels, self._began
             )
             span.fail(error)
 
-    def output(self, reply: EngineReply) -> str:
-        """Return the output of the answered request."""
-        return output_of(reply, may_be_cut=self._requests.may_cut, strict=self._strict)
-
-    def result(self, reply: EngineReply) -> ExecuteResult:
-        """Return everything the answered request produced."""
-        return result_of(reply, self, may_be_cut=self._requests.may_cut, strict=self._strict)
-
-    @property
-    def strict(self) -> bool:
-        """Whether reading the answer may raise."""
-        return self._strict
-
-    def _over(self, call: Call | WaitingCall) -> None:
-        error = call.exception()
-        if error is not None:
-            self.failed(error)
-            return
+    def answered(self, reply: EngineReply) -> None:
+        """Tell that the request was answered."""
         if self._permit is not None:
             self._permit.settle(None)
         if self._span is not None:
-            end_span(self._span, call, None)
+            self._span.stop(**sizes(reply))
+
+
+class RequestLog(RunLog):
+    """A request in flight: its call, its events, what is to be told at its end, and how its answer is judged.
+
+    One object, since there may be thousands at once.
+
+    Attributes:
+        call: The call on the engine, or the request that waits for one.
+        timeout: Seconds it may take; `None` for no deadline.
+        strict: Whether reading the answer may raise.
+    """
+
+    call: Call | WaitingCall
+
+    def __init__(self, requests: EngineRequests, method: str, params: dict[str, Any], options: RunOptions) -> None:
+        super().__init__(requests.max_events)
+        self.timeout = requests.seconds(options)
+        self.strict = options.get("strict", requests.strict)
+        self._requests = requests
+        self._method = method
+        self._telling = _Telling(requests, method, params)
+
+    def push(self, events: Sequence[EngineEvent]) -> None:
+        """Put events away, and tell of those that are about the cache."""
+        super().push(events)
+        if self._requests.on_events is not None:
+            self._requests.on_events(events)
+
+    def watch(self, call: Call | WaitingCall) -> None:
+        """See to the end of the call, which these are the events of."""
+        self.call = self._call = call
+        if self._telling.wants_success:
+            call.when_over(self._over)
+        elif self._requests.sink is not discard:
+            call.when_failed(self._over)
+
+    def failed(self, error: BaseException) -> None:
+        """Take note that the request could not be begun."""
+        self._telling.failed(error)
+
+    def output(self, reply: EngineReply) -> str:
+        """Return the output of the answered request."""
+        return output_of(reply, may_be_cut=self._requests.may_cut, strict=self.strict)
+
+    def result(self, reply: EngineReply) -> ExecuteResult:
+        """Return everything the answered request produced."""
+        return result_of(reply, self, may_be_cut=self._requests.may_cut, strict=self.strict)
+
+    def _over(self, call: Call | WaitingCall) -> None:
+        error = call.exception()
+        if error is None:
+            self._telling.answered(call.result())
+        else:
+            self._telling.failed(error)
 
 
 class EngineRequests:
@@ -193,25 +213,23 @@ class EngineRequests:
         self.labels = {"agent": name} if name else {}  # in every span
         self._working_dir = working_dir
         self._caching: RunOptions = caching or {}
-        self._on_events: OnEvents | None = self.tell_checkpoints if name else None
+        self.on_events: OnEvents | None = self.tell_checkpoints if name else None
 
-    # Requests.
+    # Requests: waited for on this thread, by a coroutine, or begun.
 
     def process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> str:
         """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
         if self._caching and file_path is not None:  # text without a file has no cache
             options = {**self._caching, **options}
-        params = process_params(script, file_path, payload, options)
-        reply = self._ask("process", params, options, self._on_events)
+        reply = self._ask("process", process_params(script, file_path, payload, options), options, self.on_events)
         return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
     def process_result(
         self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
     ) -> ExecuteResult:
         """Run script text and return everything it produced. Raises as `execute` does."""
-        if self._caching and file_path is not None:
-            options = {**self._caching, **options}
-        return self._run("process", process_params(script, file_path, payload, options), options)
+        history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
+        return self._result(history, self._ask("process", params, options, self._keeping(history)), options)
 
     def execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> ExecuteResult:
         """Run a script file and return everything it produced.
@@ -220,19 +238,38 @@ class EngineRequests:
             TaskError: The script failed.
             InfrastructureError: The engine did, or none was to be had.
         """
-        options = {**self._caching, **options} if self._caching else options
-        return self._run("execute", execute_params(filepath, payload, options), options)
+        history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
+        return self._result(history, self._ask("execute", params, options, self._keeping(history)), options)
+
+    def process_awaited(
+        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+    ) -> Coroutine[Any, Any, str]:
+        """Do what `process` does in a coroutine."""
+        if self._caching and file_path is not None:
+            options = {**self._caching, **options}
+        return self._await("process", process_params(script, file_path, payload, options), options, self._output)
+
+    def process_result_awaited(
+        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+    ) -> Coroutine[Any, Any, ExecuteResult]:
+        """Do what `process_result` does in a coroutine."""
+        history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
+        return self._await("process", params, options, partial(self._result, history), self._keeping(history))
+
+    def execute_awaited(
+        self, filepath: AnyPath, payload: Any, options: RunOptions
+    ) -> Coroutine[Any, Any, ExecuteResult]:
+        """Do what `execute` does in a coroutine."""
+        history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
+        return self._await("execute", params, options, partial(self._result, history), self._keeping(history))
 
     def begin_process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> RequestLog:
         """Begin to run script text."""
-        if self._caching and file_path is not None:
-            options = {**self._caching, **options}
-        return self._begin("process", process_params(script, file_path, payload, options), options)
+        return self._begin("process", *self._process(script, file_path, payload, options))
 
     def begin_execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> RequestLog:
         """Begin to run a script file."""
-        options = {**self._caching, **options} if self._caching else options
-        return self._begin("execute", execute_params(filepath, payload, options), options)
+        return self._begin("execute", *self._execute(filepath, payload, options))
 
     def analyze(self, filepath: AnyPath, timeout: float | None) -> AnalyzeResult:
         """Look at a script without running it."""
@@ -260,7 +297,7 @@ class EngineRequests:
         """Make the same on another source, whose failures concern none but the requests themselves."""
         made = copy.copy(self)
         made.source, made.health, made.gate = source, EngineHealth(), None
-        made._on_events = made.tell_checkpoints if made.name else None
+        made.on_events = made.tell_checkpoints if made.name else None
         return made
 
     def stop(self, why: MlldError) -> None:
@@ -289,51 +326,80 @@ class EngineRequests:
     def _directory(self) -> Path:
         return Path(self._working_dir or os.curdir).absolute()
 
-    def _run(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
-        history = EventHistory(self.max_events)
-        take: OnEvents = history.push
-        if self.name:
+    def _process(
+        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+    ) -> tuple[dict[str, Any], RunOptions]:
+        options = {**self._caching, **options} if self._caching and file_path is not None else options
+        return process_params(script, file_path, payload, options), options
 
-            def take(events: Sequence[EngineEvent]) -> None:
-                history.push(events)
-                self.tell_checkpoints(events)
+    def _execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> tuple[dict[str, Any], RunOptions]:
+        options = {**self._caching, **options} if self._caching else options
+        return execute_params(filepath, payload, options), options
 
-        reply = self._ask(method, params, options, take)
+    def _output(self, reply: EngineReply, options: RunOptions) -> str:
+        return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
+
+    def _result(self, history: EventHistory, reply: EngineReply, options: RunOptions) -> ExecuteResult:
         return result_of(reply, history, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
-    def _ask(self, method: str, params: dict[str, Any], options: RunOptions, on_events: OnEvents | None) -> EngineReply:
-        """Make a request and wait for the answer: through the gate, told as a span."""
-        timeout = seconds(options["timeout"]) if "timeout" in options else self.timeout
-        if self.gate is not None:
-            permit = self.gate.acquire()
-            try:
-                reply = self._ask_told(method, params, timeout, on_events)
-            except BaseException as error:
-                self.settle(permit, error)
-                raise
-            permit.settle(None)
-            return reply
-        return self._ask_told(method, params, timeout, on_events)
+    def _keeping(self, history: EventHistory) -> OnEvents:
+        """Have the events put away that belong to the result."""
+        also = self.on_events
+        if also is None:
+            return history.push
 
-    def _ask_told(
-        self, method: str, params: dict[str, Any], timeout: float | None, on_events: OnEvents | None
-    ) -> EngineReply:
-        if self.sink is discard:
-            sent_as, params = self._said(method, params, "minimal")
-            return self.source.call(sent_as, params, timeout, on_events)
-        with self.span(method, params) as span:
-            sent_as, params = self._said(method, params, "minimal")
-            reply = self.source.call(sent_as, params, timeout, on_events)
-            if span.is_told:
-                span.note(**sizes(reply))
+        def take(events: Sequence[EngineEvent]) -> None:
+            history.push(events)
+            also(events)
+
+        return take
+
+    def _ask(self, method: str, params: dict[str, Any], options: RunOptions, on_events: OnEvents | None) -> EngineReply:
+        """Make a request and wait for the answer on this thread."""
+        telling = None if self.gate is None and self.sink is discard else _Telling(self, method, params)
+        timeout = self.seconds(options) if options else self.timeout
+        try:
+            sent_as, said = self._said(method, params, "minimal")
+            reply = self.source.call(sent_as, said, timeout, on_events)
+        except BaseException as error:
+            if telling is not None:
+                telling.failed(error)
+            raise
+        if telling is not None and telling.wants_success:
+            telling.answered(reply)
         return reply
+
+    async def _await(
+        self,
+        method: str,
+        params: dict[str, Any],
+        options: RunOptions,
+        judge: Callable[[EngineReply, RunOptions], T],
+        on_events: OnEvents | None = None,
+    ) -> T:
+        """Make a request and wait for the answer in a coroutine, whose end cancels the request."""
+        telling = None if self.gate is None and self.sink is discard else _Telling(self, method, params)
+        timeout, call = self.seconds(options) if options else self.timeout, None
+        try:
+            sent_as, said = self._said(method, params, "minimal")
+            call = self.source.submit(sent_as, said, timeout, on_events or self.on_events)
+            await end_in_loop(call)
+            reply = call.result()
+        except BaseException as error:
+            if call is not None:
+                call.cancel()
+            if telling is not None:
+                telling.failed(error if isinstance(error, Exception) else CallCancelled("its task was cancelled"))
+            raise
+        if telling is not None and telling.wants_success:
+            telling.answered(reply)
+        return judge(reply, options)
 
     def _begin(self, method: str, params: dict[str, Any], options: RunOptions) -> RequestLog:
         log = RequestLog(self, method, params, options)
-        log.begin()
         try:
-            sent_as, params = self._said(method, params, "all")
-            call = self.source.submit(sent_as, params, log.timeout, log.push)
+            sent_as, said = self._said(method, params, "all")
+            call = self.source.submit(sent_as, said, log.timeout, log.push)
         except BaseException as error:
             log.failed(error)
             raise
@@ -351,18 +417,16 @@ class EngineRequests:
             return method, params
         return apply_checkpoint_options(self.kind, method, params, self._directory)
 
-    def span(self, method: str, params: dict[str, Any]) -> Span:
-        """Begin the span of a request."""
-        return begin_request(self.sink, self.env, method, params, self.labels)
+    def seconds(self, options: RunOptions) -> float | None:
+        """Return how long a request with these options may take."""
+        return seconds(options["timeout"]) if "timeout" in options else self.timeout
 
-    def settle(self, permit: RequestPermit, error: BaseException) -> None:
-        """Tell the gate of a failure, unless it says nothing about the owner or is told to it elsewhere."""
+    def says_nothing(self, error: BaseException) -> bool:
+        """Whether the gate is to learn nothing from an error: the caller's own doing, or told to it elsewhere."""
         over = self.source.scope.over
-        stopped = over is not None and type(error) is type(over)
-        if stopped or isinstance(error, NO_NEWS) or (self.health.ends_owner and isinstance(error, ENGINE_FAILURES)):
-            permit.withdraw()
-        else:
-            permit.settle(error)
+        if isinstance(error, NO_NEWS) or (over is not None and type(error) is type(over)):
+            return True
+        return self.health.ends_owner and isinstance(error, ENGINE_FAILURES)
 
     def tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
         """Tell of the events that are about the cache of finished model calls."""

@@ -5,13 +5,14 @@ A source sends what it is given. What is sent, and what the outcome means, is up
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mlld_sdk.base.durations import LONGEST_WAIT
 from mlld_sdk.base.env import Env
@@ -32,6 +33,9 @@ from mlld_sdk.transport.errors import (
     SpawnRefused,
 )
 from mlld_sdk.transport.wire import EngineReply, freeze
+
+if TYPE_CHECKING:
+    import asyncio
 
 ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
 """Errors that are the engine's fault, and not the deadline's, the queue's or the caller's."""
@@ -208,6 +212,26 @@ class WaitingCall(LazyFuture[EngineReply]):
         logging.getLogger("concurrent.futures").error("exception calling callback for %r", self, exc_info=error)
 
 
+def end_in_loop(call: Call | WaitingCall) -> asyncio.Future[None]:
+    """Make a future of the running event loop that is set when the call is over."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nothing waits any more
+            loop.call_soon_threadsafe(_let_go, over)
+
+    call.add_done_callback(wake)
+    return over
+
+
+def _let_go(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 def cancelled_in_queue() -> CallCancelled:
     """Make the error of a request that was cancelled while it waited."""
     return CallCancelled("the run was cancelled before an engine was free")
@@ -336,7 +360,11 @@ class LeasedEngines:
                 self.scope.check()
             raise
         self.health.in_a_row = 0
-        self._give_back(lease, broken=False)
+        if self._reaps or self._after is not None:
+            self._give_back(lease, broken=False)
+        else:
+            self.leases.discard(lease)
+            lease.give_back()
         return reply
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:

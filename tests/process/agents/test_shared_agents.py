@@ -212,7 +212,7 @@ def test_the_death_of_the_engine_ends_all_on_it_once_and_crashes_the_agent_once(
 def test_an_engine_that_dies_before_it_has_a_request_crashes_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed_out = EnginePool._handed_out
+    handed_out = EnginePool.hand_out
 
     def stillborn(pool: Any, pooled: Any) -> Any:
         os.kill(pooled.engine.pid, signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_an_engine_that_dies_before_it_has_a_request_crashes_the_agent(
     with running(tmp_path) as (_, it, _):
         first = it.ref
         with monkeypatch.context() as patch:
-            patch.setattr(EnginePool, "_handed_out", stillborn)
+            patch.setattr(EnginePool, "hand_out", stillborn)
             assert isinstance(it.process_async('show "x"').exception(20), EngineDied)
         eventually(lambda: it.ref not in (None, first))
         assert it.process('show "back"') == "back\n"
