@@ -660,6 +660,7 @@ class Acquire(Generic[E]):
         """Give it up; false if it has come to its end, and `then` has been or is being called."""
         if self._take_then() is None:
             return False
+        self._scope.leave(self)
         self._step_elsewhere()  # the canceller's thread does not pass on what it was given
         return True
 

@@ -30,7 +30,7 @@ from mlld_sdk.runs.retry import Retry
 from mlld_sdk.runs.services import RunServices
 from mlld_sdk.runs.sleep import Sleepers
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import TruncatedResult
+from mlld_sdk.scripts.answers import TruncatedResult, warn_of_cut
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import Effect, ExecuteResult, StateWrite
 from mlld_sdk.transport.errors import CallTimeout
@@ -139,6 +139,8 @@ class Job:
             retry,
             lambda: _storable(self._requests.process_result(script, file_path, payload, options)),
         )
+        if "output" in stored.get("truncations", ()):
+            warn_of_cut()
         return str(stored["output"])
 
     def step(

@@ -65,8 +65,13 @@ def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
     if may_be_cut and len(output) > NEVER_CUT and find_cuts(output, "output"):
         if strict:
             raise TruncatedResult(["output"], output)
-        warnings.warn("the engine cut the middle out of the output", TruncationWarning, stacklevel=3)
+        warn_of_cut()
     return output
+
+
+def warn_of_cut() -> None:
+    """Warn that an output lacks its middle."""
+    warnings.warn("the engine cut the middle out of the output", TruncationWarning, stacklevel=4)
 
 
 def result_of(reply: EngineReply, history: EventHistory, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
