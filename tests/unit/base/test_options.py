@@ -26,14 +26,13 @@ def test_limits_of_engines_and_of_journals_are_accepted_where_their_names_say() 
 
 @pytest.mark.parametrize("take", [Client, runtime, Journal.open])
 def test_limits_of_something_else_are_refused_at_once_by_name(take: Callable[..., object]) -> None:
-    wrong = JournalLimits() if take is Client else EngineLimits()
-    with pytest.raises(ConfigurationError, match=r"`limits` is .*Limits") as refused:
+    wrong, right = (JournalLimits(), "EngineLimits") if take is Client else (EngineLimits(), "JournalLimits")
+    with pytest.raises(ConfigurationError, match=rf"limits must be None or .*{right}"):
         take(limits=wrong)
-    assert ("EngineLimits" if take is Client else "JournalLimits") in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("take", [runtime, Journal.open])
 @pytest.mark.parametrize("option", ["retention", "values"])
 def test_what_a_journal_is_opened_with_is_checked_at_once(take: Callable[..., object], option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"`{option}`"):
+    with pytest.raises(ConfigurationError, match=f"{option} must be"):
         take(**{option: 10_000})

@@ -1,19 +1,19 @@
 """Every event there is, found in the code: the page that lists them is written from here and cannot be out of date.
 
-python -m mlld_sdk.telemetry.catalogue docs/events.md      # write the list into the page
+python docs/make_events.py      # write the list into docs/events.md
 """
 
 import importlib
 import inspect
 import pkgutil
 import re
-import sys
 from pathlib import Path
 from typing import Final
 
 from mlld_sdk.base.events import Event
 
-BEGIN: Final = "<!-- the list below is written by `python -m mlld_sdk.telemetry.catalogue docs/events.md` -->"
+PAGE: Final = Path(__file__).with_name("events.md")
+BEGIN: Final = "<!-- the list below is written by `python docs/make_events.py` -->"
 END: Final = "<!-- end of the list -->"
 
 LAYERS: Final = {
@@ -108,5 +108,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.write_text(into(target.read_text()))
+    PAGE.write_text(into(PAGE.read_text()))
