@@ -93,7 +93,7 @@ def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, l
     siblings: Siblings = StaticSiblings(draft) if isinstance(state, StaticState) else DynamicSiblings(draft)
     for one in happened:
         _TAKE[type(one)](siblings, one)
-        while (waiting := siblings.next_queued()) is not None:
+        while draft.state.queue and (waiting := siblings.next_queued()) is not None:
             _TAKE[type(waiting)](siblings, waiting)
     return draft.state, draft.effects
 

@@ -73,6 +73,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
         ready: Whether its own start was answered.
         up_since: When its start was done.
         gave_up: Its last words, when it gave up.
+        queue: What waits until an operation is done; always empty under a dynamic supervisor.
     """
 
     keeps: ClassVar[bool] = True
@@ -91,6 +92,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     up_since: float = 0.0
     gave_up: str = ""
+    queue: tuple[Input, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -124,14 +126,12 @@ class StaticState(SupervisorState, frozen=True, kw_only=True):
         order: Keys in start order.
         names: Keys by name.
         operation: What it is doing.
-        queue: What waits until the operation is done.
     """
 
     spec: SupervisorSpec
     order: tuple[int, ...]
     names: dict[str, int]
     operation: Operation | None = None
-    queue: tuple[Input, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -139,8 +139,9 @@ class Executor:
             return
         key, incarnation = known
         report = self.reports.pop(ref, ()) if self.reports else ()
-        self.watches.unwatch(key)
         slot = self.state.slots.get(key)
+        if slot is None or slot.spec.wedge is not None:
+            self.watches.unwatch(key)
         if slot is None or slot.incarnation != incarnation:
             del self.keys[ref]
             return
@@ -221,7 +222,8 @@ class Executor:
         """Look after a child that has just come up, for progress and for its breaker's probe."""
         slot = self.state.slots.get(key)
         if slot is not None:
-            self.guards.child_is_up(slot)
+            if slot.spec.breaker is not None:
+                self.guards.child_is_up(slot)
             if slot.spec.wedge is not None:
                 self.watches.watch(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
         return inputs.Started(key, incarnation, ref)
