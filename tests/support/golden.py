@@ -123,6 +123,7 @@ class Replay:
     def run(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Play the whole conversation; give what came and what was recorded."""
         expected = 0
+        self._together = b""
         exits: list[dict[str, Any]] = []
         observed: list[dict[str, Any]] = []
         for position, line in enumerate(self.lines[1:], start=1):
@@ -154,6 +155,11 @@ class Replay:
         if self._is_early_control(line, position):
             self._send_until_accepted(data, line["line"]["id"])
             return
+        follower = self.lines[position + 1] if position + 1 < len(self.lines) else {}
+        if follower.get("dir") == "in" and not self._is_early_control(follower, position + 1):
+            self._together += data + b"\n"  # lines without an answer between them were sent in one write
+            return
+        data, self._together = self._together + data, b""
         self._write(data)
 
     def _localised(self, message: dict[str, Any]) -> bytes:

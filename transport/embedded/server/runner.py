@@ -112,11 +112,13 @@ class ScriptRunner:
             target=self._run_request, args=(request, given), name=f"request-{id_text(request_id)}", daemon=True
         )
         self._unbegun.append(thread)
-        if not self._extended:
-            self.begin()
 
     def begin(self) -> None:
-        """Begin the scripts that were started, after a cancel that arrived together with them has been read (XP-26)."""
+        """Begin the scripts that were started.
+
+        A cancel that arrived together with a request is read before its script begins (XP-26). The real engine reads
+        all lines of one piece before it goes on, too.
+        """
         while self._unbegun:
             self._unbegun.pop(0).start()
 
