@@ -127,6 +127,7 @@ class Services:
         """End the engines of a name that is not coming back, idle or leased."""
         with self._lock:
             pool = self._engine_pools.pop(name, None)
+            self._gated.pop(name, None)
         if pool is not None:
             pool.close()
             pool.kill_busy()
@@ -165,7 +166,7 @@ class Services:
     def is_up(self, name: str) -> bool:
         """Whether an incarnation works under this name and is not about to end."""
         requests = self.requests.get(name)
-        return requests is not None and not requests.health.condemned and self.whereis(name) is not None
+        return requests is not None and not requests.refuses and self.whereis(name) is not None
 
     def _find_requests(self, name: str) -> EngineRequests:
         tree = self.tree

@@ -262,6 +262,7 @@ class SharedEngines:
     def _start(self, gone: SharedEngine | None) -> tuple[SharedEngine, bool]:
         """Enter the engine that has come meanwhile, or lease one here; returns whether it is new."""
         with self._lock:
+            self.scope.check()  # `close` looks at what is held after it has ended the scope
             at = self._current
             if at is not None and at is not gone and at.enter():
                 return at, False

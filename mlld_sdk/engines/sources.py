@@ -406,6 +406,9 @@ class LeasedEngines:
             return self._lessor.lease(0.0, CancelScope())
         except NoEngineFree:
             return None
+        except InfrastructureError:
+            self.scope.check()
+            raise
 
     def _send(self, method: str, params: Any, on_events: OnEvents | None, lease: Held, timeout: float | None) -> Call:
         self.leases.add(lease)

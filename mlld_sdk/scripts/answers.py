@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
 from mlld_sdk.base.errors import InfrastructureError
-from mlld_sdk.base.spans import Span
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import ExecuteResult
@@ -92,7 +90,7 @@ def result_of(reply: EngineReply, history: EventHistory, *, may_be_cut: bool, st
 
 
 def sizes(reply: EngineReply) -> dict[str, int]:
-    """Say how much a run gave; nothing, if the answer is none, which is told to whoever reads it."""
+    """Return how much a run gave; nothing, if the answer is none, which the reader of the answer is told."""
     try:
         payload = reply.payload
         return {
@@ -101,14 +99,6 @@ def sizes(reply: EngineReply) -> dict[str, int]:
         }
     except Exception:  # noqa: BLE001 - an engine may answer anything, and a request that is over has to end
         return {}
-
-
-def end_span(span: Span, call: Future[EngineReply], error: BaseException | None) -> None:
-    """End the span of a run that is over."""
-    if error is not None:
-        span.fail(error)
-    elif span.is_told:
-        span.stop(**sizes(call.result()))
 
 
 def mapping(payload: Any, method: str) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def ask_all_questions(groups: list[Group], cuts: bool) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_owner_gives_the_same_answers(engine: str, tmp_path: Path) -> None:
+def test_every_owner_gives_the_same_answers(engine: str, tmp_path: Path) -> None:
     with owners(prepared(tmp_path), engine_options(engine)) as groups:
         ask_all_questions(groups, cuts=engine == "live")
 
@@ -277,7 +277,7 @@ def test_every_owner_sees_the_same_of_an_engine_that_misbehaves(switch: str, tmp
 
 
 @pytest.mark.parametrize("kind", ["agent", "sharing", "pool", "client"])
-def test_more_requests_than_may_wait_are_refused_at_once_by_every_owner(kind: str, tmp_path: Path) -> None:
+def test_more_requests_than_may_wait_are_refused_at_once_by_every_owner(kind: str, tmp_path: Path) -> None:
     started = 'output "on" to "state://on"\n' + LOOP
     options: dict[str, Any] = {"engine": "embedded", "max_waiting": 3}
     tree = one_for_one(

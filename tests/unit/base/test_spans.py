@@ -1,6 +1,5 @@
 """Spans begin once and end once, and requests are spans under the names of the Elixir SDK too."""
 
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, discard, name_of
 from mlld_sdk.base.spans import REQUESTS, SILENT, span
 from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
-from mlld_sdk.scripts.answers import end_span
+from mlld_sdk.scripts.answers import sizes
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.elixir import ElixirEvent, Translator, elixir_names
 from mlld_sdk.telemetry.log import DEBUG
@@ -187,9 +186,7 @@ def test_only_the_start_that_follows_a_death_is_a_restart() -> None:
     ],
 )
 def test_an_answer_that_is_none_ends_its_span_all_the_same(line: bytes) -> None:  # TEL-4
-    answered: Future[EngineReply] = Future()
-    answered.set_result(EngineReply(line))
     bus = Bus()
     with bus.recording() as seen:
-        end_span(span(bus, Env(), "process", {}), answered, None)
+        span(bus, Env(), "process", {}).stop(**sizes(EngineReply(line)))
     assert [type(event) for event in seen] == [SpanStarted, SpanStopped]
