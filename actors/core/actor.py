@@ -187,10 +187,6 @@ class Actor(pykka.Actor):
         return self._cell.ref
 
     @property
-    def _actor_ref(self) -> ActorRef[Any]:  # type: ignore[override]
-        return self._cell.ref
-
-    @property
     def actor_urn(self) -> str:  # type: ignore[override]
         """Pykka's unique name of the incarnation."""
         return urn_of(self._cell.epoch)
@@ -319,8 +315,7 @@ class Actor(pykka.Actor):
 
     @staticmethod
     def _create_actor_inbox() -> Any:
-        """Not used: the mailbox is part of the cell."""
-        raise NotImplementedError
+        raise AssertionError("the mailbox is part of the cell")
 
     @staticmethod
     def _create_future() -> Future[Any]:

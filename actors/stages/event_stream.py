@@ -39,7 +39,7 @@ class _Pump(Consumer):
 
     def on_message(self, message: Any) -> None:
         """Pass on what the reader asks for."""
-        if self._producer in self._sources:
+        if self._producer in self._upstream.sources:
             self.ask(self._producer, message)
 
 

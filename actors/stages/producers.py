@@ -23,7 +23,7 @@ lost with it, like any message.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
@@ -78,8 +78,84 @@ class _Refused(msgspec.Struct, frozen=True):
     why: str
 
 
+class _Downstream:
+    """The consumers of a stage: who they are, how many events each wants, and which get the next ones."""
+
+    def __init__(self, stage: "_Emitting", least_most: int) -> None:
+        if stage.dealing not in {"demand", "broadcast", "partition"} or (stage.dealing == "partition") == (
+            not stage.partitions
+        ):
+            raise ConfigurationError(
+                f"dealing={stage.dealing!r}, partitions={stage.partitions!r} of {type(stage).__name__}",
+                hint='dealing is "demand", "broadcast", or "partition" with its partitions',
+            )
+        self._stage = stage
+        self._least_most = least_most
+        self.ledger: Ledger[Ref] = Ledger()
+        self._partitions: dict[Ref, Hashable] = {}
+        self._monitors: dict[Ref, Monitor] = {}
+
+    @property
+    def demand(self) -> int:
+        """How many events may be emitted now."""
+        if len(self._partitions) < len(self._stage.partitions):
+            return 0
+        return open_demand(self.ledger.wanted, self._stage.dealing)
+
+    def send(self, batch: Sequence[Any]) -> None:
+        """Give events to the consumers; there is demand for them."""
+        match self._stage.dealing:
+            case "demand":
+                shares = deal_by_demand(self.ledger.wanted, batch)
+            case "broadcast":
+                shares = deal_to_all(self.ledger.wanted, batch)
+            case "partition":
+                shares = deal_by_partition(self._partitions, batch, self._stage.partition_of)
+        self.ledger.serve(shares)
+        for consumer, share in shares.items():
+            offer(consumer, _Events(self._stage.actor_ref, share), beyond_limit=True)
+
+    def handle(self, message: Any) -> bool:
+        """Handle what consumers send; return whether it was that."""
+        match message:
+            case _Subscribe():
+                self._add(message)
+            case _Ask(consumer, count):
+                if consumer in self._monitors:
+                    self.ledger.ask(consumer, count)
+            case _Cancel(consumer):
+                self._drop(consumer)
+            case Down(ref=ref) if ref in self._monitors:
+                self._drop(ref)
+            case _:
+                return False
+        return True
+
+    def _add(self, message: _Subscribe) -> None:
+        partitions, problem = self._stage.partitions, None
+        if message.most < self._least_most:
+            problem = f"it needs most >= {self._least_most}"
+        elif partitions and message.partition in self._partitions.values():
+            problem = f"partition {message.partition!r} has a consumer"
+        elif partitions and message.partition not in partitions:
+            problem = f"there is no partition {message.partition!r}"
+        if problem is not None:
+            offer(message.consumer, _Refused(self._stage.actor_ref, problem), beyond_limit=True)
+            return
+        self._monitors[message.consumer] = self._stage.monitor(message.consumer)
+        self._partitions[message.consumer] = message.partition
+        self.ledger.join(message.consumer)
+
+    def _drop(self, consumer: Ref) -> None:
+        monitor = self._monitors.pop(consumer, None)
+        if monitor is not None:
+            monitor.cancel()
+            self.ledger.leave(consumer)
+            del self._partitions[consumer]
+
+
 class _Emitting(Actor):
-    """The half of a stage that gives events out."""
+    """A stage that gives events out."""
 
     dealing: ClassVar[Dealing] = "demand"
     """Who gets an event: the consumer that wants most (`demand`), all of them (`broadcast`), or the consumer of the
@@ -88,20 +164,9 @@ class _Emitting(Actor):
     partitions: ClassVar[tuple[Hashable, ...]] = ()
     """For `dealing = "partition"`: all there are. Nothing is asked for until each has its consumer."""
 
-    _least_most = 1
-
-    def __init__(self) -> None:
+    def __init__(self, least_most: int = 1) -> None:
         super().__init__()
-        if self.dealing not in {"demand", "broadcast", "partition"} or (self.dealing == "partition") == (
-            not self.partitions
-        ):
-            raise ConfigurationError(
-                f"dealing={self.dealing!r}, partitions={self.partitions!r} of {type(self).__name__}",
-                hint='dealing is "demand", "broadcast", or "partition" with its partitions',
-            )
-        self._ledger: Ledger[Ref] = Ledger()
-        self._partitions: dict[Ref, Hashable] = {}
-        self._consumers: dict[Ref, Monitor] = {}
+        self._downstream = _Downstream(self, least_most)
 
     def partition_of(self, event: Any) -> Hashable:
         """Return to which partition an event belongs; for `dealing = "partition"`."""
@@ -110,9 +175,7 @@ class _Emitting(Actor):
     @property
     def demand(self) -> int:
         """How many events may be emitted now."""
-        if len(self._partitions) < len(self.partitions):
-            return 0
-        return open_demand(self._ledger.wanted, self.dealing)
+        return self._downstream.demand
 
     def emit(self, events: Iterable[Any]) -> None:
         """Give events to the consumers.
@@ -127,59 +190,8 @@ class _Emitting(Actor):
                 f"{type(self).__name__} emitted more events than the {room} that were asked for",
                 hint="emit no more than self.demand; what is left over stays where it comes from",
             )
-        if not batch:
-            return
-        shares = self._deal(batch)
-        self._ledger.serve(shares)
-        for consumer, share in shares.items():
-            offer(consumer, _Events(self.actor_ref, share), beyond_limit=True)
-
-    def _deal(self, batch: Sequence[Any]) -> dict[Ref, list[Any]]:
-        match self.dealing:
-            case "demand":
-                return deal_by_demand(self._ledger.wanted, batch)
-            case "broadcast":
-                return deal_to_all(self._ledger.wanted, batch)
-            case "partition":
-                return deal_by_partition(self._partitions, batch, self.partition_of)
-
-    def _take_subscriber(self, message: _Subscribe) -> None:
-        problem = None
-        if message.most < self._least_most:
-            problem = f"it needs most >= {self._least_most}"
-        elif message.partition in self._partitions.values() and self.partitions:
-            problem = f"partition {message.partition!r} has a consumer"
-        elif self.partitions and message.partition not in self.partitions:
-            problem = f"there is no partition {message.partition!r}"
-        if problem is not None:
-            offer(message.consumer, _Refused(self.actor_ref, problem), beyond_limit=True)
-            return
-        self._consumers[message.consumer] = self.monitor(message.consumer)
-        self._partitions[message.consumer] = message.partition
-        self._ledger.join(message.consumer)
-
-    def _drop_subscriber(self, consumer: Ref) -> None:
-        monitor = self._consumers.pop(consumer, None)
-        if monitor is not None:
-            monitor.cancel()
-            self._ledger.leave(consumer)
-            del self._partitions[consumer]
-
-    def _handle_downstream(self, message: Any) -> bool:
-        """Handle what consumers send; return whether it was that."""
-        match message:
-            case _Subscribe():
-                self._take_subscriber(message)
-            case _Ask(consumer, count):
-                if consumer in self._consumers:
-                    self._ledger.ask(consumer, count)
-            case _Cancel(consumer):
-                self._drop_subscriber(consumer)
-            case Down(ref=ref) if ref in self._consumers:
-                self._drop_subscriber(ref)
-            case _:
-                return False
-        return True
+        if batch:
+            self._downstream.send(batch)
 
 
 class _Source:
@@ -192,12 +204,63 @@ class _Source:
         self.manual = manual
 
 
-class _Receiving(Actor):
-    """The half of a stage that takes events in."""
+class _Upstream:
+    """The producers of a stage, and what it has asked of each."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._sources: dict[Ref, _Source] = {}
+    def __init__(
+        self,
+        stage: "_Receiving",
+        take: Callable[[list[Any], Ref], object],
+        begin: Callable[[], object] | None = None,
+    ) -> None:
+        self._stage = stage
+        self._take = take
+        self._begin = begin
+        self.sources: dict[Ref, _Source] = {}
+
+    def add(self, producer: Ref, source: _Source, partition: Hashable) -> None:
+        """Subscribe to a producer and ask it for the first events."""
+        self.sources[producer] = source
+        offer(producer, _Subscribe(self._stage.actor_ref, source.window.most, partition), beyond_limit=True)
+        if self._begin is not None:
+            self._begin()
+        elif not source.manual:
+            self.ask(producer, source.window.first())
+
+    def drop(self, producer: Ref) -> None:
+        """Take no more events from a producer."""
+        source = self.sources.pop(producer, None)
+        if source is not None:
+            source.monitor.cancel()
+            offer(producer, _Cancel(self._stage.actor_ref), beyond_limit=True)
+
+    def ask(self, producer: Ref, count: int) -> None:
+        """Ask a producer for more events."""
+        offer(producer, _Ask(self._stage.actor_ref, count), beyond_limit=True)
+
+    def handle(self, message: Any) -> tuple[bool, Any]:
+        """Handle what producers send; return whether it was that, and what follows for the stage."""
+        match message:
+            case _Events(producer, events):
+                if producer in self.sources:
+                    self._take(events, producer)
+                return True, None
+            case _Refused(producer, why):
+                raise ConfigurationError(f"{producer} refused {self._stage.actor_ref}: {why}")
+            case Down(ref=ref) if ref in self.sources:
+                source = self.sources.pop(ref)
+                told = self._stage.on_producer_end(ref, message.reason)
+                ends = source.when_it_ends == "stop" or (
+                    source.when_it_ends == "stop_if_abnormal" and not message.reason.is_normal_family
+                )
+                return True, told if told is not None or not ends else Stop(message.reason)
+        return False, None
+
+
+class _Receiving(Actor):
+    """A stage that takes events in."""
+
+    _upstream: _Upstream
 
     def subscribe_to(
         self,
@@ -226,19 +289,14 @@ class _Receiving(Actor):
             raise ConfigurationError(
                 f"when_it_ends={when_it_ends!r}", hint='it is "stop", "stop_if_abnormal" or "stay"'
             )
-        if producer in self._sources:
+        if producer in self._upstream.sources:
             raise ConfigurationError(f"{self.actor_ref} is subscribed to {producer} already")
         source = _Source(Window(most, least), self.monitor(producer), when_it_ends, manual=manual)
-        self._sources[producer] = source
-        offer(producer, _Subscribe(self.actor_ref, most, partition), beyond_limit=True)
-        self._begin_asking(producer, source)
+        self._upstream.add(producer, source, partition)
 
     def unsubscribe_from(self, producer: Ref) -> None:
         """Take no more events from `producer`; those on their way are dropped."""
-        source = self._sources.pop(producer, None)
-        if source is not None:
-            source.monitor.cancel()
-            offer(producer, _Cancel(self.actor_ref), beyond_limit=True)
+        self._upstream.drop(producer)
 
     def ask(self, producer: Ref, count: int) -> None:
         """Ask for `count` more events; for a subscription made with `manual=True`.
@@ -246,39 +304,14 @@ class _Receiving(Actor):
         Raises:
             DemandExceeded: More than `most` would be outstanding.
         """
-        window = self._sources[producer].window
+        window = self._upstream.sources[producer].window
         if window.outstanding + count > window.most:
             raise DemandExceeded(f"asked for {count} with {window.outstanding} of {window.most} outstanding")
         window.outstanding += count
-        offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
+        self._upstream.ask(producer, count)
 
     def on_producer_end(self, producer: Ref, reason: Reason) -> Any:
         """Run when a producer has ended and all its events are handled; may return `Stop`."""
-
-    def _begin_asking(self, producer: Ref, source: _Source) -> None:
-        if not source.manual:
-            offer(producer, _Ask(self.actor_ref, source.window.first()), beyond_limit=True)
-
-    def _take_events(self, events: list[Any], producer: Ref) -> None:
-        raise NotImplementedError
-
-    def _handle_upstream(self, message: Any) -> tuple[bool, Any]:
-        """Handle what producers send; return whether it was that, and what follows for this actor."""
-        match message:
-            case _Events(producer, events):
-                if producer in self._sources:
-                    self._take_events(events, producer)
-                return True, None
-            case _Refused(producer, why):
-                raise ConfigurationError(f"{producer} refused {self.actor_ref}: {why}")
-            case Down(ref=ref) if ref in self._sources:
-                source = self._sources.pop(ref)
-                told = self.on_producer_end(ref, message.reason)
-                ends = source.when_it_ends == "stop" or (
-                    source.when_it_ends == "stop_if_abnormal" and not message.reason.is_normal_family
-                )
-                return True, told if told is not None or not ends else Stop(message.reason)
-        return False, None
 
 
 class Producer(_Emitting):
@@ -298,7 +331,7 @@ class Producer(_Emitting):
     def on_receive(self, message: Any) -> Any:
         """Serve demand; pass everything else on."""
         before = self.demand
-        if not self._handle_downstream(message):
+        if not self._downstream.handle(message):
             return self.on_message(message)
         if self.demand > before:
             self.emit(self.on_demand(self.demand))
@@ -307,6 +340,10 @@ class Producer(_Emitting):
 
 class Consumer(_Receiving):
     """An end of events. Override `on_events`; messages that are not about events go to `on_message`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._upstream = _Upstream(self, self._take_events)
 
     def on_events(self, events: list[Any], producer: Ref) -> None:
         """Handle events; when it returns, they count as handled."""
@@ -317,18 +354,18 @@ class Consumer(_Receiving):
 
     def on_receive(self, message: Any) -> Any:
         """Handle events and ask for more; pass everything else on."""
-        mine, then = self._handle_upstream(message)
+        mine, then = self._upstream.handle(message)
         return then if mine else self.on_message(message)
 
     def _take_events(self, events: list[Any], producer: Ref) -> None:
         self.on_events(events, producer)
-        source = self._sources.get(producer)
+        source = self._upstream.sources.get(producer)
         if source is None:
             return
         if source.manual:
             source.window.outstanding -= len(events)
         elif count := source.window.handled(len(events)):
-            offer(producer, _Ask(self.actor_ref, count), beyond_limit=True)
+            self._upstream.ask(producer, count)
 
 
 class ProducerConsumer(_Receiving, _Emitting):
@@ -338,8 +375,8 @@ class ProducerConsumer(_Receiving, _Emitting):
     """Into how many events one may be turned at most. Nothing is asked for until so many are wanted."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._least_most = self.expansion
+        super().__init__(self.expansion)
+        self._upstream = _Upstream(self, self._take_events, self._move_on)
         self._on_the_way = 0
         self._held: deque[Any] = deque()
 
@@ -352,16 +389,11 @@ class ProducerConsumer(_Receiving, _Emitting):
 
     def on_receive(self, message: Any) -> Any:
         """Pass demand up and events down; pass everything else on."""
-        mine, then = self._handle_upstream(message)
-        if not mine and not self._handle_downstream(message):
+        mine, then = self._upstream.handle(message)
+        if not mine and not self._downstream.handle(message):
             return self.on_message(message)
         self._move_on()
         return then
-
-    def _begin_asking(self, *_: object) -> None:
-        if len(self._sources) > 1:
-            raise ConfigurationError(f"{type(self).__name__} has a producer already", hint="put one stage behind each")
-        self._move_on()
 
     def _take_events(self, events: list[Any], producer: Ref) -> None:
         self._on_the_way -= len(events)
@@ -378,11 +410,13 @@ class ProducerConsumer(_Receiving, _Emitting):
 
         Something is held only when the consumer that had asked for it has ended meanwhile.
         """
+        if len(self._upstream.sources) > 1:
+            raise ConfigurationError(f"{type(self).__name__} has a producer already", hint="put one stage behind each")
         ready = [self._held.popleft() for _ in range(min(self.demand, len(self._held)))]
         self.emit(ready)
-        for producer, source in self._sources.items():
+        for producer, source in self._upstream.sources.items():
             wanted = (self.demand - len(self._held)) // self.expansion
             room = min(wanted, source.window.most) - self._on_the_way
             if room > 0:
                 self._on_the_way += room
-                offer(producer, _Ask(self.actor_ref, room), beyond_limit=True)
+                self._upstream.ask(producer, room)
