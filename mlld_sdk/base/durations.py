@@ -5,11 +5,11 @@ leave a limit out, `None` means "no limit"; inside the library that limit is `FO
 that never comes. What decides something measures with the `Env` it was given; plain waiting uses `Deadline`.
 """
 
+import math
 import threading
 import time
 from datetime import timedelta
 from enum import Enum
-from math import inf, isfinite
 from typing import Final, Literal, overload
 
 from mlld_sdk.base.errors import InvalidOption
@@ -46,7 +46,7 @@ Duration = float | timedelta
 Timeout = Duration | None | Literal[Default.DEFAULT]
 """A limit of a call: a duration, `None` for no limit, or `DEFAULT`."""
 
-FOREVER: Final = inf
+FOREVER: Final = math.inf
 """No limit, as a duration; a deadline that never comes, as a moment."""
 
 LONGEST_WAIT: Final = threading.TIMEOUT_MAX
@@ -88,9 +88,9 @@ def seconds(
         return None
     value: object = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not isinstance(value, bool) and isinstance(value, int | float):
-        value = float(value) if value < _ENDLESS or value != value else FOREVER
-        if (value >= 0 if above is None else value > above) and (infinite or isfinite(value)):
-            return value
+        in_range = value >= 0 if above is None else value > above or value == above == -FOREVER
+        if in_range and (infinite or value < _ENDLESS):
+            return float(value) if abs(value) < _ENDLESS else FOREVER if value > 0 else -FOREVER
     least = f"{'>=' if above is None else '>'} {above or 0:g}"
     raise InvalidOption(option, duration, f"seconds {least}{', math.inf' if infinite else ''} or a timedelta")
 
