@@ -25,7 +25,7 @@ LAYERS: Final = {
 }
 """Sections of the page, by the first folder below the package."""
 
-PACKAGE: Final = Path(__file__).parents[1]
+PACKAGE: Final = Path(__file__).parents[1] / "mlld_sdk"
 
 SKIPPED: Final = re.compile(
     r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)"

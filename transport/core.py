@@ -17,10 +17,10 @@ from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import Tail
 from mlld_sdk.transport.reactor import Reactor
 
-__all__ = ["EngineCore", "EngineEnd"]
+__all__ = ["EngineCore", "EngineEnder"]
 
 
-class EngineEnd(Protocol):
+class EngineEnder(Protocol):
     """How the other parts end an engine, or learn that it has ended."""
 
     def kill(self) -> None:
@@ -61,7 +61,7 @@ class EngineCore:
         finished: That is known, or the engine belongs to the process this one was forked from.
     """
 
-    end: EngineEnd
+    end: EngineEnder
 
     def __init__(
         self, child: Child, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink, *, exclusive: bool

@@ -26,6 +26,7 @@ LOOSE_OPTIONS_LEFT: set[str] = {
     "mlld_sdk.actors.tasks.task_supervisor.Tasks.start(**options)",
     "mlld_sdk.agents.agent.Agent.__init__(**options)",
     "mlld_sdk.agents.owner.EngineOwner.__init__(**options)",
+    "mlld_sdk.scripts.results.read_object(**given)",  # the fields of whichever class is read
     "mlld_sdk.supervision.partition.partitioned(**options)",
 }
 SILENT_ROOMS_LEFT: set[str] = {
