@@ -115,8 +115,6 @@ if TYPE_CHECKING:
     from mlld_sdk.supervision.reasons import EscalateFailure as EscalateFailure
     from mlld_sdk.supervision.reasons import StopAgent as StopAgent
     from mlld_sdk.telemetry.bus import AlreadyAttached as AlreadyAttached
-    from mlld_sdk.transport.bridge.client import MlldPackageNotFound as MlldPackageNotFound
-    from mlld_sdk.transport.bridge.client import MlldPackageUnusable as MlldPackageUnusable
     from mlld_sdk.transport.errors import CallCancelled as CallCancelled
     from mlld_sdk.transport.errors import CallTimeout as CallTimeout
     from mlld_sdk.transport.errors import CommandNotExecutable as CommandNotExecutable
@@ -133,5 +131,7 @@ if TYPE_CHECKING:
     from mlld_sdk.transport.errors import SpawnRefused as SpawnRefused
     from mlld_sdk.transport.errors import UnserialisableParams as UnserialisableParams
     from mlld_sdk.transport.errors import WorkingDirectoryMissing as WorkingDirectoryMissing
+    from mlld_sdk.transport.mlld_package import MlldPackageNotFound as MlldPackageNotFound
+    from mlld_sdk.transport.mlld_package import MlldPackageUnusable as MlldPackageUnusable
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

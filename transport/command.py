@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound
+from mlld_sdk.transport.mlld_package import MlldPackageNotFound, cli_behind, find_package
 
-__all__ = ["READ_FD", "WRITE_FD", "EngineCommand", "embedded_command", "resolve"]
+__all__ = ["READ_FD", "WRITE_FD", "EngineCommand", "bridge_command", "embedded_command", "resolve"]
 
 READ_FD = "MLLD_ENGINE_REQUEST_FD"
 """Environment name of the descriptor number a program with private descriptors reads requests from."""
@@ -22,6 +24,7 @@ WRITE_FD = "MLLD_ENGINE_RESPONSE_FD"
 """The same for the descriptor it writes answers and events to."""
 
 
+_BRIDGE = Path(__file__).with_name("bridge") / "bridge.cjs"
 _SCRIPTS = (".cjs", ".js", ".mjs")
 _HOW_TO_GET = "install it with `npm install -g mlld`, name it by its path, or try the embedded engine"
 _EMBEDDED = (
@@ -54,7 +57,7 @@ class EngineCommand:
     label: str = "live"
 
     def __post_init__(self) -> None:
-        """Refuse here what no process can be given, with the name of what it is."""
+        """Refuse what no process can be given, by name."""
         for word in self.argv:
             _refuse_unpassable(f"the argument {word!r:.80}", word)
         if self.cwd is not None:
@@ -64,11 +67,11 @@ class EngineCommand:
             _refuse_unpassable(f"the environment variable {name!r}", value)
 
     def at(self, cwd: str | PathLike[str] | None) -> EngineCommand:
-        """Say the same command in another directory."""
+        """Return the same command in another directory."""
         return replace(self, cwd=None if cwd is None else str(cwd))
 
     def having(self, environ: Mapping[str, str]) -> EngineCommand:
-        """Say the same command with more environment."""
+        """Return the same command with more environment."""
         return replace(self, environ={**self.environ, **environ})
 
 
@@ -120,7 +123,7 @@ def resolve(
     elif program.stem in ("node", "nodejs"):
         argv = (str(program), *flags, *rest)
     elif program.stem == "mlld":
-        cli, node = _cli_behind(program), shutil.which("node", path=environ.get("PATH"))
+        cli, node = cli_behind(program), shutil.which("node", path=environ.get("PATH"))
         if cli is None or node is None:
             if flags:
                 before = environ.get("NODE_OPTIONS", os.environ.get("NODE_OPTIONS", ""))
@@ -141,7 +144,7 @@ def _node_flags(heap: int | None, snapshots: int | None, survive: bool) -> tuple
 
 
 def _find(command: str, path: str | None) -> Path:
-    """Find a program as a shell would, and say clearly why it cannot be used."""
+    """Find a program as a shell would; the error says why it cannot be used."""
     found = shutil.which(command, path=path)
     if found is not None:
         return Path(os.path.abspath(found))
@@ -160,23 +163,55 @@ def _find_node(script: Path, path: str | None) -> str:
     return node
 
 
-def _cli_behind(program: Path) -> Path | None:
-    """Find the engine itself behind the wrapper that npm has installed, through its link or next to its shim."""
-    for package in _package_candidates(program):
-        try:
-            name = json.loads((package / "package.json").read_bytes()).get("name")
-        except (OSError, ValueError, AttributeError):
-            continue
-        cli = package / "dist" / "cli.cjs"
-        if name == "mlld" and cli.is_file():
-            return cli
-    return None
+def bridge_command(
+    command: str | PathLike[str] = "mlld",
+    args: Sequence[str] = (),
+    *,
+    package: str | PathLike[str] | None = None,
+    cwd: str | PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    heap: int | None = None,
+    heap_snapshot_near_limit: int | None = None,
+) -> EngineCommand:
+    """Make the command that starts the bridge on the installed mlld package.
 
+    Args:
+        command: The program that starts mlld, as given for the live engine; the package is looked for behind it.
+        args: Its arguments.
+        package: The package's directory, if it is known.
+        cwd: Directory to run in; it owns `.mlld/checkpoints`.
+        environ: Added to the environment.
+        heap: Limit of node's heap in MiB.
+        heap_snapshot_near_limit: Let node write up to that many heap snapshots near the limit.
 
-def _package_candidates(program: Path) -> Iterator[Path]:
-    yield from list(program.resolve().parents)[:4]
-    yield program.parent.parent / "mlld"  # node_modules/.bin/mlld
-    yield program.parent.parent / "lib" / "node_modules" / "mlld"
+    Raises:
+        MlldPackageNotFound: There is no package behind the command, or no node to run it.
+        MlldPackageUnusable: It is too old, or its layout is unknown.
+    """
+    surroundings = {**os.environ, **(environ or {})}
+    found = find_package(command, args, package=package, environ=surroundings)
+    own_node = os.fspath(command) if re.fullmatch(r"node(js)?\d*", Path(command).name) else "node"
+    node = shutil.which(own_node, path=surroundings.get("PATH"))
+    if node is None:
+        raise MlldPackageNotFound(
+            f"`{own_node}` is not on PATH, and the bridge runs on it", hint="install Node 18 or newer"
+        )
+    options = [
+        *([] if heap is None else [f"--max-old-space-size={heap}"]),
+        *([] if heap_snapshot_near_limit is None else [f"--heapsnapshot-near-heap-limit={heap_snapshot_near_limit}"]),
+    ]
+    return EngineCommand(
+        argv=(node, *options, str(_BRIDGE)),
+        cwd=None if cwd is None else os.fspath(cwd),
+        environ={
+            **(environ or {}),
+            "MLLD_OTP_BRIDGE_PACKAGE": str(found.directory),
+            "MLLD_OTP_BRIDGE_VERSION": _own_version(),
+        },
+        private_fds=True,
+        extended=True,
+        label="bridge",
+    )
 
 
 def embedded_command(
@@ -194,3 +229,10 @@ def embedded_command(
         extended=True,
         label="embedded",
     )
+
+
+def _own_version() -> str:
+    try:
+        return version("mlld-otp")
+    except PackageNotFoundError:
+        return "unknown"

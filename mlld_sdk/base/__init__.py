@@ -1,1 +1,5 @@
-"""What every other room stands on: environment, errors, events, spans, futures and options. Knows none of them."""
+"""What every other room stands on: errors, durations, clocks, events, spans, futures, options, lazy exports.
+
+Everybody may come in; this room knows no other. Import from its modules: nothing is imported here, so that a part that
+has to start quickly pays only for what it uses.
+"""

@@ -17,9 +17,9 @@ import msgspec
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.kinds import COMMAND, KINDS, EngineKind, chosen, command_for
-from mlld_sdk.transport.bridge.client import find_package
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineBabbling, ScriptError
+from mlld_sdk.transport.mlld_package import find_package
 
 __all__ = ["EngineReport", "EnginesReport", "Hello", "check_engines"]
 

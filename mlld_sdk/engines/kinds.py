@@ -6,8 +6,7 @@ from typing import Final, Literal, cast
 
 from mlld_sdk.base.errors import InvalidOption, InvalidRequest
 from mlld_sdk.base.options import one_of
-from mlld_sdk.transport.bridge.client import bridge_command
-from mlld_sdk.transport.command import EngineCommand, embedded_command, resolve
+from mlld_sdk.transport.command import EngineCommand, bridge_command, embedded_command, resolve
 
 EngineKind = Literal["live", "bridge", "embedded"]
 

@@ -11,8 +11,8 @@ import pytest
 
 from mlld_sdk.client.client import Client
 from mlld_sdk.engines.shared import SharedEngines
-from mlld_sdk.transport.bridge.client import find_package
 from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.mlld_package import find_package
 from tests.support.eventually import eventually
 
 KINDS = ("embedded", "live", "bridge")

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.transport.bridge.client import bridge_command, find_package
-from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand, embedded_command, resolve
+from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand, bridge_command, embedded_command, resolve
+from mlld_sdk.transport.mlld_package import find_package
 
 REAL = os.environ.get("MLLD_COMMAND")
 

@@ -1,1 +1,1 @@
-"""The bridge engine: mlld's own package driven by a Node program of ours."""
+"""The bridge engine: a Node program that loads the installed mlld package; see docs/extended-protocol.md."""

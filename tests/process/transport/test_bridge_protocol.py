@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.transport.bridge import client as bridge_module
+from mlld_sdk.transport import bridge
 from mlld_sdk.transport.command import READ_FD, WRITE_FD
 from mlld_sdk.transport.engine import Engine
 from tests.support.eventually import eventually
 from tests.support.raw_engine import RawEngine, command_of, needs_real, started
 
-PROGRAM = Path(bridge_module.__file__).with_name("bridge.cjs")
+PROGRAM = Path(bridge.__file__).with_name("bridge.cjs")
 
 ENVIRONMENT_WITHOUT_METHODS = """
 for (const name of ['analyzeModule', 'NodeFileSystem', 'PathContextBuilder']) exports[name] = class {};

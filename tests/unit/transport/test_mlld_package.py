@@ -5,12 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.transport.bridge.client import (
-    MlldPackageNotFound,
-    MlldPackageUnusable,
-    bridge_command,
-    find_package,
-)
+from mlld_sdk.transport.command import bridge_command
+from mlld_sdk.transport.mlld_package import MlldPackageNotFound, MlldPackageUnusable, find_package
 
 EXPORTS = {".": {"import": {"default": "./dist/index.mjs"}, "require": {"default": "./dist/index.cjs"}}}
 

@@ -1,9 +1,8 @@
-"""The bridge engine: a Node program of ours that loads the user's installed mlld package (docs/extended-protocol.md).
+"""Finding the mlld package that npm has installed: behind a command, or where the user says it is.
 
-This module finds that package and makes the command that starts the bridge. What it looks at, in this order: the
-`package` argument, the environment variable `MLLD_PACKAGE`, a script of the package among the arguments of the command,
-and the program the command names on PATH. It never downloads and never guesses: a package that is missing, too old or
-laid out in an unknown way is an error that says so.
+What is looked at, in this order: the `package` argument, the environment variable `MLLD_PACKAGE`, a script of the
+package among the arguments of the command, and the program the command names on PATH. Nothing is downloaded and nothing
+guessed: a package that is missing, too old or laid out in an unknown way is an error that says so.
 """
 
 from __future__ import annotations
@@ -13,21 +12,18 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
-from mlld_sdk.transport.command import EngineCommand
 
-__all__ = ["OLDEST_MLLD", "MlldPackage", "MlldPackageNotFound", "MlldPackageUnusable", "bridge_command", "find_package"]
+__all__ = ["OLDEST_MLLD", "MlldPackage", "MlldPackageNotFound", "MlldPackageUnusable", "cli_behind", "find_package"]
 
 OLDEST_MLLD = (2, 0, 5)
 """The oldest mlld the bridge works with."""
 
-_PROGRAM = Path(__file__).with_name("bridge.cjs")
 _PACKAGE_NAMES = frozenset({"mlld", "mlldx"})
 _INSTALL = "install it with `npm install -g mlld`, or point MLLD_PACKAGE at the directory that holds its package.json"
 
@@ -132,55 +128,16 @@ def find_package(
     raise MlldPackageNotFound(f"no mlld package was found behind the command `{said}`", hint=_INSTALL)
 
 
-def bridge_command(
-    command: str | PathLike[str] = "mlld",
-    args: Sequence[str] = (),
-    *,
-    package: str | PathLike[str] | None = None,
-    cwd: str | PathLike[str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    heap: int | None = None,
-    heap_snapshot_near_limit: int | None = None,
-) -> EngineCommand:
-    """Make the command that starts the bridge on the installed mlld package.
-
-    Args:
-        command: The program that starts mlld, as given for the live engine; the package is looked for behind it.
-        args: Its arguments.
-        package: The package's directory, if it is known.
-        cwd: Directory to run in; it owns `.mlld/checkpoints`.
-        environ: Added to the environment.
-        heap: Limit of node's heap in MiB.
-        heap_snapshot_near_limit: Let node write up to that many heap snapshots near the limit.
-
-    Raises:
-        MlldPackageNotFound: There is no package behind the command, or no node to run it.
-        MlldPackageUnusable: It is too old, or its layout is unknown.
-    """
-    surroundings = {**os.environ, **(environ or {})}
-    found = find_package(command, args, package=package, environ=surroundings)
-    own_node = os.fspath(command) if re.fullmatch(r"node(js)?\d*", Path(command).name) else "node"
-    node = shutil.which(own_node, path=surroundings.get("PATH"))
-    if node is None:
-        raise MlldPackageNotFound(
-            f"`{own_node}` is not on PATH, and the bridge runs on it", hint="install Node 18 or newer"
-        )
-    options = [
-        *([] if heap is None else [f"--max-old-space-size={heap}"]),
-        *([] if heap_snapshot_near_limit is None else [f"--heapsnapshot-near-heap-limit={heap_snapshot_near_limit}"]),
-    ]
-    return EngineCommand(
-        argv=(node, *options, str(_PROGRAM)),
-        cwd=None if cwd is None else os.fspath(cwd),
-        environ={
-            **(environ or {}),
-            "MLLD_OTP_BRIDGE_PACKAGE": str(found.directory),
-            "MLLD_OTP_BRIDGE_VERSION": _own_version(),
-        },
-        private_fds=True,
-        extended=True,
-        label="bridge",
-    )
+def cli_behind(program: Path) -> Path | None:
+    """Find the engine itself behind the wrapper that npm has installed, through its link or next to its shim."""
+    for place in _around(program):
+        for package in place.parents:
+            manifest = _manifest(package)
+            if manifest is not None and manifest.name == "mlld":
+                cli = package / "dist" / "cli.cjs"
+                if cli.is_file():
+                    return cli
+    return None
 
 
 def _places(command: str | PathLike[str], args: Sequence[str], path: str | None) -> Iterator[Path]:
@@ -191,12 +148,17 @@ def _places(command: str | PathLike[str], args: Sequence[str], path: str | None)
             yield candidate.resolve()
     program = shutil.which(command, path=path)
     if program is not None:
-        yield Path(program).resolve()
-        beside = Path(os.path.abspath(program)).parent.parent  # a shim that is no link: node_modules/.bin, <prefix>/bin
-        yield beside / "mlld" / "package.json"
-        yield beside / "lib" / "node_modules" / "mlld" / "package.json"
+        yield from _around(Path(program))
     elif Path(command).is_file():
         yield Path(command).resolve()
+
+
+def _around(program: Path) -> Iterator[Path]:
+    """List the files that may lie inside the package of a program on PATH."""
+    yield program.resolve()
+    beside = Path(os.path.abspath(program)).parent.parent  # a shim that is no link: node_modules/.bin, <prefix>/bin
+    yield beside / "mlld" / "package.json"
+    yield beside / "lib" / "node_modules" / "mlld" / "package.json"
 
 
 def _manifest(directory: Path) -> _Manifest | None:
@@ -228,10 +190,3 @@ def _checked(directory: Path, manifest: _Manifest) -> MlldPackage:
             hint='reinstall mlld (a checkout must be built first), or use engine="live"',
         )
     return MlldPackage(directory=directory, version=manifest.version or "", entry=entry)
-
-
-def _own_version() -> str:
-    try:
-        return version("mlld-otp")
-    except PackageNotFoundError:
-        return "unknown"
