@@ -394,6 +394,11 @@ class Breaker:
         for closed in self._watchers:
             closed()
 
+    def retire(self) -> None:
+        """Close the breaker because what it guarded is gone."""
+        with self._lock:
+            self._become(Circuit(period=self._circuit.period + 1))
+
     def on_reset(self, closed: Callable[[], object]) -> None:
         """Have `closed()` called, quickly, whenever the breaker is reset by hand."""
         with self._lock:
@@ -482,6 +487,8 @@ class Breakers:
         return [one.view() for one in known]
 
     def forget(self, name: str) -> None:
-        """Drop a breaker whose last user is gone."""
+        """Drop a breaker whose last user is gone; one that is not closed is told to be."""
         with self._lock:
-            self._known.pop(name, None)
+            known = self._known.pop(name, None)
+        if known is not None:
+            known.retire()

@@ -265,4 +265,4 @@ class BreakerHalfOpened(BreakerEvent, frozen=True, kw_only=True, tag="breaker.ha
 
 
 class BreakerClosed(BreakerEvent, frozen=True, kw_only=True, tag="breaker.closed"):
-    """Calls pass again."""
+    """Calls pass again, or the child behind the breaker has left for good."""
