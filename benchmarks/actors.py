@@ -257,7 +257,7 @@ def crash_and_restart(others: int, crashes: int = 300) -> tuple[float, float]:
         parent.ask(None)
         for _ in range(crashes):
             started.clear()
-            parent.cell.actor.child.tell("crash")
+            parent.ask(lambda me: me.child).tell("crash")  # once the restart is over
             started.wait(10)
         del keep
     gc.unfreeze()
