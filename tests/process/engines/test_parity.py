@@ -187,7 +187,7 @@ QUESTIONS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]] = 
     "no such file": (("execute", "missing.mld"), {}, ("refused", "ScriptError", "FILE_NOT_FOUND")),
     "script fails": (("process", "show @nobody_defined_this"), {}, ("refused", "ScriptError")),
     "script is none": (("process", 'show "'), {}, ("refused", "ScriptError", "PARSE_ERROR")),
-    "wrong option": (("process", 'show "x"'), {"mode": "none"}, ("refused", "InvalidRequest")),
+    "wrong option": (("process", 'show "x"'), {"mode": "none"}, ("refused", "InvalidOption")),
     "no form in JSON": (("process", 'show "x"'), {"payload": {"a": object()}}, ("refused", "UnserialisableParams")),
     "late": (("process", LOOP), {"state": {"exit": False}, "timeout": 0.6}, ("refused", "CallTimeout", "TIMEOUT")),
     "long": (("execute", "long.mld", LONG), {}, ("answered",)),
