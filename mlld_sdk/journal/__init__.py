@@ -1,4 +1,9 @@
-"""The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises."""
+"""The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises.
+
+`journal` and `lease` are what others call; `writes` and `rules` decide, as functions of one transaction; `store` is
+what they ask of a place to keep records, which `memory` and `sqlite` are. `core` and `upkeep` are what a journal and its
+leases share. Runs, agents and the runtime come in by the names below.
+"""
 
 from mlld_sdk.journal.journal import Journal
 from mlld_sdk.journal.lease import RunLease

@@ -1,4 +1,9 @@
-"""One stream of truth: every state transition is one event, and everything that shows it is a view of that event."""
+"""One stream of truth: every state transition is one event, and everything that shows it is a view of that event.
+
+`bus` carries the events to handlers; `log`, `prometheus`, `otel` and `elixir` show them to other programs; `history`,
+`crash_report` and `places` keep what they say, ready to be asked. Views read events and nothing else. The runtime,
+control and programs come in by the modules.
+"""
 
 from mlld_sdk.base.spans import Span, SpanFailed, SpanStarted, SpanStopped
 

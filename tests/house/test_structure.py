@@ -32,17 +32,9 @@ LOOSE_OPTIONS_LEFT: set[str] = {
 SILENT_ROOMS_LEFT: set[str] = {
     "mlld_sdk.agents",
     "mlld_sdk.base",
-    "mlld_sdk.cli",
-    "mlld_sdk.control",
-    "mlld_sdk.demo",
     "mlld_sdk.engines",
-    "mlld_sdk.journal",
-    "mlld_sdk.journal.sqlite",
-    "mlld_sdk.runs",
-    "mlld_sdk.runtime",
     "mlld_sdk.scripts",
     "mlld_sdk.supervision",
-    "mlld_sdk.telemetry",
     "mlld_sdk.transport",
     "mlld_sdk.transport.bridge",
 }
