@@ -9,39 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk.base.errors import ConfigurationError
-from mlld_sdk.base.events import Event
 from mlld_sdk.engines.checkpoints import CacheNotFound, Checkpoints
 
 PARAMETERS = frozenset({"checkpoint", "noCheckpoint", "fresh", "resume", "fork", "checkpointRoot", "checkpointName"})
 SERVE = "resume: auto\n"
-
-
-class CheckpointHitEvent(Event, frozen=True, kw_only=True, tag="checkpoint.hit"):
-    """A model call was answered from the cache; nothing was paid for it again.
-
-    Attributes:
-        agent: Whose script made it.
-        function: Name of the function.
-        key: Its key in the cache.
-    """
-
-    agent: str
-    function: str
-    key: str
-
-
-class CheckpointMissedEvent(Event, frozen=True, kw_only=True, tag="checkpoint.missed"):
-    """A model call was made, and its answer kept.
-
-    Attributes:
-        agent: Whose script made it.
-        function: Name of the function.
-        key: Its key in the cache.
-    """
-
-    agent: str
-    function: str
-    key: str
 
 
 class NoLiveCheckpoint(ConfigurationError):

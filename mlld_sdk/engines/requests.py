@@ -19,7 +19,8 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest, MlldError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.spans import Span, begin_request, failed_request
-from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent, apply_checkpoint_options
+from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
+from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, EngineSource, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer

@@ -8,7 +8,7 @@ import msgspec
 
 from mlld_sdk.actors.core.events import ActorExited
 from mlld_sdk.base.events import Event
-from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointMissedEvent
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.supervision.events import (
     BudgetView,

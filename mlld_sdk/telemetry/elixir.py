@@ -21,7 +21,7 @@ import msgspec
 
 from mlld_sdk.base.events import Event, Sink
 from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
-from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.telemetry.bus import HandlerDetached
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 

@@ -28,7 +28,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
-from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointMissedEvent
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailedEvent, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.telemetry.bus import Bus

@@ -10,7 +10,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, discard, name_of
 from mlld_sdk.base.spans import REQUESTS, SILENT, span
-from mlld_sdk.engines.checkpoint_params import CheckpointHitEvent, CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.scripts.answers import sizes
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.elixir import ElixirEvent, Translator, elixir_names

@@ -9,7 +9,7 @@ from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.events import ActorExited
 from mlld_sdk.cli.render import crash_report
-from mlld_sdk.engines.checkpoint_params import CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointMissedEvent
 from mlld_sdk.journal import Journal, JournalLimits
 from mlld_sdk.journal.events import OwnerDied, StepFinished
 from mlld_sdk.runtime.keeper import HistoryKeeper
