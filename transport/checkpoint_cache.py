@@ -9,7 +9,7 @@ A cache belongs to one script name and is a folder of three things:
   results/sha256-<64 hex>.json    one stored value for each key
 ```
 
-A call is stored in the order result file, index row, manifest, so a crash leaves at worst a result nobody points at or
+A call is stored in the order result file, index row, manifest, so a crash leaves at worst a result no row points at or
 a torn last row. The key depends on the function's name and its arguments alone. Both the embedded engine and the host's
 checkpoint API work on this module; it needs nothing but the standard library.
 """
@@ -180,7 +180,7 @@ class Entry(NamedTuple):
     execution_order: int | None = None
 
     def row(self) -> dict[str, Any]:
-        """Give the row as it stands in the index."""
+        """Return the row as it stands in the index."""
         row: dict[str, Any] = {
             "key": self.key,
             "fn": self.fn,
@@ -267,7 +267,7 @@ class CheckpointCache:
     # -- reading
 
     def exists(self) -> bool:
-        """Say whether anything was ever stored."""
+        """Return whether anything was ever stored."""
         return self.index.exists()
 
     def entries(self) -> dict[str, Entry]:
@@ -334,7 +334,7 @@ class CheckpointCache:
             os.close(descriptor)
 
     def write_manifest(self, now: str, entries: dict[str, Entry] | None = None, **fields: Any) -> None:
-        """Rewrite the manifest; keys nobody knows are kept.
+        """Rewrite the manifest; unknown keys are kept.
 
         Args:
             now: ISO time for `lastUpdated`, and for `created` when there was no manifest.
@@ -390,7 +390,7 @@ class CheckpointCache:
         ]
 
     def checkpoint_order(self, name: str) -> int:
-        """Say from which `executionOrder` on a named checkpoint reaches; a unique prefix of the name will do.
+        """Return the `executionOrder` from which on a named checkpoint reaches; a unique prefix of the name will do.
 
         Raises:
             CheckpointNotFound: When no name or more than one fits.

@@ -134,7 +134,7 @@ class Child:
 
     def has_ended(self) -> bool:
         """Whether the process has ended (it need not be reaped)."""
-        if self.reaped:  # its number may be somebody else's by now
+        if self.reaped:  # its number may be another's by now
             return True
         try:
             if hasattr(os, "waitid"):
@@ -154,7 +154,7 @@ class Child:
             if not self.reaped:
                 _kill_group(self.pid)
                 self.reaped = True
-                with contextlib.suppress(ChildProcessError):  # somebody waits for every child of this process
+                with contextlib.suppress(ChildProcessError):  # other code waits for every child of this process
                     self.status = os.waitpid(self.pid, 0)[1]
         return None if self.status is None else os.waitstatus_to_exitcode(self.status)
 

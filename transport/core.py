@@ -99,7 +99,7 @@ class EngineCore:
         self.finished = True
 
     def report(self, where: str, error: BaseException) -> None:
-        """Emit that a function somebody attached has raised."""
+        """Emit that a callback has raised."""
         what = f"{type(error).__name__}: {error}"
         self.sink(EngineCallbackFailed(at=self.env.wall(), engine=self.label, where=where, error=what))
 

@@ -257,7 +257,7 @@ class Ending:
             bury(burial)
 
     def _clean_up(self) -> None:
-        """Give back what the engine held here."""
+        """Close and cancel what the engine held here."""
         self._channel.outgoing.close()
         self._child.close_fds(self._reactor.forget)
         self._reader.close()

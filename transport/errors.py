@@ -15,12 +15,12 @@ InfrastructureError
 ├── EngineSilent              ENGINE_SILENT              started, and does not answer
 ├── EngineBabbling            ENGINE_BABBLING            what it writes is not the protocol
 ├── EngineOverloaded          BACKPRESSURE               the engine does not read, or too much is in flight
-├── EngineAborted             ABORTED                    the engine gave the request up although nobody asked it to
+├── EngineAborted             ABORTED                    the engine gave the request up without being asked to
 └── CallTimeout               TIMEOUT                    the deadline passed
 TaskError
 └── ScriptError               the engine's own code      the engine answered with an error
 MlldError
-└── CallCancelled             ABORTED                    somebody cancelled the call
+└── CallCancelled             ABORTED                    the call was cancelled
 ```
 
 `TRANSPORT_ERROR`, `TIMEOUT` and `ABORTED` are the names mlld's own clients use for these, whatever class says more.
@@ -146,7 +146,7 @@ class EngineOverloaded(InfrastructureError):
 
 
 class EngineAborted(InfrastructureError):
-    """The engine gave the request up by itself, as it does when somebody else signals it."""
+    """The engine gave the request up by itself, as it does when another process signals it."""
 
     code = "ABORTED"
 

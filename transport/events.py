@@ -76,7 +76,7 @@ class RequestFinished(Event, frozen=True, kw_only=True, tag="request.finished"):
 
 
 class EngineCallbackFailed(Event, frozen=True, kw_only=True, tag="engine.callback_failed"):
-    """A function somebody attached to an engine or a call raised; it was not felt by anything else.
+    """A callback of an engine or a call raised; nothing else was disturbed by it.
 
     Attributes:
         engine: Label of the engine.

@@ -19,7 +19,7 @@ class EngineExit:
         code: Exit status, or `None` when a signal ended it.
         signal: Number of the signal that ended it, or `None`.
         expected: This side asked for the end: `close`, `kill`, a cancel or a deadline.
-        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 nobody here sent, or node's
+        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 not sent here, or node's
             heap limit. A suspicion, not a proof.
         doubtful: The status is that of a wrapper, which says 0 even when the engine behind it was killed.
     """

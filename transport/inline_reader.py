@@ -210,7 +210,7 @@ class InlineReader:
             self._seat.ring()
 
     def close(self) -> None:
-        """Give back the place to wait."""
+        """Close the place to wait."""
         if self._seat is not None:
             self._seat.close()
 

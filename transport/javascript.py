@@ -54,7 +54,7 @@ def string_text(value: str) -> str:
 
 
 def utf16_order(text: str) -> bytes:
-    """Give what texts are sorted by in JavaScript: their UTF-16 code units."""
+    """Return what texts are sorted by in JavaScript: their UTF-16 code units."""
     return text.encode("utf-16-be", "surrogatepass")
 
 
@@ -80,7 +80,7 @@ def well_formed(text: str) -> str:
 
 
 def is_array_index(key: str) -> bool:
-    """Say whether a key counts as a place in a list."""
+    """Return whether a key counts as a place in a list."""
     if not (key.isascii() and key.isdigit() and len(key) <= 10):
         return False
     return (key == "0" or key[0] != "0") and int(key) < 2**32 - 1

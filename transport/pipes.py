@@ -21,7 +21,7 @@ _LONGEST_WAIT = 86400.0  # the system counts milliseconds in 31 bits
 class Outgoing:
     """Lines on their way into a pipe that may be full.
 
-    Whoever sends writes, and writes whatever others have queued meanwhile. Where many requests are in flight the
+    The thread that sends writes, with what others have queued meanwhile. Where many requests are in flight the
     writing is left to the reactor, which is woken once and writes a whole burst at once. What a full pipe does not
     take waits here; the owner refuses new requests while `backlog` is beyond its limit.
     """
@@ -42,7 +42,7 @@ class Outgoing:
     def send(self, line: bytes, *, patient: bool) -> None:
         """Queue a line and see to it that it is written: at once, or a patient one by the reactor's next round."""
         if not patient and not self._queue and self._lock.acquire(False):
-            # Nothing waits and nobody writes: the shortest way, since the engine is to begin as soon as it can.
+            # Nothing waits and no other thread writes: the shortest way, so that the engine begins at once.
             try:
                 if not self._queue and not self._blocked:
                     self._write(line)
@@ -50,7 +50,7 @@ class Outgoing:
             finally:
                 self._lock.release()
             if not line:
-                if self._queue:  # somebody came while the lock was held
+                if self._queue:  # another came while the lock was held
                     self.flush()
                 return
         self.queue(line)
@@ -65,12 +65,12 @@ class Outgoing:
         self.flush()
 
     def queue(self, line: bytes) -> None:
-        """Queue a line that somebody is going to `flush`."""
-        self.backlog += len(line)  # before it can be written, since whoever writes it counts anew afterwards
+        """Queue a line that another thread is going to `flush`."""
+        self.backlog += len(line)  # before it can be written, since the writer counts anew afterwards
         self._queue.append(line)
 
     def flush(self) -> None:
-        """Write what waits, unless somebody else is at it or the pipe is full."""
+        """Write what waits, unless another thread is at it or the pipe is full."""
         self._dirty = False
         while self._queue and not self._blocked and self._lock.acquire(False):
             try:
@@ -253,7 +253,7 @@ class Seat:
                     os.write(self._bell_write, b"\1\0\0\0\0\0\0\0")
 
     def close(self) -> None:
-        """Give the bell back."""
+        """Close the bell."""
         with self._lock:
             for fd in {self._bell_read, self._bell_write}:
                 if fd >= 0:

@@ -134,7 +134,7 @@ def _look_up(pids: Iterable[int]) -> Iterator[Process]:
 
 
 def mark_of(pid: int) -> Mark | None:
-    """Read the mark of a process; nothing if it has none, is gone or belongs to somebody else."""
+    """Read the mark of a process; nothing if it has none, is gone or belongs to another user."""
     environ = _environ_of(pid)
     name = MARKER.encode() + b"="
     at = 0 if environ.startswith(name) else environ.find(b"\0" + name) + 1
@@ -227,7 +227,7 @@ class Births:
     """Lists the processes born since it was last asked; first, since the birth of a process."""
 
     def __init__(self, birth: Birth) -> None:
-        # Two looks back, because a number that is given out belongs to nobody until its process has been made.
+        # Two looks back, because a number that is given out is in use only when its process has been made.
         self._looks = (birth, birth)
 
     def since(self) -> list[Process]:
@@ -244,7 +244,7 @@ _counted = 0
 
 
 def _count_births() -> int:
-    """Say how many processes and threads were ever born on this machine; 0 if that is not known."""
+    """Count the processes and threads that were ever born on this machine; 0 if that is not known."""
     global _counted
     _, _, rest = (_read("/proc/stat") or b"").partition(b"\nprocesses ")
     _counted = int(rest.split(maxsplit=1)[0]) if rest else 0
@@ -253,7 +253,7 @@ def _count_births() -> int:
 
 @functools.lru_cache(maxsize=1)
 def _numbers() -> int:
-    """Say how many numbers there are before they come round; 0 if what is told of births is not to be relied on."""
+    """Return how many numbers there are before they come round; 0 if the count of births cannot be relied on."""
     told = ("/proc", "/proc/loadavg", "/proc/stat")
     try:
         is_made_up = len({os.stat(path).st_dev for path in told}) > 1  # some containers lay files of their own over it
@@ -263,7 +263,7 @@ def _numbers() -> int:
 
 
 def _last_pid() -> int:
-    """Say which number the youngest process or thread got; 0 if that is not known."""
+    """Return the number of the youngest process or thread; 0 if that is not known."""
     text = _read("/proc/loadavg")
     return int(text.split()[-1]) if text else 0
 
@@ -284,7 +284,7 @@ def descendants_of(pid: int) -> list[int]:
 
 
 def rss_of(pid: int) -> int:
-    """Say how many bytes of memory a process holds; 0 if it is gone or cannot be asked."""
+    """Return how many bytes of memory a process holds; 0 if it is gone or cannot be asked."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE

@@ -193,7 +193,7 @@ class Reactor:
             self._rung = True
             try:
                 os.write(self._wake_write, b"\0")
-            except OSError:  # full: it will wake anyway; closed: nobody is there to wake
+            except OSError:  # full: it will wake anyway; closed: there is no thread to wake
                 return
 
     def _woken(self) -> None:
@@ -264,7 +264,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_reactor() -> Reactor:
-    """Give the process-wide reactor, started when first needed."""
+    """Return the process-wide reactor, started when first needed."""
     global _shared
     with _shared_lock:
         if _shared is None:

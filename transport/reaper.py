@@ -91,7 +91,7 @@ def _remains(burials: list[Burial]) -> dict[str, list[int]]:
     born = born_since(burial.birth for burial in burials)
     table = [entry for entry in born if not entry.is_dead and entry.pid != os.getpid()]
     for entry in table:
-        # A session's number is free again when its last member is gone: whoever leads it now is a stranger.
+        # A session's number is free again when its last member is gone: a process that leads it now is a stranger.
         if entry.pid in by_session:
             del by_session[entry.pid]
     for entry in table:

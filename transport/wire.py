@@ -3,7 +3,7 @@
 A request is `{"method", "id", "params"}`. mlld 2.0.5 answers `{"event": {"id", "type", ...}}` and
 `{"result": {"id", ...}}`; the 2.1 line also says `{"id", "result"}` and `{"id", "error"}`, and its events have a
 `requestId`. A whole block of lines is decoded at once, and only as far as routing needs: bodies stay bytes until
-whoever asked for them decodes them, on a thread of their own.
+they are decoded where they are asked for, on the thread that asks.
 
 Scripts can print onto the same channel, so a line may be anything. What is no message is handed back as noise; a
 message with noise glued in front of it is salvaged.
@@ -295,7 +295,7 @@ def _head(line: bytes) -> Head | None:
 
 
 def _too_deep(line: bytes) -> Head | None:
-    """Turn an answer that no decoder here can follow into its request's failure: nobody is to wait for it in vain."""
+    """Turn an answer that no decoder here can follow into its request's failure, so that it ends."""
     start = _ANSWER_START.match(line)
     if start is None or not line.endswith(b"}"):
         return None
@@ -352,7 +352,7 @@ class _Request(msgspec.Struct, gc=False):
 
 
 def encode_request(method: str, request_id: int, params: Any) -> bytes:
-    """Say a request as one line, newline included, or raise `UnserialisableParams`.
+    """Encode a request as one line, newline included, or raise `UnserialisableParams`.
 
     Lone surrogates are escaped, so they arrive as they are.
     """
@@ -375,12 +375,12 @@ _BEFORE_PARAMS = len(b'{"method":"","id":0,"params":')
 
 
 def freeze(params: Any) -> msgspec.Raw:
-    """Say the params of a request that is sent later, so that it says what they are now; raises as `encode_request`."""
+    """Encode the params of a request that is sent later as they are now; raises as `encode_request`."""
     return msgspec.Raw(encode_request("", 0, params)[_BEFORE_PARAMS:-2])
 
 
 def cancel_line(request_id: int) -> bytes:
-    """Say the cancel of a request. Its answer, if there is one, comes under the id of the request itself."""
+    """Encode the cancel of a request. Its answer, if there is one, comes under the id of the request itself."""
     return b'{"method":"cancel","id":%d}\n' % request_id
 
 

@@ -21,7 +21,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def name_of(event: Event) -> str:
-    """Say the event's name, its tag: `agent.restarted`, `engine.exited`."""
+    """Return the event's name, its tag: `agent.restarted`, `engine.exited`."""
     return str(event.__struct_config__.tag)
 
 
@@ -30,13 +30,13 @@ Sink = Callable[[Event], None]
 
 
 def discard(event: Event) -> None:
-    """Be the sink of a layer that nobody listens to."""
+    """Drop an event: the sink of a layer without listeners."""
 
 
 def is_listened(sink: Sink) -> bool:
     """Whether every single request is to be told, and not only those that fail.
 
-    A sink says in an attribute `listened` that nobody would hear of it: requests may be so many that telling costs more
+    A sink whose attribute `listened` is false has no listener for it: requests may be so many that telling costs more
     than making them.
     """
     return getattr(sink, "listened", True)

@@ -1,6 +1,6 @@
-"""A `concurrent.futures.Future` that costs next to nothing until somebody waits for it.
+"""A `concurrent.futures.Future` that costs next to nothing until a thread waits for it.
 
-The standard future makes a condition (a lock and a queue) when it is born. Most calls are answered before anybody
+The standard future makes a condition (a lock and a queue) when it is born. Most calls are answered before a thread
 waits, or are only ever given a callback, so this one makes its condition when a function of the standard library asks
 for it (`concurrent.futures.wait`, `as_completed`), and waits with one bare lock otherwise.
 
@@ -38,8 +38,8 @@ os.register_at_fork(after_in_child=_after_fork)
 class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     """A future whose outcome is set once by `finish`, from any thread.
 
-    Whoever sets it runs the callbacks. Nothing here relies on a lock for that: outcome first, then callbacks are taken
-    from the list one by one, so one that is added meanwhile is run by whichever thread takes it, and only once.
+    The thread that sets it runs the callbacks. Nothing here relies on a lock for that: outcome first, then callbacks
+    are taken from the list one by one; one that is added meanwhile is run by the thread that takes it, only once.
     """
 
     # Class attributes stand in for what the standard class sets up in every instance.
@@ -52,7 +52,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
     _callbacks: list[Callable[[Any], object]] | None = None
     _failure_callbacks: list[Callable[[Any], object]] | None = None
     _sleepers: list[Any] | None = None
-    # Whether anybody waits or has a callback; set before the state is looked at, read after the state is set.
+    # Whether a thread waits or there is a callback; set before the state is looked at, read after the state is set.
     _attended = False
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             self._listened_to()
 
     def when_over(self, fn: Callable[[Any], object]) -> None:
-        """Do the same for what is not urgent: nobody is made to look for the outcome sooner because of it."""
+        """Do the same for what is not urgent: the outcome is not looked for sooner because of it."""
         if self._callbacks is None:
             with _condition_lock:
                 if self._callbacks is None:
@@ -144,7 +144,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                 break
             except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
                 self._callback_failed(error)
-        self._failure_callbacks = None  # whoever mourns often holds the call: no cycle for the collector
+        self._failure_callbacks = None  # a callback often holds the call: no cycle for the collector
 
     def _wait(self, timeout: Duration | None) -> None:
         lock = allocate_lock()
@@ -211,8 +211,9 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                     raise
 
     def _listened_to(self) -> None:
-        """Take note that somebody is to be told of the outcome who need not be waiting."""
+        """Take note that a callback, or a function of the standard library, waits for the outcome."""
 
     def _callback_failed(self, error: BaseException) -> None:
-        """Say that a callback raised."""
-        raise NotImplementedError
+        """Report a callback that raised, by default as Python reports the end of a thread."""
+        args = (type(error), error, error.__traceback__, threading.current_thread())
+        threading.excepthook(threading.ExceptHookArgs(args))
