@@ -286,8 +286,9 @@ class Runtime:
         return found
 
     def place(self, name: str) -> Place:
-        """Find a place in the tree, by its path or by its name if that is unique, whatever fills it."""
-        return self._running()[self._find(name)[0]]
+        """Find a place in the tree, by its path, or by its name if that is unique; the root has the runtime's."""
+        tree = self._running()
+        return tree[self.name if name == self.name else self._find(name)[0]]
 
     @property
     def supervisor(self) -> SupervisorRef:
