@@ -11,6 +11,7 @@ TESTS = (
     "process/agents/test_*.py",
     "process/runs/test_*.py",
     "process/runtime/test_*.py",
+    "process/engines/test_parity.py",
     "unit/engines/test_*.py",
     "unit/runs/test_*.py",
 )
