@@ -146,10 +146,12 @@ class EngineOwner(Actor):
         options, kind, env = self.options, self._kind, self.services.env
         health, scope = health or EngineHealth(), CancelScope(options.max_waiting)
         source: EngineSource
+        reaps = kind != "embedded"
         if shared:
-            source = SharedEngines(self.engine_pool, scope=scope, health=health, retires_failed=kind == "live")
+            source = SharedEngines(
+                self.engine_pool, scope=scope, health=health, retires_failed=kind == "live", reaps=reaps
+            )
         else:
-            reaps = kind != "embedded"
             source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, env=env, reaps=reaps)
         return EngineRequests(
             source,

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest, MlldError
-from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, begin_request, failed_request
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
@@ -73,16 +73,18 @@ class _Telling:
 
     __slots__ = ("_began", "_method", "_params", "_permit", "_requests", "_span", "wants_success")
 
-    def __init__(self, requests: EngineRequests, method: str, params: dict[str, Any]) -> None:
+    def __init__(
+        self, requests: EngineRequests, method: str, params: dict[str, Any], began: float | None = None
+    ) -> None:
+        """Ask the gate and begin the span, unless the request `began` before, when neither was wanted."""
         self._requests = requests
         self._method = method
         self._params = params
-        self._permit = None if requests.gate is None else requests.gate.acquire()
+        self._permit = None if requests.gate is None or began is not None else requests.gate.acquire()
         self._span: Span | None = None
-        if requests.sink is not discard:
-            self._began = requests.env.now()
-            if getattr(requests.sink, "listened", True):
-                self._span = begin_request(requests.sink, requests.env, method, params, requests.labels)
+        self._began = requests.env.now() if began is None else began
+        if began is None and requests.is_listened:
+            self._span = begin_request(requests.sink, requests.env, method, params, requests.labels)
         self.wants_success = self._span is not None or self._permit is not None
 
     def failed(self, error: BaseException) -> None:
@@ -357,16 +359,17 @@ class EngineRequests:
 
     def _ask(self, method: str, params: dict[str, Any], options: RunOptions, on_events: OnEvents | None) -> EngineReply:
         """Make a request and wait for the answer on this thread."""
-        telling = None if self.gate is None and self.sink is discard else _Telling(self, method, params)
-        timeout = self.seconds(options) if options else self.timeout
+        telling = None
+        if self.gate is not None or (self.sink is not discard and getattr(self.sink, "listened", True)):
+            telling = _Telling(self, method, params)
+        timeout, began = self.seconds(options) if options else self.timeout, self.env.now()
         try:
             sent_as, said = self._said(method, params, "minimal")
             reply = self.source.call(sent_as, said, timeout, on_events)
         except BaseException as error:
-            if telling is not None:
-                telling.failed(error)
+            (telling or _Telling(self, method, params, began)).failed(error)
             raise
-        if telling is not None and telling.wants_success:
+        if telling is not None:
             telling.answered(reply)
         return reply
 
@@ -379,8 +382,10 @@ class EngineRequests:
         on_events: OnEvents | None = None,
     ) -> T:
         """Make a request and wait for the answer in a coroutine, whose end cancels the request."""
-        telling = None if self.gate is None and self.sink is discard else _Telling(self, method, params)
-        timeout, call = self.seconds(options) if options else self.timeout, None
+        telling = None
+        if self.gate is not None or (self.sink is not discard and getattr(self.sink, "listened", True)):
+            telling = _Telling(self, method, params)
+        timeout, began, call = self.seconds(options) if options else self.timeout, self.env.now(), None
         try:
             sent_as, said = self._said(method, params, "minimal")
             call = self.source.submit(sent_as, said, timeout, on_events or self.on_events)
@@ -389,10 +394,10 @@ class EngineRequests:
         except BaseException as error:
             if call is not None:
                 call.cancel()
-            if telling is not None:
-                telling.failed(error if isinstance(error, Exception) else CallCancelled("its task was cancelled"))
+            why = error if isinstance(error, Exception) else CallCancelled("its task was cancelled")
+            (telling or _Telling(self, method, params, began)).failed(why)
             raise
-        if telling is not None and telling.wants_success:
+        if telling is not None:
             telling.answered(reply)
         return judge(reply, options)
 
@@ -417,6 +422,11 @@ class EngineRequests:
         if CHECKPOINT_PARAMS.isdisjoint(params):
             return method, params
         return apply_checkpoint_options(self.kind, method, params, self._directory)
+
+    @property
+    def is_listened(self) -> bool:
+        """Whether requests that go well are told of, and not only those that fail."""
+        return self.sink is not discard and is_listened(self.sink)
 
     def seconds(self, options: RunOptions) -> float | None:
         """Return how long a request with these options may take."""

@@ -103,6 +103,7 @@ class SharedEngines:
         keeps: Start the engine on the thread that asks, and keep it until the end, as clients do.
         retires_failed: Give an engine no more requests after a script has failed on it: the live one may go on with
             branches of it.
+        reaps: Whether engines leave processes behind that are to be ended when they are given back.
     """
 
     def __init__(
@@ -113,12 +114,14 @@ class SharedEngines:
         health: EngineHealth | None = None,
         keeps: bool = False,
         retires_failed: bool = False,
+        reaps: bool = True,
     ) -> None:
         self.scope = scope or CancelScope()
         self.health = health or EngineHealth()
         self._pool = pool
         self._keeps = keeps
         self._retires_failed = retires_failed
+        self._reaps = reaps
         self._lock = threading.Lock()
         self._current: SharedEngine | None = None  # takes new requests
         self._held: set[SharedEngine] = set()
@@ -396,6 +399,9 @@ class SharedEngines:
             self._current = None if self._current is at else self._current
         if self._keeps:
             at.lease.give_back(broken=True)
+        elif not self._reaps and not gone:  # at once, or a request that comes meanwhile would start another engine
+            at.engine.be_shared(False)
+            at.lease.give_back()
         else:
             background.run(_put_back, at.lease)
 

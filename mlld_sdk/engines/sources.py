@@ -367,21 +367,37 @@ class LeasedEngines:
             lease.give_back()
         return reply
 
-    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
-        """Send a request to an engine that is free, or let it wait for one."""
-        lease = self._lessor.lease_now()
-        if lease is None and not self.begins_at_once:
-            lease = self._start()
-        if lease is not None:
-            return self._send(method, params, on_events, lease, timeout)
-        self.scope.check()
-        send = partial(self._send, method, freeze(params), on_events)
-        call = WaitingCall(send, self._refused, timeout=timeout, now=self._now)
-        try:
-            return call.wait_for(lambda then, limit: self._lessor.acquire(then, limit, self.scope))
-        except InfrastructureError:
+    def submit(
+        self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None, lease: Held | None = None
+    ) -> Call | WaitingCall:
+        """Send a request on a lease, to an engine that is free, or let it wait for one."""
+        if lease is None:
+            lease = self._lessor.lease_now() or (None if self.begins_at_once else self._start())
+            if lease is None:
+                return self._wait(method, params, timeout, on_events)
+        self.leases.add(lease)
+        if self.scope.over is not None:
+            background.run(self._give_back, lease, False)
             self.scope.check()
+        try:
+            call = lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
+        except BaseException as error:
+            background.run(self._over, lease, error)
             raise
+        begins = True
+
+        def ended(call: Call) -> None:
+            error = call.exception()
+            if error is None and not self._reaps and not begins:
+                self.health.in_a_row = 0
+                self.leases.discard(lease)
+                lease.give_back()
+            elif not isinstance(error, ForkedProcess):  # here the engine is not ours to give back
+                background.run(self._over, lease, error)  # it takes a moment, and this may be an event loop's thread
+
+        call.when_over(ended)
+        begins = False
+        return call
 
     def stop(self, why: MlldError) -> None:
         """Refuse further requests with `why` and kill the engines of those under way; returns at once."""
@@ -410,30 +426,21 @@ class LeasedEngines:
             self.scope.check()
             raise
 
-    def _send(self, method: str, params: Any, on_events: OnEvents | None, lease: Held, timeout: float | None) -> Call:
-        self.leases.add(lease)
-        if self.scope.over is not None:
-            background.run(self._give_back, lease, False)
-            self.scope.check()
+    def _wait(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> WaitingCall:
+        self.scope.check()
+        said = freeze(params)
+
+        def send(lease: Held, left: float | None) -> Call:
+            call = self.submit(method, said, left, on_events, lease)
+            assert isinstance(call, Call)  # it has its engine
+            return call
+
+        call = WaitingCall(send, self._refused, timeout=timeout, now=self._now)
         try:
-            call = lease.engine.submit(method, params, timeout=timeout, on_events=on_events)
-        except BaseException as error:
-            background.run(self._over, lease, error)
+            return call.wait_for(lambda then, limit: self._lessor.acquire(then, limit, self.scope))
+        except InfrastructureError:
+            self.scope.check()
             raise
-        begins = True
-
-        def ended(call: Call) -> None:
-            error = call.exception()
-            if error is None and not self._reaps and not begins:
-                self.health.in_a_row = 0
-                self.leases.discard(lease)
-                lease.give_back()
-            elif not isinstance(error, ForkedProcess):  # here the engine is not ours to give back
-                background.run(self._over, lease, error)  # it takes a moment, and this may be an event loop's thread
-
-        call.when_over(ended)
-        begins = False
-        return call
 
     def _over(self, lease: Held, error: BaseException | None) -> None:
         """Give an engine back after a request: usable, if it answered or a script failed on a well-behaved one."""
