@@ -64,6 +64,8 @@ bench: $(STAMP)  ## every benchmark beside its peers, into docs/performance.md
 docs: $(STAMP)  ## the pages as a site, in build/docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_events.py
+	$(BIN)/python docs/draw_house.py
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 clean:  ## remove the environment and what was built

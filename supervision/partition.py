@@ -34,7 +34,7 @@ class PartitionOptions(TypedDict, total=False):
 
 
 def partitioned(
-    template: Any,
+    template: object,
     *,
     name: str,
     partitions: int | None = None,

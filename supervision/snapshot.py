@@ -169,7 +169,7 @@ def slot_view(slot: Slot, path: str, within: float, sources: SnapshotSources, no
     )
 
 
-def kind_of(start: Any) -> str:
+def kind_of(start: object) -> str:
     """Name what a spec starts."""
     if isinstance(start, SupervisorSpec):
         return start.strategy

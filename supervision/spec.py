@@ -186,7 +186,7 @@ OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "start", "args", "kw
 
 
 def child(
-    start: Any,
+    start: object,
     *args: Any,
     name: str | None = None,
     restart: Restart | None = None,
@@ -263,7 +263,7 @@ def child(
 
 
 def _checked(
-    name: Any, start: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    name: object, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> ChildSpec:
     """Build a spec from values that may be wrong."""
     if not isinstance(name, str) or not name or "/" in name:
@@ -302,7 +302,7 @@ _KINDS: dict[str, Any] = {
 """The types of options that are values of their own."""
 
 
-def _check_arguments(start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments the class does not take: a misspelt option must not vanish into the child."""
     if not inspect.isclass(start):
         return
@@ -454,7 +454,7 @@ def check_children(children: object, auto_shutdown: AutoShutdown = "never") -> t
     return settled
 
 
-def settle(one: Any, restart: Restart, auto_shutdown: AutoShutdown) -> ChildSpec:
+def settle(one: object, restart: Restart, auto_shutdown: AutoShutdown) -> ChildSpec:
     """Turn what stands for a child into a complete spec, under a supervisor with these habits.
 
     Args:

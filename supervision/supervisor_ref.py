@@ -35,7 +35,7 @@ class SupervisorRef:
     def __repr__(self) -> str:
         return f"<SupervisorRef {self.ref}>"
 
-    def start_child(self, child: Any, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
+    def start_child(self, child: object, *, timeout: float | None = CALL_TIMEOUT) -> Ref | None:
         """Add a child and start it.
 
         Args:
@@ -145,11 +145,11 @@ class SupervisorRef:
         """
         self._ask(requests.Update(spec) if isinstance(spec, SupervisorSpec) else requests.UpdateDynamic(spec), timeout)
 
-    def _ask(self, request: requests.ManagementRequest, timeout: float | None) -> Any:
+    def _ask(self, request: requests.ManagementRequest, timeout: float | None) -> Any:  # noqa: ANN401
         return self.ref.call(ManagementCall(request, _callers()), timeout=timeout)
 
 
-def _spec_of(child: Any) -> ChildSpec:
+def _spec_of(child: object) -> ChildSpec:
     return child if isinstance(child, ChildSpec) else check_children([child])[0]
 
 

@@ -76,7 +76,7 @@ class Place:
         """Find the circuit breaker in front of it, if it has one."""
         return self._tree.breaker(self.path)
 
-    def call(self, message: Any, *, timeout: float | None = 5.0) -> Any:
+    def call(self, message: object, *, timeout: float | None = 5.0) -> Any:  # noqa: ANN401
         """Call the actor that is there, through the breaker if there is one.
 
         The breaker hears of an answer, of an error that counts, and of silence until the timeout; that the child
@@ -101,7 +101,7 @@ class Place:
         permit.success()
         return answer
 
-    def tell(self, message: Any) -> None:
+    def tell(self, message: object) -> None:
         """Send to the actor that is there."""
         self.ref().tell(message)
 

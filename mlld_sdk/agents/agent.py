@@ -201,7 +201,7 @@ class Agent(EngineOwner):
             self.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Expired(lease.run_id))
         ref.cast(LOOK)
 
-    def _run_script(self, job: Job, payload: Any) -> str:
+    def _run_script(self, job: Job, payload: object) -> str:
         if self.options.script is None:
             raise ConfigurationError(
                 f"{type(self).__name__} has nothing to run", hint="define run(self, job, payload), or give script="

@@ -75,7 +75,7 @@ class Named(HandleRequests):
         """
         self._ask(Drain(), seconds(timeout))
 
-    def _ask(self, message: Any, timeout: float = ANSWER_TIMEOUT) -> Any:
+    def _ask(self, message: object, timeout: float = ANSWER_TIMEOUT) -> Any:  # noqa: ANN401
         ref = self.ref
         if ref is None:
             raise AgentUnavailable(self.name)
@@ -93,7 +93,7 @@ class AgentHandle(Named):
 
     def run(
         self,
-        payload: Any = None,
+        payload: object = None,
         *,
         run_id: str | None = None,
         key: str | None = None,
@@ -149,6 +149,6 @@ class AsyncNamed(AsyncRequests[N]):
 class AsyncAgentHandle(AsyncNamed[AgentHandle]):
     """An agent by its name, for asyncio."""
 
-    async def run(self, payload: Any = None, **options: Unpack[RunArguments]) -> RunHandle:
+    async def run(self, payload: object = None, **options: Unpack[RunArguments]) -> RunHandle:
         """Give the agent a run; see `AgentHandle.run`. Await the handle for the result."""
         return await asyncio.to_thread(partial(self.sync.run, payload, **options))

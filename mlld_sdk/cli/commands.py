@@ -27,7 +27,7 @@ def _remote(options: Namespace) -> Remote:
     return Remote(options.runtime)
 
 
-def _print(options: Namespace, data: Any, text: str) -> None:
+def _print(options: Namespace, data: object, text: str) -> None:
     print(msgspec.json.encode(data, enc_hook=str).decode() if options.json else text)
 
 

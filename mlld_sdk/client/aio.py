@@ -77,7 +77,7 @@ class AsyncHandle(Generic[R]):
         return self.sync.cancel()
 
     async def update_state(
-        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
+        self, path: str, value: object, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
     ) -> None:  # fmt: skip
         """Change `@state` of the running script."""
         await asyncio.to_thread(self.sync.update_state, path, value, labels=labels, timeout=timeout)
@@ -121,7 +121,7 @@ class AsyncRequests(Generic[S]):
         self.sync: S = requests
 
     async def process(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> str:
         """Run script text and return its output."""
         requests = self.sync.find()
@@ -130,7 +130,7 @@ class AsyncRequests(Generic[S]):
         return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
 
     async def process_result(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Run script text and return everything it produced."""
         requests = self.sync.find()
@@ -140,13 +140,13 @@ class AsyncRequests(Generic[S]):
         return await handle.full_result()
 
     async def process_async(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> AsyncProcessHandle:
         """Start a run of script text and return its handle."""
         begin = partial(self.sync.process_async, script, file_path=file_path, payload=payload, **options)
         return AsyncProcessHandle(await self._begun(begin, options))
 
-    async def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
+    async def execute(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced."""
         requests = self.sync.find()
         if requests.begins_at_once(options):
@@ -154,7 +154,7 @@ class AsyncRequests(Generic[S]):
         return await (await self.execute_async(filepath, payload, **options))
 
     async def execute_async(
-        self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]
+        self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]
     ) -> AsyncExecuteHandle:
         """Start a run of a script file and return its handle."""
         begin = partial(self.sync.execute_async, filepath, payload, **options)

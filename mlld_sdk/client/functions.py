@@ -5,7 +5,7 @@ the `mlld` on PATH.
 """
 
 import threading
-from typing import Any, Unpack
+from typing import Unpack
 
 from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
@@ -42,30 +42,30 @@ def close() -> None:
     set_default_client(None)
 
 
-def process(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
+def process(script: str, *, file_path: AnyPath | None = None, payload: object = None,
             **options: Unpack[RunOptions]) -> str:  # fmt: skip
     """Run script text and return its output; see `Client.process`."""
     return default_client().process(script, file_path=file_path, payload=payload, **options)
 
 
-def process_result(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
+def process_result(script: str, *, file_path: AnyPath | None = None, payload: object = None,
                    **options: Unpack[RunOptions]) -> ExecuteResult:  # fmt: skip
     """Run script text and return everything it produced; see `Client.process_result`."""
     return default_client().process_result(script, file_path=file_path, payload=payload, **options)
 
 
-def process_async(script: str, *, file_path: AnyPath | None = None, payload: Any = None,
+def process_async(script: str, *, file_path: AnyPath | None = None, payload: object = None,
                   **options: Unpack[RunOptions]) -> ProcessHandle:  # fmt: skip
     """Start a run of script text; see `Client.process_async`."""
     return default_client().process_async(script, file_path=file_path, payload=payload, **options)
 
 
-def execute(filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
+def execute(filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
     """Run a script file; see `Client.execute`."""
     return default_client().execute(filepath, payload, **options)
 
 
-def execute_async(filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
+def execute_async(filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
     """Start a run of a script file; see `Client.execute_async`."""
     return default_client().execute_async(filepath, payload, **options)
 

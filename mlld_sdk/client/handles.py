@@ -69,7 +69,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         self._call = log.call
         self._log = log
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name not in Handle._BASE:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _reviving:
@@ -227,7 +227,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         return self._call.cancel()
 
     def update_state(
-        self, path: str, value: Any, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
+        self, path: str, value: object, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
     ) -> None:
         """Change `@state` of the running script, and return when the engine has taken it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
@@ -23,7 +23,7 @@ class Requests:
         self.find = find
 
     def process(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> str:
         r"""Run script text and return its output.
 
@@ -46,12 +46,12 @@ class Requests:
         return self.find().process(script, file_path, payload, options)
 
     def process_result(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Do what `process` does and return everything the run produced, not only its output."""
         return self.find().process_result(script, file_path, payload, options)
 
-    def execute(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteResult:
+    def execute(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced.
 
         To an agent or a pool this is a single request and no run: it is not written down, and not repeated if the
@@ -85,7 +85,7 @@ class HandleRequests(Requests):
     """Requests that can also be begun: their handles are futures, to watch, steer, cancel and await."""
 
     def process_async(
-        self, script: str, *, file_path: AnyPath | None = None, payload: Any = None, **options: Unpack[RunOptions]
+        self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ProcessHandle:
         """Begin what `process` does and return its handle at once.
 
@@ -93,6 +93,6 @@ class HandleRequests(Requests):
         """
         return ProcessHandle(self.find().begin_process(script, file_path, payload, options))
 
-    def execute_async(self, filepath: AnyPath, payload: Any = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
+    def execute_async(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
         """Begin what `execute` does and return its handle at once."""
         return ExecuteHandle(self.find().begin_execute(filepath, payload, options))

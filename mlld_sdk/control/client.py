@@ -42,7 +42,7 @@ class Remote:
             self._connection.close()
             raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=_why_not(error)) from error
 
-    def ask(self, request: p.Request) -> Any:
+    def ask(self, request: p.Request) -> Any:  # noqa: ANN401
         """Ask one thing.
 
         Raises:

@@ -33,7 +33,7 @@ class RuntimeView(Protocol):
     def system(self) -> ActorSystem:
         """The actors."""
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place."""
 
     def agent(self, name: str) -> AgentHandle:

@@ -150,7 +150,7 @@ class Checkpoints:
             entries = cache.entries().values() if selector is None else cache.select(parse_selector(selector))
             return [_call(cache, entry) for entry in entries]
 
-    def value(self, script: PathLike, key: str) -> Any:
+    def value(self, script: PathLike, key: str) -> Any:  # noqa: ANN401
         """Read what a stored call gave."""
         with self._existing(script) as cache:
             value = cache.value(key) if key in cache.entries() else MISSING

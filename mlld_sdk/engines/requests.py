@@ -220,7 +220,7 @@ class EngineRequests:
 
     # Requests: waited for on this thread, by a coroutine, or begun.
 
-    def process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> str:
+    def process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> str:
         """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
         if self._caching and file_path is not None:  # text without a file has no cache
             options = {**self._caching, **options}
@@ -228,13 +228,13 @@ class EngineRequests:
         return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
     def process_result(
-        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> ExecuteResult:
         """Run script text and return everything it produced. Raises as `execute` does."""
         history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
         return self._result(history, self._ask("process", params, options, self._keeping(history)), options)
 
-    def execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> ExecuteResult:
+    def execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> ExecuteResult:
         """Run a script file and return everything it produced.
 
         Raises:
@@ -245,7 +245,7 @@ class EngineRequests:
         return self._result(history, self._ask("execute", params, options, self._keeping(history)), options)
 
     def process_awaited(
-        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, str]:
         """Do what `process` does in a coroutine."""
         if self._caching and file_path is not None:
@@ -253,24 +253,24 @@ class EngineRequests:
         return self._await("process", process_params(script, file_path, payload, options), options, self._output)
 
     def process_result_awaited(
-        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, ExecuteResult]:
         """Do what `process_result` does in a coroutine."""
         history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
         return self._await("process", params, options, partial(self._result, history), self._keeping(history))
 
     def execute_awaited(
-        self, filepath: AnyPath, payload: Any, options: RunOptions
+        self, filepath: AnyPath, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, ExecuteResult]:
         """Do what `execute` does in a coroutine."""
         history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
         return self._await("execute", params, options, partial(self._result, history), self._keeping(history))
 
-    def begin_process(self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions) -> RequestLog:
+    def begin_process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> RequestLog:
         """Begin to run script text."""
         return self._begin("process", *self._process(script, file_path, payload, options))
 
-    def begin_execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> RequestLog:
+    def begin_execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> RequestLog:
         """Begin to run a script file."""
         return self._begin("execute", *self._execute(filepath, payload, options))
 
@@ -282,7 +282,7 @@ class EngineRequests:
         result.truncated = self.may_cut and bool(find_cuts(payload))
         return result
 
-    def ask(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
+    def ask(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:  # noqa: ANN401
         """Ask about files and signatures, and return the answer's payload."""
         return self.source.call(method, params, timeout, None).payload
 
@@ -330,12 +330,12 @@ class EngineRequests:
         return Path(self._working_dir or os.curdir).absolute()
 
     def _process(
-        self, script: str, file_path: AnyPath | None, payload: Any, options: RunOptions
+        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> tuple[dict[str, Any], RunOptions]:
         options = {**self._caching, **options} if self._caching and file_path is not None else options
         return process_params(script, file_path, payload, options), options
 
-    def _execute(self, filepath: AnyPath, payload: Any, options: RunOptions) -> tuple[dict[str, Any], RunOptions]:
+    def _execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> tuple[dict[str, Any], RunOptions]:
         options = {**self._caching, **options} if self._caching else options
         return execute_params(filepath, payload, options), options
 

@@ -85,7 +85,7 @@ class AsyncJob:
     async def execute(
         self,
         filepath: str | os.PathLike[str],
-        payload: Any = None,
+        payload: object = None,
         *,
         idempotent: bool | None = None,
         retry: Retry | None = None,
@@ -101,7 +101,7 @@ class AsyncJob:
         script: str,
         *,
         file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
+        payload: object = None,
         idempotent: bool | None = None,
         retry: Retry | None = None,
         **options: Unpack[RunOptions],

@@ -88,7 +88,7 @@ class Job:
     def execute(
         self,
         filepath: str | os.PathLike[str],
-        payload: Any = None,
+        payload: object = None,
         *,
         idempotent: bool | None = None,
         retry: Retry | None = None,
@@ -122,7 +122,7 @@ class Job:
         script: str,
         *,
         file_path: str | os.PathLike[str] | None = None,
-        payload: Any = None,
+        payload: object = None,
         idempotent: bool | None = None,
         retry: Retry | None = None,
         **options: Unpack[RunOptions],
@@ -219,7 +219,7 @@ class Job:
             RunProgressed(at=at, run_id=self.run_id, agent=self._requests.name, message=message, fraction=fraction)
         )
 
-    def note(self, name: str, data: Any = None) -> None:
+    def note(self, name: str, data: object = None) -> None:
         """Write a receipt into the run's own record."""
         self.check()
         self._lease.note(name, data)
@@ -458,7 +458,7 @@ class JobState:
             self.interrupt()
 
 
-def _asked(method: str, what: str, more: Any, options: RunOptions) -> list[Any]:
+def _asked(method: str, what: str, more: object, options: RunOptions) -> list[Any]:
     """List what an engine step asks for: everything that may change the answer, and no deadline."""
     relevant = (
         {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")} if options else {}

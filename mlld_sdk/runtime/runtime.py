@@ -254,7 +254,7 @@ class Runtime:
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
 
         Returns:

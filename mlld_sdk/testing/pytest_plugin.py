@@ -47,7 +47,7 @@ def make_runtime(no_leaks: None, events: "Recorder", request: pytest.FixtureRequ
     made: list[Runtime] = []
     fake = request.getfixturevalue("clock") if "clock" in request.fixturenames else None
 
-    def make(tree: Any, **options: "Unpack[RuntimeOptions]") -> Runtime:
+    def make(tree: Any, **options: "Unpack[RuntimeOptions]") -> Runtime:  # noqa: ANN401
         if fake is not None:
             options.setdefault("env", fake.env)
         runtime = Runtime(tree, **options)
@@ -64,7 +64,7 @@ def make_runtime(no_leaks: None, events: "Recorder", request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def tree() -> Any:
+def tree() -> Any:  # noqa: ANN401
     """What `runtime` runs: one agent named `agent` on the embedded engine. Define a fixture of this name for yours."""
     from mlld_sdk import Agent, child, one_for_one
 
@@ -72,7 +72,7 @@ def tree() -> Any:
 
 
 @pytest.fixture
-def runtime(make_runtime: "MakeRuntime", tree: Any) -> "Runtime":
+def runtime(make_runtime: "MakeRuntime", tree: Any) -> "Runtime":  # noqa: ANN401
     """A running runtime over the fixture `tree`."""
     return make_runtime(tree)
 
