@@ -161,15 +161,16 @@ def test_code_that_does_not_end_is_no_end_in_order_and_does_not_keep_the_process
 
 
 def test_a_killed_worker_whose_code_goes_on_is_seen_until_it_ends(tmp_path: Path) -> None:
-    gate = threading.Event()
+    gate, entered = threading.Event(), threading.Event()
 
     class Stuck(Agent):
         def run(self, job: Job, payload: Any) -> None:
+            entered.set()
             gate.wait(60)
 
     with running(one_for_one(child(Stuck, name="stuck", engine="embedded")), tmp_path) as (runtime, _):
-        run = runtime["stuck"].run()
-        eventually(lambda: run.state == "running")
+        runtime["stuck"].run()
+        assert entered.wait(10)  # a run is `running` when it is claimed, and its code a moment later
         runtime.restart("stuck", "a look at what is left")
         eventually(lambda: "zombies 1" in runtime.tree())
         assert runtime.system.zombies.count() == 1
