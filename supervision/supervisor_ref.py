@@ -143,7 +143,7 @@ class SupervisorRef:
         Known children get their new spec and run on; new ones are added, stopped; those that are not in the new list
         stay. Nothing is started or stopped.
         """
-        self._ask(requests.Update(spec) if isinstance(spec, SupervisorSpec) else requests.UpdateDynamic(spec), timeout)
+        self._ask(requests.Update(spec), timeout)
 
     def _ask(self, request: requests.ManagementRequest, timeout: float | None) -> Any:  # noqa: ANN401
         return self.ref.call(ManagementCall(request, _callers()), timeout=timeout)

@@ -6,70 +6,25 @@ policy says, and what follows. How children are started, stopped and restarted t
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.decisions import inputs, lifecycle, reports
 from mlld_sdk.supervision.decisions.draft import Draft, S, World
 from mlld_sdk.supervision.decisions.dynamic import DynamicSiblings
-from mlld_sdk.supervision.decisions.effects import Arm, Effect
+from mlld_sdk.supervision.decisions.effects import Arm, Effect, LimitStops
 from mlld_sdk.supervision.decisions.restart_policy import Ruling, after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
-from mlld_sdk.supervision.decisions.state import Cause, DynamicState, StaticState, SupervisorState, Why
+from mlld_sdk.supervision.decisions.state import DynamicState, StaticState, SupervisorState
 from mlld_sdk.supervision.decisions.static import StaticSiblings
 from mlld_sdk.supervision.errors import SupervisorStopping
 from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStartFailedEvent, Decision
 from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
-
-class Siblings(Protocol):
-    """How the children of one supervisor are started, stopped and restarted together."""
-
-    draft: Draft[Any]
-
-    def next_queued(self) -> inputs.Input | None:
-        """Take the next input that has waited and need not wait any more."""
-
-    def defers(self, _happened: inputs.Input, _slot: Slot, /) -> bool:
-        """Keep an input about a child for later if it has to wait; return whether it has."""
-
-    def begin(self) -> None:
-        """Start the declared children."""
-
-    def serve(self, _asked: inputs.Asked, /) -> None:
-        """Serve a management call."""
-
-    def on_stop_requested(self, _wanted: inputs.StopRequested, /) -> None:
-        """Stop everything and end; a second request can only shorten the time."""
-
-    def stop_all(self, _end: ChildExit, _why: Why, /) -> None:
-        """Stop all children, then end."""
-
-    def cause_of(self, _slot: Slot, /) -> Cause:
-        """Return what the start of this child is for."""
-
-    def start_done(self, _slot: Slot, _answer: object, /) -> None:
-        """Go on after a start that did not fail."""
-
-    def takes_failed_start(self, _slot: Slot, _failed: inputs.FailedToStart, /) -> bool:
-        """Handle a failed start unless it was a restart; return whether it did."""
-
-    def restart(self, _slot: Slot, /) -> None:
-        """Make one start attempt."""
-
-    def clear_group(self, _slot: Slot, _exited: bool, /) -> None:
-        """Stop the siblings that cannot do without a child whose restart is delayed, after its exit or failed start."""
-
-    def ends_supervisor(self, _slot: Slot, /) -> bool:
-        """Return whether the end of this child, which is not restarted, ends the supervisor."""
-
-    def remove(self, _slot: Slot, /) -> None:
-        """Forget a child."""
-
-    def stopped(self, _slot: Slot, _exit: ChildExit, /) -> None:
-        """Go on after a child that was told to stop is gone."""
+Siblings: TypeAlias = StaticSiblings | DynamicSiblings
+"""How the children of one supervisor are started, stopped and restarted together."""
 
 
 def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
@@ -90,70 +45,63 @@ def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
 def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
     draft: Draft[Any] = Draft(state, world)
-    siblings: Siblings = StaticSiblings(draft) if isinstance(state, StaticState) else DynamicSiblings(draft)
+    siblings = StaticSiblings(draft) if isinstance(state, StaticState) else DynamicSiblings(draft)
     for one in happened:
-        _TAKE[type(one)](siblings, one)
-        while draft.state.queue and (waiting := siblings.next_queued()) is not None:
-            _TAKE[type(waiting)](siblings, waiting)
+        taken: inputs.Input | None = one
+        while taken is not None:
+            if isinstance(taken, inputs.ChildInput):
+                slot = draft.state.slots.get(taken.key)
+                if slot is not None and slot.incarnation == taken.incarnation:
+                    _ABOUT_CHILD[type(taken)](siblings, slot, taken)
+            else:
+                _ABOUT_ITSELF[type(taken)](siblings, taken)
+            taken = siblings.next_queued() if draft.state.queue else None
     return draft.state, draft.effects
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------
 
 
-def _on_started(siblings: Siblings, started: inputs.Started) -> None:
+def _on_started(siblings: Siblings, slot: Slot, started: inputs.Started) -> None:
     """Note that a child is up."""
-    draft = siblings.draft
-    slot = draft.find(started.key, started.incarnation)
-    if slot is None:
-        return
-    if slot.status == "stopping":  # told to stop while it was starting: it will go yet
-        draft.put(replace(slot, child=started.child))
-    elif slot.status == "starting":
-        lifecycle.mark_running(draft, slot, started.child, siblings.cause_of(slot))
-        siblings.start_done(slot, started.child)
+    if slot.status == "starting":
+        siblings.up(slot, started.child)
+    elif slot.status == "stopping":  # told to stop while it was starting: it will go yet
+        siblings.draft.put(replace(slot, child=started.child))
 
 
-def _on_ignored(siblings: Siblings, ignored: inputs.Ignored) -> None:
+def _on_ignored(siblings: Siblings, slot: Slot, _: inputs.Ignored) -> None:
     """Note that a child does not want to run (SUP-8, SUP-47)."""
-    draft = siblings.draft
-    slot = draft.find(ignored.key, ignored.incarnation)
-    if slot is None or slot.status not in ("starting", "stopping"):
-        return
+    draft: Draft[Any] = siblings.draft
     if slot.status == "stopping":
         siblings.stopped(slot, SHUTDOWN)
-        return
-    kept = draft.state.keeps and slot.spec.restart != "temporary"
-    at, path = draft.world.wall, draft.path_of(slot)
-    draft.emit(ChildIgnored(at=at, path=path, incarnation=slot.incarnation, kept=kept))
-    if kept:
-        draft.put(replace(slot, status="stopped", child=None, since=draft.world.now, next_at=None))
-    else:
-        siblings.remove(slot)
-    siblings.start_done(slot, None)
+    elif slot.status == "starting":
+        kept = draft.state.keeps and slot.spec.restart != "temporary"
+        at, path = draft.world.wall, draft.path_of(slot)
+        draft.emit(ChildIgnored(at=at, path=path, incarnation=slot.incarnation, kept=kept))
+        if kept:
+            draft.put(replace(slot, status="stopped", child=None, since=draft.world.now, next_at=None))
+        else:
+            siblings.remove(slot)
+        siblings.start_done(slot, None)
 
 
-def _on_failed_to_start(siblings: Siblings, failed: inputs.FailedToStart) -> None:
+def _on_failed_to_start(siblings: Siblings, slot: Slot, failed: inputs.FailedToStart) -> None:
     """Take in a failed start."""
-    draft = siblings.draft
-    slot = draft.find(failed.key, failed.incarnation)
-    if slot is None or slot.status not in ("starting", "stopping"):
-        return
     if slot.status == "stopping":
         siblings.stopped(slot, failed.exit)
-    elif not siblings.takes_failed_start(slot, failed):
-        ruling = after_failed_start(slot, failed.exit, draft.policy_input(failed.closed_for))
+    elif slot.status == "starting" and not siblings.takes_failed_start(slot, failed):
+        ruling = after_failed_start(slot, failed.exit, siblings.draft.policy_input(failed.closed_for))
         _follow(siblings, ruling, failed.exit, ChildStartFailedEvent)
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 
-def _on_ended(siblings: Siblings, ended: inputs.Ended) -> None:
+def _on_ended(siblings: Siblings, slot: Slot, ended: inputs.Ended) -> None:
     """Take in the end of a child that had come up."""
-    draft = siblings.draft
-    slot = draft.find(ended.key, ended.incarnation)
-    if slot is None or not slot.live:
+    draft: Draft[Any] = siblings.draft
+    if not slot.live:
         return
     if ended.report and draft.state.phase == "stopping":
         draft.set(killed=(*draft.state.killed, *ended.report))
@@ -164,11 +112,10 @@ def _on_ended(siblings: Siblings, ended: inputs.Ended) -> None:
         _follow(siblings, ruling, ended.exit, ChildExited, draft.world.now - slot.since)
 
 
-def _on_due(siblings: Siblings, due: inputs.Due) -> None:
+def _on_due(siblings: Siblings, slot: Slot, due: inputs.Due) -> None:
     """Make a planned start attempt that has come due, unless the restart policy says otherwise."""
-    draft = siblings.draft
-    slot = draft.find(due.key, due.incarnation)
-    if slot is None or not slot.planned or draft.state.phase != "running" or siblings.defers(due, slot):
+    draft: Draft[Any] = siblings.draft
+    if not slot.planned or draft.state.phase != "running" or siblings.defers(due, slot):
         return
     ruling = when_due(slot, draft.policy_input(due.closed_for))
     exit_ = slot.last or KILLED
@@ -184,7 +131,8 @@ def _follow(
     lived: float | None = None,
 ) -> None:
     """Carry out a ruling of the restart policy."""
-    draft, slot, decision = siblings.draft, ruling.slot, ruling.decision
+    draft: Draft[Any] = siblings.draft
+    slot, decision = ruling.slot, ruling.decision
     force_setattr(draft.state, "window", ruling.window)
     exited = event is ChildExited
     shuts_down = exited and decision in ("stop", "remove") and siblings.ends_supervisor(slot)
@@ -224,21 +172,30 @@ def _on_asked(siblings: Siblings, asked: inputs.Asked) -> None:
 
 
 def _on_stop_requested(siblings: Siblings, wanted: inputs.StopRequested) -> None:
-    """Stop everything and end."""
-    if siblings.draft.state.phase != "gone":
-        siblings.on_stop_requested(wanted)
+    """Stop everything and end; a second request can only shorten the time."""
+    draft: Draft[Any] = siblings.draft
+    state, deadline = draft.state, wanted.deadline
+    if state.phase == "gone":
+        return
+    if deadline is not None and (state.deadline is None or deadline < state.deadline):
+        draft.set(deadline=deadline)
+        draft.do(LimitStops(deadline))
+    if state.phase != "stopping":
+        draft.set(drain=wanted.drain)
+        siblings.stop_all(wanted.exit, "stop")
 
 
-_TAKE: dict[type, Callable[[Siblings, Any], None]] = {
-    inputs.Begin: _on_begin,
+_ABOUT_CHILD: dict[type, Callable[[Siblings, Slot, Any], None]] = {
     inputs.Started: _on_started,
     inputs.Ignored: _on_ignored,
     inputs.FailedToStart: _on_failed_to_start,
     inputs.Ended: _on_ended,
     inputs.Due: _on_due,
-    inputs.Overdue: lambda siblings, overdue: lifecycle.on_overdue(siblings.draft, overdue),
-    inputs.AllOverdue: lambda siblings, _: lifecycle.on_all_overdue(siblings.draft),
-    inputs.NoProgress: lambda siblings, seen: lifecycle.on_no_progress(siblings.draft, seen),
+    inputs.Overdue: lambda siblings, slot, _: lifecycle.on_overdue(siblings.draft, slot),
+    inputs.NoProgress: lambda siblings, slot, seen: lifecycle.on_no_progress(siblings.draft, slot, seen),
+}
+_ABOUT_ITSELF: dict[type, Callable[[Siblings, Any], None]] = {
+    inputs.Begin: _on_begin,
     inputs.Asked: _on_asked,
     inputs.StopRequested: _on_stop_requested,
 }

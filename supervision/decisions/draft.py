@@ -30,12 +30,13 @@ class World(msgspec.Struct, frozen=True):
 class Draft(Generic[S]):
     """The state of a supervisor during one step, and what is to be done about it."""
 
-    __slots__ = ("effects", "state", "world")
+    __slots__ = ("do", "effects", "state", "world")
 
     def __init__(self, state: S, world: World) -> None:
         self.state: S = replace(state)  # its own copy, which may be changed in place until the step is over
         self.world = world
         self.effects: list[Effect] = []
+        self.do = self.effects.append
 
     def set(self, **changes: object) -> None:
         """Replace fields of the state."""
@@ -46,10 +47,6 @@ class Draft(Generic[S]):
         """Add or replace a slot, and return it."""
         force_setattr(self.state, "slots", self.state.slots.put(slot))
         return slot
-
-    def do(self, effect: Effect) -> None:
-        """Add an effect."""
-        self.effects.append(effect)
 
     def emit(self, event: Event) -> None:
         """Add the effect that hands out an event."""
@@ -62,11 +59,6 @@ class Draft(Generic[S]):
     def path_of(self, slot: Slot) -> str:
         """Return where a child stands in the tree."""
         return f"{self.state.path}/{self.state.label_of(slot)}"
-
-    def find(self, key: int, incarnation: int) -> Slot | None:
-        """Find a slot if this is still its incarnation; what comes from an older one is ignored."""
-        slot = self.state.slots.get(key)
-        return slot if slot is not None and slot.incarnation == incarnation else None
 
     def policy_input(self, closed_for: float | None = None) -> PolicyInput:
         """Collect what the restart policy depends on."""

@@ -4,29 +4,21 @@ Starts run side by side, and a stop tells all children at once. A child's identi
 that will not be restarted leaves no trace.
 """
 
-from math import inf
-
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.decisions import lifecycle, reports
 from mlld_sdk.supervision.decisions.draft import Draft
-from mlld_sdk.supervision.decisions.effects import Arm, Disarm
-from mlld_sdk.supervision.decisions.inputs import AllOverdue, Asked, FailedToStart, Input, Overdue, StopRequested
+from mlld_sdk.supervision.decisions.effects import AnswerCall, Disarm
+from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart, Input
 from mlld_sdk.supervision.decisions.management import counts, rows, start_refused
-from mlld_sdk.supervision.decisions.requests import (
-    CountChildren,
-    StartChild,
-    TerminateKey,
-    UpdateDynamic,
-    WhichChildren,
-)
+from mlld_sdk.supervision.decisions.requests import CountChildren, StartChild, TerminateKey, Update, WhichChildren
 from mlld_sdk.supervision.decisions.slots import Slot
-from mlld_sdk.supervision.decisions.state import Cause, DynamicState, Why
+from mlld_sdk.supervision.decisions.state import DynamicState, Why
 from mlld_sdk.supervision.errors import ChildNotFound, NotSupported, SupervisorStopping, TooManyChildren
 from mlld_sdk.supervision.events import ChildStartFailedEvent
 from mlld_sdk.supervision.exits import ChildExit
-from mlld_sdk.supervision.spec import ChildSpec, settle
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
 
 
 class DynamicSiblings:
@@ -73,42 +65,26 @@ class DynamicSiblings:
                 draft.answer(asked.call, rows(draft.state))
             case CountChildren():
                 draft.answer(asked.call, counts(draft.state.slots))
-            case UpdateDynamic(spec):
+            case Update(DynamicSpec() as spec):
                 draft.set(spec=spec)
                 draft.answer(asked.call, True)
             case other:
                 draft.answer(asked.call, error=NotSupported("", "dynamic", type(other).__name__))
 
-    def on_stop_requested(self, wanted: StopRequested) -> None:
-        """Stop everything and end; a second request can only shorten the time."""
-        draft, deadline = self.draft, self.draft.state.deadline
-        earlier = deadline is None or (wanted.deadline is not None and wanted.deadline < deadline)
-        if earlier:
-            draft.set(deadline=wanted.deadline, drain=wanted.drain)
-        if draft.state.phase != "stopping":
-            self.stop_all(wanted.exit, "stop")
-        elif earlier and wanted.deadline is not None:
-            draft.do(Arm(max(wanted.deadline - draft.world.now, 0.0), AllOverdue()))
-
     def stop_all(self, end: ChildExit, _: Why) -> None:
         """Ask all children at once to stop, each with its own time, then wait (SUP-65)."""
         draft, now = self.draft, self.draft.world.now
         draft.set(phase="stopping", end=end, stopping_since=now, killed=())
-        instants: set[float] = set()
         for slot in draft.state.slots:
             if slot.planned:
                 draft.do(Disarm(slot.key))
                 reports.called_off(draft, slot, "stop")
             if not slot.live:
                 self.remove(slot)
-            elif slot.status == "stopping":
-                instants.add(lifecycle.stop_due(draft, slot))
-            else:
+            elif slot.status != "stopping":
                 if slot.status == "starting":
                     self._refuse(slot, SupervisorStopping(draft.state.path))
-                instants.add(self._stop(slot))
-        for due in sorted(instants - {inf}):
-            draft.do(Arm(max(due - now, 0.0), AllOverdue()))
+                lifecycle.request_stop(draft, slot)
         if not draft.state.slots:
             lifecycle.finish(draft, now)
 
@@ -146,16 +122,7 @@ class DynamicSiblings:
             own = asked.caller == key  # it could not hear the answer while it stops
             if own:
                 draft.answer(asked.call, True)
-            due = self._stop(slot, () if own else (asked.call,))
-            if due != inf:
-                draft.do(Arm(max(due - draft.world.now, 0.0), Overdue(key, slot.incarnation)))
-
-    def _stop(self, slot: Slot, calls: tuple[object, ...] = ()) -> float:
-        """Ask one child to stop; return when it will have had its time."""
-        slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now, calls=calls))
-        due = lifecycle.stop_due(self.draft, slot)
-        lifecycle.request_stop(self.draft, slot, due)
-        return due
+            lifecycle.request_stop(draft, slot, () if own else (asked.call,))
 
     def _refuse(self, slot: Slot, error: Exception) -> None:
         """Answer the calls that wait for a child with an error."""
@@ -164,14 +131,15 @@ class DynamicSiblings:
 
     # -- starts --------------------------------------------------------------------------------------------------------
 
-    def cause_of(self, slot: Slot) -> Cause:
-        """Return what the start of this child is for."""
-        return "restart" if slot.incarnation > 1 else "call"
+    def up(self, slot: Slot, child: object) -> None:
+        """Note that a child is up, and answer the calls that waited for it."""
+        lifecycle.mark_running(self.draft, slot, child, "restart" if slot.incarnation > 1 else "call")
+        self.start_done(slot, child)
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Answer the calls that waited for a child."""
         for call in slot.calls:
-            self.draft.answer(call, answer)
+            self.draft.do(AnswerCall(call, answer))
 
     def takes_failed_start(self, slot: Slot, failed: FailedToStart) -> bool:
         """Refuse the calls that waited for a first start; return `False` for a restart, which the policy judges."""
@@ -197,8 +165,6 @@ class DynamicSiblings:
         """Forget a child that was told to stop and is gone."""
         draft = self.draft
         stopping = draft.state.phase == "stopping"
-        if not stopping:
-            draft.do(Disarm(slot.key))
         reports.stopped(draft, slot, exit_, "stop" if stopping else "call")
         self.remove(slot)
         self.start_done(slot, True)

@@ -8,35 +8,46 @@ from typing import Any, TypeAlias
 import msgspec
 
 from mlld_sdk.base.events import Event
-from mlld_sdk.supervision.decisions.inputs import AllOverdue, Due, Overdue
+from mlld_sdk.supervision.decisions.inputs import Due
 from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec
 
 
-class Start(msgspec.Struct, frozen=True):
-    """Start this incarnation; `Started`, `Ignored` or `FailedToStart` follows."""
+class ChildEffect(msgspec.Struct, frozen=True):
+    """Something to do about one incarnation of a child."""
 
     key: int
     incarnation: int
+
+
+class Start(ChildEffect, frozen=True):
+    """Start this incarnation; `Started`, `Ignored` or `FailedToStart` follows."""
+
     spec: ChildSpec
     rung: int
     label: str
 
 
-class RequestStop(msgspec.Struct, frozen=True):
-    """Ask an incarnation to end; `Ended` follows. A supervisor among the children gets it as `StopRequested`."""
+class RequestStop(ChildEffect, frozen=True):
+    """Ask an incarnation to end; `Ended` follows, or `Overdue` when it still runs at the instant `due`.
 
-    key: int
-    incarnation: int
+    A supervisor among the children gets it as `StopRequested`, with this `deadline`.
+    """
+
+    due: float
     deadline: float | None
     drain: bool
 
 
-class Kill(msgspec.Struct, frozen=True):
+class LimitStops(msgspec.Struct, frozen=True):
+    """Let no child that was asked to end run beyond this instant."""
+
+    due: float
+
+
+class Kill(ChildEffect, frozen=True):
     """End an incarnation now, whatever it does; `Ended` follows."""
 
-    key: int
-    incarnation: int
     exit: ChildExit
 
 
@@ -44,11 +55,11 @@ class Arm(msgspec.Struct, frozen=True):
     """Feed `then` back after `delay` seconds. `delay` 0: behind whatever waits already."""
 
     delay: float
-    then: Due | Overdue | AllOverdue
+    then: Due
 
 
 class Disarm(msgspec.Struct, frozen=True):
-    """Cancel the timer for this child's `Due` or `Overdue`."""
+    """Cancel the timer for this child's `Due`."""
 
     key: int
 
@@ -89,4 +100,4 @@ class Finish(msgspec.Struct, frozen=True):
     killed: tuple[str, ...] = ()
 
 
-Effect: TypeAlias = Start | RequestStop | Kill | Arm | Disarm | Forget | AnswerCall | Emit | Ready | Finish
+Effect: TypeAlias = ChildEffect | LimitStops | Arm | Disarm | Forget | AnswerCall | Emit | Ready | Finish

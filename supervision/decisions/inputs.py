@@ -12,72 +12,59 @@ class Begin(msgspec.Struct, frozen=True):
     """The supervisor itself starts: its declared children are to be started."""
 
 
-class Started(msgspec.Struct, frozen=True):
-    """A start finished: the child is up."""
+class ChildInput(msgspec.Struct, frozen=True):
+    """Something about one incarnation of a child; it is ignored when there is a later one."""
 
     key: int
     incarnation: int
+
+
+class Started(ChildInput, frozen=True):
+    """A start finished: the child is up."""
+
     child: Any
 
 
-class Ignored(msgspec.Struct, frozen=True):
+class Ignored(ChildInput, frozen=True):
     """A start finished: the child does not want to run, which is no failure."""
 
-    key: int
-    incarnation: int
 
-
-class FailedToStart(msgspec.Struct, frozen=True):
+class FailedToStart(ChildInput, frozen=True):
     """A start finished: it failed.
 
     `holder`: the actor that has the child's registered name already, when that is why.
     """
 
-    key: int
-    incarnation: int
     exit: ChildExit
     closed_for: float | None = None
     holder: Any = None
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(ChildInput, frozen=True):
     """An incarnation that had come up ended.
 
     `closed_for`: seconds until its parking breaker, which has heard of this end, lets it start; `None`: now.
     `report`: paths below a supervisor among the children that had to be killed in its own stop.
     """
 
-    key: int
-    incarnation: int
     exit: ChildExit
     closed_for: float | None = None
     report: tuple[str, ...] = ()
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(ChildInput, frozen=True):
     """The planned start attempt number `incarnation` of a child has come due."""
 
-    key: int
-    incarnation: int
     closed_for: float | None = None
 
 
-class Overdue(msgspec.Struct, frozen=True):
+class Overdue(ChildInput, frozen=True):
     """A child that was told to stop has had its time."""
 
-    key: int
-    incarnation: int
 
-
-class AllOverdue(msgspec.Struct, frozen=True):
-    """Every child of a dynamic supervisor that was told to stop and whose time is over by now has had it."""
-
-
-class NoProgress(msgspec.Struct, frozen=True):
+class NoProgress(ChildInput, frozen=True):
     """A child has had work and finished nothing for `idle` seconds."""
 
-    key: int
-    incarnation: int
     idle: float
 
 
@@ -109,6 +96,4 @@ class StopRequested(msgspec.Struct, frozen=True):
     drain: bool = False
 
 
-Input: TypeAlias = (
-    Begin | Started | Ignored | FailedToStart | Ended | Due | Overdue | AllOverdue | NoProgress | Asked | StopRequested
-)
+Input: TypeAlias = Begin | ChildInput | Asked | StopRequested

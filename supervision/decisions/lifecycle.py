@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from mlld_sdk.supervision.decisions.draft import Draft, S
 from mlld_sdk.supervision.decisions.effects import Finish, Forget, Kill, Ready, RequestStop, Start
-from mlld_sdk.supervision.decisions.inputs import NoProgress, Overdue
+from mlld_sdk.supervision.decisions.inputs import NoProgress
 from mlld_sdk.supervision.decisions.restart_policy import Ruling
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import Cause
@@ -34,28 +34,16 @@ def start(draft: Draft[S], slot: Slot) -> None:
     draft.do(Start(slot.key, incarnation, slot.spec, slot.rung, draft.state.label_of(slot)))
 
 
-def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> Slot:
-    """Note that a start has succeeded, and return the slot after it."""
+def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> None:
+    """Note that a start has succeeded."""
     spec, world = slot.spec, draft.world
     if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
         spec = replace(spec, args=(), kwargs={})
-    took = world.now - slot.since
-    slot = draft.put(
-        replace(
-            slot,
-            spec=spec,
-            status="running",
-            child=child,
-            since=world.now,
-            held="",
-            calls=(),
-            restarts=slot.restarts + (cause == "restart"),
-        )
-    )
+    now, restarts = world.now, slot.restarts + (cause == "restart")
+    draft.put(replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts))
     if world.heard:
-        at, path, number = world.wall, draft.path_of(slot), slot.incarnation
+        at, path, number, took = world.wall, draft.path_of(slot), slot.incarnation, now - slot.since
         draft.emit(ChildStarted(at=at, path=path, incarnation=number, cause=cause, took=took, rung=slot.rung))
-    return slot
 
 
 def mark_ready(draft: Draft[S]) -> None:
@@ -72,47 +60,31 @@ def forget_breaker(draft: Draft[S], slot: Slot) -> None:
         draft.do(Forget(draft.path_of(slot)))
 
 
-def request_stop(draft: Draft[S], slot: Slot, due: float) -> None:
-    """Ask a child that is `stopping` to end before `due`, or kill it when its spec says so (SUP-20)."""
-    if slot.spec.shutdown == "kill":
-        draft.do(Kill(slot.key, slot.incarnation, KILLED))
+def request_stop(draft: Draft[S], slot: Slot, calls: tuple[object, ...] = ()) -> None:
+    """Ask a child to end within its own time or its supervisor's, or kill it when its spec says so (SUP-20)."""
+    key, incarnation, spec, now = slot.key, slot.incarnation, slot.spec, draft.world.now
+    draft.put(replace(slot, status="stopping", since=now, calls=calls))
+    if spec.shutdown == "kill":
+        draft.do(Kill(key, incarnation, KILLED))
         return
-    if slot.spec.kind == "supervisor" and due != inf:
-        due -= min(HEAD_START, HEAD_START_SHARE * max(due - draft.world.now, 0.0))
-    draft.do(RequestStop(slot.key, slot.incarnation, None if due == inf else due, draft.state.drain))
+    latest, due, deadline = draft.state.deadline, now + spec.shutdown, None
+    if latest is not None and latest < due:
+        due = latest
+    if spec.kind == "supervisor" and due != inf:
+        deadline = due - min(HEAD_START, HEAD_START_SHARE * max(due - now, 0.0))
+    draft.do(RequestStop(key, incarnation, due, deadline, draft.state.drain))
 
 
-def stop_due(draft: Draft[S], slot: Slot) -> float:
-    """Return the instant at which a child that is `stopping` is killed: its own limit, or its supervisor's."""
-    limit, latest = slot.spec.shutdown, draft.state.deadline
-    due = inf if limit == "kill" else slot.since + limit
-    return due if latest is None or due < latest else latest
-
-
-def on_overdue(draft: Draft[S], overdue: Overdue) -> None:
+def on_overdue(draft: Draft[Any], slot: Slot) -> None:
     """Kill a child that had its time to stop."""
-    slot = draft.find(overdue.key, overdue.incarnation)
-    if slot is not None and slot.status == "stopping" and not slot.overdue:
-        _kill_overdue(draft, slot)
+    if slot.status == "stopping" and not slot.overdue:
+        draft.put(replace(slot, overdue=True))
+        draft.do(Kill(slot.key, slot.incarnation, KILLED))
 
 
-def on_all_overdue(draft: Draft[S]) -> None:
-    """Kill every child that had its time to stop."""
-    for slot in draft.state.slots:
-        if slot.status == "stopping" and not slot.overdue and stop_due(draft, slot) <= draft.world.now:
-            _kill_overdue(draft, slot)
-
-
-def _kill_overdue(draft: Draft[S], slot: Slot) -> None:
-    """Kill a child and note that its time to stop was up."""
-    draft.put(replace(slot, overdue=True))
-    draft.do(Kill(slot.key, slot.incarnation, KILLED))
-
-
-def on_no_progress(draft: Draft[S], seen: NoProgress) -> None:
+def on_no_progress(draft: Draft[Any], slot: Slot, seen: NoProgress) -> None:
     """Kill a child that makes no progress; its end is judged like any other."""
-    slot = draft.find(seen.key, seen.incarnation)
-    if slot is None or slot.status != "running":
+    if slot.status != "running":
         return
     at, path, times = draft.world.wall, draft.path_of(slot), slot.wedges + 1
     wedged = ChildWedged(at=at, path=path, incarnation=slot.incarnation, idle=seen.idle, times=times, rung=slot.rung)

@@ -31,7 +31,7 @@ def serve(draft: Draft[StaticState], asked: Asked) -> Operation | None:
             draft.answer(asked.call, rows(draft.state))
         case requests.CountChildren():
             draft.answer(asked.call, counts(draft.state.slots))
-        case requests.Update(spec):
+        case requests.Update(SupervisorSpec() as spec):
             _update(draft, spec)
             draft.answer(asked.call, True)
         case (

@@ -59,15 +59,9 @@ class CountChildren(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """Replace flags and specs of the running supervisor."""
+    """Replace the flags of the running supervisor, and the specs of a static one; the children go on."""
 
-    spec: SupervisorSpec
-
-
-class UpdateDynamic(msgspec.Struct, frozen=True):
-    """Replace the flags of a running dynamic supervisor; its children go on."""
-
-    spec: DynamicSpec
+    spec: SupervisorSpec | DynamicSpec
 
 
 ManagementRequest: TypeAlias = (
@@ -81,7 +75,6 @@ ManagementRequest: TypeAlias = (
     | WhichChildren
     | CountChildren
     | Update
-    | UpdateDynamic
 )
 
 

@@ -12,17 +12,16 @@ an OTP supervisor's mailbox; with three differences, all of them documented:
 """
 
 from collections.abc import Sequence
-from math import inf
 
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.decisions import lifecycle, management, reports
 from mlld_sdk.supervision.decisions.draft import Draft
-from mlld_sdk.supervision.decisions.effects import Arm, Disarm
-from mlld_sdk.supervision.decisions.inputs import Asked, Ended, FailedToStart, Input, Overdue, StopRequested
+from mlld_sdk.supervision.decisions.effects import Disarm
+from mlld_sdk.supervision.decisions.inputs import Asked, Ended, FailedToStart, Input
 from mlld_sdk.supervision.decisions.requests import StartChild
 from mlld_sdk.supervision.decisions.slots import Slot
-from mlld_sdk.supervision.decisions.state import Cause, Operation, StaticState, Why
+from mlld_sdk.supervision.decisions.state import Operation, StaticState, Why
 from mlld_sdk.supervision.decisions.strategy import affected
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import ChildStartFailedEvent
@@ -84,19 +83,6 @@ class StaticSiblings:
         else:
             self._later(asked)
 
-    def on_stop_requested(self, wanted: StopRequested) -> None:
-        """Stop everything and end; a second request can only shorten the time."""
-        draft, state = self.draft, self.draft.state
-        if state.phase != "stopping":
-            draft.set(deadline=wanted.deadline, drain=wanted.drain)
-            self.stop_all(wanted.exit, "stop")
-        elif wanted.deadline is not None and (state.deadline is None or wanted.deadline < state.deadline):
-            draft.set(deadline=wanted.deadline)
-            key = None if state.operation is None else state.operation.current
-            slot = None if key is None else state.slots.get(key)
-            if slot is not None and slot.status == "stopping":
-                self._arm_stop_timer(slot)
-
     def stop_all(self, end: ChildExit, why: Why) -> None:
         """Drop whatever goes on, stop all children in reverse start order, then end (SUP-19)."""
         draft, state = self.draft, self.draft.state
@@ -115,11 +101,12 @@ class StaticSiblings:
 
     # -- starts --------------------------------------------------------------------------------------------------------
 
-    def cause_of(self, _: Slot) -> Cause:
-        """Return what the start that goes on is for."""
+    def up(self, slot: Slot, child: object) -> None:
+        """Note that a child is up, and go on."""
         operation = self.draft.state.operation
         assert operation is not None, "children start within operations only"
-        return operation.cause
+        lifecycle.mark_running(self.draft, slot, child, operation.cause)
+        self.start_done(slot, child)
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Go on after a start that did not fail."""
@@ -172,7 +159,6 @@ class StaticSiblings:
 
     def stopped(self, slot: Slot, exit_: ChildExit) -> None:
         """Go on after a child that was told to stop is gone."""
-        self.draft.do(Disarm(slot.key))
         self._down(slot, exit_)
         operation = self.draft.state.operation
         if operation is not None and operation.stopping and operation.current == slot.key:
@@ -231,8 +217,9 @@ class StaticSiblings:
         """Note which of those that are to be stopped have ended already: no further notice of it will come (SUP-38)."""
         kept: list[Input] = []
         for waiting in self.draft.state.queue:
-            slot = self.draft.find(waiting.key, waiting.incarnation) if isinstance(waiting, Ended) else None
-            if isinstance(waiting, Ended) and slot is not None and slot.live and slot.key in operation.within:
+            slot = self.draft.state.slots.get(waiting.key) if isinstance(waiting, Ended) else None
+            ended = slot is not None and slot.live and slot.key in operation.within
+            if ended and slot is not None and isinstance(waiting, Ended) and slot.incarnation == waiting.incarnation:
                 self._down(slot, waiting.exit)
             else:
                 kept.append(waiting)
@@ -244,7 +231,8 @@ class StaticSiblings:
             if operation.stopping:
                 slot = self.draft.state.slots.get(operation.stops[operation.stopped])
                 if slot is not None and slot.live:
-                    self._ask_to_stop(slot)
+                    if slot.status != "stopping":  # or a `StopRequested` has taken over while it was
+                        lifecycle.request_stop(self.draft, slot)
                     return
                 if slot is not None and slot.planned:
                     self._call_off(slot, operation.why, operation.note)
@@ -263,22 +251,6 @@ class StaticSiblings:
         if slot.next_at is not None:
             self.draft.do(Disarm(slot.key))
         lifecycle.start(self.draft, slot)
-
-    def _ask_to_stop(self, slot: Slot) -> None:
-        """Ask a child to stop as the operation's next step."""
-        told = slot.status == "stopping"  # before a `StopRequested` took over
-        if not told:
-            slot = self.draft.put(replace(slot, status="stopping", since=self.draft.world.now))
-        due = self._arm_stop_timer(slot)
-        if not told:
-            lifecycle.request_stop(self.draft, slot, due)
-
-    def _arm_stop_timer(self, slot: Slot) -> float:
-        """Arm the timer of a child that is stopping; return at which instant it will be killed."""
-        due = lifecycle.stop_due(self.draft, slot)
-        if due != inf and slot.spec.shutdown != "kill":
-            self.draft.do(Arm(max(due - self.draft.world.now, 0.0), Overdue(slot.key, slot.incarnation)))
-        return due
 
     def _down(self, slot: Slot, exit_: ChildExit) -> None:
         """Note that a child the operation wants stopped is down, told or not."""

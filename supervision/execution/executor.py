@@ -60,7 +60,7 @@ class Executor:
         self.state: SupervisorState = initial(boot.path, spec)
         self.refs: dict[int, Ref] = {}
         self.keys: dict[Ref, tuple[int, int]] = {}
-        self.timers: dict[object, Timer] = {}
+        self.timers: dict[int, Timer] = {}
         self.limits = StopLimits(self.system.timers, self.system.env.now, lambda: self.cell.post_system(StopLimitDue()))
         self.watches = ProgressWatches(self.system, self._post)
         self.guards = BreakerGuards(self.context.breakers, self.system.timers)
@@ -138,6 +138,7 @@ class Executor:
         if ref is None or known is None:
             return
         key, incarnation = known
+        self.limits.lift(key)
         report = self.reports.pop(ref, ()) if self.reports else ()
         slot = self.state.slots.get(key)
         if slot is None or slot.spec.wedge is not None:
@@ -159,9 +160,7 @@ class Executor:
 
     def stop_limit_due(self) -> None:
         """Take in which children have had their time to stop."""
-        for overdue in self.limits.take_due():
-            if self.end is None:
-                self.happened(overdue)
+        self.happened(*self.limits.take_due())
 
     def stop(self, reason: Reason) -> bool:
         """Begin to stop because the actor is asked to end; return `False` when it has stopped already."""
@@ -195,7 +194,8 @@ class Executor:
         if cell.traits.starts:
             self._begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
         elif cell.open():  # there is nothing to wait for
-            self._inbox.append(self._up(key, incarnation, ref))
+            self._look_after(key, incarnation, ref, spec)
+            self._inbox.append(inputs.Started(key, incarnation, ref))
         else:  # killed before it had started
             self._inbox.append(self._not_started(key, incarnation, cell.start_failure()))
 
@@ -216,20 +216,21 @@ class Executor:
             self.happened(self._not_started(key, incarnation, error))
         else:
             assert ref is not None, "a start either fails or has made an actor"
-            self.happened(self._up(key, incarnation, ref))
+            slot = self.state.slots.get(key)
+            if slot is not None:
+                self._look_after(key, incarnation, ref, slot.spec)
+            self.happened(inputs.Started(key, incarnation, ref))
 
-    def _up(self, key: int, incarnation: int, ref: Ref) -> inputs.Started:
-        """Look after a child that has just come up, for progress and for its breaker's probe."""
-        slot = self.state.slots.get(key)
-        if slot is not None:
-            if slot.spec.breaker is not None:
-                self.guards.child_is_up(slot)
-            if slot.spec.wedge is not None:
-                self.watches.watch(key, incarnation, ref, slot.spec.wedge.after, slot.spec.wedge.after)
-        return inputs.Started(key, incarnation, ref)
+    def _look_after(self, key: int, incarnation: int, ref: Ref, spec: ChildSpec) -> None:
+        """Watch a child that has just come up, for progress and for its breaker's probe."""
+        if spec.breaker is not None:
+            self.guards.child_is_up(key, spec)
+        if spec.wedge is not None:
+            self.watches.watch(key, incarnation, ref, spec.wedge.after, spec.wedge.after)
 
     def _not_started(self, key: int, incarnation: int, error: BaseException) -> inputs.Ignored | inputs.FailedToStart:
         """Describe why a child is not up, and report it to its breaker when that is a failure."""
+        self.limits.lift(key)
         if isinstance(error, StartIgnored):
             return inputs.Ignored(key, incarnation)
         if isinstance(error, StartFailed):
@@ -267,12 +268,17 @@ class Executor:
         ref = self.refs.get(effect.key)
         if ref is None:
             return
+        self.limits.set(effect.key, effect.incarnation, effect.due)
         if is_supervisor(ref.cell.actor.__class__) and self.state.slots[effect.key].spec.kind == "supervisor":
             ref.cell.post_system(Happened(inputs.StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
         elif not ref.cell.retire(SHUTDOWN_REASON):
             ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
+
+    def limit_stops(self, effect: effects.LimitStops) -> None:
+        """Shorten the time of the children that are stopping."""
+        self.limits.shorten(effect.due)
 
     def kill(self, effect: effects.Kill) -> None:
         """End a child now."""
@@ -310,25 +316,20 @@ class Executor:
 
     def arm(self, effect: effects.Arm) -> None:
         """Have an input fed back later."""
-        then = effect.then
-        if isinstance(then, inputs.Overdue):
-            self.limits.set(effect.delay, then)
-            return
-        if isinstance(then, inputs.Due) and effect.delay == 0:
+        then, key = effect.then, effect.then.key
+        if effect.delay == 0:
             self.cell.mailbox.post_always((then, None))  # behind the calls that wait already
             return
-        key: object = then.key if isinstance(then, inputs.Due) else object()  # each instant of a final stop has its own
         old = self.timers.pop(key, None)
         if old is not None:
             old.cancel()
         self.timers[key] = self.system.timers.after(effect.delay, lambda: self._post(then))
-        slot = self.state.slots.get(then.key) if isinstance(then, inputs.Due) else None
+        slot = self.state.slots.get(key)
         if slot is not None:
             self.guards.on_reset(slot, self._path_of(slot), lambda: self._post(then))
 
     def disarm(self, effect: effects.Disarm) -> None:
-        """Call a timer off."""
-        self.limits.lift(effect.key)
+        """Call a planned start attempt off."""
         timer = self.timers.pop(effect.key, None)
         if timer is not None:
             timer.cancel()
@@ -360,6 +361,7 @@ class Executor:
 _CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
     effects.Start: Executor.start,
     effects.RequestStop: Executor.request_stop,
+    effects.LimitStops: Executor.limit_stops,
     effects.Kill: Executor.kill,
     effects.Arm: Executor.arm,
     effects.Disarm: Executor.disarm,

@@ -8,6 +8,7 @@ from mlld_sdk.supervision.decisions.restart_policy import STABLE
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.spec import ChildSpec
 
 SHORTEST_PARK = 0.05
 """Seconds a refused child is parked at least."""
@@ -62,13 +63,12 @@ class BreakerGuards:
             self._permits[slot.key] = permit
         return None
 
-    def child_is_up(self, slot: Slot) -> None:
+    def child_is_up(self, key: int, spec: ChildSpec) -> None:
         """Let the breaker hear of a success when a child that was started as its probe has lived long enough (J-8)."""
-        permit = self._permits.get(slot.key) if self._permits else None
-        if permit is not None and slot.spec.breaker is not None:
-            stable = slot.spec.backoff.stable if slot.spec.backoff else STABLE
-            stable = min(stable, slot.spec.breaker.probe_timeout / 2)
-            self._verdicts[slot.key] = self._timers.after(stable, permit.success)
+        permit = self._permits.get(key)
+        if permit is not None and spec.breaker is not None:
+            stable = min(spec.backoff.stable if spec.backoff else STABLE, spec.breaker.probe_timeout / 2)
+            self._verdicts[key] = self._timers.after(stable, permit.success)
 
     def on_reset(self, slot: Slot, path: str, closed: Callable[[], object]) -> None:
         """Have `closed()` called when the breaker of a parked child is reset by hand."""

@@ -5,6 +5,7 @@ one timer stays where it is; when it rings it is aimed at whatever limit is the 
 """
 
 from collections.abc import Callable
+from math import inf
 
 from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.supervision.decisions.inputs import Overdue
@@ -22,16 +23,23 @@ class StopLimits:
         self._timers = timers
         self._now = now
         self._bell = bell
-        self._limits: dict[int, tuple[float, Overdue]] = {}
+        self._limits: dict[int, tuple[float, int]] = {}
         self._timer: Timer | None = None
-        self._rings_at = 0.0
+        self._rings_at = inf
 
-    def set(self, delay: float, what: Overdue) -> None:
+    def set(self, key: int, incarnation: int, due: float) -> None:
         """Limit what a child may still take; replaces an earlier limit of that child."""
-        due = self._now() + delay
-        self._limits[what.key] = (due, what)
-        if self._timer is None or due < self._rings_at:
-            self._aim(due, delay)
+        self._limits[key] = (due, incarnation)
+        if due < self._rings_at:
+            self._aim(due)
+
+    def shorten(self, due: float) -> None:
+        """Let no child take longer than until `due`."""
+        for key, (later, incarnation) in self._limits.items():
+            if due < later:
+                self._limits[key] = (due, incarnation)
+        if self._limits and due < self._rings_at:
+            self._aim(due)
 
     def lift(self, key: int) -> None:
         """Forget the limit of a child."""
@@ -39,14 +47,14 @@ class StopLimits:
 
     def take_due(self) -> list[Overdue]:
         """After the bell: take the limits that are due, and aim at the next one."""
-        self._timer = None
-        now = self._now()
-        taken = [what for due, what in self._limits.values() if due <= now + SLACK]
-        for what in taken:
-            del self._limits[what.key]
-        if self._limits:
-            due = min(due for due, _ in self._limits.values())
-            self._aim(due, due - now)
+        self._timer, self._rings_at = None, inf
+        latest = self._now() + SLACK
+        taken = [Overdue(key, incarnation) for key, (due, incarnation) in self._limits.items() if due <= latest]
+        for overdue in taken:
+            del self._limits[overdue.key]
+        following = min((due for due, _ in self._limits.values()), default=inf)
+        if following < inf:
+            self._aim(following)
         return taken
 
     def close(self) -> None:
@@ -56,8 +64,8 @@ class StopLimits:
         if timer is not None:
             timer.cancel()
 
-    def _aim(self, due: float, delay: float) -> None:
+    def _aim(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._rings_at = due
-        self._timer = self._timers.after(delay, self._bell)
+        self._timer = self._timers.after(max(due - self._now(), 0.0), self._bell)

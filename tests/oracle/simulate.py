@@ -3,6 +3,7 @@
 import heapq
 import random
 from collections import deque
+from math import inf
 from typing import Any
 
 import msgspec
@@ -21,7 +22,17 @@ from mlld_sdk.supervision.decisions.effects import (
     RequestStop,
     Start,
 )
-from mlld_sdk.supervision.decisions.inputs import Asked, Begin, Ended, FailedToStart, Ignored, Started, StopRequested
+from mlld_sdk.supervision.decisions.inputs import (
+    Asked,
+    Begin,
+    Due,
+    Ended,
+    FailedToStart,
+    Ignored,
+    Overdue,
+    Started,
+    StopRequested,
+)
 from mlld_sdk.supervision.decisions.management import counts
 from mlld_sdk.supervision.decisions.management import rows as rows_of
 from mlld_sdk.supervision.decisions.requests import DeleteChild, GetSpec, RestartChild, StartChild, TerminateChild
@@ -93,6 +104,8 @@ class World_:
             node, happened = self.inbox.popleft()
             if not node.alive:
                 continue
+            if isinstance(happened, Ended | FailedToStart | Ignored):
+                self.lift(node, happened.key, Overdue)
             node.state, effects = step(node.state, (happened,), World(self.now, self.now, self.chance))
             for effect in effects:
                 self.carry_out(node, effect)
@@ -106,8 +119,10 @@ class World_:
                 script = data.get("starts", ("ok",))
                 turn = self.starts[name] = self.starts.get(name, 0) + 1
                 self.outcome(node, effect, script[min(turn, len(script)) - 1])
-            case RequestStop(key, _, deadline):
+            case RequestStop(key, incarnation, due, deadline):
                 below = node.below[key]
+                if due != inf:
+                    self.push(due, node, Overdue(key, incarnation))
                 if below.state is not None:
                     self.inbox.append((below, StopRequested(SHUTDOWN, deadline)))
                 elif below.alive:
@@ -121,11 +136,9 @@ class World_:
                 if delay == 0:
                     self.inbox.append((node, then))
                 else:
-                    self.count += 1
-                    heapq.heappush(self.timers, (self.now + delay, self.count, node, then))
+                    self.push(self.now + delay, node, then)
             case Disarm(key):
-                self.timers = [t for t in self.timers if not (t[2] is node and t[3].key == key)]
-                heapq.heapify(self.timers)
+                self.lift(node, key, Due)
             case AnswerCall(call, value, error):
                 how, function = call
                 self.trace.append([how, function, result(function, value, error)])
@@ -145,6 +158,14 @@ class World_:
                 else:
                     self.trace.append(["failed", node.id])
                     self.inbox.append((node.parent, FailedToStart(node.key, node.incarnation, exit_)))
+
+    def push(self, at: float, node: Node, then: Due | Overdue) -> None:
+        self.count += 1
+        heapq.heappush(self.timers, (at, self.count, node, then))
+
+    def lift(self, node: Node, key: int, kind: type) -> None:
+        self.timers = [t for t in self.timers if not (t[2] is node and isinstance(t[3], kind) and t[3].key == key)]
+        heapq.heapify(self.timers)
 
     def outcome(self, node: Node, start: Start, how: str) -> None:
         name, key, incarnation = start.spec.name, start.key, start.incarnation

@@ -43,8 +43,14 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, delay=floats(0, 10))
     def told_to_stop(self, key: int, delay: float) -> None:
-        self.limits.set(delay, Overdue(key, 1))
         self.due[key] = self.clock.time + delay
+        self.limits.set(key, 1, self.due[key])
+
+    @rule(delay=floats(0, 10))
+    def all_are_to_hurry(self, delay: float) -> None:
+        due = self.clock.time + delay
+        self.limits.shorten(due)
+        self.due = {key: min(own, due) for key, own in self.due.items()}
 
     @rule(key=KEYS)
     def gone(self, key: int) -> None:
@@ -82,7 +88,7 @@ def test_children_that_stop_one_after_the_other_need_one_timer() -> None:
     limits = StopLimits(timers, clock, lambda: None)  # type: ignore[arg-type]
     for key in range(1_000):
         clock.time += 0.001
-        limits.set(5.0, Overdue(key, 1))
+        limits.set(key, 1, clock.time + 5.0)
         limits.lift(key)
     assert timers.made == 1
     limits.close()
