@@ -214,6 +214,7 @@ def ask_all_questions(groups: list[Group], cuts: bool) -> None:
             assert first[2] == (["TruncationWarning"] if cuts else [])
 
 
+@pytest.mark.timeout(180)  # on the real engine, which starts anew after most failures
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_owner_gives_the_same_answers(engine: str, tmp_path: Path) -> None:
     with owners(prepared(tmp_path), engine_options(engine)) as groups:
