@@ -56,8 +56,9 @@ class Listener:
     ```python
     with topics.listen("runs") as runs:
         first = runs.take(timeout=5.0)
-    async with topics.listen("runs") as runs:
-        async for message in runs: ...
+    async def follow():
+        async with topics.listen("runs") as runs:
+            async for message in runs: ...
     ```
     """
 

@@ -13,6 +13,7 @@ from mlld_sdk.demo import asyncio as asyncio_demo
 from mlld_sdk.demo.stage import DemoFailed, Play, Stage
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", DEMOS)
 def test_the_demo_ends_with_its_proof(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "picture.svg"
