@@ -56,7 +56,7 @@ class Agent(EngineOwner):
     `run` is called on a thread of its own with a job and what was submitted. It is called again from the top when the
     run is resumed, so keep what must last in steps and not in `self`.
 
-    Failures of a script are answers to whoever asked. When an engine fails, the agent crashes and its supervisor
+    Failures of a script are answers to its caller. When an engine fails, the agent crashes and its supervisor
     decides; the run goes on with the next incarnation.
     """
 
@@ -150,7 +150,7 @@ class Agent(EngineOwner):
             for lease in leases:
                 self._begin(lease)
                 begun.add(lease)
-        except BaseException:  # killed in the middle, or no thread to be had: nobody else knows of these runs
+        except BaseException:  # killed in the middle, or no thread to be had: nothing else knows of these runs
             for lease in set(leases) - begun:
                 self._let_go(lease)
             raise
@@ -164,7 +164,7 @@ class Agent(EngineOwner):
         try:
             runs = self.services.journal.runs(kind=self.name, states=("pending", "running"), limit=len(mine) + 1)
         except JournalError:
-            return True  # nobody knows, so look
+            return True  # it cannot be known, so look
         return any(run.id not in mine for run in runs)
 
     def _work_waits(self) -> bool:
@@ -174,7 +174,7 @@ class Agent(EngineOwner):
             return True  # looking finds out why
 
     def _let_go(self, lease: RunLease) -> None:
-        """Give back a run that nobody has begun with."""
+        """Give back a run that was not begun."""
         try:
             if not lease.over:
                 lease.release()
@@ -235,7 +235,7 @@ class Agent(EngineOwner):
     def _take_work(self) -> bool:
         was, self._draining = self._draining, False
         waiting, self._drained = self._drained, []
-        for reply in waiting:  # whoever waits for the end of a drain that was called off
+        for reply in waiting:  # those who wait for a drain that was called off
             reply.reply(False)
         self._look()
         return was

@@ -233,5 +233,5 @@ def _outcome(call: ExecuteHandle | Exception) -> ExecuteResult | Exception:
 def _attempt(function: Callable[[], T]) -> T | Exception:
     try:
         return function()
-    except Exception as error:  # noqa: BLE001 - it is the outcome of a payload, handed to whoever takes it
+    except Exception as error:  # noqa: BLE001 - it is the outcome of a payload
         return error

@@ -282,7 +282,7 @@ class _Engines:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Leave the engines there are to whoever has them, and begin with none."""
+        """Let go of the engines there are without ending them, and begin with none."""
         self.pool, self.requests.source = self._make()
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     # One reader, and its turn, for all who call `next_event`.
     _upstream: tuple[ScriptEvents, threading.Lock] | None = None
 
-    # The inherited future is brought to life only if somebody outside asks for its insides: most handles are only
+    # The inherited future is brought to life only if code outside asks for its insides: most handles are only
     # waited for, and the call below can do that by itself.
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
 
@@ -283,7 +283,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         if error is None:
             try:
                 result = self.result(0)
-            except Exception as problem:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
+            except Exception as problem:  # noqa: BLE001 - it is the outcome, whatever it is
                 error = problem
             else:
                 self.set_result(result)

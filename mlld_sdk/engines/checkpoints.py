@@ -280,7 +280,7 @@ def _repair(cache: CheckpointCache) -> RepairReport:
 
 
 def _leftovers(cache: CheckpointCache) -> Iterator[Path]:
-    """List the temporary files of writes that nobody is going to finish: a living process still may."""
+    """List the temporary files of writes that no process will finish any more; a living one still may."""
     for folder in (cache.folder, cache.results):
         yield from (file for file in folder.glob(_TEMPORARY) if not _is_being_written(file))
 

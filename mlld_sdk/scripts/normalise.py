@@ -33,7 +33,7 @@ MOST_STREAMS = 256
 
 
 class Normaliser:
-    """Turns raw events into run events. Not thread-safe; whoever owns it feeds it every event, in order.
+    """Turns raw events into run events. Not thread-safe; its owner feeds it every event, in order.
 
     Model streams are read from the raw output of commands (`stream:chunk`), which alone tells parallel calls apart. The
     engine's own reading of it (`streaming:*`) is used only while nothing in the raw output was recognised.

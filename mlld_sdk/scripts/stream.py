@@ -1,7 +1,7 @@
 """What one run said while it ran: kept within bounds, read by any number of readers, and still there for the result.
 
-A run's raw events arrive on the I/O thread and are only put away there. They are decoded when somebody looks: by the
-reader of `events()` that comes first, or when the result is built. So a run nobody watches costs next to nothing.
+A run's raw events arrive on the I/O thread and are only put away there. They are decoded when they are read: by the
+reader of `events()` that comes first, or when the result is built. So a run that is not watched costs next to nothing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class RunLog(EventHistory):
     first, and each reader is told what it missed by an `EventsDropped`.
     """
 
-    # What a log needs once somebody reads it stands in the class until then: most runs are only waited for.
+    # What a log needs once it is read stands in the class until then: most runs are only waited for.
     _raw: deque[EngineEvent] | None = None
     _raw_bytes = 0
     _missed = 0  # raw events that were dropped since the last one that was decoded
@@ -259,7 +259,7 @@ def _last_event(call: concurrent.futures.Future[Any] | None) -> ScriptEvent:
 class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
     """The events of one run, from the oldest that is kept to the last; for `for` and for `async for`.
 
-    Every stream sees every event, whoever else reads. It ends after the run's last event.
+    Every stream sees every event, however many others read. It ends after the run's last event.
     """
 
     def __init__(self, log: RunLog) -> None:
