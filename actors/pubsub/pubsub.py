@@ -56,6 +56,8 @@ class Listener:
     ```python
     with topics.listen("runs") as runs:
         first = runs.take(timeout=5.0)
+
+
     async def follow():
         async with topics.listen("runs") as runs:
             async for message in runs: ...
