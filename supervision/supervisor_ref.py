@@ -30,7 +30,7 @@ class SupervisorRef:
     __slots__ = ("ref",)
 
     def __init__(self, ref: Ref) -> None:
-        self.ref = ref
+        self.ref: Ref = ref
 
     def __repr__(self) -> str:
         return f"<SupervisorRef {self.ref}>"

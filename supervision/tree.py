@@ -58,7 +58,7 @@ class Place:
 
     def __init__(self, tree: "Tree", path: str) -> None:
         self._tree = tree
-        self.path = path
+        self.path: str = path
 
     def __repr__(self) -> str:
         return f"<Place {self.path}>"

@@ -50,7 +50,7 @@ class Continue:
     __slots__ = ("value",)
 
     def __init__(self, value: Any = None) -> None:
-        self.value = value
+        self.value: Any = value
 
 
 class Idle:
@@ -59,7 +59,7 @@ class Idle:
     __slots__ = ("after",)
 
     def __init__(self, after: float) -> None:
-        self.after = after
+        self.after: float = after
 
 
 class Stop:
@@ -68,8 +68,8 @@ class Stop:
     __slots__ = ("reason", "reply")
 
     def __init__(self, reason: Reason = NORMAL, reply: Any = UNSET) -> None:
-        self.reason = reason
-        self.reply = reply
+        self.reason: Reason = reason
+        self.reply: Any = reply
 
 
 class Reply:
@@ -78,5 +78,5 @@ class Reply:
     __slots__ = ("then", "value")
 
     def __init__(self, value: Any, then: Continue | Idle | Stop | None = None) -> None:
-        self.value = value
-        self.then = then
+        self.value: Any = value
+        self.then: Continue | Idle | Stop | None = then

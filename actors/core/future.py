@@ -48,14 +48,15 @@ class Future(pykka.Future[T]):
     __slots__ = ("_hook", "_hooks", "sources", "state", "target", "value", "wraps_crash")
 
     sources: "tuple[Future[Any], ...]"
+    value: Any
 
     def __init__(self, target: AnyCell | None = None, *, wraps_crash: bool = False) -> None:
         # Pykka's own __init__ only prepares its get hook, which is kept here instead: this runs for every call.
         self._hooks: list[Callable[[], object]] = [_open]
-        self.state = PENDING
-        self.target = target
+        self.state: int = PENDING
+        self.target: AnyCell | None = target
         self._hook: Callable[[float | None], Any] | None = None
-        self.wraps_crash = wraps_crash
+        self.wraps_crash: bool = wraps_crash
 
     def __repr__(self) -> str:
         return f"<Future {('pending', 'answered', 'failed', 'cancelled', 'timed out')[self.state]}>"

@@ -42,11 +42,11 @@ class Monitor:
         *,
         first: bool = False,
     ) -> None:
-        self.ref = ref
-        self.first = first
+        self.ref: ActorRef[Any] = ref
+        self.first: bool = first
         self._watcher = watcher
         self._callback = callback
-        self.cancelled = False
+        self.cancelled: bool = False
 
     def cancel(self) -> bool:
         """Stop watching, and drop a notice that has arrived and was not handled yet.
@@ -137,7 +137,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     def __init__(self, cell: AnyCell) -> None:
         # Not Pykka's __init__: what it stores is derived from the cell below.
-        self.cell = cell
+        self.cell: AnyCell = cell
         cell.ref = self
 
     # -- what it is

@@ -102,18 +102,18 @@ class ActorSystem:
             )
         self.name = name
         self._closed = False
-        self.env = env or Env()
-        self.id = f"{self.env.random.getrandbits(64):016x}"
+        self.env: Env = env or Env()
+        self.id: str = f"{self.env.random.getrandbits(64):016x}"
         self.sink = sink
-        self.listening = sink is not discard
+        self.listening: bool = sink is not discard
         self.now = self.env.now
-        self.counters = Counters()
-        self.directory = Directory(self.callback_failed)
-        self.timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
-        self.scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
+        self.counters: Counters = Counters()
+        self.directory: Directory = Directory(self.callback_failed)
+        self.timers: Timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
+        self.scheduler: Scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
         self.schedule = self.scheduler.schedule
-        self.loop = LoopThread(f"{name}-loop")
-        self.zombies = Zombies(self, self.scheduler.lose)
+        self.loop: LoopThread = LoopThread(f"{name}-loop")
+        self.zombies: Zombies = Zombies(self, self.scheduler.lose)
         self._factory = ActorFactory(self, self.directory, lambda: self._closed, in_pykka_registry=in_pykka_registry)
         self.create = self._factory.create
         self.forget = self._factory.forget

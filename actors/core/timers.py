@@ -23,7 +23,7 @@ class Timer:
     __slots__ = ("_heap", "action", "due")
 
     def __init__(self, due: float, action: Callable[[], object], heap: "TimerHeap") -> None:
-        self.due = due
+        self.due: float = due
         self.action: Callable[[], object] | None = action
         self._heap = heap
 

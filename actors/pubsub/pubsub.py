@@ -35,9 +35,9 @@ class Subscription:
     __slots__ = ("_outlet", "metadata", "ref", "topic")
 
     def __init__(self, ref: Ref, topic: Topic, metadata: Any, limit: int) -> None:
-        self.ref = ref
-        self.topic = topic
-        self.metadata = metadata
+        self.ref: Ref = ref
+        self.topic: Topic = topic
+        self.metadata: Any = metadata
         self._outlet = Outlet(ref, str(topic), limit)
 
     def send(self, message: Any) -> bool:

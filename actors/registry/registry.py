@@ -80,7 +80,7 @@ class Registry:
         if keys not in {"unique", "duplicate"}:
             raise ConfigurationError(f"keys={keys!r} of registry {name!r}", hint='it is "unique" or "duplicate"')
         self.name = name
-        self.unique = keys == "unique"
+        self.unique: bool = keys == "unique"
         self._lock = threading.RLock()
         self._rows: Rows[Ref] = Rows()
         self._watches = Watches(self._lock, self._died)

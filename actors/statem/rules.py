@@ -72,7 +72,7 @@ class State:
     """
 
     def __init__(self, *, initial: bool = False) -> None:
-        self.name = ""
+        self.name: str = ""
         self.initial = initial
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -111,7 +111,7 @@ class InvalidOption(InvalidRequest):
 
     def __post_init__(self) -> None:
         shown = repr(self.value)
-        self.shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+        self.shown: str = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
         super().__post_init__()
 
 

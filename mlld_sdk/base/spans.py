@@ -91,9 +91,9 @@ class Span:
 
     def __init__(self, sink: Sink, env: Env, name: str, fields: Fields, began: float | None = None) -> None:
         """Begin it; with the moment when it began (`Env.now`), it is told only if it fails."""
-        self.id = ""
-        self.name = name
-        self.is_told = began is None
+        self.id: str = ""
+        self.name: str = name
+        self.is_told: bool = began is None
         self._sink = sink
         self._env = env
         self._fields = fields

@@ -97,9 +97,9 @@ class Client(HandleRequests):
         sink: Sink = discard,
     ) -> None:
         self.command = command
-        self.command_args = list(command_args or [])
-        self.timeout = seconds(timeout)
-        self.working_dir = None if working_dir is None else os.fspath(working_dir)
+        self.command_args: list[str] = list(command_args or [])
+        self.timeout: float | None = seconds(timeout)
+        self.working_dir: str | None = None if working_dir is None else os.fspath(working_dir)
         self.heap = heap
         self.heap_snapshot_near_limit = heap_snapshot_near_limit
         self.engine: EngineKind = chosen(engine, command, self.command_args)
@@ -107,7 +107,7 @@ class Client(HandleRequests):
         self._env = env or Env()
         self._environ = dict(environ or {})
         self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting, max_events=max_events)
-        self.engine_command = partial(
+        self.engine_command: partial[EngineCommand] = partial(
             command_for,
             self.engine,
             command,

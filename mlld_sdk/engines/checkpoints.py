@@ -132,7 +132,7 @@ class Checkpoints:
         self, working_dir: str | os.PathLike[str] = ".", *, root: str | os.PathLike[str] | None = None
     ) -> None:
         """Look below the engine's working directory, or at another folder of caches."""
-        self.root = Path(root) if root is not None else Path(working_dir) / DEFAULT_ROOT
+        self.root: Path = Path(root) if root is not None else Path(working_dir) / DEFAULT_ROOT
 
     def list(self) -> Sequence[CacheInfo]:
         """List all caches by name."""

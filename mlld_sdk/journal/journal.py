@@ -65,13 +65,13 @@ class Journal:
         check_class("values", values, Values)
         if poll_interval <= 0:
             raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
-        self.env = env or Env()
-        self.limits = limits or JournalLimits()
-        self.values = values or Values()
+        self.env: Env = env or Env()
+        self.limits: JournalLimits = limits or JournalLimits()
+        self.values: Values = values or Values()
         self._store = store
         upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
         self._core = JournalCore(store, upkeep, self.env, self.limits, self.values)
-        self.session = self._core.session
+        self.session: str = self._core.session
 
     @classmethod
     def open(

@@ -49,19 +49,19 @@ class RunLease:
         """Leases are made by `Journal.claim` and `Journal.claim_unfinished`."""
         assert run.owner is not None
         self.run = run
-        self.run_id = run.id
-        self.owner = run.owner.name
-        self.epoch = run.epoch
-        self.attempt = run.attempt
-        self.ttl = ttl
-        self.until = run.owner.until
+        self.run_id: str = run.id
+        self.owner: str = run.owner.name
+        self.epoch: int = run.epoch
+        self.attempt: int = run.attempt
+        self.ttl: float = ttl
+        self.until: float = run.owner.until
         self.auto_renew = auto_renew
         self._core = core
-        self.holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
+        self.holder: writes.Holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
         self._lock = threading.Lock()
         self.lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
-        self.over = False
+        self.over: bool = False
         self._recorded: dict[str, bytes] | None = {} if run.attempt == 1 else None
         self._recorded_all = True
         self._steps = 0

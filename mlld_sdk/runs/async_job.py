@@ -71,8 +71,8 @@ class AsyncJob:
         """
         self._job = job
         self._bridge = bridge
-        self.run_id = job.run_id
-        self.attempt = job.attempt
+        self.run_id: str = job.run_id
+        self.attempt: int = job.attempt
         self.progress = job.progress
         self.note = job.note
         self.check = job.check

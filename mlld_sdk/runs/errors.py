@@ -78,7 +78,7 @@ class StepFailed(TaskError):
     def __init__(self, step: str, error: ErrorRecord) -> None:
         super().__init__(error.message, code=error.code, hint=error.hint)
         self.step = step
-        self.type = error.type
+        self.type: str = error.type
 
 
 class JobCancelled(MlldError):

@@ -70,8 +70,8 @@ class Job:
             protected: Whether a step on an engine may be repeated unless it says otherwise.
             attempts: How often a step that may be repeated is begun in all.
         """
-        self.run_id = lease.run_id
-        self.attempt = lease.attempt
+        self.run_id: str = lease.run_id
+        self.attempt: int = lease.attempt
         self._lease = lease
         self._requests = requests
         self._services = services

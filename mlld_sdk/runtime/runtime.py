@@ -119,9 +119,9 @@ class Runtime:
         check_class("retention", retention, Retention)
         check_class("values", values, Values)
         self.name = name
-        self.env = env or Env()
-        self.bus = Bus(self.env)
-        self.history = History()
+        self.env: Env = env or Env()
+        self.bus: Bus = Bus(self.env)
+        self.history: History = History()
         self.bus.attach_inline("history", self.history, aside=True)
         self._spec = tree
         self._store = None if store is None else Path(store)

@@ -34,7 +34,7 @@ class TruncatedResult(InfrastructureError):
             f"the engine cut something out of the result, at {', '.join(cuts[:3])}{' ...' if len(cuts) > 3 else ''}",
             hint='use engine="bridge", which cuts nothing, or let the script write the text to a file',
         )
-        self.cuts = list(cuts)
+        self.cuts: list[str] = list(cuts)
         self.result = result
 
 

@@ -155,8 +155,8 @@ class Bus:
     """
 
     def __init__(self, env: Env | None = None) -> None:
-        self.env = env or Env()
-        self.listened = False
+        self.env: Env = env or Env()
+        self.listened: bool = False
         self._lock = threading.Lock()
         self._handlers: tuple[_Handler, ...] = ()
         self._inline: tuple[tuple[str, Sink], ...] = ()

@@ -23,7 +23,7 @@ class FakeClock:
         self._begin = self._now
         self._began_at = 1_700_000_000.0
         self._systems: list[ActorSystem] = []
-        self.env = Env(now=self.now, wall=self.wall, random=Random(seed))  # noqa: S311 - the same on every run
+        self.env: Env = Env(now=self.now, wall=self.wall, random=Random(seed))  # noqa: S311 - the same on every run
 
     def now(self) -> float:
         """Monotonic seconds."""
