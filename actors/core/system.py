@@ -25,7 +25,7 @@ from mlld_sdk.actors.core.mailbox import making
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import Starter
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.scheduler import Scheduler
+from mlld_sdk.actors.core.scheduler import Runnable, Scheduler
 from mlld_sdk.actors.core.start import ActorFactory, Starting, kill_late_start
 from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.actors.core.zombies import Zombie, Zombies
@@ -106,18 +106,18 @@ class ActorSystem:
         self.id: str = f"{self.env.random.getrandbits(64):016x}"
         self.sink = sink
         self.listening: bool = sink is not discard
-        self.now = self.env.now
+        self.now: Callable[[], float] = self.env.now
         self.counters: Counters = Counters()
         self.directory: Directory = Directory(self.callback_failed)
         self.timers: Timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
         self.scheduler: Scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
-        self.schedule = self.scheduler.schedule
+        self.schedule: Callable[[Runnable], None] = self.scheduler.schedule
         self.loop: LoopThread = LoopThread(f"{name}-loop")
         self.zombies: Zombies = Zombies(self, self.scheduler.lose)
         self._factory = ActorFactory(self, self.directory, lambda: self._closed, in_pykka_registry=in_pykka_registry)
-        self.create = self._factory.create
-        self.forget = self._factory.forget
-        self.whereis = self.directory.whereis
+        self.create: Callable[..., Cell] = self._factory.create
+        self.forget: Callable[[Cell], None] = self._factory.forget
+        self.whereis: Callable[[Name | ActorRef[Any]], ActorRef[Any] | None] = self.directory.whereis
         self._switch_interval_before: float | None = None
         if switch_interval is not None:
             self._switch_interval_before = sys.getswitchinterval()

@@ -118,7 +118,8 @@ class Client(HandleRequests):
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
         check_class("limits", limits, EngineLimits)
-        self.gate = gate = StartGate(partial(_start, self.engine_command, limits, self._env, sink), self._env)
+        gate = StartGate(partial(_start, self.engine_command, limits, self._env, sink), self._env)
+        self.gate: StartGate = gate
         shared = partial(_shared_engines, gate, self._env, max_waiting)
         apart = partial(_engines_apart, gate, self.engine, self._env, max_waiting, max_engines, warm)
         requests = EngineRequests(

@@ -73,9 +73,18 @@ class AsyncJob:
         self._bridge = bridge
         self.run_id: str = job.run_id
         self.attempt: int = job.attempt
-        self.progress = job.progress
-        self.note = job.note
-        self.check = job.check
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """Tell how far the run is; see `Job.progress`."""
+        self._job.progress(message, fraction)
+
+    def note(self, name: str, data: object = None) -> None:
+        """Write a receipt into the run's own record; see `Job.note`."""
+        self._job.note(name, data)
+
+    def check(self) -> None:
+        """Raise what ended this job, if anything did."""
+        self._job.check()
 
     @property
     def cancelled(self) -> bool:
