@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr, replace
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.decisions import lifecycle, reports
 from mlld_sdk.supervision.decisions.draft import Draft
-from mlld_sdk.supervision.decisions.effects import AnswerCall, Disarm
+from mlld_sdk.supervision.decisions.effects import AnswerCall, Disarm, Start
 from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart, Input
 from mlld_sdk.supervision.decisions.management import counts, rows, start_refused
 from mlld_sdk.supervision.decisions.requests import CountChildren, StartChild, TerminateKey, Update, WhichChildren
@@ -100,9 +100,11 @@ class DynamicSiblings:
         except InvalidOption as error:
             self.draft.answer(asked.call, error=error)
             return
-        key = state.next_key
+        key, now = state.next_key, self.draft.world.now
         force_setattr(state, "next_key", key + 1)
-        lifecycle.start(self.draft, Slot(key=key, spec=spec, calls=(asked.call,)))
+        slot = Slot(key=key, spec=spec, status="starting", incarnation=1, since=now, calls=(asked.call,))
+        self.draft.put(slot)
+        self.draft.do(Start(key, 1, spec, 0, state.label_of(slot)))
 
     def _terminate(self, asked: Asked, key: int) -> None:
         """Stop one child, or call its restart off (SUP-64)."""

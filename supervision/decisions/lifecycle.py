@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from mlld_sdk.supervision.decisions.draft import Draft, S
-from mlld_sdk.supervision.decisions.effects import Finish, Forget, Kill, Ready, RequestStop, Start
+from mlld_sdk.supervision.decisions.effects import Disarm, Finish, Forget, Kill, Ready, RequestStop, Start
 from mlld_sdk.supervision.decisions.inputs import NoProgress
 from mlld_sdk.supervision.decisions.restart_policy import Ruling
 from mlld_sdk.supervision.decisions.slots import Slot
@@ -30,6 +30,8 @@ left: time to kill its own and to say so."""
 def start(draft: Draft[S], slot: Slot) -> None:
     """Start the next incarnation of a child."""
     incarnation, now = slot.incarnation + 1, draft.world.now
+    if slot.next_at is not None:
+        draft.do(Disarm(slot.key))
     draft.put(replace(slot, status="starting", incarnation=incarnation, since=now, next_at=None, overdue=False))
     draft.do(Start(slot.key, incarnation, slot.spec, slot.rung, draft.state.label_of(slot)))
 

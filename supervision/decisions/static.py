@@ -145,7 +145,7 @@ class StaticSiblings:
         state = self.draft.state
         if not state.grouped:  # no sibling is concerned
             self._go_on(Operation(cause="restart", starts=(slot.key,)))
-            self._start(slot)
+            lifecycle.start(self.draft, slot)
             return
         self.draft.put(slot)
         group = affected(state.spec.strategy, state.order, slot.key)
@@ -228,7 +228,7 @@ class StaticSiblings:
     def _work(self) -> None:
         """Go on with the operation until it has to wait for a child."""
         while (operation := self.draft.state.operation) is not None:
-            if operation.stopping:
+            if operation.stopped < len(operation.stops):
                 slot = self.draft.state.slots.get(operation.stops[operation.stopped])
                 if slot is not None and slot.live:
                     if slot.status != "stopping":  # or a `StopRequested` has taken over while it was
@@ -240,17 +240,11 @@ class StaticSiblings:
             elif operation.started < len(operation.starts):
                 slot = self.draft.state.slots.get(operation.starts[operation.started])
                 if slot is not None and not slot.live:
-                    self._start(slot)
+                    lifecycle.start(self.draft, slot)
                     return
                 self._go_on(replace(operation, started=operation.started + 1))
             else:
                 self._finish(operation)
-
-    def _start(self, slot: Slot) -> None:
-        """Start a child as the operation's next step."""
-        if slot.next_at is not None:
-            self.draft.do(Disarm(slot.key))
-        lifecycle.start(self.draft, slot)
 
     def _down(self, slot: Slot, exit_: ChildExit) -> None:
         """Note that a child the operation wants stopped is down, told or not."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from mlld_sdk.actors.core.directives import UNSET
 from mlld_sdk.actors.core.ref import ReplyTo
 
@@ -9,34 +11,28 @@ from mlld_sdk.actors.core.ref import ReplyTo
 class BatchAnswers:
     """The answers to one message's calls so far; used by its supervisor only."""
 
-    __slots__ = ("_call", "_missing", "_values")
+    __slots__ = ("call", "missing", "values")
 
     def __init__(self, call: ReplyTo, count: int) -> None:
-        self._call = call
-        self._values: list[Any] = [UNSET] * count
-        self._missing = count
-
-    def put(self, index: int, value: Any) -> None:
-        """Take the answer to one of the calls; a second answer to the same one is ignored."""
-        if self._values[index] is UNSET:
-            self._values[index] = value
-            self._missing -= 1
-            if not self._missing:
-                self._call.reply(self._values)
+        self.call = call
+        self.values: list[Any] = [UNSET] * count
+        self.missing = count
 
 
-class BatchCall:
+class BatchCall(msgspec.Struct, frozen=True):
     """One of the calls: what decisions answer."""
 
-    __slots__ = ("_answers", "_index")
-
-    def __init__(self, answers: BatchAnswers, index: int) -> None:
-        self._answers = answers
-        self._index = index
+    answers: BatchAnswers
+    index: int
 
     def reply(self, value: Any) -> None:
-        """Answer with a value."""
-        self._answers.put(self._index, value)
+        """Answer with a value; a second answer is ignored."""
+        answers, index = self.answers, self.index
+        if answers.values[index] is UNSET:
+            answers.values[index] = value
+            answers.missing -= 1
+            if not answers.missing:
+                answers.call.reply(answers.values)
 
     fail = reply
     """Answer with an error, which is a value in the list of answers."""

@@ -138,9 +138,10 @@ class Executor:
         if ref is None or known is None:
             return
         key, incarnation = known
-        self.limits.lift(key)
         report = self.reports.pop(ref, ()) if self.reports else ()
         slot = self.state.slots.get(key)
+        if slot is None or slot.status == "stopping":
+            self.limits.lift(key)
         if slot is None or slot.spec.wedge is not None:
             self.watches.unwatch(key)
         if slot is None or slot.incarnation != incarnation:
@@ -175,7 +176,7 @@ class Executor:
         """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
         key, incarnation, spec, label = effect.key, effect.incarnation, effect.spec, effect.label
         start, args, kwargs = self.recipe(spec, effect.rung)
-        boot = Boot(self.context, f"{self.path}/{label}") if is_supervisor(start) else None
+        boot = Boot(self.context, f"{self.path}/{label}") if getattr(start, "supervises", False) else None
         token = None if boot is None else booting.set(boot)
         try:
             cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
@@ -194,7 +195,8 @@ class Executor:
         if cell.traits.starts:
             self._begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
         elif cell.open():  # there is nothing to wait for
-            self._look_after(key, incarnation, ref, spec)
+            if spec.breaker is not None or spec.wedge is not None:
+                self._look_after(key, incarnation, ref, spec)
             self._inbox.append(inputs.Started(key, incarnation, ref))
         else:  # killed before it had started
             self._inbox.append(self._not_started(key, incarnation, cell.start_failure()))
@@ -217,7 +219,7 @@ class Executor:
         else:
             assert ref is not None, "a start either fails or has made an actor"
             slot = self.state.slots.get(key)
-            if slot is not None:
+            if slot is not None and (slot.spec.breaker is not None or slot.spec.wedge is not None):
                 self._look_after(key, incarnation, ref, slot.spec)
             self.happened(inputs.Started(key, incarnation, ref))
 
@@ -245,7 +247,7 @@ class Executor:
     def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
         """Return what to start with which arguments, on this rung of the ladder."""
         start, args, kwargs = spec.start, spec.args, spec.kwargs
-        if isinstance(start, SupervisorSpec | DynamicSpec):
+        if isinstance(start, _SPECS):
             return self.supervisor, (start,), {}
         extra = self.state.spec
         if isinstance(extra, DynamicSpec):
@@ -269,7 +271,7 @@ class Executor:
         if ref is None:
             return
         self.limits.set(effect.key, effect.incarnation, effect.due)
-        if is_supervisor(ref.cell.actor.__class__) and self.state.slots[effect.key].spec.kind == "supervisor":
+        if getattr(ref.cell.actor, "supervises", False) and self.state.slots[effect.key].spec.kind == "supervisor":
             ref.cell.post_system(Happened(inputs.StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
@@ -357,6 +359,8 @@ class Executor:
         """Feed an input back from another thread."""
         self.cell.post_system(Happened(happened))
 
+
+_SPECS = (SupervisorSpec, DynamicSpec)
 
 _CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
     effects.Start: Executor.start,
