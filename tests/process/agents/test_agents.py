@@ -281,7 +281,7 @@ def test_cancelling_a_run_kills_what_it_has_under_way(tmp_path: Path) -> None:  
 
 
 def test_code_that_ignores_its_cancellation_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlld_sdk.agents.agent.CANCEL_GRACE", 0.1)
+    monkeypatch.setattr("mlld_sdk.agents.workload.CANCEL_GRACE", 0.1)
     gate = threading.Event()
 
     class Stubborn(Agent):

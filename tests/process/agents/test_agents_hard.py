@@ -148,7 +148,7 @@ def test_a_step_whose_time_passes_while_it_waits_for_an_engine_is_answered_so(tm
 
 
 def test_code_that_goes_on_after_its_deadline_loses_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlld_sdk.agents.agent.CANCEL_GRACE", 0.05)
+    monkeypatch.setattr("mlld_sdk.agents.workload.CANCEL_GRACE", 0.05)
     gate = threading.Event()
 
     class Deaf(Agent):
@@ -261,7 +261,7 @@ def test_a_run_that_waits_for_its_own_agent_is_told_so(tmp_path: Path) -> None: 
 def test_code_that_swallows_every_refusal_does_not_pile_up_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlld_sdk.agents.agent.CANCEL_GRACE", 0.05)
+    monkeypatch.setattr("mlld_sdk.agents.workload.CANCEL_GRACE", 0.05)
     depth: list[int] = []
     gate = threading.Event()
 

@@ -1,0 +1,210 @@
+"""The runs an agent works on: claimed from the journal, each on a worker of its own, and handed back at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlld_sdk.actors.core.directives import NO_REPLY
+from mlld_sdk.actors.core.exits import Killed, Reason
+from mlld_sdk.actors.core.ref import ActorRef, Exit
+from mlld_sdk.agents.options import AgentOptions
+from mlld_sdk.agents.owner import Drain, EngineOwner, TakeWork
+from mlld_sdk.agents.services import LOOK, LookForWork
+from mlld_sdk.base.errors import TaskError
+from mlld_sdk.journal import RunLease
+from mlld_sdk.journal.errors import JournalError
+from mlld_sdk.runs.job import Job
+from mlld_sdk.runs.worker import Work, Worker
+
+FIRST_LOOK = 0.02
+"""Seconds until an agent looks again for runs its predecessor has not let go of yet; doubles up to `LONGEST_LOOK`."""
+
+LONGEST_LOOK = 1.0
+
+CANCEL_GRACE = 5.0
+"""Seconds the code of a run that is over gets to come to an end before its worker is killed."""
+
+
+class RunDeadlineExceeded(TaskError):
+    """The run was not finished by its deadline."""
+
+    code = "RUN_DEADLINE_EXCEEDED"
+
+
+@dataclass(frozen=True, slots=True)
+class _Expired:
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _KillWorker:
+    ref: ActorRef[Worker]
+
+
+class Workload:
+    """Claims runs for one incarnation of an agent and sees each to its end. Used on the agent's turn only.
+
+    Args:
+        agent: The agent, which sends itself the messages that `receive` takes.
+        options: Returns its options as they are at the moment.
+        code: Works on a run: called with a job and the payload.
+    """
+
+    def __init__(
+        self, agent: EngineOwner, options: Callable[[], AgentOptions], code: Callable[[Job, Any], Any]
+    ) -> None:
+        self.working: dict[ActorRef[Worker], Work] = {}
+        self.draining = False
+        self._agent = agent
+        self._options = options
+        self._code = code
+        self._waiting_for_drain: list[Any] = []
+        self._look_again_in = FIRST_LOOK
+
+    def receive(self, message: Any) -> Any:
+        """Take a message about the runs; `NotImplemented` if it is about something else."""
+        match message:
+            case LookForWork():
+                self.look()
+            case Exit(ref=ref, reason=reason) if ref in self.working:
+                self._worker_ended(ref, reason)
+            case Drain():
+                return self._drain()
+            case TakeWork():
+                return self._take_work()
+            case _Expired(run_id=run_id):
+                for work in self._works_on(run_id).values():
+                    work.expire(RunDeadlineExceeded(f"run {run_id} was not finished by its deadline"))
+                self._end_workers(run_id)
+            case _Lost(run_id=run_id):
+                self._end_workers(run_id)
+            case _KillWorker(ref=ref):
+                if ref in self.working:
+                    ref.kill("its run was over and its code went on")
+            case _:
+                return NotImplemented
+        return None
+
+    def hand_back(self, reason: Reason) -> None:
+        """Give the runs back, in whatever order this incarnation ends."""
+        for work in self.working.values():
+            if reason.is_normal_family:
+                work.hand_back()
+            else:
+                work.give_up(str(reason))
+
+    def is_left(self) -> bool:
+        """Return whether the journal has unfinished runs of this agent that it does not work on."""
+        mine = {work.lease.run_id for work in self.working.values()}
+        try:
+            runs = self._agent.services.journal.runs(
+                kind=self._agent.name, states=("pending", "running"), limit=len(mine) + 1
+            )
+        except JournalError:
+            return True  # not known, so look
+        return any(run.id not in mine for run in runs)
+
+    def look(self) -> None:
+        """Claim runs that wait in the journal, as many as there is room for."""
+        agent = self._agent
+        room = self._options().concurrency - len(self.working)
+        if room <= 0 or self.draining:
+            return
+        try:
+            leases = self._agent.services.journal.claim_unfinished(
+                agent.name, f"{agent.name}#{agent.actor_ref.epoch}", limit=room
+            )
+        except JournalError:
+            agent.send_after(LONGEST_LOOK, LOOK)  # the journal tells by itself that it is not well
+            return
+        begun: set[RunLease] = set()
+        try:
+            for lease in leases:
+                self._begin(lease)
+                begun.add(lease)
+        except BaseException:  # killed in the middle, or no thread to be had: only this knows of these runs
+            for lease in set(leases) - begun:
+                self._let_go(lease)
+            raise
+        if not leases and self._look_again_in < LONGEST_LOOK and self.is_left():
+            # The last incarnation is being cleaned up, and its runs are free when that is done.
+            agent.send_after(self._look_again_in, LOOK)
+            self._look_again_in *= 2
+
+    def _waits(self) -> bool:
+        try:
+            return self._agent.services.journal.has_claimable(self._agent.name)
+        except JournalError:
+            return True  # looking finds out why
+
+    def _let_go(self, lease: RunLease) -> None:
+        """Give back a run that was not begun with."""
+        try:
+            if not lease.over:
+                lease.release()
+        except JournalError:
+            self._agent.services.runs.settle_later(lambda: self._let_go(lease))
+
+    def _begin(self, lease: RunLease) -> None:
+        agent = self._agent
+        options, services = self._options(), agent.services
+        job = Job(
+            lease,
+            agent.new_requests(),
+            services=services.runs,
+            protected=bool(options.checkpoint),
+            attempts=options.step_attempts,
+        )
+        work = Work(lease, job, self._code, services.runs, alone=options.concurrency == 1)
+        name, me = agent.name, agent.actor_ref
+        lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
+        ref: ActorRef[Worker] = agent.start_link(Worker, work, lambda: services.poke(name))
+        # Linked alone, a busy worker would learn of our end only between messages, and it has but one.
+        agent.own(ref, close=lambda: ref.kill("its agent ended"))
+        self.working[ref] = work
+        if lease.run.deadline is not None:
+            agent.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Expired(lease.run_id))
+        ref.cast(LOOK)
+
+    def _worker_ended(self, ref: ActorRef[Worker], reason: Reason) -> None:
+        del self.working[ref]
+        self._agent.disown(ref)
+        if reason.is_normal_family or isinstance(reason, Killed):
+            if self._waits():
+                self.look()
+            self._answer_drained()
+        else:
+            self._agent.stop(reason)
+
+    def _end_workers(self, run_id: str) -> None:
+        """Their job takes no more steps; code that does not come to an end by itself is ended."""
+        for ref in self._works_on(run_id):
+            self._agent.send_after(CANCEL_GRACE, _KillWorker(ref))
+
+    def _works_on(self, run_id: str) -> dict[ActorRef[Worker], Work]:
+        return {ref: work for ref, work in self.working.items() if work.lease.run_id == run_id}
+
+    def _drain(self) -> Any:
+        self.draining = True
+        self._waiting_for_drain.append(self._agent.reply_to())
+        self._answer_drained()
+        return NO_REPLY
+
+    def _take_work(self) -> bool:
+        was, self.draining = self.draining, False
+        waiting, self._waiting_for_drain = self._waiting_for_drain, []
+        for reply in waiting:  # callers that wait for the end of a drain that was called off
+            reply.reply(False)
+        self.look()
+        return was
+
+    def _answer_drained(self) -> None:
+        if self.draining and not self.working:
+            waiting, self._waiting_for_drain = self._waiting_for_drain, []
+            for reply in waiting:
+                reply.reply(True)
