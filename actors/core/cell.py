@@ -163,11 +163,12 @@ class Cell:
     @property
     def path(self) -> str:
         """Names from the root of its tree down, with slashes."""
-        parts = [self.label]
-        above = self.parent
-        while above is not None:
-            parts.append(above.label)
-            above = above.parent
+        parts: list[str] = []
+        cell: Cell | None = self
+        while cell is not None:
+            name = cell.name
+            parts.append(name if isinstance(name, str) else cell.label)
+            cell = cell.parent
         return "/".join(reversed(parts))
 
     def traps_exits(self) -> bool:

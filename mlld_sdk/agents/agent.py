@@ -36,8 +36,7 @@ class Agent(EngineOwner):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        code = self.run if self.run is not None else self._run_script
-        self.workload = Workload(self, lambda: self.options, code)
+        self.workload = Workload(self, self.options, self.run if self.run is not None else self._run_script)
 
     def on_start(self) -> None:
         """Take over the pool of this name, and look whether work was left behind."""
@@ -54,6 +53,7 @@ class Agent(EngineOwner):
             return self.stop(message.reason)
         answer = super().on_receive(message)
         if isinstance(message, Configure):  # there may be room for more runs now
+            self.workload.options = self.options
             self.workload.look()
         return answer
 

@@ -51,22 +51,20 @@ class Workload:
 
     Args:
         agent: The agent, which sends itself the messages that `receive` takes.
-        options: Returns its options as they are at the moment.
+        options: Its options; to be set anew when they change.
         code: Works on a run: called with a job and the payload.
     """
 
-    def __init__(
-        self, agent: EngineOwner, options: Callable[[], AgentOptions], code: Callable[[Job, Any], Any]
-    ) -> None:
+    def __init__(self, agent: EngineOwner, options: AgentOptions, code: Callable[[Job, Any], Any]) -> None:
         self.working: dict[ActorRef[Worker], Work] = {}
         self.draining = False
         self._agent = agent
-        self._options = options
+        self.options = options
         self._code = code
         self._waiting_for_drain: list[Any] = []
         self._look_again_in = FIRST_LOOK
 
-    def receive(self, message: Any) -> Any:
+    def receive(self, message: object) -> object:
         """Take a message about the runs; `NotImplemented` if it is about something else."""
         match message:
             case LookForWork():
@@ -112,7 +110,7 @@ class Workload:
     def look(self) -> None:
         """Claim runs that wait in the journal, as many as there is room for."""
         agent = self._agent
-        room = self._options().concurrency - len(self.working)
+        room = self.options.concurrency - len(self.working)
         if room <= 0 or self.draining:
             return
         try:
@@ -152,7 +150,7 @@ class Workload:
 
     def _begin(self, lease: RunLease) -> None:
         agent = self._agent
-        options, services = self._options(), agent.services
+        options, services = self.options, agent.services
         job = Job(
             lease,
             agent.new_requests(),
@@ -175,9 +173,10 @@ class Workload:
         del self.working[ref]
         self._agent.disown(ref)
         if reason.is_normal_family or isinstance(reason, Killed):
-            if self._waits():
+            if self.draining:
+                self._answer_drained()
+            elif self._waits():
                 self.look()
-            self._answer_drained()
         else:
             self._agent.stop(reason)
 
@@ -189,7 +188,7 @@ class Workload:
     def _works_on(self, run_id: str) -> dict[ActorRef[Worker], Work]:
         return {ref: work for ref, work in self.working.items() if work.lease.run_id == run_id}
 
-    def _drain(self) -> Any:
+    def _drain(self) -> object:
         self.draining = True
         self._waiting_for_drain.append(self._agent.reply_to())
         self._answer_drained()
@@ -204,7 +203,7 @@ class Workload:
         return was
 
     def _answer_drained(self) -> None:
-        if self.draining and not self.working:
+        if not self.working:
             waiting, self._waiting_for_drain = self._waiting_for_drain, []
             for reply in waiting:
                 reply.reply(True)

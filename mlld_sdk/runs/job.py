@@ -30,7 +30,7 @@ from mlld_sdk.runs.retry import Retry
 from mlld_sdk.runs.services import RunServices
 from mlld_sdk.runs.sleep import Sleepers
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import TruncatedResult, is_cut, warn_of_cut
+from mlld_sdk.scripts.answers import TruncatedResult, warn_of_cut
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import Effect, ExecuteResult, StateWrite
 from mlld_sdk.transport.errors import CallTimeout
@@ -132,16 +132,16 @@ class Job:
         asked = _asked("process", script, [file_path and os.fspath(file_path), payload], options)
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         protected = idempotent if idempotent is not None or file_path is not None else False
-        answers: list[str] = []
-
-        def ask() -> dict[str, str]:
-            answers.append(self._requests.process(script, file_path, payload, options))
-            return {"output": answers[-1]}
-
-        output = str(self._engine_step(name, asked, protected, retry, ask)["output"])
-        if not answers and self._requests.may_cut and is_cut(output):
-            warn_of_cut()  # as it was when the step was not replayed
-        return output
+        stored = self._engine_step(
+            name,
+            asked,
+            protected,
+            retry,
+            lambda: _storable(self._requests.process_result(script, file_path, payload, options)),
+        )
+        if "output" in stored.get("truncations", ()):
+            warn_of_cut()
+        return str(stored["output"])
 
     def step(
         self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None

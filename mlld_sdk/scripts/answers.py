@@ -60,16 +60,11 @@ def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
         output = reply.payload
     if type(output) is not str:
         output = results.as_output(output)
-    if may_be_cut and is_cut(output):
+    if may_be_cut and len(output) > NEVER_CUT and find_cuts(output, "output"):
         if strict:
             raise TruncatedResult(["output"], output)
         warn_of_cut()
     return output
-
-
-def is_cut(output: str) -> bool:
-    """Return whether the live engine has cut the middle out of an output."""
-    return len(output) > NEVER_CUT and bool(find_cuts(output, "output"))
 
 
 def warn_of_cut() -> None:

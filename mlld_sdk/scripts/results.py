@@ -52,66 +52,76 @@ def read(kind: type[T], payload: Any) -> T | None:
     if not isinstance(payload, dict):
         return None
     value = read_object(kind, payload)
-    return value if all(getattr(value, name) for name in _REQUIRED.get(kind, ())) else None
+    for name in _REQUIRED.get(kind, ()):
+        if not getattr(value, name):
+            return None
+    return value
 
 
 def read_object(kind: type[T], payload: dict[str, Any], **given: Any) -> T:
     """Make a value of this kind from an object; `given` has the fields that are not read from it."""
-    for name, spellings, convert in _fields_of(kind):  # type: ignore[arg-type] # a class can be hashed whatever its values can
-        if name not in given:
-            value = convert(next((payload[one] for one in spellings if payload.get(one) is not None), None))
-            if value is not MISSING:
-                given[name] = value
+    for name, spellings, fits, read_value, otherwise in _fields_of(kind):  # type: ignore[arg-type] # classes can be hashed
+        if name in given:
+            continue
+        value = None
+        for spelling in spellings:
+            if (sent := payload.get(spelling)) is not None:
+                value = read_value(sent) if read_value is not None else sent if type(sent) in fits else None
+                break
+        if value is None:
+            value = otherwise
+        if value is not MISSING:
+            given[name] = value
     return kind(**given)
 
 
 def read_all(kind: type[T], items: Any) -> list[T]:
     """Make values of this kind from a list, without what is no such thing."""
-    return [value for item in _list(items) if (value := read(kind, item)) is not None]
+    return [value for item in items if (value := read(kind, item)) is not None] if isinstance(items, list) else []
+
+
+_PLAIN: Final[dict[Any, tuple[tuple[type, ...], Any]]] = {
+    Any: ((str, int, float, bool, list, dict), None),
+    str: ((str,), ""),
+    bool: ((bool,), False),
+    int: ((int,), 0),
+    float: ((int, float), 0),
+    dict: ((dict,), {}),
+}
+"""Of types whose values are taken as they are: what fits on the wire, and what stands for nothing sent."""
+
+_Field = tuple[str, tuple[str, ...], tuple[type, ...], Callable[[Any], Any] | None, Any]
 
 
 @functools.cache
-def _fields_of(kind: Hashable) -> list[tuple[str, tuple[str, ...], Callable[[Any], Any]]]:
-    """List the fields of a dataclass, each with its names on the wire and what makes its value."""
+def _fields_of(kind: Hashable) -> list[_Field]:
+    """List of each field its name, its names on the wire, what fits or what reads it, and what stands for nothing."""
     hints, found = get_type_hints(kind), []
     for field in fields(kind):  # type: ignore[arg-type]
         first, *more = field.name.split("_")
         names = _SPELLINGS.get(field.name, (first + "".join(map(str.title, more)), field.name))
+        hint = hints[field.name]
+        optional = isinstance(hint, types.UnionType)
+        hint = get_args(hint)[0] if optional else hint
+        fits, empty = _PLAIN.get(get_origin(hint) or hint, ((), None))
         has_default = field.default is not MISSING or field.default_factory is not MISSING
-        found.append((field.name, names, _converter(hints[field.name], has_default)))
+        otherwise = MISSING if has_default else None if optional else empty
+        found.append((field.name, names, fits, _reader(hint), otherwise))
     return found
 
 
-def _converter(hint: Any, has_default: bool) -> Callable[[Any], Any]:
-    """Make the function that turns what was sent into a value of this type; `MISSING` stands for the default."""
-    optional = isinstance(hint, types.UnionType)
-    inner = get_args(hint)[0] if optional else hint
-    read_value, empty = _reader(inner)
-    otherwise = MISSING if has_default else None if optional else empty
-
-    def convert(sent: Any) -> Any:
-        value = None if sent is None else read_value(sent)
-        return otherwise if value is None else value
-
-    return convert
-
-
-def _reader(hint: Any) -> tuple[Callable[[Any], Any], Any]:
-    """Return what reads a value of this type, `None` if it is of another, and the value that stands for nothing."""
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    """Return what reads a value of this type, or `None` if it is taken as it is."""
     origin, inside = get_origin(hint) or hint, get_args(hint)
     if hasattr(origin, "__dataclass_fields__"):
-        return functools.partial(read, hint), None
+        return functools.partial(read, hint)
     if origin is list:
         item: Any = inside[0]
         if hasattr(item, "__dataclass_fields__"):
-            return functools.partial(read_all, item), []
+            return functools.partial(read_all, item)
         item = object if item is Any else get_origin(item) or item
-        return lambda sent: [one for one in _list(sent) if isinstance(one, item)], []
-    if origin is dict:
-        return (_texts_of if inside[1] is str else as_dict), {}
-    return {str: (as_text, ""), bool: (_flag, False), int: (as_whole, 0), float: (_number, 0)}.get(
-        origin, (lambda sent: sent, None)
-    )
+        return lambda sent: [one for one in _list(sent) if isinstance(one, item)]
+    return _texts_of if origin is dict and inside[1] is str else None
 
 
 def execute_result(
@@ -125,8 +135,10 @@ def execute_result(
     The engine's final lists are cut at 200 entries and lack denials that no script handled; the events are not.
     """
     result = read_object(ExecuteResult, payload, output=output_text(payload), truncated=False, truncations=[])
-    result.state_writes = merge_state_writes(result.state_writes, streamed_writes)
-    result.denials = merge_denials(result.denials, streamed_denials)
+    if streamed_writes:
+        result.state_writes = merge_state_writes(result.state_writes, streamed_writes)
+    if streamed_denials:
+        result.denials = merge_denials(result.denials, streamed_denials)
     if len(result.effects) < len(streamed_effects):
         result.effects = list(streamed_effects)
     return result
@@ -257,14 +269,6 @@ def as_dict(value: Any) -> dict[str, Any] | None:
 def as_whole(value: Any) -> int | None:
     """Return the value if it is a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
 
 
 def _texts_of(value: Any) -> dict[str, str] | None:

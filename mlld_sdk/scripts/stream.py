@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -42,6 +42,8 @@ MAX_BYTES = 64 << 20
 """Bytes of raw events that one run keeps for its readers, and again for its result."""
 
 PART_OF_RESULT = frozenset({"state:write", "guard_denial", "effect"})
+T = TypeVar("T")
+
 REPEATS_THE_RESULT = frozenset({"execution:complete", "result"})
 
 
@@ -75,19 +77,24 @@ class EventHistory:
 
     def state_writes(self) -> list[StateWrite]:
         """List the state writes so far, in order."""
-        return [write for body in self._bodies("state:write") if (write := results.read(StateWrite, body.get("write")))]
+        return self._values("state:write", "write", StateWrite)
 
     def denials(self) -> list[GuardDenial]:
         """List the denials so far, in order."""
-        bodies = self._bodies("guard_denial")
-        return [denial for body in bodies if (denial := results.read(GuardDenial, body.get("guard_denial")))]
+        return self._values("guard_denial", "guard_denial", GuardDenial)
 
     def effects(self) -> list[Effect]:
         """List the outputs so far, in order."""
-        return [effect for body in self._bodies("effect") if (effect := results.read(Effect, body.get("effect")))]
+        return self._values("effect", "effect", Effect)
 
-    def _bodies(self, kind: str) -> Iterator[dict[str, Any]]:
-        return (body for event in list(self._kept or ()) if event.type == kind and (body := _body(event)) is not None)
+    def _values(self, event_type: str, member: str, kind: type[T]) -> list[T]:
+        found: list[T] = []
+        for event in list(self._kept or ()):
+            if event.type == event_type and (body := _body(event)) is not None:
+                value = results.read(kind, body.get(member))
+                if value is not None:
+                    found.append(value)
+        return found
 
 
 class RunLog(EventHistory):
