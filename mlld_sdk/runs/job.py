@@ -10,7 +10,7 @@ import contextvars
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -19,8 +19,6 @@ from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
-from mlld_sdk.engines.pool import NoEngineFree
-from mlld_sdk.engines.quota import EngineQuotaExhausted
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
@@ -108,9 +106,10 @@ class Job:
             StepFailed: The script failed, or did not finish in time (`TIMEOUT`).
         """
         name = os.fspath(filepath)
-        asked = _asked("execute", name, payload, options)
-        stored = self._engine_step(
-            name, asked, idempotent, retry, lambda: _storable(self._requests.execute(filepath, payload, options))
+        asked = self._fingerprint(*_asked("execute", name, payload, options))
+        repeatable = self._protected if idempotent is None else idempotent
+        stored: dict[str, Any] = self._step(
+            name, asked, repeatable, lambda: _storable(self._requests.execute(filepath, payload, options)), retry
         )
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
@@ -129,15 +128,15 @@ class Job:
     ) -> str:
         """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
         name = "process" if file_path is None else os.fspath(file_path)
-        asked = _asked("process", script, [file_path and os.fspath(file_path), payload], options)
+        asked = self._fingerprint(*_asked("process", script, [file_path and os.fspath(file_path), payload], options))
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
-        protected = idempotent if idempotent is not None or file_path is not None else False
-        stored = self._engine_step(
+        repeatable = (self._protected and file_path is not None) if idempotent is None else idempotent
+        stored: dict[str, Any] = self._step(
             name,
             asked,
-            protected,
-            retry,
+            repeatable,
             lambda: _storable(self._requests.process_result(script, file_path, payload, options)),
+            retry,
         )
         if "output" in stored.get("truncations", ()):
             warn_of_cut()
@@ -313,18 +312,6 @@ class Job:
     def _progressed(self) -> None:
         self._state.progressed = self._services.env.now()
 
-    def _engine_step(
-        self,
-        name: str,
-        asked: Sequence[Any],
-        idempotent: bool | None,
-        retry: Retry | None,
-        act: Callable[[], dict[str, Any]],
-    ) -> dict[str, Any]:
-        repeatable = self._protected if idempotent is None else idempotent
-        stored: dict[str, Any] = self._step(name, self._fingerprint(*asked), repeatable, act, retry)
-        return stored
-
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         self._take_turn(name)
@@ -381,8 +368,6 @@ class Job:
             value = act()
         except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
             return self._answer_failure(step, answer)
-        except (NoEngineFree, EngineQuotaExhausted) as late:  # the step's time passed before it had an engine
-            return self._answer_failure(step, CallTimeout(late.message, hint=late.hint))
         except (InfrastructureError, JobCancelled) as broken:
             self._state.seal(broken)
             raise
