@@ -65,9 +65,16 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     # waited for, and the call below can do that by itself.
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
 
-    def __init__(self, log: RequestLog) -> None:
+    def __init__(self, log: RequestLog, made_of: Callable[[EngineReply], R]) -> None:
+        """Handles are made by those who begin requests.
+
+        Args:
+            log: The request.
+            made_of: Makes the result from the engine's reply.
+        """
         self._call = log.call
         self._log = log
+        self._made_of = made_of
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name not in Handle._BASE:
@@ -247,9 +254,6 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
     # Inside.
 
-    def _made_of(self, reply: EngineReply) -> R:
-        raise NotImplementedError
-
     def _limit(self, timeout: Timeout) -> float | None:
         return self._log.timeout if timeout is DEFAULT else seconds(timeout)
 
@@ -312,16 +316,19 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 class ProcessHandle(Handle[str]):
     """A run of script text. Its result is the output; `full_result` has the rest."""
 
+    def __init__(self, log: RequestLog) -> None:
+        super().__init__(log, log.output)
+
     def full_result(self, timeout: float | timedelta | None = None) -> ExecuteResult:
         """Wait like `result` and return everything the run produced."""
         return self._log.result(self._call.result(seconds(timeout)))
 
-    def _made_of(self, reply: EngineReply) -> str:
-        return self._log.output(reply)
-
 
 class ExecuteHandle(Handle[ExecuteResult]):
     """A run of a script file."""
+
+    def __init__(self, log: RequestLog) -> None:
+        super().__init__(log, log.result)
 
     def full_result(self, timeout: float | timedelta | None = None) -> ExecuteResult:
         """Do what `result` does; there so that both kinds of handle have it."""
@@ -344,6 +351,3 @@ class ExecuteHandle(Handle[ExecuteResult]):
         a_text("file write content", content)
         reply = self._steer(lambda call, left: call.write_file(path, content, timeout=left), timeout)
         return read_object(FileVerifyResult, mapping(reply.payload, "file:write"))
-
-    def _made_of(self, reply: EngineReply) -> ExecuteResult:
-        return self._log.result(reply)

@@ -1,4 +1,8 @@
-"""The one way from a request to an engine process."""
+"""The one way from a request to an engine process.
+
+Kinds of engines and how they are started, pools and quotas of them, one queue for all who wait for one, checkpoints,
+and the requests themselves. Clients, agents, pools and runs come in; nothing here knows actors, runs or the journal.
+"""
 
 from typing import TYPE_CHECKING
 
