@@ -1,21 +1,4 @@
-"""What supervision raises.
-
-```
-MlldError
-├── ConfigurationError
-│   └── DuplicateChild           two children of one supervisor under one name
-└── InfrastructureError
-    ├── ChildError               a management call that cannot be carried out
-    │   ├── ChildNotFound · ChildAlreadyStarted · ChildAlreadyPresent · ChildRunning · ChildRestarting
-    │   ├── ChildStartFailed     the child's start failed; `reason` says why
-    │   ├── TooManyChildren      a dynamic supervisor is full
-    │   └── NotSupported         the call makes no sense for this kind of supervisor
-    ├── SupervisorBusy           a child called the supervisor that is waiting for that very child
-    ├── SupervisorStopping       the supervisor no longer takes requests
-    ├── ChildUnavailable         the child exists but does not run now
-    └── BreakerOpen              refused: the circuit breaker is open, try again after `retry_after`
-```
-"""
+"""What supervision raises: management calls that cannot be carried out, places that are empty, breakers that refuse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +116,7 @@ class NotSupported(ChildError):
 
     code = "NOT_SUPPORTED"
     message = "a {kind} supervisor does not know `{request}`"
+    hint = "a static supervisor knows its children by name, a dynamic one by reference"
     kind: str
     request: str
 

@@ -17,10 +17,10 @@ import msgspec
 
 from mlld_sdk.base.durations import Duration
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import unknown, whole
+from mlld_sdk.base.options import whole
 from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning
 from mlld_sdk.supervision.intensity import RestartLimit
-from mlld_sdk.supervision.spec import ChildSpec, GiveUpAs, Strategy, SupervisorSpec, settle, supervisor
+from mlld_sdk.supervision.spec import ChildSpec, GiveUpAs, Strategy, SupervisorSpec, refuse_unknown, settle, supervisor
 from mlld_sdk.supervision.tree import Place, Tree
 
 
@@ -56,9 +56,7 @@ def partitioned(
     Raises:
         InvalidOption: An option has a wrong value.
     """
-    for option, value in options.items():
-        if option not in PartitionOptions.__annotations__:
-            raise unknown(option, value, PartitionOptions.__annotations__)
+    refuse_unknown(options, PartitionOptions)
     count = whole("partitions", os.cpu_count() or 1 if partitions is None else partitions, least=1)
     spec = settle(template, "permanent", "never")
     children: list[ChildSpec] = []

@@ -57,7 +57,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         breaker: The breaker in front of it.
         held: Why it was stopped on purpose.
         rung: Rung of its ladder.
-        look: What can be seen of the running actor.
+        info: What can be seen of the running actor.
         zombies: Threads that still run for incarnations that were killed, here and below.
         haunted: Seconds for which the oldest of them has gone on.
         gave_up: A supervisor's last words, when it gave up.
@@ -96,7 +96,7 @@ class SnapshotSources(msgspec.Struct, frozen=True):
 
     Attributes:
         states: What each running supervisor published last, by its reference.
-        look: Looks at a running actor; `None` when there is nothing to see.
+        info: Looks at a running actor; `None` when there is nothing to see.
         breaker: Finds the breaker in front of a child by path; `None` when it has none.
         zombies: Ages of the threads that still run for killed incarnations at a path and below.
     """

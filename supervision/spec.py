@@ -105,24 +105,9 @@ def wedge(
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a supervisor needs to start, restart and stop one child. Build it with `child(...)`.
+    """Everything a supervisor needs to start, restart and stop one child, as described at `child`, which builds it.
 
-    Attributes:
-        name: Unique among its siblings.
-        start: Actor class, or the supervisor spec of a subtree.
-        args: Positional arguments of the class.
-        kwargs: Keyword arguments of the class.
-        restart: When it is started again. `None` leaves it to the supervisor: permanent under a static supervisor,
-            temporary under a dynamic one.
-        shutdown: How it is stopped.
-        kind: Worker or supervisor.
-        significant: Whether its own end can end the supervisor (see `auto_shutdown`).
-        register: Name under which the whole actor system finds it, whichever incarnation it is; `None` for none.
-        start_timeout: Duration its start may take.
-        backoff: Delays between start attempts; `None` starts again at once.
-        budget: Its own restart limit; `None` shares the supervisor's.
-        breaker: The circuit breaker in front of it.
-        wedge: When it counts as stuck.
+    While `restart` is `None` it is left to the supervisor: permanent under a static one, temporary under a dynamic one.
     """
 
     name: str
@@ -142,17 +127,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A supervisor over a fixed list of children. Build it with `one_for_one(...)` and its sisters.
-
-    Attributes:
-        name: Name among its siblings when it is itself a child.
-        strategy: Which children are restarted together.
-        children: In start order.
-        limit: How many restarts are too many.
-        auto_shutdown: Whether the end of significant children ends the supervisor.
-        give_up_as: The reason it ends with when it gives up: `failure` is abnormal for its parent, `shutdown` is what
-            OTP does, where a transient supervisor that gave up is not restarted.
-    """
+    """A supervisor over a fixed list of children, as described at `supervisor`. Build it with `one_for_one(...)`."""
 
     name: str = "supervisor"
     strategy: Strategy = "one_for_one"
@@ -171,7 +146,7 @@ class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
         limit: How many restarts are too many, all children together.
         extra_args: Put in front of every child's own arguments, at every start.
         extra_kwargs: Likewise; a child's own keyword arguments win.
-        give_up_as: As in `SupervisorSpec`.
+        give_up_as: As in `supervisor`.
     """
 
     name: str = "dynamic"
@@ -211,15 +186,15 @@ def child(
             spec.
         *args: Arguments of the class.
         name: Unique among the siblings; by default made from the name of the class.
-        restart: `permanent`: always; `transient`: after a failure; `temporary`: never.
+        restart: When it is started again. `permanent`: always; `transient`: after a failure; `temporary`: never.
         shutdown: Duration between being asked to stop and being killed, `math.inf`, or `"kill"`. By default 5 seconds,
             and for supervisors as long as their children need.
         kind: Worker or supervisor.
         significant: Whether its own end can end the supervisor.
         register: Name under which the whole actor system finds it, whichever incarnation it is.
         start_timeout: Duration its start may take; by default 30, and for supervisors as long as their children need.
-        backoff: Delays between start attempts.
-        budget: A restart limit of its own.
+        backoff: Delays between start attempts; by default it is started again at once.
+        budget: A restart limit of its own; by default it shares the supervisor's.
         breaker: A circuit breaker in front of it.
         wedge: When it counts as stuck, and what to try.
         **kwargs: Keyword arguments of the class.
@@ -353,7 +328,8 @@ def supervisor(
         within: Length of the window.
         limit: Both at once, for instance `RestartLimit.patient()`; wins over the two.
         auto_shutdown: `never`, `any_significant` or `all_significant`.
-        give_up_as: `failure`, or `shutdown` as OTP does.
+        give_up_as: The reason it ends with when it gives up: `failure` is abnormal for its parent, `shutdown` is what
+            OTP does, where a transient supervisor that gave up is not restarted.
 
     Raises:
         InvalidOption: An option has a wrong value.
@@ -385,24 +361,27 @@ class SupervisorOptions(TypedDict, total=False):
 
 def one_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts only the child that died. Options as in `supervisor`."""
-    return supervisor("one_for_one", *children, **_known(options))
+    refuse_unknown(options, SupervisorOptions)
+    return supervisor("one_for_one", *children, **options)
 
 
 def one_for_all(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts all children when one died. Options as in `supervisor`."""
-    return supervisor("one_for_all", *children, **_known(options))
+    refuse_unknown(options, SupervisorOptions)
+    return supervisor("one_for_all", *children, **options)
 
 
 def rest_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts the child that died and those after it. Options as in `supervisor`."""
-    return supervisor("rest_for_one", *children, **_known(options))
+    refuse_unknown(options, SupervisorOptions)
+    return supervisor("rest_for_one", *children, **options)
 
 
-def _known(options: SupervisorOptions) -> SupervisorOptions:
+def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    """Raise `UnknownOption` for the first option that this type of options does not name."""
     for option, value in options.items():
-        if option not in SupervisorOptions.__annotations__:
-            raise unknown(option, value, SupervisorOptions.__annotations__)
-    return options
+        if option not in known.__annotations__:
+            raise unknown(option, value, known.__annotations__)
 
 
 def dynamic(

@@ -76,7 +76,7 @@ class SupervisorRef:
             InvalidOption: A spec is wrong; the supervisor was not asked for any of them.
             AskTimeout: They took longer. What was handed over by then goes on, the rest is not started.
         """
-        wanted = tuple(requests.StartChild(_spec_of(one)) for one in children)
+        wanted = tuple(requests.StartChild(one if isinstance(one, ChildSpec) else _spec_of(one)) for one in children)
         deadline = Deadline(timeout)
         found: list[Ref | Exception | None] = []
         for at in range(0, len(wanted), PORTION):
@@ -107,10 +107,7 @@ class SupervisorRef:
         Raises:
             ChildNotFound: There is no such child.
         """
-        if isinstance(child, str):
-            self._ask(requests.TerminateChild(child, why), timeout)
-        else:
-            self._ask(requests.TerminateRef(child), timeout)
+        self._ask(requests.TerminateChild(child, why), timeout)
 
     def delete_child(self, name: str, *, timeout: float | None = CALL_TIMEOUT) -> None:
         """Forget a child that does not run.

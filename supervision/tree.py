@@ -17,8 +17,8 @@ from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
 from mlld_sdk.supervision.decisions.inputs import StopRequested
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
-from mlld_sdk.supervision.execution.info import info_of
 from mlld_sdk.supervision.execution.messages import Boot, Happened, booting, is_supervisor
+from mlld_sdk.supervision.execution.progress import info_of
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.exits import SHUTDOWN
 from mlld_sdk.supervision.snapshot import NodeView, SnapshotSources, render, supervisor_view

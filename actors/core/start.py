@@ -90,7 +90,7 @@ class ActorFactory:
                 f"the actor system {self._system.name} has stopped", hint="start actors inside its `with` block"
             )
         above: Cell | None = None if parent is None else parent.cell  # type: ignore[assignment]
-        cell = self.new_cell(actor_class, name, above)
+        cell = Cell(self._system, traits_of(actor_class), next(_epochs), name, above, HookRunner)
         cell.segment = label
         if name is not None:
             holder = self._directory.register(name, cell.ref)

@@ -12,7 +12,7 @@ from mlld_sdk.supervision.decisions.draft import Draft
 from mlld_sdk.supervision.decisions.effects import AnswerCall, Disarm, Start
 from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart, Input
 from mlld_sdk.supervision.decisions.management import counts, rows, start_refused
-from mlld_sdk.supervision.decisions.requests import CountChildren, StartChild, TerminateKey, Update, WhichChildren
+from mlld_sdk.supervision.decisions.requests import CountChildren, StartChild, TerminateChild, Update, WhichChildren
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import DynamicState, Why
 from mlld_sdk.supervision.errors import ChildNotFound, NotSupported, SupervisorStopping, TooManyChildren
@@ -59,7 +59,7 @@ class DynamicSiblings:
             self._start_child(asked, request.spec)
             return
         match request:
-            case TerminateKey(key):
+            case TerminateChild(int() as key):
                 self._terminate(asked, key)
             case WhichChildren():
                 draft.answer(asked.call, rows(draft.state))
@@ -76,15 +76,15 @@ class DynamicSiblings:
         draft, now = self.draft, self.draft.world.now
         draft.set(phase="stopping", end=end, stopping_since=now, killed=())
         for slot in draft.state.slots:
-            if slot.planned:
-                draft.do(Disarm(slot.key))
-                reports.called_off(draft, slot, "stop")
-            if not slot.live:
-                self.remove(slot)
-            elif slot.status != "stopping":
+            if slot.status in ("running", "starting"):
                 if slot.status == "starting":
                     self._refuse(slot, SupervisorStopping(draft.state.path))
                 lifecycle.request_stop(draft, slot)
+            elif slot.status != "stopping":
+                if slot.planned:
+                    draft.do(Disarm(slot.key))
+                    reports.called_off(draft, slot, "stop")
+                self.remove(slot)
         if not draft.state.slots:
             lifecycle.finish(draft, now)
 
@@ -103,7 +103,7 @@ class DynamicSiblings:
         key, now = state.next_key, self.draft.world.now
         force_setattr(state, "next_key", key + 1)
         slot = Slot(key=key, spec=spec, status="starting", incarnation=1, since=now, calls=(asked.call,))
-        self.draft.put(slot)
+        force_setattr(state, "slots", state.slots.put(slot))
         self.draft.do(Start(key, 1, spec, 0, state.label_of(slot)))
 
     def _terminate(self, asked: Asked, key: int) -> None:
@@ -136,7 +136,8 @@ class DynamicSiblings:
     def up(self, slot: Slot, child: object) -> None:
         """Note that a child is up, and answer the calls that waited for it."""
         lifecycle.mark_running(self.draft, slot, child, "restart" if slot.incarnation > 1 else "call")
-        self.start_done(slot, child)
+        for call in slot.calls:  # as in `start_done`, spelled out for speed
+            self.draft.do(AnswerCall(call, child))
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Answer the calls that waited for a child."""
@@ -161,7 +162,8 @@ class DynamicSiblings:
     def remove(self, slot: Slot) -> None:
         """Forget a child."""
         force_setattr(self.draft.state, "slots", self.draft.state.slots.drop(slot.key))
-        lifecycle.forget_breaker(self.draft, slot)
+        if slot.spec.breaker is not None:
+            lifecycle.forget_breaker(self.draft, slot)
 
     def stopped(self, slot: Slot, exit_: ChildExit) -> None:
         """Forget a child that was told to stop and is gone."""

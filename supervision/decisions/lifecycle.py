@@ -3,7 +3,7 @@
 from math import inf
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.decisions.draft import Draft, S
 from mlld_sdk.supervision.decisions.effects import Disarm, Finish, Forget, Kill, Ready, RequestStop, Start
@@ -42,7 +42,8 @@ def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> None:
     if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
         spec = replace(spec, args=(), kwargs={})
     now, restarts = world.now, slot.restarts + (cause == "restart")
-    draft.put(replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts))
+    up = replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts)
+    force_setattr(draft.state, "slots", draft.state.slots.put(up))
     if world.heard:
         at, path, number, took = world.wall, draft.path_of(slot), slot.incarnation, now - slot.since
         draft.emit(ChildStarted(at=at, path=path, incarnation=number, cause=cause, took=took, rung=slot.rung))

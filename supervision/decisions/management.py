@@ -36,7 +36,7 @@ def serve(draft: Draft[StaticState], asked: Asked) -> Operation | None:
             draft.answer(asked.call, True)
         case (
             requests.RestartChild(name)
-            | requests.TerminateChild(name)
+            | requests.TerminateChild(str() as name)
             | requests.DeleteChild(name)
             | requests.GetSpec(name)
         ):

@@ -14,11 +14,11 @@ FailureEvent = type[ChildExited] | type[ChildStartFailedEvent]
 
 def stopped(draft: Draft[S], slot: Slot, exit_: ChildExit, cause: Why) -> None:
     """Report that a child that was to be stopped is down, and how (SUP-22); note which had to be killed."""
-    path, told = draft.path_of(slot), slot.status == "stopping"
     if slot.overdue and draft.state.phase == "stopping":
-        draft.set(killed=(*draft.state.killed, path))
+        draft.set(killed=(*draft.state.killed, draft.path_of(slot)))
     if not draft.world.heard:
         return
+    told = slot.status == "stopping"
     brutal = told and slot.spec.shutdown == "kill"
     fine = exit_.kind == "shutdown" or (brutal and exit_.kind == "killed")
     if slot.spec.restart != "permanent" or draft.state.drain:
@@ -26,7 +26,7 @@ def stopped(draft: Draft[S], slot: Slot, exit_: ChildExit, cause: Why) -> None:
     draft.emit(
         ChildStopped(
             at=draft.world.wall,
-            path=path,
+            path=draft.path_of(slot),
             incarnation=slot.incarnation,
             cause=cause,
             kind=exit_.kind,

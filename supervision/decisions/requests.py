@@ -20,22 +20,13 @@ class RestartChild(msgspec.Struct, frozen=True):
 
 
 class TerminateChild(msgspec.Struct, frozen=True):
-    """Stop a child, or give up its planned restart. Static supervisors keep the spec unless it is temporary."""
+    """Stop a child, or give up its planned restart. Static supervisors keep the spec unless it is temporary.
 
-    name: str
+    `child`: its name; under a dynamic supervisor its reference, for which the executor puts in its key.
+    """
+
+    child: Any
     why: str = ""
-
-
-class TerminateKey(msgspec.Struct, frozen=True):
-    """Stop the child with this key (dynamic supervisors, where names may repeat)."""
-
-    key: int
-
-
-class TerminateRef(msgspec.Struct, frozen=True):
-    """Stop the child with this reference; the executor turns it into a `TerminateKey`."""
-
-    ref: Any
 
 
 class DeleteChild(msgspec.Struct, frozen=True):
@@ -65,16 +56,7 @@ class Update(msgspec.Struct, frozen=True):
 
 
 ManagementRequest: TypeAlias = (
-    StartChild
-    | RestartChild
-    | TerminateChild
-    | TerminateKey
-    | TerminateRef
-    | DeleteChild
-    | GetSpec
-    | WhichChildren
-    | CountChildren
-    | Update
+    StartChild | RestartChild | TerminateChild | DeleteChild | GetSpec | WhichChildren | CountChildren | Update
 )
 
 

@@ -22,11 +22,18 @@ from mlld_sdk.supervision.decisions.inputs import Asked, Ended, FailedToStart, I
 from mlld_sdk.supervision.decisions.requests import StartChild
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import Operation, StaticState, Why
-from mlld_sdk.supervision.decisions.strategy import affected
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import ChildStartFailedEvent
 from mlld_sdk.supervision.exits import ChildExit, Kind
 from mlld_sdk.supervision.reasons import ChildFailedToStart
+from mlld_sdk.supervision.spec import Strategy
+
+
+def affected(strategy: Strategy, order: Sequence[int], dead: int) -> Sequence[int]:
+    """List, in start order, the children that a restart of `dead` replaces, itself included."""
+    if strategy == "one_for_one":
+        return (dead,)
+    return order if strategy == "one_for_all" else order[order.index(dead) :]
 
 
 class StaticSiblings:

@@ -108,12 +108,12 @@ class Executor:
 
     def asked(self, request: requests.ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
-        if isinstance(request, requests.TerminateRef):
-            known = self.keys.get(request.ref)
+        if isinstance(request, requests.TerminateChild) and not isinstance(request.child, str):
+            known = self.keys.get(request.child)
             if known is None:
-                call.fail(ChildNotFound(str(request.ref)))
+                call.fail(ChildNotFound(str(request.child)))
                 return
-            request = requests.TerminateKey(known[0])
+            request = requests.TerminateChild(known[0], request.why)
         self.happened(inputs.Asked(call, request, self._key_of(callers)))
 
     def asked_many(self, wanted: Sequence[requests.ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
@@ -307,7 +307,7 @@ class Executor:
         self.watches.close()
         self.guards.close()
         self.limits.close()
-        self.context.forget(self.ref)
+        self.context.publish(self.ref, None)
         for key, ref in sorted(self.refs.items(), reverse=True):
             slot = self.state.slots.get(key)
             limit = 0.0 if slot is None or slot.spec.shutdown == "kill" else slot.spec.shutdown
@@ -350,7 +350,7 @@ class Executor:
 
     def forget(self, effect: effects.Forget) -> None:
         """Drop the breaker of a child."""
-        self.guards.drop(effect.path)
+        self.context.breakers.forget(effect.path)
 
     def _path_of(self, slot: Slot) -> str:
         return f"{self.path}/{self.state.label_of(slot)}"

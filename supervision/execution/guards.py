@@ -83,10 +83,6 @@ class BreakerGuards:
         if known is not None:
             known[0].forget(known[1])
 
-    def drop(self, path: str) -> None:
-        """Drop the breaker of a child that has left for good."""
-        self._breakers.forget(path)
-
     def close(self) -> None:
         """Undo everything that could still call back."""
         for timer in self._verdicts.values():

@@ -43,9 +43,12 @@ class TreeContext:
         except Exception as error:  # noqa: BLE001 - a listener must not change what supervisors do
             self.system.callback_failed(error)
 
-    def publish(self, ref: Ref, state: SupervisorState) -> None:
-        """Publish a supervisor's state."""
-        self.states[ref] = state
+    def publish(self, ref: Ref, state: SupervisorState | None) -> None:
+        """Publish a supervisor's state; `None` when it is gone."""
+        if state is None:
+            self.states.pop(ref, None)
+        else:
+            self.states[ref] = state
         self.version += 1
         if self._waiting:
             with self._changed:
@@ -55,14 +58,6 @@ class TreeContext:
         """Keep the last words of a root supervisor."""
         if ref.parent is None:
             self.killed[ref] = killed
-
-    def forget(self, ref: Ref) -> None:
-        """Forget a supervisor that is gone."""
-        self.states.pop(ref, None)
-        self.version += 1
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
 
     def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
         """Wait until `holds()` says so; it is asked after every change of any supervisor."""

@@ -11,7 +11,7 @@ from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import circuit_breaker
 from mlld_sdk.supervision.decisions.restart_policy import PolicyInput, after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.decisions.slots import EMPTY, MEMORY, Slot, SlotMap
-from mlld_sdk.supervision.decisions.strategy import affected
+from mlld_sdk.supervision.decisions.static import affected
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
 from mlld_sdk.supervision.spec import ChildSpec, Restart, budget, wedge
