@@ -241,13 +241,10 @@ def evaluate(options: Namespace) -> int:
 
 def demo(options: Namespace) -> int:
     """Break something for real and watch it heal."""
-    if options.name == "recovery":
-        from mlld_sdk.demo.recovery import main
-
-        return main(options.engine, options.picture or Path("recovery.svg"))
     from mlld_sdk.demo.stage import perform
 
-    return perform(import_module(f"mlld_sdk.demo.{options.name}").play, options.engine, options.picture)
+    picture = options.picture or (Path("recovery.svg") if options.name == "recovery" else None)
+    return perform(import_module(f"mlld_sdk.demo.{options.name}").play, options.engine, picture)
 
 
 def run(options: Namespace) -> int:

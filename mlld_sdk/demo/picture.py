@@ -63,14 +63,15 @@ class Story:
     lanes: dict[str, list[LaneSpan]] = field(default_factory=dict)
 
     def turn(self, lane: str, state: str, now: float) -> None:
-        """Let a part go over into a state; the one it was in ends now."""
+        """Note that a part is in a state from now on; the one it was in ends."""
         spans = self.lanes.setdefault(lane, [])
         if spans:
             spans[-1] = LaneSpan(spans[-1].start, now, spans[-1].state)
-        spans.append(LaneSpan(now, now, state))
+        if not spans or spans[-1].state != state:
+            spans.append(LaneSpan(now, now, state))
 
     def end(self, now: float) -> None:
-        """Let every part stay as it is until now."""
+        """Note that every part is still in its last state."""
         for lane, spans in self.lanes.items():
             self.turn(lane, spans[-1].state, now)
 

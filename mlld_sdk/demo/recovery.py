@@ -6,248 +6,163 @@ and draws what happened.
 """
 
 import contextlib
-import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from mlld_sdk.base.durations import now, pause
-from mlld_sdk.demo.picture import LaneSpan, Story
-from mlld_sdk.demo.stage import DemoFailed, hang
-from mlld_sdk.supervision.snapshot import shorten
+import msgspec
+
+from mlld_sdk.base.durations import pause
+from mlld_sdk.demo.service import Told, WorkDone
+from mlld_sdk.demo.stage import DemoFailed, Stage
+from mlld_sdk.journal.events import RunClaimed, StepFinished, StepStarted
+from mlld_sdk.supervision.events import ChildStarted
+from mlld_sdk.transport.events import EngineStarted
 
 PATIENCE = 120.0
-"""Seconds the whole demo may take before it counts as broken."""
+"""Seconds each of the two runs may take before it counts as broken."""
+
+STEPS, PAUSE = 24, 0.1
+
+_decode = msgspec.json.Decoder(Told).decode
 
 
-class Service:
-    """The service process, and what it says."""
+def play(stage: Stage) -> str:
+    """Run the pipeline undisturbed, then run it again and kill it three times."""
+    stage.tell(f"A pipeline of {STEPS} steps on the {stage.engine} engine; first undisturbed, then killed three times.")
+    peace = Recovery(Stage(_folder(stage, "peace"), stage.engine, say=str), kill=False)
+    peace.play()
+    stage.tell(f"Undisturbed it takes {peace.story.progress[-1]:.1f} s. Now with kills:")
+    war = Recovery(Stage(_folder(stage, "war"), stage.engine))
+    war.play()
+    stage.show(war.done.tree)
+    stage.story = war.story
+    return war.check(peace.done.result)
 
-    def __init__(self, directory: Path, engine: str, steps: int, pause: float) -> None:
-        command = [sys.executable, "-m", "mlld_sdk.demo.service"]
-        command += ["--dir", str(directory), "--engine", engine, "--steps", str(steps), "--pause", str(pause)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.said: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def order(self, line: str) -> None:
-        """Send it a command."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def end(self) -> None:
-        """Kill it if it still runs, and wait for it; its engines see their input end and leave."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said.put(json.loads(line))
-        self.said.put(None)
+def _folder(stage: Stage, name: str) -> Path:
+    folder = stage.directory / name
+    folder.mkdir()
+    return folder
 
 
 class Recovery:
-    """One run of the demo."""
+    """One run of the pipeline in a service process.
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        engine: str,
-        steps: int,
-        pause: float,
-        kill: bool = True,
-        say: Callable[[str], object] = print,
-    ) -> None:
-        self.directory = directory
+    Args:
+        stage: Where it plays.
+        steps: Steps of the pipeline.
+        pause: Seconds one step takes.
+        kill: Whether engine, agent and service are killed.
+    """
+
+    done: WorkDone
+
+    def __init__(self, stage: Stage, *, steps: int = STEPS, pause: float = PAUSE, kill: bool = True) -> None:
+        self.stage = stage
         self.steps = steps
-        self.story = Story(title=f"{steps} steps, killed three times", goal=steps)
-        self.restarts = 0
-        self.begun = 0
-        self.result = ""
-        self.tree = ""
-        self._engine = engine
+        self.story = stage.draws(f"{steps} steps, killed three times", steps, "steps")
         self._pause = pause
-        self._say = say
-        self._start = now()
-        self._since: dict[str, tuple[float, str]] = {}
-        self._kills: dict[int, Callable[[], None]] = {}
-        if kill:
-            self._kills = {
-                steps // 4: self._kill_engine,
-                steps // 2: self._kill_agent,
-                steps * 3 // 4: self._kill_service,
-            }
-        self._service: Service | None = None
+        kills = (self._kill_engine, self._kill_agent, self._kill_service)
+        self._kills = {steps * (n + 1) // 4: each for n, each in enumerate(kills)} if kill else {}
 
     def play(self) -> None:
         """Start the service, kill what there is to kill, and wait for the result."""
+        self._begin()
+        watchdog = threading.Timer(PATIENCE, lambda: self._service.kill())
+        watchdog.start()
         try:
-            self._begin()
-            while not self.result:
-                self._take(self._next())
+            while not hasattr(self, "done"):
+                self._take()
         finally:
-            if self._service is not None:
-                self._service.end()
-        for lane in list(self._since):
-            self._lane(lane, "ended")
-
-    def calls(self) -> Counter[str]:
-        """Count the calls that were really made, by step."""
-        lines = (self.directory / "calls.log").read_text(encoding="utf-8").splitlines()
-        return Counter(line.split()[0] for line in lines)
+            watchdog.cancel()
+            self.end_service()
+        self.story.end(self.stage.now())
 
     def check(self, expected: str) -> str:
-        """Prove the promise, or raise; returns the proof in words.
+        """Prove the promise and return the proof in words.
 
         Raises:
             DemoFailed: A finished step was repeated, or the result differs from an uninterrupted run's.
         """
-        calls = self.calls()
+        prove, kills, begun = self.stage.prove, len(self.story.kills), self.stage.count("step.started")
+        calls = Counter(line.split()[0] for line in self.stage.calls())
         repeated = {step: count for step, count in calls.items() if count > 1}
-        if self.result != expected:
-            raise DemoFailed(f"the result differs from an uninterrupted run's: {self.result!r}")
-        if len(calls) != self.steps or len(repeated) > len(self.story.kills) or max(calls.values()) > 2:
-            raise DemoFailed(f"calls were repeated: {repeated}")
-        if self.begun > self.steps + len(self.story.kills):
-            raise DemoFailed(f"{self.begun} steps were begun, so finished ones were begun again")
-        if len(self.story.kills) != 3 or self.restarts != 2:
-            raise DemoFailed(f"{len(self.story.kills)} of 3 kills and {self.restarts} of 2 restarts happened")
+        restarts = sum(isinstance(event, ChildStarted) and event.cause == "restart" for event in self.stage.events)
+        prove(f"the result equals an uninterrupted run's: {self.done.result!r}", self.done.result == expected)
+        in_flight = len(calls) == self.steps and len(repeated) <= kills and max(calls.values()) <= 2
+        prove(f"only calls in flight at a kill were repeated: {repeated}", in_flight)
+        prove(f"no finished step was begun again: {begun} were begun", begun <= self.steps + kills)
+        prove(f"{kills} of 3 kills and {restarts} of 2 restarts happened", (kills, restarts) == (3, 2))
         return (
             f"{self.steps} steps, {calls.total()} calls made. Finished steps repeated: none. "
             f"Steps in flight at a kill and made again: {len(repeated)} of at most 3. "
             "Result equal to an uninterrupted run's: yes."
         )
 
-    # -- what happens -------------------------------------------------------------------------------------------------
+    def end_service(self) -> None:
+        """Kill the service if it still runs, and wait for it; its engines see their input end and leave."""
+        with contextlib.suppress(OSError), self._service:
+            self._service.kill()
 
     def _begin(self) -> None:
-        self._service = Service(self.directory, self._engine, self.steps, self._pause)
-        self._lane("service", "running")
-        self._lane("agent", "starting")
+        command = [sys.executable, "-m", "mlld_sdk.demo.service", "--dir", str(self.stage.directory)]
+        command += ["--engine", self.stage.engine, "--steps", str(self.steps), "--pause", str(self._pause)]
+        self._service = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._turn("running", "service")
+        self._turn("starting", "agent")
 
-    def _next(self) -> dict[str, Any] | None:
-        assert self._service is not None
-        left = self._start + PATIENCE - now()
-        try:
-            return self._service.said.get(timeout=max(0.0, left))
-        except queue.Empty:
-            raise DemoFailed(f"no result within {PATIENCE:g} s") from None
-
-    def _take(self, said: dict[str, Any] | None) -> None:
-        if said is None:
-            raise DemoFailed("the service ended without a result")
-        match said["event"]:
-            case "demo.result":
-                self.result, self.tree = said["result"], said["tree"]
-            case "step.finished":
-                self.story.progress.append(self._now())
-            case "step.started":
-                self.begun += 1
-                self._kill_if_due()
-            case "run.claimed":
-                self._lane("agent", "running")
-            case "child.exited":
-                self._lane("agent", "restarting")
-                self._tell(f"crash   {said['path']}: {shorten(said['reason'], 90)}")
-                self._tell(f"        decision: {said['decision']}, budget {_budget(said)}")
-            case "child.started" if said.get("cause") == "restart":
-                self.restarts += 1
-                self._tell(f"restart {said['path']} is incarnation {said['incarnation']}")
-            case "engine.started":
-                self._lane("engine", "running")
-
-    def _kill_if_due(self) -> None:
-        kill = self._kills.pop(len(self.story.progress), None)
-        if kill is not None:
-            pause(self._pause / 2)  # into the middle of the step that has just begun
-            kill()
+    def _take(self) -> None:
+        """Read one event of the service and act on it."""
+        assert self._service.stdout is not None
+        line = self._service.stdout.readline()
+        if not line:
+            raise DemoFailed(f"the service ended without a result, or gave none within {PATIENCE:g} s")
+        event = _decode(line)
+        self.stage.take(event)
+        match event:
+            case WorkDone():
+                self.done = event
+            case StepFinished():
+                self.story.progress.append(self.stage.now())
+            case StepStarted():
+                kill = self._kills.pop(len(self.story.progress), None)
+                if kill is not None:
+                    pause(self._pause / 2)  # into the middle of the step that has just begun
+                    kill()
+            case RunClaimed():
+                self._turn("running", "agent")
+            case EngineStarted():
+                self._turn("running", "engine")
 
     def _kill_engine(self) -> None:
-        pid = int((self.directory / "calls.log").read_text(encoding="utf-8").split()[-1])
         self._mark("engine SIGKILL")
-        os.kill(pid, signal.SIGKILL)
-        self._lane("engine", "down")
+        os.kill(int(self.stage.calls()[-1].split()[-1]), signal.SIGKILL)
+        self._turn("down", "engine")
 
     def _kill_agent(self) -> None:
-        assert self._service is not None
+        assert self._service.stdin is not None
         self._mark("agent killed")
-        self._service.order("kill agent")
+        self._service.stdin.write("kill agent\n")
+        self._service.stdin.flush()
 
     def _kill_service(self) -> None:
-        assert self._service is not None
         self._mark("service SIGKILL")
-        for lane in ("service", "agent", "engine"):
-            self._lane(lane, "down")
-        self._service.end()
+        self._turn("down", "service", "agent", "engine")
+        self.end_service()
         self._begin()
-        self._tell("restart the service: a new process on the same journal")
-
-    # -- how it is told -----------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return now() - self._start
+        self.stage.tell("restart  the service: a new process on the same journal")
 
     def _mark(self, what: str) -> None:
-        self.story.kills.append((self._now(), what))
-        self._tell(f"KILL    {what}, {len(self.story.progress)} of {self.steps} steps finished")
+        self.story.kills.append((self.stage.now(), what))
+        self.stage.tell(f"KILL     {what}, {len(self.story.progress)} of {self.steps} steps finished")
 
-    def _tell(self, line: str) -> None:
-        self._say(f"{self._now():6.2f} s  {line}")
-
-    def _lane(self, name: str, state: str) -> None:
-        now = self._now()
-        before = self._since.get(name)
-        if before is not None and before[1] != state:
-            self.story.lanes.setdefault(name, []).append(LaneSpan(before[0], now, before[1]))
-        if before is None or before[1] != state:
-            self._since[name] = (now, state)
-
-
-def _budget(said: dict[str, Any]) -> str:
-    budget = said.get("budget") or {}
-    return f"{budget.get('used', 0)} of {budget.get('limit', 0)} restarts used"
-
-
-def main(engine: str, picture: Path, steps: int = 24, pause: float = 0.1) -> int:
-    """Play the demo and say how it went; the exit status says so too."""
-    print(f"A pipeline of {steps} steps on the {engine} engine; first left in peace, then killed three times.\n")
-    with tempfile.TemporaryDirectory(prefix="mlld-demo-") as folder:
-        try:
-            peaceful = _play(Path(folder, "peace"), engine, steps, pause, kill=False)
-            print(f"In peace it takes {peaceful.story.progress[-1]:.1f} s. Now with kills:\n")
-            demo = _play(Path(folder, "war"), engine, steps, pause, kill=True)
-            proof = demo.check(peaceful.result)
-        except DemoFailed as failed:
-            print(f"\nThe demo failed: {failed}", file=sys.stderr)
-            return 1
-    print(f"\n{demo.tree}\n")
-    status = hang(picture, demo.story)
-    print(f"Proof: {proof}")
-    return status
-
-
-def _play(directory: Path, engine: str, steps: int, pause: float, *, kill: bool) -> Recovery:
-    directory.mkdir()
-    say: Callable[[str], object] = print if kill else str
-    demo = Recovery(directory, engine=engine, steps=steps, pause=pause, kill=kill, say=say)
-    demo.play()
-    return demo
+    def _turn(self, state: str, *lanes: str) -> None:
+        for lane in lanes:
+            self.story.turn(lane, state, self.stage.now())

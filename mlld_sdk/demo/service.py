@@ -1,18 +1,21 @@
 """The service the recovery demo keeps killing: one supervised agent working on one durable run.
 
-Run as a process of its own. It says what happens as JSON lines on stdout and takes one command on stdin, `kill agent`.
+Run as a process of its own. It writes events as JSON lines to stdout and takes one command on stdin, `kill agent`.
 """
 
 import argparse
-import json
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import msgspec
 
 from mlld_sdk import Agent, Job, Runtime, child, one_for_one
-from mlld_sdk.base.events import Event, name_of
-from mlld_sdk.telemetry.log import fields_of
+from mlld_sdk.base.events import Event
+from mlld_sdk.journal.events import RunClaimed, StepFinished, StepStarted
+from mlld_sdk.supervision.events import ChildExited, ChildStarted
+from mlld_sdk.transport.events import EngineStarted
 
 SCRIPT = """\
 exe llm @think(n) = sh {
@@ -25,6 +28,22 @@ show @think(@payload.n)
 """One step: an expensive call, imitated by a pause, that leaves a line behind each time it is really made."""
 
 KEY = "recovery-demo"
+
+
+class WorkDone(Event, frozen=True, kw_only=True, tag="demo.result"):
+    """The run has ended.
+
+    Attributes:
+        result: What it returned.
+        tree: The printed tree.
+    """
+
+    result: str
+    tree: str
+
+
+Told = ChildExited | ChildStarted | EngineStarted | RunClaimed | StepStarted | StepFinished | WorkDone
+"""The events that are written."""
 
 
 class Pipeline(Agent):
@@ -58,13 +77,13 @@ def main() -> None:
         within=10.0,
     )
     runtime = Runtime(tree, store=options.dir / "state.db")
-    runtime.bus.attach("demo", _say)
+    runtime.bus.attach("demo", _write, events=get_args(Told))
     with runtime:
         run = runtime["pipeline"].run({"steps": options.steps}, key=KEY)
         threading.Thread(target=_obey, args=(runtime,), daemon=True).start()
         result = run.result(timeout=120)
         runtime.bus.detach("demo")
-        _write({"event": "demo.result", "result": result, "tree": runtime.tree()})
+        _write(WorkDone(at=runtime.env.wall(), result=result, tree=runtime.tree()))
 
 
 def _options() -> argparse.Namespace:
@@ -84,12 +103,8 @@ def _obey(runtime: Runtime) -> None:
                 ref.kill("the demo wanted to see it die")
 
 
-def _say(event: Event) -> None:
-    _write({**fields_of(event), "event": name_of(event)})
-
-
-def _write(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _write(event: Event) -> None:
+    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
     sys.stdout.flush()
 
 

@@ -61,7 +61,7 @@ class Stage:
 
     def watch(self, runtime: Runtime) -> None:
         """Keep the events of a runtime, and tell those worth telling. Called before the runtime starts."""
-        runtime.bus.attach_inline("demo", self._take)
+        runtime.bus.attach_inline("demo", self.take)
 
     def count(self, name: str) -> int:
         """Say how many events of a name there were."""
@@ -117,7 +117,8 @@ class Stage:
         log = self.directory / "calls.log"
         return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
 
-    def _take(self, event: Event) -> None:
+    def take(self, event: Event) -> None:
+        """Keep an event, draw it, and tell it if it is worth telling."""
         self.events.append(event)
         if self.story is not None:
             _draw_into(self.story, event, self.now())
@@ -137,9 +138,10 @@ def _line(event: Event) -> str:
     match event:
         case e.ChildWedged():
             return f"wedged   {event.path}: nothing finished for {event.idle:.1f} s, time {event.times} on this rung"
-        case e.ChildExited():
+        case e.ChildExited(budget=budget):
             wait = f", next start in {event.next_attempt_in:.2f} s" if event.next_attempt_in else ""
-            return f"crash    {event.path}: {shorten(event.reason, 90)}; {event.decision}{wait}"
+            used = f", {budget.used} of {budget.limit} restarts used" if budget else ""
+            return f"crash    {event.path}: {shorten(event.reason, 90)}; {event.decision}{wait}{used}"
         case e.ChildStarted(cause="restart"):
             rung = f", rung {event.rung} of its ladder" if event.rung else ""
             return f"restart  {event.path} is incarnation {event.incarnation}{rung}"
