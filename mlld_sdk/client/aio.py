@@ -12,31 +12,36 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Generator, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
 from mlld_sdk.client.handles import ExecuteHandle, Handle, ProcessHandle
-from mlld_sdk.client.options import ClientOptions, SignContentOptions, SignOptions
+from mlld_sdk.client.options import ClientOptions
 from mlld_sdk.client.requests import HandleRequests
 from mlld_sdk.engines.requests import AnyPath
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.stream import ScriptEvents
-from mlld_sdk.scripts.types import (
-    AnalyzeResult,
-    ContentSignature,
-    ExecuteResult,
-    FilesystemStatus,
-    FileVerifyResult,
-    HandleEvent,
-)
+from mlld_sdk.scripts.types import ExecuteResult, HandleEvent
 
+P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H", bound=Handle[Any])
 S = TypeVar("S", bound=HandleRequests)
+
+
+def _in_thread(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return a method that calls this one of `sync` in a thread."""
+
+    @wraps(method)
+    async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ANN401
+        bound: Callable[P, R] = getattr(self.sync, method.__name__)
+        return await asyncio.to_thread(bound, *args, **kwargs)
+
+    return call
 
 
 class AsyncHandle(Generic[R]):
@@ -76,11 +81,7 @@ class AsyncHandle(Generic[R]):
         """Cancel the run; false if it is over already."""
         return self.sync.cancel()
 
-    async def update_state(
-        self, path: str, value: object, *, labels: Sequence[str] | None = None, timeout: Timeout = DEFAULT
-    ) -> None:  # fmt: skip
-        """Change `@state` of the running script."""
-        await asyncio.to_thread(self.sync.update_state, path, value, labels=labels, timeout=timeout)
+    update_state = _in_thread(Handle.update_state)
 
 
 class AsyncProcessHandle(AsyncHandle[str]):
@@ -99,9 +100,7 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
 
     sync: ExecuteHandle
 
-    async def write_file(self, path: str, content: str, *, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-        """Write a signed file as the running script."""
-        return await asyncio.to_thread(self.sync.write_file, path, content, timeout=timeout)
+    write_file = _in_thread(ExecuteHandle.write_file)
 
 
 class AsyncRequests(Generic[S]):
@@ -160,9 +159,7 @@ class AsyncRequests(Generic[S]):
         begin = partial(self.sync.execute_async, filepath, payload, **options)
         return AsyncExecuteHandle(await self._begun(begin, options))
 
-    async def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
-        """Return what a module defines, without running it."""
-        return await asyncio.to_thread(self.sync.analyze, filepath, timeout=timeout)
+    analyze = _in_thread(HandleRequests.analyze)
 
     async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
         if self.sync.find().begins_at_once(options):
@@ -197,29 +194,11 @@ class AsyncClient(AsyncRequests[Client]):
             raise TypeError("give either a client or the options for a new one")
         super().__init__(client or Client(**options))
 
-    async def fs_status(
-        self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
-    ) -> list[FilesystemStatus]:
-        """List signed files and how they stand."""
-        return await asyncio.to_thread(self.sync.fs_status, glob, base_path=base_path, timeout=timeout)
-
-    async def sign(self, path: str, **options: Unpack[SignOptions]) -> FileVerifyResult:
-        """Sign a file; the options are those of `Client.sign`."""
-        return await asyncio.to_thread(self.sync.sign, path, **options)
-
-    async def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-        """Return whether a file is signed and unchanged."""
-        return await asyncio.to_thread(self.sync.verify, path, base_path=base_path, timeout=timeout)
-
-    async def sign_content(
-        self, content: str, identity: str, **options: Unpack[SignContentOptions]
-    ) -> ContentSignature:
-        """Sign a piece of content; the options are those of `Client.sign_content`."""
-        return await asyncio.to_thread(self.sync.sign_content, content, identity, **options)
-
-    async def close(self) -> None:
-        """End the engines; runs in flight end at once as `EngineClosed`."""
-        await asyncio.to_thread(self.sync.close)
+    fs_status = _in_thread(Client.fs_status)
+    sign = _in_thread(Client.sign)
+    verify = _in_thread(Client.verify)
+    sign_content = _in_thread(Client.sign_content)
+    close = _in_thread(Client.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,23 +4,23 @@ They take what the methods of `Client` take. Which engine they use is decided li
 the `mlld` on PATH.
 """
 
+import inspect
 import threading
-from typing import Unpack
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
-from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.client import Client
-from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
-from mlld_sdk.client.options import SignContentOptions, SignOptions
-from mlld_sdk.engines.requests import AnyPath
-from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _lock = threading.Lock()
 _client: Client | None = None
 
 
 def default_client() -> Client:
-    """Give the client these functions use, making it if there is none."""
+    """Return the client these functions use, making it if there is none."""
     global _client
     with _lock:
         if _client is None:
@@ -29,7 +29,7 @@ def default_client() -> Client:
 
 
 def set_default_client(client: Client | None) -> None:
-    """Let these functions use that client from now on; the one before is closed. `None`: a new one when needed."""
+    """Make these functions use that client from now on, and close the one before. `None`: a new one when needed."""
     global _client
     with _lock:
         before, _client = _client, client
@@ -42,56 +42,35 @@ def close() -> None:
     set_default_client(None)
 
 
-def process(script: str, *, file_path: AnyPath | None = None, payload: object = None,
-            **options: Unpack[RunOptions]) -> str:  # fmt: skip
-    """Run script text and return its output; see `Client.process`."""
-    return default_client().process(script, file_path=file_path, payload=payload, **options)
+def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
+    """Return a function that calls this method of the default client, with its signature and first line."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound: Callable[P, R] = getattr(default_client(), name)
+        return bound(*args, **kwargs)
+
+    signature = inspect.signature(method)
+    own = {
+        "__doc__": f"{(method.__doc__ or '').splitlines()[0]} See `Client.{name}`.",
+        "__module__": __name__,
+        "__qualname__": name,
+        "__signature__": signature.replace(parameters=[*signature.parameters.values()][1:]),
+    }
+    vars(call).pop("__wrapped__")
+    for attribute, value in own.items():
+        setattr(call, attribute, value)
+    return call
 
 
-def process_result(script: str, *, file_path: AnyPath | None = None, payload: object = None,
-                   **options: Unpack[RunOptions]) -> ExecuteResult:  # fmt: skip
-    """Run script text and return everything it produced; see `Client.process_result`."""
-    return default_client().process_result(script, file_path=file_path, payload=payload, **options)
-
-
-def process_async(script: str, *, file_path: AnyPath | None = None, payload: object = None,
-                  **options: Unpack[RunOptions]) -> ProcessHandle:  # fmt: skip
-    """Start a run of script text; see `Client.process_async`."""
-    return default_client().process_async(script, file_path=file_path, payload=payload, **options)
-
-
-def execute(filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
-    """Run a script file; see `Client.execute`."""
-    return default_client().execute(filepath, payload, **options)
-
-
-def execute_async(filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
-    """Start a run of a script file; see `Client.execute_async`."""
-    return default_client().execute_async(filepath, payload, **options)
-
-
-def analyze(filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
-    """Return what a module defines, without running it; see `Client.analyze`."""
-    return default_client().analyze(filepath, timeout=timeout)
-
-
-def fs_status(
-    glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
-) -> list[FilesystemStatus]:
-    """List signed files and how they stand; see `Client.fs_status`."""
-    return default_client().fs_status(glob, base_path=base_path, timeout=timeout)
-
-
-def sign(path: str, **options: Unpack[SignOptions]) -> FileVerifyResult:
-    """Sign a file; see `Client.sign`."""
-    return default_client().sign(path, **options)
-
-
-def verify(path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-    """Return whether a file is signed and unchanged; see `Client.verify`."""
-    return default_client().verify(path, base_path=base_path, timeout=timeout)
-
-
-def sign_content(content: str, identity: str, **options: Unpack[SignContentOptions]) -> ContentSignature:
-    """Sign a piece of content; see `Client.sign_content`."""
-    return default_client().sign_content(content, identity, **options)
+process = _on_default(Client.process)
+process_result = _on_default(Client.process_result)
+process_async = _on_default(Client.process_async)
+execute = _on_default(Client.execute)
+execute_async = _on_default(Client.execute_async)
+analyze = _on_default(Client.analyze)
+fs_status = _on_default(Client.fs_status)
+sign = _on_default(Client.sign)
+verify = _on_default(Client.verify)
+sign_content = _on_default(Client.sign_content)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
-from mlld_sdk.base.durations import Timeout
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink
 from mlld_sdk.engines.kinds import EngineKind
@@ -36,21 +35,3 @@ class ClientOptions(TypedDict, total=False):
     limits: EngineLimits | None
     env: Env | None
     sink: Sink
-
-
-class SignOptions(TypedDict, total=False):
-    """What `Client.sign` takes besides the path."""
-
-    identity: str | None
-    metadata: Mapping[str, Any] | None
-    base_path: str | None
-    timeout: Timeout
-
-
-class SignContentOptions(TypedDict, total=False):
-    """What `Client.sign_content` takes besides the content and who signs."""
-
-    metadata: Mapping[str, str] | None
-    signature_id: str | None
-    base_path: str | None
-    timeout: Timeout

@@ -110,5 +110,5 @@ def test_the_recovery_demo_fails_on_a_service_that_forgets(tmp_path: Path) -> No
     peaceful.play()
     forgetful = Forgetful(stage("war"), steps=8, pause=0.02)
     forgetful.play()
-    with pytest.raises(DemoFailed, match="step was begun again|were repeated"):
+    with pytest.raises(DemoFailed, match=r"step was begun again|were repeated"):
         forgetful.check(peaceful.done.result)
