@@ -73,7 +73,7 @@ class Recovery:
     def play(self) -> None:
         """Start the service, kill what there is to kill, and wait for the result."""
         self._begin()
-        watchdog = threading.Timer(PATIENCE, lambda: self._service.kill())
+        watchdog = threading.Timer(PATIENCE, lambda: self._service.kill())  # noqa: PLW0108 - it changes
         watchdog.start()
         try:
             while not hasattr(self, "done"):
