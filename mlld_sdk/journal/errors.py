@@ -1,38 +1,7 @@
 """What the journal can refuse and what can break under it.
 
-```
-InfrastructureError
-└── JournalError                  the store could not do it; nothing is known about the task
-    ├── JournalClosed             the journal was closed
-    ├── JournalBusy               the write did not get its turn in time; it was not written
-    ├── JournalUncertain          the write was under way when its time was up; it may be there or not
-    ├── JournalLocked             another process holds the file
-    ├── JournalFull               the disk (or the page limit) is full; nothing was written
-    ├── JournalReadOnly           the file or its folder cannot be written
-    ├── JournalUnreadable         the disk reports an input or output error
-    ├── JournalGone               the file was deleted or replaced while it was open
-    ├── JournalCorrupt            the file or one record in it is damaged
-    │   └── RecordUnknown         a record was written by a newer version, or its type is not registered
-    ├── LeaseHeld                 another owner has the run
-    ├── LeaseLost                 this owner no longer owns the run: its word does not count any more
-    └── WaitTimeout               the run did not end in the time given
-ConfigurationError
-├── NotAJournal                   the path names something else
-└── JournalTooNew                 the file was written by a newer version of the library
-TaskError
-└── JournalRefusal                the journal works and says no; asking again gives the same answer
-    ├── RunNotFound
-    ├── RunEnded                  the run has its outcome already
-    ├── RunParked                 the run is a dead letter; look at it before it goes on
-    ├── RunNotParked              only a run that stopped can be retried
-    ├── IdempotencyConflict       the same key or id came with another input
-    ├── StepMismatch              the code asks for something else than what is recorded at this position
-    ├── StepInterrupted           a step was in flight when its owner died, and it may not run twice
-    ├── StepExhausted             a step was interrupted or failed as often as its policy allows
-    ├── StepNotOpen               a step is finished that was not begun, or begun twice
-    ├── ValueNotStorable          a value cannot be written so that it comes back the same
-    └── LimitExceeded             a value, a run or a stream is larger than the stated limits
-```
+A `JournalError` is the store's failure: nothing is known about the task. A `JournalRefusal` is an answer: the same call
+gets the same one again. `NotAJournal` and `JournalTooNew` are about the path that was given.
 """
 
 from dataclasses import dataclass
@@ -144,7 +113,7 @@ class LeaseLost(JournalError):
 
     code = "LEASE_LOST"
     message = "{owner} (epoch {epoch}) no longer owns run {run_id}: {why}"
-    hint = "stop working on it; whoever owns it next goes on from what was finished"
+    hint = "stop working on it; its next owner goes on from what was finished"
     run_id: str
     owner: str
     epoch: int

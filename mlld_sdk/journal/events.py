@@ -80,7 +80,7 @@ class RunFailedEvent(RunTransition, frozen=True, kw_only=True, tag="run.failed")
 
 
 class RunCancelledEvent(RunTransition, frozen=True, kw_only=True, tag="run.cancelled"):
-    """A run was cancelled; whoever owned it owns it no longer.
+    """A run was cancelled, and has no owner any more.
 
     Attributes:
         reason: Why.
@@ -90,7 +90,7 @@ class RunCancelledEvent(RunTransition, frozen=True, kw_only=True, tag="run.cance
 
 
 class RunParkedEvent(RunTransition, frozen=True, kw_only=True, tag="run.parked"):
-    """A run became a dead letter: nobody works on it until somebody retries it.
+    """A run became a dead letter: it is not worked on until it is retried.
 
     Attributes:
         code: Stable name of what is wrong.
@@ -166,7 +166,7 @@ class StepFailedEvent(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
 
 
 class StepResolved(StepEvent, frozen=True, kw_only=True, tag="step.resolved"):
-    """Somebody recorded a step's result by hand."""
+    """A step's result was recorded by hand."""
 
 
 class JournalDegraded(Event, frozen=True, kw_only=True, tag="journal.degraded"):

@@ -1,4 +1,4 @@
-"""The journal: runs that survive whoever works on them."""
+"""The journal: runs that survive their owners."""
 
 import contextlib
 import os
@@ -96,7 +96,7 @@ class Journal:
             limits: How large things may become.
             retention: Which ended runs to keep; `None` keeps all.
             values: Registered types of user values.
-            poll_interval: Seconds between two looks for what other processes committed, while somebody waits.
+            poll_interval: Seconds between two looks for what other processes committed, while any run is waited for.
 
         Raises:
             NotAJournal: The path is something else.
@@ -107,25 +107,16 @@ class Journal:
         from mlld_sdk.journal.sqlite.store import SqliteStore
 
         check_class("limits", limits, JournalLimits)
-        env = env or Env()
-        limits = limits or JournalLimits()
-        store: Store
-        if path is None:
-            store = MemoryStore(env)
-        else:
+        env, limits = env or Env(), limits or JournalLimits()
+        store: Store = MemoryStore(env)
+        if path is not None:
             store = SqliteStore(Path(path), env=env, sink=sink, durability=durability, limits=limits)
         return cls(
-            store,
-            env=env,
-            sink=sink,
-            limits=limits,
-            retention=retention,
-            values=values,
-            poll_interval=poll_interval,
+            store, env=env, sink=sink, limits=limits, retention=retention, values=values, poll_interval=poll_interval
         )
 
     def close(self) -> None:
-        """Give back what is still owned here, write what is queued and close. Closing twice is closing once."""
+        """Release what is still owned here, write what is queued and close. A second time does nothing."""
         leases = self._core.upkeep.leases()
         holders, wall = [lease.holder for lease in leases], self.env.wall()
         if holders:
@@ -163,7 +154,7 @@ class Journal:
             input: What to do; anything `Values` can store.
             run_id: Name of the run; made up if not given. The same id with the same input is the same run.
             key: Idempotency key, unique within the kind: the same key with the same input is the same run,
-                whatever became of it, as long as retention keeps it.
+                in any state, as long as retention keeps it.
             deadline: Seconds from now within which it must have been finished or at least claimed again.
             priority: Higher goes first.
 
@@ -206,7 +197,7 @@ class Journal:
         Raises:
             RunNotFound, RunEnded, RunParked: There is nothing to claim. Claiming may itself park a run that took down
                 too many owners, or fail one whose deadline has passed.
-            LeaseHeld: Somebody else owns it.
+            LeaseHeld: It has another owner.
         """
         record = self._owner(owner, ttl)
         now, wall = self.env.now(), self.env.wall()
@@ -224,7 +215,7 @@ class Journal:
         ttl: float | timedelta = DEFAULT_TTL,
         auto_renew: bool = True,
     ) -> list[RunLease]:
-        """Take up to `limit` runs that nobody works on: higher priority first, then who has waited longest.
+        """Take up to `limit` runs without a living owner: higher priority first, then those that have waited longest.
 
         Runs of owners whose process is dead or whose lease ran out are among them. A run that came back goes to the end
         of the queue, so one that keeps failing cannot starve the others.
@@ -238,7 +229,7 @@ class Journal:
         return [self._lease(run, record.ttl, auto_renew) for run in runs]
 
     def fail_overdue(self) -> None:
-        """Fail the pending runs whose deadline has passed, so that nobody waits for them until it is their turn."""
+        """Fail the pending runs whose deadline has passed, so that they are not waited for until it is their turn."""
         wall = self.env.wall()
         if self._core.read(lambda reader: reader.overdue(None, wall, 1)):
             self.claim_unfinished(None, "deadlines", limit=0)
@@ -261,7 +252,7 @@ class Journal:
         return self._core.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, wall))
 
     def resolve_step(self, run_id: str, position: str, value: Any = None) -> StepRecord:
-        """Record by hand what an interrupted step gave; for a run nobody owns, usually a parked one."""
+        """Record by hand what an interrupted step gave; for a run without an owner, usually a parked one."""
         raw = self._core.encode(value, f"the result of step {position}")
         wall = self.env.wall()
         return self._core.write("resolve_step", lambda tx: writes.resolve_step(tx, run_id, position, raw, wall))
@@ -322,7 +313,7 @@ class Journal:
         return self.values.decode(record.value, f"the input of run {run_id}")
 
     def outcome(self, run_id: str) -> Outcome | None:
-        """Say how a run came to rest, or `None` while it has not."""
+        """Return how a run came to rest, or `None` while it has not."""
         record = self._core.read(lambda reader: outcome_record(reader, run_id))
         return None if record is None else self._core.upkeep.outcome(record)
 
@@ -453,7 +444,7 @@ class Journal:
         return self._store.verify()
 
     def status(self) -> JournalStatus:
-        """Say how the journal is doing."""
+        """Return how the journal is doing."""
         try:
             counts = self._core.read(lambda reader: reader.counts())
         except JournalError:
@@ -466,7 +457,7 @@ class Journal:
         )
 
     def store_status(self) -> StoreStatus:
-        """Say how the store is doing, as far as is known: nothing is read from it, so this cannot wait for a disk."""
+        """Return how the store is doing, as far as is known; reads nothing, so it cannot wait for a disk."""
         return self._store.status()
 
     def fingerprint(self, *parts: Any) -> Fingerprint:
@@ -488,7 +479,7 @@ class Journal:
 
 
 def closed_while_waiting(run_id: str) -> JournalClosed:
-    """Say why nobody will hear of a run here any more."""
+    """Make the error of a caller whose journal was closed before the run came to rest."""
     return JournalClosed(
         f"the journal was closed while run {run_id} was waited for", hint="attach to the run after the next start"
     )

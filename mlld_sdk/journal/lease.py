@@ -1,4 +1,4 @@
-"""Owning a run: the only way to write steps and outcomes, and only as long as nobody else has taken over."""
+"""Owning a run: the only way to write steps and outcomes, and only as long as no other owner has taken over."""
 
 import threading
 from collections.abc import Callable
@@ -108,7 +108,7 @@ class RunLease:
             StepInterrupted: The step was in flight when an owner died, and its policy is to fail.
             StepExhausted: It was begun as often as its policy allows.
             StepNotOpen: The position is in use already, or was used by another step of this owner.
-            LeaseLost: The run is owned by somebody else, or has ended.
+            LeaseLost: The run has another owner, or has ended.
         """
         if self.lost is not None:
             raise self.lost
@@ -156,7 +156,7 @@ class RunLease:
             ValueNotStorable: The value would not come back the same; the message names the field.
             LimitExceeded: It is too long.
             StepNotOpen: The step was not begun here.
-            LeaseLost: The run is owned by somebody else, or has ended.
+            LeaseLost: The run has another owner, or has ended.
         """
         step = self._opened(position)
         raw, back = self._core.values.encode_both(
@@ -188,7 +188,7 @@ class RunLease:
         return record
 
     def to_retry(self, position: str) -> StepRecord | None:
-        """Give the record of a step that failed and may be begun again; begins nothing."""
+        """Return the record of a step that failed and may be begun again; begins nothing."""
         with self._lock:
             loaded = self._load()
             known, packed, recorded_all = self._failed.get(position), loaded.get(position), self._recorded_all
@@ -205,7 +205,7 @@ class RunLease:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def finish_run(self, value: Any = None) -> Outcome:
-        """End the run with a result. Whoever waits for it is woken; said twice, it is said once."""
+        """End the run with a result. Those that wait for it are woken; a second time changes nothing."""
         raw = self._core.encode(value, f"the result of run {self.run_id}")
         return self._end_run("finish_run", "finished", raw, None)
 
@@ -214,7 +214,7 @@ class RunLease:
         return self._end_run("fail_run", "failed", msgspec.UNSET, self._core.error_record(error))
 
     def park_run(self, error: BaseException | ErrorRecord | str) -> RunRecord:
-        """Make the run a dead letter: nobody works on it until somebody retries it."""
+        """Make the run a dead letter: it is not worked on until it is retried."""
         record = ErrorRecord(code="RUN_PARKED", message=error) if isinstance(error, str) else error
         record = self._core.error_record(record)
         wall = self._core.env.wall()
@@ -223,13 +223,13 @@ class RunLease:
         return run
 
     def release(self) -> None:
-        """Give the run back in good order, to be claimed again; steps in flight count as interrupted."""
+        """Put the run back into the queue, to be claimed again; steps in flight count as interrupted."""
         wall = self._core.env.wall()
         self._write("release", lambda tx: writes.release(tx, self.holder, wall))
         self.end()
 
     def abandon(self, reason: str) -> RunRecord:
-        """Say that the owner died, so that nobody has to wait for the lease to run out.
+        """Report that the owner died, so that the run need not wait for the lease to run out.
 
         Counts as a death: a run that keeps taking its owners down is parked. Returns the run, pending or parked.
         """
@@ -247,13 +247,13 @@ class RunLease:
         self.ttl, self.until = ttl, until
 
     def sleep_until(self, until: float) -> None:
-        """Write down that the run waits on purpose until a moment: who dies meanwhile did not die of it."""
+        """Write down that the run waits on purpose until a moment: an owner that dies meanwhile did not die of it."""
         self._write("sleep_until", lambda tx: writes.sleep_until(tx, self.holder, until))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def lose(self, error: LeaseLost) -> None:
-        """Take note that the lease does not count any more, and tell whoever asked to know. The journal calls this."""
+        """Mark the lease as lost and call those of `on_lost`. The journal calls this."""
         with self._lock:
             if self.over:
                 return
@@ -264,7 +264,7 @@ class RunLease:
             self._core.upkeep.call(self.run_id, callback, error)
 
     def end(self) -> None:
-        """Take note that the lease was given up, or ended with its run. The journal calls this."""
+        """Mark the lease as given up, or ended with its run. The journal calls this."""
         self.over = True
         self._core.upkeep.forget(self)
 
@@ -302,7 +302,7 @@ class RunLease:
         return self._recorded
 
     def _take(self, position: str) -> StepRecord | None:
-        """Reserve a position and give what is recorded there."""
+        """Reserve a position and return what is recorded there."""
         with self._lock:
             loaded = self._load()
             failed = self._failed.pop(position, None)

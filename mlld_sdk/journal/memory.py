@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class _Tables:
-    """The rows, packed, so that nobody can change them from outside."""
+    """The rows, packed, so that they cannot be changed from outside."""
 
     def __init__(self) -> None:
         self.runs: dict[str, bytes] = {}
@@ -244,7 +244,7 @@ class MemoryStore:
             self._hosts.pop(session, None)
 
     def alive(self, session: str) -> bool:
-        """Say whether a journal is attached."""
+        """Return whether a journal is attached."""
         return session in self._hosts
 
     def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:  # noqa: ARG002 - never waits
@@ -275,7 +275,7 @@ class MemoryStore:
         return []
 
     def status(self) -> StoreStatus:
-        """Say how much was written."""
+        """Return how much was written."""
         return StoreStatus(
             path=None, degraded=None, reason="", queued=0, commits=self._writes, writes=self._writes, bytes=0
         )

@@ -42,5 +42,5 @@ def checked(position: str) -> str:
 
 
 def order(position: str) -> tuple[int, ...]:
-    """Give the key that sorts positions as the code runs: 2 before 10, 3 before 3.1."""
+    """Return the key that sorts positions as the code runs: 2 before 10, 3 before 3.1."""
     return tuple(map(int, position.split(".")))

@@ -18,7 +18,7 @@ TYPE_MARK: Final = b'"$type"'
 """Stands in every encoded value that holds more than plain JSON."""
 
 ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
-"""States a run stays in unless somebody retries it."""
+"""States a run stays in unless it is retried."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,7 +89,7 @@ class Death(_Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of work that outlives whoever works on it.
+    """A piece of work that outlives its owners.
 
     Attributes:
         id: Name of the run.

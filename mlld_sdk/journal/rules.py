@@ -46,7 +46,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def still_owner(run_id: str, owner: str, epoch: int, fence: tuple[int, str] | None) -> None:
-    """Refuse the word of an owner whose epoch has passed (J-32)."""
+    """Refuse a write of an owner whose epoch has passed (J-32)."""
     if fence is None:
         raise LeaseLost(run_id, owner, epoch, "it is gone", None)
     now, state = fence
@@ -81,14 +81,14 @@ def may_claim(run: RunRecord, now: float, alive: bool) -> bool:
 
 
 def claimed(run: RunRecord, owner: OwnerRecord, wall: float) -> RunRecord:
-    """Give the run to an owner, under a new epoch."""
+    """Return the run as owned by `owner`, under a new epoch."""
     return msgspec.structs.replace(
         run, state="running", owner=owner, epoch=run.epoch + 1, attempt=run.attempt + 1, updated=wall
     )
 
 
 def named(in_flight: Sequence[StepRecord]) -> tuple[str, ...]:
-    """Say which steps were in flight at a death, as far as that is kept."""
+    """Return the positions of the steps in flight at a death, the first hundred."""
     return tuple(step.position for step in in_flight[:NAMED])
 
 
@@ -175,9 +175,9 @@ def begin(
 
 
 def reopened(step: StepRecord, rerun_interrupted: bool) -> StepRecord | None:
-    """Give the step as a retried run finds it, or `None` if it stays as it is.
+    """Return the step as a retried run finds it, or `None` if it stays as it is.
 
-    Failures may be tried again from the first attempt. Interruptions too if whoever retries says so; otherwise their
+    Failures may be tried again from the first attempt. Interruptions too with `rerun_interrupted`; otherwise their
     policy decides again, with the attempts counted from the start.
     """
     if step.state == "finished":

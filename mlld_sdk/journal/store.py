@@ -87,7 +87,7 @@ class Notes(msgspec.Struct):
 
 
 class StepRow(NamedTuple):
-    """A step as its owner writes it, packed by whoever asks, so that the one thread that writes has little to do.
+    """A step as its owner writes it, packed by the caller, so that the one thread that writes has little to do.
 
     In the order of the statement that writes it, which takes it as it is.
     """
@@ -124,7 +124,7 @@ class Reader(Protocol):
         """List a run's steps in the order of their positions."""
 
     def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
-        """Give steps as packed records by position, up to a size, and whether these are all."""
+        """Return steps as packed records by position, up to a size, and whether these are all."""
 
     def finished_steps(self, run_id: str) -> int:
         """Count finished steps."""
@@ -133,7 +133,7 @@ class Reader(Protocol):
         """List a stream (`""`: the common one) from the number behind `after`."""
 
     def last_event(self, run_id: str) -> int:
-        """Give the number of the newest event of a stream, 0 without any."""
+        """Return the number of the newest event of a stream, 0 without any."""
 
     def counts(self) -> dict[str, int]:
         """Count runs by state."""
@@ -142,7 +142,7 @@ class Reader(Protocol):
         """Name the kinds that have pending or running runs."""
 
     def settled(self, run_ids: Collection[str]) -> list[str]:
-        """Say which of these runs have come to rest (ended, parked or gone)."""
+        """Return those of these runs that have come to rest (ended, parked or gone)."""
 
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List id and kind of pending runs whose deadline has passed."""
@@ -157,7 +157,7 @@ class Tx(Reader, Protocol):
     notes: Notes
 
     def fence(self, run_id: str) -> tuple[int, str] | None:
-        """Give a run's epoch and state, to be asked before every write of an owner."""
+        """Return a run's epoch and state, which are checked before every write of an owner."""
 
     def sessions(self) -> set[str]:
         """Name the sessions that own running runs."""
@@ -181,7 +181,7 @@ class Tx(Reader, Protocol):
         """Write or replace a step."""
 
     def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
-        """Write or replace the steps whose run is running at their epoch; says how many. Has to be fast."""
+        """Write or replace the steps whose run is running at their epoch; returns how many. Has to be fast."""
 
     def put_event(self, record: EventRecord) -> None:
         """Add an event to its stream."""
@@ -227,16 +227,16 @@ class Host(Protocol):
     """What a journal does for the store it is attached to. Called on the store's writer thread, if it has one."""
 
     def committed(self, notes: Notes) -> None:
-        """Tell what has become durable."""
+        """Report what has become durable."""
 
     def changed_elsewhere(self) -> None:
         """Look again at what is waited for: another process has committed something."""
 
     def chores(self) -> Iterable[Callable[[Tx], object]]:
-        """Give what is due: renewals, retention."""
+        """Return what is due: renewals, retention."""
 
     def pace(self) -> float | None:
-        """Say how many seconds from now to look again, or `None` if nothing is waited for."""
+        """Return the seconds until the next look, or `None` if there is nothing to look for."""
 
 
 class Store(Protocol):
@@ -249,7 +249,7 @@ class Store(Protocol):
         """Detach a journal: write what is queued, end its session; the last one closes the store."""
 
     def alive(self, session: str) -> bool:
-        """Say whether a session still lives, in whatever process."""
+        """Return whether a session still lives, in any process."""
 
     def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
         """Run a transaction for a session; returns when it is durable and its journal was told."""
@@ -267,4 +267,4 @@ class Store(Protocol):
         """Look at everything and list what is damaged."""
 
     def status(self) -> StoreStatus:
-        """Say how the store is doing."""
+        """Return how the store is doing."""

@@ -99,7 +99,7 @@ class Upkeep:
                 self._leases[lease.run_id] = left
 
     def lose(self, run: RunRecord, why: str) -> None:
-        """Tell the leases of a run that are held here that they are over."""
+        """Mark the leases of a run that are held here as lost."""
         with self._lock:
             leases = self._leases.get(run.id, ())
         for lease in leases:
@@ -138,7 +138,7 @@ class Upkeep:
         return withdraw
 
     def closed(self) -> None:
-        """Wake those who wait for runs: nobody will tell them any more."""
+        """Wake those that wait for runs, because no outcome will reach them any more."""
         with self._lock:
             callbacks, self._until_closed = self._until_closed, []
         for callback in callbacks:
@@ -181,7 +181,7 @@ class Upkeep:
     # -- for the store ------------------------------------------------------------------------------------------------
 
     def committed(self, notes: Notes) -> None:
-        """Tell events, and wake whoever waits for a run that came to rest."""
+        """Send events to the sink, and call back those that wait for a run that came to rest."""
         for event in notes.events:
             try:  # noqa: SIM105 - a context manager for each would cost more than the call
                 self._sink(event)
@@ -203,7 +203,7 @@ class Upkeep:
                 self.settle(run_id)
 
     def chores(self) -> list[Callable[[Tx], object]]:
-        """Give the renewals and the retention that are due."""
+        """Return the renewals and the retention that are due."""
         now, wall = self._env.now(), self._env.wall()
         prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
         if now < self._renew_at and not prune_due:
@@ -215,7 +215,7 @@ class Upkeep:
         return work
 
     def pace(self) -> float | None:
-        """Say when to look again."""
+        """Return the seconds until the next look, or `None` if there is nothing to look for."""
         now = self._env.now()
         with self._lock:
             if self._renew_at <= now:  # not before: a lease that is gone costs one look, and each look would cost more
@@ -261,5 +261,5 @@ def outcome_record(reader: Reader, run_id: str) -> OutcomeRecord | None:
 
 
 def _renewal_due(lease: HeldLease) -> float:
-    """Say when a lease should be renewed: after a third of its time."""
+    """Return when a lease should be renewed: after a third of its time."""
     return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf

@@ -50,7 +50,7 @@ class Values:
         self._upgrades: dict[str, Callable[[Any], Any]] = {}
 
     def register(self, kind: type[msgspec.Struct], tag: str | None = None) -> None:
-        """Let values of a Struct class be stored under a tag of its own.
+        """Allow values of a Struct class to be stored, under a tag of its own.
 
         Args:
             kind: The class.
@@ -66,7 +66,7 @@ class Values:
         self._tags[kind] = name
 
     def upgrade(self, tag: str, convert: Callable[[Any], Any]) -> None:
-        """Say how data written under an old tag is read today: `convert` gets the plain data, returns the value."""
+        """Register how data of an old tag is read: `convert` gets the plain data and returns the value."""
         if not tag or tag == _ESCAPED or tag in self._types or tag in self._upgrades:
             raise ConfigurationError(f"the tag {tag!r} is taken or reserved", hint="give another tag")
         self._upgrades[tag] = convert
@@ -91,7 +91,7 @@ class Values:
             data = _encode(value)
             back = _decode(data)
             same = TYPE_MARK not in data and bool(back == value)
-        except Exception:  # noqa: BLE001 - whatever a foreign object raises, the walk below finds and names it
+        except Exception:  # noqa: BLE001 - a foreign object may raise anything; the walk below finds and names it
             same = False
         if not same:
             plain = self._plain(value, where, _MAX_DEPTH)
@@ -111,11 +111,11 @@ class Values:
         return self._revive(value, where) if TYPE_MARK in bytes(data) else value
 
     def canonical(self, data: msgspec.Raw) -> bytes:
-        """Give encoded values that are equal the same bytes, whatever the order of their keys."""
+        """Return the same bytes for all encoded values that are equal, in any order of their keys."""
         return _encode_sorted(_decode(data))
 
     def fingerprint(self, *parts: Any) -> Fingerprint:
-        """Digest what a step asks for. Equal values give equal digests, whatever the order of their keys.
+        """Digest what a step asks for. Equal values give equal digests, in any order of their keys.
 
         Leave out what changes from run to run without mattering: times, random ids, stack traces.
         """
@@ -123,7 +123,7 @@ class Values:
         try:
             data = _encode_sorted(plain)
             same = TYPE_MARK not in data and bool(_decode(data) == plain)
-        except Exception:  # noqa: BLE001 - whatever a foreign object raises, the walk below finds and names it
+        except Exception:  # noqa: BLE001 - a foreign object may raise anything; the walk below finds and names it
             same = False
         if not same:
             plain = [self._plain(part, f"part {n} of the fingerprint", _MAX_DEPTH) for n, part in enumerate(parts, 1)]

@@ -52,7 +52,7 @@ class Holder(NamedTuple):
 
 
 def found(reader: Reader, run_id: str) -> RunRecord:
-    """Find a run or say that it is not there."""
+    """Return a run, or raise `RunNotFound`."""
     run = reader.run(run_id)
     if run is None:
         raise RunNotFound(run_id)
@@ -60,7 +60,7 @@ def found(reader: Reader, run_id: str) -> RunRecord:
 
 
 def found_input(reader: Reader, run_id: str) -> InputRecord:
-    """Find what a run was asked or say that the run is not there."""
+    """Return what a run was asked, or raise `RunNotFound`."""
     record = reader.input(run_id)
     if record is None:
         raise RunNotFound(run_id)
@@ -131,7 +131,7 @@ def claim_unfinished(
     alive: Callable[[str], bool],
     limits: JournalLimits,
 ) -> list[RunRecord]:
-    """Take up to `limit` runs that nobody works on, those whose turn it is first."""
+    """Take up to `limit` runs that have no living owner, those whose turn it is first."""
     dead = [session for session in tx.sessions() if not alive(session)]
     granted: list[RunRecord] = []
     for run_id, of in (*tx.overdue(kind, wall, max(limit, OVERDUE)), *tx.claimable(kind, now, dead, limit)):
@@ -197,7 +197,7 @@ def end_step(holder: Holder, step: StepRecord, wall: float) -> PutStep:
 
 
 def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
-    """Write down how a run ended. Said twice by the same owner, it is the same end."""
+    """Write down how a run ended. The same owner may do so twice; the second time changes nothing."""
     fence = tx.fence(holder.run_id)
     if fence == (holder.epoch, outcome.state):
         known = tx.outcome(holder.run_id)
@@ -221,7 +221,7 @@ def park_run(tx: Tx, holder: Holder, error: ErrorRecord, wall: float) -> RunReco
 
 
 def release(tx: Tx, holder: Holder, wall: float) -> None:
-    """Give a run back in good order; its steps in flight are interrupted, its owner is not counted as dead."""
+    """Put a run back into the queue; its steps in flight are interrupted, its owner is not counted as dead."""
     fenced(tx, holder)
     run = found(tx, holder.run_id)
     _interrupt(tx, run.id, wall, f"{holder.owner} gave the run back")
@@ -232,14 +232,14 @@ def release(tx: Tx, holder: Holder, wall: float) -> None:
 
 
 def release_all(tx: Tx, holders: list[Holder], wall: float) -> None:
-    """Give back all runs that these owners still own."""
+    """Release all runs that these owners still own."""
     for holder in holders:
         if tx.fence(holder.run_id) == (holder.epoch, "running"):
             release(tx, holder, wall)
 
 
 def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: JournalLimits) -> RunRecord:
-    """Count an owner as dead on the word of whoever watched it die."""
+    """Count an owner as dead because the caller saw it die."""
     fenced(tx, holder)
     return died(tx, found(tx, holder.run_id), reason, wall, limits)
 
@@ -260,7 +260,7 @@ def sleep_until(tx: Tx, holder: Holder, until: float) -> None:
 
 
 def cancel(tx: Tx, run_id: str, reason: str, wall: float) -> RunRecord:
-    """End a run from outside; whoever owns it finds its lease lost."""
+    """End a run from outside; its owner finds its lease lost."""
     run = found(tx, run_id)
     if run.state == "cancelled":
         return run
@@ -298,7 +298,7 @@ def retry(tx: Tx, run_id: str, rerun_interrupted: bool, wall: float) -> RunRecor
 
 
 def resolve_step(tx: Tx, run_id: str, position: str, result: msgspec.Raw, wall: float) -> StepRecord:
-    """Record by hand what an interrupted or failed step gave, while nobody owns its run."""
+    """Record by hand what an interrupted or failed step gave, while its run has no owner."""
     run = found(tx, run_id)
     if run.owner is not None:
         raise LeaseHeld(run_id, run.owner.name, run.owner.ttl)
@@ -349,7 +349,7 @@ def _put_owned(holder: Holder, step: StepRecord, event: Event) -> PutStep:
 
 
 def parked_outcome(run: RunRecord) -> OutcomeRecord:
-    """Say of a parked run how it came to rest."""
+    """Return the outcome of a parked run, which is not stored as one."""
     return OutcomeRecord(run_id=run.id, state="parked", at=run.updated, error=run.parked)
 
 

@@ -3,18 +3,17 @@
 import asyncio
 import contextlib
 import contextvars
-import os
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from mlld_sdk.runs.job import Job
 from mlld_sdk.runs.retry import Retry
-from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import ExecuteResult
 
+P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
 
@@ -22,7 +21,7 @@ S = TypeVar("S")
 class LoopBridge:
     """From the loop of async code to the threads its steps wait on, and back for steps that are coroutines.
 
-    The threads are the job's own: whatever the code does with the loop's cannot take them away.
+    The threads are the job's own, so the code cannot take them away with the loop's.
     """
 
     def __init__(self, threads: Executor, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,6 +58,16 @@ class LoopBridge:
         await asyncio.sleep(0)  # those just handed over must be tasks, for the loop to end them
 
 
+def _awaited(step: Callable[Concatenate[Job, P], T]) -> Callable[Concatenate["AsyncJob", P], Coroutine[Any, Any, T]]:
+    """Make the asynchronous twin of a step: it takes, returns and raises the same, and is awaited."""
+
+    @functools.wraps(step)
+    async def twin(self: "AsyncJob", /, *args: P.args, **options: P.kwargs) -> T:
+        return await self._bridge.aside(lambda: step(self._job, *args, **options))
+
+    return twin
+
+
 class AsyncJob:
     """The same job for `async def run`: every step is awaited and none blocks the loop."""
 
@@ -75,7 +84,7 @@ class AsyncJob:
         self.attempt: int = job.attempt
 
     def progress(self, message: str, fraction: float | None = None) -> None:
-        """Tell how far the run is; see `Job.progress`."""
+        """Report how far the run is; see `Job.progress`."""
         self._job.progress(message, fraction)
 
     def note(self, name: str, data: object = None) -> None:
@@ -91,36 +100,8 @@ class AsyncJob:
         """Whether the run takes no more steps."""
         return self._job.cancelled
 
-    async def execute(
-        self,
-        filepath: str | os.PathLike[str],
-        payload: object = None,
-        *,
-        idempotent: bool | None = None,
-        retry: Retry | None = None,
-        **options: Unpack[RunOptions],
-    ) -> ExecuteResult:
-        """Run a script file as a step; see `Job.execute`."""
-        return await self._bridge.aside(
-            lambda: self._job.execute(filepath, payload, idempotent=idempotent, retry=retry, **options)
-        )
-
-    async def process(
-        self,
-        script: str,
-        *,
-        file_path: str | os.PathLike[str] | None = None,
-        payload: object = None,
-        idempotent: bool | None = None,
-        retry: Retry | None = None,
-        **options: Unpack[RunOptions],
-    ) -> str:
-        """Run script text as a step; see `Job.process`."""
-        return await self._bridge.aside(
-            lambda: self._job.process(
-                script, file_path=file_path, payload=payload, idempotent=idempotent, retry=retry, **options
-            )
-        )
+    execute = _awaited(Job.execute)
+    process = _awaited(Job.process)
 
     async def step(
         self,
@@ -164,7 +145,7 @@ class AsyncJob:
 
             async def branch(item: S, job: Job) -> T:
                 async with turns:
-                    job.check()  # when nobody may act any more, let nothing begin
+                    job.check()  # no branch begins once the job is sealed
                     return await function(item, AsyncJob(job, self._bridge))
 
             results = await asyncio.gather(*map(branch, work, jobs), return_exceptions=True)

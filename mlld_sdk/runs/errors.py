@@ -1,19 +1,4 @@
-"""What a run, a step of it, or waiting for it can fail with.
-
-```
-TaskError
-├── RunFailed                     the run ended with an error
-└── StepFailed                    a step of it did, now or before a restart
-InfrastructureError
-└── OwnerGone                     the agent or pool that did the work ended
-MlldError
-├── RunCancelled                  the run was cancelled
-└── JobCancelled                  the same, told to the run's own code
-ConfigurationError
-├── StepsOverlap                  two steps of one job at the same time
-└── WaitsForItself                a run waits for a run of its own agent
-```
-"""
+"""What a run, a step of it, or waiting for it can fail with."""
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.journal.records import ErrorRecord

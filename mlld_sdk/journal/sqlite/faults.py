@@ -44,7 +44,7 @@ def translate(error: sqlite3.Error, path: object) -> JournalError:
 
 
 def fits_alone(error: sqlite3.Error) -> bool:
-    """Say whether a failed group may succeed in parts: the fault may lie with one of its members."""
+    """Return whether a failed group may succeed in parts: the fault may lie with one of its members."""
     code = getattr(error, "sqlite_errorcode", None)
     whole = {
         sqlite3.SQLITE_BUSY,

@@ -1,8 +1,9 @@
 """Records as rows of SQLite: one class reads and writes all tables within a transaction.
 
-A row repeats a few fields of its record as columns, to search by. The record is what counts: whatever is read is
-checked against its checksum and against its columns.
+A row repeats a few fields of its record as columns, to search by. The record is what counts: what is read is checked
+against its checksum and against its columns.
 """
+# ruff: noqa: D102 - the protocols `Reader` and `Tx` of `journal.store` describe the methods
 
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -68,17 +69,14 @@ class SqliteTx:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> RunRecord | None:
-        """Find a run."""
         row = self._execute(f"{_RUN} WHERE id=?", (run_id,)).fetchone()
         return None if row is None else _run(row)
 
     def run_by_key(self, kind: str, key: str) -> RunRecord | None:
-        """Find a run by its idempotency key."""
         row = self._execute(f"{_RUN} WHERE kind=? AND key=?", (kind, key)).fetchone()
         return None if row is None else _run(row)
 
     def runs(self, query: RunQuery) -> list[RunRecord]:
-        """List runs in the order of their submission, or the other way round."""
         where, values = ["1"], []
         if query.kind is not None:
             where.append("kind=?")
@@ -97,23 +95,19 @@ class SqliteTx:
         return [_run(row) for row in self._execute(sql, (*values, query.limit))]
 
     def input(self, run_id: str) -> InputRecord | None:
-        """Find what a run was asked."""
         row = self._execute("SELECT body FROM inputs WHERE run=?", (run_id,)).fetchone()
         return None if row is None else _of_run(unpack(InputRecord, row[0], f"the input of run {run_id}"), run_id)
 
     def outcome(self, run_id: str) -> OutcomeRecord | None:
-        """Find how a run ended."""
         row = self._execute("SELECT body FROM outcomes WHERE run=?", (run_id,)).fetchone()
         return None if row is None else _of_run(unpack(OutcomeRecord, row[0], f"the outcome of run {run_id}"), run_id)
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
-        """Find a step."""
         sql = "SELECT position, state, body FROM steps WHERE run=? AND position=?"
         row = self._execute(sql, (run_id, position)).fetchone()
         return None if row is None else _step(run_id, row)
 
     def steps(self, run_id: str, states: tuple[StepState, ...] = ()) -> list[StepRecord]:
-        """List a run's steps in the order of their positions."""
         sql = "SELECT position, state, body FROM steps WHERE run=?"
         if states:
             sql += f" AND state IN ({_marks(states)})"
@@ -121,7 +115,6 @@ class SqliteTx:
         return sorted(steps, key=lambda step: order(step.position))
 
     def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
-        """Give steps as packed records by position, up to a size, and whether these are all."""
         cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         if self._execute(size).fetchone()[0] <= max_bytes:
@@ -137,32 +130,26 @@ class SqliteTx:
         return found, True
 
     def finished_steps(self, run_id: str) -> int:
-        """Count finished steps."""
         sql = "SELECT count(*) FROM steps WHERE run=? AND state='finished'"
         return int(self._execute(sql, (run_id,)).fetchone()[0])
 
     def events(self, run_id: str, after: int, limit: int) -> list[EventRecord]:
-        """List a stream from the number behind `after`."""
         rows = self._execute(
             "SELECT n, body FROM events WHERE run=? AND n>? ORDER BY n LIMIT ?", (run_id, after, limit)
         )
         return [_event(run_id, row) for row in rows]
 
     def last_event(self, run_id: str) -> int:
-        """Give the number of the newest event of a stream, 0 without any."""
         return self._execute("SELECT max(n) FROM events WHERE run=?", (run_id,)).fetchone()[0] or 0
 
     def counts(self) -> dict[str, int]:
-        """Count runs by state."""
         return dict(self._execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall())
 
     def unfinished_kinds(self) -> set[str]:
-        """Name the kinds that have pending or running runs."""
         sql = "SELECT DISTINCT kind FROM runs WHERE state IN ('pending', 'running')"
         return {row[0] for row in self._execute(sql)}
 
     def settled(self, run_ids: Collection[str]) -> list[str]:
-        """Say which of these runs have come to rest, or are gone."""
         wanted = list(run_ids)
         busy: set[str] = set()
         for start in range(0, len(wanted), 500):
@@ -174,16 +161,13 @@ class SqliteTx:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def fence(self, run_id: str) -> tuple[int, str] | None:
-        """Give a run's epoch and state."""
         row: tuple[int, str] | None = self._execute("SELECT epoch, state FROM runs WHERE id=?", (run_id,)).fetchone()
         return row
 
     def sessions(self) -> set[str]:
-        """Name the sessions that own running runs."""
         return {row[0] for row in self._execute("SELECT DISTINCT session FROM runs WHERE state='running'")}
 
     def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
-        """List runs without an owner, or whose owner is late or dead, whose turn it is first."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         of_dead = f"OR session IN ({_marks(dead)})" if dead else ""
         pending = f"{_TURN} WHERE {of_kind} state='pending' {_IN_TURN}"
@@ -192,69 +176,43 @@ class SqliteTx:
         return self._execute(both, (*kinds, limit, *kinds, now, *dead, limit, limit)).fetchall()
 
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
-        """List pending runs whose deadline has passed."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         sql = f"SELECT id, kind FROM runs WHERE {of_kind} state='pending' AND deadline<=? LIMIT ?"  # noqa: S608 - fixed texts
         return self._execute(sql, (*kinds, wall, limit)).fetchall()
 
     def set_aside(self, run_id: str) -> None:
-        """Take a damaged run out of every list of runs to work on; the record is left as it is."""
         self._execute("UPDATE runs SET state=? WHERE id=?", (_DAMAGED, run_id))
 
     def put_run(self, record: RunRecord) -> None:
-        """Write or replace a run."""
         owner = record.owner
-        self._execute(
-            _PUT_RUN,
-            (
-                record.id,
-                record.kind,
-                record.key,
-                record.state,
-                record.epoch,
-                owner.session if owner else None,
-                owner.until if owner else None,
-                record.queued,
-                record.priority,
-                record.deadline,
-                record.updated,
-                pack(record),
-            ),
-        )
+        held = (owner.session, owner.until) if owner else (None, None)
+        named = (record.id, record.kind, record.key, record.state, record.epoch, *held)
+        turn = (record.queued, record.priority, record.deadline, record.updated)
+        self._execute(_PUT_RUN, (*named, *turn, pack(record)))
 
     def put_input(self, record: InputRecord) -> None:
-        """Write what a run was asked."""
         self._execute("INSERT INTO inputs (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
 
     def put_outcome(self, record: OutcomeRecord) -> None:
-        """Write or replace how a run ended."""
         self._execute("INSERT OR REPLACE INTO outcomes (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
 
     def drop_outcome(self, run_id: str) -> None:
-        """Forget how a run ended."""
         self._execute("DELETE FROM outcomes WHERE run=?", (run_id,))
 
     def put_step(self, record: StepRecord) -> None:
-        """Write or replace a step."""
         self._execute(_PUT_STEP, (record.run_id, record.position, record.state, pack(record)))
 
     def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
-        """Write or replace the steps whose run is running at their epoch; says how many."""
         return self._execute_many(_PUT_OWNED_STEP, rows).rowcount
 
     def put_event(self, record: EventRecord) -> None:
-        """Add an event to its stream."""
         self._execute("INSERT INTO events (run, n, body) VALUES (?, ?, ?)", (record.run_id, record.n, pack(record)))
 
     def drop_events(self, run_id: str, up_to: int) -> None:
-        """Forget a stream's oldest events."""
         self._execute("DELETE FROM events WHERE run=? AND n<=?", (run_id, up_to))
 
     def prunable(self, kind: str | None, keep_last: int | None, before: float | None, limit: int) -> list[str]:
-        """List ended runs that need not be kept."""
-        kinds = [kind]
-        if kind is None:
-            kinds = [row[0] for row in self._execute(_ENDED_KINDS)]
+        kinds = [row[0] for row in self._execute(_ENDED_KINDS)] if kind is None else [kind]
         age, ages = ("", ()) if before is None else ("WHERE updated<?", (before,))
         sql = f"""
             SELECT id FROM (
@@ -270,7 +228,6 @@ class SqliteTx:
         return found
 
     def drop_run(self, run_id: str) -> None:
-        """Forget a run and all that belongs to it."""
         for table in ("inputs", "outcomes", "steps", "events"):
             self._execute(f"DELETE FROM {table} WHERE run=?", (run_id,))  # noqa: S608 - fixed names
         self._execute("DELETE FROM runs WHERE id=?", (run_id,))

@@ -1,7 +1,7 @@
 """Which open journals still live, told by file locks: the kernel drops them with the process, however it ends.
 
-Each open journal holds an exclusive lock on a file of its own in a folder beside the journal. Whoever can get a shared
-lock on it knows that its holder is gone. Unlike process ids, locks are not reused, and need no clock.
+Each open journal holds an exclusive lock on a file of its own in a folder beside the journal. A process that gets a
+shared lock on it knows that its holder is gone. Unlike process ids, locks are not reused, and need no clock.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Session:
         self._path.unlink(missing_ok=True)
 
     def drop(self) -> None:
-        """Let go of the lock without ending the session: for a forked child, whose parent still holds it."""
+        """Close the lock file without ending the session: for a forked child, whose parent still holds the lock."""
         _here.discard(self)
         if self._fd is not None:
             os.close(self._fd)
@@ -56,7 +56,7 @@ class Session:
 
 
 def alive(folder: Path, name: str) -> bool:
-    """Say whether a session lives. Where locks do not work it is said to live, and its leases have to run out."""
+    """Return whether a session lives. Where locks do not work it counts as alive, and its leases have to run out."""
     if not _NAME.fullmatch(name):
         return False
     try:

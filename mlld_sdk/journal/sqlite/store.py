@@ -3,8 +3,7 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -20,7 +19,7 @@ from mlld_sdk.journal.sqlite import schema, sessions
 from mlld_sdk.journal.sqlite.faults import translate
 from mlld_sdk.journal.sqlite.rows import SqliteTx
 from mlld_sdk.journal.sqlite.writer import Writer
-from mlld_sdk.journal.store import Host, Problem, Reader, StoreStatus, Tx
+from mlld_sdk.journal.store import Host, Problem, StoreStatus, Tx
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ class SqliteStore:
         """Open or make the file; an older one is brought up to date first."""
         if durability not in ("full", "normal"):
             raise ConfigurationError(f"durability is {durability!r}, allowed are 'full' and 'normal'")
-        self._path = path.resolve()  # one file, one folder of sessions, by whatever link it was named
+        self._path = path.resolve()  # one file, one folder of sessions, by any link that names it
         self._env = env
         self._sink = sink
         self._durability = durability
@@ -82,7 +81,7 @@ class SqliteStore:
                 return
             self._closed = True
         if self._session.inherited:
-            return  # a fork of whoever opened it: everything here is the parent's
+            return  # a fork of the process that opened it, which everything here belongs to
         in_time = self._writer.close(self._limits.write_timeout)
         with self._lock:
             idle, self._idle = self._idle, []
@@ -96,7 +95,7 @@ class SqliteStore:
             )
 
     def alive(self, session: str) -> bool:
-        """Say whether a session lives, in whatever process."""
+        """Return whether a session lives, in any process."""
         return session == self._session.name or sessions.alive(self._sessions, session)
 
     def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
@@ -106,7 +105,7 @@ class SqliteStore:
             raise JournalClosed(f"{self._path}: session {session} is over")
         return cast("T", self._writer.write(work, timeout))
 
-    def read(self, work: Callable[[Reader], T]) -> T:
+    def read(self, work: Callable[[SqliteTx], T]) -> T:
         """Read one consistent state on a connection of its own; never waits for the writer."""
         reader = self._take_reader()
         broken = False
@@ -115,7 +114,8 @@ class SqliteStore:
             try:
                 return work(reader)
             finally:
-                reader.connection.execute("ROLLBACK")
+                if reader.connection.in_transaction:  # some errors end it, and theirs is the one to report
+                    reader.connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             broken = True
             raise translate(error, self._path) from error
@@ -135,13 +135,12 @@ class SqliteStore:
         try:
             partial.unlink(missing_ok=True)
             schema.create_file(partial)
-            with self._reading() as source:
-                copy = sqlite3.connect(partial)
-                try:
-                    source.backup(copy)
-                    copy.execute("PRAGMA journal_mode=DELETE")
-                finally:
-                    copy.close()
+            copy = sqlite3.connect(partial)
+            try:
+                self.read(lambda reader: reader.connection.backup(copy))
+                copy.execute("PRAGMA journal_mode=DELETE")
+            finally:
+                copy.close()
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(target)
@@ -154,11 +153,10 @@ class SqliteStore:
     def verify(self) -> list[Problem]:
         """Look at every page and every record."""
         self._refuse_if_closed()
-        with self._reading() as connection:
-            return audit(connection)
+        return self.read(lambda reader: audit(reader.connection))
 
     def status(self) -> StoreStatus:
-        """Say how the file is doing."""
+        """Return how the file is doing."""
         fault = self._fault
         sizes = [Path(name) for name in self._names]
         return StoreStatus(
@@ -288,15 +286,3 @@ class SqliteStore:
         if not keep:
             reader.connection.close()
         self._readers.release()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        reader = self._take_reader()
-        broken = False
-        try:
-            yield reader.connection
-        except sqlite3.Error as error:
-            broken = True
-            raise translate(error, self._path) from error
-        finally:
-            self._put_back(reader, broken)

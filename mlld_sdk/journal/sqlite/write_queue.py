@@ -35,7 +35,7 @@ class QueuedWrite:
         self._gate.acquire()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it is done, and wake the next in the batch; says whether it was done in time."""
+        """Wait until it is done, and wake the next in the batch; returns whether it was done in time."""
         try:
             return self._gate.acquire(timeout=timeout)
         finally:
@@ -43,7 +43,7 @@ class QueuedWrite:
                 self.batch.wake_one()
 
     def end(self) -> None:
-        """Let its caller go on."""
+        """Mark it done and wake its caller."""
         self.state = DONE
         self._gate.release()
 
@@ -51,9 +51,8 @@ class QueuedWrite:
 class WriteBatch:
     """The callers of one commit, each of whom wakes the next.
 
-    Woken all at once they would only queue up for the interpreter, at several system calls each. Nobody is at the mercy
-    of the one before: those who are left are woken with the next commit at the latest, or after `PATIENCE_S` without
-    one.
+    Woken all at once they would only queue up for the interpreter, at several system calls each. Those that are left,
+    because one before them was slow, are woken with the next commit, or after `PATIENCE_S` without one.
 
     Attributes:
         left: Those who are still to be woken, the next one last.
@@ -66,10 +65,10 @@ class WriteBatch:
         self.wake_one()
 
     def wake_one(self) -> None:
-        """Wake the next who still waits."""
+        """Wake the next caller that still waits."""
         while self.left:
             try:
-                write = self.left.pop()  # atomic: nobody is woken twice, whoever wakes
+                write = self.left.pop()  # atomic: no caller is woken twice
             except IndexError:
                 return
             gone = write.state == GONE
@@ -78,6 +77,6 @@ class WriteBatch:
                 return
 
     def wake_all(self) -> None:
-        """Wake all who are left."""
+        """Wake all callers that are left."""
         while self.left:
             self.wake_one()

@@ -1,4 +1,4 @@
-"""One thread that writes: whatever was asked for while the last commit ran goes into the next one."""
+"""One thread that writes: all that was asked for while the last commit ran goes into the next one."""
 
 import math
 import queue
@@ -70,7 +70,7 @@ class Writer:
         return self._queue.qsize()
 
     def write(self, work: Callable[[Tx], Any], timeout: float) -> Any:
-        """Have something written; returns when it is durable.
+        """Queue a write and wait until it is durable; returns the result of `work`.
 
         Raises:
             JournalBusy, JournalLocked: Its turn did not come in time; it was withdrawn and is certainly not written.
@@ -96,7 +96,7 @@ class Writer:
         self._queue.put(None)
 
     def close(self, timeout: float) -> bool:
-        """Write what is queued, then end; says whether that was done in time."""
+        """Write what is queued, then end; returns whether that was done in time."""
         self._closing = True
         self._queue.put(None)
         self._thread.join(timeout)
@@ -147,7 +147,7 @@ class Writer:
                     self._room.notify_all()
             if first is None or now() >= self._due:
                 self._look_around()
-        self._ended = True  # from here on callers refuse themselves; whoever was faster is refused here
+        self._ended = True  # from here on callers see it; those that were faster are refused here
         self._fail(self._drain(self._bound), JournalClosed("the journal was closed"))
         with self._room:
             self._room.notify_all()
@@ -262,7 +262,7 @@ class Writer:
             if one.events or one.settled:
                 try:  # noqa: SIM105 - a context manager for each would cost more than the call
                     self.host.committed(one)
-                except Exception:  # noqa: BLE001, S110 - whatever a listener does, this write is durable
+                except Exception:  # noqa: BLE001, S110 - a listener may raise anything, and this write is durable
                     pass
 
     def _perform_alone(self, tx: SqliteTx, write: QueuedWrite) -> None:
