@@ -45,14 +45,15 @@ def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
 def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
     draft: Draft[Any] = Draft(state, world)
-    siblings = StaticSiblings(draft) if isinstance(state, StaticState) else DynamicSiblings(draft)
+    siblings = StaticSiblings(draft) if type(state) is StaticState else DynamicSiblings(draft)
     for one in happened:
-        taken: inputs.Input | None = one
+        taken: Any = one
         while taken is not None:
-            if isinstance(taken, inputs.ChildInput):
+            take = _ABOUT_CHILD.get(type(taken))  # several times faster than `isinstance` with a struct
+            if take is not None:
                 slot = draft.state.slots.get(taken.key)
                 if slot is not None and slot.incarnation == taken.incarnation:
-                    _ABOUT_CHILD[type(taken)](siblings, slot, taken)
+                    take(siblings, slot, taken)
             else:
                 _ABOUT_ITSELF[type(taken)](siblings, taken)
             taken = siblings.next_queued() if draft.state.queue else None

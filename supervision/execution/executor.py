@@ -73,7 +73,7 @@ class Executor:
 
     def take(self, happened: inputs.Input) -> None:
         """Decide about something; before a planned start attempt, the child's breaker is asked."""
-        if isinstance(happened, inputs.Due):
+        if type(happened) is inputs.Due:
             slot = self.state.slots.get(happened.key)
             closed_for = None if slot is None else self.guards.ask(slot, self._path_of(slot))
             happened = inputs.Due(happened.key, happened.incarnation, closed_for)
@@ -108,7 +108,7 @@ class Executor:
 
     def asked(self, request: requests.ManagementRequest, call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in a management call."""
-        if isinstance(request, requests.TerminateChild) and not isinstance(request.child, str):
+        if type(request) is requests.TerminateChild and not isinstance(request.child, str):
             known = self.keys.get(request.child)
             if known is None:
                 call.fail(ChildNotFound(str(request.child)))
@@ -247,10 +247,10 @@ class Executor:
     def recipe(self, spec: ChildSpec, rung: int) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
         """Return what to start with which arguments, on this rung of the ladder."""
         start, args, kwargs = spec.start, spec.args, spec.kwargs
-        if isinstance(start, _SPECS):
+        if type(start) in _SPECS:
             return self.supervisor, (start,), {}
         extra = self.state.spec
-        if isinstance(extra, DynamicSpec):
+        if type(extra) is DynamicSpec:
             args = (*extra.extra_args, *args) if extra.extra_args else args
             kwargs = {**extra.extra_kwargs, **kwargs} if extra.extra_kwargs else kwargs
         if rung and spec.wedge:

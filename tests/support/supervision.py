@@ -70,6 +70,8 @@ def is_quiet(system: ActorSystem) -> bool:
     """Say whether no actor has anything to do right now (one that blocks in a handler counts as busy)."""
     for ref in system.actors():
         info = ref.info()
+        if ref.cell.mailbox.idle.locked():  # on its way to a worker, or handling something of the system lane
+            return False
         if info.queued or info.queued_system or info.current_for is not None or info.state == "starting":
             return False
     return True

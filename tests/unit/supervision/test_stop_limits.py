@@ -1,15 +1,25 @@
 """The limits of children that stop: one timer for all of them, and each is due at its own time."""
 
+import random
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import floats, integers
 
+from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.timers import TimerHeap
-from mlld_sdk.supervision.decisions.inputs import Overdue
+from mlld_sdk.supervision import child, dynamic, one_for_one
+from mlld_sdk.supervision.decisions.decide import initial, step
+from mlld_sdk.supervision.decisions.draft import World
+from mlld_sdk.supervision.decisions.effects import Kill, LimitStops, RequestStop
+from mlld_sdk.supervision.decisions.inputs import Asked, Begin, Overdue, Started, StopRequested
+from mlld_sdk.supervision.decisions.requests import StartChild, TerminateChild
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
+from mlld_sdk.supervision.exits import SHUTDOWN
 from tests.support.actors import Clock
 
 KEYS = integers(0, 5)
@@ -93,3 +103,40 @@ def test_children_that_stop_one_after_the_other_need_one_timer() -> None:
     assert timers.made == 1
     limits.close()
     assert len(timers.heap) == 0
+
+
+def test_a_limit_that_never_comes_can_be_shortened() -> None:
+    clock = Clock()
+    timers = HeapOnly(clock)
+    limits = StopLimits(timers, clock, lambda: None)  # type: ignore[arg-type]
+    limits.set(1, 1, inf)
+    assert timers.made == 0
+    limits.shorten(clock.time + 5.0)
+    clock.time += 5.0
+    assert len(timers.heap.take_due()) == 1
+    assert limits.take_due() == [Overdue(1, 1)]
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_deadline_also_holds_for_a_child_that_stops_already(kind: str) -> None:  # SUP-20
+    patient = child(Actor, name="w", shutdown=inf)
+    state = initial("root", one_for_one(patient) if kind == "static" else dynamic())
+    now, chance = 1.0, random.Random(1)
+
+    def take(happened: Any) -> list[Any]:
+        nonlocal state
+        state, effects = step(state, [happened], World(now, now, chance))
+        return effects
+
+    take(Begin())
+    if kind == "dynamic":
+        take(Asked("start", StartChild(patient)))
+    take(Started(0, 1, "the child"))
+    asked = take(Asked("stop", TerminateChild("w" if kind == "static" else 0)))
+    assert [effect.due for effect in asked if isinstance(effect, RequestStop)] == [inf]
+    hurried = take(StopRequested(SHUTDOWN, 7.0))
+    assert LimitStops(7.0) in hurried
+    assert not [effect for effect in hurried if isinstance(effect, RequestStop)]
+    assert LimitStops(5.0) in take(StopRequested(SHUTDOWN, 5.0))
+    assert not take(StopRequested(SHUTDOWN, 9.0))
+    assert [effect.key for effect in take(Overdue(0, 1)) if isinstance(effect, Kill)] == [0]
