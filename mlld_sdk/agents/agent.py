@@ -36,7 +36,7 @@ class Agent(EngineOwner):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.workload = Workload(self, self.options, self.run if self.run is not None else self._run_script)
+        self.workload: Workload = Workload(self, self.options, self.run if self.run is not None else self._run_script)
 
     def on_start(self) -> None:
         """Take over the pool of this name, and look whether work was left behind."""

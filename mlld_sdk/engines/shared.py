@@ -151,6 +151,10 @@ class SharedEngines:
         call = self.submit(method, params, timeout, on_events)
         try:
             return call.result()
+        except EngineDiedAtStart as error:
+            if isinstance(call, Call) and isinstance(call.engine, Engine):
+                _wait_for_last_words(call.engine, error, method, params)
+            raise
         except Exception:
             raise
         except BaseException:  # the thread is interrupted, and nothing else waits for the call
