@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlld_sdk import Agent, Job, Runtime, child, one_for_one
-from mlld_sdk.base.events import Event
+from mlld_sdk.telemetry import Event
 from mlld_sdk.transport.events import EngineStarted
 
 FLOWS = Path(__file__).with_name("flows")

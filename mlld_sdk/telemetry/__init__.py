@@ -5,6 +5,7 @@
 control and programs come in by the modules.
 """
 
+from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.base.spans import Span, SpanFailed, SpanStarted, SpanStopped
 
 from .bus import AlreadyAttached, Bus, HandlerDetached, HandlerLagged
@@ -12,10 +13,12 @@ from .bus import AlreadyAttached, Bus, HandlerDetached, HandlerLagged
 __all__ = [
     "AlreadyAttached",
     "Bus",
+    "Event",
     "HandlerDetached",
     "HandlerLagged",
     "Span",
     "SpanFailed",
     "SpanStarted",
     "SpanStopped",
+    "name_of",
 ]

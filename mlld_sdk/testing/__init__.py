@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mlld_sdk.base.lazy import exports
 
 if TYPE_CHECKING:
+    from mlld_sdk.base.env import Env as Env
     from mlld_sdk.testing.chaos import Chaos as Chaos
     from mlld_sdk.testing.clock import FakeClock as FakeClock
     from mlld_sdk.testing.leaks import Leaked as Leaked

@@ -591,6 +591,19 @@ def test_exclusive_runs_do_not_share_an_engine_and_spares_are_warm() -> None:  #
             assert run.result() == "finished"
 
 
+@pytest.mark.parametrize("engine", ["live", "embedded"])
+def test_an_engine_of_its_own_goes_on_after_a_failed_script_unless_branches_of_that_may_run_on(
+    engine: Any, tmp_path: Path
+) -> None:  # C-61
+    client = HostileClient(engine=engine, isolation="exclusive", max_engines=1, warm=0, working_dir=tmp_path)
+    with client:
+        for n in range(3):
+            with pytest.raises(ScriptError):
+                client.process(told(("fail", "RUNTIME_ERROR", "it failed")))
+            assert client.process(told()) == "ok"
+            assert client.pool_status.started == (n + 2 if engine == "live" else 1)
+
+
 def test_an_embedded_engine_with_the_real_ones_habits_is_searched_for_cuts_too() -> None:  # C-51, E3
     with Client(engine="embedded", command_args=["--like-real"], timeout=20) as client:
         result = client.process_result("show @payload.t", payload={"t": "x" * 9000})

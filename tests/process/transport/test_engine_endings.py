@@ -14,6 +14,7 @@ import pytest
 from mlld_sdk.base.env import Env
 from mlld_sdk.transport import processes as transport_processes
 from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.ending import Ending
 from mlld_sdk.transport.engine import Engine, EngineLimits
 from mlld_sdk.transport.errors import (
     CallCancelled,
@@ -518,12 +519,17 @@ def test_a_lone_caller_can_be_cancelled_by_another_thread() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_stubborn_engine_is_closed_by_force_in_time(busy: bool) -> None:  # T-26
+def test_a_stubborn_engine_is_closed_by_force_in_time(busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # T-26
+    steps: list[float] = []
+    later = Ending.later
+    monkeypatch.setattr(Ending, "later", lambda end, delay, step: (steps.append(delay), later(end, delay, step))[1])
     with running("stubborn") as engine:
         engine.wait_ready(10)
         if busy:
             engine.submit("process", do("hang"), timeout=None)
         assert not engine.close(timeout=0.4)
+        due = [0.2] if busy else [0.2, 0.3]  # at the last of these comes SIGKILL
+        assert steps[: len(due)] == pytest.approx(due)
         assert engine.exit is not None
         assert (engine.exit.signal, engine.exit.expected, engine.exit.out_of_memory) == (signal.SIGKILL, True, False)
 
