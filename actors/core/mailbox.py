@@ -173,6 +173,9 @@ class Mailbox:
     def let_go(self) -> None:
         """Stop working on it; what came in at the last moment brings the runner back to the run queue."""
         self.idle.release()
+        lane = self.system_lane
+        if self.user.empty() and (lane is None or lane.empty()):  # nearly always, so it is looked at without a call
+            return
         if self.has_work() and self.idle.acquire(False):
             self.schedule(self.runner)
 

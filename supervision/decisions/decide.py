@@ -44,7 +44,8 @@ def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
 
 def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, list[Effect]]:
     """Take in what happened, one thing after the other: the state after it, and what is to be done, in order."""
-    draft: Draft[Any] = Draft(state, world)
+    effects: list[Effect] = []
+    draft: Draft[Any] = Draft(replace(state), world, effects, effects.append)
     siblings = StaticSiblings(draft) if type(state) is StaticState else DynamicSiblings(draft)
     for one in happened:
         taken: Any = one
@@ -57,7 +58,7 @@ def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, l
             else:
                 _ABOUT_ITSELF[type(taken)](siblings, taken)
             taken = siblings.next_queued() if draft.state.queue else None
-    return draft.state, draft.effects
+    return draft.state, effects
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ A draft lives inside one call of `decide.step` only; nothing outside ever sees i
 """
 
 import random
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from mlld_sdk.base.events import Event
 from mlld_sdk.supervision.decisions.effects import AnswerCall, Effect, Emit
@@ -27,16 +28,20 @@ class World(msgspec.Struct, frozen=True):
     heard: bool = True
 
 
-class Draft(Generic[S]):
-    """The state of a supervisor during one step, and what is to be done about it."""
+class Draft(msgspec.Struct, Generic[S]):
+    """The state of a supervisor during one step, and what is to be done about it.
 
-    __slots__ = ("do", "effects", "state", "world")
+    Attributes:
+        state: Its own copy, which may be changed in place until the step is over.
+        world: The circumstances.
+        effects: What is to be done, so far.
+        do: Adds an effect.
+    """
 
-    def __init__(self, state: S, world: World) -> None:
-        self.state: S = replace(state)  # its own copy, which may be changed in place until the step is over
-        self.world = world
-        self.effects: list[Effect] = []
-        self.do = self.effects.append
+    state: S
+    world: World
+    effects: list[Effect]
+    do: Callable[[Effect], None]
 
     def set(self, **changes: object) -> None:
         """Replace fields of the state."""

@@ -4,6 +4,7 @@ Starts run side by side, and a stop tells all children at once. A child's identi
 that will not be restarted leaves no trace.
 """
 
+import msgspec
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.base.errors import InvalidOption
@@ -21,13 +22,10 @@ from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
 
 
-class DynamicSiblings:
+class DynamicSiblings(msgspec.Struct):
     """The children of one dynamic supervisor, during one step."""
 
-    __slots__ = ("draft",)
-
-    def __init__(self, draft: Draft[DynamicState]) -> None:
-        self.draft = draft
+    draft: Draft[DynamicState]
 
     # -- what is the same for all: no child waits for another ----------------------------------------------------------
 

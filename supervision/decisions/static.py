@@ -13,6 +13,7 @@ an OTP supervisor's mailbox; with three differences, all of them documented:
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.decisions import lifecycle, management, reports
@@ -36,13 +37,10 @@ def affected(strategy: Strategy, order: Sequence[int], dead: int) -> Sequence[in
     return order if strategy == "one_for_all" else order[order.index(dead) :]
 
 
-class StaticSiblings:
+class StaticSiblings(msgspec.Struct):
     """The children of one supervisor with a fixed list, during one step."""
 
-    __slots__ = ("draft",)
-
-    def __init__(self, draft: Draft[StaticState]) -> None:
-        self.draft = draft
+    draft: Draft[StaticState]
 
     # -- what waits ----------------------------------------------------------------------------------------------------
 
