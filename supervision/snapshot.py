@@ -6,6 +6,7 @@ outside. No actor is asked for anything, so looking at a tree cannot disturb, de
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Literal
 
 import msgspec
@@ -235,10 +236,9 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"restarts {node.budget.used}/{node.budget.limit} in {node.budget.within:g}s")
     elif node.restarts:
         said.append(f"restarts {node.restarts}")
-    if node.info is not None and (node.info.queued or node.info.doing):
-        said.append(f"q {node.info.queued}")
-    if node.info is not None and node.wedge_after is not None and node.info.idle >= node.wedge_after:
-        said.append(f"no progress for {duration(node.info.idle)}")
+    if (info := node.info) is not None:
+        said += [f"q {info.queued}"] if info.queued or info.doing else []
+        said += [f"no progress for {duration(info.idle)}"] if info.idle >= (node.wedge_after or inf) else []
     if node.zombies:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     if node.rung:

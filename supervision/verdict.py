@@ -99,14 +99,8 @@ def judge(node: NodeView) -> tuple[Word, str]:
     if node.info is not None and node.wedge_after is not None and node.info.idle >= node.wedge_after:
         return "wedged", f"no progress for {node.info.idle:.0f} s with {node.info.queued} waiting"
     recent = [(ago, lived) for ago, lived in node.failures if ago <= max(node.window, node.stable)]
-    if len(recent) >= 3:
-        return "flapping", f"failed {len(recent)} times in {recent[0][0]:.0f} s, last: {node.last}"
-    if len(recent) >= 2 and median(lived for _, lived in recent) < node.stable:
-        return "flapping", f"lives {median(lived for _, lived in recent):.1f} s after a restart, last: {node.last}"
-    if node.budget is not None and node.budget.used >= max(NEARLY_SPENT * node.budget.limit, 1):
-        used = f"{node.budget.used} of {node.budget.limit} restarts in {node.budget.within:g} s used"
-        if node.budget.limit > 1 and node.budget.used > 1:
-            return "flapping", used
+    if why := _flaps(node, recent):
+        return "flapping", why
     if node.state == "parked":
         return "degraded", f"parked by its breaker, last: {node.last}"
     if node.breaker is not None and node.breaker.status != "closed":
@@ -123,3 +117,15 @@ def judge(node: NodeView) -> tuple[Word, str]:
     if node.info is not None and node.info.off_duty:
         return "maintenance", f"{node.info.off_duty}: it takes no more work until somebody resumes it"
     return "healthy", ""
+
+
+def _flaps(node: NodeView, recent: list[tuple[float, float]]) -> str:
+    """Return in what way a place fails again and again, or an empty text."""
+    if len(recent) >= 3:
+        return f"failed {len(recent)} times in {recent[0][0]:.0f} s, last: {node.last}"
+    if len(recent) >= 2 and median(lived for _, lived in recent) < node.stable:
+        return f"lives {median(lived for _, lived in recent):.1f} s after a restart, last: {node.last}"
+    budget = node.budget
+    if budget is not None and min(budget.limit, budget.used) > 1 and budget.used >= NEARLY_SPENT * budget.limit:
+        return f"{budget.used} of {budget.limit} restarts in {budget.within:g} s used"
+    return ""

@@ -184,25 +184,27 @@ class CallTable:
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
                 self.unknown_ids += 1
-                continue
-            if signalled and call.is_run:
-                continue
-            if batches and (events := batches.pop(call, None)):
-                self._deliver(call, events)
-            error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
-            if error is not None:
-                self._failed(call, error)
-            elif not quiet:
-                self.settle(call, EngineReply(line), None)
-            elif pending.pop(request_id, None) is not None:
-                self.finished += 1
-                call.on_events = None  # who takes the events often holds the call: no cycle for the collector
-                call.finish(EngineReply(line), None)
+            elif not (signalled and call.is_run):
+                if batches and (events := batches.pop(call, None)):
+                    self._deliver(call, events)
+                error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
+                self._answered(call, line, error, quiet)
         self.events += seen
         for call, events in batches.items():
             self._deliver(call, events)
         if core.retired and not pending and core.ending is None:
             self._core.end.kill()
+
+    def _answered(self, call: Call, line: bytes, error: dict[str, Any] | None, quiet: bool) -> None:
+        """End a call that the engine has answered; `quiet` if its future is all that waits for it."""
+        if error is not None:
+            self._failed(call, error)
+        elif not quiet:
+            self.settle(call, EngineReply(line), None)
+        elif self.pending.pop(call.id, None) is not None:
+            self.finished += 1
+            call.on_events = None  # the taker of events often holds the call: no cycle for the collector
+            call.finish(EngineReply(line), None)
 
     def _caller_of(self, event: EngineEvent) -> Call | None:
         """Find whose event this is when a tool call's id stands where the request's should."""

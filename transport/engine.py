@@ -82,7 +82,7 @@ class Engine:
         self._table = CallTable(core, self, self._outgoing, failed=self._failed)
         self._channel = Channel(core, self._outgoing, route=self._table.route)
         self._reader = InlineReader(core, self._channel, self._table)
-        self._ending = Ending(
+        self.ending = Ending(
             core, self._channel, self._table, self._reader, exited=self._run_exit_callbacks, removed=self._removed
         )
         self.wait_inline: Callable[[Call, Duration | None], bool] = self._reader.wait
@@ -143,7 +143,7 @@ class Engine:
         reactor.inhabitants.add(engine)
         reactor.watch_read(child.words, engine._channel.read_stderr)
         engine._reader.watch()
-        engine._ending.watch()
+        engine.ending.watch()
         return engine
 
     def wait_ready(self, timeout: Duration = 30.0) -> float:
@@ -280,15 +280,15 @@ class Engine:
         elif call.given_up is not None:
             if code == "REQUEST_NOT_FOUND":  # the cancel came before the script had started; it is still to run
                 if not self._core.exclusive:
-                    self._ending.later(_RETRY, lambda: self._cancel_again(call))
+                    self.ending.later(_RETRY, lambda: self._cancel_again(call))
             elif self._core.exclusive:
-                self._ending.end_for(call)
+                self.ending.end_for(call)
             else:
                 table.settle(call, None, outcomes.given_up(call, error))
         elif isinstance(call, Probe):
             table.settle(call, _EMPTY, None)
         elif code == "REQUEST_NOT_FOUND" and call.target is not None and not call.target.done():
-            self._ending.later(_RETRY, lambda: self._control_again(call))
+            self.ending.later(_RETRY, lambda: self._control_again(call))
         else:
             told = outcomes.reported(error, call, trusted=self.command.extended)
             # An engine that is being ended gives its requests up by itself; that was us.
@@ -314,9 +314,9 @@ class Engine:
                 table.settle(call, None, outcomes.given_up(call))
         outgoing.send(cancel_line(call.id), patient=False)
         if self._core.exclusive:
-            self._ending.later(self.limits.cancel_grace, lambda: self._ending.end_for(call))
+            self.ending.later(self.limits.cancel_grace, lambda: self.ending.end_for(call))
         elif why == "cancelled":
-            self._ending.later(self.limits.cancel_grace, lambda: table.settle(call, None, outcomes.given_up(call)))
+            self.ending.later(self.limits.cancel_grace, lambda: table.settle(call, None, outcomes.given_up(call)))
         return True
 
     def _cancel_again(self, call: Call) -> None:
@@ -335,10 +335,10 @@ class Engine:
         if self._core.ending == "forked":
             return True
         patience = seconds(timeout)
-        self._ending.close(patience)
+        self.ending.close(patience)
         if self._reader.is_inside:
             return True
-        return self.wait(patience + self.limits.burial) and not self._ending.was_killed
+        return self.wait(patience + self.limits.burial) and not self.ending.was_killed
 
     def kill(self, because: Callable[[], MlldError] | None = None) -> None:
         """SIGKILL the process group now. Returns at once; requests in flight end as `EngineClosed`.
@@ -346,13 +346,13 @@ class Engine:
         Args:
             because: Makes the error they end with instead.
         """
-        if self._ending.begin("killed"):
+        if self.ending.begin("killed"):
             self._core.because = because
-        self._ending.kill()
+        self.ending.kill()
 
     def wait(self, timeout: Duration | None = None) -> bool:
         """Block until the process is reaped, its descendants are dead and its TMPDIR is gone; false if not in time."""
-        gone = self._ending.gone
+        gone = self.ending.gone
         if not gone.done():
             self._reader.refuse_inside()
         try:
@@ -374,7 +374,7 @@ class Engine:
         cancel or deadline caused the end: that one waits until descendants are gone.
         """
         self._exit_callbacks.append(function)
-        if self._ending.told:
+        if self.ending.told:
             self._run_exit_callbacks()
 
     def _run_exit_callbacks(self) -> None:
@@ -493,7 +493,7 @@ class Engine:
         """End what the program has not ended: in order as far as half a second goes, then by force."""
         engines = _engines.copy()
         for engine in engines:
-            ending = engine._ending
+            ending = engine.ending
             if ending.told:
                 ending.bury()
             elif ending.begin("closed"):
@@ -502,13 +502,13 @@ class Engine:
             deadline = Deadline(patience)
             for engine in engines:
                 if not engine.wait(deadline.left) and not last:
-                    engine._ending.kill_group()
+                    engine.ending.kill_group()
 
     @staticmethod
     def forget_all() -> None:
         """In a forked child: let go of the engines, which belong to the parent."""
         for engine in _engines.copy():
-            engine._ending.abandon()
+            engine.ending.abandon()
         _engines.clear()
 
 

@@ -52,12 +52,18 @@ class ReactorTimer:
         """Forget it. Harmless when it has fired."""
         if self._function is not None:
             self._function = None
-            self._reactor._cancelled += 1
+            self._reactor.cancelled += 1
 
-    def _fire(self) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether it has fired or was cancelled."""
+        return self._function is None
+
+    def fire(self) -> None:
+        """Call the function, unless it was cancelled; the reactor does."""
         function, self._function = self._function, None
         if function is None:
-            self._reactor._cancelled -= 1
+            self._reactor.cancelled -= 1
         else:
             function()
 
@@ -112,7 +118,7 @@ class Reactor:
         self._timers: list[tuple[float, int, ReactorTimer]] = []
         self._timer_lock = threading.Lock()
         self._sequence = itertools.count()
-        self._cancelled = 0
+        self.cancelled = 0
         self._rung = False
         self._sleeping_until = 0.0
         self._closing = False
@@ -159,10 +165,10 @@ class Reactor:
         """Run the function on the reactor's thread when `Env.now` has reached `when`. Callable from any thread."""
         timer = ReactorTimer(self, function)
         with self._timer_lock:
-            if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self._timers):
-                self._timers = [entry for entry in self._timers if entry[2]._function is not None]
+            if self.cancelled > _COMPACT_FROM and self.cancelled * 2 > len(self._timers):
+                self._timers = [entry for entry in self._timers if not entry[2].is_over]
                 heapq.heapify(self._timers)
-                self._cancelled = 0
+                self.cancelled = 0
             heapq.heappush(self._timers, (when, next(self._sequence), timer))
         if when < self._sleeping_until:
             self.wake()
@@ -249,7 +255,7 @@ class Reactor:
                 if not self._timers or self._timers[0][0] > self.now():
                     return
                 timer = heapq.heappop(self._timers)[2]
-            self._guarded(timer._fire)
+            self._guarded(timer.fire)
 
     def _guarded(self, function: Callable[[], object]) -> None:
         try:

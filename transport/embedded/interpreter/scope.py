@@ -33,21 +33,21 @@ class Scope:
         self.outer = outer
         self.calling: frozenset[str] = calling if calling is not None else outer.calling if outer else frozenset()
         self.returns: bool = calling is not None or (outer is not None and outer.returns)
-        self._values: dict[str, Value] = {}
-        self._waiting: dict[str, Callable[[], Value]] = {}
-        self._lines: dict[str, str] = {}
-        self._fixed: frozenset[str] | set[str] = NONE
+        self.values: dict[str, Value] = {}
+        self.waiting: dict[str, Callable[[], Value]] = {}
+        self.lines: dict[str, str] = {}
+        self.fixed: frozenset[str] | set[str] = NONE
 
     def find(self, name: str) -> Value | None:
         """Look a name up here and outwards."""
         scope: Scope | None = self
         while scope is not None:
-            value = scope._values.get(name)
+            value = scope.values.get(name)
             if value is not None:
                 return value
-            if name in scope._waiting:
-                scope._values[name] = scope._waiting.pop(name)()
-                return scope._values[name]
+            if name in scope.waiting:
+                scope.values[name] = scope.waiting.pop(name)()
+                return scope.values[name]
             scope = scope.outer
         return None
 
@@ -58,21 +58,21 @@ class Scope:
 
     def own_names(self) -> list[str]:
         """Return the names declared here."""
-        return list(self._lines)
+        return list(self.lines)
 
     def define(self, name: str, value: Value, *, fixed: bool = False) -> None:
         """Set a name here, whether it was set before or not; a fixed one (a parameter) cannot be hidden by `let`."""
-        self._values[name] = value
+        self.values[name] = value
         if fixed:
-            self._fixed = {*self._fixed, name}
+            self.fixed = {*self.fixed, name}
 
     def is_fixed(self, name: str) -> bool:
         """Return whether a name is taken, here or outwards, by something that `let` must not hide."""
         scope: Scope | None = self
         while scope is not None:
-            if name in scope._fixed or name in scope._lines:
+            if name in scope.fixed or name in scope.lines:
                 return True
-            if name in scope._values:
+            if name in scope.values:
                 return False
             scope = scope.outer
         return False
@@ -86,19 +86,19 @@ class Scope:
             place: Where in which file this happens: as a later error tells it, and as the end of this error's message.
         """
         there, here = place
-        if name in self._lines:
-            raise redefinition(f"Variable '{name}' is already defined, at {self._lines[name]}{here}")
+        if name in self.lines:
+            raise redefinition(f"Variable '{name}' is already defined, at {self.lines[name]}{here}")
         if isinstance(value, Value):
-            self._values[name] = value
+            self.values[name] = value
         else:
-            self._waiting[name] = value
-        self._lines[name] = there
+            self.waiting[name] = value
+        self.lines[name] = there
 
     def reassign(self, name: str, value: Value) -> None:
         """Change a name in the scope that has it."""
         scope: Scope | None = self
         while scope is not None:
-            if name in scope._values:
-                scope._values[name] = value
+            if name in scope.values:
+                scope.values[name] = value
                 return
             scope = scope.outer
