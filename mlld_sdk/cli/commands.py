@@ -4,6 +4,8 @@ import json
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,30 +20,30 @@ from mlld_sdk.control import protocol as p
 from mlld_sdk.control.client import Remote
 from mlld_sdk.supervision.snapshot import duration
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
-from mlld_sdk.supervision.tree import ShutdownReport
 
 DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
 
 
-def _remote(options: Namespace) -> Remote:
-    return Remote(options.runtime)
+def _ask(options: Namespace, request: p.Request) -> Any:
+    with Remote(options.runtime) as remote:
+        return remote.ask(request)
 
 
-def _print(options: Namespace, data: object, text: str) -> None:
+def _print(options: Namespace, data: object, text: str) -> int:
     print(msgspec.json.encode(data, enc_hook=str).decode() if options.json else text)
+    return 0
 
 
 def tree(options: Namespace) -> int:
     """Print the tree and its verdict; the exit status says whether it is healthy."""
-    with _remote(options) as remote:
-        found = remote.ask(p.AskTree())
+    found = _ask(options, p.AskTree())
     _print(options, found, found["text"])
     return 0 if found["verdict"]["word"] in ("healthy", "recovering", "maintenance") else 3
 
 
 def top(options: Namespace) -> int:
     """Print who works and what it costs."""
-    with _remote(options) as remote:
+    with Remote(options.runtime) as remote:
         while True:
             found = remote.ask(p.AskTop())
             engines = [
@@ -57,7 +59,7 @@ def top(options: Namespace) -> int:
                 [
                     f"runs: {runs}",
                     render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
-                    render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "nobody has an engine"),
+                    render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "none has an engine"),
                     *([render.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
                 ]
             )
@@ -71,8 +73,7 @@ def top(options: Namespace) -> int:
 
 def why(options: Namespace) -> int:
     """Print everything known about a crash, or about a place and its crashes."""
-    with _remote(options) as remote:
-        found = remote.ask(p.AskWhy(subject=options.subject))
+    found = _ask(options, p.AskWhy(subject=options.subject))
     place = found.get("place")
     said = []
     if place:
@@ -80,13 +81,12 @@ def why(options: Namespace) -> int:
     said += [render.crash_report(crash) for crash in found["crashes"]]
     if not found["crashes"]:
         said.append("it has not failed, as far as is remembered")
-    _print(options, found, "\n\n".join(said))
-    return 0
+    return _print(options, found, "\n\n".join(said))
 
 
 def events(options: Namespace) -> int:
     """Print events, the last ones or as they come."""
-    with _remote(options) as remote:
+    with Remote(options.runtime) as remote:
         after, wait = -options.last or remote.ask(p.AskEvents(after=-1))["last"], 0.0
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
@@ -100,47 +100,43 @@ def events(options: Namespace) -> int:
 
 def crashes(options: Namespace) -> int:
     """Print crashes, newest first, one line each."""
-    with _remote(options) as remote:
-        found = remote.ask(p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
-    _print(options, found, "\n".join(render.crash_line(crash) for crash in found["crashes"]) or "none")
-    return 0
+    found = _ask(options, p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
+    return _print(options, found, "\n".join(render.crash_line(crash) for crash in found["crashes"]) or "none")
 
 
 def runs(options: Namespace) -> int:
     """List, show, retry, cancel or submit runs, or record what an interrupted step of one gave."""
-    with _remote(options) as remote:
-        match options.action:
-            case "ls":
-                states = tuple(options.state or ())
-                found = remote.ask(
-                    p.AskRuns(states=states, agent=options.agent, before=options.before, limit=options.limit)
-                )
-                rows = [
-                    (run["id"], run["kind"], run["state"], run["attempt"], render.ago(run["updated"]))
-                    for run in found["runs"]
-                ]
-                text = render.table(("run", "agent", "state", "attempt", "changed"), rows)
-                if rows and len(rows) == options.limit:
-                    text += f"\nthese are the newest {options.limit}; --before {rows[-1][0]} shows older ones"
-            case "show":
-                found = remote.ask(p.AskRun(run_id=options.run))
-                text = _run_text(found)
-            case "retry":
-                found = remote.ask(p.RetryRun(run_id=options.run, rerun_interrupted=options.rerun_interrupted))
-                text = f"{options.run} is {found['run']['state']}"
-            case "cancel":
-                found = remote.ask(p.CancelRun(run_id=options.run, reason=options.reason))
-                text = f"{options.run} is {found['run']['state']}"
-            case "resolve":
-                asked = p.ResolveStep(run_id=options.run, position=options.payload, value=_json(options.value))
-                found = remote.ask(asked)
-                text = f"step {options.payload} of {options.run} is {found['step']['state']}; `runs retry` goes on"
-            case _:
-                payload = None if options.payload is None else _json(options.payload)
-                found = remote.ask(p.SubmitRun(agent=options.run, payload=payload, key=options.key))
-                text = found["run_id"]
-    _print(options, found, text)
-    return 0
+    ask = partial(_ask, options)
+    match options.action:
+        case "ls":
+            asked = p.AskRuns(
+                states=tuple(options.state or ()), agent=options.agent, before=options.before, limit=options.limit
+            )
+            found = ask(asked)
+            rows = [
+                (run["id"], run["kind"], run["state"], run["attempt"], render.ago(run["updated"]))
+                for run in found["runs"]
+            ]
+            text = render.table(("run", "agent", "state", "attempt", "changed"), rows)
+            if rows and len(rows) == options.limit:
+                text += f"\nthese are the newest {options.limit}; --before {rows[-1][0]} shows older ones"
+        case "show":
+            found = ask(p.AskRun(run_id=options.run))
+            text = _run_text(found)
+        case "retry":
+            found = ask(p.RetryRun(run_id=options.run, rerun_interrupted=options.rerun_interrupted))
+            text = f"{options.run} is {found['run']['state']}"
+        case "cancel":
+            found = ask(p.CancelRun(run_id=options.run, reason=options.reason))
+            text = f"{options.run} is {found['run']['state']}"
+        case "resolve":
+            found = ask(p.ResolveStep(run_id=options.run, position=options.payload, value=_json(options.value)))
+            text = f"step {options.payload} of {options.run} is {found['step']['state']}; `runs retry` goes on"
+        case _:
+            payload = None if options.payload is None else _json(options.payload)
+            found = ask(p.SubmitRun(agent=options.run, payload=payload, key=options.key))
+            text = found["run_id"]
+    return _print(options, found, text)
 
 
 def _json(text: str) -> Any:
@@ -154,12 +150,8 @@ def _json(text: str) -> Any:
 
 def _run_text(found: dict[str, Any]) -> str:
     run, outcome = found["run"], found["outcome"]
-    lines = [
-        (
-            f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   "
-            f"changed {render.ago(run['updated'])}"
-        )
-    ]
+    changed = render.ago(run["updated"])
+    lines = [f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   changed {changed}"]
     lines += [f"  died: {reason}" for reason in run["deaths"]]
     error = (outcome or {}).get("error")
     if error:
@@ -169,23 +161,17 @@ def _run_text(found: dict[str, Any]) -> str:
         lines += [f"    {line}" for line in (error.get("traceback") or "").rstrip().splitlines()]
     elif outcome:
         lines.append(f"  result: {render.cut(json.dumps(outcome['value']), 400)}")
-    rows = [
-        (step["position"], step["name"], _step_state(step), step["attempts"], step["error"] or "")
-        for step in found["steps"]
-    ]
+    rows = []
+    for step in found["steps"]:
+        state = "to be retried" if step["state"] == "failed" and not step["final"] else step["state"]
+        rows.append((step["position"], step["name"], state, step["attempts"], step["error"] or ""))
     return "\n".join([*lines, render.table(("step", "name", "state", "attempts", "error"), rows, "no step was begun")])
-
-
-def _step_state(step: dict[str, Any]) -> str:
-    return "to be retried" if step["state"] == "failed" and not step["final"] else str(step["state"])
 
 
 def operate(options: Namespace) -> int:
     """Pause, resume, restart or drain a place."""
-    with _remote(options) as remote:
-        found = remote.ask(p.Operate(what=options.command, path=options.path, reason=options.reason or ""))
-    _print(options, found, found["text"])
-    return 0
+    found = _ask(options, p.Operate(what=options.command, path=options.path, reason=options.reason or ""))
+    return _print(options, found, found["text"])
 
 
 def checkpoint(options: Namespace) -> int:
@@ -194,28 +180,22 @@ def checkpoint(options: Namespace) -> int:
 
     caches = Checkpoints(options.dir)
     match options.action:
-        case "ls":
-            found: Any = [msgspec.to_builtins(one, enc_hook=str) for one in caches.list()]
-            text = render.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
-        case "inspect":
-            found = [msgspec.to_builtins(one, enc_hook=str) for one in caches.inspect(options.script)]
+        case "ls" | "inspect":
+            entries: Sequence[Any] = caches.list() if options.action == "ls" else caches.inspect(options.script)
+            found: Any = [msgspec.to_builtins(one, enc_hook=str) for one in entries]
             text = render.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
         case "clean":
-            found = (
-                caches.clean(options.script)
-                if options.only is None
-                else caches.invalidate(options.script, options.only)
-            )
+            only = options.only
+            found = caches.clean(options.script) if only is None else caches.invalidate(options.script, only)
             text = f"{found} entries gone"
         case _:
             found = caches.fork(options.script, options.only)
             text = f"{found} entries copied"
-    _print(options, found, text)
-    return 0
+    return _print(options, found, text)
 
 
 def doctor(options: Namespace) -> int:
-    """Say which engines are installed and answer, and what this machine allows."""
+    """Print which engines are installed and answer, and what this machine allows."""
     from mlld_sdk.cli.doctor import diagnose
 
     report = diagnose(configuration(command_line={"store": options.store})["store"])
@@ -227,16 +207,13 @@ def config(options: Namespace) -> int:
     """Print the effective settings, and where each of them comes from."""
     code = {} if options.file is None else _declared(Path(options.file))[1]
     found = configuration(code, {"store": options.store})
-    _print(options, found, str(found))
-    return 0
+    return _print(options, found, str(found))
 
 
 def evaluate(options: Namespace) -> int:
     """Run a line of mlld on an agent's engine and print its output."""
-    with _remote(options) as remote:
-        found = remote.ask(p.Evaluate(agent=options.agent, script=options.script))
-    _print(options, found, found["output"].rstrip("\n"))
-    return 0
+    found = _ask(options, p.Evaluate(agent=options.agent, script=options.script))
+    return _print(options, found, found["output"].rstrip("\n"))
 
 
 def demo(options: Namespace) -> int:
@@ -265,7 +242,9 @@ def run(options: Namespace) -> int:
     status = runtime.run_forever()
     if status == EXIT_FORCED:
         report = runtime.stop()
-        _say_what_was_forced(report)
+        for what, paths in (("had to be killed", report.killed), ("could not be ended and still ran", report.left)):
+            if paths:
+                print(f"mlld-otp: {what}: {', '.join(paths)}", file=sys.stderr)
         if report.left:  # at its end the interpreter waits for some kinds of threads, however long they take
             sys.stdout.flush()
             sys.stderr.flush()
@@ -273,15 +252,8 @@ def run(options: Namespace) -> int:
     return status
 
 
-def _say_what_was_forced(report: ShutdownReport) -> None:
-    """Say on stderr what did not end in order."""
-    for what, paths in (("had to be killed", report.killed), ("could not be ended and still ran", report.left)):
-        if paths:
-            print(f"mlld-otp: {what}: {', '.join(paths)}", file=sys.stderr)
-
-
 def _declared(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Give the tree a file declares, and its options for the runtime."""
+    """Return the tree a file declares, and its options for the runtime."""
     import runpy
 
     if not path.is_file():

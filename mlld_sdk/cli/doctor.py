@@ -28,7 +28,7 @@ FILES_WANTED: Final = 1024
 """Open files below which a service of some size runs into its limit: an engine takes five."""
 
 STORE_SECONDS: Final = 5.0
-"""Seconds a store is read to find damage; what a large one has behind that is not looked at."""
+"""Seconds a store is read to find damage; what a large one has behind that is not checked."""
 
 PROCESSES_WANTED: Final = 512
 MEMORY_WANTED: Final = 512 << 20
@@ -37,7 +37,7 @@ MEMORY_WANTED: Final = 512 << 20
 OLDEST_NODE: Final = 18
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at.
 
     Attributes:
@@ -55,6 +55,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
         return f"{self.name:<9} {self.finding:<9} {self.found}{hint}"
+
+
+def _unless(bad: bool, name: str, found: str, hint: str) -> Check:
+    """Return a check that is `ok`, or a warning with a hint if what was found is bad."""
+    return Check(name, "warning", found, hint) if bad else Check(name, "ok", found)
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +83,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diagnose(store: str | os.PathLike[str] | None = None, *, env: Env | None = None) -> Diagnosis:
-    """Look at everything. Starts each engine once; changes nothing else, and leaves nothing behind.
+    """Check everything. Starts each engine once; changes nothing else, and leaves nothing behind.
 
     Args:
         store: The journal's file, if there is or is to be one.
@@ -98,39 +103,34 @@ def diagnose(store: str | os.PathLike[str] | None = None, *, env: Env | None = N
 
 
 def check_store(path: Path) -> Check:
-    """Say whether a journal can be kept in this file: the folder takes files, and what is there is a database."""
+    """Check whether a journal can be kept in this file: the folder takes files, and what is there is a database."""
     folder = path.absolute().parent
     if not folder.is_dir():
-        return Check(name="store", finding="problem", found=f"there is no folder {folder}", hint="make it")
+        return Check("store", "problem", f"there is no folder {folder}", "make it")
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"x")
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        return Check(name="store", finding="problem", found=f"{folder} takes no files: {error.strerror}")
+        return Check("store", "problem", f"{folder} takes no files: {error.strerror}")
     if path.is_dir():
-        return Check(name="store", finding="problem", found=f"{path} is a folder", hint="name a file in it")
+        return Check("store", "problem", f"{path} is a folder", "name a file in it")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         hint = "check its owner and mode"
-        return Check(name="store", finding="problem", found=f"{path} may not be written", hint=hint)
+        return Check("store", "problem", f"{path} may not be written", hint)
     if path.exists() and path.stat().st_size and (wrong := _wrong_with(path)):
         return wrong
     free = shutil.disk_usage(folder).free
-    low = free < 100 << 20
-    return Check(
-        name="store",
-        finding="warning" if low else "ok",
-        found=f"{path} can be written, {free >> 20} MiB are free",
-        hint="make room: a journal that cannot be written stops taking runs" if low else None,
-    )
+    hint = "make room: a journal that cannot be written stops taking runs"
+    return _unless(free < 100 << 20, "store", f"{path} can be written, {free >> 20} MiB are free", hint)
 
 
 def _wrong_with(path: Path) -> Check | None:
     """Read a store as far as that goes in `STORE_SECONDS`, changing nothing."""
 
     def problem(found: str, hint: str = "restore it, or move it away to begin anew") -> Check:
-        return Check(name="store", finding="problem", found=found, hint=hint)
+        return Check("store", "problem", found, hint)
 
     deadline = Deadline(STORE_SECONDS)
     try:
@@ -157,90 +157,83 @@ def _wrong_with(path: Path) -> Check | None:
 
 
 def check_socket_folder() -> Check:
-    """Say whether the control socket may lie where it would, and which runtimes have one there."""
+    """Check whether the control socket may lie where it would, and which runtimes have one there."""
     folder = protocol.socket_path("any").parent
     running = ", ".join(runtimes()) or "no runtime"
     if not folder.exists():
-        return Check(name="socket", finding="ok", found=f"{folder} will be made when a runtime starts")
+        return Check("socket", "ok", f"{folder} will be made when a runtime starts")
     try:
         protocol.private_folder(folder)
     except (MlldError, OSError) as error:
-        return Check(name="socket", finding="problem", found=str(error))
-    return Check(name="socket", finding="ok", found=f"{folder} is private; {running} there")
+        return Check("socket", "problem", str(error))
+    return Check("socket", "ok", f"{folder} is private; {running} there")
 
 
 def check_node() -> Check:
-    """Say which Node there is; `live` and `bridge` need one, the embedded engine does not."""
+    """Check which Node there is; `live` and `bridge` need one, the embedded engine does not."""
     node = shutil.which("node")
     hint = f"the live engine and the bridge need Node {OLDEST_NODE} or later on PATH"
     if node is None:
-        return Check(name="node", finding="warning", found="none on PATH", hint=hint)
+        return Check("node", "warning", "none on PATH", hint)
     try:
         done = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check(name="node", finding="warning", found=f"{node} does not answer: {error}", hint=hint)
+        return Check("node", "warning", f"{node} does not answer: {error}", hint)
     said = done.stdout.strip()
     major = said.removeprefix("v").partition(".")[0]
-    old = not major.isdigit() or int(major) < OLDEST_NODE
-    return Check(name="node", finding="warning" if old else "ok", found=f"{said} at {node}", hint=hint if old else None)
+    return _unless(not major.isdigit() or int(major) < OLDEST_NODE, "node", f"{said} at {node}", hint)
 
 
 def check_files() -> Check:
-    """Say how many files this process may open."""
+    """Check how many files this process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft != resource.RLIM_INFINITY and soft < FILES_WANTED
     found = f"{_limit(soft)} open files allowed, up to {_limit(hard)} on request"
-    hint = "raise it: `ulimit -n`, or LimitNOFILE= in the unit" if few else None
-    return Check(name="files", finding="warning" if few else "ok", found=found, hint=hint)
+    return _unless(few, "files", found, "raise it: `ulimit -n`, or LimitNOFILE= in the unit")
 
 
 def check_processes() -> Check:
-    """Say how many processes and threads this user, and this container, may have."""
+    """Check how many processes and threads this user, and this container, may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     group = _container_limit("pids.max")
     allowed = [limit for limit in (soft if soft != resource.RLIM_INFINITY else None, group) if limit is not None]
     few = bool(allowed) and min(allowed) < PROCESSES_WANTED
     found = f"{min(allowed)} processes and threads allowed" if allowed else "as many processes and threads as there fit"
     hint = "an engine of the real mlld has about ten threads: `ulimit -u`, TasksMax=, or the container's pids limit"
-    return Check(name="processes", finding="warning" if few else "ok", found=found, hint=hint if few else None)
+    return _unless(few, "processes", found, hint)
 
 
 def check_memory() -> Check:
-    """Say how much memory is to be had, in this container if it has a limit."""
+    """Check how much memory is free, in this container if it has a limit."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
     free = _available() or free
     limit = _container_limit("memory.max")
     if free is None:
-        return Check(name="memory", finding="ok", found="this system does not say how much is free")
-    low = min(free, limit or free) < MEMORY_WANTED
+        return Check("memory", "ok", "this system does not say how much is free")
     found = f"{free >> 20} MiB are free" + (f", this container may have {limit >> 20} MiB" if limit else "")
-    hint = "set max_engines or min_free_memory of the runtime" if low else None
-    return Check(name="memory", finding="warning" if low else "ok", found=found, hint=hint)
+    low = min(free, limit or free) < MEMORY_WANTED
+    return _unless(low, "memory", found, "set max_engines or min_free_memory of the runtime")
 
 
 def check_leftovers() -> Check:
     """Count processes that engines of programs which are gone have left; the next runtime to start ends them."""
-    left = 0
-    for entry in list(processes()):
-        mark = None if entry.is_dead else mark_of(entry.pid)
-        left += mark is not None and mark.host_is_gone
-    if left:
-        hint = "the next runtime that starts ends them"
-        return Check(name="leftovers", finding="warning", found=f"{left} processes of hosts that are gone", hint=hint)
-    return Check(name="leftovers", finding="ok", found="none")
+    marks = [mark_of(entry.pid) for entry in list(processes()) if not entry.is_dead]
+    left = sum(mark is not None and mark.host_is_gone for mark in marks)
+    found = f"{left} processes of hosts that are gone" if left else "none"
+    return _unless(bool(left), "leftovers", found, "the next runtime that starts ends them")
 
 
 def check_clock(env: Env) -> Check:
-    """Say whether the clocks make sense: leases and deadlines are compared between processes by the wall clock."""
+    """Check whether the clocks make sense: leases and deadlines are compared between processes by the wall clock."""
     wall = env.wall()
     ticks = [env.now() for _ in range(1000)]
     if ticks != sorted(ticks):
-        return Check(name="clock", finding="problem", found="the monotonic clock runs backwards")
+        return Check("clock", "problem", "the monotonic clock runs backwards")
     written = Path(__file__).stat().st_mtime
     if wall < written - 86400:
         found = f"it says {time.strftime('%Y-%m-%d', time.gmtime(wall))}, which is before this program was installed"
-        return Check(name="clock", finding="problem", found=found, hint="set it; leases and deadlines depend on it")
-    return Check(name="clock", finding="ok", found=f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(wall))} UTC")
+        return Check("clock", "problem", found, "set it; leases and deadlines depend on it")
+    return Check("clock", "ok", f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(wall))} UTC")
 
 
 def _limit(value: int) -> str:

@@ -1,6 +1,6 @@
-"""The words of the command line, and what becomes of errors.
+"""The arguments of the command line, and how errors are printed.
 
-Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found something broken; 2 the words were wrong;
+Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found something broken; 2 wrong arguments;
 3 `tree`: the tree is not healthy;
 `run`: 0 all stopped in order, 75 something had to be killed, 1 the root gave up.
 """
@@ -128,9 +128,7 @@ def _runs(one: argparse.ArgumentParser) -> None:
     one.add_argument("--limit", type=count, default=100, help="for ls: at most so many, newest first (default: 100)")
     one.add_argument("--key", help="for submit: idempotency key")
     one.add_argument("--reason", default="cancelled by an operator", help="for cancel")
-    one.add_argument(
-        "--rerun-interrupted", action="store_true", help="for retry: repeat steps nobody declared harmless"
-    )
+    one.add_argument("--rerun-interrupted", action="store_true", help="for retry: repeat steps not declared harmless")
 
 
 def _checkpoint(one: argparse.ArgumentParser) -> None:
@@ -145,11 +143,11 @@ def _checkpoint(one: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no box drawing shall still show the tree
+        sys.stdout.reconfigure(errors="replace")  # a terminal without box drawing still shows the tree
     try:
         status = _command(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has enough; nor shall the flush at exit complain
+    except BrokenPipeError:  # the reader has enough; the flush at exit must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""How the command line says things: durations, ages, tables, crash reports. Plain text; prettier if rich is there."""
+"""How the command line prints things: durations, ages, tables, crash reports. Plain text; prettier if rich is there."""
 
 import re
 import time
@@ -10,22 +10,22 @@ from mlld_sdk.supervision.snapshot import duration, shorten
 
 
 def ago(at: float) -> str:
-    """Say how long ago a wall-clock moment was."""
+    """Return how long ago a wall-clock moment was."""
     return f"{duration(max(0.0, time.time() - at))} ago"  # noqa: TID251 - compared with moments of other processes
 
 
 def clock(at: float) -> str:
-    """Say a wall-clock moment as hours, minutes, seconds."""
+    """Return a wall-clock moment as hours, minutes, seconds."""
     return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
 
 
 def size(count: int) -> str:
-    """Say a number of bytes in MiB."""
+    """Return a number of bytes in MiB."""
     return f"{count / (1 << 20):.0f} MiB"
 
 
 def where(stack: str) -> str:
-    """Say the innermost place of a printed stack in a line."""
+    """Return the innermost place of a printed stack in a line."""
     places = re.findall(r'File "(.+?)", line (\d+), in (\S+)', stack)
     return f"{places[-1][2]} ({Path(places[-1][0]).name}:{places[-1][1]})" if places else "?"
 
@@ -36,7 +36,7 @@ def cut(text: str, most: int) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "none") -> str:
-    """Lay out a table in columns as wide as they need to be, or say `empty`."""
+    """Lay out a table in columns as wide as they need to be, or return `empty`."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
         return empty
@@ -46,13 +46,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "non
 
 
 def crash_line(crash: dict[str, Any]) -> str:
-    """Say a crash in one line."""
+    """Return a crash in one line."""
     head = f"{clock(crash['at'])}  {crash['crash_id']:<12} {crash['path']:<28} {crash['decision']:<8}"
     return f"{head} {shorten(crash['reason'])}"
 
 
 def crash_report(crash: dict[str, Any]) -> str:
-    """Say everything about a crash."""
+    """Return everything about a crash."""
     budget, engine = crash.get("budget"), crash.get("engine")
     when = f"{clock(crash['at'])} ({ago(crash['at'])})"
     lines = [
@@ -89,7 +89,7 @@ def crash_report(crash: dict[str, Any]) -> str:
 
 
 def event_line(event: dict[str, Any]) -> str:
-    """Say an event in one line."""
+    """Return an event in one line."""
     skipped = ("at", "trace", "stderr_tail")
     fields = " ".join(
         f"{name}={shorten(str(value), 48)}" for name, value in event["fields"].items() if name not in skipped

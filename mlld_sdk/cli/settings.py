@@ -7,15 +7,18 @@ the environment, so that two runtimes in one process never share a store by acci
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.cli.render import table
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.engines.kinds import KINDS, VARIABLE
 
 Source = Literal["command line", "environment", "code", "default"]
+
+T = TypeVar("T")
 
 LOGS: Final = ("plain", "json", "off")
 LEVELS: Final = ("debug", "info")
@@ -27,7 +30,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: What it is called in code.
         value: Its value.
-        source: Who said so.
+        source: Where the value comes from.
         variable: The environment variable that would override the code.
         meaning: What it is for.
     """
@@ -45,11 +48,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[Setting, ...]
 
     def __getitem__(self, name: str) -> Any:
-        """Give the value of a setting."""
+        """Return the value of a setting."""
         return next(setting.value for setting in self.settings if setting.name == name)
 
     def options(self) -> dict[str, Any]:
-        """Give what a `Runtime` is to be made with; what nobody has said is left to the runtime's own defaults."""
+        """Return the options a `Runtime` is made with, without those that are left to its own defaults."""
         return {
             setting.name: setting.value
             for setting in self.settings
@@ -61,11 +64,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             (setting.name, "-" if setting.value is None else str(setting.value), setting.source, setting.variable)
             for setting in self.settings
         ]
-        widths = [max(len(row[at]) for row in rows) for at in range(3)]
-        return "\n".join(
-            f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source:<{widths[2]}}  {variable}"
-            for name, value, source, variable in rows
-        )
+        return table(rows[0], rows[1:])
 
 
 def configuration(
@@ -85,51 +84,44 @@ def configuration(
     """
     surroundings = os.environ if environ is None else environ
     _refuse_unknown(surroundings)
-    return Configuration(
-        settings=tuple(_setting(known, code or {}, command_line or {}, surroundings) for known in KNOWN)
-    )
+    code, command_line = code or {}, command_line or {}
+    return Configuration(settings=tuple(_effective(known, code, command_line, surroundings) for known in KNOWN))
 
 
-class _Known(msgspec.Struct, frozen=True):
-    name: str
-    variable: str
-    read: Callable[[str], Any]
-    default: Any
-    meaning: str
+def _reader(kind: Callable[[str], T], allows: Callable[[T], bool]) -> Callable[[str], T]:
+    """Return a function that reads a text, and raises `ValueError` when the value is not allowed."""
 
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise ValueError
-    return value
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in allowed:
+    def read(text: str) -> T:
+        value = kind(text)
+        if not allows(value):
             raise ValueError
-        return text
+        return value
 
     return read
 
 
-KNOWN: Final = (
-    _Known("store", "MLLD_OTP_STORE", str, None, "file of the journal; without one, runs end with the process"),
-    _Known("log", "MLLD_OTP_LOG", _one_of(*LOGS), "plain", f"how events are written to stderr: {', '.join(LOGS)}"),
-    _Known("log_level", "MLLD_OTP_LOG_LEVEL", _one_of(*LEVELS), "info", f"from which level on: {', '.join(LEVELS)}"),
-    _Known("max_engines", "MLLD_OTP_MAX_ENGINES", _at_least_one, None, "engines that may live at once, at least 1"),
-    _Known("drain_timeout", "MLLD_OTP_DRAIN_TIMEOUT", _seconds, 10.0, "seconds runs get to end before a stop"),
-    _Known("stop_timeout", "MLLD_OTP_STOP_TIMEOUT", _seconds, 20.0, "seconds the tree then gets to stop"),
-    _Known("runtime_dir", "MLLD_OTP_RUNTIME_DIR", str, None, "folder of the control socket"),
-    _Known("engine", VARIABLE, _one_of(*KINDS), "live", f"engine where a declaration names none: {', '.join(KINDS)}"),
+READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "log": _reader(str, LOGS.__contains__),
+    "log_level": _reader(str, LEVELS.__contains__),
+    "max_engines": _reader(int, lambda count: count >= 1),
+    "drain_timeout": _reader(float, lambda seconds: seconds >= 0),
+    "stop_timeout": _reader(float, lambda seconds: seconds >= 0),
+    "engine": _reader(str, KINDS.__contains__),
+}
+"""How variables are read that are no plain text, by the name of the setting."""
+
+KNOWN: Final = tuple(
+    Setting(name=name, variable=variable, value=default, source="default", meaning=meaning)
+    for name, variable, default, meaning in (
+        ("store", "MLLD_OTP_STORE", None, "file of the journal; without one, runs end with the process"),
+        ("log", "MLLD_OTP_LOG", "plain", f"how events are written to stderr: {', '.join(LOGS)}"),
+        ("log_level", "MLLD_OTP_LOG_LEVEL", "info", f"from which level on: {', '.join(LEVELS)}"),
+        ("max_engines", "MLLD_OTP_MAX_ENGINES", None, "engines that may live at once, at least 1"),
+        ("drain_timeout", "MLLD_OTP_DRAIN_TIMEOUT", 10.0, "seconds runs get to end before a stop"),
+        ("stop_timeout", "MLLD_OTP_STOP_TIMEOUT", 20.0, "seconds the tree then gets to stop"),
+        ("runtime_dir", "MLLD_OTP_RUNTIME_DIR", None, "folder of the control socket"),
+        ("engine", VARIABLE, "live", f"engine where a declaration names none: {', '.join(KINDS)}"),
+    )
 )
 
 RUNTIME: Final = ("store", "max_engines", "drain_timeout", "stop_timeout")
@@ -141,29 +133,23 @@ INTERNAL: Final = ("MLLD_OTP_OWNER", "MLLD_OTP_BRIDGE_PACKAGE", "MLLD_OTP_BRIDGE
 """Variables of this prefix that the library sets itself, for the processes below an engine."""
 
 
-def _setting(known: _Known, code: Mapping[str, Any], said: Mapping[str, Any], environ: Mapping[str, str]) -> Setting:
+def _effective(known: Setting, code: Mapping[str, Any], said: Mapping[str, Any], environ: Mapping[str, str]) -> Setting:
     source: Source = "default"
-    value = known.default
-    if known.name == "runtime_dir":
-        value = str(socket_path("any").parent.parent)
+    value = str(socket_path("any").parent.parent) if known.name == "runtime_dir" else known.value
     if code.get(known.name) is not None:
         source, value = "code", code[known.name]
-    if environ.get(known.variable):
-        source, value = "environment", _read(known, environ[known.variable])
+    if text := environ.get(known.variable):
+        try:
+            source, value = "environment", READERS.get(known.name, str)(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"{known.variable} has a value that makes no sense: {text!r}", hint=f"it means: {known.meaning}"
+            ) from None
     if said.get(known.name) is not None:
         source, value = "command line", said[known.name]
     if known.name == "store" and value is not None:
         value = os.fspath(value)
-    return Setting(name=known.name, value=value, source=source, variable=known.variable, meaning=known.meaning)
-
-
-def _read(known: _Known, text: str) -> Any:
-    try:
-        return known.read(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{known.variable} has a value that makes no sense: {text!r}", hint=f"it means: {known.meaning}"
-        ) from None
+    return msgspec.structs.replace(known, value=value, source=source)
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

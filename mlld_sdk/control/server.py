@@ -166,7 +166,7 @@ def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
 
 def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
     engines = [
-        {"engine": one.engine, "pid": one.pid, "since": one.since, "rss": rss_of(one.pid)}
+        {"engine": one.engine, "pid": one.pid, "since": one.at, "rss": rss_of(one.pid)}
         for one in runtime.history.engines()
     ]
     pools = {name: pool.status() for name, pool in runtime.services.engine_pools().items()}

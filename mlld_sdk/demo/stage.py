@@ -14,6 +14,7 @@ from mlld_sdk.engines.kinds import EngineKind
 from mlld_sdk.runtime.runtime import Runtime
 from mlld_sdk.supervision import events as e
 from mlld_sdk.supervision.snapshot import shorten
+from mlld_sdk.telemetry.places import BREAKERS
 from mlld_sdk.transport import events as t
 
 T = TypeVar("T")
@@ -164,12 +165,8 @@ def _draw_into(story: Story, event: Event, now: float) -> None:
             story.turn("agent", "backoff" if event.next_attempt_in else "restarting", now)
         case e.ChildStarted():
             story.turn("agent", "running", now)
-        case e.BreakerOpened():
-            story.turn("breaker", "open", now)
-        case e.BreakerHalfOpened():
-            story.turn("breaker", "half_open", now)
-        case e.BreakerClosed():
-            story.turn("breaker", "closed", now)
+        case e.BreakerOpened() | e.BreakerHalfOpened() | e.BreakerClosed():
+            story.turn("breaker", BREAKERS[type(event)], now)
 
 
 Play = Callable[[Stage], str]

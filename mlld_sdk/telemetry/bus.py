@@ -1,8 +1,8 @@
-"""The bus: events go in at one place and come out at every handler that is attached, none of which can be felt.
+"""The bus: takes every event once and hands it to each attached handler, without delaying or failing the emitter.
 
 Emitting costs an append per handler. Each handler has a thread of its own and a bounded backlog, so a handler that
 raises is detached and reported, one that is slow loses the oldest of its backlog and is told how much, and one that
-blocks for ever holds up nobody but itself.
+blocks for ever holds up only itself.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class _Handler:
     """One attached function, its backlog and its thread.
 
     Attributes:
-        offer: Puts an event away for it; called by whoever emits.
+        offer: Adds an event to its backlog; called by the emitting thread.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class _Handler:
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Let the thread finish its backlog, for `timeout` seconds at most."""
+        """Wait until the thread has finished its backlog, for `timeout` seconds at most."""
         self._closed = True
         self._signal()
         if threading.current_thread() is not self._thread:
@@ -90,7 +90,7 @@ class _Handler:
         return (self._names is None or name in self._names) and name not in self._besides
 
     def _make_offer(self, limit: int) -> Sink:
-        # A closure: this runs once for each event and handler, in the thread of whoever emits.
+        # A closure: this runs once for each event and handler, in the emitting thread.
         backlog, append = self._backlog, self._backlog.append
 
         def offer(event: Event) -> None:
@@ -127,7 +127,7 @@ class _Handler:
                     continue
             try:
                 call(event)
-            except BaseException:  # noqa: BLE001 - whatever a handler does must not reach the emitter
+            except BaseException:  # noqa: BLE001 - no error of a handler may reach the emitter
                 self._bus._handler_failed(self, event, traceback.format_exc())
                 return
 
@@ -137,7 +137,7 @@ class _Handler:
         return HandlerLagged(at=self._bus.env.wall(), missed=missed)
 
     def _nap(self) -> None:
-        # Announce the nap before the last look, so that whoever appends after that look wakes us.
+        # Announce the nap before the last look, so that an append after that look wakes us.
         self._idle = True
         if not self._backlog and not self._closed:
             self._wake.acquire()
@@ -151,7 +151,7 @@ class Bus:
     it never blocks and never raises.
 
     Attributes:
-        listened: Whether anybody wants to hear of every request to an engine. If not, only those that fail are told.
+        listened: Whether a handler wants every request to an engine. If not, only those that fail are emitted.
     """
 
     def __init__(self, env: Env | None = None) -> None:
@@ -164,11 +164,11 @@ class Bus:
         self._offers: dict[type[Event], tuple[Sink, ...]] = {}
 
     def emit(self, event: Event) -> None:
-        """Hand one event to everybody who listens. Costs nothing worth counting when nobody does."""
+        """Hand one event to every handler that wants it. Costs next to nothing without handlers."""
         for key, call in self._inline:
             try:
                 call(event)
-            except Exception:  # noqa: BLE001 - a view that fails is detached, the emitter never learns of it
+            except Exception:  # noqa: BLE001 - a view that fails is detached, and the emitter goes on
                 self._inline_failed(key, event, traceback.format_exc())
         offers = self._offers.get(type(event))
         for offer in self._offers_for(event) if offers is None else offers:
@@ -211,7 +211,7 @@ class Bus:
         Args:
             key: Names the handler.
             handler: Called with one event at a time, from many threads.
-            aside: It takes what there is, but is no reason to tell of every request (`listened`).
+            aside: It takes what there is, but is no reason to emit every request (`listened`).
 
         Raises:
             AlreadyAttached: If `key` is taken.
@@ -230,16 +230,16 @@ class Bus:
             span.note(rows=load())
         ```
 
-        The exception of a failed block goes on. Where no handler is attached the events are made for nobody.
+        The exception of a failed block goes on.
 
         Args:
             name: What is done.
-            **fields: Told with the start and again with the end.
+            **fields: Emitted with the start and again with the end.
         """
         return Span(self.emit, self.env, name, fields)
 
     def detach(self, key: str, timeout: float = 5.0) -> bool:
-        """Take a handler off after it has seen what was emitted before, and say whether there was one.
+        """Take a handler off after it has seen what was emitted before, and return whether there was one.
 
         Args:
             key: The id it was attached under.
@@ -261,7 +261,7 @@ class Bus:
         return [*(key for key, _ in self._inline), *(handler.key for handler in self._handlers)]
 
     def close(self, timeout: float = 5.0) -> None:
-        """Detach everybody; each handler finishes its backlog first, all of them within `timeout` seconds."""
+        """Detach all handlers; each finishes its backlog first, all of them within `timeout` seconds."""
         deadline = Deadline(timeout)
         for key in self.handlers():
             self.detach(key, deadline.left)
@@ -281,9 +281,8 @@ class Bus:
         self._inline = inline
         self._offers = {}
         self._aside.intersection_update(key for key, _ in inline)
-        self.listened = any(each.wants(name) for each in handlers for name in REQUESTS) or len(inline) > len(
-            self._aside
-        )
+        wanted = any(each.wants(name) for each in handlers for name in REQUESTS)
+        self.listened = wanted or len(inline) > len(self._aside)
 
     def _offers_for(self, event: Event) -> tuple[Sink, ...]:
         """Find out, once for each kind of event, which handlers want it."""

@@ -1,6 +1,7 @@
 """Crash reports: what the events around a failure say about it, put together in one record."""
 
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Callable
 from signal import Signals
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from mlld_sdk.supervision.events import (
     ChildWedged,
     SupervisorGaveUp,
 )
+from mlld_sdk.telemetry.recent import Recent
 from mlld_sdk.transport.events import EngineExited
 
 STDERR_LINES: Final = 20
@@ -93,58 +95,49 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CrashReporter:
-    """Remembers what may become part of a crash report, and makes one of each failure. Not thread-safe."""
+    """Remembers what may become part of a crash report, and makes one of each failure. Not thread-safe.
+
+    Attributes:
+        notes: What is done with an event, by the classes of events there is a use for.
+    """
 
     def __init__(self) -> None:
-        self._engine_ends: OrderedDict[str, tuple[float, EngineEnd]] = OrderedDict()
-        self._actor_ends: OrderedDict[str, ActorExited] = OrderedDict()
-        self._kept: OrderedDict[str, float] = OrderedDict()
-        self._last_step: OrderedDict[str, float] = OrderedDict()
-        self._wedged: dict[str, float] = {}
-        self._lost: deque[tuple[float, str, str]] = deque(maxlen=100)
+        engine_ends: Recent[str, tuple[float, EngineEnd]] = Recent(REMEMBERED)
+        actor_ends: Recent[str, ActorExited] = Recent(REMEMBERED)
+        kept: Recent[str, float] = Recent(REMEMBERED)
+        last_step: Recent[str, float] = Recent(REMEMBERED)
+        wedged: dict[str, float] = {}
+        lost: deque[tuple[float, str, str]] = deque(maxlen=100)
+        self._engine_ends, self._actor_ends, self._kept = engine_ends, actor_ends, kept
+        self._last_step, self._wedged, self._lost = last_step, wedged, lost
+        self.notes: dict[type[Event], Callable[[Any], object]] = {
+            EngineExited: lambda event: engine_ends.update({event.engine: (event.at, _end_of(event))}),
+            OwnerDied: lambda event: lost.append((event.at, event.owner, event.run_id)),
+            StepFinished: lambda event: last_step.update({event.run_id: event.at}),
+            # What its supervisor makes of the end of an actor comes next.
+            ActorExited: lambda event: event.normal or actor_ends.update({event.actor: event}),
+            CheckpointMissedEvent: lambda event: kept.update({event.agent: event.at}),
+            ChildWedged: lambda event: wedged.update({event.path: event.idle}),
+            ChildStarted: lambda event: wedged.pop(event.path, None),
+            ChildExited: self._report,
+            ChildStartFailedEvent: self._report,
+            SupervisorGaveUp: gave_up,
+        }
 
     def take(self, event: Event) -> CrashReport | None:
-        """Take an event; returns a crash report if the event is a failure."""
-        match event:
-            case EngineExited():
-                _remember(self._engine_ends, event.engine, (event.at, _end_of(event)))
-            case OwnerDied():
-                self._lost.append((event.at, event.owner, event.run_id))
-            case StepFinished():
-                _remember(self._last_step, event.run_id, event.at)
-            case ActorExited() if not event.normal:  # what its supervisor makes of it comes next
-                _remember(self._actor_ends, event.actor, event)
-            case CheckpointMissedEvent():
-                _remember(self._kept, event.agent, event.at)
-            case ChildWedged():
-                self._wedged[event.path] = event.idle
-            case ChildStarted():
-                self._wedged.pop(event.path, None)
-            case ChildExited() | ChildStartFailedEvent() if event.kind not in ("normal", "shutdown"):
-                return self._report(event)
-            case SupervisorGaveUp():
-                return gave_up(event)
-        return None
+        """Take an event of a class in `notes`; returns a crash report if the event is a failure."""
+        found = self.notes[type(event)](event)
+        return found if isinstance(found, CrashReport) else None
 
-    def _report(self, event: ChildFailure) -> CrashReport:
+    def _report(self, event: ChildFailure) -> CrashReport | None:
+        if event.kind in ("normal", "shutdown"):
+            return None
         runs = tuple(
             run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
         )
         end = self._actor_ends.pop(event.path, None)
         return CrashReport(
-            crash_id=event.crash_id,
-            at=event.at,
-            path=event.path,
-            incarnation=event.incarnation,
-            context=str(getattr(event, "context", "")),
-            kind=event.kind,
-            reason=event.reason,
-            trace=event.trace,
-            decision=event.decision,
-            next_attempt_in=event.next_attempt_in,
-            budget=event.budget,
-            lived=event.lived,
-            blame=event.blame,
+            **msgspec.structs.asdict(event),
             wedged_for=self._wedged.get(event.path),
             engine=self._engine_end(event),
             runs=runs,
@@ -162,28 +155,6 @@ class CrashReporter:
             if label.rpartition("-")[0] == event.path:
                 return end
         return None
-
-
-KINDS: Final[tuple[type[Event], ...]] = (
-    EngineExited,
-    OwnerDied,
-    StepFinished,
-    ActorExited,
-    CheckpointMissedEvent,
-    ChildWedged,
-    ChildStarted,
-    ChildExited,
-    ChildStartFailedEvent,
-    SupervisorGaveUp,
-)
-"""The events that `CrashReporter.take` has a use for."""
-
-
-def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > REMEMBERED:
-        kept.popitem(last=False)
 
 
 def _end_of(event: EngineExited) -> EngineEnd:

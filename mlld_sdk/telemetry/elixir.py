@@ -1,4 +1,4 @@
-"""The same events under the names the Elixir SDK of mlld uses, for those who run both and have one dashboard.
+"""The same events under the names the Elixir SDK of mlld uses, for programs that run both and have one dashboard.
 
 | Elixir event | told when | measurements | metadata |
 |---|---|---|---|
@@ -13,7 +13,6 @@
 Times are nanoseconds, as the BEAM's native unit usually is. What stands in the metadata and is not known is left out.
 """  # noqa: E501 - a table
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from mlld_sdk.base.events import Event, Sink
 from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.telemetry.bus import HandlerDetached
+from mlld_sdk.telemetry.recent import Recent
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
 REQUESTS: Final = ("process", "execute", "analyze")
@@ -49,7 +49,7 @@ class ElixirEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def elixir_names(handler: Callable[[ElixirEvent], object]) -> Sink:
-    """Make a handler for `bus.attach` that hands on what the Elixir SDK would have told, under its names.
+    """Make a handler for `bus.attach` that hands on what the Elixir SDK would have emitted, under its names.
 
     ```python no-run
     runtime.bus.attach("elixir", elixir_names(lambda event: print(event, event.measurements)))
@@ -69,16 +69,17 @@ class Translator:
     """Translates events one by one; remembers which engines died, to know a start from a restart."""
 
     def __init__(self) -> None:
-        self._died: OrderedDict[str, str] = OrderedDict()
-        self._restarts: OrderedDict[str, int] = OrderedDict()
+        self._died: Recent[str, str] = Recent(OWNERS)
+        self._restarts: Recent[str, int] = Recent(OWNERS)
 
     def __call__(self, event: Event) -> ElixirEvent | None:
-        """Give an event its Elixir name; `None` when the Elixir SDK has none for it."""
+        """Return the event under its Elixir name, or `None` when the Elixir SDK has none for it."""
         match event:
             case SpanEvent() if event.name in REQUESTS:
                 return _request(event)
             case EngineExited(reason="died"):
-                _remember(self._died, _owner(event.engine), _ending(event))
+                ending = f"exit {event.code}" if event.signal is None else f"signal {event.signal}"
+                self._died[_owner(event.engine)] = ending
             case EngineStarted():
                 return self._restart(event)
             case CheckpointHitEvent() | CheckpointMissedEvent():
@@ -95,8 +96,7 @@ class Translator:
         reason = self._died.pop(owner, None)
         if reason is None:
             return None
-        count = self._restarts.get(owner, 0) + 1
-        _remember(self._restarts, owner, count)
+        count = self._restarts[owner] = self._restarts.get(owner, 0) + 1
         return ElixirEvent(
             name=("mlld", "transport", "restart"),
             measurements={"count": count},
@@ -121,16 +121,5 @@ def _request(event: SpanEvent) -> ElixirEvent | None:
 
 
 def _owner(engine: str) -> str:
-    """Say whose engine it is: labels are the owner's name and a number."""
+    """Return whose engine it is: labels are the owner's name and a number."""
     return engine.rpartition("-")[0]
-
-
-def _ending(event: EngineExited) -> str:
-    return f"exit {event.code}" if event.signal is None else f"signal {event.signal}"
-
-
-def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > OWNERS:
-        kept.popitem(last=False)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from mlld_sdk.base.events import Event, name_of
-from mlld_sdk.telemetry.crash_report import KINDS, CrashReport, CrashReporter
+from mlld_sdk.telemetry.crash_report import CrashReport, CrashReporter
 from mlld_sdk.telemetry.log import fields_of, level_of
 from mlld_sdk.transport.events import EngineExited, EngineStarted
 
@@ -50,22 +50,6 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
 
 
-class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """A living engine, as far as events tell.
-
-    Attributes:
-        engine: Its label.
-        pid: Its process.
-        command: What runs.
-        since: Wall-clock seconds of its start.
-    """
-
-    engine: str
-    pid: int
-    command: str
-    since: float
-
-
 class History:
     """Keeps the last events and crash reports. Attach it to a bus with `bus.attach_inline("history", history)`.
 
@@ -81,7 +65,7 @@ class History:
         self._events: deque[tuple[int, Event | HistoryEntry]] = deque(maxlen=kept)
         self._chapter: deque[tuple[int, Event]] = deque(maxlen=CHAPTER)
         self._crashes: deque[CrashReport] = deque(maxlen=CRASHES)
-        self._engines: dict[str, EngineView] = {}
+        self._engines: dict[str, EngineStarted] = {}
         self._reporter = CrashReporter()
         self._uses: dict[type[Event], tuple[bool, bool]] = {}
 
@@ -93,7 +77,8 @@ class History:
             self._events.append((self._n, event))
             uses = self._uses.get(kind)
             if uses is None:
-                uses = self._uses[kind] = (name_of(event).startswith(STORY), kind in (*KINDS, EngineStarted))
+                noted = kind is EngineStarted or kind in self._reporter.notes
+                uses = self._uses[kind] = (name_of(event).startswith(STORY), noted)
             if uses[0]:
                 self._chapter.append((self._n, event))
             if uses[1]:
@@ -140,10 +125,10 @@ class History:
         with self._lock:
             return next((crash for crash in self._crashes if crash.crash_id == crash_id), None)
 
-    def engines(self) -> list[EngineView]:
-        """List the engines that live."""
+    def engines(self) -> list[EngineStarted]:
+        """List the engines that live, each by the event of its start."""
         with self._lock:
-            return sorted(self._engines.values(), key=lambda engine: engine.since)
+            return sorted(self._engines.values(), key=lambda engine: engine.at)
 
     # -- across restarts ----------------------------------------------------------------------------------------------
 
@@ -166,8 +151,7 @@ class History:
 
     def _note(self, event: Event) -> None:
         if isinstance(event, EngineStarted):
-            view = EngineView(engine=event.engine, pid=event.pid, command=event.command, since=event.at)
-            self._engines[event.engine] = view
+            self._engines[event.engine] = event
             return
         if isinstance(event, EngineExited):
             self._engines.pop(event.engine, None)

@@ -1,4 +1,4 @@
-"""Events as log lines, for whoever uses structlog. Nothing here configures logging: that is the program's choice."""
+"""Events as log lines, by structlog. Nothing here configures logging: that is the program's choice."""
 
 import sys
 from typing import Any, Final
@@ -48,13 +48,13 @@ ERROR: Final = frozenset(
     {"journal.degraded", "run.damaged", "run.parked", "supervisor.gave_up", "telemetry.handler_detached"}
 )
 GIVEN_UP: Final = frozenset({"fail", "give_up"})
-"""Decisions about a child after which nobody tries again."""
+"""Decisions about a child after which it is not started again."""
 
 
 def level_of(event: Event) -> str:
-    """Say how loud an event is: louder the less is going to happen by itself.
+    """Return the log level of an event.
 
-    `info` for ordinary life, `warning` for what is being dealt with, `error` for what needs somebody.
+    `debug` for routine, `info` for ordinary life, `warning` for what is being handled, `error` for what needs a person.
     """
     name = name_of(event)
     if name == "child.exited" and getattr(event, "kind", "") in ("normal", "shutdown"):
@@ -68,7 +68,7 @@ def level_of(event: Event) -> str:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """Give an event's fields as plain values, without those that say nothing."""
+    """Return an event's fields as plain values, without those that are empty."""
     plain: dict[str, Any] = msgspec.to_builtins(event)
     return {name: value for name, value in plain.items() if value not in (None, "", [], {}) and name != "type"}
 
@@ -80,8 +80,8 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log", debug: bool = 
         bus: Where they come from.
         logger: A structlog logger; `structlog.get_logger("mlld_sdk")` by default.
         key: Id to detach by.
-        debug: Whether what is said at level `debug` is wanted, such as begin and end of each request. Without, requests
-            that go well are not told at all, unless somebody else wants them.
+        debug: Whether events of level `debug` are written, such as begin and end of each request. Without, requests
+            that go well are not even emitted, unless another handler wants them.
     """
     log = logger if logger is not None else structlog.get_logger("mlld_sdk")
 
@@ -95,7 +95,7 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log", debug: bool = 
 
 
 def stderr_logger(*, as_json: bool = False) -> Any:
-    """Make a logger for a program that has none of its own: one line an event on stderr, whatever structlog is set to.
+    """Make a logger for a program that has none of its own: one line an event on stderr, whatever structlog's settings.
 
     Args:
         as_json: Whether a line is a JSON object.

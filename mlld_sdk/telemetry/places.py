@@ -6,6 +6,7 @@ transitions of their own and are told by the event at their end.
 """
 
 import threading
+from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -30,12 +31,14 @@ from mlld_sdk.supervision.events import (
 PlaceState = Literal["running", "stopped", "waiting", "parked", "failed"]
 BreakerState = Literal["closed", "half_open", "open"]
 
-AFTER: dict[Decision, PlaceState] = {
-    "restart": "waiting",
-    "wait": "waiting",
-    "park": "parked",
-    "fail": "failed",
+BREAKERS: dict[type[Event], BreakerState] = {
+    BreakerOpened: "open",
+    BreakerHalfOpened: "half_open",
+    BreakerClosed: "closed",
 }
+"""The state of a breaker after an event about it."""
+
+AFTER: dict[Decision, PlaceState] = {"restart": "waiting", "wait": "waiting", "park": "parked", "fail": "failed"}
 """Where a child stands after a decision about it; `stopped` after the others."""
 
 
@@ -65,7 +68,7 @@ class Places:
         self._places: dict[str, PlaceView] = {}
         self._breakers: dict[str, BreakerState] = {}
         self._crowds: set[str] = set()
-        self.gave_up: dict[str, int] = {}
+        self.gave_up: Counter[str] = Counter()
         """How often each supervisor gave up."""
 
     def __call__(self, event: Event) -> None:
@@ -74,12 +77,12 @@ class Places:
             self._note(event)
 
     def places(self) -> dict[str, PlaceView]:
-        """Give what is known of every child, by path."""
+        """Return what is known of every child, by path."""
         with self._lock:
             return dict(self._places)
 
     def breakers(self) -> dict[str, BreakerState]:
-        """Give every breaker that has ever changed, by name."""
+        """Return every breaker that has ever changed, by name."""
         with self._lock:
             return dict(self._breakers)
 
@@ -87,27 +90,21 @@ class Places:
         match event:
             case ChildStarted():
                 self._put(event.path, "running", event.incarnation, event.at, again=event.cause == "restart")
-            case ChildExited() | ChildStartFailedEvent() | ChildPutOff():
+            case ChildExited() | ChildStartFailedEvent() | ChildPutOff() | ChildStopped():
+                decision = "stop" if isinstance(event, ChildStopped) else event.decision
                 self._forget_below(event.path)
-                self._settle(event.path, event.decision, event.incarnation, event.at)
+                self._settle(event.path, decision, event.incarnation, event.at)
             case ChildIgnored():
                 self._settle(event.path, "stop" if event.kept else "remove", event.incarnation, event.at)
-            case ChildStopped():
-                self._forget_below(event.path)
-                self._settle(event.path, "stop", event.incarnation, event.at)
             case SupervisorStarted():
                 if event.strategy == "dynamic":
                     self._crowds.add(event.path)
             case SupervisorStopped():
                 self._forget_below(event.path)
             case SupervisorGaveUp():
-                self.gave_up[event.path] = self.gave_up.get(event.path, 0) + 1
-            case BreakerOpened():
-                self._breakers[event.breaker] = "open"
-            case BreakerHalfOpened():
-                self._breakers[event.breaker] = "half_open"
-            case BreakerClosed():
-                self._breakers[event.breaker] = "closed"
+                self.gave_up[event.path] += 1
+            case BreakerOpened() | BreakerHalfOpened() | BreakerClosed():
+                self._breakers[event.breaker] = BREAKERS[type(event)]
 
     def _put(self, path: str, state: PlaceState, incarnation: int, at: float, *, again: bool = False) -> None:
         known = self._places.get(path)
@@ -117,13 +114,13 @@ class Places:
     def _settle(self, path: str, decision: Decision, incarnation: int, at: float) -> None:
         state = AFTER.get(decision, "stopped")
         gone = decision == "remove" or (state == "stopped" and path.rpartition("/")[0] in self._crowds)
-        if gone:  # a dynamic supervisor forgets who is not coming back
+        if gone:  # a dynamic supervisor forgets children that are not coming back
             self._places.pop(path, None)
         else:
             self._put(path, state, incarnation, at)
 
     def _forget_below(self, path: str) -> None:
-        """Whoever was supervised here is gone with its supervisor, which may not have had the time to say so."""
+        """Drop what was supervised here: it is gone with its supervisor, which may have had no time to tell."""
         self._crowds.discard(path)
         for one in [one for one in self._places if one.startswith(f"{path}/")]:
             del self._places[one]

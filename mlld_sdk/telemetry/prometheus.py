@@ -14,7 +14,7 @@
 | `mlld_checkpoint_age_seconds` | `path` | since an answer was last kept in the cache |
 | `mlld_checkpoint_bytes` | `path` | size of the cache on disk |
 
-A child that is removed takes its series with it. Looking messages nobody: it reads the published tree.
+A child that is removed takes its series with it. Collecting sends no message: it reads the published tree.
 """
 
 import os
@@ -33,12 +33,16 @@ from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFai
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
+from mlld_sdk.telemetry.recent import Recent
 from mlld_sdk.transport.processes import rss_of
+
+Key = tuple[str, ...]
+"""Values of labels, the path first."""
 
 BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 PATHS: Final = 10_000
-"""Paths whose counts are kept when nobody asks for them; beyond it the oldest are forgotten."""
+"""Paths whose counts are kept when no metrics are collected; beyond it the oldest are forgotten."""
 
 BREAKERS: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
@@ -92,63 +96,51 @@ class RuntimeMetrics:
         runtime.bus.attach("prometheus", self._counts, events=_Counts.events)
 
     def describe(self) -> list[Any]:
-        """Say nothing in advance: names are fixed, and the runtime may not run yet."""
+        """Return nothing: names are fixed, and the runtime may not run yet."""
         return []
 
     def collect(self) -> Iterator[Any]:
         """Compute all metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        def gauge(name: str, text: str, rows: Mapping[Any, float], *labels: str) -> Any:
-            family = GaugeMetricFamily(name, text, labels=["path", *labels])
-            for key, value in rows.items():
-                family.add_metric(list(key), value)
-            return family
-
         try:
             nodes = walk(self._runtime.snapshot())
         except MlldError:  # it does not run: there is nothing to say
             return
         counts = self._counts.of({node.path for node in nodes})
-        yield gauge("mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state")
-        yield gauge("mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes))
-        depth = {(node.path,): float(node.info.queued) for node in nodes if node.info is not None}
-        yield gauge("mlld_mailbox_depth", "Messages waiting", depth)
-        breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
-        yield gauge("mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers)
-        yield from self._engines(gauge)
-        yield from self._caches(gauge, counts.kept)
-        restarts = CounterMetricFamily("mlld_agent_restarts", "Automatic restarts", labels=["path", "reason"])
-        for (path, reason), count in counts.restarts.items():
-            restarts.add_metric([path, reason], count)
-        yield restarts
-        given_up = CounterMetricFamily("mlld_give_up", "How often a supervisor gave up", labels=["path"])
-        for path, count in counts.gave_up.items():
-            given_up.add_metric([path], count)
-        yield given_up
+        for kind, name, text, rows, *labels in (
+            *((GaugeMetricFamily, *gauge) for gauge in self._gauges(nodes, counts.kept)),
+            (CounterMetricFamily, "mlld_agent_restarts", "Automatic restarts", counts.restarts, "reason"),
+            (CounterMetricFamily, "mlld_give_up", "How often a supervisor gave up", counts.gave_up),
+        ):
+            family = kind(name, text, labels=["path", *labels])
+            for key, value in rows.items():
+                family.add_metric(list(key), value)
+            yield family
         seconds = HistogramMetricFamily("mlld_request_seconds", "Requests to engines", labels=["path", "method"])
-        for (path, method), histogram in counts.requests.items():
-            seconds.add_metric([path, method], histogram.buckets(), histogram.total)
+        for key, histogram in counts.requests.items():
+            seconds.add_metric(list(key), histogram.buckets(), histogram.total)
         yield seconds
 
-    def _engines(self, gauge: Any) -> Iterator[Any]:
-        busy = {(name,): float(pool.status().busy) for name, pool in self._runtime.services.engine_pools().items()}
-        yield gauge("mlld_inflight", "Engines at work", busy)
-        memory: Counter[tuple[str, ...]] = Counter()
+    def _gauges(self, nodes: list[NodeView], kept: Mapping[Key, float]) -> Iterator[tuple[Any, ...]]:
+        """Yield name, text, values by labels, and the names of the labels besides `path`."""
+        services, now = self._runtime.services, self._runtime.env.wall()
+        yield "mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state"
+        yield "mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes)
+        yield "mlld_mailbox_depth", "Messages waiting", {(n.path,): float(n.info.queued) for n in nodes if n.info}
+        breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
+        yield "mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers
+        busy = {(name,): float(pool.status().busy) for name, pool in services.engine_pools().items()}
+        yield "mlld_inflight", "Engines at work", busy
+        memory: Counter[Key] = Counter()
         for engine in self._runtime.history.engines():
             memory[engine.engine.rpartition("-")[0],] += rss_of(engine.pid)
-        yield gauge("mlld_child_rss_bytes", "Memory of engines", dict(memory))
-
-    def _caches(self, gauge: Any, kept: dict[str, float]) -> Iterator[Any]:
-        now = self._runtime.env.wall()
-        ages = {(path,): max(0.0, now - at) for path, at in kept.items()}
-        yield gauge("mlld_checkpoint_age_seconds", "Since an answer was last kept", ages)
-        sizes: dict[tuple[str, ...], float] = {}
-        for path, requests in list(self._runtime.services.requests.items()):
-            folder = requests.cache_folder
-            if folder is not None:
-                sizes[path,] = float(_size_of(folder))
-        yield gauge("mlld_checkpoint_bytes", "Size of the cache on disk", sizes)
+        yield "mlld_child_rss_bytes", "Memory of engines", memory
+        ages = {key: max(0.0, now - at) for key, at in kept.items()}
+        yield "mlld_checkpoint_age_seconds", "Since an answer was last kept", ages
+        folders = [(path, requests.cache_folder) for path, requests in list(services.requests.items())]
+        sizes = {(path,): float(_size_of(folder)) for path, folder in folders if folder is not None}
+        yield "mlld_checkpoint_bytes", "Size of the cache on disk", sizes
 
     def close(self) -> None:
         """Count no more; unregister it from the registry too."""
@@ -189,50 +181,43 @@ class _Counts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.restarts: dict[tuple[str, str], int] = {}
-        self.gave_up: dict[str, int] = {}
-        self.requests: dict[tuple[str, str], _Histogram] = {}
-        self.kept: dict[str, float] = {}
-        self._why: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        with self._lock:
-            self._count(event)
-            everything: list[dict[Any, Any]] = [self.restarts, self.gave_up, self.requests, self.kept, self._why]
-            for counts in everything:
-                if len(counts) > PATHS:
-                    del counts[next(iter(counts))]
+        self.restarts: Recent[Key, int] = Recent(PATHS)
+        self.gave_up: Recent[Key, int] = Recent(PATHS)
+        self.requests: Recent[Key, _Histogram] = Recent(PATHS)
+        self.kept: Recent[Key, float] = Recent(PATHS)
+        self._why: Recent[Key, str] = Recent(PATHS)
+        self._all: list[Recent[Key, Any]] = [self.restarts, self.gave_up, self.requests, self.kept, self._why]
 
     def of(self, paths: set[str]) -> "_Counts":
         """Copy what is known of these paths and forget the others."""
         copy = _Counts()
         with self._lock:
-            self.restarts = {key: count for key, count in self.restarts.items() if key[0] in paths}
-            self.gave_up = {path: count for path, count in self.gave_up.items() if path in paths}
-            self.requests = {key: found for key, found in self.requests.items() if key[0] in paths}
-            self.kept = {path: at for path, at in self.kept.items() if path in paths}
-            self._why = {path: why for path, why in self._why.items() if path in paths}
-            copy.restarts, copy.gave_up = dict(self.restarts), dict(self.gave_up)
-            copy.requests, copy.kept = dict(self.requests), dict(self.kept)
+            for mine, copied in zip(self._all, copy._all, strict=True):
+                for key in [key for key in mine if key[0] not in paths]:
+                    del mine[key]
+                copied.update(mine)
         return copy
 
-    def _count(self, event: Event) -> None:
-        match event:
-            case ChildExited() | ChildStartFailedEvent():
-                self._why[event.path] = event.kind
-            case ChildStarted(cause="restart"):
-                # A sibling that is restarted along with the one that failed has not failed itself.
-                key = (event.path, self._why.pop(event.path, "group"))
-                self.restarts[key] = self.restarts.get(key, 0) + 1
-            case SupervisorGaveUp():
-                self.gave_up[event.path] = self.gave_up.get(event.path, 0) + 1
-            case SpanStopped() | SpanFailed() if "agent" in event.fields:
-                self.requests.setdefault((event.fields["agent"], event.name), _Histogram()).add(event.seconds)
-            case CheckpointMissedEvent():
-                self.kept[event.agent] = event.at
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            match event:
+                case ChildExited() | ChildStartFailedEvent():
+                    self._why[event.path,] = event.kind
+                case ChildStarted(cause="restart"):
+                    # A sibling that is restarted along with the one that failed has not failed itself.
+                    key = (event.path, self._why.pop((event.path,), "group"))
+                    self.restarts[key] = self.restarts.get(key, 0) + 1
+                case SupervisorGaveUp():
+                    self.gave_up[event.path,] = self.gave_up.get((event.path,), 0) + 1
+                case SpanStopped() | SpanFailed() if "agent" in event.fields:
+                    key = (event.fields["agent"], event.name)
+                    histogram = self.requests[key] = self.requests.get(key) or _Histogram()
+                    histogram.add(event.seconds)
+                case CheckpointMissedEvent():
+                    self.kept[event.agent,] = event.at
 
 
-def _budgets(nodes: list[NodeView]) -> dict[tuple[str, ...], float]:
+def _budgets(nodes: list[NodeView]) -> dict[Key, float]:
     return {
         (node.path,): node.budget.used / node.budget.limit if node.budget.limit else float(node.budget.used > 0)
         for node in nodes
