@@ -14,19 +14,6 @@ from typing import Final, Literal, overload
 
 from mlld_sdk.base.errors import InvalidOption
 
-__all__ = [
-    "DEFAULT",
-    "FOREVER",
-    "LONGEST_WAIT",
-    "Deadline",
-    "Default",
-    "Duration",
-    "Timeout",
-    "now",
-    "pause",
-    "seconds",
-]
-
 
 class Default(Enum):
     """The type of `DEFAULT`."""

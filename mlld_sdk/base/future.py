@@ -20,8 +20,6 @@ from typing import Any, Generic, TypeVar
 
 from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Duration, seconds
 
-__all__ = ["LazyFuture"]
-
 T = TypeVar("T")
 
 _condition_lock = threading.Lock()

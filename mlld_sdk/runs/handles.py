@@ -1,4 +1,4 @@
-"""Handles to runs: they name the work and not whoever does it, so they outlive process, actor and service."""
+"""Handles to runs: they name the work and not its owner, so they outlive process, actor and service."""
 
 import asyncio
 import contextlib
@@ -41,9 +41,9 @@ class RunHandle:
         Raises:
             RunFailed: It ended with an error.
             RunCancelled: It was cancelled.
-            RunParked: It cannot go on before somebody has looked at it.
+            RunParked: It cannot go on before an operator has looked at it.
             WaitTimeout: It has not ended in time.
-            WaitsForItself: It cannot end before whoever asks.
+            WaitsForItself: It cannot end before the caller does.
         """
         return _value_of(self.outcome(timeout))
 
@@ -64,7 +64,7 @@ class RunHandle:
         """Put a parked, failed or cancelled run back into the queue; what it finished stays finished.
 
         Args:
-            rerun_interrupted: Also repeat steps whose policy says that nobody declared it harmless.
+            rerun_interrupted: Also repeat steps that were not declared harmless to repeat.
         """
         self._journal.retry(self.id, rerun_interrupted=rerun_interrupted)
 
@@ -114,7 +114,7 @@ class RunHandle:
                 outcome.set_result(result)
 
         def tell(result: Outcome | None = None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
                 loop.call_soon_threadsafe(settle, result)
 
         registered = asyncio.ensure_future(asyncio.to_thread(self._journal.on_outcome, self.id, tell, tell))

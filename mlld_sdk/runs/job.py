@@ -41,11 +41,11 @@ WORTH_NOTING: Final = 1.0
 """Seconds of waiting from which on it is written down that the run waits."""
 
 ONCE: Final = StepPolicy(on_interrupt="fail")
-"""A step whose repetition nobody has declared harmless: interrupted, it parks the run."""
+"""A step whose repetition was not declared harmless: interrupted, it parks the run."""
 
 
-NEEDS_SOMEBODY: Final = (StepInterrupted, StepExhausted, StepMismatch)
-"""Failures of a run that no code can answer: it is parked until somebody has looked at it."""
+NEEDS_A_LOOK: Final = (StepInterrupted, StepExhausted, StepMismatch)
+"""Failures of a run that no code can answer: it is parked until an operator has looked at it."""
 
 
 class Job:
@@ -202,7 +202,7 @@ class Job:
                 for item, job in zip(work, jobs, strict=True)
             ]
             pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
-            if self._state.sealed is not None:  # nobody may act any more: let nothing begin
+            if self._state.sealed is not None:  # no branch begins once the job is sealed
                 for call in pending:
                     call.cancel()
         self.check()
@@ -211,7 +211,7 @@ class Job:
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def progress(self, message: str, fraction: float | None = None) -> None:
-        """Say how far the run is: seen by operators, and proof that it is not stuck."""
+        """Report how far the run is, for operators, and as proof that it is not stuck."""
         self._progressed()
         at = self._services.env.wall()
         self._services.sink(
@@ -254,13 +254,13 @@ class Job:
         return self._services.env.now() if self._state.sleepers.any else self._state.progressed
 
     def interrupting(self, interrupt: Callable[[], None] | None) -> None:
-        """Say what wakes the code when the job is sealed; at once if it is already."""
+        """Set what is called when the job is sealed, to wake its code; at once if it is sealed already."""
         self._state.interrupt = interrupt
         if interrupt is not None and self.cancelled:
             interrupt()
 
     def seal(self, why: MlldError) -> None:
-        """Let this job take no more steps, and end what it has under way on engines."""
+        """Refuse further steps with `why`, and end what the job has under way on engines."""
         self._state.seal(why)
 
     def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
@@ -280,7 +280,7 @@ class Job:
 
     @property
     def sleepers(self) -> Sleepers:
-        """Who waits on purpose in this job."""
+        """The waiting on purpose of this job."""
         return self._state.sleepers
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ class Job:
             raise
         except ActorKilled:
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever the step raised is its answer, an exit too
+        except BaseException as error:  # noqa: BLE001 - what the step raised is its answer, an exit too
             return self._answer_failure(step, error)
         self.check()
         try:
@@ -399,7 +399,7 @@ class Job:
         except InfrastructureError as error:
             self._state.seal(error)
             raise
-        except NEEDS_SOMEBODY as error:  # branches beside this one are let finish
+        except NEEDS_A_LOOK as error:  # branches beside this one are let finish
             self._state.unanswered = error
             raise
 
@@ -432,7 +432,7 @@ class JobState:
         self._lock = threading.Lock()
 
     def seal(self, why: MlldError) -> None:
-        """Let the job and its branches take no more steps, and end what they have under way on engines."""
+        """Refuse further steps of the job and its branches with `why`, and end what they have under way on engines."""
         with self._lock:
             if self.sealed is not None:
                 return

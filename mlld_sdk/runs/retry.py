@@ -1,6 +1,6 @@
 """When a step that has failed is tried again: a pure decision, made from what the journal keeps of the failure.
 
-Nothing is drawn by chance at the moment of the failure, so whoever takes the run over, after a restart of the service
+Nothing is drawn by chance at the moment of the failure, so the next owner of the run, after a restart of the service
 too, comes to the same time for the next attempt.
 """
 
@@ -44,7 +44,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         longest: Seconds that no delay exceeds.
         jitter: Part of a delay that differs from step to step: `d` becomes something in `[d * (1 - jitter), d]`.
         on: Errors after which it is tried again: classes, or one. Wrong options, results that cannot be stored or were
-            cut are never tried again, whatever is said here.
+            cut are never tried again, even if they are named here.
     """
 
     attempts: int = 5
@@ -75,7 +75,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         return attempt < self.attempts and isinstance(error, self.on) and not isinstance(error, HOPELESS)
 
     def pause(self, attempt: int, which: str) -> float:
-        """Say how many seconds lie between the failure of an attempt and the next one; the same whenever it is asked.
+        """Return the seconds between the failure of an attempt and the next one; the same whenever it is called.
 
         Args:
             attempt: Number of the attempt that failed, from 1.

@@ -7,11 +7,11 @@ from collections.abc import Generator
 from mlld_sdk.base.env import Env
 
 LONGEST_LOOK = 60.0
-"""Seconds between two looks at the wall clock, which may be set while somebody waits for it."""
+"""Seconds between two looks at the wall clock, which may be set while a job waits for it."""
 
 
 class Sleepers:
-    """Who waits on purpose in a job and its branches. Only the wall clock means the same to the next owner of a run."""
+    """The waiting on purpose of a job and its branches, by the wall clock, which a run's next owner shares."""
 
     def __init__(self, env: Env) -> None:
         self._env = env
@@ -25,7 +25,7 @@ class Sleepers:
             self._over.wait(seconds)
 
     def naps(self, moment: float, most: float = math.inf) -> Generator[float, None, None]:
-        """Give one after the other how long to wait until a moment; whoever iterates counts as sleeping."""
+        """Yield how long to wait, again and again until a moment; the job counts as sleeping while this is iterated."""
         latest = self._env.now() + most
         with self._lock:
             self._sleeping += 1

@@ -17,7 +17,7 @@ from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
 from mlld_sdk.runs.errors import JobCancelled, OwnerGone
 from mlld_sdk.runs.handles import occupied
-from mlld_sdk.runs.job import NEEDS_SOMEBODY, Job
+from mlld_sdk.runs.job import NEEDS_A_LOOK, Job
 from mlld_sdk.runs.services import RunServices
 
 ASYNC_STEPS = 64
@@ -45,7 +45,7 @@ class Work:
         lease.on_lost(self._lost)
 
     def perform(self) -> None:
-        """Run the code and write down how it ended. Raises only if whoever runs it has to be restarted."""
+        """Run the code and write down how it ended. Raises only if the agent has to be restarted."""
         try:
             value = self._call()
         except ActorKilled:
@@ -66,7 +66,7 @@ class Work:
         self._settle(self.lease.release)
 
     def give_up(self, reason: str) -> None:
-        """Say that whoever worked on it is no more. The run is free to be taken up again, unless it killed too many."""
+        """Report that its worker is dead. The run is free to be taken up again, unless it killed too many workers."""
         self.job.seal(OwnerGone(reason))
         self._settle(lambda: self.lease.abandon(reason))
 
@@ -117,7 +117,7 @@ class Work:
                 self.lease.release()
             else:
                 self.lease.abandon(str(cause))
-        elif isinstance(cause, NEEDS_SOMEBODY):
+        elif isinstance(cause, NEEDS_A_LOOK):
             self.lease.park_run(cause)
         else:
             self.lease.fail_run(cause)
@@ -130,7 +130,7 @@ class Work:
             try:
                 write()
             except LeaseLost:
-                pass  # somebody else owns the run, and goes on from what was finished
+                pass  # the run has another owner, which goes on from what was finished
             except JournalError as error:
                 self.job.seal(error)
                 self._services.settle_later(lambda: self._settle(write))
@@ -156,7 +156,7 @@ class Worker(Actor):
         self._freed = freed
 
     def on_start(self) -> None:
-        """Make sure the run is given up whatever ends this worker."""
+        """Register that the run is given up, however this worker ends."""
         self.own(self, close=self._release)
 
     def on_receive(self, message: Any) -> None:  # noqa: ARG002 - any message is the signal

@@ -48,7 +48,7 @@ class _Text(msgspec.Struct, gc=False):
 
 
 def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
-    """Give the output of a run and nothing else, which need not decode the rest.
+    """Return the output of a run and nothing else, which need not decode the rest.
 
     Raises:
         TruncatedResult: It was cut, and `strict`. Otherwise a `TruncationWarning` says so.
@@ -73,7 +73,7 @@ def warn_of_cut() -> None:
 
 
 def result_of(reply: EngineReply, history: EventHistory, *, may_be_cut: bool, strict: bool) -> ExecuteResult:
-    """Give everything a run produced, completed from its events.
+    """Return everything a run produced, completed from its events.
 
     Raises:
         TruncatedResult: Something was cut, and `strict`. Otherwise the result is marked.
@@ -109,7 +109,7 @@ def mapping(payload: Any, method: str) -> dict[str, Any]:
 
 
 def wrong_answer(method: str, payload: Any) -> InfrastructureError:
-    """Say that the engine answered something that is no answer to this."""
+    """Make the error of an answer that is none to this method."""
     return InfrastructureError(
         f"the engine answered {method} with {type(payload).__name__}, which is no answer to that",
         code="TRANSPORT_ERROR",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.results import as_text, as_whole
+from mlld_sdk.scripts.results import as_object, as_text, as_whole
 from mlld_sdk.scripts.stream_events import (
     CheckpointHit,
     CheckpointMissed,
@@ -47,7 +47,7 @@ class Normaliser:
         """Read one raw event, which may be worth several run events or none."""
         kind = str(event.get("type", ""))
         if kind == "stream:chunk":
-            yield from self._chunk(_object(event.get("event")))
+            yield from self._chunk(as_object(event.get("event")))
         elif kind.startswith("streaming:"):
             if not self._recognised:
                 yield from _streaming(kind, event)
@@ -103,7 +103,7 @@ def _streaming(kind: str, event: dict[str, Any]) -> Iterator[LlmEvent]:
                 is_error=event.get("success") is False,
             )
         case "metadata":
-            usage = _object(event.get("usage"))
+            usage = as_object(event.get("usage"))
             yield LlmUsage(
                 input_tokens=as_whole(usage.get("inputTokens")),
                 output_tokens=as_whole(usage.get("outputTokens")),
@@ -129,14 +129,14 @@ def _output_written(event: dict[str, Any]) -> ScriptEvent | None:
 
 
 def _checkpoint(kind: type[CheckpointHit] | type[CheckpointMissed], event: dict[str, Any]) -> ScriptEvent:
-    about = _object(event.get("checkpoint"))
+    about = as_object(event.get("checkpoint"))
     return kind(
         function=str(about.get("fn", "")), key=str(about.get("key", "")), preview=str(about.get("argsPreview", ""))
     )
 
 
 def _stage(event: dict[str, Any]) -> ScriptEvent:
-    inner = _object(event.get("event")) or event
+    inner = as_object(event.get("event")) or event
     known = {"id", "requestId", "type", "timestamp", "pipelineId", "stageIndex", "parallelIndex", "event"}
     return StageChanged(
         what=str(inner.get("type", "")),
@@ -158,7 +158,3 @@ _READERS = {
     "command:start": _stage,
     "command:complete": _stage,
 }
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

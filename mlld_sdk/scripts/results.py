@@ -121,7 +121,9 @@ def _reader(hint: Any) -> Callable[[Any], Any] | None:
             return functools.partial(read_all, item)
         item = object if item is Any else get_origin(item) or item
         return lambda sent: [one for one in _list(sent) if isinstance(one, item)]
-    return _texts_of if origin is dict and inside[1] is str else None
+    if origin is dict and inside[1] is str:
+        return lambda sent: {k: v for k, v in sent.items() if isinstance(v, str)} if isinstance(sent, dict) else None
+    return None
 
 
 def execute_result(
@@ -153,15 +155,19 @@ def merge_state_writes(final: Sequence[StateWrite], streamed: Sequence[StateWrit
     if all(write.index is not None for write in (*final, *streamed)):
         by_index = {write.index: write for write in (*final, *streamed)}
         return [by_index[index] for index in sorted(by_index, key=lambda index: index or 0)]
-    return _merge(streamed, final, _write_key)
+    return _merge(streamed, final, lambda write: f"{write.path}|{_canonical(decoded(write.value))}")
 
 
 def merge_denials(final: Sequence[GuardDenial], streamed: Sequence[GuardDenial]) -> list[GuardDenial]:
     """Join final and streamed denials: the same denial twice in one list stays twice, once in each list is once."""
-    return _merge(streamed, final, _denial_key)
+    return _merge(
+        streamed,
+        final,
+        lambda one: _canonical([one.guard, one.operation, one.reason, one.rule, sorted(one.labels), one.args]),
+    )
 
 
-def _merge(first: Sequence[T], second: Sequence[T], key: Any) -> list[T]:
+def _merge(first: Sequence[T], second: Sequence[T], key: Callable[[T], str]) -> list[T]:
     merged, unmatched = list(first), Counter(map(key, first))
     for item in second:
         if unmatched[key(item)] > 0:
@@ -169,16 +175,6 @@ def _merge(first: Sequence[T], second: Sequence[T], key: Any) -> list[T]:
         else:
             merged.append(item)
     return merged
-
-
-def _write_key(write: StateWrite) -> str:
-    return f"{write.path}|{_canonical(decoded(write.value))}"
-
-
-def _denial_key(denial: GuardDenial) -> str:
-    return _canonical([
-        denial.guard, denial.operation, denial.reason, denial.rule, sorted(denial.labels), denial.args
-    ])  # fmt: skip
 
 
 def _canonical(value: Any) -> str:
@@ -201,7 +197,7 @@ def analyze_result(payload: dict[str, Any], filepath: str) -> AnalyzeResult:
     labels = {executable.name: executable.labels for executable in read_all(Executable, payload.get("executables"))}
     for variable in variables:
         variable.labels = list(dict.fromkeys(variable.labels or labels.get(variable.name, [])))
-    frontmatter = as_dict(payload.get("frontmatter"))
+    frontmatter = as_object(payload.get("frontmatter"))
     return read_object(
         AnalyzeResult,
         payload,
@@ -209,9 +205,9 @@ def analyze_result(payload: dict[str, Any], filepath: str) -> AnalyzeResult:
         valid=payload.get("valid", True) is True,
         errors=_problems(payload.get("errors")),
         warnings=_problems(payload.get("warnings")),
-        needs=_needs(payload.get("needs") or (frontmatter or {}).get("needs")),
+        needs=_needs(payload.get("needs") or frontmatter.get("needs")),
         variables=variables,
-        stats={k: v for k, v in (as_dict(payload.get("stats")) or {}).items() if as_whole(v) is not None},
+        stats={k: v for k, v in as_object(payload.get("stats")).items() if as_whole(v) is not None},
         truncated=False,
     )
 
@@ -221,7 +217,7 @@ def _needs(payload: Any) -> Needs | None:
         return Needs(cmd=as_texts(payload))
     if not isinstance(payload, dict):
         return None
-    packages = as_dict(payload.get("packages")) or {}
+    packages = as_object(payload.get("packages"))
     named = {name: as_texts(payload.get(name, packages.get(name))) for name in ("cmd", "node", "py")}
     other = {name: value for name, value in payload.items() if name not in (*named, "packages")}
     return Needs(**named, other=other)
@@ -232,8 +228,8 @@ def _problems(items: Any) -> list[AnalysisError]:
     found = []
     for item in _list(items):
         if isinstance(item, dict):
-            place = as_dict(item.get("location")) or {}
-            found.append(read_object(AnalysisError, {**(as_dict(place.get("start")) or place), **item}))
+            place = as_object(item.get("location"))
+            found.append(read_object(AnalysisError, {**(as_object(place.get("start")) or place), **item}))
     return found
 
 
@@ -261,15 +257,11 @@ def as_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def as_dict(value: Any) -> dict[str, Any] | None:
-    """Return the value if it is an object."""
-    return value if isinstance(value, dict) else None
+def as_object(value: Any) -> dict[str, Any]:
+    """Return the value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def as_whole(value: Any) -> int | None:
     """Return the value if it is a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _texts_of(value: Any) -> dict[str, str] | None:
-    return {k: v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else None

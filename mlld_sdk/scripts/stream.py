@@ -126,7 +126,7 @@ class RunLog(EventHistory):
         self._lock = threading.Lock()
 
     def follow(self, call: concurrent.futures.Future[Any], method: str) -> None:
-        """Say whose events these are: its outcome will be the last one."""
+        """Set the call whose events these are: its outcome will be the last one."""
         self._call = call
         self._method = method
 
@@ -149,7 +149,7 @@ class RunLog(EventHistory):
             self._wake()
 
     def after(self, seq: int) -> ScriptEvent | None:
-        """Give the event that follows number `seq`, or `None` if there is none yet."""
+        """Return the event that follows number `seq`, or `None` if there is none yet."""
         with self._lock:
             self._decode()
             if seq >= self._seq:
@@ -220,9 +220,8 @@ class RunLog(EventHistory):
             self._told, self._sizes = deque(), deque()
             self._normaliser = Normaliser()
             self._tell(ScriptStarted(method=self._method, request_id=getattr(self._call, "id", None)))
-        over = (
-            self._call is not None and self._call.done()
-        )  # asked first: whatever was before the outcome is here by now
+        # Asked first: all events from before the outcome are here by now.
+        over = self._call is not None and self._call.done()
         raw = self._raw
         while raw:
             self._skip_missed()

@@ -2,14 +2,15 @@
 
 A streamed command's output reaches us as it was printed, cut at arbitrary places. `StreamParser` takes those pieces
 and finds in them, line by line, the dialects model tools print: Claude Code's stream-json, Anthropic's and OpenAI's
-streaming events, as plain JSON lines or as `data:` lines of an event stream. Whatever is none of these is command
-output. Nothing is said twice: a complete message that repeats what its deltas have said is skipped.
+streaming events, as plain JSON lines or as `data:` lines of an event stream. All else is command output.
+Nothing is said twice: a complete message that repeats what its deltas have said is skipped.
 """
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
+from mlld_sdk.scripts.results import as_object
 from mlld_sdk.scripts.stream_events import (
     CommandOutput,
     LlmError,
@@ -67,7 +68,7 @@ class StreamParser:
         return [*self._read_line(rest, ""), *self._plain(""), *self._close_tools()]
 
     def _may_be_ours(self, line: str) -> bool:
-        """Say whether an unfinished line may become one that we read, so that it must wait for its end."""
+        """Return whether an unfinished line may become one that is read here, so that it must wait for its end."""
         start = line.lstrip()
         return any(start.startswith(field) or field.startswith(start) for field in ("{", *_FIELDS))
 
@@ -112,7 +113,7 @@ class StreamParser:
             return list(self._on_error(message))
         return None
 
-    # What was said, thought and called, whoever's dialect it was.
+    # What was said, thought and called, in any dialect.
 
     def _say(self, text: Any) -> Iterator[LlmEvent]:
         if isinstance(text, str) and text:
@@ -194,11 +195,11 @@ class StreamParser:
     def _on_message_start(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
         self._said = self._thought = ""
-        start = _dict(message.get("message"))
+        start = as_object(message.get("message"))
         list(self._count(start.get("usage"), model=start.get("model")))  # the first count is of the input alone
 
     def _on_content_block_start(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        block, index = _dict(message.get("content_block")), _place(message.get("index"))
+        block, index = as_object(message.get("content_block")), _place(message.get("index"))
         if block.get("type") == "tool_use":
             yield from self._close_tool(index)
             self._open_tool(index, block.get("id"), block.get("name"), block.get("input"))
@@ -208,7 +209,7 @@ class StreamParser:
             yield from self._think_piece(block.get("thinking"))
 
     def _on_content_block_delta(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        delta = _dict(message.get("delta"))
+        delta = as_object(message.get("delta"))
         yield from self._say_piece(delta.get("text"))
         yield from self._think_piece(delta.get("thinking"))
         self._more_input(_place(message.get("index")), delta.get("partial_json"))
@@ -234,7 +235,7 @@ class StreamParser:
 
     def _on_assistant(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
-        whole = _dict(message.get("message"))
+        whole = as_object(message.get("message"))
         list(self._count(None, model=whole.get("model")))
         content = whole.get("content")
         for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
@@ -253,7 +254,7 @@ class StreamParser:
                     yield from self._call(block.get("id"), block.get("name"), block.get("input"))
 
     def _on_user(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        content = _dict(message.get("message")).get("content")
+        content = as_object(message.get("message")).get("content")
         for block in content if isinstance(content, list) else []:
             if isinstance(block, dict) and block.get("type") == "tool_result":
                 yield from self._answer(block)
@@ -282,7 +283,7 @@ class StreamParser:
         yield from self._answer(message)
 
     def _on_error(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        error = _dict(message.get("error")) or message
+        error = as_object(message.get("error")) or message
         code = error.get("code", error.get("type") if error is not message else None)
         yield LlmError(
             message=str(error.get("message", "")), code=code if isinstance(code, str) else None, stream=self._stream
@@ -294,7 +295,7 @@ class StreamParser:
         for choice in message["choices"]:
             if not isinstance(choice, dict):
                 continue
-            delta = _dict(choice.get("delta")) or _dict(choice.get("message"))
+            delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
             yield from self._think(delta.get("reasoning_content", delta.get("reasoning")))
             yield from self._say(delta.get("content"))
             calls = delta.get("tool_calls")
@@ -302,7 +303,7 @@ class StreamParser:
                 if not isinstance(call, dict):
                     continue
                 key = (_place(choice.get("index", 0)), _place(call.get("index", place)))
-                function = _dict(call.get("function"))
+                function = as_object(call.get("function"))
                 if key not in self._tools:
                     self._open_tool(key, call.get("id"), function.get("name"), None)
                 self._more_input(key, function.get("arguments"))
@@ -311,24 +312,20 @@ class StreamParser:
         yield from self._count(message.get("usage"), final=True, model=message.get("model"))
 
     def _openai_response(self, kind: str, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        response = _dict(message.get("response"))
+        response = as_object(message.get("response"))
         match kind:
             case "response.output_text.delta":
                 yield from self._say(message.get("delta"))
             case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
                 yield from self._think(message.get("delta"))
             case "response.output_item.done":
-                item = _dict(message.get("item"))
+                item = as_object(message.get("item"))
                 if item.get("type") == "function_call":
                     yield from self._call(item.get("call_id"), item.get("name"), item.get("arguments"))
             case "response.completed" | "response.incomplete":
                 yield from self._count(response.get("usage"), final=True, model=response.get("model"))
             case "response.failed":
                 yield from self._on_error(response)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _json_or_text(value: Any) -> Any:
@@ -341,5 +338,5 @@ def _json_or_text(value: Any) -> Any:
 
 
 def _place(value: Any) -> int | str:
-    """Name the place of a block or a call; whatever a tool prints there, it can be looked up."""
+    """Return the place of a block or a call as a key, though a tool may print anything there."""
     return value if isinstance(value, int | str) else repr(value)

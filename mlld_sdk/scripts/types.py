@@ -16,7 +16,7 @@ class StateWrite:
 
     Attributes:
         path: Dotted path of the slot, without `state://`.
-        value: The value as the engine sent it. A string stays a string, whatever it looks like.
+        value: The value as the engine sent it. A string stays a string, even if it looks like JSON.
         timestamp: When the engine says it happened (ISO text).
         security: Labels, taint and sources of the value.
         index: Number of the write within its run, when the engine numbers them.

@@ -147,7 +147,7 @@ def test_the_same_program_runs_to_its_end_when_nothing_kills_it(tmp_path: Path) 
 
 
 def test_a_crash_point_that_does_not_exist_is_refused_at_once() -> None:  # J-90
-    child = python("import mlld_sdk.journal", env={VARIABLE: "nowhere.after"})
+    child = python("from mlld_sdk.journal import Journal", env={VARIABLE: "nowhere.after"})
     _, err = child.communicate(timeout=50)
     assert child.returncode == 1
     assert "nowhere.after" in err
