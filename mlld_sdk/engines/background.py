@@ -20,12 +20,12 @@ def _threads(kind: str) -> ThreadPoolExecutor:
 
 
 def run(function: Callable[..., object], *args: Any) -> None:
-    """Have `function(*args)` called soon on another thread; returns at once, whatever locks the caller holds."""
+    """Call `function(*args)` soon on another thread; returns at once, so the caller may hold locks."""
     _run("background", function, args)
 
 
 def run_slow(function: Callable[..., object], *args: Any) -> None:
-    """Do the same for what may wait seconds for an engine that does not want to end, so that nothing else has to."""
+    """Do as `run` with what may wait seconds for an engine to end, on threads that nothing else waits for."""
     _run("slow", function, args)
 
 
@@ -38,7 +38,7 @@ def _run(kind: str, function: Callable[..., object], args: tuple[Any, ...]) -> N
 
 
 def run_later(delay: float, function: Callable[..., object], *args: Any) -> None:
-    """Have `function(*args)` called in so many seconds on another thread."""
+    """Call `function(*args)` in `delay` seconds on another thread."""
     clock = shared_reactor()
     clock.call_at(clock.now() + delay, lambda: run(function, *args))
 

@@ -21,8 +21,6 @@ from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineBabbling, ScriptError
 from mlld_sdk.transport.mlld_package import find_package
 
-__all__ = ["EngineReport", "EnginesReport", "Hello", "check_engines"]
-
 _HINT = "hint: "
 
 
@@ -89,7 +87,7 @@ class EnginesReport(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[EngineReport, ...]
 
     def __getitem__(self, engine: EngineKind) -> EngineReport:
-        """Give the report of one engine."""
+        """Return the report of one engine."""
         for report in self.engines:
             if report.engine == engine:
                 return report
@@ -143,10 +141,8 @@ def _check(
 ) -> EngineReport:
     argv: tuple[str, ...] = ()
     try:
-        if engine == "embedded":
-            made = command_for(engine, cwd=cwd, environ=environ)
-        else:
-            made = command_for(engine, command, args, cwd=cwd, environ=environ)
+        started_by = () if engine == "embedded" else (command, args)
+        made = command_for(engine, *started_by, cwd=cwd, environ=environ)
         argv = made.argv
         with Engine.start(made, env=env) as running:
             ready_after = running.wait_ready(timeout)
@@ -179,7 +175,7 @@ def _introduction(engine: Engine, timeout: float | timedelta) -> Hello | None:
 
 
 def _installed_version(command: str, args: Sequence[str], environ: Mapping[str, str] | None) -> str | None:
-    """Say the version of the package behind the live engine's command, if there is one to be found."""
+    """Return the version of the package behind the live engine's command, `None` if it cannot be found."""
     try:
         return find_package(command, args, environ=environ).version
     except MlldError:

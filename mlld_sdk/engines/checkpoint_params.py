@@ -82,7 +82,7 @@ def _refuse_what_live_cannot(asked: dict[str, Any]) -> None:
 
 
 def _served(method: str, params: dict[str, Any], path: Path, working_dir: Path) -> tuple[str, dict[str, Any]]:
-    """Have the script run as text with a first line that makes the engine serve its cache."""
+    """Turn the request into one for the script's text, with a first line that makes the engine serve its cache."""
     if method == "execute":
         try:
             text = (working_dir / path).read_bytes().decode("utf-8", "replace")  # as the engine would read it

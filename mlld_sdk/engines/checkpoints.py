@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.scripts.results import as_object
 from mlld_sdk.transport.checkpoint_cache import (
     DEFAULT_ROOT,
     MISSING,
@@ -128,9 +129,7 @@ class Checkpoints:
     Scripts are named by path (`flows/pipe.mld`) or by the name of their cache (`pipe`).
     """
 
-    def __init__(
-        self, working_dir: str | os.PathLike[str] = ".", *, root: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, working_dir: PathLike = ".", *, root: PathLike | None = None) -> None:
         """Look below the engine's working directory, or at another folder of caches."""
         self.root: Path = Path(root) if root is not None else Path(working_dir) / DEFAULT_ROOT
 
@@ -179,16 +178,14 @@ class Checkpoints:
             return calls
 
     def fork(self, source: PathLike, target: PathLike) -> int:
-        """Give one script the stored calls of another, so that it pays for none of them; returns how many it got.
+        """Copy the stored calls of one script to another, which then pays for none of them; returns how many it got.
 
         What the target has already stays as it is. The two are independent from then on.
         """
         name = self._name(target)
         with self._existing(source) as cache:
             if cache.script == name:
-                raise ConfigurationError(
-                    f"{name} cannot be forked from itself", hint="give the target another base name"
-                )
+                raise ConfigurationError(f"{name} cannot be forked from itself", hint="give another base name")
             return CheckpointCache(self.root, name).fork_from(cache)
 
     def repair(self, script: PathLike | None = None) -> Sequence[RepairReport]:
@@ -221,16 +218,14 @@ class Checkpoints:
 
     def _info(self, cache: CheckpointCache) -> CacheInfo:
         entries = cache.complete_entries()
-        named = cache.manifest().get("namedCheckpoints")
+        named = as_object(cache.manifest().get("namedCheckpoints"))
         return CacheInfo(
             script=cache.script,
             folder=str(cache.folder),
             calls=len(entries),
             bytes=sum(entry.result_size for entry in entries),
             updated=max((entry.ts for entry in entries), default=""),
-            named={name: order for name, order in named.items() if isinstance(order, int)}
-            if isinstance(named, dict)
-            else {},
+            named={name: order for name, order in named.items() if isinstance(order, int)},
             damaged=_plan(cache.index.read_bytes())[1] > 0 or any(True for _ in _leftovers(cache)),
         )
 
@@ -250,7 +245,7 @@ def _call(cache: CheckpointCache, entry: Entry) -> CachedCall:
 
 
 def _plan(data: bytes) -> tuple[list[bytes], int, int]:
-    """Say which lines of an index to keep, how many bytes that removes, and how many swallowed rows it rescues."""
+    """Return the lines of an index to keep, how many bytes that removes, and how many swallowed rows it rescues."""
     kept: list[bytes] = []
     rescued = 0
     for line in data.splitlines(keepends=True):

@@ -19,7 +19,7 @@ COMMAND: Final = "mlld"
 
 
 def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str] = ()) -> EngineKind:
-    """Say which engine is meant: what is named, else `live` if a command is, else what `MLLD_ENGINE` says, else `live`.
+    """Return the engine meant: the named one, `live` if a command is given, that of `MLLD_ENGINE`, or else `live`.
 
     Raises:
         InvalidOption: There is no engine of that name.

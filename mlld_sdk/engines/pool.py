@@ -5,8 +5,8 @@ Every agent has a pool of engines, and a `Pool` of the supervision tree is one t
 the warm spare is still there for its successor.
 
 From wanting an engine to holding it there are three stops: a turn in the pool's queue, a slot of the quota, a start. An
-`Acquire` is that way. A thread that waits drives it by itself (`result`). Else whatever changes something drives it, on
-that thread or on one of the background, and a thousand acquires cost no thread.
+`Acquire` is that way. A thread that waits drives it by itself (`result`). Else each change drives it, on the thread
+of the change or on one of the background, and a thousand acquires cost no thread.
 """
 
 import os
@@ -221,7 +221,7 @@ class EnginePool(Generic[E]):
         self._starting = 0  # spares on their way
         self._started = 0
         self._retired = 0
-        self._open = True
+        self.open = True  # whether it leases engines
 
     def lease(self, timeout: float, scope: CancelScope | None = None) -> EngineLease[E]:
         """Wait for an engine, start one if there is room, and hold it exclusively.
@@ -237,7 +237,7 @@ class EnginePool(Generic[E]):
     def lease_now(self) -> EngineLease[E] | None:
         """Hold an engine that is idle, if there is one and none waits; starts none and waits for nothing."""
         with self._lock:
-            if self._waiters or not self._open or self._turns >= self._size + self._overflow:
+            if self._waiters or not self.open or self._turns >= self._size + self._overflow:
                 return None
             idle = self._idle
             if not idle or not idle[-1].engine.alive:  # else `claim` does it the long way
@@ -305,11 +305,6 @@ class EnginePool(Generic[E]):
                 retired=self._retired,
             )
 
-    @property
-    def open(self) -> bool:
-        """Whether it leases engines."""
-        return self._open
-
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and return how many; their users see them die."""
         with self._lock:
@@ -319,9 +314,9 @@ class EnginePool(Generic[E]):
         return len(busy)
 
     def close(self) -> None:
-        """Lease no more, refuse those who wait, end what is idle; what is leased ends when it is given back."""
+        """Lease no more, refuse all that wait, end what is idle; what is leased ends when it is given back."""
         with self._lock:
-            self._open = False
+            self.open = False
             idle, self._idle = self._idle, []
             waiters = list(self._waiters)
             self._waiters.clear()
@@ -344,11 +339,11 @@ class EnginePool(Generic[E]):
     # What an acquire asks of its pool.
 
     def claim(self, acquire: "Acquire[E]") -> bool:
-        """Give an acquire its turn, with an engine if one is idle, or a place in the queue; returns which."""
+        """Serve an acquire, with an engine if one is idle, or put it into the queue; returns whether it was served."""
         with self._lock:
             if acquire.stage == "served":  # in this moment
                 return True
-            if not self._open:
+            if not self.open:
                 raise EnginePoolClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
             if acquire.stage == "queued":
                 return False
@@ -363,7 +358,7 @@ class EnginePool(Generic[E]):
     def hand_out(self, pooled: PooledEngine[E]) -> EngineLease[E]:
         """Make the lease of an engine that was given or started."""
         pooled.leases += 1
-        if self._open and len(self._idle) + self._starting < self._spares:
+        if self.open and len(self._idle) + self._starting < self._spares:
             background.run_later(SPARE_PAUSE, self._top_up)  # later: the request that took one comes first
         return EngineLease(self, pooled)
 
@@ -409,7 +404,7 @@ class EnginePool(Generic[E]):
         more = True
         while more:
             with self._lock:
-                if not self._open or len(self._idle) + self._starting >= wanted:
+                if not self.open or len(self._idle) + self._starting >= wanted:
                     return
                 self._starting += 1
             try:
@@ -429,9 +424,9 @@ class EnginePool(Generic[E]):
         return self._lay_idle(pooled)
 
     def _lay_idle(self, pooled: PooledEngine[E]) -> bool:
-        """Put an engine among the idle ones, or retire it when it is gone or wanted elsewhere."""
+        """Put an engine among the idle ones, or retire it if it is gone or wanted elsewhere; returns whether it stays."""
         with self._lock:
-            stays = self._open and not pooled.gone
+            stays = self.open and not pooled.gone
             if stays:
                 pooled.idle_since = self.now()
                 self._idle.append(pooled)
@@ -454,7 +449,7 @@ class EnginePool(Generic[E]):
         owed = surplus = False
         with self._lock:
             self._busy.discard(pooled)
-            if self._open and self._waiters and self._turns <= self._size + self._overflow:
+            if self.open and self._waiters and self._turns <= self._size + self._overflow:
                 owed = self.quota.owes(self._waiters[0].since)
                 if not owed:
                     self._busy.add(pooled)
@@ -462,7 +457,7 @@ class EnginePool(Generic[E]):
                     next_one.serve(pooled)
             else:
                 full = len(self._idle) + len(self._busy) >= self._size + self._spares
-                surplus = full or not self._open or pooled.gone
+                surplus = full or not self.open or pooled.gone
                 self._turns -= 1
                 if not surplus:  # with the turn, or the next to come would find neither and start another
                     pooled.idle_since = self.now()
@@ -548,25 +543,6 @@ class Acquire(Generic[E]):
         EnginePoolClosed: There is nothing to acquire any more (likewise).
     """
 
-    __slots__ = (
-        "_deadline",
-        "_ending",
-        "_in_quota",
-        "_news",
-        "_now",
-        "_pool",
-        "_process",
-        "_scope",
-        "_stepping",
-        "_then",
-        "_timer",
-        "pooled",
-        "since",
-        "slot",
-        "stage",
-        "timeout",
-    )
-
     def __init__(
         self,
         pool: "EnginePool[E]",
@@ -610,14 +586,7 @@ class Acquire(Generic[E]):
     # -- driven by a thread that waits
 
     def result(self) -> EngineLease[E]:
-        """Wait for the lease on this thread, which also starts the engine if there is none.
-
-        Raises:
-            NoEngineFree: All engines stayed busy until the deadline, or the scope ended.
-            EngineQuotaExhausted: The quota had no room in that time.
-            EngineOverloaded: Too many wait already.
-            EnginePoolClosed: The pool is closed.
-        """
+        """Wait for the lease on this thread, which also starts the engine if there is none. Raises as `lease` does."""
         news = self._news
         assert news is not None, "it tells its outcome to a function"
         try:
@@ -648,16 +617,14 @@ class Acquire(Generic[E]):
         elif self.pooled is None or self._stepping.locked() or getattr(_here, "stepping", False):
             self._step_elsewhere()
         else:
-            _here.stepping = (
-                True  # what takes this engine may give it back at once, to the next, and so on: not in here
-            )
+            _here.stepping = True  # what takes the engine may return it at once, to the next and so on: not in here
             try:
                 self._step()
             finally:
                 _here.stepping = False
 
     def cancel(self) -> bool:
-        """Give it up; false if it has come to its end, and `then` has been or is being called."""
+        """Withdraw the wish; returns false if it has come to its end, and `then` has been or is being called."""
         if self._take_then() is None:
             return False
         self._scope.leave(self)
@@ -705,7 +672,7 @@ class Acquire(Generic[E]):
         return self._pool.hand_out(self.pooled)
 
     def _leave(self) -> None:
-        """Give the wish up, wherever it is; what it was given goes to the next."""
+        """Leave the queue it is in; what it was given goes to the next."""
         stage, self.stage = self._pool.withdraw(self), "over"
         if self._in_quota:
             self._pool.quota.dequeue(self)

@@ -1,4 +1,4 @@
-"""How many engines may live at once in a runtime, and who gets the next one.
+"""How many engines may live at once in a runtime, and which acquire gets the next one.
 
 An engine of the real mlld weighs well over a hundred megabytes before it has done anything, so engines are admitted:
 up to a number, while memory lasts, first come first served. When nothing is left, the engine that has been idle the
@@ -29,7 +29,7 @@ class EngineQuotaExhausted(CallTimeout):
 
 
 class Waiter(Protocol):
-    """An acquire, as far as those who make it wait know it."""
+    """An acquire, as far as scope and quota know it."""
 
     slot: "EngineSlot | None"
     """What the quota has granted it."""
@@ -42,7 +42,7 @@ class Waiter(Protocol):
 
 
 class CancelScope:
-    """Those who wait for engines of one owner: how many may, and what ends the waiting of all of them.
+    """The acquires that wait for engines of one owner: how many may, and what ends the waiting of all of them.
 
     Attributes:
         over: Why the waiting was ended, once it was; then it stays so.
@@ -63,7 +63,7 @@ class CancelScope:
             waiter.set()
 
     def enter(self, waiter: Waiter) -> None:
-        """Have the waiter told when the scope ends, at once if it has.
+        """Call the waiter's `set` when the scope ends, at once if it has.
 
         Raises:
             EngineOverloaded: Too many wait already.
@@ -102,7 +102,7 @@ class EngineSlot:
         self._quota: EngineQuota | None = quota
 
     def release(self) -> None:
-        """Give the right back; the one that has waited longest gets it."""
+        """Return the right to the quota; the acquire that has waited longest gets it."""
         quota, self._quota = self._quota, None
         if quota is not None:
             quota.released(self)
@@ -162,7 +162,7 @@ class EngineQuota:
             return None if self._waiters or not self._has_room() else self._admit()
 
     def enqueue(self, waiter: Waiter) -> None:
-        """Let an acquire wait for a slot; it is set when the slot is there."""
+        """Put an acquire into the queue; its `set` is called when the slot is there."""
         waiter.since = self._env.now()
         with self._lock:
             self._waiters.append(waiter)
@@ -172,7 +172,13 @@ class EngineQuota:
 
         Worth calling when something has changed, and every `MEMORY_LOOK` seconds: nothing tells when memory is free.
         """
-        self._put_one_to_sleep()
+        slept = False
+        while not slept:
+            with self._lock:
+                if not self._idle or not self._waiters or not self._is_full():
+                    break
+                _, (reclaim, _) = self._idle.popitem(last=False)
+            slept = reclaim()
         self._grant()
 
     def dequeue(self, waiter: Waiter) -> None:
@@ -254,15 +260,6 @@ class EngineQuota:
                 waiter = self._waiters.popleft()
                 waiter.slot = self._admit()
                 waiter.set()
-
-    def _put_one_to_sleep(self) -> None:
-        while True:
-            with self._lock:
-                if not self._idle or not self._waiters or not self._is_full():
-                    return
-                _, (reclaim, _) = self._idle.popitem(last=False)
-            if reclaim():
-                return
 
     def released(self, slot: EngineSlot) -> None:
         """Take a slot back; the one that has waited longest gets it."""

@@ -1,4 +1,4 @@
-"""Requests to engines: the one place where they are said and judged.
+"""Requests to engines: the one place where they are made and judged.
 
 Clients, agents, pools, checkouts and the steps of runs each hold an `EngineRequests`. It decides about parameters,
 checkpoint options, event mode, deadline, telemetry, truncation, strictness and errors; which engine takes a request is
@@ -45,14 +45,14 @@ NO_NEWS: Final = (CallCancelled, InvalidRequest, UnserialisableParams)
 
 
 class RequestPermit(Protocol):
-    """The right to make one request, and the duty to say how it went; the first word counts."""
+    """The right to make one request, and the duty to report how it went; the first report counts."""
 
     def settle(self, failure: object) -> None:
-        """Say how it went: what went wrong, or `None`."""
+        """Report how it went: what went wrong, or `None`."""
         ...
 
     def withdraw(self) -> None:
-        """Say nothing: it was not made, or how it went is told elsewhere."""
+        """Report nothing: it was not made, or how it went is reported elsewhere."""
         ...
 
 
@@ -65,10 +65,10 @@ class Gate(Protocol):
 
 
 class _Telling:
-    """What is told of one request: to the gate in front of its owner, and as a span to those who listen.
+    """Reports one request: to the gate in front of its owner, and as a span to the sink.
 
     Attributes:
-        wants_success: Whether anything is told of a request that goes well.
+        wants_success: Whether a request that goes well is reported.
     """
 
     __slots__ = ("_began", "_method", "_params", "_permit", "_requests", "_span", "wants_success")
@@ -88,7 +88,7 @@ class _Telling:
         self.wants_success = self._span is not None or self._permit is not None
 
     def failed(self, error: BaseException) -> None:
-        """Tell that the request failed."""
+        """Report that the request failed."""
         requests = self._requests
         if self._permit is not None:
             if requests.says_nothing(error):
@@ -102,7 +102,7 @@ class _Telling:
             span.fail(error)
 
     def answered(self, reply: EngineReply) -> None:
-        """Tell that the request was answered."""
+        """Report that the request was answered."""
         if self._permit is not None:
             self._permit.settle(None)
         if self._span is not None:
@@ -346,7 +346,7 @@ class EngineRequests:
         return result_of(reply, history, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
     def _keeping(self, history: EventHistory) -> OnEvents:
-        """Have the events put away that belong to the result."""
+        """Return what takes events: it keeps those of the result, and passes all on to `on_events`."""
         also = self.on_events
         if also is None:
             return history.push
@@ -413,7 +413,7 @@ class EngineRequests:
         return log
 
     def _said(self, method: str, params: dict[str, Any], events: str) -> tuple[str, dict[str, Any]]:
-        """Say a request as this engine takes it: with absolute paths, and checkpoints by the means it has."""
+        """Return method and parameters as this engine takes them: absolute paths, checkpoints by the means it has."""
         if method != "analyze":
             params["eventMode"] = events  # only engines of the 2.1 line read it
         for name in ("filepath", "filePath"):
@@ -433,14 +433,14 @@ class EngineRequests:
         return seconds(options["timeout"]) if "timeout" in options else self.timeout
 
     def says_nothing(self, error: BaseException) -> bool:
-        """Whether the gate is to learn nothing from an error: the caller's own doing, or told to it elsewhere."""
+        """Whether the gate is to learn nothing from an error: it is the caller's doing, or is reported elsewhere."""
         over = self.source.scope.over
         if isinstance(error, NO_NEWS) or (over is not None and type(error) is type(over)):
             return True
         return self.health.ends_owner and isinstance(error, ENGINE_FAILURES)
 
     def tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
-        """Tell of the events that are about the cache of finished model calls."""
+        """Send events about the cache of finished model calls to the sink."""
         for event in events:
             if event.type in ("checkpoint:hit", "checkpoint:miss"):
                 entry = event.body.get("checkpoint") or {}

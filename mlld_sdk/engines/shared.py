@@ -8,6 +8,7 @@ requests and ends with its last; the next request finds another.
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -44,11 +45,13 @@ class SharedEngine:
     __slots__ = ("asked", "closed", "engine", "inside", "lease")
 
     def __init__(self, lease: EngineLease[Engine]) -> None:
+        """Make the engine of a lease shared; the caller has entered it, and leaves it."""
         self.lease = lease
         self.engine = lease.engine
         self.asked = 0
-        self.inside: list[None] = []
+        self.inside: list[None] = [None]
         self.closed = False
+        self.engine.be_shared(True)
 
     def enter(self) -> bool:
         """Keep it from being given back until `leave`; false if it takes no more requests."""
@@ -59,7 +62,7 @@ class SharedEngine:
         return True
 
     def leave(self) -> None:
-        """Let it be given back."""
+        """Allow it to be given back again."""
         self.inside.pop()
 
     def close(self) -> bool:
@@ -75,21 +78,19 @@ class SharedEngine:
         return bool(self.inside) or self.engine.is_busy
 
 
+@dataclass(eq=False, slots=True)
 class _Place:
     """The place of a request among those that wait for the engine."""
 
-    __slots__ = ("call", "deadline", "source", "then", "timeout", "timer")
-
-    def __init__(self, source: "SharedEngines", call: WaitingCall, then: Callable[[Any], bool], timeout: float) -> None:
-        self.source = source
-        self.call = call
-        self.then = then
-        self.timeout = timeout
-        self.deadline = shared_reactor().now() + min(timeout, A_YEAR)
-        self.timer: ReactorTimer | None = None  # while it stands in the queue
+    source: "SharedEngines"
+    call: WaitingCall
+    then: Callable[[Any], bool]
+    timeout: float
+    deadline: float
+    timer: ReactorTimer | None = None  # while it stands in the queue
 
     def cancel(self) -> bool:
-        """Give the place up; false if it was served or refused."""
+        """Leave the queue; returns false if the request was served or refused."""
         return self.source.take(self)
 
 
@@ -273,10 +274,7 @@ class SharedEngines:
             at = self._current
             if at is not None and at is not gone and at.enter():
                 return at, False
-            at = SharedEngine(self._pool.lease(0.0))
-            at.engine.be_shared(True)
-            at.inside.append(None)
-            self._current = at
+            at = self._current = SharedEngine(self._pool.lease(0.0))
             self._held.add(at)
         at.lease.when_gone(partial(self._look, at, 0))
         return at, True
@@ -284,8 +282,8 @@ class SharedEngines:
     # Waiting.
 
     def _stand_in(self, call: WaitingCall, then: Callable[[Any], bool], timeout: float) -> Withdrawable:
-        """Have `then` called with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
-        place = _Place(self, call, then, timeout)
+        """Call `then` with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
+        place = _Place(self, call, then, timeout, shared_reactor().now() + min(timeout, A_YEAR))
         with self._lock:
             at = self._current
             if at is None or not at.enter():
@@ -303,8 +301,6 @@ class SharedEngines:
                 place.then(copy.copy(outcome))
             return
         at = SharedEngine(outcome)
-        at.engine.be_shared(True)
-        at.inside.append(None)
         places = self._all_places(at)
         if not places:  # they have given up, or have another
             background.run(_put_back, outcome)
@@ -316,7 +312,7 @@ class SharedEngines:
             self._look_again(at)
 
     def _serve(self, places: list[_Place], at: SharedEngine) -> None:
-        """Give an engine that was entered to those who waited; it may be retired by one and then takes no others."""
+        """Pass an engine that was entered to those that waited; one may retire it, and then it takes no others."""
         try:
             left = [place for place in places if not place.then(at)]
         finally:
@@ -332,7 +328,7 @@ class SharedEngines:
         place.timer = shared_reactor().call_at(place.deadline, partial(self._late, place))
 
     def _stand_again(self, places: list[_Place]) -> None:
-        """Have those who were not served wait on, before all others."""
+        """Put those that were not served back into the queue, before all others."""
         refused: dict[_Place, MlldError] = {}
         with self._lock:
             later, self._places = self._places, {}
@@ -390,7 +386,7 @@ class SharedEngines:
         shared_reactor().call_at(shared_reactor().now() + LINGER, lambda: self._look(at, asked))
 
     def _look(self, at: SharedEngine, asked: int) -> None:
-        """Give the engine back if it has ended, or nothing is in flight and nothing was asked since the last look."""
+        """Return the engine to the pool if it has ended, or is unused and was not asked since the last look."""
         gone = at.engine.exit is not None
         if not gone and (at.asked != asked or not at.close()):
             if self._pool.owes():  # others have waited long enough: requests from now on wait behind them

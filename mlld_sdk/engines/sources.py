@@ -100,7 +100,7 @@ class Withdrawable(Protocol):
     """What a request waits for."""
 
     def cancel(self) -> bool:
-        """Give it up; false if it has come to its end."""
+        """Withdraw the wish; returns false if it has come to its end."""
         ...
 
 
@@ -178,7 +178,7 @@ class WaitingCall(LazyFuture[EngineReply]):
                 self._follow(send(outcome, left))
             except StillWaiting:
                 return False
-            except Exception as error:  # noqa: BLE001 - it is the outcome, whatever it is
+            except Exception as error:  # noqa: BLE001 - any error is the outcome
                 self._fail(error)
         return True
 
@@ -267,7 +267,7 @@ class Lessor(Protocol):
         ...
 
     def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:
-        """Have `then` called with what `lease` would return or raise."""
+        """Call `then` with what `lease` would return or raise, once there is that."""
         ...
 
 
@@ -443,7 +443,7 @@ class LeasedEngines:
             raise
 
     def _over(self, lease: Held, error: BaseException | None) -> None:
-        """Give an engine back after a request: usable, if it answered or a script failed on a well-behaved one."""
+        """Return an engine after a request: usable, if it answered or a script failed on a well-behaved one."""
         if error is None or isinstance(error, TaskError):
             self.health.in_a_row = 0
         elif self.scope.over is None:
