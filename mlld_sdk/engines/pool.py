@@ -424,7 +424,7 @@ class EnginePool(Generic[E]):
         return self._lay_idle(pooled)
 
     def _lay_idle(self, pooled: PooledEngine[E]) -> bool:
-        """Put an engine among the idle ones, or retire it if it is gone or wanted elsewhere; returns whether it stays."""
+        """Put an engine among the idle ones, or retire it, gone or wanted elsewhere; returns whether it stays."""
         with self._lock:
             stays = self.open and not pooled.gone
             if stays:
