@@ -101,7 +101,7 @@ BUDGETS = (
         + most(
             "Supervision", "against raw", (0.05, "start 10,000, static, each"),
             (0.05, "start 10,000, dynamic, one call for all"), (0.05, "start 10,000, dynamic, a call for each"),
-        ),
+        ), "ours take 6 to 12 us, while raw Pykka takes 100 to 220 from run to run",
     ),
     Budget(
         "start and stop 10,000 and 100,000 supervised actors", ERLANG,
@@ -138,6 +138,7 @@ BUDGETS = (
         "client: one thread, 16 and 256 in flight", UPSTREAM,
         least("Agents", FASTER, *((bound, load, "client, shared engine") for bound, load in
               ((2, "one thread"), (4, "16 in flight"), (8, "256 in flight")))),
+        "with many in flight options, handle and result cost as much again as the transport",
     ),
     Budget(
         "agent that shares its engine: one thread, 16 and 256 in flight", UPSTREAM,
@@ -146,7 +147,7 @@ BUDGETS = (
     ),
     Budget(
         "agent, each request on an engine of its own, one thread", UPSTREAM,
-        least("Agents", FASTER, (1, "one thread", "agent")),
+        least("Agents", FASTER, (1, "one thread", "agent")), "what upstream shares ends at the first failing script",
     ),
     Budget(
         "events to a callback: transport; client and shared agent with 10 a request, 16 at once", UPSTREAM,
