@@ -144,7 +144,7 @@ class CallTable:
 
     # -- messages
 
-    def route(self, decoded: Decoded) -> None:
+    def route(self, decoded: Decoded) -> None:  # noqa: C901 - one loop, through which every message goes
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending, core = self.pending, self._core
         # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
@@ -188,23 +188,19 @@ class CallTable:
                 if batches and (events := batches.pop(call, None)):
                     self._deliver(call, events)
                 error = None if plain and result.error is None else failure_of(head)  # type: ignore[union-attr]
-                self._answered(call, line, error, quiet)
+                if error is not None:
+                    self._failed(call, error)
+                elif not quiet:
+                    self.settle(call, EngineReply(line), None)
+                elif pending.pop(request_id, None) is not None:
+                    self.finished += 1
+                    call.on_events = None  # the taker of events often holds the call: no cycle for the collector
+                    call.finish(EngineReply(line), None)
         self.events += seen
         for call, events in batches.items():
             self._deliver(call, events)
         if core.retired and not pending and core.ending is None:
             self._core.end.kill()
-
-    def _answered(self, call: Call, line: bytes, error: dict[str, Any] | None, quiet: bool) -> None:
-        """End a call that the engine has answered; `quiet` if its future is all that waits for it."""
-        if error is not None:
-            self._failed(call, error)
-        elif not quiet:
-            self.settle(call, EngineReply(line), None)
-        elif self.pending.pop(call.id, None) is not None:
-            self.finished += 1
-            call.on_events = None  # the taker of events often holds the call: no cycle for the collector
-            call.finish(EngineReply(line), None)
 
     def _caller_of(self, event: EngineEvent) -> Call | None:
         """Find whose event this is when a tool call's id stands where the request's should."""
