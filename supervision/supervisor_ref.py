@@ -125,7 +125,7 @@ class SupervisorRef:
         return spec
 
     def which_children(self, *, timeout: float | None = CALL_TIMEOUT) -> list[requests.ChildRow]:
-        """List the children, most recently added first (a dynamic supervisor promises no order)."""
+        """List the children, most recently added first; a restart moves nothing."""
         rows: list[requests.ChildRow] = self._ask(requests.WhichChildren(), timeout)
         return rows
 

@@ -59,7 +59,7 @@ class MeasuredRuntime(Protocol):
 
     @property
     def services(self) -> Any:
-        """What its agents share: `engine_pools()` and `ports`, by path."""
+        """What its agents share: `engine_pools()` and `requests`, by path."""
 
     def snapshot(self) -> NodeView:
         """Take a picture of the tree."""

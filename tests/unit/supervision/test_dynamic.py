@@ -202,6 +202,16 @@ def test_extra_arguments_go_in_front_at_every_start(world: World) -> None:  # SU
     assert room.sup.which_children()[0].child is not ref
 
 
+def test_the_newest_child_is_listed_first_and_a_restart_moves_nothing(world: World) -> None:  # SUP-57
+    room = Room(world)
+    refs = [room.add(restart="permanent") for _ in range(3)]
+    assert [row.child for row in room.sup.which_children()] == refs[::-1]
+    room.end(refs[1], "kill")
+    newest, restarted, oldest = (row.child for row in room.sup.which_children())
+    assert (newest, oldest) == (refs[2], refs[0])
+    assert restarted not in {None, refs[1]}
+
+
 def test_terminate_child_goes_by_reference(world: World) -> None:  # SUP-60, SUP-64, ED39, ED40, S24
     room = Room(world)
     ref, stranger = room.add(restart="permanent"), world.system.start(Puppet)
