@@ -1,11 +1,4 @@
-"""The root of every error this library raises, and its three branches.
-
-```
-MlldError                     everything
-├── ConfigurationError        a wrong option, a missing program: retrying the same call cannot help
-├── InfrastructureError       an engine, an actor, a pipe or a disk failed; the task itself was not judged
-└── TaskError                 the engine did its work and the script failed; running it again gives the same answer
-```
+"""The root of every error this library raises, and its three branches: configuration, infrastructure and task.
 
 Supervisors restart and retry after an `InfrastructureError`; a `TaskError` is the answer to the call. The leaves live
 beside the code that raises them, and `mlld_sdk.errors` has them all. Each has a stable `code`, a `message` of one line
@@ -82,7 +75,7 @@ _SHOWN = 80
 
 
 class ConfigurationError(MlldError):
-    """An option, a command or a declaration is wrong; the message names it, the value and what is allowed."""
+    """An option, a command or a declaration is wrong, which the message names; the same call cannot succeed later."""
 
     code = "INVALID_CONFIGURATION"
 
@@ -124,12 +117,12 @@ class UnknownOption(InvalidOption):
 
 
 class InfrastructureError(MlldError):
-    """Something that runs the task failed, so nothing is known about the task itself."""
+    """An engine, an actor, a pipe or a disk failed, so nothing is known about the task itself."""
 
     code = "INFRASTRUCTURE_ERROR"
 
 
 class TaskError(MlldError):
-    """The task ran and failed by itself: a script error, a denial, a bail."""
+    """The task ran and failed by itself: a script error, a denial, a bail. Running it again gives the same answer."""
 
     code = "RUNTIME_ERROR"

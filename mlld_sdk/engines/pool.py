@@ -48,23 +48,18 @@ class Leasable(Protocol):
     @property
     def alive(self) -> bool:
         """Whether the process runs and answers."""
-        ...
 
     def add_exit_callback(self, function: Callable[[Self], None]) -> None:
         """Call `function` once when the process is gone; at once if it is already."""
-        ...
 
     def close(self, timeout: float) -> object:
         """End it, politely and then by force, and wait until it is gone."""
-        ...
 
     def kill(self) -> None:
         """End it and all its children now, without waiting."""
-        ...
 
     def rss(self) -> int:
         """Return its resident memory in bytes."""
-        ...
 
 
 E = TypeVar("E", bound=Leasable)

@@ -38,7 +38,6 @@ class Waiter(Protocol):
 
     def set(self) -> None:
         """Look again. Must not block."""
-        ...
 
 
 class CancelScope:

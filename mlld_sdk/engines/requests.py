@@ -49,11 +49,9 @@ class RequestPermit(Protocol):
 
     def settle(self, failure: object) -> None:
         """Report how it went: what went wrong, or `None`."""
-        ...
 
     def withdraw(self) -> None:
         """Report nothing: it was not made, or how it went is reported elsewhere."""
-        ...
 
 
 class Gate(Protocol):
@@ -61,7 +59,6 @@ class Gate(Protocol):
 
     def acquire(self) -> RequestPermit:
         """Ask for one request, or raise."""
-        ...
 
 
 class _Telling:

@@ -50,23 +50,18 @@ class EngineSource(Protocol):
     @property
     def begins_at_once(self) -> bool:
         """Whether `submit` waits for nothing at this moment, not even for a process to be started."""
-        ...
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
         """Send a request and wait for its answer: the fast way."""
-        ...
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
         """Send a request, or let it wait for an engine."""
-        ...
 
     def stop(self, why: MlldError) -> None:
         """Refuse further requests with `why` and kill the engines of those under way; returns at once."""
-        ...
 
     def close(self, why: MlldError) -> None:
         """Refuse further requests with `why` and end the engines of those under way in good order."""
-        ...
 
 
 class EngineHealth:
@@ -101,7 +96,6 @@ class Withdrawable(Protocol):
 
     def cancel(self) -> bool:
         """Withdraw the wish; returns false if it has come to its end."""
-        ...
 
 
 class StillWaiting(Exception):
@@ -252,7 +246,6 @@ class Held(Protocol):
 
     def give_back(self, *, broken: bool = False) -> None:
         """Return it; `broken` if its state is unknown."""
-        ...
 
 
 class Lessor(Protocol):
@@ -260,15 +253,12 @@ class Lessor(Protocol):
 
     def lease_now(self) -> Held | None:
         """Lend an engine that is there and free; start none and wait for nothing."""
-        ...
 
     def lease(self, timeout: float, scope: CancelScope) -> Held:
         """Lend an engine, or raise within `timeout` seconds and when the scope ends."""
-        ...
 
     def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:
         """Call `then` with what `lease` would return or raise, once there is that."""
-        ...
 
 
 class OneEngine:

@@ -1,6 +1,7 @@
 """Looking at a whole file: is every page sound, every record readable, nothing left over or missing."""
 
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -35,7 +36,8 @@ _LEFTOVERS: Final = {
 def audit(connection: sqlite3.Connection) -> list[Problem]:
     """List everything that is damaged, a thousand problems at most."""
     problems: list[Problem] = []
-    for look in (_pages, _runs, _steps, _others, _leftovers):
+    looks: tuple[Callable[[sqlite3.Connection], Iterable[Problem]], ...] = (_pages, _runs, _steps, _others, _leftovers)
+    for look in looks:
         try:
             problems += look(connection)
         except sqlite3.DatabaseError as error:
@@ -48,43 +50,38 @@ def _pages(connection: sqlite3.Connection) -> list[Problem]:
     return [Problem(where="file", what=row[0]) for row in rows if row[0] != "ok"]
 
 
-def _runs(connection: sqlite3.Connection) -> list[Problem]:
-    problems = []
+def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
     sql = "SELECT id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body FROM runs"
     for *columns, body in connection.execute(sql):
         where = f"run {columns[0]}"
         try:
             run = unpack(RunRecord, body, where)
         except JournalCorrupt as error:
-            problems.append(Problem(where=where, what=error.message))
+            yield Problem(where=where, what=error.message)
             continue
         owner = run.owner
         said = [run.id, run.kind, run.key, run.state, run.epoch, owner and owner.session, owner and owner.until]
         if [*said, run.queued, run.priority, run.deadline, run.updated] != columns:
-            problems.append(Problem(where=where, what="the record and its row disagree"))
+            yield Problem(where=where, what="the record and its row disagree")
         if (run.state == "running") != (owner is not None):
-            problems.append(Problem(where=where, what=f"it is {run.state} {'with' if owner else 'without'} an owner"))
-    return problems
+            yield Problem(where=where, what=f"it is {run.state} {'with' if owner else 'without'} an owner")
 
 
-def _steps(connection: sqlite3.Connection) -> list[Problem]:
-    problems = []
+def _steps(connection: sqlite3.Connection) -> Iterator[Problem]:
     for run_id, position, state, body in connection.execute("SELECT run, position, state, body FROM steps"):
         where = f"step {position} of run {run_id}"
         try:
             step = unpack(StepRecord, body, where)
         except JournalCorrupt as error:
-            problems.append(Problem(where=where, what=error.message))
+            yield Problem(where=where, what=error.message)
             continue
         if (step.run_id, step.position, step.state) != (run_id, position, state):
-            problems.append(Problem(where=where, what="the record and its row disagree"))
+            yield Problem(where=where, what="the record and its row disagree")
         if (step.state == "finished") != (step.result is not msgspec.UNSET):
-            problems.append(Problem(where=where, what=f"it is {step.state} with or without a result against the rules"))
-    return problems
+            yield Problem(where=where, what=f"it is {step.state} with or without a result against the rules")
 
 
-def _others(connection: sqlite3.Connection) -> list[Problem]:
-    problems = []
+def _others(connection: sqlite3.Connection) -> Iterator[Problem]:
     tables: dict[str, type[InputRecord | OutcomeRecord | EventRecord]] = {
         "inputs": InputRecord,
         "outcomes": OutcomeRecord,
@@ -96,11 +93,10 @@ def _others(connection: sqlite3.Connection) -> list[Problem]:
             try:
                 record = unpack(kind, body, where)
             except JournalCorrupt as error:
-                problems.append(Problem(where=where, what=error.message))
+                yield Problem(where=where, what=error.message)
                 continue
             if record.run_id != run_id:
-                problems.append(Problem(where=where, what="the record and its row disagree"))
-    return problems
+                yield Problem(where=where, what="the record and its row disagree")
 
 
 def _leftovers(connection: sqlite3.Connection) -> list[Problem]:

@@ -236,8 +236,7 @@ class Journal:
 
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
-        wall = self.env.wall()
-        run = self._core.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, wall))
+        run = self._core.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, self.env.wall()))
         self._core.upkeep.lose(run, f"it was cancelled: {reason}")
         return run
 
@@ -248,8 +247,7 @@ class Journal:
             run_id: The run.
             rerun_interrupted: Also let steps run again that were interrupted, though their policy says no.
         """
-        wall = self.env.wall()
-        return self._core.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, wall))
+        return self._core.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, self.env.wall()))
 
     def resolve_step(self, run_id: str, position: str, value: Any = None) -> StepRecord:
         """Record by hand what an interrupted step gave; for a run without an owner, usually a parked one."""
@@ -433,11 +431,9 @@ class Journal:
 
     def backup(self, target: str | os.PathLike[str]) -> None:
         """Copy the journal into a new file while work goes on. The copy appears under its name when it is whole."""
-        if crashpoints.armed:
-            crashpoints.reach("backup.before")
+        crashpoints.reach("backup.before")
         self._store.backup(Path(target))
-        if crashpoints.armed:
-            crashpoints.reach("backup.after")
+        crashpoints.reach("backup.after")
 
     def verify(self) -> list[Problem]:
         """Look at every page and every record and list what is damaged; empty when all is well."""

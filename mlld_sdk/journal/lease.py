@@ -127,7 +127,11 @@ class RunLease:
         try:
             decision = rules.begin(known, self.run_id, position, name, asked.digest, asked.asked, policy)
             if isinstance(decision, StepRecord):
-                return self._replay(decision)
+                if decision.error is not None and decision.state == "failed":
+                    return Failed(error=decision.error)
+                assert decision.result is not msgspec.UNSET
+                where = f"the result of step {position} ({name}) of run {self.run_id}"
+                return Replay(self._core.values.decode(decision.result, where))
             step = StepRecord(
                 run_id=self.run_id,
                 position=position,
@@ -224,8 +228,7 @@ class RunLease:
 
     def release(self) -> None:
         """Put the run back into the queue, to be claimed again; steps in flight count as interrupted."""
-        wall = self._core.env.wall()
-        self._write("release", lambda tx: writes.release(tx, self.holder, wall))
+        self._write("release", lambda tx: writes.release(tx, self.holder, self._core.env.wall()))
         self.end()
 
     def abandon(self, reason: str) -> RunRecord:
@@ -283,14 +286,6 @@ class RunLease:
             self.lose(error)
             raise
 
-    def _replay(self, step: StepRecord) -> Replay | Failed:
-        if step.state == "failed":
-            assert step.error is not None
-            return Failed(error=step.error)
-        assert step.result is not msgspec.UNSET
-        where = f"the result of step {step.position} ({step.name}) of run {self.run_id}"
-        return Replay(self._core.values.decode(step.result, where))
-
     def _load(self) -> dict[str, bytes]:
         """Read what earlier owners have recorded, once. Called with the lock held."""
         if self._recorded is None:
@@ -330,9 +325,7 @@ class RunLease:
             return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
         except JournalError:
             assert self._recorded is not None
-            self._recorded[position] = (
-                packed  # it stays as it is: asked again, it must not look like a step never begun
-            )
+            self._recorded[position] = packed  # or, asked again, it would look like a step never begun
             raise
 
     def _put_back(self, position: str, known: StepRecord | None) -> None:

@@ -162,7 +162,11 @@ def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any
         if wanted := check(value):
             raise InvalidOption(name, value, wanted)
         params[wire_name] = value
-    payload, labels = _labels_or_refusal(payload, options)
+    try:
+        refuse_labels(options.get("state"), "state")
+        payload, labels = split_labels(payload, options.get("payload_labels"))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(str(error)) from error
     if payload is not None:
         if not isinstance(payload, str | dict):
             raise InvalidRequest(f"payload must be text or a dict, got {type(payload).__name__}")
@@ -170,11 +174,3 @@ def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any
     if labels is not None:
         params["payloadLabels"] = labels
     return params
-
-
-def _labels_or_refusal(payload: Any, options: RunOptions) -> tuple[Any, dict[str, list[str]] | None]:
-    try:
-        refuse_labels(options.get("state"), "state")
-        return split_labels(payload, options.get("payload_labels"))
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(str(error)) from error

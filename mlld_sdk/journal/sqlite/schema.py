@@ -107,8 +107,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
         )
     if version == CURRENT:
         return version
-    if crashpoints.armed:
-        crashpoints.reach("migrate.before")
+    crashpoints.reach("migrate.before")
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection, path)  # another process may have been faster
@@ -123,8 +122,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    if crashpoints.armed:
-        crashpoints.reach("migrate.after")
+    crashpoints.reach("migrate.after")
     return version
 
 

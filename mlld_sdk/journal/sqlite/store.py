@@ -243,17 +243,15 @@ class SqliteStore:
             try:
                 connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
                 before = schema.prepare(connection, self._path)
-            except sqlite3.Error as error:
+            except BaseException as error:
                 if connection is not None:
                     connection.close()
+                if not isinstance(error, sqlite3.Error):
+                    raise
                 named = translate(error, self._path)
                 if named.code != "JOURNAL_LOCKED" or now() > deadline:
                     raise named from error
                 pause(_OPEN_RETRY_S)
-            except BaseException:
-                if connection is not None:
-                    connection.close()
-                raise
             else:
                 if 0 < before < schema.CURRENT:
                     at = self._env.wall()

@@ -204,19 +204,24 @@ class Writer:
 
     def _alone(self, write: QueuedWrite) -> None:
         """Commit one write by itself, because its group failed and the fault may be another's."""
-        tx = None
-        notes: list[Notes] = []
         try:
-            tx = self._begin()
-            self._perform(tx, [write], notes)
-            self._commit(tx, 1)
+            self._transact([write])
         except Exception as error:  # noqa: BLE001 - its caller is told
-            if tx is not None:
-                self._rollback(tx)
             self._fail([write], error)
         else:
-            self._tell(notes)
             write.end()
+
+    def _transact(self, writes: list[QueuedWrite]) -> None:
+        """Begin, perform and commit these writes alone."""
+        tx = self._begin()
+        notes: list[Notes] = []
+        try:
+            self._perform(tx, writes, notes)
+            self._commit(tx, len(writes))
+        except BaseException:
+            self._rollback(tx)
+            raise
+        self._tell(notes)
 
     def _begin(self) -> SqliteTx:
         tx = self._disk.writable()
@@ -319,18 +324,11 @@ class Writer:
         """Do what is due, and look whether another process has committed something."""
         host = self.host
         chores = [] if self._closing or host is None else list(host.chores())
-        tx = None
         try:
-            tx = self._disk.writable()
             if chores:
-                notes: list[Notes] = []
-                self._perform(self._begin(), [QueuedWrite(chore) for chore in chores], notes)
-                self._commit(tx, len(chores))
-                self._tell(notes)
-            version = tx.connection.execute("PRAGMA data_version").fetchone()[0]
+                self._transact([QueuedWrite(chore) for chore in chores])
+            version = self._disk.writable().connection.execute("PRAGMA data_version").fetchone()[0]
         except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
-            if tx is not None:
-                self._rollback(tx)
             if isinstance(error, sqlite3.Error | OSError):
                 self._disk.failed(error)
         else:
