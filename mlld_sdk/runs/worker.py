@@ -42,7 +42,7 @@ class Work:
         self._alone = alone
         self._settling = threading.Lock()
         self._stops = False
-        lease.on_lost(self._lost)
+        lease.on_lost(lambda lost: job.seal(JobCancelled(lost.message)))
 
     def perform(self) -> None:
         """Run the code and write down how it ended. Raises only if the agent has to be restarted."""
@@ -134,9 +134,6 @@ class Work:
             except JournalError as error:
                 self.job.seal(error)
                 self._services.settle_later(lambda: self._settle(write))
-
-    def _lost(self, lost: LeaseLost) -> None:
-        self.job.seal(JobCancelled(lost.message))
 
 
 class Worker(Actor):

@@ -7,8 +7,8 @@ Nothing is said twice: a complete message that repeats what its deltas have said
 """
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
 
 from mlld_sdk.scripts.results import as_object
 from mlld_sdk.scripts.stream_events import (
@@ -105,8 +105,8 @@ class StreamParser:
         if isinstance(kind, str):
             if kind.startswith("response."):
                 return list(self._openai_response(kind, message))
-            read = getattr(self, "_on_" + kind, None)
-            return None if read is None else list(read(message))
+            read = self._READERS.get(kind)
+            return None if read is None else list(read(self, message))
         if isinstance(message.get("choices"), list):
             return list(self._openai_chunk(message))
         if isinstance(message.get("error"), dict):
@@ -186,11 +186,7 @@ class StreamParser:
     def _close_tools(self) -> list[LlmEvent]:
         return [event for key in list(self._tools) for event in self._close_tool(key)]
 
-    # Anthropic's streaming events, also inside Claude Code's `stream_event`.
-
-    def _on_stream_event(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        inner = message.get("event")
-        yield from (self._read_message(inner) or []) if isinstance(inner, dict) else []
+    # Messages that take more than a line to read: Anthropic's streaming events, and Claude Code's own lines.
 
     def _on_message_start(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
@@ -213,25 +209,6 @@ class StreamParser:
         yield from self._say_piece(delta.get("text"))
         yield from self._think_piece(delta.get("thinking"))
         self._more_input(_place(message.get("index")), delta.get("partial_json"))
-
-    def _on_content_block_stop(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._close_tool(_place(message.get("index")))
-
-    def _on_message_delta(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._close_tools()
-        yield from self._count(message.get("usage"))
-
-    def _on_message_stop(self, _message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._close_tools()
-
-    def _on_ping(self, _message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from ()
-
-    # Claude Code's own lines, and the plain ones some tools print.
-
-    def _on_system(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        list(self._count(None, model=message.get("model")))
-        yield from ()
 
     def _on_assistant(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
@@ -269,18 +246,6 @@ class StreamParser:
         yield from self._count(
             message.get("usage"), final=True, model=message.get("model"), cost_usd=message.get("total_cost_usd")
         )
-
-    def _on_text(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._say(message.get("text"))
-
-    def _on_thinking(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._think(message.get("thinking", message.get("text")))
-
-    def _on_tool_use(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._call(message.get("id"), message.get("name"), message.get("input"))
-
-    def _on_tool_result(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        yield from self._answer(message)
 
     def _on_error(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         error = as_object(message.get("error")) or message
@@ -326,6 +291,29 @@ class StreamParser:
                 yield from self._count(response.get("usage"), final=True, model=response.get("model"))
             case "response.failed":
                 yield from self._on_error(response)
+
+    _READERS: ClassVar[dict[str, Callable[[Any, dict[str, Any]], Iterable[LlmEvent]]]] = {
+        # Anthropic's streaming events, also inside Claude Code's `stream_event`.
+        "stream_event": lambda self, message: self._read_message(as_object(message.get("event"))) or (),
+        "message_start": _on_message_start,
+        "content_block_start": _on_content_block_start,
+        "content_block_delta": _on_content_block_delta,
+        "content_block_stop": lambda self, message: self._close_tool(_place(message.get("index"))),
+        "message_delta": lambda self, message: [*self._close_tools(), *self._count(message.get("usage"))],
+        "message_stop": lambda self, _message: self._close_tools(),
+        "ping": lambda _self, _message: (),
+        # Claude Code's own lines, and the plain ones some tools print.
+        "system": lambda self, message: self._count(None, model=message.get("model")),
+        "assistant": _on_assistant,
+        "user": _on_user,
+        "result": _on_result,
+        "text": lambda self, message: self._say(message.get("text")),
+        "thinking": lambda self, message: self._think(message.get("thinking", message.get("text"))),
+        "tool_use": lambda self, message: self._call(message.get("id"), message.get("name"), message.get("input")),
+        "tool_result": lambda self, message: self._answer(message),
+        "error": _on_error,
+    }
+    """What reads the messages of each `type`."""
 
 
 def _json_or_text(value: Any) -> Any:

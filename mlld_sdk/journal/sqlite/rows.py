@@ -23,7 +23,7 @@ from mlld_sdk.journal.records import (
 )
 from mlld_sdk.journal.store import Notes, RunQuery, StepRow
 
-R = TypeVar("R", InputRecord, OutcomeRecord)
+R = TypeVar("R", InputRecord, OutcomeRecord, StepRecord, EventRecord)
 
 _RUN = "SELECT id, state, epoch, body FROM runs"
 _TURN = "SELECT priority, queued, id, kind FROM runs"
@@ -96,11 +96,11 @@ class SqliteTx:
 
     def input(self, run_id: str) -> InputRecord | None:
         row = self._execute("SELECT body FROM inputs WHERE run=?", (run_id,)).fetchone()
-        return None if row is None else _of_run(unpack(InputRecord, row[0], f"the input of run {run_id}"), run_id)
+        return None if row is None else _read(InputRecord, row[0], f"the input of run {run_id}", run_id=run_id)
 
     def outcome(self, run_id: str) -> OutcomeRecord | None:
         row = self._execute("SELECT body FROM outcomes WHERE run=?", (run_id,)).fetchone()
-        return None if row is None else _of_run(unpack(OutcomeRecord, row[0], f"the outcome of run {run_id}"), run_id)
+        return None if row is None else _read(OutcomeRecord, row[0], f"the outcome of run {run_id}", run_id=run_id)
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
         sql = "SELECT position, state, body FROM steps WHERE run=? AND position=?"
@@ -237,8 +237,13 @@ def _marks(values: Collection[str]) -> str:
     return ",".join("?" * len(values))
 
 
-def _disagree(where: str) -> JournalCorrupt:
-    return JournalCorrupt(f"{where} disagrees with its row")
+def _read(kind: type[R], body: bytes, where: str, **columns: object) -> R:
+    """Unpack a record; it has to agree with the columns of its row."""
+    record = unpack(kind, body, where)
+    for name, value in columns.items():
+        if getattr(record, name) != value:
+            raise JournalCorrupt(f"{where} disagrees with its row")
+    return record
 
 
 def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
@@ -247,27 +252,16 @@ def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
         raise JournalCorrupt(f"run {run_id} was set aside: its record or one of its steps is damaged")
     run = unpack(RunRecord, body, f"run {run_id}")
     if (run.id, run.state, run.epoch) != (run_id, state, epoch):
-        raise _disagree(f"run {run_id}")
+        raise JournalCorrupt(f"run {run_id} disagrees with its row")
     return run
 
 
 def _step(run_id: str, row: tuple[str, str, bytes]) -> StepRecord:
     position, state, body = row
-    step = unpack(StepRecord, body, f"step {position} of run {run_id}")
-    if (step.run_id, step.position, step.state) != (run_id, position, state):
-        raise _disagree(f"step {position} of run {run_id}")
-    return step
+    where = f"step {position} of run {run_id}"
+    return _read(StepRecord, body, where, run_id=run_id, position=position, state=state)
 
 
 def _event(run_id: str, row: tuple[int, bytes]) -> EventRecord:
     n, body = row
-    event = unpack(EventRecord, body, f"event {n} of {run_id or 'the common stream'}")
-    if (event.run_id, event.n) != (run_id, n):
-        raise _disagree(f"event {n} of {run_id or 'the common stream'}")
-    return event
-
-
-def _of_run(record: R, run_id: str) -> R:
-    if record.run_id != run_id:
-        raise _disagree(f"a record of run {run_id}")
-    return record
+    return _read(EventRecord, body, f"event {n} of {run_id or 'the common stream'}", run_id=run_id, n=n)
