@@ -17,6 +17,9 @@ VARIABLE: Final = "MLLD_ENGINE"
 
 COMMAND: Final = "mlld"
 
+IMITATES: Final = "MLLD_EMBEDDED_LIKE_REAL"
+"""Set where the embedded engine is to behave like the live one."""
+
 
 def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str] = ()) -> EngineKind:
     """Return the engine meant: the named one, `live` if a command is given, that of `MLLD_ENGINE`, or else `live`.
@@ -44,7 +47,7 @@ def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool
 def may_cut(engine: EngineKind, args: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Return whether this engine may cut values: the live one does, and the embedded one when it imitates that."""
     if engine == "embedded":
-        return bool(args or {**os.environ, **environ}.get("MLLD_EMBEDDED_LIKE_REAL"))
+        return bool(args or environ.get(IMITATES, os.environ.get(IMITATES)))
     return engine == "live"
 
 
