@@ -50,7 +50,7 @@ def whole(option: str, value: object, *, least: int = 0) -> int:
 def number(option: str, value: object, least: float, most: float) -> float:
     """Return a number from `least` to `most`, or raise `InvalidOption`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise InvalidOption(option, value, f"a number from {least:g} to {most:g}")
+        raise InvalidOption(option, value, f"a number from {least:.12g} to {most:.12g}")
     return float(value)
 
 

@@ -88,10 +88,7 @@ class EnginesReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def __getitem__(self, engine: EngineKind) -> EngineReport:
         """Return the report of one engine."""
-        for report in self.engines:
-            if report.engine == engine:
-                return report
-        raise KeyError(engine)
+        return {report.engine: report for report in self.engines}[engine]
 
     def __str__(self) -> str:
         return "\n".join(f"{report}{' (default)' if report.engine == self.default else ''}" for report in self.engines)
@@ -124,34 +121,23 @@ def check_engines(
         ConfigurationError: `MLLD_ENGINE` names no engine.
     """
     clock = env or Env()
-    return EnginesReport(
-        default=chosen(None, command, args),
-        engines=tuple(_check(engine, command, args, cwd, environ, timeout, clock) for engine in engines),
-    )
 
+    def check(engine: EngineKind) -> EngineReport:
+        argv: tuple[str, ...] = ()
+        try:
+            started_by = () if engine == "embedded" else (command, args)
+            made = command_for(engine, *started_by, cwd=cwd, environ=environ)
+            argv = made.argv
+            with Engine.start(made, env=clock) as running:
+                ready_after = running.wait_ready(timeout)
+                hello = _introduction(running, timeout)
+        except MlldError as error:
+            problem, hint = _own_words(error)
+            return EngineReport(engine=engine, usable=False, argv=argv, code=error.code, problem=problem, hint=hint)
+        mlld = hello.mlld if hello else _installed_version(command, args, environ)
+        return EngineReport(engine=engine, usable=True, argv=argv, mlld=mlld, ready_after=ready_after, hello=hello)
 
-def _check(
-    engine: EngineKind,
-    command: str,
-    args: Sequence[str],
-    cwd: str | None,
-    environ: Mapping[str, str] | None,
-    timeout: float | timedelta,
-    env: Env,
-) -> EngineReport:
-    argv: tuple[str, ...] = ()
-    try:
-        started_by = () if engine == "embedded" else (command, args)
-        made = command_for(engine, *started_by, cwd=cwd, environ=environ)
-        argv = made.argv
-        with Engine.start(made, env=env) as running:
-            ready_after = running.wait_ready(timeout)
-            hello = _introduction(running, timeout)
-    except MlldError as error:
-        problem, hint = _own_words(error)
-        return EngineReport(engine=engine, usable=False, argv=argv, code=error.code, problem=problem, hint=hint)
-    mlld = hello.mlld if hello else _installed_version(command, args, environ)
-    return EngineReport(engine=engine, usable=True, argv=argv, mlld=mlld, ready_after=ready_after, hello=hello)
+    return EnginesReport(default=chosen(None, command, args), engines=tuple(map(check, engines)))
 
 
 def _own_words(error: MlldError) -> tuple[str, str | None]:

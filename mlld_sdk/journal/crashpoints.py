@@ -22,6 +22,7 @@ WRITES: Final = (
     "release",
     "abandon",
     "renew",
+    "sleep_until",
     "cancel",
     "retry",
     "resolve_step",

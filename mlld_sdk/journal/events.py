@@ -129,37 +129,33 @@ class StepEvent(Event, frozen=True, kw_only=True):
     name: str
 
 
-class StepStarted(StepEvent, frozen=True, kw_only=True, tag="step.started"):
-    """A step is about to act.
+class AttemptEvent(StepEvent, frozen=True, kw_only=True):
+    """Base of what happens to one attempt of a step.
 
     Attributes:
-        attempt: Counts from 1.
+        attempt: Its number, from 1.
     """
 
     attempt: int
 
 
-class StepFinished(StepEvent, frozen=True, kw_only=True, tag="step.finished"):
-    """A step's result is recorded.
-
-    Attributes:
-        attempt: The attempt that gave it.
-    """
-
-    attempt: int
+class StepStarted(AttemptEvent, frozen=True, kw_only=True, tag="step.started"):
+    """A step is about to act."""
 
 
-class StepFailedEvent(StepEvent, frozen=True, kw_only=True, tag="step.failed"):
+class StepFinished(AttemptEvent, frozen=True, kw_only=True, tag="step.finished"):
+    """A step's result is recorded."""
+
+
+class StepFailedEvent(AttemptEvent, frozen=True, kw_only=True, tag="step.failed"):
     """A step's failure is recorded.
 
     Attributes:
-        attempt: The attempt that failed.
         code: Stable name of the error.
         message: The error in one line.
         final: It is the step's answer; otherwise it may be tried again.
     """
 
-    attempt: int
     code: str
     message: str
     final: bool

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import number, whole
 from mlld_sdk.journal.errors import JournalRefusal
 from mlld_sdk.scripts.answers import TruncatedResult
 
@@ -20,14 +21,6 @@ HOPELESS: Final = (ConfigurationError, JournalRefusal, TruncatedResult)
 
 
 YEAR: Final = 365 * 86400
-
-_RANGES: Final[tuple[tuple[str, Any, int, float], ...]] = (
-    ("attempts", int, 1, math.inf),
-    ("delay", int | float, 0, YEAR),
-    ("factor", int | float, 1, 1000),
-    ("longest", int | float, 0, YEAR),
-    ("jitter", int | float, 0, 1),
-)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +54,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
                 msgspec.structs.force_setattr(self, name, value.total_seconds())
         on = self.on if isinstance(self.on, tuple | list) else (self.on,)
         msgspec.structs.force_setattr(self, "on", tuple(on))
-        for name, kind, least, most in _RANGES:
-            value = getattr(self, name)
-            if not isinstance(value, kind) or not least <= value <= most:
-                number = "a whole number" if kind is int else "a number"
-                limits = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
-                raise ConfigurationError(f"{name} must be {number} {limits}, got {value!r}")
+        whole("attempts", self.attempts, least=1)
+        for name, least, most in (("delay", 0, YEAR), ("factor", 1, 1000), ("longest", 0, YEAR), ("jitter", 0, 1)):
+            number(name, getattr(self, name), least, most)
         if not self.on or not all(isinstance(one, type) and issubclass(one, BaseException) for one in self.on):
             raise ConfigurationError(f"on must be exception classes, got {self.on!r}")
 

@@ -1,6 +1,7 @@
 """What SQLite reports, as the journal's own errors."""
 
 import sqlite3
+from typing import Final
 
 from mlld_sdk.journal.errors import (
     JournalClosed,
@@ -16,29 +17,27 @@ _PRIMARY = 0xFF
 """SQLite's extended codes carry the primary code in the low byte."""
 
 
+_KNOWN: Final[dict[int | None, tuple[type[JournalError], str, str | None]]] = {
+    sqlite3.SQLITE_FULL: (JournalFull, "no room left for", None),
+    sqlite3.SQLITE_BUSY: (JournalLocked, "another process holds", None),
+    sqlite3.SQLITE_LOCKED: (JournalLocked, "another process holds", None),
+    sqlite3.SQLITE_READONLY: (JournalReadOnly, "cannot write", None),
+    sqlite3.SQLITE_PERM: (JournalReadOnly, "cannot write", None),
+    sqlite3.SQLITE_CORRUPT: (JournalCorrupt, "the journal is damaged:", "stop, verify() it and restore a backup"),
+    sqlite3.SQLITE_NOTADB: (JournalCorrupt, "the journal is damaged:", "stop, verify() it and restore a backup"),
+    sqlite3.SQLITE_CANTOPEN: (JournalUnreadable, "cannot open", "check that the folder is there and can be written"),
+    sqlite3.SQLITE_IOERR: (JournalUnreadable, "the disk fails for", "check the disk, quota and file size limits"),
+}
+_OTHER: Final = (JournalError, "the journal failed:", "verify() it, and check the disk")
+
+
 def translate(error: sqlite3.Error, path: object) -> JournalError:
-    """Name an error of SQLite, for the file at `path`."""
+    """Return an error of SQLite as one of the journal's own, for the file at `path`."""
     code = getattr(error, "sqlite_errorcode", None)
-    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
-    said = f"{path}: {error} [{name}]"
-    known: JournalError
-    match code and code & _PRIMARY:
-        case sqlite3.SQLITE_FULL:
-            known = JournalFull(f"no room left for {said}")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            known = JournalLocked(f"another process holds {said}")
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            known = JournalReadOnly(f"cannot write {said}")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            known = JournalCorrupt(f"the journal is damaged: {said}", hint="stop, verify() it and restore a backup")
-        case sqlite3.SQLITE_CANTOPEN:
-            known = JournalUnreadable(f"cannot open {said}", hint="check that the folder is there and can be written")
-        case sqlite3.SQLITE_IOERR:
-            known = JournalUnreadable(f"the disk fails for {said}", hint="check the disk, quota and file size limits")
-        case None if isinstance(error, sqlite3.ProgrammingError):
-            known = JournalClosed(f"the journal is closed: {said}")
-        case _:
-            known = JournalError(f"the journal failed: {said}", hint="verify() it, and check the disk")
+    kind, words, hint = _KNOWN.get(code and code & _PRIMARY, _OTHER)
+    if code is None and isinstance(error, sqlite3.ProgrammingError):
+        kind, words, hint = JournalClosed, "the journal is closed:", None
+    known = kind(f"{words} {path}: {error} [{getattr(error, 'sqlite_errorname', type(error).__name__)}]", hint=hint)
     known.__cause__ = error
     return known
 

@@ -49,6 +49,7 @@ with quick(folder / "journal.db") as journal:
     a.note("receipt")
     say(acknowledged, what="event", run="a")
     a.renew()
+    a.sleep_until(0.0)
     step(journal, a, "3", 3)
     a.finish_run("done")
     say(acknowledged, what="outcome", run="a", state="finished")

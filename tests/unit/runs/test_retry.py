@@ -75,8 +75,8 @@ def test_pauses_grow_up_to_the_longest_and_are_the_same_whenever_asked() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attempts": 0}, "attempts must be a whole number of 1 or more, got 0"),
-        ({"attempts": 1.5}, "attempts must be a whole number of 1 or more, got 1.5"),
+        ({"attempts": 0}, "attempts must be a whole number of at least 1, got 0"),
+        ({"attempts": 1.5}, "attempts must be a whole number of at least 1, got 1.5"),
         ({"delay": -1}, "delay must be a number from 0 to"),
         ({"factor": "2"}, "factor must be a number from 1 to 1000, got '2'"),
         ({"jitter": 2}, "jitter must be a number from 0 to 1, got 2"),
