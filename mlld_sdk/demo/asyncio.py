@@ -46,11 +46,10 @@ class Thinker(Agent):
 
 
 def play(stage: Stage) -> str:
-    """Serve, kill an engine, and look how long the loop was away."""
+    """Serve, kill an engine, and measure how long the loop was away."""
     stage.script("think.mld", SCRIPT)
     thinker = child(Thinker, name="thinker", engine=stage.engine, working_dir=stage.directory)
-    runtime = Runtime(one_for_one(thinker, max_restarts=5, within=10.0), store=stage.directory / "state.db")
-    stage.watch(runtime)
+    runtime = stage.runtime(one_for_one(thinker, max_restarts=5, within=10.0), stored=True)
     beside: list[float] = [0.0]
     over = threading.Event()
     thread = threading.Thread(target=_tick_beside, args=(beside, over), name="ticker")
@@ -111,6 +110,6 @@ def _tick_beside(gaps: list[float], over: threading.Event) -> None:
 
 
 def _kill(stage: Stage) -> None:
-    calls = stage.wait("calls are made", lambda: calls if len(calls := stage.calls()) >= RUNS // 2 else [])
+    calls = stage.calls_made(RUNS // 2)
     stage.tell("KILL     an engine that is in the middle of a call")
     os.kill(int(calls[-1].split()[1]), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """A flapping engine: backoff spreads the restarts, and the circuit breaker keeps callers away until it works again.
 
 The script kills its own engine for as long as a file named `broken` is there. What reached an engine is counted in
-`calls.log`, so the demo can prove that refused requests reached nobody.
+`calls.log`, so the demo can prove that refused requests reached no engine.
 """
 
 from mlld_sdk import AgentHandle, Backoff, InfrastructureError, Runtime, child, circuit_breaker, one_for_one
@@ -36,11 +36,9 @@ def play(stage: Stage) -> str:
         backoff=Backoff.of(0.05, most=0.4, jitter=0.0, min_uptime=10.0),
         breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
     )
-    runtime = Runtime(one_for_one(flaky, max_restarts=20, within=10.0))
     story = stage.draws("A flapping engine and the circuit breaker in front of it", 11, "answers")
     story.turn("breaker", "closed", 0.0)
-    stage.watch(runtime)
-    with runtime:
+    with stage.runtime(one_for_one(flaky, max_restarts=20, within=10.0)) as runtime:
         agent = runtime.agent("flaky")
         stage.tell(f"answer   {agent.execute('ask.mld').output.strip()}")
         story.progress.append(stage.now())
@@ -52,9 +50,9 @@ def play(stage: Stage) -> str:
             _back(stage, number + 1)
         first = _refused(agent)
         reached = len(stage.calls())
-        refused = sum(_is_refused(agent) for _ in range(CALLERS))
+        refused = sum(isinstance(_ask(agent), BreakerOpen) for _ in range(CALLERS))
         stage.tell(f"refused  {refused} of {CALLERS} callers, each at once; try again in {first:.2f} s")
-        stage.prove("an open breaker refuses everybody", refused == CALLERS)
+        stage.prove("an open breaker refuses every caller", refused == CALLERS)
         stage.prove("a refused call reaches no engine", len(stage.calls()) == reached)
         stage.show(runtime.tree())
 
@@ -86,15 +84,19 @@ def play(stage: Stage) -> str:
     )
 
 
-def _fail(stage: Stage, agent: AgentHandle) -> None:
+def _ask(agent: AgentHandle) -> InfrastructureError:
+    """Ask the broken engine and return the error."""
     try:
         agent.execute("ask.mld")
-    except BreakerOpen as error:
-        raise DemoFailed(f"refused too early: {error}") from error
     except InfrastructureError as error:
-        stage.tell(f"lost     {shorten(error.message, 90)}")
-    else:
-        raise DemoFailed("the broken engine answered")
+        return error
+    raise DemoFailed("the broken engine answered")
+
+
+def _fail(stage: Stage, agent: AgentHandle) -> None:
+    error = _ask(agent)
+    stage.prove(f"the call is let through: {error.message}", not isinstance(error, BreakerOpen))
+    stage.tell(f"lost     {shorten(error.message, 90)}")
 
 
 def _back(stage: Stage, incarnation: int) -> None:
@@ -102,23 +104,11 @@ def _back(stage: Stage, incarnation: int) -> None:
 
 
 def _refused(agent: AgentHandle) -> float:
-    try:
-        agent.execute("ask.mld")
-    except BreakerOpen as refused:
-        return refused.retry_after
-    except InfrastructureError as error:
-        raise DemoFailed(f"the breaker let a call through: {error.message}") from error
-    raise DemoFailed("the broken engine answered")
-
-
-def _is_refused(agent: AgentHandle) -> bool:
-    try:
-        agent.execute("ask.mld")
-    except BreakerOpen:
-        return True
-    except InfrastructureError:
-        return False
-    return False
+    """Ask once, be refused, and return after how many seconds it may be tried again."""
+    error = _ask(agent)
+    if isinstance(error, BreakerOpen):
+        return error.retry_after
+    raise DemoFailed(f"the breaker let a call through: {error.message}") from error
 
 
 def _half_open(runtime: Runtime) -> bool:

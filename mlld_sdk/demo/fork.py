@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlld_sdk import Job, Runtime, child, one_for_one
+from mlld_sdk import Job, child, one_for_one
 from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import Stage
 
@@ -37,7 +37,7 @@ class Analyst(Agent):
     fork = "collect"
 
     def run(self, job: Job, payload: Any) -> str:
-        """Look at the facts, whoever has found them."""
+        """Judge the facts, which another run may have found."""
         return job.execute(f"analyse-{payload}.mld", payload).output.strip()
 
 
@@ -51,9 +51,7 @@ def play(stage: Stage) -> str:
         child(Agent, name="collector", script="collect.mld", **options),
         *(child(Analyst, name=question, **options) for question in QUESTIONS),
     )
-    runtime = Runtime(tree)
-    stage.watch(runtime)
-    with runtime:
+    with stage.runtime(tree) as runtime:
         stage.tell("collect  three topics, each an expensive call")
         runtime.agent("collector").run().result(stage.patience)
         collected = len(stage.calls())

@@ -6,7 +6,7 @@ counts the calls that were really made.
 
 from typing import Any
 
-from mlld_sdk import Job, Runtime, child, one_for_one, wedge
+from mlld_sdk import Job, child, one_for_one, wedge
 from mlld_sdk.agents.agent import Agent
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.journal.errors import WaitTimeout
@@ -45,9 +45,7 @@ def play(stage: Stage) -> str:
         environ={"MODEL": "small"},
         wedge=wedge(STUCK_AFTER * stage.pace, times=TIMES, ladder=[{"environ": {"MODEL": "large"}}]),
     )
-    runtime = Runtime(one_for_one(thinker, max_restarts=10, within=30.0), store=stage.directory / "state.db")
-    stage.watch(runtime)
-    with runtime:
+    with stage.runtime(one_for_one(thinker, max_restarts=10, within=30.0), stored=True) as runtime:
         stage.tell(f"ask      three questions; no progress for {STUCK_AFTER * stage.pace:g} s counts as stuck")
         try:
             answers = runtime.agent("thinker").run(["easy", "hard", "last"]).result(stage.patience)

@@ -1,7 +1,7 @@
 """Ten thousand declared agents, four live engines: an agent that has nothing to do costs a few kilobytes.
 
 Agents that work queue for engines, first come first served; the engine that has been idle the longest is put to sleep
-for whoever waits.
+for the next that waits.
 """
 
 import gc

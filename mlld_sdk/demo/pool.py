@@ -1,4 +1,4 @@
-"""A pool of twenty engines, five more under load, and somebody who kills engines while they work."""
+"""A pool of twenty engines, five more under load, and engines that are killed while they work."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
-from mlld_sdk import InfrastructureError, Pool, PoolHandle, Runtime, child, one_for_one
+from mlld_sdk import InfrastructureError, Pool, PoolHandle, child, one_for_one
 from mlld_sdk.demo.stage import Stage
 
 SCRIPT = """\
@@ -30,8 +30,6 @@ def play(stage: Stage) -> str:
     """Work through the requests with more callers than engines, and kill engines meanwhile."""
     stage.script("work.mld", SCRIPT)
     pool = child(Pool, name="workers", engine=stage.engine, working_dir=stage.directory, size=SIZE, overflow=OVERFLOW)
-    runtime = Runtime(one_for_one(pool))
-    stage.watch(runtime)
     lost: list[str] = []
 
     def ask(n: int) -> str:
@@ -41,7 +39,7 @@ def play(stage: Stage) -> str:
             except InfrastructureError as error:
                 lost.append(error.message)  # the caller decides to ask again: this work is harmless
 
-    with runtime:
+    with stage.runtime(one_for_one(pool)) as runtime:
         handle = runtime.pool("workers")
         stage.tell(f"load     {REQUESTS} requests from {CALLERS} callers on {SIZE} engines and {OVERFLOW} more")
         with _watching(handle) as most, ThreadPoolExecutor(CALLERS) as callers:
@@ -57,7 +55,7 @@ def play(stage: Stage) -> str:
     stage.prove("the pool itself never crashed", stage.count("child.exited") == 0)
     return (
         f"{REQUESTS} requests answered although {killed} engines were killed; {len(lost)} were lost with their engine "
-        f"and asked again, nobody else noticed, and never more than {peak} engines lived."
+        f"and asked again, no other caller noticed, and never more than {peak} engines lived."
     )
 
 
@@ -65,16 +63,12 @@ def _kill(stage: Stage, dice: Random) -> int:
     """Kill engines that are at work, spread over the load."""
     dead: set[str] = set()
     for turn in range(1, KILLS + 1):
-        calls = _calls_when(stage, turn * REQUESTS // (KILLS + 2))
+        calls = stage.calls_made(turn * REQUESTS // (KILLS + 2))
         pid = dice.choice([pid for pid in {line.split()[1] for line in calls[-SIZE:]} if pid not in dead])
         dead.add(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     return len(dead)
-
-
-def _calls_when(stage: Stage, due: int) -> list[str]:
-    return stage.wait("the load goes on", lambda: calls if len(calls := stage.calls()) >= due else [])
 
 
 @contextlib.contextmanager

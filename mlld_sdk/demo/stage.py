@@ -1,4 +1,4 @@
-"""What all demos share: saying what happens as it happens, proving it, and failing when it did not."""
+"""What all demos share: telling what happens as it happens, proving it, and failing when it did not."""
 
 import sys
 import tempfile
@@ -14,6 +14,7 @@ from mlld_sdk.engines.kinds import EngineKind
 from mlld_sdk.runtime.runtime import Runtime
 from mlld_sdk.supervision import events as e
 from mlld_sdk.supervision.snapshot import shorten
+from mlld_sdk.supervision.spec import SupervisorSpec
 from mlld_sdk.telemetry.places import BREAKERS
 from mlld_sdk.transport import events as t
 
@@ -25,13 +26,13 @@ class DemoFailed(Exception):
 
 
 class Stage:
-    """Where a demo plays: a directory, a clock, and somebody who listens.
+    """Where a demo plays: a directory, a clock, and an output.
 
     Args:
         directory: For scripts, logs and the journal.
         engine: Which engine runs the scripts.
         patience: Seconds until something that does not happen counts as failed.
-        say: Takes what is said.
+        say: Takes each line of output.
 
     Attributes:
         pace: How much longer than the embedded engine this one may take to start.
@@ -53,19 +54,21 @@ class Stage:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def tell(self, line: str) -> None:
-        """Say what happens, with the time since the beginning."""
+        """Print what happens, with the time since the beginning."""
         self._say(f"{self.now():6.2f} s  {line}")
 
     def show(self, text: str) -> None:
         """Show a few lines as they are."""
         self._say("\n" + "\n".join(f"          {line}" for line in text.splitlines()) + "\n")
 
-    def watch(self, runtime: Runtime) -> None:
-        """Keep the events of a runtime, and tell those worth telling. Called before the runtime starts."""
+    def runtime(self, tree: SupervisorSpec, *, stored: bool = False) -> Runtime:
+        """Make a runtime whose events are kept and, if worth it, told; with a journal in the directory if `stored`."""
+        runtime = Runtime(tree, store=self.directory / "state.db" if stored else None)
         runtime.bus.attach_inline("demo", self.take)
+        return runtime
 
     def count(self, name: str) -> int:
-        """Say how many events of a name there were."""
+        """Return how many events of a name there were."""
         return self.named().count(name)
 
     def named(self) -> list[str]:
@@ -78,13 +81,13 @@ class Stage:
         return self.story
 
     def now(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the beginning."""
         return now() - self._start
 
     # -- proving ------------------------------------------------------------------------------------------------------
 
     def wait(self, what: str, holds: Callable[[], T]) -> T:
-        """Wait until it holds; it is asked after every event and twenty times a second.
+        """Wait until `holds` returns something true, and return that; it is called after every event and every 50 ms.
 
         Raises:
             DemoFailed: It did not, within the patience of this stage.
@@ -99,7 +102,7 @@ class Stage:
         return found
 
     def prove(self, what: str, holds: bool) -> None:
-        """Insist on something.
+        """Fail the demo unless something holds.
 
         Raises:
             DemoFailed: It is not so.
@@ -117,6 +120,10 @@ class Stage:
         """List what was really called: the scripts of all demos leave a line in `calls.log` for each call."""
         log = self.directory / "calls.log"
         return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+    def calls_made(self, least: int) -> list[str]:
+        """Wait for at least so many calls, and list them all."""
+        return self.wait(f"{least} calls are made", lambda: calls if len(calls := self.calls()) >= least else [])
 
     def take(self, event: Event) -> None:
         """Keep an event, draw it, and tell it if it is worth telling."""
@@ -174,7 +181,7 @@ Play = Callable[[Stage], str]
 
 
 def perform(play: Play, engine: EngineKind, picture: Path | None = None, *, patience: float = 60.0) -> int:
-    """Play a demo in a directory of its own and say how it went; the exit status says so too.
+    """Play a demo in a directory of its own, print how it went, and return the exit status.
 
     Args:
         play: The demo.
@@ -197,7 +204,7 @@ def perform(play: Play, engine: EngineKind, picture: Path | None = None, *, pati
 
 
 def hang(picture: Path, story: Story) -> int:
-    """Write a picture and say where it is; the exit status says whether that went well."""
+    """Write a picture, print where it is, and return the exit status."""
     try:
         picture.write_text(draw(story), encoding="utf-8")
     except OSError as error:
