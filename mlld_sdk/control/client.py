@@ -18,7 +18,7 @@ LOOKS = (p.AskTree, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
 
 def runtimes() -> list[str]:
     """List the names of this user's runtimes that take connections; a socket a killed process left is none."""
-    return sorted(found.stem for found in p.socket_path("any").parent.glob("*.sock") if p.somebody_listens(found))
+    return sorted(found.stem for found in p.socket_path("any").parent.glob("*.sock") if p.is_listening(found))
 
 
 class Remote:

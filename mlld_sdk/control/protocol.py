@@ -1,4 +1,4 @@
-"""What can be said to a running runtime from outside: typed requests and answers, in frames of bounded size."""
+"""What can be asked of a running runtime from outside: typed requests and answers, in frames of bounded size."""
 
 import os
 import socket
@@ -93,7 +93,7 @@ class RetryRun(Request, frozen=True, kw_only=True, tag="run.retry"):
 
     Attributes:
         run_id: The run.
-        rerun_interrupted: Also repeat steps nobody declared harmless.
+        rerun_interrupted: Also repeat steps that were not declared harmless.
     """
 
     run_id: str
@@ -122,7 +122,7 @@ class ResolveStep(Request, frozen=True, kw_only=True, tag="run.resolve"):
 
 
 class SubmitRun(Request, frozen=True, kw_only=True, tag="run.submit"):
-    """Give an agent a run."""
+    """Submit a run to an agent."""
 
     agent: str
     payload: Any = None
@@ -185,7 +185,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ControlError(InfrastructureError):
-    """The runtime cannot be talked to: it is not there, it is somebody else's, or what it said makes no sense."""
+    """The runtime cannot be talked to: it is not there, is another user's, or its answer makes no sense."""
 
     code = "CONTROL_ERROR"
 
@@ -203,17 +203,16 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def socket_path(name: str) -> Path:
-    """Say where the socket of a runtime lies; in a folder that is this user's alone."""
+    """Return the path of the socket of a runtime, in a folder that is this user's alone."""
     base = os.environ.get("MLLD_OTP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    folder = Path(base) / f"mlld-otp-{os.getuid()}"
-    return folder / f"{name}.sock"
+    return Path(base) / f"mlld-otp-{os.getuid()}" / f"{name}.sock"
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder only this user can enter, or refuse one that somebody else has made.
+    """Make a folder only this user can enter, or refuse one that another user has made.
 
     Raises:
-        ControlError: It belongs to somebody else, or others may enter.
+        ControlError: It belongs to another user, or others may enter.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -224,8 +223,8 @@ def private_folder(folder: Path) -> None:
         )
 
 
-def somebody_listens(path: Path) -> bool:
-    """Say whether a process takes connections at a socket, even if it is too busy or stopped to answer."""
+def is_listening(path: Path) -> bool:
+    """Return whether a process takes connections at a socket, even if it is too busy or stopped to answer."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -238,7 +237,7 @@ def somebody_listens(path: Path) -> bool:
 
 
 def peer_of(connection: socket.socket) -> tuple[int | None, int | None]:
-    """Say which process and which user is at the other end, where the system tells."""
+    """Return which process and which user is at the other end, where the system tells."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None, None
@@ -255,30 +254,25 @@ def send(connection: socket.socket, message: Request | Answer) -> None:
 
 
 def receive(connection: socket.socket) -> bytes | None:
-    """Read one frame; `None` when the other side has nothing more to say.
+    """Read one frame; `None` when the other side has ended the connection.
 
     Raises:
         ControlError: The frame is too long, or ends in the middle.
     """
-    head = _exactly(connection, _LENGTH.size)
-    if head is None:
+    first = connection.recv(1)
+    if not first:
         return None
-    (length,) = _LENGTH.unpack(head)
+    (length,) = _LENGTH.unpack(first + _exactly(connection, _LENGTH.size - 1))
     if length > MAX_FRAME:
         raise ControlError(f"a frame of {length} bytes was announced, allowed are {MAX_FRAME}")
-    body = _exactly(connection, length)
-    if body is None:
-        raise ControlError("the connection ended in the middle of a frame")
-    return body
+    return _exactly(connection, length)
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes | None:
+def _exactly(connection: socket.socket, count: int) -> bytes:
     found = bytearray()
     while len(found) < count:
         piece = connection.recv(min(count - len(found), 1 << 16))
         if not piece:
-            if found:
-                raise ControlError("the connection ended in the middle of a frame")
-            return None
+            raise ControlError("the connection ended in the middle of a frame")
         found += piece
     return bytes(found)

@@ -31,12 +31,12 @@ ACCEPT_AGAIN = 0.1
 
 
 class OperatorActed(Event, frozen=True, kw_only=True, tag="operator.acted"):
-    """Somebody did something to the runtime from outside.
+    """Something was done to the runtime from outside.
 
     Attributes:
         what: What was done.
-        subject: To whom.
-        reason: Why, in that person's words.
+        subject: To which run, agent or place.
+        reason: Why, as given.
         user: Id of the user.
     """
 
@@ -133,7 +133,7 @@ def _listen(path: Path) -> socket.socket:
     p.private_folder(path.parent)
     listener = socket.socket(socket.AF_UNIX)
     try:
-        if path.exists() and not p.somebody_listens(path):
+        if path.exists() and not p.is_listening(path):
             path.unlink()  # left by a process that was killed
         before = os.umask(0o177)
         try:
@@ -195,11 +195,12 @@ def _why(runtime: RuntimeView, ask: p.AskWhy, _: int) -> Any:
 
 
 def _events(runtime: RuntimeView, ask: p.AskEvents, _: int) -> Any:
-    after = ask.after if ask.after >= 0 else max(0, runtime.history.last + ask.after)
-    found = runtime.history.events(after)
+    history = runtime.history
+    after = ask.after if ask.after >= 0 else max(0, history.last + ask.after)
+    found = history.events(after)
     if not found and ask.wait > 0:
-        found = runtime.history.wait(after, min(ask.wait, LONGEST_WAIT, p.TIMEOUT - 5))
-    return {"events": found, "last": runtime.history.last}
+        found = history.wait(after, min(ask.wait, LONGEST_WAIT, p.TIMEOUT - 5))
+    return {"events": found, "last": history.last}
 
 
 def _crashes(runtime: RuntimeView, ask: p.AskCrashes, _: int) -> Any:
@@ -209,22 +210,16 @@ def _crashes(runtime: RuntimeView, ask: p.AskCrashes, _: int) -> Any:
 
 
 def _runs(runtime: RuntimeView, ask: p.AskRuns, _: int) -> Any:
-    journal = runtime.journal
     if ask.before is not None:
-        journal.run(ask.before)  # or it says that there is none
+        runtime.journal.run(ask.before)  # raises if there is none
     kind = None if ask.agent is None else _kind(runtime, ask.agent)
-    found = journal.runs(
-        kind=kind,
-        states=ask.states,  # type: ignore[arg-type]
-        before=ask.before,
-        newest_first=True,
-        limit=ask.limit,
-    )
+    states: Any = ask.states
+    found = runtime.journal.runs(kind=kind, states=states, before=ask.before, newest_first=True, limit=ask.limit)
     return {"runs": [_run_row(run) for run in found]}
 
 
 def _kind(runtime: RuntimeView, agent: str) -> str:
-    """Say under which path the runs of an agent are filed, also of one that is not declared any more."""
+    """Return the path under which the runs of an agent are filed, also of one that is not declared any more."""
     try:
         return runtime.agent(agent).name
     except MlldError:
@@ -235,12 +230,11 @@ def _kind(runtime: RuntimeView, agent: str) -> str:
 
 
 def _run(runtime: RuntimeView, ask: p.AskRun, _: int) -> Any:
-    run = runtime.journal.run(ask.run_id)
-    outcome = runtime.journal.outcome(ask.run_id)
+    run, outcome = runtime.journal.run(ask.run_id), runtime.journal.outcome(ask.run_id)
     return {
         "run": _run_row(run),
         "outcome": outcome,
-        "steps": [_step_row(step) for step in runtime.journal.steps(run.id)],
+        "steps": [_step_row(one) for one in runtime.journal.steps(run.id)],
     }
 
 
@@ -293,14 +287,13 @@ def _acted(runtime: RuntimeView, what: str, subject: str, reason: str, user: int
     runtime.bus.emit(OperatorActed(at=runtime.env.wall(), what=what, subject=subject, reason=reason, user=user))
 
 
+def _fields(record: RunRecord | StepRecord, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
+
+
 def _run_row(run: RunRecord) -> dict[str, Any]:
     return {
-        "id": run.id,
-        "kind": run.kind,
-        "state": run.state,
-        "created": run.created,
-        "updated": run.updated,
-        "attempt": run.attempt,
+        **_fields(run, "id", "kind", "state", "created", "updated", "attempt"),
         "owner": run.owner.name if run.owner else None,
         "deaths": [death.reason for death in run.deaths],
         "parked": run.parked.message if run.parked else None,
@@ -308,17 +301,8 @@ def _run_row(run: RunRecord) -> dict[str, Any]:
 
 
 def _step_row(step: StepRecord) -> dict[str, Any]:
-    return {
-        "position": step.position,
-        "name": step.name,
-        "asked": step.asked,
-        "state": step.state,
-        "final": step.final,
-        "attempts": step.attempts,
-        "started": step.started,
-        "ended": step.ended,
-        "error": step.error.message if step.error else None,
-    }
+    row = _fields(step, "position", "name", "asked", "state", "final", "attempts", "started", "ended")
+    return {**row, "error": step.error.message if step.error else None}
 
 
 _WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {

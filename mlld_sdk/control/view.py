@@ -14,7 +14,7 @@ from mlld_sdk.telemetry.history import History
 
 
 class RuntimeView(Protocol):
-    """A running runtime, as those see it who look at it and operate it from outside."""
+    """A running runtime, as far as it is looked at and operated from outside."""
 
     name: str
     env: Env
@@ -46,13 +46,13 @@ class RuntimeView(Protocol):
         """Print the tree."""
 
     def verdict(self) -> Verdict:
-        """Say how it is."""
+        """Return how it is, and what is wrong."""
 
     def pause(self, path: str, reason: str) -> None:
         """Stop what is at a place and keep it stopped."""
 
     def resume(self, path: str) -> None:
-        """Start it again."""
+        """Start what was paused again."""
 
     def restart(self, path: str, reason: str) -> None:
-        """Do both."""
+        """Stop what is at a place and start it again."""

@@ -5,10 +5,11 @@ import os
 import shutil
 import threading
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -48,10 +49,12 @@ ROUNDS: Final = 1.0
 """Seconds between two looks for runs other processes have submitted or left behind, and for engines long idle."""
 
 KEEP: Final = Retention()
-"""What is kept of ended runs unless something else is said."""
+"""What is kept of ended runs by default."""
 
 MOST_NAMED: Final = 5
-"""Places that somebody stopped of which the verdict names the waiting runs, and how many of those."""
+"""Stopped places of which the verdict names the waiting runs, and how many of those."""
+
+T = TypeVar("T")
 
 Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
 
@@ -125,10 +128,16 @@ class Runtime:
         self.bus.attach_inline("history", self.history, aside=True)
         self._spec = tree
         self._store = None if store is None else Path(store)
-        self._durability: Durability = durability
-        self._retention = retention
-        self._values = values
-        self._limits = limits
+        self._open_journal = partial(
+            Journal.open,
+            self._store,
+            env=self.env,
+            sink=self.bus.emit,
+            durability=durability,
+            retention=retention,
+            values=values,
+            limits=limits,
+        )
         self._budget = EngineQuota(max_engines, min_free_memory=min_free_memory, stagger=stagger, env=self.env)
         self._start_timeout = start_timeout
         self._drain_timeout = drain_timeout
@@ -158,15 +167,7 @@ class Runtime:
             if self._journal is not None:
                 raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
             sweep_orphans(sink=self.bus.emit, env=self.env)
-            journal = Journal.open(
-                self._store,
-                env=self.env,
-                sink=self.bus.emit,
-                durability=self._durability,
-                retention=self._retention,
-                values=self._values,
-                limits=self._limits,
-            )
+            journal = self._open_journal()
             system = ActorSystem(self.name, env=self.env, sink=self.bus.emit)
             self._keeper = HistoryKeeper(self.history, journal)
             self._keeper.remember()
@@ -193,7 +194,7 @@ class Runtime:
         return self
 
     def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
-        """Let runs end, stop the tree in reverse order, kill what is left, and close everything.
+        """Wait for runs to end, stop the tree in reverse order, kill what is left, and close everything.
 
         Runs that do not end in time are handed back: they go on when the runtime is started again. Calling it again
         returns the same report.
@@ -215,7 +216,7 @@ class Runtime:
         return self._report
 
     def drain(self, timeout: float = 10.0) -> bool:
-        """Let no agent take up more runs, and wait until those under way have ended; say whether they have in time."""
+        """Stop agents from taking up runs, wait for those under way, and return whether they ended in time."""
         deadline = Deadline(timeout)
         refs = [handle.ref for handle in self.agents()]
         asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
@@ -231,7 +232,7 @@ class Runtime:
         """Run until SIGTERM, SIGINT or the end of the tree; for the main thread of a service.
 
         The first signal drains and stops in order, a further one kills at once. Under systemd with `Type=notify` it
-        says when it is ready, how it is, and feeds the watchdog (see `mlld_sdk.runtime.systemd`).
+        tells when it is ready and how it is, and feeds the watchdog (see `mlld_sdk.runtime.systemd`).
 
         Returns:
             The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
@@ -296,7 +297,7 @@ class Runtime:
         return self._running().supervisor
 
     def run(self, run_id: str) -> RunHandle:
-        """Attach to a run by its id, whoever submitted it, and in whichever process.
+        """Attach to a run by its id, also to one that another process has submitted.
 
         Raises:
             RunNotFound: There is none of that id.
@@ -318,19 +319,15 @@ class Runtime:
     @property
     def journal(self) -> Journal:
         """The runs."""
-        if self._journal is None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
-        return self._journal
+        return self._here(self._journal)
 
     @property
     def system(self) -> ActorSystem:
         """The actors."""
-        if self._system is None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
-        return self._system
+        return self._here(self._system)
 
     def snapshot(self) -> NodeView:
-        """Take a picture of the tree; nobody is asked for anything."""
+        """Take a picture of the tree, without a message to any actor."""
         return self._running().snapshot()
 
     def tree(self) -> str:
@@ -338,9 +335,9 @@ class Runtime:
         return str(self._running())
 
     def verdict(self) -> Verdict:
-        """Say in a word how the runtime is, and what is wrong with it: the tree, and a journal that takes no writes.
+        """Return how the runtime is, and what is wrong with it: in the tree, or a journal that takes no writes.
 
-        Of places that somebody has stopped or drained it names the runs that wait for them.
+        For places that were stopped or drained it names the runs that wait for them.
         """
         verdict = self._running().verdict()
         asked_for = [one for one in verdict.concerns if one.word == "maintenance"][:MOST_NAMED]
@@ -391,14 +388,17 @@ class Runtime:
         try:
             runs = self.journal.runs(kind=path, states=("pending",), limit=MOST_NAMED + 1)
         except MlldError:
-            return ""  # the journal tells by itself that it is not well
+            return ""  # the journal emits by itself that it is degraded
         named = ", ".join(run.id for run in runs[:MOST_NAMED])
         return f"; waiting: {named}{' and more' if len(runs) > MOST_NAMED else ''}" if runs else ""
 
-    def _running(self) -> Tree:
-        if self._tree is None:
+    def _here(self, part: T | None) -> T:
+        if part is None:
             raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
-        return self._tree
+        return part
+
+    def _running(self) -> Tree:
+        return self._here(self._tree)
 
     @property
     def services(self) -> Services:
@@ -432,7 +432,7 @@ class Runtime:
                 services.journal.fail_overdue()
                 kinds = services.journal.unfinished_kinds()
             except MlldError:
-                continue  # the journal tells by itself that it is not well
+                continue  # the journal emits by itself that it is degraded
             for kind in kinds:
                 services.poke(kind)
 
@@ -466,6 +466,6 @@ class Runtime:
 
 
 def _joined(tree: ShutdownReport, actors: StopReport) -> ShutdownReport:
-    """Say in one report how the tree ended, and what was left when all actors had been told to end."""
+    """Return one report of how the tree ended, and what was left when all actors had been told to end."""
     left = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
     return msgspec.structs.replace(tree, killed=(*tree.killed, *actors.killed), left=left)

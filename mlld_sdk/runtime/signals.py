@@ -13,7 +13,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class SignalQueue:
-    """SignalQueue that any thread and any signal may say, and one thread waits for.
+    """A queue of words: any thread and any signal handler puts them in, and one thread waits for them.
 
     The kernel may deliver a signal to any thread, and a main thread that waits in a lock would not notice. So it waits
     for a pipe instead, which both the signal machinery and `put` write to.
@@ -21,17 +21,17 @@ class SignalQueue:
 
     def __init__(self) -> None:
         self._said: deque[str] = deque()
-        self._lock = threading.RLock()  # a signal may say a word while the main thread closes
+        self._lock = threading.RLock()  # a signal handler may put a word while the main thread closes
         self._closed = False
         self._read, self.wake = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self.wake, False)
 
     def put(self, word: str) -> None:
-        """Say a word; callable from a signal handler."""
+        """Add a word; callable from a signal handler."""
         self._said.append(word)
         with self._lock, contextlib.suppress(BlockingIOError):  # full: the wake-up is pending
-            if not self._closed:  # the number may be somebody else's file by now
+            if not self._closed:  # the number may be that of another file by now
                 os.write(self.wake, b"\0")
 
     def get(self) -> str:
@@ -45,7 +45,7 @@ class SignalQueue:
                     os.read(self._read, 4096)
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -55,9 +55,9 @@ class SignalQueue:
 
 @contextlib.contextmanager
 def caught_signals(words: SignalQueue) -> Iterator[None]:
-    """Say the name of each SIGTERM and SIGINT as a word, inside the block.
+    """Put the name of each SIGTERM and SIGINT into the queue, inside the block.
 
-    Outside the main thread nothing can be caught, and nothing is.
+    Outside the main thread no signal can be caught, and none is.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape signal handlers have

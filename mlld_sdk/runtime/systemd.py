@@ -1,4 +1,4 @@
-"""Telling systemd how it is: `READY=1`, `STATUS=`, `STOPPING=1`, and a watchdog that is fed by progress.
+"""Telling systemd the state of a service: `READY=1`, `STATUS=`, `STOPPING=1`, and a watchdog that is fed by progress.
 
 Without `NOTIFY_SOCKET` in the environment nothing here does anything. What counts as progress, numbered because tests
 cite it; between two feedings of the watchdog all of these must have moved:
@@ -9,7 +9,7 @@ cite it; between two feedings of the watchdog all of these must have moved:
 - SD-4 Supervision: no supervisor has been at one and the same message all the time.
 
 An agent that is stuck is no reason to stop feeding: that is what supervision is for. If supervision itself is stuck,
-nobody inside can help, systemd is not told anything any more, and it restarts the service.
+nothing inside can help: systemd gets no more feedings and restarts the service.
 """
 
 import os
@@ -20,39 +20,24 @@ from typing import Any, Final, Protocol, Self
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.journal import Journal
-from mlld_sdk.supervision.verdict import Verdict
+from mlld_sdk.control.view import RuntimeView
 from mlld_sdk.transport.reactor import shared_reactor
 
 STATUS_EVERY: Final = 5.0
 """Seconds between two looks at the verdict when there is no watchdog to feed."""
 
 
-class NotifiedRuntime(Protocol):
+class NotifiedRuntime(RuntimeView, Protocol):
     """What is asked of a runtime to tell systemd how it is."""
-
-    name: str
-
-    @property
-    def system(self) -> ActorSystem:
-        """The actors."""
-
-    @property
-    def journal(self) -> Journal:
-        """The runs."""
 
     def supervisors(self) -> list[ActorRef[Any]]:
         """List the supervisors that run."""
 
-    def verdict(self) -> Verdict:
-        """Say how it is."""
-
 
 def notify(*lines: str) -> bool:
-    """Say something to systemd; false when it does not listen, which is no error."""
+    """Send lines to systemd; returns false when it does not listen, which is no error."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -67,7 +52,7 @@ def notify(*lines: str) -> bool:
 
 
 def watchdog_interval() -> float | None:
-    """Give the seconds within which systemd wants to hear from this process; `None` when it does not."""
+    """Return the seconds within which systemd wants to hear from this process; `None` when it does not."""
     microseconds, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not microseconds.isdigit() or int(microseconds) == 0 or (pid and pid != str(os.getpid())):
         return None
@@ -89,7 +74,7 @@ class Progress:
         self._probe: ActorRef[_Probe] = runtime.system.start(_Probe, label="systemd-probe")
 
     def missing(self, within: float) -> str:
-        """Say what has not moved within so many seconds; empty when all has."""
+        """Return what has not moved within so many seconds; empty when all has."""
         deadline = Deadline(within)
         turned = threading.Event()
         shared_reactor().call_soon(turned.set)
@@ -111,7 +96,7 @@ class Progress:
 
     def close(self) -> None:
         """End the probe."""
-        self._probe.kill("nobody asks any more")
+        self._probe.kill("the notifier ended")
 
 
 class SystemdNotifier:
@@ -131,7 +116,7 @@ class SystemdNotifier:
         return self
 
     def stopping(self) -> None:
-        """Say that the service is being stopped; from here on `TimeoutStopSec` counts and the watchdog does not."""
+        """Tell systemd that the service is being stopped; now `TimeoutStopSec` counts, the watchdog no more."""
         self._over.set()
         if self._thread is not None:
             notify("STOPPING=1", "STATUS=letting runs end, then stopping")

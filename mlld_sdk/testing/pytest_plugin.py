@@ -1,12 +1,11 @@
 """The fixtures of `docs/testing.md`, for every project that has mlld-otp. Imports nothing until one is used."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from mlld_sdk.runtime.options import RuntimeOptions
     from mlld_sdk.runtime.runtime import Runtime
     from mlld_sdk.testing import Chaos, FakeClock, Recorder
     from mlld_sdk.transport.engine import Engine
@@ -47,7 +46,7 @@ def make_runtime(no_leaks: None, events: "Recorder", request: pytest.FixtureRequ
     made: list[Runtime] = []
     fake = request.getfixturevalue("clock") if "clock" in request.fixturenames else None
 
-    def make(tree: Any, **options: "Unpack[RuntimeOptions]") -> Runtime:  # noqa: ANN401
+    def make(tree: Any, **options: Any) -> Runtime:  # noqa: ANN401
         if fake is not None:
             options.setdefault("env", fake.env)
         runtime = Runtime(tree, **options)
