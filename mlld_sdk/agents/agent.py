@@ -39,13 +39,13 @@ class Agent(EngineOwner):
         self.workload: Workload = Workload(self, self.options, self.run if self.run is not None else self._run_script)
 
     def on_start(self) -> None:
-        """Take over the pool of this name, and look whether work was left behind."""
+        """Take over the pool of this name, and look for runs that were left behind."""
         super().on_start()
         if self.workload.is_left():
             self.actor_ref.cast(LOOK)
 
     def on_receive(self, message: Any) -> Any:
-        """Take up work, and let nothing of it block this mailbox."""
+        """Take up work without blocking this mailbox."""
         answer = self.workload.receive(message)
         if answer is not NotImplemented:
             return answer
@@ -58,7 +58,7 @@ class Agent(EngineOwner):
         return answer
 
     def on_terminate(self, reason: Reason) -> None:
-        """Hand the runs back, in whatever order this incarnation ends."""
+        """Hand the runs back, however this incarnation ends."""
         self.workload.hand_back(reason)
         super().on_terminate(reason)
 

@@ -17,7 +17,7 @@ from mlld_sdk.runs.handles import RunHandle
 N = TypeVar("N", bound="Named")
 
 ANSWER_TIMEOUT: Final = 5.0
-"""Seconds an agent may take to say how it is; its mailbox never waits for a script."""
+"""Seconds an agent may take to answer how it is; its mailbox never waits for a script."""
 
 
 class Named(HandleRequests):
@@ -66,7 +66,7 @@ class Named(HandleRequests):
         self._ask(Configure(changes))
 
     def drain(self, timeout: float | timedelta = 60.0) -> None:
-        """Let it take no more runs, and wait until those it works on have ended.
+        """Stop it from taking runs, and wait until those it works on have ended.
 
         An agent takes them again after `resume`; a pool leases engines again when it was restarted.
 
@@ -100,7 +100,7 @@ class AgentHandle(Named):
         deadline: float | timedelta | None = None,
         priority: int = 0,
     ) -> RunHandle:
-        """Give the agent a run. It is written down before this returns, and from then on survives everything.
+        """Submit a run to the agent. It is in the journal before this returns, and from then on survives everything.
 
         Args:
             payload: What to do; given to the agent's `run`. Storable as JSON.
@@ -119,7 +119,7 @@ class AgentHandle(Named):
         return RunHandle(services.journal, run.id)
 
     def resume(self) -> bool:
-        """Let it take runs again after `drain`, and return whether it had been told not to."""
+        """Make it take runs again after `drain`, and return whether it had been told not to."""
         was: bool = self._ask(TakeWork())
         return was
 
@@ -150,5 +150,5 @@ class AsyncAgentHandle(AsyncNamed[AgentHandle]):
     """An agent by its name, for asyncio."""
 
     async def run(self, payload: object = None, **options: Unpack[RunArguments]) -> RunHandle:
-        """Give the agent a run; see `AgentHandle.run`. Await the handle for the result."""
+        """Submit a run to the agent; see `AgentHandle.run`. Await the handle for the result."""
         return await asyncio.to_thread(partial(self.sync.run, payload, **options))

@@ -71,7 +71,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return False
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """Say the options with changes that can be taken without dropping engines.
+        """Return the options with changes that can be taken without dropping engines.
 
         Raises:
             ConfigurationError: A change needs another engine, or a value is wrong.
@@ -85,10 +85,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.having(changes)
 
     def caching(self, own_root: Callable[[], Path]) -> RunOptions:
-        """Say how requests use the cache of finished calls, unless they say otherwise.
+        """Return how requests use the cache of finished calls by default.
 
         Args:
-            own_root: Says where the cache lies if it is to be this name's alone.
+            own_root: Returns where the cache lies if it belongs to this name alone.
         """
         asked: RunOptions = {}
         if self.checkpoint:
@@ -121,7 +121,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return command_for(self.kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
 
     def having(self, values: Mapping[str, Any]) -> Self:
-        """Say the options with other values.
+        """Return the options with other values.
 
         Raises:
             ConfigurationError: An option does not exist or has a wrong value; the message names it.

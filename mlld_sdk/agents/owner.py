@@ -68,7 +68,7 @@ class AskStatus:
 
 
 class EngineOwner(Actor):
-    """An actor with engines. Subclasses say what is done with them.
+    """An actor with engines. Subclasses define what is done with them.
 
     The pool belongs to the name in the tree: it survives a crash of the actor, so a warm spare serves the successor,
     and ends with an orderly stop.

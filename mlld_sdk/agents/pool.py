@@ -83,7 +83,7 @@ class Pool(EngineOwner):
     options: PoolOptions
 
     def on_receive(self, message: Any) -> Any:
-        """Bear single failures, and follow changes of size."""
+        """Take note of single failures, and follow changes of size."""
         match message:
             case EngineFailed(reason=reason):
                 if self.requests.health.in_a_row >= FAILURES_IN_A_ROW:
@@ -108,7 +108,7 @@ class Pool(EngineOwner):
         return msgspec.structs.replace(status, state=self.off_duty() or status.state)
 
     def off_duty(self) -> str:
-        """Say whether it was told to lease no more engines, and has them back; called from other threads."""
+        """Return `draining` or `drained` if it was told to lease no more engines; called from other threads."""
         return "" if self.engine_pool.open else "draining" if self.engine_pool.status().busy else "drained"
 
     def _drained(self, reply: ReplyTo) -> None:
@@ -136,7 +136,7 @@ class Checkout(Requests):
             owner.monitor(lambda _: lease.give_back(broken=True))
 
     def checkin(self, *, broken: bool = False) -> None:
-        """Give the engine back; a second time does nothing.
+        """Return the engine to the pool; a second time does nothing.
 
         Args:
             broken: Its state is unknown: end it instead of handing it on.

@@ -63,7 +63,7 @@ class Services:
         sink: Takes events.
         state_dir: Where isolated caches lie.
         requests: The way to the engines of each agent and pool that lives, by path.
-        tree: Who is where; set once the tree has started.
+        tree: The supervision tree; set once it has started.
         runs: What of this the work on runs needs.
     """
 
@@ -85,7 +85,7 @@ class Services:
         self.runs = RunServices(self.journal, self.env, self.sink)
 
     def publish(self) -> None:
-        """Let the actors of the system find these services."""
+        """Publish these services to the actors of the system."""
         publish(self.system, self, NAME)
 
     @staticmethod
@@ -154,7 +154,7 @@ class Services:
 
         Raises:
             AgentUnavailable: None works under this name now.
-            BreakerOpen: Likewise, and its circuit breaker says when one may again.
+            BreakerOpen: Likewise, and its circuit breaker tells when to try again.
         """
         gated, tree = self._gated.get(name), self.tree
         if gated is not None and tree is not None and gated[1] == tree.context.version:
@@ -164,7 +164,7 @@ class Services:
         return self._find_requests(name)
 
     def is_up(self, name: str) -> bool:
-        """Whether an incarnation works under this name and is not about to end."""
+        """Return whether an incarnation works under this name and is not about to end."""
         requests = self.requests.get(name)
         return requests is not None and not requests.refuses and self.whereis(name) is not None
 
@@ -195,7 +195,7 @@ class Services:
             return None
 
     def poke(self, name: str) -> None:
-        """Have an agent look for work, if it is there."""
+        """Send an agent a message to look for work, if it runs."""
         ref = self.whereis(name)
         if ref is not None:
             ref.cast(LOOK)

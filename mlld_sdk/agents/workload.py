@@ -32,13 +32,9 @@ class RunDeadlineExceeded(TaskError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Expired:
+class _Over:
     run_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    run_id: str
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +71,8 @@ class Workload:
                 return self._drain()
             case TakeWork():
                 return self._take_work()
-            case _Expired(run_id=run_id):
-                for work in self._works_on(run_id).values():
-                    work.expire(RunDeadlineExceeded(f"run {run_id} was not finished by its deadline"))
-                self._end_workers(run_id)
-            case _Lost(run_id=run_id):
-                self._end_workers(run_id)
+            case _Over():
+                self._end_workers(message)
             case _KillWorker(ref=ref):
                 if ref in self.working:
                     ref.kill("its run was over and its code went on")
@@ -89,7 +81,7 @@ class Workload:
         return None
 
     def hand_back(self, reason: Reason) -> None:
-        """Give the runs back, in whatever order this incarnation ends."""
+        """Hand the runs back to the journal, however this incarnation ends."""
         for work in self.working.values():
             if reason.is_normal_family:
                 work.hand_back()
@@ -114,11 +106,10 @@ class Workload:
         if room <= 0 or self.draining:
             return
         try:
-            leases = self._agent.services.journal.claim_unfinished(
-                agent.name, f"{agent.name}#{agent.actor_ref.epoch}", limit=room
-            )
+            owner = f"{agent.name}#{agent.actor_ref.epoch}"
+            leases = agent.services.journal.claim_unfinished(agent.name, owner, limit=room)
         except JournalError:
-            agent.send_after(LONGEST_LOOK, LOOK)  # the journal tells by itself that it is not well
+            agent.send_after(LONGEST_LOOK, LOOK)  # the journal emits by itself that it is degraded
             return
         begun: set[RunLease] = set()
         try:
@@ -141,7 +132,7 @@ class Workload:
             return True  # looking finds out why
 
     def _let_go(self, lease: RunLease) -> None:
-        """Give back a run that was not begun with."""
+        """Release a run that was not begun."""
         try:
             if not lease.over:
                 lease.release()
@@ -160,50 +151,48 @@ class Workload:
         )
         work = Work(lease, job, self._code, services.runs, alone=options.concurrency == 1)
         name, me = agent.name, agent.actor_ref
-        lease.on_lost(lambda _: me.cast(_Lost(lease.run_id)))
+        lease.on_lost(lambda _: me.cast(_Over(lease.run_id, expired=False)))
         ref: ActorRef[Worker] = agent.start_link(Worker, work, lambda: services.poke(name))
         # Linked alone, a busy worker would learn of our end only between messages, and it has but one.
         agent.own(ref, close=lambda: ref.kill("its agent ended"))
         self.working[ref] = work
         if lease.run.deadline is not None:
-            agent.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Expired(lease.run_id))
+            agent.send_after(max(0.0, lease.run.deadline - services.env.wall()), _Over(lease.run_id, expired=True))
         ref.cast(LOOK)
 
     def _worker_ended(self, ref: ActorRef[Worker], reason: Reason) -> None:
         del self.working[ref]
         self._agent.disown(ref)
         if reason.is_normal_family or isinstance(reason, Killed):
-            if self.draining:
-                self._answer_drained()
-            elif self._waits():
+            if self.draining and not self.working:
+                self._answer_drain(True)
+            elif not self.draining and self._waits():
                 self.look()
         else:
             self._agent.stop(reason)
 
-    def _end_workers(self, run_id: str) -> None:
-        """Their job takes no more steps; code that does not come to an end by itself is ended."""
-        for ref in self._works_on(run_id):
-            self._agent.send_after(CANCEL_GRACE, _KillWorker(ref))
-
-    def _works_on(self, run_id: str) -> dict[ActorRef[Worker], Work]:
-        return {ref: work for ref, work in self.working.items() if work.lease.run_id == run_id}
+    def _end_workers(self, over: _Over) -> None:
+        """End the code of a run that takes no more steps, if it does not come to an end by itself."""
+        for ref, work in list(self.working.items()):
+            if work.lease.run_id == over.run_id:
+                if over.expired:
+                    work.expire(RunDeadlineExceeded(f"run {over.run_id} was not finished by its deadline"))
+                self._agent.send_after(CANCEL_GRACE, _KillWorker(ref))
 
     def _drain(self) -> object:
         self.draining = True
         self._waiting_for_drain.append(self._agent.reply_to())
-        self._answer_drained()
+        if not self.working:
+            self._answer_drain(True)
         return NO_REPLY
 
     def _take_work(self) -> bool:
         was, self.draining = self.draining, False
-        waiting, self._waiting_for_drain = self._waiting_for_drain, []
-        for reply in waiting:  # callers that wait for the end of a drain that was called off
-            reply.reply(False)
+        self._answer_drain(False)  # to callers that wait for the end of a drain that was called off
         self.look()
         return was
 
-    def _answer_drained(self) -> None:
-        if not self.working:
-            waiting, self._waiting_for_drain = self._waiting_for_drain, []
-            for reply in waiting:
-                reply.reply(True)
+    def _answer_drain(self, drained: bool) -> None:
+        waiting, self._waiting_for_drain = self._waiting_for_drain, []
+        for reply in waiting:
+            reply.reply(drained)

@@ -106,8 +106,8 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
 class AsyncRequests(Generic[S]):
     """The calls of `HandleRequests` as coroutines. A task that is cancelled cancels its run, also while that begins.
 
-    Calls that only write to an engine that is up are made at once; whatever may start a process or wait for the disk is
-    left to a thread.
+    Calls that only write to an engine that is up are made at once; what may start a process or wait for the disk
+    is left to a thread.
 
     Args:
         requests: Who makes them.

@@ -186,7 +186,7 @@ class Client(HandleRequests):
         return results.read_object(FileVerifyResult, self._ask("sig:sign", params, timeout))
 
     def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-        """Say whether a file is signed and still what was signed."""
+        """Return whether a file is signed and still what was signed."""
         return results.read_object(
             FileVerifyResult, self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
         )
@@ -219,7 +219,7 @@ class Client(HandleRequests):
         _close_all({self._scripts, self._others})
 
     def begin_anew(self) -> None:
-        """Leave the engines to the process they belong to, as a forked child does, and begin with none."""
+        """Abandon the present engines to the process they belong to, as a forked child does, and begin with none."""
         for engines in {self._scripts, self._others}:
             engines.begin_anew()
 
@@ -283,7 +283,7 @@ class _Engines:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Let go of the engines there are without ending them, and begin with none."""
+        """Abandon the present engines without ending them, and begin with none."""
         self.pool, self.requests.source = self._make()
 
     def close(self) -> None:

@@ -134,15 +134,15 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         return error
 
     def done(self) -> bool:
-        """Say whether the run is over, however it ended."""
+        """Return whether the run is over, however it ended."""
         return self._call.done()
 
     def running(self) -> bool:
-        """Say whether the run is not over."""
+        """Return whether the run is not over."""
         return not self.done()
 
     def cancelled(self) -> bool:
-        """Say whether the run ended because it was cancelled."""
+        """Return whether the run ended because it was cancelled."""
         return self.done() and isinstance(self._call.exception(), CallCancelled)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
@@ -211,7 +211,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         return None
 
     def partial_result(self) -> ExecuteResult:
-        """Give what the run has produced so far, also after it failed: state writes, denials and outputs.
+        """Return what the run has produced so far, also after it failed: state writes, denials and outputs.
 
         Its `output` is the outputs joined, which is not exactly the document a finished run returns.
         """
@@ -246,7 +246,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
 
         Raises:
             InvalidRequest: The path is blank.
-            RequestEnded: The run is over. Said at once.
+            RequestEnded: The run is over; raised at once.
             ScriptError: The engine refused, for example because the run was started without `state`.
         """
         a_text("state update path", path, blank=False)
@@ -287,7 +287,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
         if error is None:
             try:
                 result = self.result(0)
-            except Exception as problem:  # noqa: BLE001 - it is the outcome, whatever it is
+            except Exception as problem:  # noqa: BLE001 - any error is the outcome
                 error = problem
             else:
                 self.set_result(result)
@@ -335,7 +335,7 @@ class ExecuteHandle(Handle[ExecuteResult]):
         return self.result(timeout)
 
     def write_file(self, path: str, content: str, *, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-        """Write a file as the running script, signed with its name, and say how it now stands.
+        """Write a file as the running script, signed with its name, and return its status.
 
         Args:
             path: Relative to the script's directory.

@@ -95,7 +95,7 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log", debug: bool = 
 
 
 def stderr_logger(*, as_json: bool = False) -> Any:
-    """Make a logger for a program that has none of its own: one line an event on stderr, whatever structlog's settings.
+    """Make a logger for a program that has none of its own: one line an event on stderr, for any settings of structlog.
 
     Args:
         as_json: Whether a line is a JSON object.

@@ -12,7 +12,7 @@ from mlld_sdk.transport.engine import Engine
 
 
 class Chaos:
-    """Breaks things for real. Whatever still is broken when it is closed is mended.
+    """Breaks things for real, and mends what is still broken when it is closed.
 
     Places are named as in `runtime[name]`: agents and pools, for all their engines; `kill_actor` takes any place.
     """
@@ -24,7 +24,7 @@ class Chaos:
         self._bad: dict[str, list[Engine]] = {}
 
     def kill(self, name: str) -> int:
-        """SIGKILL the engines of an agent or pool, and say how many there were."""
+        """SIGKILL the engines of an agent or pool, and return how many there were."""
         return self._signal(name, signal.SIGKILL)
 
     def stop(self, name: str) -> int:
@@ -39,19 +39,19 @@ class Chaos:
         return self._signal(name, signal.SIGCONT)
 
     def kill_actor(self, name: str, why: str = "chaos") -> None:
-        """Kill the actor at a place, whatever it does; it has no chance to clean up."""
+        """Kill the actor at a place, even a busy one; it has no chance to clean up."""
         self._runtime.place(name).ref().kill(why)
 
     def garble(self, name: str, every: int = 1) -> None:
-        """Let every n-th answer of its engines be broken."""
+        """Break every n-th answer of its engines."""
         self.misbehave(name, f"garble-every={every}")
 
     def slow(self, name: str, seconds: float) -> None:
-        """Let each answer of its engines take so much longer."""
+        """Delay each answer of its engines by so many seconds."""
         self.misbehave(name, f"slow={seconds}")
 
     def flood(self, name: str, size: str = "1m", *, stderr: bool = False) -> None:
-        """Let its engines pour noise over the answer channel, or over stderr, at each request."""
+        """Make its engines write noise to the answer channel, or to stderr, at each request."""
         self.misbehave(name, f"flood-{'stderr' if stderr else 'stdout'}={size}")
 
     def misbehave(self, name: str, how: str) -> None:
@@ -83,7 +83,7 @@ class Chaos:
         pool.sleep_idle(0.0)
 
     def heal(self, name: str) -> None:
-        """Let its engines be well-behaved again; those that are not are killed, busy ones too."""
+        """Give it well-behaved engines again; those that misbehave are killed, busy ones too."""
         self._heal(self._path(name))
 
     def engines(self, name: str) -> list[int]:

@@ -38,7 +38,7 @@ class FakeClock:
         self._systems.append(system)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; timers that come due fire at once, on their own thread."""
+        """Move time on; timers that come due fire at once, on their own thread."""
         self._now += seconds
         for system in self._systems:
             system.timers.wake()
