@@ -1,16 +1,15 @@
 """Talking to an agent by its name: the handle outlives every incarnation of what it names."""
 
-import asyncio
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar
 
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerStatus, TakeWork
 from mlld_sdk.agents.services import AgentUnavailable, Services
 from mlld_sdk.base.durations import seconds
-from mlld_sdk.client.aio import AsyncRequests
+from mlld_sdk.client.aio import AsyncRequests, in_thread
 from mlld_sdk.client.requests import HandleRequests
 from mlld_sdk.runs.handles import RunHandle
 
@@ -129,26 +128,13 @@ class AgentHandle(Named):
         return AsyncAgentHandle(self)
 
 
-class RunArguments(TypedDict, total=False):
-    """What `AgentHandle.run` takes besides the payload."""
-
-    run_id: str | None
-    key: str | None
-    deadline: float | timedelta | None
-    priority: int
-
-
 class AsyncNamed(AsyncRequests[N]):
     """An agent or a pool by its name, for asyncio."""
 
-    async def status(self) -> OwnerStatus:
-        """Return what it is doing."""
-        return await asyncio.to_thread(self.sync.status)
+    status = in_thread(Named.status)
 
 
 class AsyncAgentHandle(AsyncNamed[AgentHandle]):
-    """An agent by its name, for asyncio."""
+    """An agent by its name, for asyncio. Await the handle that `run` returns for the result."""
 
-    async def run(self, payload: object = None, **options: Unpack[RunArguments]) -> RunHandle:
-        """Submit a run to the agent; see `AgentHandle.run`. Await the handle for the result."""
-        return await asyncio.to_thread(partial(self.sync.run, payload, **options))
+    run = in_thread(AgentHandle.run)

@@ -33,7 +33,7 @@ H = TypeVar("H", bound=Handle[Any])
 S = TypeVar("S", bound=HandleRequests)
 
 
-def _in_thread(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+def in_thread(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
     """Return a method that calls this one of `sync` in a thread."""
 
     @wraps(method)
@@ -81,7 +81,7 @@ class AsyncHandle(Generic[R]):
         """Cancel the run; false if it is over already."""
         return self.sync.cancel()
 
-    update_state = _in_thread(Handle.update_state)
+    update_state = in_thread(Handle.update_state)
 
 
 class AsyncProcessHandle(AsyncHandle[str]):
@@ -100,7 +100,7 @@ class AsyncExecuteHandle(AsyncHandle[ExecuteResult]):
 
     sync: ExecuteHandle
 
-    write_file = _in_thread(ExecuteHandle.write_file)
+    write_file = in_thread(ExecuteHandle.write_file)
 
 
 class AsyncRequests(Generic[S]):
@@ -159,7 +159,7 @@ class AsyncRequests(Generic[S]):
         begin = partial(self.sync.execute_async, filepath, payload, **options)
         return AsyncExecuteHandle(await self._begun(begin, options))
 
-    analyze = _in_thread(HandleRequests.analyze)
+    analyze = in_thread(HandleRequests.analyze)
 
     async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
         if self.sync.find().begins_at_once(options):
@@ -194,11 +194,11 @@ class AsyncClient(AsyncRequests[Client]):
             raise TypeError("give either a client or the options for a new one")
         super().__init__(client or Client(**options))
 
-    fs_status = _in_thread(Client.fs_status)
-    sign = _in_thread(Client.sign)
-    verify = _in_thread(Client.verify)
-    sign_content = _in_thread(Client.sign_content)
-    close = _in_thread(Client.close)
+    fs_status = in_thread(Client.fs_status)
+    sign = in_thread(Client.sign)
+    verify = in_thread(Client.verify)
+    sign_content = in_thread(Client.sign_content)
+    close = in_thread(Client.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -211,8 +211,9 @@ class Runtime:
                 if drain:
                     self.drain(self._drain_timeout if limit is None else limit / 2)
                 left = self._stop_timeout if limit is None else max(0.1, limit - (now() - began))
-                report = tree.stop(left)
-                self._report = _joined(report, self._shut_down())
+                report, actors = tree.stop(left), self._shut_down()
+                zombies = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
+                self._report = msgspec.structs.replace(report, killed=(*report.killed, *actors.killed), left=zombies)
         return self._report
 
     def drain(self, timeout: float = 10.0) -> bool:
@@ -463,9 +464,3 @@ class Runtime:
             shutil.rmtree(self._services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
         self.bus.close()
         return actors
-
-
-def _joined(tree: ShutdownReport, actors: StopReport) -> ShutdownReport:
-    """Return one report of how the tree ended, and what was left when all actors had been told to end."""
-    left = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
-    return msgspec.structs.replace(tree, killed=(*tree.killed, *actors.killed), left=left)

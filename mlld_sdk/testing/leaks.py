@@ -48,10 +48,10 @@ def _everything(files: bool) -> dict[tuple[str, Any], str]:
     }
     found |= {("child", pid): f"child process {pid}" for pid in _children()}
     if files:
-        for entry in _listing("/proc/self/fd"):
+        for entry in Path("/proc/self/fd").glob("*"):
             with contextlib.suppress(OSError):  # the descriptor of this very listing
-                target = os.readlink(f"/proc/self/fd/{entry}")
-                found["file", f"{entry} {target}"] = f"file {target}"
+                target = os.readlink(entry)
+                found["file", f"{entry.name} {target}"] = f"file {target}"
     return found
 
 
@@ -62,10 +62,3 @@ def _children() -> set[int]:
         with contextlib.suppress(OSError):
             found |= {int(pid) for pid in task.read_text().split()}
     return found
-
-
-def _listing(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
