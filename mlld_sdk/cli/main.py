@@ -55,14 +55,7 @@ def parser() -> argparse.ArgumentParser:
     cli_parser.add_argument("--version", action="version", version=f"mlld-otp {version('mlld-otp')}")
     verbs = cli_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    takes = {
-        "run": [],
-        "demo": [],
-        "shell": [attaches],
-        "doctor": [prints],
-        "config": [prints],
-        "checkpoint": [prints],
-    }
+    takes = {"run": [], "demo": [], "shell": [attaches], "doctor": [prints], "config": [prints], "checkpoint": [prints]}
 
     def verb(name: str, work: object, text: str) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=text, description=text, parents=takes.get(name, [prints, attaches]))
@@ -135,7 +128,7 @@ def _checkpoint(one: argparse.ArgumentParser) -> None:
     one.add_argument("action", choices=["ls", "inspect", "clean", "fork"])
     one.add_argument("script", nargs="?")
     one.add_argument(
-        "only", nargs="?", help="clean: only these, as @fn, @fn:2 or '@fn(\"prefix\")'; fork: the other script"
+        "only", nargs="?", help="clean: only these, as @fn, @fn:2, '@fn(\"prefix\")'; fork: the other script"
     )
     one.add_argument("--dir", type=Path, default=Path(), help="working directory of the engines")
 

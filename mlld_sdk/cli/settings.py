@@ -83,7 +83,13 @@ def configuration(
         ConfigurationError: A variable has a value that makes no sense, or there is no variable of that name.
     """
     surroundings = os.environ if environ is None else environ
-    _refuse_unknown(surroundings)
+    names = {known.variable for known in KNOWN}
+    for name in sorted(surroundings):
+        if name.startswith(PREFIX) and name not in names and name not in INTERNAL:
+            raise ConfigurationError(
+                f"there is no setting {name}",
+                hint=f"there are: {', '.join(sorted(names))}; the others are options in code",
+            )
     code, command_line = code or {}, command_line or {}
     return Configuration(settings=tuple(_effective(known, code, command_line, surroundings) for known in KNOWN))
 
@@ -150,13 +156,3 @@ def _effective(known: Setting, code: Mapping[str, Any], said: Mapping[str, Any],
     if known.name == "store" and value is not None:
         value = os.fspath(value)
     return msgspec.structs.replace(known, value=value, source=source)
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    names = {known.variable for known in KNOWN}
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in names and name not in INTERNAL:
-            raise ConfigurationError(
-                f"there is no setting {name}",
-                hint=f"there are: {', '.join(sorted(names))}; the others are options in code",
-            )

@@ -40,7 +40,12 @@ class Remote:
             self._connection.connect(str(self.path))
         except OSError as error:
             self._connection.close()
-            raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=_why_not(error)) from error
+            hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: " + _names(
+                runtimes()
+            )
+            if isinstance(error, ConnectionRefusedError):
+                hint = "it was killed and has left its socket: start it again, its runs go on"
+            raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=hint) from error
 
     def ask(self, request: p.Request) -> Any:  # noqa: ANN401
         """Ask one thing.
@@ -86,12 +91,6 @@ def _patience(request: p.Request) -> float:
     if isinstance(request, p.AskEvents):
         return LOOK_TIMEOUT + request.wait
     return LOOK_TIMEOUT if isinstance(request, LOOKS) else p.TIMEOUT + 5
-
-
-def _why_not(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "it was killed and has left its socket: start it again, its runs go on"
-    return f"is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: {_names(runtimes())}"
 
 
 def _names(found: list[str]) -> str:
