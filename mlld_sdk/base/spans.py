@@ -120,15 +120,15 @@ class Span:
         """End it with an error."""
         if self._open:
             self._open = False
-            kind, known = type(error).__name__, isinstance(error, MlldError)
+            kind, known = type(error).__name__, error if isinstance(error, MlldError) else None
             self._sink(
                 SpanFailed(
                     at=self._env.wall(),
                     **self._facts(),
                     seconds=self._env.now() - self._began,
                     kind=kind,
-                    code=error.code if isinstance(error, MlldError) else kind,
-                    reason=error.message if isinstance(error, MlldError) else str(error),
+                    code=known.code if known else kind,
+                    reason=known.message if known else str(error),
                     trace="" if known else "".join(traceback.format_exception(error))[-TRACE_LIMIT:],
                 )
             )

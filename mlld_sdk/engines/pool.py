@@ -409,6 +409,7 @@ class EnginePool(Generic[E]):
                     self._starting -= 1
 
     def _start_spare(self) -> bool:
+        """Start an engine that is idle at first; returns whether it stays so, neither gone nor wanted elsewhere."""
         slot = self.quota.try_acquire()
         if slot is None:
             return False
@@ -416,10 +417,6 @@ class EnginePool(Generic[E]):
             pooled = self.start(slot)
         except MlldError:
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
-        return self._lay_idle(pooled)
-
-    def _lay_idle(self, pooled: PooledEngine[E]) -> bool:
-        """Put an engine among the idle ones, or retire it, gone or wanted elsewhere; returns whether it stays."""
         with self._lock:
             stays = self.open and not pooled.gone
             if stays:

@@ -7,14 +7,8 @@ from typing import Final
 import msgspec
 
 from mlld_sdk.journal.errors import JournalCorrupt
-from mlld_sdk.journal.records import (
-    EventRecord,
-    InputRecord,
-    OutcomeRecord,
-    RunRecord,
-    StepRecord,
-    unpack,
-)
+from mlld_sdk.journal.records import EventRecord, InputRecord, OutcomeRecord, RunRecord, unpack
+from mlld_sdk.journal.sqlite.rows import read_row, read_step
 from mlld_sdk.journal.store import Problem
 
 _LIMIT: Final = 1000
@@ -68,15 +62,13 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _steps(connection: sqlite3.Connection) -> Iterator[Problem]:
-    for run_id, position, state, body in connection.execute("SELECT run, position, state, body FROM steps"):
-        where = f"step {position} of run {run_id}"
+    for run_id, *row in connection.execute("SELECT run, position, state, body FROM steps"):
+        where = f"step {row[0]} of run {run_id}"
         try:
-            step = unpack(StepRecord, body, where)
+            step = read_step(run_id, row)
         except JournalCorrupt as error:
             yield Problem(where=where, what=error.message)
             continue
-        if (step.run_id, step.position, step.state) != (run_id, position, state):
-            yield Problem(where=where, what="the record and its row disagree")
         if (step.state == "finished") != (step.result is not msgspec.UNSET):
             yield Problem(where=where, what=f"it is {step.state} with or without a result against the rules")
 
@@ -91,12 +83,9 @@ def _others(connection: sqlite3.Connection) -> Iterator[Problem]:
         for run_id, body in connection.execute(f"SELECT run, body FROM {table}"):  # noqa: S608 - fixed names
             where = f"{table[:-1]} of run {run_id}" if run_id else "an event of the common stream"
             try:
-                record = unpack(kind, body, where)
+                read_row(kind, body, where, run_id=run_id)
             except JournalCorrupt as error:
                 yield Problem(where=where, what=error.message)
-                continue
-            if record.run_id != run_id:
-                yield Problem(where=where, what="the record and its row disagree")
 
 
 def _leftovers(connection: sqlite3.Connection) -> list[Problem]:

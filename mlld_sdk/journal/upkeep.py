@@ -6,6 +6,7 @@ All of it runs on the store's writer thread, between commits, so the journal has
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -146,8 +147,6 @@ class Upkeep:
 
     def settled(self, record: OutcomeRecord) -> None:
         """Call back those who wait for a run that has come to rest."""
-        if record.run_id not in self._waiting:
-            return
         try:
             outcome = self.outcome(record)
         except JournalError as error:  # its value cannot be read here, and still those who wait must be told something
@@ -208,10 +207,12 @@ class Upkeep:
         prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
         if now < self._renew_at and not prune_due:
             return []
-        work = [self._renewal(lease, now) for lease in self.leases() if _renewal_due(lease) <= now]
+        work: list[Callable[[Tx], object]] = [
+            partial(_renew, lease, now) for lease in self.leases() if _renewal_due(lease) <= now
+        ]
         if prune_due:
             self._ended_since_prune = 0
-            work.append(lambda tx: self._prune(tx, wall))
+            work.append(partial(self._prune, wall))
         return work
 
     def pace(self) -> float | None:
@@ -229,18 +230,7 @@ class Upkeep:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _renewal(self, lease: HeldLease, now: float) -> Callable[[Tx], object]:
-        def work(tx: Tx) -> None:
-            try:
-                writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
-            except LeaseLost as lost:
-                lease.lose(lost)
-            else:
-                lease.until = now + lease.ttl
-
-        return work
-
-    def _prune(self, tx: Tx, wall: float) -> None:
+    def _prune(self, wall: float, tx: Tx) -> None:
         assert self._retention is not None
         if writes.prune(tx, None, self._retention, wall):
             self._ended_since_prune = _PRUNE_EVERY  # there may be more
@@ -258,6 +248,15 @@ def outcome_record(reader: Reader, run_id: str) -> OutcomeRecord | None:
     if run.state == "parked":
         return writes.parked_outcome(run)
     return reader.outcome(run_id) if run.state in ENDED else None
+
+
+def _renew(lease: HeldLease, now: float, tx: Tx) -> None:
+    try:
+        writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
+    except LeaseLost as lost:
+        lease.lose(lost)
+    else:
+        lease.until = now + lease.ttl
 
 
 def _renewal_due(lease: HeldLease) -> float:

@@ -18,12 +18,13 @@ from mlld_sdk.journal.records import (
     RunRecord,
     StepRecord,
     StepState,
+    Stored,
     pack,
     unpack,
 )
 from mlld_sdk.journal.store import Notes, RunQuery, StepRow
 
-R = TypeVar("R", InputRecord, OutcomeRecord, StepRecord, EventRecord)
+R = TypeVar("R", bound=Stored)
 
 _RUN = "SELECT id, state, epoch, body FROM runs"
 _TURN = "SELECT priority, queued, id, kind FROM runs"
@@ -96,22 +97,22 @@ class SqliteTx:
 
     def input(self, run_id: str) -> InputRecord | None:
         row = self._execute("SELECT body FROM inputs WHERE run=?", (run_id,)).fetchone()
-        return None if row is None else _read(InputRecord, row[0], f"the input of run {run_id}", run_id=run_id)
+        return None if row is None else read_row(InputRecord, row[0], f"the input of run {run_id}", run_id=run_id)
 
     def outcome(self, run_id: str) -> OutcomeRecord | None:
         row = self._execute("SELECT body FROM outcomes WHERE run=?", (run_id,)).fetchone()
-        return None if row is None else _read(OutcomeRecord, row[0], f"the outcome of run {run_id}", run_id=run_id)
+        return None if row is None else read_row(OutcomeRecord, row[0], f"the outcome of run {run_id}", run_id=run_id)
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
         sql = "SELECT position, state, body FROM steps WHERE run=? AND position=?"
         row = self._execute(sql, (run_id, position)).fetchone()
-        return None if row is None else _step(run_id, row)
+        return None if row is None else read_step(run_id, row)
 
     def steps(self, run_id: str, states: tuple[StepState, ...] = ()) -> list[StepRecord]:
         sql = "SELECT position, state, body FROM steps WHERE run=?"
         if states:
             sql += f" AND state IN ({_marks(states)})"
-        steps = [_step(run_id, row) for row in self._execute(sql, (run_id, *states))]
+        steps = [read_step(run_id, row) for row in self._execute(sql, (run_id, *states))]
         return sorted(steps, key=lambda step: order(step.position))
 
     def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
@@ -237,7 +238,7 @@ def _marks(values: Collection[str]) -> str:
     return ",".join("?" * len(values))
 
 
-def _read(kind: type[R], body: bytes, where: str, **columns: object) -> R:
+def read_row(kind: type[R], body: bytes, where: str, **columns: object) -> R:
     """Unpack a record; it has to agree with the columns of its row."""
     record = unpack(kind, body, where)
     for name, value in columns.items():
@@ -256,12 +257,13 @@ def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
     return run
 
 
-def _step(run_id: str, row: tuple[str, str, bytes]) -> StepRecord:
+def read_step(run_id: str, row: tuple[str, str, bytes]) -> StepRecord:
+    """Unpack a step; it has to agree with position and state of its row."""
     position, state, body = row
     where = f"step {position} of run {run_id}"
-    return _read(StepRecord, body, where, run_id=run_id, position=position, state=state)
+    return read_row(StepRecord, body, where, run_id=run_id, position=position, state=state)
 
 
 def _event(run_id: str, row: tuple[int, bytes]) -> EventRecord:
     n, body = row
-    return _read(EventRecord, body, f"event {n} of {run_id or 'the common stream'}", run_id=run_id, n=n)
+    return read_row(EventRecord, body, f"event {n} of {run_id or 'the common stream'}", run_id=run_id, n=n)

@@ -11,6 +11,7 @@ from mlld_sdk.base.durations import now, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink
+from mlld_sdk.base.options import one_of
 from mlld_sdk.journal.audit import audit
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone
 from mlld_sdk.journal.events import JournalDegraded, JournalMigrated, JournalRecovered
@@ -38,8 +39,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, env: Env, sink: Sink, durability: Durability, limits: JournalLimits) -> None:
         """Open or make the file; an older one is brought up to date first."""
-        if durability not in ("full", "normal"):
-            raise ConfigurationError(f"durability is {durability!r}, allowed are 'full' and 'normal'")
+        one_of("durability", durability, "full", "normal")
         self._path = path.resolve()  # one file, one folder of sessions, by any link that names it
         self._env = env
         self._sink = sink
