@@ -1,4 +1,4 @@
-"""The options of a client's calls, for those who pass them on."""
+"""The options of a client, as a type for functions that pass them on."""
 
 from __future__ import annotations
 

@@ -274,14 +274,14 @@ class Runtime:
         return self._running()[path]
 
     def agent(self, name: str) -> AgentHandle:
-        """Find an agent; as `runtime[name]`, for those who want its type."""
+        """Find an agent, as `runtime[name]` does, with the type of its handle."""
         found = self[name]
         if not isinstance(found, AgentHandle):
             raise ConfigurationError(f"{name} is no agent", hint="runs go to agents; runtime[name] finds any place")
         return found
 
     def pool(self, name: str) -> PoolHandle:
-        """Find a pool; as `runtime[name]`, for those who want its type."""
+        """Find a pool, as `runtime[name]` does, with the type of its handle."""
         found = self[name]
         if not isinstance(found, PoolHandle):
             raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")

@@ -1,6 +1,7 @@
 """The client for coroutines, and the module-level functions: same calls, same answers, no blocked loop."""
 
 import asyncio
+import inspect
 import os
 import signal
 import threading
@@ -205,6 +206,19 @@ def test_signing_is_there_as_plain_functions(tmp_path: Any) -> None:  # C-75
     assert functions.verify("a.txt", base_path=base).verified
     assert [entry.relative_path for entry in functions.fs_status("*.txt", base_path=base)] == ["a.txt"]
     assert functions.sign_content("body", "user:a", base_path=base).signed_by == "user:a"
+
+
+def test_the_functions_have_the_signatures_of_the_methods_and_follow_a_subclass() -> None:  # C-75
+    class Loud(Client):
+        def process(self, script: str, **options: Any) -> str:  # type: ignore[override]
+            return script.upper()
+
+    method = inspect.signature(Client.sign)
+    assert [*inspect.signature(functions.sign).parameters] == [*method.parameters][1:]
+    assert (functions.sign.__module__, functions.sign.__name__) == ("mlld_sdk.client.functions", "sign")
+    functions.set_default_client(Loud(engine="embedded"))
+    assert functions.process("loud") == "LOUD"
+    functions.close()
 
 
 def test_the_default_client_can_be_ones_own_and_threads_make_only_one(monkeypatch: pytest.MonkeyPatch) -> None:  # C-75
