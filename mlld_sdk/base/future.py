@@ -165,7 +165,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             raise TimeoutError
 
     def finish(self, result: T | None, error: BaseException | None) -> None:
-        """Set the outcome, wake who waits, run the callbacks. Must be called once only."""
+        """Set the outcome, wake the waiting threads, run the callbacks. Must be called once only."""
         if error is not None:
             self._exception = error
         self._result = result

@@ -104,7 +104,7 @@ def check_engines(
     timeout: float | timedelta = 15.0,
     env: Env | None = None,
 ) -> EnginesReport:
-    """Start each engine once, ask it who it is, end it, and report. Blocks for a second or two; changes nothing.
+    """Start each engine once, ask for its name and version, end it, and report. Takes seconds; changes nothing.
 
     An engine that cannot be used is a report with the reason, never an exception, and never replaced by another.
 
@@ -149,7 +149,7 @@ def _own_words(error: MlldError) -> tuple[str, str | None]:
 
 
 def _introduction(engine: Engine, timeout: float | timedelta) -> Hello | None:
-    """Ask an engine who it is; the live engine does not know the question."""
+    """Return how an engine introduces itself; `None` for the live engine, which has no method `hello`."""
     try:
         return msgspec.convert(engine.call("hello", timeout=timeout).payload, Hello)
     except ScriptError as error:

@@ -628,7 +628,7 @@ class Acquire(Generic[E]):
         self.stage, self.pooled = "served", pooled
 
     def refusal(self, waited: float | None = None) -> CallTimeout:
-        """Make the error that names what it waits for in vain, for one who waited so many seconds."""
+        """Make the error that names what was waited for in vain, by default for `timeout` seconds."""
         refuse = self._pool.quota.refusal if self._in_quota else self._pool.busy_for
         return refuse(self.timeout if waited is None else waited)
 

@@ -290,7 +290,7 @@ class Journal:
         return bool(self._core.read(lambda reader: reader.claimable(kind, now, (), 1)))
 
     def unfinished_kinds(self) -> set[str]:
-        """Name the kinds that have pending or running runs: whom to wake when other processes may have submitted."""
+        """Return the kinds that have pending or running runs, for looks at what other processes submitted."""
         return self._core.read(lambda reader: reader.unfinished_kinds())
 
     def steps(self, run_id: str) -> list[StepRecord]:

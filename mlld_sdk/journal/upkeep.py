@@ -40,10 +40,10 @@ class HeldLease(Protocol):
     auto_renew: bool
 
     def lose(self, error: LeaseLost) -> None:
-        """Take note that the lease does not count any more, and tell those who asked to know."""
+        """Mark the lease as lost and call those of `on_lost`."""
 
     def end(self) -> None:
-        """Take note that the lease was given up."""
+        """Mark the lease as given up."""
 
 
 class Upkeep:
@@ -146,15 +146,15 @@ class Upkeep:
             callback()
 
     def settled(self, record: OutcomeRecord) -> None:
-        """Call back those who wait for a run that has come to rest."""
+        """Call the callbacks of a run that has come to rest."""
         try:
             outcome = self.outcome(record)
-        except JournalError as error:  # its value cannot be read here, and still those who wait must be told something
+        except JournalError as error:  # its value cannot be read here, but the callbacks must be called
             outcome = Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
         self._wake(record.run_id, outcome)
 
     def settle(self, run_id: str) -> None:
-        """Call back those who wait for a run, if it has come to rest."""
+        """Call the callbacks of a run, if it has come to rest."""
         try:
             record = self._store.read(lambda reader: outcome_record(reader, run_id))
         except RunNotFound as gone:

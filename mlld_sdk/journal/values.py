@@ -1,7 +1,7 @@
 """User values as bytes that come back the same, or a refusal that names the field.
 
 Plain JSON values are written as JSON. A msgspec `Struct` is written as `{"$type": tag, "$data": {...}}` with the tag it
-was registered under: a class may move or be renamed, its tag stays. Whatever would come back as something else (a set,
+was registered under: a class may move or be renamed, its tag stays. All that would come back as something else (a set,
 a date, a `Decimal`, a number JSON cannot say, an object of an unknown class) is refused before anything is written. The
 one exception is a tuple, which comes back as a list; callers go on with what was written, so the first time and a
 replay see the same.

@@ -20,7 +20,7 @@ class QueuedWrite:
         state: `WITHDRAWN` if its caller's time was up before it was taken, `GONE` if after.
         result: What the work gave.
         error: Why it was refused, or failed.
-        batch: Who is to be woken next, once it is durable.
+        batch: The callers that are to be woken after it, once it is durable.
     """
 
     __slots__ = ("_gate", "batch", "error", "result", "state", "work")
@@ -49,13 +49,13 @@ class QueuedWrite:
 
 
 class WriteBatch:
-    """The callers of one commit, each of whom wakes the next.
+    """The callers of one commit, each of which wakes the next.
 
     Woken all at once they would only queue up for the interpreter, at several system calls each. Those that are left,
     because one before them was slow, are woken with the next commit, or after `PATIENCE_S` without one.
 
     Attributes:
-        left: Those who are still to be woken, the next one last.
+        left: Those that are still to be woken, the next one last.
     """
 
     def __init__(self, writes: list[QueuedWrite]) -> None:
