@@ -129,10 +129,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         plain = {name: _plain(value) for name, value in values.items()}
         checked(type(self), plain)
         new = msgspec.structs.replace(self, **plain)
-        new._check()
+        new.check()
         return new
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse values out of range, or that do not go together."""
         self._at_least(0, "spares", "max_waiting")
         for name in ("timeout", "hibernate_after"):
             value = getattr(self, name)
@@ -173,8 +174,9 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
         """Whether requests use one engine at once."""
         return self.isolation == "shared"
 
-    def _check(self) -> None:
-        super()._check()
+    def check(self) -> None:
+        """Refuse values out of range, or that do not go together."""
+        super().check()
         self._at_least(1, "engines", "concurrency", "step_attempts")
 
 

@@ -53,8 +53,9 @@ class PoolOptions(EngineOptions, frozen=True, kw_only=True):
         """How many engines may work at once, and how many more while all of those are busy."""
         return self.size, self.overflow
 
-    def _check(self) -> None:
-        super()._check()
+    def check(self) -> None:
+        """Refuse values out of range."""
+        super().check()
         self._at_least(1, "size")
         self._at_least(0, "overflow")
 

@@ -145,7 +145,7 @@ class EngineLease(Generic[E]):
         Args:
             broken: Its state is unknown; it is killed and replaced rather than handed on.
         """
-        with self._pool._lock:
+        with self._pool.lock:
             pooled, self._pooled = self._pooled, None
         if pooled is not None:
             pooled.watcher = None
@@ -199,7 +199,7 @@ class EnginePool(Generic[E]):
                 raise ConfigurationError(f"{name} must be at least {least}, got {value}")
         self.label = label
         self.idle_after = idle_after
-        self._start = start
+        self.start_engine = start
         self._size = size
         self._overflow = overflow
         self._spares = spares
@@ -208,7 +208,7 @@ class EnginePool(Generic[E]):
         self.quota = quota or EngineQuota(env=env)
         self._recycle = recycle or Recycle()
         self._wears = self._recycle != Recycle()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._idle: list[PooledEngine[E]] = []
         self._busy: set[PooledEngine[E]] = set()
         self._waiters: deque[Acquire[E]] = deque()
@@ -231,7 +231,7 @@ class EnginePool(Generic[E]):
 
     def lease_now(self) -> EngineLease[E] | None:
         """Hold an engine that is idle, if there is one and none waits; starts none and waits for nothing."""
-        with self._lock:
+        with self.lock:
             if self._waiters or not self.open or self._turns >= self._size + self._overflow:
                 return None
             idle = self._idle
@@ -260,7 +260,7 @@ class EnginePool(Generic[E]):
             raise ConfigurationError(f"size must be at least 1, got {size}")
         surplus: list[PooledEngine[E]] = []
         served: list[Acquire[E]] = []
-        with self._lock:
+        with self.lock:
             self._size = size
             self._overflow = self._overflow if overflow is None else overflow
             while self._waiters and self._turns < self._size + self._overflow:
@@ -281,7 +281,7 @@ class EnginePool(Generic[E]):
     def sleep_idle(self, idle_for: float) -> int:
         """Retire the engines that have been idle for that many seconds, spares too, and return how many."""
         before = self.now() - idle_for
-        with self._lock:
+        with self.lock:
             sleepy = [pooled for pooled in self._idle if pooled.idle_since <= before]
             self._idle = [pooled for pooled in self._idle if pooled.idle_since > before]
         for pooled in sleepy:
@@ -290,7 +290,7 @@ class EnginePool(Generic[E]):
 
     def status(self) -> EnginePoolStatus:
         """Return what is busy, idle and waiting."""
-        with self._lock:
+        with self.lock:
             return EnginePoolStatus(
                 size=self._size,
                 busy=len(self._busy),
@@ -302,7 +302,7 @@ class EnginePool(Generic[E]):
 
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and return how many; their users see them die."""
-        with self._lock:
+        with self.lock:
             busy = list(self._busy)
         for pooled in busy:
             pooled.engine.kill()
@@ -310,7 +310,7 @@ class EnginePool(Generic[E]):
 
     def close(self) -> None:
         """Lease no more, refuse all that wait, end what is idle; what is leased ends when it is given back."""
-        with self._lock:
+        with self.lock:
             self.open = False
             idle, self._idle = self._idle, []
             waiters = list(self._waiters)
@@ -335,7 +335,7 @@ class EnginePool(Generic[E]):
 
     def claim(self, acquire: "Acquire[E]") -> bool:
         """Serve an acquire, with an engine if one is idle, or put it into the queue; returns whether it was served."""
-        with self._lock:
+        with self.lock:
             if acquire.stage == "served":  # in this moment
                 return True
             if not self.open:
@@ -359,7 +359,7 @@ class EnginePool(Generic[E]):
 
     def withdraw(self, acquire: "Acquire[E]") -> Stage:
         """Take an acquire out of the queue; returns how far it had come."""
-        with self._lock:
+        with self.lock:
             if acquire.stage == "queued" and acquire in self._waiters:
                 self._waiters.remove(acquire)
             return acquire.stage
@@ -381,12 +381,12 @@ class EnginePool(Generic[E]):
     def start(self, slot: EngineSlot, *, leased: bool = False) -> PooledEngine[E]:
         """Start an engine, whose slot is released with its end."""
         try:
-            engine = self._start()
+            engine = self.start_engine()
         except BaseException:
             slot.release()
             raise
         pooled = PooledEngine(engine, slot, self._reclaim)
-        with self._lock:
+        with self.lock:
             self._started += 1
             if leased:
                 self._busy.add(pooled)
@@ -398,14 +398,14 @@ class EnginePool(Generic[E]):
         wanted = self._spares if wanted is None else wanted
         more = True
         while more:
-            with self._lock:
+            with self.lock:
                 if not self.open or len(self._idle) + self._starting >= wanted:
                     return
                 self._starting += 1
             try:
                 more = self._start_spare()
             finally:
-                with self._lock:
+                with self.lock:
                     self._starting -= 1
 
     def _start_spare(self) -> bool:
@@ -417,7 +417,7 @@ class EnginePool(Generic[E]):
             pooled = self.start(slot)
         except MlldError:
             return False  # a spare that will not start is no failure of the lease at hand; the next start reports it
-        with self._lock:
+        with self.lock:
             stays = self.open and not pooled.gone
             if stays:
                 pooled.idle_since = self.now()
@@ -431,7 +431,7 @@ class EnginePool(Generic[E]):
     def returned(self, pooled: PooledEngine[E], broken: bool) -> None:
         """Take an engine back: for the next in the queue, for later, or to end it."""
         if broken or not pooled.engine.alive or (self._wears and self._is_worn(pooled)):
-            with self._lock:
+            with self.lock:
                 self._busy.discard(pooled)
             self._retire(pooled, politely=not broken)
             self._end_turn()
@@ -439,7 +439,7 @@ class EnginePool(Generic[E]):
             return
         next_one = None
         owed = surplus = False
-        with self._lock:
+        with self.lock:
             self._busy.discard(pooled)
             if self.open and self._waiters and self._turns <= self._size + self._overflow:
                 owed = self.quota.owes(self._waiters[0].since)
@@ -474,7 +474,7 @@ class EnginePool(Generic[E]):
 
     def _end_turn(self) -> None:
         """Pass the turn to the one that waits longest, with leave to start an engine."""
-        with self._lock:
+        with self.lock:
             if not self._waiters or self._turns > self._size + self._overflow:
                 self._turns -= 1
                 return
@@ -483,7 +483,7 @@ class EnginePool(Generic[E]):
         next_one.set()
 
     def _reclaim(self, pooled: PooledEngine[E]) -> bool:
-        with self._lock:
+        with self.lock:
             if pooled not in self._idle:
                 return False
             self._idle.remove(pooled)
@@ -499,7 +499,7 @@ class EnginePool(Generic[E]):
 
     def _gone(self, pooled: PooledEngine[E]) -> None:
         """Forget an engine whose process has ended."""
-        with self._lock:
+        with self.lock:
             if pooled in self._idle:
                 self._idle.remove(pooled)
             self._retired += 1

@@ -146,7 +146,7 @@ class RunLog(EventHistory):
                     self._raw_bytes -= len(raw.popleft().line)
                     self._missed += 1
         if self._wakers:
-            self._wake()
+            self.wake()
 
     def after(self, seq: int) -> ScriptEvent | None:
         """Return the event that follows number `seq`, or `None` if there is none yet."""
@@ -199,7 +199,8 @@ class RunLog(EventHistory):
 
         return stop
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake the readers that wait for an event."""
         for waker in list(self._wakers or ()):
             waker()
 
@@ -248,7 +249,7 @@ class RunLog(EventHistory):
 
 def _wake(log: RunLog | None) -> None:
     if log is not None:
-        log._wake()
+        log.wake()
 
 
 def _last_event(call: concurrent.futures.Future[Any] | None) -> ScriptEvent:

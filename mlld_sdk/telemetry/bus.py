@@ -128,7 +128,7 @@ class _Handler:
             try:
                 call(event)
             except BaseException:  # noqa: BLE001 - no error of a handler may reach the emitter
-                self._bus._handler_failed(self, event, traceback.format_exc())
+                self._bus.handler_failed(self, event, traceback.format_exc())
                 return
 
     def _lagged(self) -> HandlerLagged:
@@ -294,7 +294,8 @@ class Bus:
         if key in self.handlers():
             raise AlreadyAttached(f"a handler is already attached as {key!r}", hint="detach it or choose another id")
 
-    def _handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
+    def handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
+        """Detach a handler that has raised, and tell the others."""
         with self._lock:
             self._keep(tuple(each for each in self._handlers if each is not handler), self._inline)
         self._report(handler.key, event, error)

@@ -77,8 +77,8 @@ class Chaos:
             self._bad.setdefault(path, []).append(engine)
             return engine
 
-        self._healthy.setdefault(path, pool._start)
-        pool._start = start
+        self._healthy.setdefault(path, pool.start_engine)
+        pool.start_engine = start
         self._end_bad(path)
         pool.sleep_idle(0.0)
 
@@ -102,7 +102,7 @@ class Chaos:
     def _heal(self, path: str) -> None:
         pool, healthy = self._runtime.services.engine_pools().get(path), self._healthy.pop(path, None)
         if pool is not None and healthy is not None:
-            pool._start = healthy
+            pool.start_engine = healthy
         self._end_bad(path)
 
     def _end_bad(self, path: str) -> None:

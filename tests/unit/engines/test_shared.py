@@ -338,7 +338,7 @@ def test_an_engine_that_will_not_start_is_the_outcome_of_all_who_wait() -> None:
     def refuse() -> SharedFake:
         raise InfrastructureError("will not start")
 
-    harbour.pool._start = refuse
+    harbour.pool.start_engine = refuse
     for n in range(5):
         harbour.ask(n)
     assert {str(harbour.of(n)) for n in range(5)} == {"will not start"}
