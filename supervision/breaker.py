@@ -153,7 +153,7 @@ CLOSED = Circuit()
 
 
 def advance(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
-    """Let time pass: an open breaker whose cooldown is over becomes half-open; overdue probes count as bad."""
+    """Return it as of now: an open one whose cooldown is over becomes half-open; overdue probes count as bad."""
     if circuit.status == "open" and circuit.until is not None and now >= circuit.until:
         return Circuit("half_open", circuit.period + 1, openings=circuit.openings, cause=circuit.cause)
     if circuit.status == "half_open" and any(now - at > policy.probe_timeout for at in circuit.probes):
@@ -400,7 +400,7 @@ class Breaker:
             self._become(Circuit(period=self._circuit.period + 1))
 
     def on_reset(self, closed: Callable[[], object]) -> None:
-        """Have `closed()` called, quickly, whenever the breaker is reset by hand."""
+        """Call `closed()`, which must be quick, whenever the breaker is reset by hand."""
         with self._lock:
             self._watchers = (*self._watchers, closed)
 

@@ -59,7 +59,7 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 def budget(max_restarts: int, within: Duration, *, then: Then = "stop") -> Budget:
-    """Give a child a restart limit of its own.
+    """Declare a restart limit of a child's own.
 
     Raises:
         InvalidOption: A value is out of range.

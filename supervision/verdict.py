@@ -115,7 +115,7 @@ def judge(node: NodeView) -> tuple[Word, str]:
     if node.held and node.state == "stopped":
         return "maintenance", node.held
     if node.info is not None and node.info.off_duty:
-        return "maintenance", f"{node.info.off_duty}: it takes no more work until somebody resumes it"
+        return "maintenance", f"{node.info.off_duty}: it takes no more work until it is resumed"
     return "healthy", ""
 
 

@@ -109,7 +109,7 @@ class CallTable:
         return call
 
     def renew(self, call: Call) -> bool:
-        """Give a call that is to be sent again a new id, since the old one has been answered; false if it is over."""
+        """Assign a new id to a call to be sent again, since the old one has been answered; false if it is over."""
         if self.pending.pop(call.id, None) is None:
             return False
         call.id = new_request_id()
@@ -118,7 +118,7 @@ class CallTable:
         return True
 
     def settle(self, call: Call, reply: EngineReply | None, error: MlldError | None) -> bool:
-        """Give a pending call its outcome; false if it is not pending any more."""
+        """End a pending call with its outcome; false if it is not pending any more."""
         if self.pending.pop(call.id, None) is None:
             return False
         self.finished += 1
@@ -225,7 +225,7 @@ class CallTable:
     # -- deadlines
 
     def watch_deadline(self, deadline: float) -> None:
-        """Have the timer look when this deadline passes; one timer serves all calls."""
+        """Arm the timer for this deadline; one timer serves all calls."""
         with self._lock:
             if deadline < self.next_deadline:
                 if self._timer is not None:

@@ -251,7 +251,7 @@ class Ending:
                 self.bury()
 
     def bury(self) -> None:
-        """Have removed what is left of the process, unless that is under way."""
+        """Start to remove what is left of the process, unless that is under way."""
         burial, self._burial = self._burial, None
         if burial is not None:
             bury(burial)

@@ -199,13 +199,13 @@ class InlineReader:
                 self._reactor.call_soon(self._core.end.on_broken)
 
     def release(self) -> None:
-        """Let another thread read."""
+        """Allow another thread to read."""
         self.lock.release()
         if self._core.finish_wanted:
             self._reactor.call_soon(self._core.end.finish)
 
     def wake(self) -> None:
-        """Have the caller that reads leave; `finish` is called then."""
+        """Make the caller that reads leave; `finish` is called then."""
         if self._seat is not None:
             self._seat.ring()
 

@@ -193,7 +193,7 @@ class Reactor:
             self._release()
 
     def wake(self) -> None:
-        """Have the thread look at its queues. Nothing queued before is missed."""
+        """Make the thread look at its queues. Nothing queued before is missed."""
         # It looks once more between saying that it sleeps and sleeping; and when it has been rung it will look anyway.
         if not self.awake and not self._rung:
             self._rung = True

@@ -115,7 +115,7 @@ _reaper_lock = threading.Lock()
 
 
 def bury(burial: Burial) -> None:
-    """Have an engine's remains removed; returns at once."""
+    """Queue the removal of an engine's remains; returns at once."""
     global _reaper
     with _reaper_lock:
         if _reaper is None:

@@ -66,10 +66,10 @@ class Actor(pykka.Actor):
     """Expected errors: answered to the asker, no crash."""
 
     threaded: ClassVar[bool] = False
-    """Have a thread of one's own: for handlers that block often without saying so."""
+    """A thread of its own: for handlers that block often without saying so."""
 
     caller_runs: ClassVar[bool] = False
-    """Let a caller that waits run this actor in its own thread when it is idle; only for handlers that never block,
+    """Allow a waiting caller to run this actor in its own thread when it is idle; only for handlers that never block,
     because a timeout cannot interrupt them then."""
 
     urgent_exits: ClassVar[bool] = False
@@ -270,7 +270,7 @@ class Actor(pykka.Actor):
     # -- resources and waiting
 
     def own(self, resource: T, close: Callable[[], object] | None = None) -> T:
-        """Have `resource` closed when this actor ends, however it ends; a kill waits for nothing else.
+        """Close `resource` when this actor ends, however it ends; a kill waits for nothing else.
 
         Args:
             resource: A process, a socket, a file.

@@ -262,7 +262,7 @@ class Cell:
     # -- the start
 
     def open(self) -> bool:
-        """Let messages be handled: called by the starter of an actor that has no `on_start` to run.
+        """Start handling messages: called by the starter of an actor that has no `on_start` to run.
 
         Returns:
             Whether it has started; else it was killed before.

@@ -21,7 +21,7 @@ class NameService(Protocol):
     """Gives unique names to actors. Methods must be quick and thread-safe, and must not call actors."""
 
     def register_name(self, key: Any, ref: ActorRef[Any], value: Any = None) -> ActorRef[Any] | None:
-        """Give `key` to `ref`, unless a live actor holds it.
+        """Register `ref` under `key`, unless a live actor holds it.
 
         Returns:
             `None` when `ref` has it now, else the live holder.
@@ -42,7 +42,7 @@ class NameTable:
         self._lock = threading.RLock()
 
     def register_name(self, key: Any, ref: ActorRef[Any], value: Any = None) -> ActorRef[Any] | None:  # noqa: ARG002 - a plain name carries no value
-        """Give `key` to `ref`, unless a live actor holds it."""
+        """Register `ref` under `key`, unless a live actor holds it."""
         with self._lock:
             holder = self._refs.get(key)
             if holder is not None and holder.reason is None:

@@ -164,7 +164,7 @@ class Future(pykka.Future[T]):
         self._settle(ERROR, (error, trace))
 
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
-        """Let `get` compute the value by calling `func(timeout)` once."""
+        """Compute the value in `get`, by calling `func(timeout)` once."""
         if self.state != PENDING:
             raise queue.Full
         self._hook = func

@@ -164,7 +164,7 @@ class HookRunner:
         return self.cell.phase == RUNNING
 
     def handle(self, entry: Entry) -> None:
-        """Have the actor handle one message."""
+        """Call the actor's handler with one message."""
         message, reply = entry
         cell = self.cell
         if cell.mailbox.room is not None:
@@ -300,7 +300,7 @@ class HookRunner:
         return cell.reason is None and not mailbox.paused
 
     def _arm_idle(self, after: float) -> None:
-        """Have the idle hook run unless a message comes within `after` seconds."""
+        """Arm the idle hook: it runs unless a message comes within `after` seconds."""
         self.idle_next = None
         token, post = IdleNow(self.handled), self.cell.mailbox.post_always
         self.timer = self.cell.system.timers.after(after, lambda: post((token, None)))

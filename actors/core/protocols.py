@@ -19,7 +19,7 @@ class Blocker(Protocol):
     """A thread of the scheduler, as code sees it that is about to wait in it."""
 
     def enter_blocking(self) -> None:
-        """Let another thread run actors meanwhile."""
+        """Allow another thread to run actors meanwhile."""
 
     def exit_blocking(self) -> None:
         """Count as running again."""
@@ -42,7 +42,7 @@ class System(Protocol):
         """Bring something to the run queue."""
 
     def emit(self, make: Callable[[float], Event]) -> None:
-        """Give an event to the sink, if there is one."""
+        """Pass an event to the sink, if there is one."""
 
     def callback_failed(self, error: BaseException) -> None:
         """Report what a callback raised."""

@@ -114,7 +114,7 @@ class StoppedFlag:
         return not self._ref.is_alive()
 
     def set(self) -> None:
-        """Have the actor end after what it is doing."""
+        """Ask the actor to end after what it is doing."""
         self._ref.cell.post_system(EndNow(NORMAL))
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -446,7 +446,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
     # -- looking at it
 
     def monitor(self, callback: Callable[[Down], object]) -> Monitor:
-        """Have `callback(down)` called once, in the thread that ends it; at once if it is dead already.
+        """Call `callback(down)` once, in the thread that ends it; at once if it is dead already.
 
         The callback must be quick and must not block. Inside an actor use `self.monitor(ref)`, which sends a message.
         """
@@ -457,11 +457,11 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         return cast("ActorInfo", self.cell.info())
 
     def suspend(self, timeout: float | None = 5.0) -> None:
-        """Have it handle no ordinary messages until `resume`; they wait."""
+        """Stop it from handling ordinary messages until `resume`; they wait."""
         self._between_messages(_suspend, timeout)
 
     def resume(self, timeout: float | None = 5.0) -> None:
-        """Have it handle messages again."""
+        """Let messages be handled again after `suspend`."""
         self._between_messages(_resume, timeout)
 
     def get_state(self, timeout: float | None = 5.0) -> Any:
@@ -473,7 +473,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         return self._between_messages(lambda cell: change(cell.actor), timeout)
 
     def trace(self, watch: Callable[[Any], object] | None, timeout: float | None = 5.0) -> None:
-        """Have `watch(message)` called with each message just before it is handled, as the actor; `None` ends it.
+        """Call `watch(message)` with each message just before it is handled, as the actor; `None` ends it.
 
         It costs nothing while it is off. A `watch` that raises is reported and detached.
         """

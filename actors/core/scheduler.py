@@ -108,13 +108,13 @@ class Scheduler:
     # -- work
 
     def schedule(self, item: Runnable) -> None:
-        """Have a worker run `item` as soon as one is free."""
+        """Queue `item` for the next worker that is free."""
         self._queue.put(item)
         if self._idle == 0 and not self._watching:
             self._watch()
 
     def submit(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
-        """Have a worker call `action()`."""
+        """Queue a call of `action()` for a worker."""
         self.schedule(PlainCall(action, failed))
 
     @property
@@ -130,7 +130,7 @@ class Scheduler:
     # -- workers that block, return, or are lost
 
     def worker_blocks(self, worker: SchedulerThread) -> None:
-        """Let a spare run in the place of a worker that waits."""
+        """Start a spare in the place of a worker that waits."""
         with self._lock:
             if worker.lost:
                 return
@@ -148,7 +148,7 @@ class Scheduler:
                 self._blocked -= 1
 
     def lose(self, thread_id: int) -> None:
-        """Give up the worker on that thread: what it runs was killed and may never come back."""
+        """Write off the worker on that thread: what it runs was killed and may never come back."""
         with self._lock:
             for thread in self._threads:
                 if thread.ident == thread_id:
@@ -342,7 +342,7 @@ class OwnThread:
         self._queue.put(item)
 
     def close(self) -> None:
-        """Let the thread end after what it is doing."""
+        """End the thread after what it is doing."""
         self._queue.put(None)
 
     def _work(self) -> None:
@@ -352,7 +352,7 @@ class OwnThread:
 
 @contextmanager
 def blocking() -> Iterator[None]:
-    """Let another worker run while the code inside waits for something outside (a socket, a lock, a process).
+    """Allow another worker to run while the code inside waits for something outside (a socket, a lock, a process).
 
     Not needed around anything of this library. Without it the pool still grows, a few milliseconds later.
     """
@@ -368,7 +368,7 @@ def blocking() -> Iterator[None]:
 
 
 def yield_processor() -> None:
-    """Let another thread have the interpreter, after a full slice."""
+    """Yield the interpreter to another thread, after a full slice."""
     _yield()
 
 

@@ -315,7 +315,7 @@ class ActorSystem:
     # -- for the runtime's own parts
 
     def emit(self, make: Callable[[float], Event]) -> None:
-        """Give an event to the sink, if there is one. What a sink raises is counted and otherwise ignored."""
+        """Pass an event to the sink, if there is one. What a sink raises is counted and otherwise ignored."""
         if self.listening:
             try:
                 self.sink(make(self.env.wall()))

@@ -54,7 +54,7 @@ class Notice(SystemMessage):
         self._notice = notice
 
     def handle(self, cell: AnyCell) -> None:
-        """Have the actor handle it."""
+        """Carry the message out on the actor."""
         cell.runner.handle((self._notice, None))
 
 

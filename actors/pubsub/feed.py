@@ -47,7 +47,7 @@ class Feed(Generic[T]):
         return True
 
     def end(self, error: BaseException) -> None:
-        """Let the reader take what is there, and raise `error` after that."""
+        """End the feed: the reader still gets what is there, and `error` is raised after that."""
         with self._lock:
             self._end = self._end or error
             self._arrival.try_set()

@@ -110,7 +110,7 @@ class Registry:
     def unregister(
         self, key: Hashable, *, where: Callable[[Any], object] | None = None, ref: Ref | None = None
     ) -> None:
-        """Give back the caller's registrations of `key`: all, or those whose value satisfies `where`."""
+        """Remove the caller's registrations of `key`: all, or those whose value satisfies `where`."""
         owner = acting("unregistering", ref)
         with self._lock:
             for row in self._rows.owned(owner, key):
@@ -213,7 +213,7 @@ class Registry:
     # -- the protocol of name services ---------------------------------------------------------------------------------
 
     def register_name(self, key: Any, ref: Ref, value: Any = None) -> Ref | None:
-        """Give `key` to `ref`, or return the live actor that holds it."""
+        """Register `ref` under `key`, or return the live actor that holds it."""
         self._require_unique("via")
         return self._take(key, ref, value)
 

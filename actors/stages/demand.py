@@ -79,7 +79,7 @@ def open_demand(wanted: Mapping[S, int], dealing: Dealing) -> int:
 
 
 def deal_by_demand(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:
-    """Give each event to one subscriber, in batches, the most eager first."""
+    """Send each event to one subscriber, in batches, the most eager first."""
     shares: dict[S, list[E]] = {}
     given = 0
     for subscriber, count in sorted(wanted.items(), key=lambda item: -item[1]):
@@ -93,14 +93,14 @@ def deal_by_demand(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list
 
 
 def deal_to_all(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:
-    """Give every event to every subscriber."""
+    """Send every event to every subscriber."""
     return {subscriber: list(events) for subscriber in wanted} if events else {}
 
 
 def deal_by_partition(
     partitions: Mapping[S, Hashable], events: Sequence[E], partition_of: Callable[[E], Hashable]
 ) -> dict[S, list[E]]:
-    """Give each event to the subscriber of its partition; an event of no partition is a mistake of the producer."""
+    """Send each event to the subscriber of its partition; an event of no partition is a mistake of the producer."""
     owners = {partition: subscriber for subscriber, partition in partitions.items()}
     shares: dict[S, list[E]] = {}
     for event in events:

@@ -103,7 +103,7 @@ class _Downstream:
         return open_demand(self.ledger.wanted, self._stage.dealing)
 
     def send(self, batch: Sequence[Any]) -> None:
-        """Give events to the consumers; there is demand for them."""
+        """Send events to the consumers; there is demand for them."""
         match self._stage.dealing:
             case "demand":
                 shares = deal_by_demand(self.ledger.wanted, batch)
@@ -178,7 +178,7 @@ class _Emitting(Actor):
         return self._downstream.demand
 
     def emit(self, events: Iterable[Any]) -> None:
-        """Give events to the consumers.
+        """Send events to the consumers.
 
         Raises:
             DemandExceeded: They are more than `demand`; none was given out.

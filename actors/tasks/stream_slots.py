@@ -33,7 +33,7 @@ class Slots(Generic[R]):
         return not self._running and not self._finished
 
     def enter(self) -> int:
-        """Let an item in; the number names it from now on."""
+        """Take an item in; it is known by this number from now on."""
         number, self._entered = self._entered, self._entered + 1
         self._running.add(number)
         return number

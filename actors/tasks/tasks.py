@@ -133,7 +133,7 @@ class Task(Generic[T]):
         return None if isinstance(found, Exited) and isinstance(found.reason, Shutdown | Killed) else found
 
     def ignore(self) -> Ok[T] | Exited | None:
-        """Give up waiting for good: return how it ended, if it has; otherwise it goes on unwatched."""
+        """Stop waiting for good: return how it ended, if it has; otherwise it goes on unwatched."""
         self.require_owner()
         self._ignored = not self._answer.done
         return self.outcome

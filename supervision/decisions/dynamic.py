@@ -47,7 +47,7 @@ class DynamicSiblings(msgspec.Struct):
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Be ready: there is nothing to start yet."""
+        """Return the first state: there is nothing to start yet."""
         lifecycle.mark_ready(self.draft)
 
     def serve(self, asked: Asked) -> None:

@@ -40,7 +40,7 @@ class RequestStop(ChildEffect, frozen=True):
 
 
 class LimitStops(msgspec.Struct, frozen=True):
-    """Let no child that was asked to end run beyond this instant."""
+    """Kill the children that were asked to end and still run at this instant."""
 
     due: float
 

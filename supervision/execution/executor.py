@@ -317,7 +317,7 @@ class Executor:
     # -- timers, answers and events ------------------------------------------------------------------------------------
 
     def arm(self, effect: effects.Arm) -> None:
-        """Have an input fed back later."""
+        """Feed an input back later."""
         then, key = effect.then, effect.then.key
         if effect.delay == 0:
             self.cell.mailbox.post_always((then, None))  # behind the calls that wait already

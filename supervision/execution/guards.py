@@ -64,14 +64,14 @@ class BreakerGuards:
         return None
 
     def child_is_up(self, key: int, spec: ChildSpec) -> None:
-        """Let the breaker hear of a success when a child that was started as its probe has lived long enough (J-8)."""
+        """Report a success to the breaker when a child that was started as its probe has lived long enough (J-8)."""
         permit = self._permits.get(key)
         if permit is not None and spec.breaker is not None:
             stable = min(spec.backoff.stable if spec.backoff else STABLE, spec.breaker.probe_timeout / 2)
             self._verdicts[key] = self._timers.after(stable, permit.success)
 
     def on_reset(self, slot: Slot, path: str, closed: Callable[[], object]) -> None:
-        """Have `closed()` called when the breaker of a parked child is reset by hand."""
+        """Call `closed()` when the breaker of a parked child is reset by hand."""
         guard = self.of(slot, path) if slot.status == "parked" else None
         if guard is not None:
             guard.on_reset(closed)

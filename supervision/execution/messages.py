@@ -62,7 +62,7 @@ class StopLimitDue(SystemMessage):
     __slots__ = ()
 
     def handle(self, cell: Supervising) -> None:
-        """Let the executor kill the children that have had their time to stop."""
+        """Kill the children that have had their time to stop."""
         cell.actor.executor.stop_limit_due()
 
 

@@ -34,7 +34,7 @@ class StopLimits:
             self._aim(due)
 
     def shorten(self, due: float) -> None:
-        """Let no child take longer than until `due`."""
+        """Set the instant `due` until which a child may take to stop."""
         for key, (later, incarnation) in self._limits.items():
             if due < later:
                 self._limits[key] = (due, incarnation)

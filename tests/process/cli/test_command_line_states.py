@@ -109,7 +109,7 @@ def test_a_drained_agent_finishes_and_takes_no_more(say: Any, tmp_path: Path) ->
     assert "pending" in say("runs", "show", second)
     text = say("tree")
     assert "MAINTENANCE" in text
-    assert f"service/busy: drained: it takes no more work until somebody resumes it; waiting: {second}" in text
+    assert f"service/busy: drained: it takes no more work until it is resumed; waiting: {second}" in text
     assert "drained   up" in text
     assert "drained" in say("top")
     say("resume", "busy")

@@ -31,7 +31,7 @@ class FairLock:
         gate.acquire()
 
     def hand_on(self) -> None:
-        """Give the lock to the next thread, or release it."""
+        """Pass the lock to the next thread, or release it."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -39,7 +39,7 @@ class FairLock:
                 self._held = False
 
     def yield_(self) -> None:
-        """Let all threads that wait go first."""
+        """Wait behind all threads that wait already."""
         if self._waiting:
             self.hand_on()
             self.take()

@@ -55,7 +55,7 @@ class EmbeddedServer:
         return self._runner.end()
 
     def _install_signals(self) -> int:
-        """Let SIGTERM and SIGINT end the engine; return the descriptor that wakes the reader for them."""
+        """Make SIGTERM and SIGINT end the engine; return the descriptor that wakes the reader for them."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             del number, frame
