@@ -30,7 +30,7 @@ PACKAGE: Final = Path(__file__).parents[1] / "mlld_sdk"
 SKIPPED: Final = re.compile(
     r"mlld_sdk\.(demo|transport\.embedded|cli|pytest_plugin|testing|__main__|.*\.__main__)(\.|$)"
 )
-"""Modules that declare no events and are programs, or need more than the core."""
+"""Modules that are programs, whose events are their own, or that need more than the core."""
 
 
 def catalogue() -> dict[str, type[Event]]:
@@ -48,7 +48,7 @@ def catalogue() -> dict[str, type[Event]]:
         kind = todo.pop()
         todo += kind.__subclasses__()
         tag = kind.__struct_config__.tag
-        if not isinstance(tag, str) or not kind.__module__.startswith("mlld_sdk."):
+        if not isinstance(tag, str) or not kind.__module__.startswith("mlld_sdk.") or SKIPPED.match(kind.__module__):
             continue
         if tag in found:
             raise ValueError(f"{tag} is the name of {found[tag].__qualname__} and of {kind.__qualname__}")
