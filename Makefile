@@ -36,7 +36,7 @@ demo: $(DEMO_STAMP)  ## kill an engine, an agent and a whole service for real, a
 
 test: $(STAMP)  ## everything but the long runs, in about four minutes; real mlld and Erlang are used when they are there
 	$(COMPILE)
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not types"
 
 test-long: $(STAMP)  ## the long chaos runs
 	$(BIN)/python -m pytest -m long --timeout 3600
@@ -48,6 +48,7 @@ lint: $(STAMP)  ## formatting, lint, the arrows between rooms, types, and what i
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tests/types/*.py examples/*.py
 	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q -m types tests/house
 	$(BIN)/python tests/types/twins.py
 	$(BIN)/python docs/make_reference.py --check
 	$(BIN)/python docs/draw_house.py --check

@@ -14,6 +14,8 @@ import pytest
 
 import mlld_sdk
 
+pytestmark = pytest.mark.types
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from typing import assert_type
