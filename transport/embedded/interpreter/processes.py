@@ -105,6 +105,12 @@ def kill_tree(root: int) -> None:
         _signal(pid, signal.SIGKILL)
 
 
+def kill_all_children() -> None:
+    """Kill every child of this process with its descendants, those included that another thread is just starting."""
+    for pid in _children_of({os.getpid()}):
+        kill_tree(pid)
+
+
 def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)

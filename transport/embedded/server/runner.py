@@ -10,6 +10,7 @@ from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, ScriptFailure, UnsupportedConstruct
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
 from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
+from mlld_sdk.transport.embedded.interpreter.processes import kill_all_children
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest, ScriptRun
 from mlld_sdk.transport.embedded.language.parser import parse
 from mlld_sdk.transport.embedded.language.syntax import ParsedScript
@@ -99,6 +100,8 @@ class ScriptRunner:
         for request in list(self._active.values()):
             if request.run is not None:
                 request.run.abort(Aborted())
+        if self._extended:  # a command that is being started is not known to its run yet
+            kill_all_children()
 
     # -- running
 
