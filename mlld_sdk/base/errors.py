@@ -4,17 +4,8 @@ Supervisors restart and retry after an `InfrastructureError`; a `TaskError` is t
 beside the code that raises them, and `mlld_sdk.errors` has them all. Each has a stable `code`, a `message` of one line
 that says what happened, and a `hint` of one line that says what to do.
 
-An error that carries data is declared as a dataclass, in one place: its fields, and message and hint as templates:
-
-```
-@dataclass(eq=False, repr=False)
-class RunParked(JournalRefusal):
-    code = "RUN_PARKED"
-    message = "run {run_id} is parked: {reason}"
-    hint = "look at its steps, then retry it or cancel it"
-    run_id: str
-    reason: str
-```
+An error that carries data is declared as a dataclass, in one place: its fields, with `message` and `hint` as templates.
+`mlld_sdk.journal.errors.RunParked` is an example; `UnserialisableParams` in `transport.errors` is another.
 """
 
 from dataclasses import dataclass

@@ -170,7 +170,7 @@ class SharedEngines:
             return call
         waiting = WaitingCall(
             partial(self._send, method, freeze(params), on_events, "mcpServers" in params),
-            self._refused,
+            partial(self.health.refusal, self.scope),
             timeout=timeout,
             now=self._pool.now,
         )
@@ -260,12 +260,6 @@ class SharedEngines:
                 engine.retire()
         elif error is not None and self.scope.over is None:
             self.health.failed(error)
-
-    def _refused(self, error: BaseException) -> BaseException:
-        if self.scope.over is not None:
-            return copy.copy(self.scope.over)
-        self.health.failed(error)
-        return error
 
     def _start(self, gone: SharedEngine | None) -> tuple[SharedEngine, bool]:
         """Enter the engine that has come meanwhile, or lease one here; returns whether it is new."""

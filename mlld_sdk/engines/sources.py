@@ -90,6 +90,13 @@ class EngineHealth:
             if self.on_failure is not None:
                 self.on_failure(error)
 
+    def refusal(self, scope: CancelScope, error: BaseException) -> BaseException:
+        """Return the error of a request that got no engine: why its scope is over, if it is, else this one, noted."""
+        if scope.over is not None:
+            return copy.copy(scope.over)
+        self.failed(error)
+        return error
+
 
 class Withdrawable(Protocol):
     """What a request waits for."""
@@ -425,7 +432,7 @@ class LeasedEngines:
             assert isinstance(call, Call)  # it has its engine
             return call
 
-        call = WaitingCall(send, self._refused, timeout=timeout, now=self._now)
+        call = WaitingCall(send, partial(self.health.refusal, self.scope), timeout=timeout, now=self._now)
         try:
             return call.wait_for(lambda then, limit: self._lessor.acquire(then, limit, self.scope))
         except InfrastructureError:
@@ -449,9 +456,3 @@ class LeasedEngines:
             lease.give_back(broken=broken)
         if self._after is not None:
             self._after()
-
-    def _refused(self, error: BaseException) -> BaseException:
-        if self.scope.over is not None:
-            return copy.copy(self.scope.over)
-        self.health.failed(error)
-        return error
