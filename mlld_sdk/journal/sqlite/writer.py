@@ -328,13 +328,12 @@ class Writer:
             if chores:
                 self._transact([QueuedWrite(chore) for chore in chores])
             version = self._disk.writable().connection.execute("PRAGMA data_version").fetchone()[0]
-        except Exception as error:  # noqa: BLE001 - told as an event; the chores come again, and so do callers
-            if isinstance(error, sqlite3.Error | OSError):
-                self._disk.failed(error)
-        else:
             if version != self._version:
-                self._version = version
                 if host is not None:
                     host.changed_elsewhere()
+                self._version = version
+        except Exception as error:  # noqa: BLE001 - told as an event; what was not done comes again, and so do callers
+            if isinstance(error, sqlite3.Error | OSError):
+                self._disk.failed(error)
         pace = None if host is None else host.pace()
         self._due = math.inf if pace is None else now() + pace

@@ -1,5 +1,6 @@
 """What every store must do, said once and asked of each."""
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.journal import ErrorRecord, Failed, Fresh, Journal, JournalLimits, Positions, Replay, StepPolicy
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
+    JournalBusy,
     JournalClosed,
     LeaseHeld,
     LeaseLost,
@@ -28,6 +30,7 @@ from mlld_sdk.journal.errors import (
     WaitTimeout,
 )
 from mlld_sdk.journal.memory import MemoryStore
+from mlld_sdk.journal.sqlite.store import SqliteStore
 from tests.support.journal import AGAIN, Clock, act, begin, quick
 
 FAIL = StepPolicy()
@@ -463,6 +466,31 @@ def test_a_thread_that_waits_is_woken_by_an_end_in_another_journal(world: World,
     journal.claim(run.id, "w").finish_run("from elsewhere")
     waiter.join(20)
     assert found == ["from elsewhere"]
+
+
+def test_a_failed_look_at_other_journals_costs_no_writer_and_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # J-22
+    world = World("sqlite", tmp_path)
+    journal, other = world.open(), world.open()
+    run = journal.submit("a")
+    looked = threading.Event()
+    read = SqliteStore.read
+
+    def fails_once(store: SqliteStore, work: Any) -> Any:
+        if threading.current_thread().name.startswith("mlld-journal") and not looked.is_set():
+            looked.set()
+            raise JournalBusy("no reader just now")
+        return read(store, work)
+
+    monkeypatch.setattr(SqliteStore, "read", fails_once)
+    found: queue.SimpleQueue[object] = queue.SimpleQueue()
+    other.on_outcome(run.id, lambda outcome: found.put(outcome.value))
+    journal.claim(run.id, "w").finish_run("from elsewhere")
+    assert found.get(timeout=20) == "from elsewhere"
+    assert looked.is_set()
+    assert other.submit("a").state == "pending"
+    world.close()
 
 
 def test_a_stopped_run_can_be_retried_and_goes_on_from_what_it_finished(journal: Journal) -> None:  # J-23
