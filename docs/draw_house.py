@@ -9,6 +9,7 @@ from others are left out, and one that ran upwards would be red.
 
 import importlib
 import inspect
+import itertools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -70,6 +71,23 @@ def needed(found: Rooms) -> Iterator[tuple[str, str]]:
         yield from ((room, other) for other in sorted(others - far))
 
 
+def way(places: dict[str, tuple[int, int]], room: str, other: str) -> str:
+    """Draw a line from below one room to above another, around the rooms between them."""
+    (x, y), (end_x, end_y) = places[room], places[other]
+    points = [(x, y + HIGH)]
+    for row in range(y + ROW, end_y, ROW):
+        through = x + (end_x - x) * (row - y) // (end_y - y)
+        for side in [at for at, line in places.values() if line == row and abs(at - through) < BOX // 2 + 15]:
+            through = side + (BOX // 2 + 15) * (1 if through >= side else -1)
+        points += [(through, row), (through, row + HIGH)]
+    points.append((end_x, end_y - 2))
+    drawn = f"M{x} {y + HIGH}"
+    for (from_x, from_y), (to_x, to_y) in itertools.pairwise(points):
+        bend = (to_y - from_y) // 2 if from_x != to_x else 0
+        drawn += f" C{from_x} {from_y + bend} {to_x} {to_y - bend} {to_x} {to_y}"
+    return drawn
+
+
 def picture(rows: list[list[str]], found: Rooms) -> str:
     """Draw the rooms as SVG."""
     drawn = list(needed(found))
@@ -85,10 +103,8 @@ def picture(rows: list[list[str]], found: Rooms) -> str:
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">']
     parts += ["<title>Rooms and what they import, drawn by docs/draw_house.py</title>", STYLE]
     for room, other in drawn:
-        (x, y), (to_x, to_y) = places[room], places[other]
-        up = ' class="up"' if to_y <= y else ""
-        bend = ROW // 2 + (to_y - y) // 6
-        parts.append(f'<path{up} d="M{x} {y + HIGH} C{x} {y + HIGH + bend} {to_x} {to_y - bend} {to_x} {to_y - 2}"/>')
+        up = ' class="up"' if places[other][1] <= places[room][1] else ""
+        parts.append(f'<path{up} d="{way(places, room, other)}"/>')
     for room, (x, y) in places.items():
         parts.append(f'<rect x="{x - BOX // 2}" y="{y}" width="{BOX}" height="{HIGH}" rx="6"/>')
         parts.append(f'<text x="{x}" y="{y + HIGH // 2 + 5}">{room}</text>')
