@@ -8,7 +8,7 @@ from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.tasks.task_actor import callers
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.supervision.decisions import requests
-from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, check_children
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, child
 from mlld_sdk.supervision.supervisor import ManagementBatch, ManagementCall
 
 Ref = ActorRef[Any]
@@ -146,8 +146,8 @@ class SupervisorRef:
         return self.ref.call(ManagementCall(request, _callers()), timeout=timeout)
 
 
-def _spec_of(child: object) -> ChildSpec:
-    return child if isinstance(child, ChildSpec) else check_children([child])[0]
+def _spec_of(one: object) -> ChildSpec:
+    return one if isinstance(one, ChildSpec) else child(one)
 
 
 def _callers() -> tuple[Ref, ...]:

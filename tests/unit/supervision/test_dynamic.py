@@ -128,6 +128,28 @@ def test_starts_are_answered_with_what_came_of_them(world: World) -> None:  # SU
     assert room.sup.which_children() == []
 
 
+def test_a_class_is_temporary_like_any_child_that_does_not_say_more(world: World) -> None:  # SUP-62
+    sup = Room(world).sup
+    ref = sup.start_child(Puppet)
+    assert ref is not None
+    ref.tell(RuntimeError("boom"))
+    ref.join(5)
+    eventually(lambda: sup.which_children() == [])
+
+
+def test_nothing_is_kept_of_children_that_did_not_start(world: World) -> None:  # SUP-54
+    room = Room(world)
+
+    def fails(_: Any) -> None:
+        raise ValueError("bad")
+
+    for _ in range(3):
+        with pytest.raises(ChildStartFailed):
+            room.add(begin=fails)
+    executor = room.sup.ref.cell.actor.executor
+    assert (executor.refs, executor.keys) == ({}, {})
+
+
 class Explodes(Actor):
     def __init__(self) -> None:
         raise SystemError("in the constructor")
