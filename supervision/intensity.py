@@ -12,6 +12,7 @@ import msgspec
 
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.options import whole
+from mlld_sdk.supervision.events import BudgetView
 
 
 class RestartLimit(msgspec.Struct, frozen=True):
@@ -95,6 +96,6 @@ class RestartWindow(msgspec.Struct, frozen=True):
             past += 1
         return attempts[past:] if past else attempts
 
-    def used(self, now: float, limit: RestartLimit) -> int:
-        """Count the attempts that count at `now`."""
-        return len(self.current(now, limit))
+    def view(self, now: float, limit: RestartLimit) -> BudgetView:
+        """Say how much of a limit is used up at `now`."""
+        return BudgetView(len(self.current(now, limit)), limit.restarts, limit.within)

@@ -5,9 +5,8 @@ outside. No actor is asked for anything, so looking at a tree cannot disturb, de
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,25 +14,11 @@ from mlld_sdk.supervision.breaker import BreakerView
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView
+from mlld_sdk.supervision.execution.progress import NodeInfo, info_of
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
 NodeState = Literal["running", "starting", "stopping", "stopped", "waiting", "parked", "failed"]
-
-
-class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be seen of a running actor from outside.
-
-    Attributes:
-        queued: Messages waiting.
-        idle: Seconds with work and nothing finished; 0 when it has nothing to do.
-        doing: What it is handling.
-        off_duty: In a word, what keeps it from work on purpose: `draining`, `drained`.
-    """
-
-    queued: int = 0
-    idle: float = 0.0
-    doing: str = ""
-    off_duty: str = ""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +47,6 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         zombies: Threads that still run for incarnations that were killed, here and below.
         haunted: Seconds for which the oldest of them has gone on.
         gave_up: A supervisor's last words, when it gave up.
-        blame: The supervisor that decided about it.
         children: Below it, in start order.
     """
 
@@ -88,60 +72,43 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     zombies: int = 0
     haunted: float = 0.0
     gave_up: str = ""
-    blame: str = ""
     children: "tuple[NodeView, ...]" = ()
 
 
-class SnapshotSources(msgspec.Struct, frozen=True):
-    """How a snapshot sees: all of it from outside.
-
-    Attributes:
-        states: What each running supervisor published last, by its reference.
-        info: Looks at a running actor; `None` when there is nothing to see.
-        breaker: Finds the breaker in front of a child by path; `None` when it has none.
-        zombies: Ages of the threads that still run for killed incarnations at a path and below.
-    """
-
-    states: Mapping[Any, SupervisorState]
-    info: Callable[[Any], NodeInfo | None]
-    breaker: Callable[[Slot, str], BreakerView | None]
-    zombies: Callable[[str], Sequence[float]] = lambda _: ()
-
-
-def supervisor_view(state: SupervisorState, sources: SnapshotSources, now: float, slot: Slot | None = None) -> NodeView:
+def supervisor_view(state: SupervisorState, context: TreeContext, now: float, slot: Slot | None = None) -> NodeView:
     """Describe a supervisor and all below it."""
-    limit = state.spec.limit
-    base = NodeView(path=state.path, name=state.path.rsplit("/", 1)[-1], kind="", state="running")
+    path, limit = state.path, state.spec.limit
     if slot is not None:
-        base = slot_view(slot, state.path, limit.within, sources, now)
-    children = tuple(
-        child_view(one, f"{state.path}/{state.label_of(one)}", limit.within, sources, now) for one in state.in_order()
-    )
-    running: NodeState = {"starting": "starting", "running": "running"}.get(state.phase, "stopping")  # type: ignore[assignment]
+        base = slot_view(slot, path, limit.within, context, now)
+    else:
+        root: NodeState = "stopping" if state.phase == "gone" else state.phase
+        base = NodeView(path=path, name=path.rsplit("/", 1)[-1], kind="", state=root)
     return msgspec.structs.replace(
         base,
-        kind=state.kind,
-        state=running if slot is None else base.state,
+        kind=state.spec.strategy,
         up=max(now - state.up_since, 0.0) if state.ready else None,
-        budget=BudgetView(state.window.used(now, limit), limit.restarts, limit.within),
+        budget=state.window.view(now, limit),
         window=limit.within,
         gave_up=state.gave_up,
-        children=children,
+        children=tuple(child_view(one, state, context, now) for one in state.in_order()),
     )
 
 
-def child_view(slot: Slot, path: str, within: float, sources: SnapshotSources, now: float) -> NodeView:
+def child_view(slot: Slot, parent: SupervisorState, context: TreeContext, now: float) -> NodeView:
     """Describe one child, and all below it when it is a supervisor that runs."""
-    state = sources.states.get(slot.child) if slot.child is not None else None
-    return slot_view(slot, path, within, sources, now) if state is None else supervisor_view(state, sources, now, slot)
+    state = context.states.get(slot.child)
+    if state is not None:
+        return supervisor_view(state, context, now, slot)
+    return slot_view(slot, f"{parent.path}/{parent.label_of(slot)}", parent.spec.limit.within, context, now)
 
 
-def slot_view(slot: Slot, path: str, within: float, sources: SnapshotSources, now: float) -> NodeView:
+def slot_view(slot: Slot, path: str, within: float, context: TreeContext, now: float) -> NodeView:
     """Describe one child without what is below it."""
     spec = slot.spec
-    own = spec.budget
+    own, policy = spec.budget, spec.breaker
     running = slot.status == "running"
-    zombies = sources.zombies(path) if spec.kind == "worker" else ()
+    breaker = None if policy is None else context.breakers.find(policy.name or path)
+    zombies = context.system.zombies.ages(path) if spec.kind == "worker" else ()
     return NodeView(
         path=path,
         name=path.rsplit("/", 1)[-1],
@@ -154,28 +121,23 @@ def slot_view(slot: Slot, path: str, within: float, sources: SnapshotSources, no
         last="" if slot.last is None else str(slot.last),
         last_kind="" if slot.last is None else slot.last.kind,
         failures=tuple((now - at, lived) for at, lived in slot.failures),
-        budget=None
-        if own is None
-        else BudgetView(slot.window.used(now, own.limit), own.limit.restarts, own.limit.within),
+        budget=slot.window.view(now, own.limit) if own else None,
         window=own.limit.within if own else within,
         stable=spec.backoff.stable if spec.backoff else 5.0,
         wedge_after=spec.wedge.after if spec.wedge else None,
-        breaker=sources.breaker(slot, path),
+        breaker=None if breaker is None else breaker.view(),
         held=slot.held,
         rung=slot.rung,
-        info=sources.info(slot.child) if running and slot.child is not None else None,
+        info=info_of(slot.child) if running else None,
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
-        blame=path.rsplit("/", 1)[0] if "/" in path else "",
     )
 
 
 def kind_of(start: object) -> str:
     """Name what a spec starts."""
-    if isinstance(start, SupervisorSpec):
+    if isinstance(start, SupervisorSpec | DynamicSpec):
         return start.strategy
-    if isinstance(start, DynamicSpec):
-        return "dynamic"
     return str(getattr(start, "__name__", start))
 
 

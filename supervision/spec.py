@@ -20,7 +20,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -148,6 +148,8 @@ class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
         extra_kwargs: Likewise; a child's own keyword arguments win.
         give_up_as: As in `supervisor`.
     """
+
+    strategy: ClassVar[Literal["dynamic"]] = "dynamic"
 
     name: str = "dynamic"
     max_children: int | None = None

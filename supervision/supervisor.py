@@ -49,7 +49,6 @@ class Supervisor(Actor):
     It never blocks: not while a child starts, not while one stops, not while a restart is delayed.
     """
 
-    supervises: ClassVar[bool] = True
     child_options: ClassVar[dict[str, Any]] = {"kind": "supervisor"}
 
     trap_exit = True

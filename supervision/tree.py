@@ -13,15 +13,14 @@ from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Duration, now, seconds
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink
-from mlld_sdk.supervision.breaker import Breaker, Breakers, BreakerView
+from mlld_sdk.supervision.breaker import Breaker, Breakers
 from mlld_sdk.supervision.decisions.inputs import StopRequested
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
-from mlld_sdk.supervision.execution.messages import Boot, Happened, booting, is_supervisor
-from mlld_sdk.supervision.execution.progress import info_of
+from mlld_sdk.supervision.execution.messages import Boot, Happened, booting
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.exits import SHUTDOWN
-from mlld_sdk.supervision.snapshot import NodeView, SnapshotSources, render, supervisor_view
+from mlld_sdk.supervision.snapshot import NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
@@ -120,10 +119,11 @@ class Tree:
     ```
     """
 
-    def __init__(self, context: TreeContext, root: Ref, name: str) -> None:
-        self.context = context
+    def __init__(self, boot: Boot, root: Ref) -> None:
+        self._boot = boot
+        self.context = boot.context
         self.root = root
-        self.name = name
+        self.name = boot.path
 
     @classmethod
     def start(
@@ -148,15 +148,14 @@ class Tree:
             StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
         """
         limit = seconds(timeout, above=0, infinite=False)
-        context = TreeContext(system, sink)
-        boot = Boot(context, name)
+        boot = Boot(TreeContext(system, sink), name)
         top = settle(spec, "permanent", "never")
         start, args, kwargs = (
             (Supervisor, (top.start,), {})
             if isinstance(top.start, SupervisorSpec | DynamicSpec)
             else (top.start, top.args, dict(top.kwargs))
         )
-        if not is_supervisor(start):
+        if not issubclass(start, Supervisor):
             raise InvalidOption("spec", spec, "a supervisor spec or a supervisor class")
         for option in ("backoff", "budget", "breaker", "wedge", "register"):
             if getattr(top, option) is not None:
@@ -174,7 +173,7 @@ class Tree:
             raise
         finally:
             monitor.cancel()
-        return cls(context, root, name)
+        return cls(boot, root)
 
     def __enter__(self) -> Self:
         return self
@@ -204,8 +203,7 @@ class Tree:
             killed = (self.name,)
             self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
-        killed = (*self.context.killed.get(self.root, ()), *killed)
-        return ShutdownReport(reason=reason, killed=killed, took=now() - began)
+        return ShutdownReport(reason=reason, killed=(*self._boot.killed, *killed), took=now() - began)
 
     def wait(self, timeout: float | None = None) -> Reason:
         """Wait until the tree ends by itself, and return why; raises `AskTimeout`."""
@@ -285,8 +283,7 @@ class Tree:
         if state is None:
             last = "" if self.root.reason is None else str(self.root.reason)
             return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        sources = SnapshotSources(self.context.states, info_of, self._breaker_view, self.context.system.zombies.ages)
-        return supervisor_view(state, sources, self.context.system.env.now())
+        return supervisor_view(state, self.context, self.context.system.env.now())
 
     def verdict(self) -> Verdict:
         """Return in one word how the tree is, and what is wrong with it."""
@@ -298,11 +295,6 @@ class Tree:
 
     def __str__(self) -> str:
         return render(self.snapshot())
-
-    def _breaker_view(self, slot: Slot, path: str) -> BreakerView | None:
-        policy = slot.spec.breaker
-        known = None if policy is None else self.context.breakers.find(policy.name or path)
-        return None if known is None else known.view()
 
 
 def _not_started(name: str, down: Down) -> Exception:

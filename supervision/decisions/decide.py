@@ -57,8 +57,19 @@ def step(state: S, happened: Iterable[inputs.Input], world: World) -> tuple[S, l
                     take(siblings, slot, taken)
             else:
                 _ABOUT_ITSELF[type(taken)](siblings, taken)
-            taken = siblings.next_queued() if draft.state.queue else None
+            taken = _next_queued(draft) if draft.state.queue else None
     return draft.state, effects
+
+
+def _next_queued(draft: Draft[Any]) -> inputs.Input | None:
+    """Take the next input that waited for the end of an operation, when there is no operation."""
+    state = draft.state
+    if state.operation is not None or state.phase != "running":
+        return None
+    first, *rest = state.queue
+    draft.set(queue=tuple(rest))
+    waited: inputs.Input = first
+    return waited
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------

@@ -29,10 +29,6 @@ class DynamicSiblings(msgspec.Struct):
 
     # -- what is the same for all: no child waits for another ----------------------------------------------------------
 
-    def next_queued(self) -> Input | None:
-        """Return `None`: nothing ever waits."""
-        return None
-
     def defers(self, _happened: Input, _slot: Slot) -> bool:
         """Return `False`: nothing has to wait."""
         return False
@@ -71,8 +67,8 @@ class DynamicSiblings(msgspec.Struct):
 
     def stop_all(self, end: ChildExit, _: Why) -> None:
         """Ask all children at once to stop, each with its own time, then wait (SUP-65)."""
-        draft, now = self.draft, self.draft.world.now
-        draft.set(phase="stopping", end=end, stopping_since=now, killed=())
+        draft = self.draft
+        draft.set(phase="stopping", end=end, stopping_since=draft.world.now, killed=())
         for slot in draft.state.slots:
             if slot.status in ("running", "starting"):
                 if slot.status == "starting":
@@ -84,7 +80,7 @@ class DynamicSiblings(msgspec.Struct):
                     reports.called_off(draft, slot, "stop")
                 self.remove(slot)
         if not draft.state.slots:
-            lifecycle.finish(draft, now)
+            lifecycle.finish(draft)
 
     def _start_child(self, asked: Asked, spec: ChildSpec) -> None:
         """Add a child (SUP-62, SUP-63)."""
@@ -171,4 +167,4 @@ class DynamicSiblings(msgspec.Struct):
         self.remove(slot)
         self.start_done(slot, True)
         if stopping and not draft.state.slots:
-            lifecycle.finish(draft, draft.state.stopping_since)
+            lifecycle.finish(draft)

@@ -53,7 +53,8 @@ def mark_ready(draft: Draft[S]) -> None:
     """Note that the supervisor's own start is done."""
     state, world = draft.state, draft.world
     draft.set(phase="running", ready=True, up_since=world.now)
-    draft.emit(SupervisorStarted(at=world.wall, path=state.path, children=len(state.slots), strategy=state.kind))
+    at, path, children, strategy = world.wall, state.path, len(state.slots), state.spec.strategy
+    draft.emit(SupervisorStarted(at=at, path=path, children=children, strategy=strategy))
     draft.do(Ready())
 
 
@@ -111,10 +112,10 @@ def give_up(draft: Draft[S], ruling: Ruling, exit_: ChildExit) -> ChildExit:
     return ChildExit("gave_up", str(reason), exit_.trace, reason)
 
 
-def finish(draft: Draft[S], began: float) -> None:
+def finish(draft: Draft[S]) -> None:
     """End: nothing is left below."""
-    end, killed = draft.state.end or SHUTDOWN, draft.state.killed
+    state, at = draft.state, draft.world.wall
+    path, end, killed, took = state.path, state.end or SHUTDOWN, state.killed, draft.world.now - state.stopping_since
     draft.set(phase="gone")
-    at, path, took = draft.world.wall, draft.state.path, draft.world.now - began
     draft.emit(SupervisorStopped(at=at, path=path, kind=end.kind, reason=str(end), killed=killed, took=took))
     draft.do(Finish(end, killed))

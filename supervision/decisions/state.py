@@ -29,7 +29,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         within: The stops as a set.
         call: The management call to answer when it is done.
         note: Why a child is stopped on purpose.
-        began: When its stops began.
     """
 
     cause: Cause
@@ -41,7 +40,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     within: frozenset[int] = frozenset()
     call: Asked | None = None
     note: str = ""
-    began: float = 0.0
 
     @property
     def stopping(self) -> bool:
@@ -69,6 +67,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
         end: The reason to end with, once it stops.
         deadline: Until when, once it stops.
         drain: Whether children handle first what waits for them, once it stops.
+        stopping_since: When it was told to stop.
         killed: Paths that had to be killed because their time was up, once it stops.
         ready: Whether its own start was answered.
         up_since: When its start was done.
@@ -88,6 +87,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
     end: ChildExit | None = None
     deadline: float | None = None
     drain: bool = False
+    stopping_since: float = 0.0
     killed: tuple[str, ...] = ()
     ready: bool = False
     up_since: float = 0.0
@@ -95,14 +95,9 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
     queue: tuple[Input, ...] = ()
 
     @property
-    def kind(self) -> str:
-        """The strategy, or `dynamic`."""
-        return "dynamic"
-
-    @property
     def grouped(self) -> bool:
         """Whether siblings are restarted together."""
-        return False
+        return self.spec.strategy in ("one_for_all", "rest_for_one")
 
     def label_of(self, slot: Slot) -> str:
         """Return what a child is called in its path: name and key, because names may repeat."""
@@ -133,16 +128,6 @@ class StaticState(SupervisorState, frozen=True, kw_only=True):
     names: dict[str, int]
     operation: Operation | None = None
 
-    @property
-    def kind(self) -> str:
-        """The strategy."""
-        return self.spec.strategy
-
-    @property
-    def grouped(self) -> bool:
-        """Whether siblings are restarted together."""
-        return self.spec.strategy != "one_for_one"
-
     def label_of(self, slot: Slot) -> str:
         """Return what a child is called in its path: its name."""
         return slot.spec.name
@@ -158,13 +143,8 @@ class StaticState(SupervisorState, frozen=True, kw_only=True):
 
 
 class DynamicState(SupervisorState, frozen=True, kw_only=True):
-    """Everything a dynamic supervisor knows.
-
-    Attributes:
-        stopping_since: When it was told to stop.
-    """
+    """Everything a dynamic supervisor knows."""
 
     keeps: ClassVar[bool] = False
 
     spec: DynamicSpec
-    stopping_since: float = 0.0

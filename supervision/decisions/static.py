@@ -44,15 +44,6 @@ class StaticSiblings(msgspec.Struct):
 
     # -- what waits ----------------------------------------------------------------------------------------------------
 
-    def next_queued(self) -> Input | None:
-        """Take the next input that waited for the end of an operation, when there is no operation."""
-        state = self.draft.state
-        if not state.queue or state.operation is not None or state.phase != "running":
-            return None
-        first, *rest = state.queue
-        self.draft.set(queue=tuple(rest))
-        return first
-
     def defers(self, happened: Input, slot: Slot) -> bool:
         """Keep an input for the end of the operation that is going on; return whether there is one."""
         operation = self.draft.state.operation
@@ -95,8 +86,8 @@ class StaticSiblings(msgspec.Struct):
         if interrupted is not None and interrupted.call is not None:
             draft.answer(interrupted.call.call, error=SupervisorStopping(state.path))
         stops = tuple(key for key in reversed(state.order) if slots[key].live or slots[key].planned)
-        operation = Operation(cause="restart", why=why, stops=stops, within=frozenset(stops), began=draft.world.now)
-        draft.set(phase="stopping", end=end, operation=operation, killed=())
+        operation = Operation(cause="restart", why=why, stops=stops, within=frozenset(stops))
+        draft.set(phase="stopping", end=end, stopping_since=draft.world.now, operation=operation, killed=())
         self._take_queued_ends(operation)
         for waiting in state.queue:
             if isinstance(waiting, Asked):
@@ -208,7 +199,7 @@ class StaticSiblings(msgspec.Struct):
         """Start working on a list of stops and starts."""
         assert self.draft.state.operation is None, "one operation at a time"
         if operation.stops:
-            operation = replace(operation, within=frozenset(operation.stops), began=self.draft.world.now)
+            operation = replace(operation, within=frozenset(operation.stops))
         self._go_on(operation)
         if operation.stops and self.draft.state.queue:
             self._take_queued_ends(operation)
@@ -272,7 +263,7 @@ class StaticSiblings(msgspec.Struct):
         """End the operation: all stops and starts are done."""
         force_setattr(self.draft.state, "operation", None)
         if self.draft.state.phase == "stopping":
-            lifecycle.finish(self.draft, operation.began)
+            lifecycle.finish(self.draft)
         elif operation.cause == "init":
             lifecycle.mark_ready(self.draft)
         elif operation.call is not None and operation.stops:

@@ -20,18 +20,8 @@ from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound
-from mlld_sdk.supervision.execution.batch import BatchAnswers, BatchCall
 from mlld_sdk.supervision.execution.guards import BreakerGuards
-from mlld_sdk.supervision.execution.messages import (
-    Boot,
-    Happened,
-    KilledBelow,
-    Ref,
-    StartOutcome,
-    StopLimitDue,
-    booting,
-    is_supervisor,
-)
+from mlld_sdk.supervision.execution.messages import Boot, Happened, Ref, StartOutcome, StopLimitDue, batched, booting
 from mlld_sdk.supervision.execution.progress import ProgressWatches
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
 from mlld_sdk.supervision.exits import SHUTDOWN
@@ -59,12 +49,11 @@ class Executor:
         self.system = actor.system
         self.state: SupervisorState = initial(boot.path, spec)
         self.refs: dict[int, Ref] = {}
-        self.keys: dict[Ref, tuple[int, int]] = {}
+        self.keys: dict[Ref, tuple[int, int, Boot | None]] = {}
         self.timers: dict[int, Timer] = {}
         self.limits = StopLimits(self.system.timers, self.system.env.now, lambda: self.cell.post_system(StopLimitDue()))
         self.watches = ProgressWatches(self.system, self._post)
         self.guards = BreakerGuards(self.context.breakers, self.system.timers)
-        self.reports: dict[Ref, tuple[str, ...]] = {}
         self.end: Reason | None = None
         self._inbox: list[inputs.Input] = []
         self._working = False
@@ -118,8 +107,8 @@ class Executor:
 
     def asked_many(self, wanted: Sequence[requests.ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in management calls that came in one message, as if they had come one after the other."""
-        caller, answers = self._key_of(callers), BatchAnswers(call, len(wanted))
-        self.happened(*[inputs.Asked(BatchCall(answers, index), one, caller) for index, one in enumerate(wanted)])
+        caller, calls = self._key_of(callers), batched(call, len(wanted))
+        self.happened(*[inputs.Asked(one, request, caller) for one, request in zip(calls, wanted, strict=True)])
 
     def _key_of(self, callers: tuple[Ref, ...]) -> int | None:
         """Find the child on whose behalf a call is made: itself, one of its ancestors, or what started the task."""
@@ -137,8 +126,7 @@ class Executor:
         known = None if ref is None else self.keys.get(ref)
         if ref is None or known is None:
             return
-        key, incarnation = known
-        report = self.reports.pop(ref, ()) if self.reports else ()
+        key, incarnation, boot = known
         slot = self.state.slots.get(key)
         if slot is None or slot.status == "stopping":
             self.limits.lift(key)
@@ -152,7 +140,7 @@ class Executor:
         if slot.status == "starting":
             self.happened(inputs.FailedToStart(key, incarnation, exit_, closed_for))
         else:
-            self.happened(inputs.Ended(key, incarnation, exit_, closed_for, report))
+            self.happened(inputs.Ended(key, incarnation, exit_, closed_for, () if boot is None else boot.killed))
         after = self.state.slots.get(key)
         if after is None or self.state.keeps:  # a dynamic supervisor is asked for restarting children by reference
             self.keys.pop(ref, None)
@@ -176,22 +164,21 @@ class Executor:
         """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
         key, incarnation, spec, label = effect.key, effect.incarnation, effect.spec, effect.label
         start, args, kwargs = self.recipe(spec, effect.rung)
-        boot = Boot(self.context, f"{self.path}/{label}") if getattr(start, "supervises", False) else None
+        boot = Boot(self.context, f"{self.path}/{label}") if issubclass(start, self.supervisor) else None
         token = None if boot is None else booting.set(boot)
         try:
             cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
-            self._forget_old(key)
             self._inbox.append(self._not_started(key, incarnation, error))
             return
         finally:
             if token is not None:
                 booting.reset(token)
         if incarnation > 1:
-            self._forget_old(key)
+            self._forget(key)
         ref = cell.ref
         self.refs[key] = ref
-        self.keys[ref] = (key, incarnation)
+        self.keys[ref] = (key, incarnation, boot)
         if cell.traits.starts:
             self._begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
         elif cell.open():  # there is nothing to wait for
@@ -233,6 +220,7 @@ class Executor:
     def _not_started(self, key: int, incarnation: int, error: BaseException) -> inputs.Ignored | inputs.FailedToStart:
         """Describe why a child is not up, and report it to its breaker when that is a failure."""
         self.limits.lift(key)
+        self._forget(key)
         if isinstance(error, StartIgnored):
             return inputs.Ignored(key, incarnation)
         if isinstance(error, StartFailed):
@@ -257,8 +245,8 @@ class Executor:
             kwargs = {**kwargs, **spec.wedge.ladder[rung - 1]}
         return start, args, kwargs
 
-    def _forget_old(self, key: int) -> None:
-        """Forget the incarnation before."""
+    def _forget(self, key: int) -> None:
+        """Forget an incarnation that has ended or did not start."""
         old = self.refs.pop(key, None)
         if old is not None:
             self.keys.pop(old, None)
@@ -271,16 +259,12 @@ class Executor:
         if ref is None:
             return
         self.limits.set(effect.key, effect.incarnation, effect.due)
-        if getattr(ref.cell.actor, "supervises", False) and self.state.slots[effect.key].spec.kind == "supervisor":
+        if isinstance(ref.cell.actor, self.supervisor) and self.state.slots[effect.key].spec.kind == "supervisor":
             ref.cell.post_system(Happened(inputs.StopRequested(SHUTDOWN, effect.deadline, effect.drain)))
         elif effect.drain:
             ref.stop(block=False, drain=True)
         elif not ref.cell.retire(SHUTDOWN_REASON):
             ref.cell.signal(self.ref, SHUTDOWN_REASON, from_parent=True)
-
-    def limit_stops(self, effect: effects.LimitStops) -> None:
-        """Shorten the time of the children that are stopping."""
-        self.limits.shorten(effect.due)
 
     def kill(self, effect: effects.Kill) -> None:
         """End a child now."""
@@ -288,16 +272,9 @@ class Executor:
         if ref is not None:
             ref.cell.kill(effect.exit.reason or Killed("by its supervisor"))
 
-    def ready(self, _: effects.Ready) -> None:
-        """Report that the start is done."""
-        self.boot.ready.try_set(self.ref)
-
     def finish(self, effect: effects.Finish) -> None:
-        """End, after the parent has been told what had to be killed."""
-        parent = self.cell.parent
-        if effect.killed and parent is not None and is_supervisor(parent.actor.__class__):
-            parent.post_system(KilledBelow(self.ref, effect.killed))
-        self.context.ended(self.ref, effect.killed)
+        """End, and leave word of what had to be killed."""
+        self.boot.killed = effect.killed
         self.end = effect.exit.reason or SHUTDOWN_REASON
 
     def reap(self) -> None:
@@ -344,14 +321,6 @@ class Executor:
         else:
             effect.call.reply(effect.value)
 
-    def emit(self, effect: effects.Emit) -> None:
-        """Hand an event on."""
-        self.context.sink(effect.event)
-
-    def forget(self, effect: effects.Forget) -> None:
-        """Drop the breaker of a child."""
-        self.context.breakers.forget(effect.path)
-
     def _path_of(self, slot: Slot) -> str:
         return f"{self.path}/{self.state.label_of(slot)}"
 
@@ -362,16 +331,16 @@ class Executor:
 
 _SPECS = (SupervisorSpec, DynamicSpec)
 
-_CARRY_OUT: dict[type, Callable[[Executor, Any], None]] = {
+_CARRY_OUT: dict[type, Callable[[Executor, Any], object]] = {
     effects.Start: Executor.start,
     effects.RequestStop: Executor.request_stop,
-    effects.LimitStops: Executor.limit_stops,
+    effects.LimitStops: lambda executor, effect: executor.limits.shorten(effect.due),
     effects.Kill: Executor.kill,
     effects.Arm: Executor.arm,
     effects.Disarm: Executor.disarm,
-    effects.Forget: Executor.forget,
+    effects.Forget: lambda executor, effect: executor.context.breakers.forget(effect.path),
     effects.AnswerCall: Executor.answer,
-    effects.Emit: Executor.emit,
-    effects.Ready: Executor.ready,
+    effects.Emit: lambda executor, effect: executor.context.sink(effect.event),
+    effects.Ready: lambda executor, _: executor.boot.ready.try_set(executor.ref),
     effects.Finish: Executor.finish,
 }

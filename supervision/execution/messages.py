@@ -4,12 +4,15 @@ All of it travels in the system lane, before any waiting message.
 """
 
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
+import msgspec
+
+from mlld_sdk.actors.core.directives import UNSET
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.mailbox import SystemMessage
 from mlld_sdk.actors.core.protocols import AnyCell
-from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
 from mlld_sdk.supervision.decisions.inputs import Input
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 
@@ -23,24 +26,20 @@ class Boot:
         context: What all supervisors of the tree share.
         path: Where it stands.
         ready: Answered with its reference when all its children have started.
+        killed: Paths below it that had to be killed in its stop; set right before it ends.
     """
 
-    __slots__ = ("context", "path", "ready")
+    __slots__ = ("context", "killed", "path", "ready")
 
     def __init__(self, context: TreeContext, path: str) -> None:
         self.context = context
         self.path = path
         self.ready: Future[Ref] = Future()
+        self.killed: tuple[str, ...] = ()
 
 
 booting: ContextVar[Boot | None] = ContextVar("booting", default=None)
 """Set while a supervisor's constructor runs, so that classes users write need not pass it on."""
-
-
-class Supervising(Protocol):
-    """What system messages need to know of a supervisor's cell."""
-
-    actor: Any
 
 
 class Happened(SystemMessage):
@@ -51,7 +50,7 @@ class Happened(SystemMessage):
     def __init__(self, what: Input) -> None:
         self.what = what
 
-    def handle(self, cell: Supervising) -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Hand it to the executor."""
         cell.actor.executor.take(self.what)
 
@@ -61,23 +60,9 @@ class StopLimitDue(SystemMessage):
 
     __slots__ = ()
 
-    def handle(self, cell: Supervising) -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Kill the children that have had their time to stop."""
         cell.actor.executor.stop_limit_due()
-
-
-class KilledBelow(SystemMessage):
-    """A supervisor among the children reports, right before it ends, what below it had to be killed."""
-
-    __slots__ = ("killed", "ref")
-
-    def __init__(self, ref: Ref, killed: tuple[str, ...]) -> None:
-        self.ref = ref
-        self.killed = killed
-
-    def handle(self, cell: Supervising) -> None:
-        """Keep it until the exit notice comes."""
-        cell.actor.executor.reports[self.ref] = self.killed
 
 
 class StartOutcome(SystemMessage):
@@ -107,11 +92,41 @@ class StartOutcome(SystemMessage):
         self._error = error
         self._supervisor.post_system(self)
 
-    def handle(self, cell: Supervising) -> None:
+    def handle(self, cell: AnyCell) -> None:
         """Hand it to the executor."""
         cell.actor.executor.start_ended(self._key, self._incarnation, self._ref, self._error)
 
 
-def is_supervisor(start: Any) -> bool:
-    """Return whether this is a class of supervisors."""
-    return isinstance(start, type) and getattr(start, "supervises", False)
+class BatchAnswers:
+    """The answers to one message's calls so far; used by its supervisor only."""
+
+    __slots__ = ("call", "missing", "values")
+
+    def __init__(self, call: ReplyTo, count: int) -> None:
+        self.call = call
+        self.values: list[Any] = [UNSET] * count
+        self.missing = count
+
+
+class BatchCall(msgspec.Struct, frozen=True):
+    """One of several calls in one message: answered for itself, and the message when all of them are."""
+
+    answers: BatchAnswers
+    index: int
+
+    def reply(self, value: Any) -> None:
+        """Answer with a value, or with an error as a value; a second answer is ignored."""
+        answers, index = self.answers, self.index
+        if answers.values[index] is UNSET:
+            answers.values[index] = value
+            answers.missing -= 1
+            if not answers.missing:
+                answers.call.reply(answers.values)
+
+    fail = reply
+
+
+def batched(call: ReplyTo, count: int) -> list[BatchCall]:
+    """Divide the call that a message is into as many as there are in it."""
+    answers = BatchAnswers(call, count)
+    return [BatchCall(answers, index) for index in range(count)]

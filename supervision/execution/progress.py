@@ -3,13 +3,30 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.supervision.decisions.inputs import NoProgress
-from mlld_sdk.supervision.snapshot import NodeInfo
 
 Ref = ActorRef[Any]
+
+
+class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be seen of a running actor from outside.
+
+    Attributes:
+        queued: Messages waiting.
+        idle: Seconds with work and nothing finished; 0 when it has nothing to do.
+        doing: What it is handling.
+        off_duty: In a word, what keeps it from work on purpose: `draining`, `drained`.
+    """
+
+    queued: int = 0
+    idle: float = 0.0
+    doing: str = ""
+    off_duty: str = ""
 
 
 def idle_of(ref: Ref) -> float:

@@ -32,7 +32,6 @@ class TreeContext:
         self.breakers = Breakers(system.env, self.sink)
         self.states: dict[Ref, SupervisorState] = {}
         self.version = 0
-        self.killed: dict[Ref, tuple[str, ...]] = {}
         self._changed = threading.Condition()
         self._waiting = 0
 
@@ -53,11 +52,6 @@ class TreeContext:
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()
-
-    def ended(self, ref: Ref, killed: tuple[str, ...]) -> None:
-        """Keep the last words of a root supervisor."""
-        if ref.parent is None:
-            self.killed[ref] = killed
 
     def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
         """Wait until `holds()` says so; it is asked after every change of any supervisor."""

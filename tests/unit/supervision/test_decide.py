@@ -176,7 +176,7 @@ class DecidingMachine(RuleBasedStateMachine):
             assert sorted(state.order) == keys
             assert sorted(state.names.values()) == keys
             assert all(state.slots[key].spec.name == name for name, key in state.names.items())
-            assert state.window.used(self.world.now, state.spec.limit) <= state.spec.limit.restarts
+            assert state.window.view(self.world.now, state.spec.limit).used <= state.spec.limit.restarts
             for slot in state.slots:
                 assert slot.status != "waiting" or slot.next_at is not None, f"{slot.spec.name} waits for nothing"
             counted = counts(state.slots)

@@ -50,8 +50,8 @@ def test_a_limit_of_nothing_refuses_the_first() -> None:  # SUP-39
 def test_the_window_is_inclusive_and_counts_fractions() -> None:  # SUP-40, deviation
     limit = RestartLimit(1, 1.0)
     window, _ = RestartWindow().charge(10.0, limit)
-    assert window.used(11.0, limit) == 1
-    assert window.used(11.000001, limit) == 0
+    assert window.view(11.0, limit).used == 1
+    assert window.view(11.000001, limit).used == 0
     assert window.charge(11.0, limit)[1] is False
     assert window.charge(11.5, limit)[1] is True
 
