@@ -8,7 +8,7 @@ import msgspec
 
 from mlld_sdk.journal.errors import JournalCorrupt
 from mlld_sdk.journal.records import EventRecord, InputRecord, OutcomeRecord, RunRecord, unpack
-from mlld_sdk.journal.sqlite.rows import read_row, read_step
+from mlld_sdk.journal.rows import read_row, read_step
 from mlld_sdk.journal.store import Problem
 
 _LIMIT: Final = 1000

@@ -10,7 +10,8 @@ from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalRefusal
 from mlld_sdk.journal.options import JournalLimits
 from mlld_sdk.journal.records import ErrorRecord, EventRecord, shorten
-from mlld_sdk.journal.store import Store, Tx
+from mlld_sdk.journal.rows import Tx
+from mlld_sdk.journal.store import Store
 from mlld_sdk.journal.upkeep import Upkeep
 from mlld_sdk.journal.values import Values
 

@@ -29,7 +29,8 @@ from mlld_sdk.journal.records import (
     RunState,
     StepRecord,
 )
-from mlld_sdk.journal.store import Problem, Reader, RunQuery, Store, StoreStatus
+from mlld_sdk.journal.rows import Tx
+from mlld_sdk.journal.store import Problem, Store, StoreStatus
 from mlld_sdk.journal.upkeep import Upkeep, outcome_record
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
@@ -108,7 +109,7 @@ class Journal:
 
         check_class("limits", limits, JournalLimits)
         env, limits = env or Env(), limits or JournalLimits()
-        store: Store = MemoryStore(env)
+        store: Store = MemoryStore()
         if path is not None:
             store = SqliteStore(Path(path), env=env, sink=sink, durability=durability, limits=limits)
         return cls(
@@ -231,7 +232,7 @@ class Journal:
     def fail_overdue(self) -> None:
         """Fail the pending runs whose deadline has passed, so that they are not waited for until it is their turn."""
         wall = self.env.wall()
-        if self._core.read(lambda reader: reader.overdue(None, wall, 1)):
+        if self._core.read(lambda tx: tx.overdue(None, wall, 1)):
             self.claim_unfinished(None, "deadlines", limit=0)
 
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
@@ -259,11 +260,11 @@ class Journal:
 
     def run(self, run_id: str) -> RunRecord:
         """Find a run."""
-        return self._core.read(lambda reader: writes.found(reader, run_id))
+        return self._core.read(lambda tx: writes.found(tx, run_id))
 
     def find(self, kind: str, key: str) -> RunRecord | None:
         """Find a run by its idempotency key."""
-        return self._core.read(lambda reader: reader.run_by_key(kind, key))
+        return self._core.read(lambda tx: tx.run_by_key(kind, key))
 
     def runs(
         self,
@@ -279,27 +280,29 @@ class Journal:
 
         With `newest_first` the other way round; then `before` the last id of a page gives the next page.
         """
-        query = RunQuery(
-            kind=kind, states=tuple(states), after=after, before=before, newest_first=newest_first, limit=limit
+        wanted = tuple(states)
+        return self._core.read(
+            lambda tx: tx.runs(
+                kind=kind, states=wanted, after=after, before=before, newest_first=newest_first, limit=limit
+            )
         )
-        return self._core.read(lambda reader: reader.runs(query))
 
     def has_claimable(self, kind: str) -> bool:
         """Return whether a run of a kind waits for an owner, or has one that is late; claims nothing."""
         now = self.env.now()
-        return bool(self._core.read(lambda reader: reader.claimable(kind, now, (), 1)))
+        return bool(self._core.read(lambda tx: tx.claimable(kind, now, (), 1)))
 
     def unfinished_kinds(self) -> set[str]:
         """Return the kinds that have pending or running runs, for looks at what other processes submitted."""
-        return self._core.read(lambda reader: reader.unfinished_kinds())
+        return self._core.read(Tx.unfinished_kinds)
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """List a run's steps in the order of their positions."""
-        return self._core.read(lambda reader: reader.steps(run_id))
+        return self._core.read(lambda tx: tx.steps(run_id))
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
         """Find one step."""
-        return self._core.read(lambda reader: reader.step(run_id, position))
+        return self._core.read(lambda tx: tx.step(run_id, position))
 
     def step_result(self, step: StepRecord) -> Any:
         """Read what a finished step gave."""
@@ -307,27 +310,26 @@ class Journal:
 
     def input(self, run_id: str) -> Any:
         """Read what a run was asked to do."""
-        record = self._core.read(lambda reader: writes.found_input(reader, run_id))
+        record = self._core.read(lambda tx: writes.found_input(tx, run_id))
         return self.values.decode(record.value, f"the input of run {run_id}")
 
     def outcome(self, run_id: str) -> Outcome | None:
         """Return how a run came to rest, or `None` while it has not."""
-        record = self._core.read(lambda reader: outcome_record(reader, run_id))
+        record = self._core.read(lambda tx: outcome_record(tx, run_id))
         return None if record is None else self._core.upkeep.outcome(record)
 
     def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """List parked runs with the reasons, oldest submission first."""
 
-        def work(reader: Reader) -> list[DeadLetter]:
-            runs = reader.runs(RunQuery(kind=kind, states=("parked",), limit=limit))
+        def work(tx: Tx) -> list[DeadLetter]:
             return [
                 DeadLetter(
                     run=run,
                     error=run.parked or ErrorRecord(code="RUN_PARKED", message="no reason recorded"),
                     deaths=run.deaths,
-                    steps=tuple(reader.steps(run.id, ("started", "interrupted", "failed"))),
+                    steps=tuple(tx.steps(run.id, ("started", "interrupted", "failed"))),
                 )
-                for run in runs
+                for run in tx.runs(kind=kind, states=("parked",), limit=limit)
             ]
 
         return self._core.read(work)
@@ -350,7 +352,7 @@ class Journal:
         withdraw = upkeep.await_outcome(run_id, callback, closed)
         try:
             self._store.wake()
-            record = self._core.read(lambda reader: outcome_record(reader, run_id))
+            record = self._core.read(lambda tx: outcome_record(tx, run_id))
         except BaseException:
             withdraw()
             raise
@@ -395,11 +397,11 @@ class Journal:
 
     def events(self, *, run_id: str = "", after: int = 0, limit: int = 100) -> list[EventRecord]:
         """List events of the common stream or of a run, from the number behind `after`."""
-        return self._core.read(lambda reader: reader.events(run_id, after, limit))
+        return self._core.read(lambda tx: tx.events(run_id, after, limit))
 
     def last_event(self, run_id: str = "") -> int:
         """Return the number of the newest event of the common stream or of a run, 0 without any."""
-        return self._core.read(lambda reader: reader.last_event(run_id))
+        return self._core.read(lambda tx: tx.last_event(run_id))
 
     def event_data(self, event: EventRecord) -> Any:
         """Read what an event says beside its name."""
@@ -442,7 +444,7 @@ class Journal:
     def status(self) -> JournalStatus:
         """Return how the journal is doing."""
         try:
-            counts = self._core.read(lambda reader: reader.counts())
+            counts = self._core.read(Tx.counts)
         except JournalError:
             counts = {}  # the store's own status says what is wrong
         return JournalStatus(

@@ -72,7 +72,7 @@ class RunLease:
     @property
     def input(self) -> Any:
         """What the run was asked to do."""
-        record = self._core.read(lambda reader: writes.found_input(reader, self.run_id))
+        record = self._core.read(lambda tx: writes.found_input(tx, self.run_id))
         return self._core.values.decode(record.value, f"the input of run {self.run_id}")
 
     def on_lost(self, callback: Callable[[LeaseLost], None]) -> None:
@@ -199,7 +199,7 @@ class RunLease:
         if known is None and packed is not None:
             known = unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
         elif known is None and not recorded_all and position not in self._open:
-            known = self._core.read(lambda reader: reader.step(self.run_id, position))
+            known = self._core.read(lambda tx: tx.step(self.run_id, position))
         return known if known is not None and known.state == "failed" and not known.final else None
 
     def note(self, name: str, data: Any = None) -> EventRecord:
@@ -290,7 +290,7 @@ class RunLease:
         """Read what earlier owners have recorded, once. Called with the lock held."""
         if self._recorded is None:
             limit = self._core.limits.replay_bytes
-            recorded, self._recorded_all = self._core.read(lambda reader: reader.packed_steps(self.run_id, limit))
+            recorded, self._recorded_all = self._core.read(lambda tx: tx.packed_steps(self.run_id, limit))
             self._used.update(recorded)
             self._steps = len(recorded)
             self._recorded = recorded
@@ -318,7 +318,7 @@ class RunLease:
                 self._steps += 1
         if packed is not None:
             return self._unpack(position, packed)
-        return None if recorded_all else self._core.read(lambda reader: reader.step(self.run_id, position))
+        return None if recorded_all else self._core.read(lambda tx: tx.step(self.run_id, position))
 
     def _unpack(self, position: str, packed: bytes) -> StepRecord:
         try:

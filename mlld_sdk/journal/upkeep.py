@@ -18,7 +18,8 @@ from mlld_sdk.journal.errors import JournalError, LeaseLost, RunNotFound
 from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.options import Retention
 from mlld_sdk.journal.records import ENDED, ErrorRecord, OutcomeRecord, RunRecord
-from mlld_sdk.journal.store import Notes, Reader, Store, Tx
+from mlld_sdk.journal.rows import Notes, Tx
+from mlld_sdk.journal.store import Store
 from mlld_sdk.journal.values import Values
 from mlld_sdk.journal.views import Outcome
 
@@ -156,7 +157,7 @@ class Upkeep:
     def settle(self, run_id: str) -> None:
         """Call the callbacks of a run, if it has come to rest."""
         try:
-            record = self._store.read(lambda reader: outcome_record(reader, run_id))
+            record = self._store.read(lambda tx: outcome_record(tx, run_id))
         except RunNotFound as gone:
             self._wake(run_id, Outcome(run_id=run_id, state="failed", at=self._env.wall(), error=ErrorRecord.of(gone)))
             return
@@ -198,7 +199,7 @@ class Upkeep:
         with self._lock:
             waiting = list(self._waiting)
         if waiting:
-            for run_id in self._store.read(lambda reader: reader.settled(waiting)):
+            for run_id in self._store.read(lambda tx: tx.settled(waiting)):
                 self.settle(run_id)
 
     def chores(self) -> list[Callable[[Tx], object]]:
@@ -242,12 +243,12 @@ class Upkeep:
             self.call(run_id, callback, outcome)
 
 
-def outcome_record(reader: Reader, run_id: str) -> OutcomeRecord | None:
+def outcome_record(tx: Tx, run_id: str) -> OutcomeRecord | None:
     """Find how a run came to rest, or `None` while it has not."""
-    run = writes.found(reader, run_id)
+    run = writes.found(tx, run_id)
     if run.state == "parked":
         return writes.parked_outcome(run)
-    return reader.outcome(run_id) if run.state in ENDED else None
+    return tx.outcome(run_id) if run.state in ENDED else None
 
 
 def _renew(lease: HeldLease, now: float, tx: Tx) -> None:

@@ -37,7 +37,7 @@ from mlld_sdk.journal.records import (
     StepRecord,
     pack,
 )
-from mlld_sdk.journal.store import PutStep, Reader, StepRow, Tx
+from mlld_sdk.journal.rows import PutStep, StepRow, Tx
 
 _PRUNED_AT_ONCE = 200
 
@@ -51,17 +51,17 @@ class Holder(NamedTuple):
     epoch: int
 
 
-def found(reader: Reader, run_id: str) -> RunRecord:
+def found(tx: Tx, run_id: str) -> RunRecord:
     """Return a run, or raise `RunNotFound`."""
-    run = reader.run(run_id)
+    run = tx.run(run_id)
     if run is None:
         raise RunNotFound(run_id)
     return run
 
 
-def found_input(reader: Reader, run_id: str) -> InputRecord:
+def found_input(tx: Tx, run_id: str) -> InputRecord:
     """Return what a run was asked, or raise `RunNotFound`."""
-    record = reader.input(run_id)
+    record = tx.input(run_id)
     if record is None:
         raise RunNotFound(run_id)
     return record

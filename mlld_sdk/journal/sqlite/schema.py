@@ -83,9 +83,7 @@ def connect(path: Path, durability: Durability, busy_s: float) -> sqlite3.Connec
         connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA synchronous={durability}")
-        connection.execute(
-            f"PRAGMA fullfsync={'ON' if durability == 'full' else 'OFF'}"
-        )  # macOS: through the disk's cache
+        connection.execute(f"PRAGMA fullfsync={durability == 'full'}")  # macOS: through the disk's cache
     except BaseException:
         connection.close()
         raise
@@ -111,10 +109,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _version(connection, path)  # another process may have been faster
-        for step in range(version + 1, CURRENT + 1):
-            for statement in MIGRATIONS[step].split(";"):
-                if statement.strip():
-                    connection.execute(statement)
+        upgrade(connection, version)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={CURRENT}")
         connection.execute("COMMIT")
@@ -124,6 +119,13 @@ def prepare(connection: sqlite3.Connection, path: Path) -> int:
         raise
     crashpoints.reach("migrate.after")
     return version
+
+
+def upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Bring tables of a version, 0 for none at all, up to date within the transaction at hand."""
+    for step in range(version + 1, CURRENT + 1):
+        for statement in MIGRATIONS[step].split(";"):
+            connection.execute(statement)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

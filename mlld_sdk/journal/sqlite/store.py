@@ -16,11 +16,11 @@ from mlld_sdk.journal.audit import audit
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone
 from mlld_sdk.journal.events import JournalDegraded, JournalMigrated, JournalRecovered
 from mlld_sdk.journal.options import Durability, JournalLimits
+from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema, sessions
 from mlld_sdk.journal.sqlite.faults import translate
-from mlld_sdk.journal.sqlite.rows import SqliteTx
 from mlld_sdk.journal.sqlite.writer import Writer
-from mlld_sdk.journal.store import Host, Problem, StoreStatus, Tx
+from mlld_sdk.journal.store import Host, Problem, StoreStatus
 
 T = TypeVar("T")
 
@@ -49,12 +49,12 @@ class SqliteStore:
         self._final = False
         self._names = (str(self._path), f"{self._path}-wal")
         self._check_at = 0.0
-        self._idle: list[SqliteTx] = []
+        self._idle: list[Tx] = []
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
         self._closed = False
         schema.create_file(self._path)
-        self._writing = SqliteTx(self._open())
+        self._writing = Tx(self._open())
         try:
             file = self._path.stat()
             self._identity: tuple[int, ...] = (file.st_dev, file.st_ino)
@@ -105,7 +105,7 @@ class SqliteStore:
             raise JournalClosed(f"{self._path}: session {session} is over")
         return cast("T", self._writer.write(work, timeout))
 
-    def read(self, work: Callable[[SqliteTx], T]) -> T:
+    def read(self, work: Callable[[Tx], T]) -> T:
         """Read one consistent state on a connection of its own; never waits for the writer."""
         reader = self._take_reader()
         broken = False
@@ -171,7 +171,7 @@ class SqliteStore:
 
     # -- for the writer, on its thread --------------------------------------------------------------------------------
 
-    def writable(self) -> SqliteTx:
+    def writable(self) -> Tx:
         """Return the transaction of the writing connection; what is damaged or gone for good is refused at once."""
         if self._final and self._fault is not None:
             raise self._fault
@@ -258,7 +258,7 @@ class SqliteStore:
                     self._sink(JournalMigrated(at=at, path=str(self._path), before=before, after=schema.CURRENT))
                 return connection
 
-    def _take_reader(self) -> SqliteTx:
+    def _take_reader(self) -> Tx:
         if self._closed or self._session.inherited:
             self._refuse_if_closed()
         if not self._readers.acquire(timeout=self._limits.write_timeout):
@@ -269,14 +269,14 @@ class SqliteStore:
                     return self._idle.pop()
             connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
             connection.execute("PRAGMA query_only=ON")
-            return SqliteTx(connection)
+            return Tx(connection)
         except BaseException as error:
             self._readers.release()
             if isinstance(error, sqlite3.Error):
                 raise translate(error, self._path) from error
             raise
 
-    def _put_back(self, reader: SqliteTx, broken: bool) -> None:
+    def _put_back(self, reader: Tx, broken: bool) -> None:
         with self._lock:
             keep = not broken and not self._closed
             if keep:

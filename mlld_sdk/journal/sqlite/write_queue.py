@@ -4,7 +4,7 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any, Final
 
-from mlld_sdk.journal.store import Tx
+from mlld_sdk.journal.rows import Tx
 
 PATIENCE_S: Final = 0.005
 """How long the callers of a commit are left to wake each other before the writer wakes them, having nothing to do."""

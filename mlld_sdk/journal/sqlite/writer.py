@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 from mlld_sdk.base.durations import now
 from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
+from mlld_sdk.journal.rows import Notes, PutStep, Tx
 from mlld_sdk.journal.sqlite.faults import fits_alone
-from mlld_sdk.journal.sqlite.rows import SqliteTx
 from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, QueuedWrite, WriteBatch
-from mlld_sdk.journal.store import Host, Notes, PutStep, Tx
+from mlld_sdk.journal.store import Host
 
 _row_of, _event_of = attrgetter("row"), attrgetter("event")
 
@@ -25,7 +25,7 @@ _GROUP: Final = 512
 class Disk(Protocol):
     """What the writer needs of the file. All of it runs on the writer's thread."""
 
-    def writable(self) -> SqliteTx:
+    def writable(self) -> Tx:
         """Return the transaction of the writing connection, or raise what the file is refused with."""
 
     def committed(self) -> None:
@@ -189,7 +189,7 @@ class Writer:
             else:
                 self._batch = WriteBatch(writes)
 
-    def _fill(self, tx: SqliteTx, first: QueuedWrite, writes: list[QueuedWrite], notes: list[Notes]) -> None:
+    def _fill(self, tx: Tx, first: QueuedWrite, writes: list[QueuedWrite], notes: list[Notes]) -> None:
         """Run the writes of one commit, those too that are asked for meanwhile; adds them and what is to be told."""
         more = [first]
         while True:
@@ -223,7 +223,7 @@ class Writer:
             raise
         self._tell(notes)
 
-    def _begin(self) -> SqliteTx:
+    def _begin(self) -> Tx:
         tx = self._disk.writable()
         self._locked_out = True  # as far as callers can tell while we wait for other processes
         try:
@@ -232,7 +232,7 @@ class Writer:
             self._locked_out = False
         return tx
 
-    def _perform(self, tx: SqliteTx, writes: list[QueuedWrite], notes: list[Notes]) -> None:
+    def _perform(self, tx: Tx, writes: list[QueuedWrite], notes: list[Notes]) -> None:
         """Run writes within the group; adds what is to be told of them when they are durable."""
         steps: list[PutStep] = []
         others: list[QueuedWrite] = []
@@ -249,7 +249,7 @@ class Writer:
             self._perform_alone(tx, write)
             notes.append(tx.notes)
 
-    def _commit(self, tx: SqliteTx, writes: int) -> None:
+    def _commit(self, tx: Tx, writes: int) -> None:
         if crashpoints.armed:
             crashpoints.reach("commit.before")
         tx.connection.execute("COMMIT")
@@ -270,7 +270,7 @@ class Writer:
                 except Exception:  # noqa: BLE001, S110 - a listener may raise anything, and this write is durable
                     pass
 
-    def _perform_alone(self, tx: SqliteTx, write: QueuedWrite) -> None:
+    def _perform_alone(self, tx: Tx, write: QueuedWrite) -> None:
         """Run one write within the group. A refusal that changed nothing concerns its caller alone."""
         tx.notes = Notes()
         write.error = None
@@ -285,7 +285,7 @@ class Writer:
             write.error = error
             tx.notes = Notes()
 
-    def _rollback(self, tx: SqliteTx) -> None:
+    def _rollback(self, tx: Tx) -> None:
         try:
             if tx.connection.in_transaction:
                 tx.connection.execute("ROLLBACK")

@@ -16,8 +16,8 @@ from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.journal import Fresh, Journal, JournalLimits, Replay, writes
 from mlld_sdk.journal import errors as e
 from mlld_sdk.journal.events import StepFinished
+from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite.schema import APPLICATION_ID, CURRENT
-from mlld_sdk.journal.store import Tx
 from tests.support.eventually import eventually
 from tests.support.journal import act, begin, python, quick
 

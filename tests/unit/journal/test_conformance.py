@@ -43,7 +43,7 @@ class World:
         self.clock = Clock()
         self.events: list[Event] = []
         self.opened: list[Journal] = []
-        self._memory = MemoryStore(self.clock.env) if kind == "memory" else None
+        self._memory = MemoryStore() if kind == "memory" else None
         self._path = folder / "journal.db"
 
     def open(self, **options: Any) -> Journal:

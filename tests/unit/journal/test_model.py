@@ -87,6 +87,8 @@ class JournalAgainstModel(RuleBasedStateMachine):
         self.counter = 0
 
     def teardown(self) -> None:
+        if hasattr(self, "journals"):
+            assert self.journals[0].verify() == []
         for journal in getattr(self, "journals", []):
             journal.close()
 
@@ -255,7 +257,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
 
 class InMemory(JournalAgainstModel):
     def store(self) -> list[Journal]:
-        memory = MemoryStore(self.clock.env)
+        memory = MemoryStore()
         return [Journal(memory, **self.options) for _ in range(2)]
 
 
@@ -279,8 +281,6 @@ class OnDisk(JournalAgainstModel):
         self.journals[1] = quick(Path(self.folder.name) / "journal.db", **self.options)
 
     def teardown(self) -> None:
-        if hasattr(self, "journals"):
-            assert self.journals[0].verify() == []
         super().teardown()
         if hasattr(self, "folder"):
             self.folder.cleanup()

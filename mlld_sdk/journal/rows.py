@@ -3,12 +3,14 @@
 A row repeats a few fields of its record as columns, to search by. The record is what counts: what is read is checked
 against its checksum and against its columns.
 """
-# ruff: noqa: D102 - the protocols `Reader` and `Tx` of `journal.store` describe the methods
 
 import sqlite3
-from collections.abc import Collection, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, TypeVar
 
+import msgspec
+
+from mlld_sdk.base.events import Event
 from mlld_sdk.journal.errors import JournalCorrupt
 from mlld_sdk.journal.positions import order
 from mlld_sdk.journal.records import (
@@ -16,19 +18,20 @@ from mlld_sdk.journal.records import (
     InputRecord,
     OutcomeRecord,
     RunRecord,
+    RunState,
     StepRecord,
     StepState,
     Stored,
     pack,
     unpack,
 )
-from mlld_sdk.journal.store import Notes, RunQuery, StepRow
 
 R = TypeVar("R", bound=Stored)
 
 _RUN = "SELECT id, state, epoch, body FROM runs"
 _TURN = "SELECT priority, queued, id, kind FROM runs"
 _IN_TURN = "ORDER BY priority DESC, queued, id LIMIT ?"
+_PLACE = "(SELECT n FROM runs WHERE id=?)"
 _DAMAGED = "damaged"
 _ENDED = "state IN ('finished', 'failed', 'cancelled')"
 _ENDED_KINDS = f"SELECT DISTINCT kind FROM runs WHERE {_ENDED}"  # noqa: S608 - fixed texts
@@ -53,8 +56,28 @@ ON CONFLICT (run, position) DO UPDATE SET state=excluded.state, body=excluded.bo
 """
 
 
-class SqliteTx:
-    """Rows of one connection, transaction after transaction. Implements the store's `Reader` and `Tx`.
+class Notes(msgspec.Struct):
+    """What a transaction wants told once it is durable: events, and runs that came to rest."""
+
+    events: list[Event] = []
+    settled: list[OutcomeRecord] = []
+
+
+class StepRow(NamedTuple):
+    """A step as its owner writes it, packed by the caller, so that the one thread that writes has little to do.
+
+    In the order of the statement that writes it, which takes it as it is.
+    """
+
+    position: str
+    state: StepState
+    body: bytes
+    run_id: str
+    epoch: int
+
+
+class Tx:
+    """Rows of one connection, transaction after transaction. It knows records and nothing of their meaning.
 
     Attributes:
         connection: The connection.
@@ -70,45 +93,51 @@ class SqliteTx:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> RunRecord | None:
+        """Find a run."""
         row = self._execute(f"{_RUN} WHERE id=?", (run_id,)).fetchone()
         return None if row is None else _run(row)
 
     def run_by_key(self, kind: str, key: str) -> RunRecord | None:
+        """Find a run by its idempotency key."""
         row = self._execute(f"{_RUN} WHERE kind=? AND key=?", (kind, key)).fetchone()
         return None if row is None else _run(row)
 
-    def runs(self, query: RunQuery) -> list[RunRecord]:
-        where, values = ["1"], []
-        if query.kind is not None:
-            where.append("kind=?")
-            values.append(query.kind)
-        if query.states:
-            where.append(f"state IN ({_marks(query.states)})")
-            values.extend(query.states)
-        if query.after is not None:
-            where.append("n > (SELECT n FROM runs WHERE id=?)")
-            values.append(query.after)
-        if query.before is not None:
-            where.append("n < (SELECT n FROM runs WHERE id=?)")
-            values.append(query.before)
-        order = "n DESC" if query.newest_first else "n"
-        sql = f"{_RUN} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
-        return [_run(row) for row in self._execute(sql, (*values, query.limit))]
+    def runs(
+        self,
+        *,
+        kind: str | None = None,
+        states: tuple[RunState, ...] = (),
+        after: str | None = None,
+        before: str | None = None,
+        newest_first: bool = False,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """List runs in the order of their submission, or the other way round."""
+        conditions = {"kind=?": kind, f"n > {_PLACE}": after, f"n < {_PLACE}": before}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        in_state = f"AND state IN ({_marks(states)})" if states else ""
+        order = "n DESC" if newest_first else "n"
+        sql = f"{_RUN} WHERE {' AND '.join(['1', *given])} {in_state} ORDER BY {order} LIMIT ?"
+        return [_run(row) for row in self._execute(sql, (*given.values(), *states, limit))]
 
     def input(self, run_id: str) -> InputRecord | None:
+        """Find what a run was asked."""
         row = self._execute("SELECT body FROM inputs WHERE run=?", (run_id,)).fetchone()
         return None if row is None else read_row(InputRecord, row[0], f"the input of run {run_id}", run_id=run_id)
 
     def outcome(self, run_id: str) -> OutcomeRecord | None:
+        """Find how a run ended."""
         row = self._execute("SELECT body FROM outcomes WHERE run=?", (run_id,)).fetchone()
         return None if row is None else read_row(OutcomeRecord, row[0], f"the outcome of run {run_id}", run_id=run_id)
 
     def step(self, run_id: str, position: str) -> StepRecord | None:
+        """Find a step."""
         sql = "SELECT position, state, body FROM steps WHERE run=? AND position=?"
         row = self._execute(sql, (run_id, position)).fetchone()
         return None if row is None else read_step(run_id, row)
 
     def steps(self, run_id: str, states: tuple[StepState, ...] = ()) -> list[StepRecord]:
+        """List a run's steps in the order of their positions."""
         sql = "SELECT position, state, body FROM steps WHERE run=?"
         if states:
             sql += f" AND state IN ({_marks(states)})"
@@ -116,6 +145,7 @@ class SqliteTx:
         return sorted(steps, key=lambda step: order(step.position))
 
     def packed_steps(self, run_id: str, max_bytes: int) -> tuple[dict[str, bytes], bool]:
+        """Return steps as packed records by position, up to a size, and whether these are all."""
         cursor = self._execute("SELECT position, body FROM steps WHERE run=?", (run_id,))
         size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         if self._execute(size).fetchone()[0] <= max_bytes:
@@ -131,26 +161,32 @@ class SqliteTx:
         return found, True
 
     def finished_steps(self, run_id: str) -> int:
+        """Count finished steps."""
         sql = "SELECT count(*) FROM steps WHERE run=? AND state='finished'"
         return int(self._execute(sql, (run_id,)).fetchone()[0])
 
     def events(self, run_id: str, after: int, limit: int) -> list[EventRecord]:
+        """List a stream (`""`: the common one) from the number behind `after`."""
         rows = self._execute(
             "SELECT n, body FROM events WHERE run=? AND n>? ORDER BY n LIMIT ?", (run_id, after, limit)
         )
         return [_event(run_id, row) for row in rows]
 
     def last_event(self, run_id: str) -> int:
+        """Return the number of the newest event of a stream, 0 without any."""
         return self._execute("SELECT max(n) FROM events WHERE run=?", (run_id,)).fetchone()[0] or 0
 
     def counts(self) -> dict[str, int]:
+        """Count runs by state."""
         return dict(self._execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall())
 
     def unfinished_kinds(self) -> set[str]:
+        """Name the kinds that have pending or running runs."""
         sql = "SELECT DISTINCT kind FROM runs WHERE state IN ('pending', 'running')"
         return {row[0] for row in self._execute(sql)}
 
     def settled(self, run_ids: Collection[str]) -> list[str]:
+        """Return those of these runs that have come to rest (ended, parked or gone)."""
         wanted = list(run_ids)
         busy: set[str] = set()
         for start in range(0, len(wanted), 500):
@@ -162,13 +198,16 @@ class SqliteTx:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def fence(self, run_id: str) -> tuple[int, str] | None:
+        """Return a run's epoch and state, which are checked before every write of an owner."""
         row: tuple[int, str] | None = self._execute("SELECT epoch, state FROM runs WHERE id=?", (run_id,)).fetchone()
         return row
 
     def sessions(self) -> set[str]:
+        """Name the sessions that own running runs."""
         return {row[0] for row in self._execute("SELECT DISTINCT session FROM runs WHERE state='running'")}
 
     def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         of_dead = f"OR session IN ({_marks(dead)})" if dead else ""
         pending = f"{_TURN} WHERE {of_kind} state='pending' {_IN_TURN}"
@@ -177,14 +216,17 @@ class SqliteTx:
         return self._execute(both, (*kinds, limit, *kinds, now, *dead, limit, limit)).fetchall()
 
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
+        """List id and kind of pending runs whose deadline has passed."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         sql = f"SELECT id, kind FROM runs WHERE {of_kind} state='pending' AND deadline<=? LIMIT ?"  # noqa: S608 - fixed texts
         return self._execute(sql, (*kinds, wall, limit)).fetchall()
 
     def set_aside(self, run_id: str) -> None:
+        """Take a damaged run out of every list of runs to work on."""
         self._execute("UPDATE runs SET state=? WHERE id=?", (_DAMAGED, run_id))
 
     def put_run(self, record: RunRecord) -> None:
+        """Write or replace a run."""
         owner = record.owner
         held = (owner.session, owner.until) if owner else (None, None)
         named = (record.id, record.kind, record.key, record.state, record.epoch, *held)
@@ -192,27 +234,35 @@ class SqliteTx:
         self._execute(_PUT_RUN, (*named, *turn, pack(record)))
 
     def put_input(self, record: InputRecord) -> None:
+        """Write what a run was asked."""
         self._execute("INSERT INTO inputs (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
 
     def put_outcome(self, record: OutcomeRecord) -> None:
+        """Write or replace how a run ended."""
         self._execute("INSERT OR REPLACE INTO outcomes (run, body) VALUES (?, ?)", (record.run_id, pack(record)))
 
     def drop_outcome(self, run_id: str) -> None:
+        """Forget how a run ended, because it is retried."""
         self._execute("DELETE FROM outcomes WHERE run=?", (run_id,))
 
     def put_step(self, record: StepRecord) -> None:
+        """Write or replace a step."""
         self._execute(_PUT_STEP, (record.run_id, record.position, record.state, pack(record)))
 
     def put_owned_steps(self, rows: Sequence[StepRow]) -> int:
+        """Write or replace the steps whose run is running at their epoch; returns how many. Has to be fast."""
         return self._execute_many(_PUT_OWNED_STEP, rows).rowcount
 
     def put_event(self, record: EventRecord) -> None:
+        """Add an event to its stream."""
         self._execute("INSERT INTO events (run, n, body) VALUES (?, ?, ?)", (record.run_id, record.n, pack(record)))
 
     def drop_events(self, run_id: str, up_to: int) -> None:
+        """Forget a stream's oldest events."""
         self._execute("DELETE FROM events WHERE run=? AND n<=?", (run_id, up_to))
 
     def prunable(self, kind: str | None, keep_last: int | None, before: float | None, limit: int) -> list[str]:
+        """List ended runs beyond the newest `keep_last` of their kind and last changed `before` that time."""
         kinds = [row[0] for row in self._execute(_ENDED_KINDS)] if kind is None else [kind]
         age, ages = ("", ()) if before is None else ("WHERE updated<?", (before,))
         sql = f"""
@@ -229,9 +279,33 @@ class SqliteTx:
         return found
 
     def drop_run(self, run_id: str) -> None:
+        """Forget a run and all that belongs to it."""
         for table in ("inputs", "outcomes", "steps", "events"):
             self._execute(f"DELETE FROM {table} WHERE run=?", (run_id,))  # noqa: S608 - fixed names
         self._execute("DELETE FROM runs WHERE id=?", (run_id,))
+
+
+class PutStep:
+    """The work there is most of: writing one step for its owner. A store may do many of these at once.
+
+    Attributes:
+        row: What to write.
+        event: What to tell when it is durable.
+        refuse: Raises why the owner may not write, if it may not.
+    """
+
+    __slots__ = ("event", "refuse", "row")
+
+    def __init__(self, row: StepRow, event: Event, refuse: Callable[[Tx], None]) -> None:
+        self.row = row
+        self.event = event
+        self.refuse = refuse
+
+    def __call__(self, tx: Tx) -> None:
+        """Write it by itself."""
+        if not tx.put_owned_steps((self.row,)):
+            self.refuse(tx)
+        tx.notes.events.append(self.event)
 
 
 def _marks(values: Collection[str]) -> str:
