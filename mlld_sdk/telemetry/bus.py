@@ -8,8 +8,8 @@ blocks for ever holds up only itself.
 import contextlib
 import threading
 import traceback
-from collections import deque
 from collections.abc import Collection, Iterator
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from mlld_sdk.base.durations import Deadline
@@ -20,6 +20,9 @@ from mlld_sdk.base.spans import REQUESTS, Span
 
 BACKLOG = 10_000
 """Events kept for a handler that does not keep up; beyond it the oldest are dropped and counted."""
+
+Names = frozenset[str]
+NOTHING: Names = frozenset()
 
 
 class HandlerDetached(Event, frozen=True, tag="telemetry.handler_detached"):
@@ -53,80 +56,71 @@ class AlreadyAttached(ConfigurationError):
 
 
 class _Handler:
-    """One attached function, its backlog and its thread.
+    """One attached function.
 
     Attributes:
-        offer: Adds an event to its backlog; called by the emitting thread.
+        key: The id it was attached under.
+        take: Called with each event it wants, by the emitting thread.
+        aside: Whether it is no reason to emit every request.
     """
 
     def __init__(
-        self, bus: "Bus", key: str, call: Sink, names: frozenset[str] | None, besides: frozenset[str], backlog: int
+        self, key: str, take: Sink, *, aside: bool = False, names: Names | None = None, besides: Names = NOTHING
     ) -> None:
         self.key = key
-        self._bus = bus
-        self._call = call
-        self._backlog: deque[Event] = deque()
-        self._missed = 0
-        self._counting = threading.Lock()
-        self._wake = threading.Lock()
-        self._wake.acquire()
-        self._idle = False
-        self._closed = False
+        self.take = take
+        self.aside = aside
         self._names = names
         self._besides = besides
-        self.offer = self._make_offer(backlog)
-        self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
-        self._thread.start()
-
-    def close(self, timeout: float) -> None:
-        """Wait until the thread has finished its backlog, for `timeout` seconds at most."""
-        self._closed = True
-        self._signal()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
 
     def wants(self, name: str) -> bool:
         """Return whether it is to be called with events of a name."""
         return (self._names is None or name in self._names) and name not in self._besides
 
-    def _make_offer(self, limit: int) -> Sink:
+    def close(self, timeout: float) -> None:
+        """Wait until it has been called with everything, for `timeout` seconds at most."""
+
+
+class _Threaded(_Handler):
+    """One with a backlog and a thread of its own."""
+
+    def __init__(self, bus: "Bus", key: str, call: Sink, backlog: int, *, names: Names | None, besides: Names) -> None:
+        self._bus = bus
+        self._call = call
+        self._backlog: SimpleQueue[Event | None] = SimpleQueue()
+        self._missed = 0
+        self._counting = threading.Lock()
+        super().__init__(key, self._offer_within(backlog), names=names, besides=besides)
+        self._thread = threading.Thread(target=self._run, name=f"telemetry-{key}", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float) -> None:
+        self._backlog.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _offer_within(self, limit: int) -> Sink:
         # A closure: this runs once for each event and handler, in the emitting thread.
-        backlog, append = self._backlog, self._backlog.append
+        size, put = self._backlog.qsize, self._backlog.put
 
         def offer(event: Event) -> None:
-            if len(backlog) >= limit:
+            if size() >= limit:
                 self._drop_oldest()
-            append(event)
-            if self._idle:
-                self._signal()
+            put(event)
 
         return offer
 
     def _drop_oldest(self) -> None:
-        with self._counting, contextlib.suppress(IndexError):
-            self._backlog.popleft()
-            self._missed += 1
-
-    def _signal(self) -> None:
-        if self._wake.locked():
-            with contextlib.suppress(RuntimeError):  # released in this moment: the wake-up is pending
-                self._wake.release()
+        with self._counting, contextlib.suppress(Empty):
+            if self._backlog.get_nowait() is None:
+                self._backlog.put(None)  # that was its end, which is told by `close`
+            else:
+                self._missed += 1
 
     def _run(self) -> None:
-        take, call = self._backlog.popleft, self._call
-        while True:
-            if self._missed:
-                event: Event = self._lagged()
-            else:
-                try:
-                    event = take()
-                except IndexError:
-                    if self._closed:
-                        return
-                    self._nap()
-                    continue
+        while (event := self._lagged() if self._missed else self._backlog.get()) is not None:
             try:
-                call(event)
+                self._call(event)
             except BaseException:  # noqa: BLE001 - no error of a handler may reach the emitter
                 self._bus.handler_failed(self, event, traceback.format_exc())
                 return
@@ -135,13 +129,6 @@ class _Handler:
         with self._counting:
             missed, self._missed = self._missed, 0
         return HandlerLagged(at=self._bus.env.wall(), missed=missed)
-
-    def _nap(self) -> None:
-        # Announce the nap before the last look, so that an append after that look wakes us.
-        self._idle = True
-        if not self._backlog and not self._closed:
-            self._wake.acquire()
-        self._idle = False
 
 
 class Bus:
@@ -159,20 +146,16 @@ class Bus:
         self.listened: bool = False
         self._lock = threading.Lock()
         self._handlers: tuple[_Handler, ...] = ()
-        self._inline: tuple[tuple[str, Sink], ...] = ()
-        self._aside: set[str] = set()
-        self._offers: dict[type[Event], tuple[Sink, ...]] = {}
+        self._wanted: dict[type[Event], tuple[_Handler, ...]] = {}
 
     def emit(self, event: Event) -> None:
         """Hand one event to every handler that wants it. Costs next to nothing without handlers."""
-        for key, call in self._inline:
+        handlers = self._wanted.get(type(event))
+        for handler in self._handlers_for(event) if handlers is None else handlers:
             try:
-                call(event)
+                handler.take(event)
             except Exception:  # noqa: BLE001 - a view that fails is detached, and the emitter goes on
-                self._inline_failed(key, event, traceback.format_exc())
-        offers = self._offers.get(type(event))
-        for offer in self._offers_for(event) if offers is None else offers:
-            offer(event)
+                self.handler_failed(handler, event, traceback.format_exc())
 
     __call__ = emit
 
@@ -203,7 +186,7 @@ class Bus:
         unwanted = frozenset(_event_name(event) for event in besides)
         with self._lock:
             self._refuse_if_taken(key)
-            self._keep((*self._handlers, _Handler(self, key, handler, names, unwanted, backlog)), self._inline)
+            self._keep(*self._handlers, _Threaded(self, key, handler, backlog, names=names, besides=unwanted))
 
     def attach_inline(self, key: str, handler: Sink, *, aside: bool = False) -> None:
         """Call `handler` in the thread that emits: for views that only count or keep, and never wait.
@@ -218,9 +201,7 @@ class Bus:
         """
         with self._lock:
             self._refuse_if_taken(key)
-            if aside:
-                self._aside.add(key)
-            self._keep(self._handlers, (*self._inline, (key, handler)))
+            self._keep(*self._handlers, _Handler(key, handler, aside=aside))
 
     def span(self, name: str, **fields: Any) -> Span:
         """Begin a span: `span.started` now, and `span.stopped` or `span.failed` when the block ends (TEL-4).
@@ -247,18 +228,14 @@ class Bus:
         """
         with self._lock:
             handler = next((each for each in self._handlers if each.key == key), None)
-            inline = any(each == key for each, _ in self._inline)
-            self._keep(
-                tuple(each for each in self._handlers if each is not handler),
-                tuple(each for each in self._inline if each[0] != key),
-            )
+            self._keep(*(each for each in self._handlers if each is not handler))
         if handler is not None:
             handler.close(timeout)
-        return inline or handler is not None
+        return handler is not None
 
     def handlers(self) -> list[str]:
         """List the ids of the attached handlers."""
-        return [*(key for key, _ in self._inline), *(handler.key for handler in self._handlers)]
+        return [handler.key for handler in self._handlers]
 
     def close(self, timeout: float = 5.0) -> None:
         """Detach all handlers; each finishes its backlog first, all of them within `timeout` seconds."""
@@ -276,18 +253,15 @@ class Bus:
         finally:
             self.detach(key)
 
-    def _keep(self, handlers: tuple[_Handler, ...], inline: tuple[tuple[str, Sink], ...]) -> None:
-        self._handlers = handlers
-        self._inline = inline
-        self._offers = {}
-        self._aside.intersection_update(key for key, _ in inline)
-        wanted = any(each.wants(name) for each in handlers for name in REQUESTS)
-        self.listened = wanted or len(inline) > len(self._aside)
+    def _keep(self, *handlers: _Handler) -> None:
+        self._handlers = tuple(sorted(handlers, key=lambda handler: isinstance(handler, _Threaded)))
+        self._wanted = {}
+        self.listened = any(each.wants(name) for each in handlers if not each.aside for name in REQUESTS)
 
-    def _offers_for(self, event: Event) -> tuple[Sink, ...]:
+    def _handlers_for(self, event: Event) -> tuple[_Handler, ...]:
         """Find out, once for each kind of event, which handlers want it."""
-        known, handlers, name = self._offers, self._handlers, name_of(event)
-        found = known[type(event)] = tuple(handler.offer for handler in handlers if handler.wants(name))
+        known, handlers, name = self._wanted, self._handlers, name_of(event)
+        found = known[type(event)] = tuple(handler for handler in handlers if handler.wants(name))
         return found
 
     def _refuse_if_taken(self, key: str) -> None:
@@ -297,16 +271,8 @@ class Bus:
     def handler_failed(self, handler: _Handler, event: Event, error: str) -> None:
         """Detach a handler that has raised, and tell the others."""
         with self._lock:
-            self._keep(tuple(each for each in self._handlers if each is not handler), self._inline)
-        self._report(handler.key, event, error)
-
-    def _inline_failed(self, key: str, event: Event, error: str) -> None:
-        with self._lock:
-            self._keep(self._handlers, tuple(each for each in self._inline if each[0] != key))
-        self._report(key, event, error)
-
-    def _report(self, key: str, event: Event, error: str) -> None:
-        self.emit(HandlerDetached(at=self.env.wall(), handler=key, error=error, during=name_of(event)))
+            self._keep(*(each for each in self._handlers if each is not handler))
+        self.emit(HandlerDetached(at=self.env.wall(), handler=handler.key, error=error, during=name_of(event)))
 
 
 def _event_name(event: type[Event] | str) -> str:
