@@ -7,13 +7,13 @@ long. A thread ticks, too, and shows how long a busy machine kept the whole proc
 import asyncio
 import os
 import signal
-import threading
+from itertools import pairwise
 from typing import Any
 
 from mlld_sdk import Runtime, child, one_for_one
 from mlld_sdk.agents.agent import Agent
 from mlld_sdk.base.durations import now
-from mlld_sdk.demo.stage import DemoFailed, Stage
+from mlld_sdk.demo.stage import DemoFailed, Stage, meanwhile
 
 SCRIPT = """\
 exe llm @think(n) = sh {
@@ -48,30 +48,25 @@ class Thinker(Agent):
 def play(stage: Stage) -> str:
     """Serve, kill an engine, and measure how long the loop was away."""
     stage.script("think.mld", SCRIPT)
-    thinker = child(Thinker, name="thinker", engine=stage.engine, working_dir=stage.directory)
+    thinker = child(Thinker, name="thinker", **stage.options)
     runtime = stage.runtime(one_for_one(thinker, max_restarts=5, within=10.0), stored=True)
-    beside: list[float] = [0.0]
-    over = threading.Event()
-    thread = threading.Thread(target=_tick_beside, args=(beside, over), name="ticker")
-    thread.start()
-    try:
-        ticks, longest = asyncio.run(_serve(stage, runtime))
-    finally:
-        over.set()
-        thread.join()
-    blocked = longest - max(beside)
+    loop: list[float] = []
+    beside: list[float] = []
+    with meanwhile(lambda: beside.append(now()), TICK):
+        asyncio.run(_serve(stage, runtime, loop))
+    away = _longest(loop)
+    blocked = away - _longest(beside)
     stage.prove(f"the loop was never away for a model call: {blocked:.2f} s longer than a thread", blocked < CALL)
     stage.prove("the killed engine was noticed", stage.count("child.exited") == 1)
     return (
-        f"{RUNS} runs and a request awaited while an engine was killed; the loop ticked {ticks} times and was away for "
-        f"{longest * 1000:.0f} ms at most, while every model call took {CALL * 1000:.0f} ms."
+        f"{RUNS} runs and a request awaited while an engine was killed; the loop ticked {len(loop)} times and was away "
+        f"for {away * 1000:.0f} ms at most, while every model call took {CALL * 1000:.0f} ms."
     )
 
 
-async def _serve(stage: Stage, runtime: Runtime) -> tuple[int, float]:
+async def _serve(stage: Stage, runtime: Runtime, ticks: list[float]) -> None:
     """What the lifespan of a web application does: start, serve, stop, none of it on the loop."""
-    gaps: list[float] = []
-    ticker = asyncio.create_task(_tick(gaps))
+    ticking = asyncio.create_task(_tick(ticks))
     await asyncio.to_thread(runtime.start)
     try:
         agent = runtime.agent("thinker")
@@ -90,23 +85,17 @@ async def _serve(stage: Stage, runtime: Runtime) -> tuple[int, float]:
         stage.prove("all answers are right", answers == [f"thought {n}-first, thought {n}-second" for n in range(RUNS)])
     finally:
         await asyncio.to_thread(runtime.stop)
-        ticker.cancel()
-    return len(gaps), max(gaps)
+        ticking.cancel()
 
 
-async def _tick(gaps: list[float]) -> None:
-    before = now()
+async def _tick(ticks: list[float]) -> None:
     while True:
+        ticks.append(now())
         await asyncio.sleep(TICK)
-        gaps.append(now() - before)
-        before += gaps[-1]
 
 
-def _tick_beside(gaps: list[float], over: threading.Event) -> None:
-    before = now()
-    while not over.wait(TICK):
-        gaps.append(now() - before)
-        before += gaps[-1]
+def _longest(ticks: list[float]) -> float:
+    return max((after - before for before, after in pairwise(ticks)), default=0.0)
 
 
 def _kill(stage: Stage) -> None:

@@ -31,8 +31,7 @@ def play(stage: Stage) -> str:
     flaky = child(
         Agent,
         name="flaky",
-        engine=stage.engine,
-        working_dir=stage.directory,
+        **stage.options,
         backoff=Backoff.of(0.05, most=0.4, jitter=0.0, min_uptime=10.0),
         breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
     )
@@ -69,7 +68,7 @@ def play(stage: Stage) -> str:
         for _ in range(10):
             agent.execute("ask.mld")
             story.progress.append(stage.now())
-        story.end(stage.now())
+        story.end = stage.now()
     made = len(stage.calls())
     breaker = [name for name in stage.named() if name.startswith("breaker.")]
     stage.prove(f"the breaker went {breaker}", breaker == BREAKER)

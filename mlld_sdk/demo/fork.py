@@ -46,10 +46,9 @@ def play(stage: Stage) -> str:
     stage.script("collect.mld", COLLECT)
     for question in QUESTIONS:
         stage.script(f"analyse-{question}.mld", ANALYSE)
-    options: dict[str, Any] = {"engine": stage.engine, "working_dir": stage.directory, "checkpoint": True}
     tree = one_for_one(
-        child(Agent, name="collector", script="collect.mld", **options),
-        *(child(Analyst, name=question, **options) for question in QUESTIONS),
+        child(Agent, name="collector", script="collect.mld", checkpoint=True, **stage.options),
+        *(child(Analyst, name=question, **stage.options) for question in QUESTIONS),
     )
     with stage.runtime(tree) as runtime:
         stage.tell("collect  three topics, each an expensive call")
@@ -60,10 +59,8 @@ def play(stage: Stage) -> str:
         for question, run in runs.items():
             answer = run.result(stage.patience)
             stage.tell(f"analyse  {answer}")
-            stage.prove(
-                f"{question} has the facts",
-                answer == f"{question}: facts about market, facts about law, facts about rivals",
-            )
+            facts = f"{question}: facts about market, facts about law, facts about rivals"
+            stage.prove(f"{question} has the facts", answer == facts)
     made = sorted(stage.calls())
     wanted = sorted(["find-market", "find-law", "find-rivals", *(f"judge-{question}" for question in QUESTIONS)])
     stage.prove(f"nothing was paid for twice: {made}", made == wanted)

@@ -40,8 +40,7 @@ def play(stage: Stage) -> str:
     thinker = child(
         Questioner,
         name="thinker",
-        engine=stage.engine,
-        working_dir=stage.directory,
+        **stage.options,
         environ={"MODEL": "small"},
         wedge=wedge(STUCK_AFTER * stage.pace, times=TIMES, ladder=[{"environ": {"MODEL": "large"}}]),
     )

@@ -36,8 +36,8 @@ def play(stage: Stage) -> str:
     gc.collect()
     before, began = _memory(), now()
     names = [f"agent-{n}" for n in range(AGENTS)]
-    options: dict[str, Any] = {"engine": stage.engine, "working_dir": stage.directory}
-    runtime = Runtime(one_for_one(*(child(Greeter, name=name, **options) for name in names)), max_engines=ENGINES)
+    tree = one_for_one(*(child(Greeter, name=name, **stage.options) for name in names))
+    runtime = Runtime(tree, max_engines=ENGINES)
     alive: set[int] = set()
     most = 0
 

@@ -3,13 +3,11 @@
 import contextlib
 import os
 import signal
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from mlld_sdk import InfrastructureError, Pool, PoolHandle, child, one_for_one
-from mlld_sdk.demo.stage import Stage
+from mlld_sdk.demo.stage import Stage, meanwhile
 
 SCRIPT = """\
 exe llm @work(n) = sh {
@@ -29,8 +27,9 @@ KILLS = 10
 def play(stage: Stage) -> str:
     """Work through the requests with more callers than engines, and kill engines meanwhile."""
     stage.script("work.mld", SCRIPT)
-    pool = child(Pool, name="workers", engine=stage.engine, working_dir=stage.directory, size=SIZE, overflow=OVERFLOW)
+    pool = child(Pool, name="workers", **stage.options, size=SIZE, overflow=OVERFLOW)
     lost: list[str] = []
+    lived: list[int] = []
 
     def ask(n: int) -> str:
         while True:
@@ -42,11 +41,11 @@ def play(stage: Stage) -> str:
     with stage.runtime(one_for_one(pool)) as runtime:
         handle = runtime.pool("workers")
         stage.tell(f"load     {REQUESTS} requests from {CALLERS} callers on {SIZE} engines and {OVERFLOW} more")
-        with _watching(handle) as most, ThreadPoolExecutor(CALLERS) as callers:
+        with meanwhile(lambda: lived.append(_living(handle))), ThreadPoolExecutor(CALLERS) as callers:
             answers = callers.map(ask, range(REQUESTS))
             killed = _kill(stage, runtime.env.random)
             found = list(answers)
-        peak = max(most)
+        peak = max(lived)
         engines = stage.wait("the overflow is gone", lambda: _settled(handle))
         stage.tell(f"load     done; at most {peak} engines at once, {engines} idle now, {len(lost)} requests lost")
     stage.prove("every request was answered, in order", found == [f"done {n}" for n in range(REQUESTS)])
@@ -71,24 +70,9 @@ def _kill(stage: Stage, dice: Random) -> int:
     return len(dead)
 
 
-@contextlib.contextmanager
-def _watching(pool: PoolHandle) -> Iterator[list[int]]:
-    """Count the engines that live, over and over."""
-    counts: list[int] = []
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.01):
-            status = pool.status().engines
-            counts.append(status.busy + status.idle)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield counts
-    finally:
-        over.set()
-        watcher.join()
+def _living(pool: PoolHandle) -> int:
+    status = pool.status().engines
+    return status.busy + status.idle
 
 
 def _settled(pool: PoolHandle) -> int:

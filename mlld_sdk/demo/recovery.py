@@ -3,6 +3,9 @@
 Every kill is a real SIGKILL of a real process (the agent's is the actor system's own kill). At the end the demo proves
 by the calls that were really made that no finished step was repeated, compares the result with an uninterrupted run,
 and draws what happened.
+
+Run as a program, this module is the service that is killed: one supervised agent at work on one durable run. It writes
+events as JSON lines to stdout and takes one command on stdin, `kill agent`.
 """
 
 import contextlib
@@ -13,41 +16,105 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 
+from mlld_sdk import Agent, AgentHandle, Job, Runtime, child, one_for_one
 from mlld_sdk.base.durations import pause
-from mlld_sdk.demo.service import Told, WorkDone
+from mlld_sdk.base.events import Event
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.journal.events import RunClaimed, StepFinished, StepStarted
-from mlld_sdk.supervision.events import ChildStarted
+from mlld_sdk.supervision.events import ChildExited, ChildStarted
 from mlld_sdk.transport.events import EngineStarted
+
+SCRIPT = """\
+exe llm @think(n) = sh {
+  sleep $PAUSE
+  echo "$n $PPID" >> calls.log
+  echo "thought $n"
+}
+show @think(@payload.n)
+"""
+"""One step: an expensive call, imitated by a pause, that leaves a line behind each time it is really made."""
 
 PATIENCE = 120.0
 """Seconds each of the two runs may take before it counts as broken."""
 
 STEPS, PAUSE = 24, 0.1
 
+
+class WorkDone(Event, frozen=True, kw_only=True, tag="demo.result"):
+    """The run has ended.
+
+    Attributes:
+        result: What it returned.
+        tree: The printed tree.
+    """
+
+    result: str
+    tree: str
+
+
+Told = ChildExited | ChildStarted | EngineStarted | RunClaimed | StepStarted | StepFinished | WorkDone
+"""The events that are written."""
+
 _decode = msgspec.json.Decoder(Told).decode
+
+
+class Pipeline(Agent):
+    """Thinks step by step, each step a script of its own and each built on the one before."""
+
+    checkpoint = True
+    spares = 1
+
+    def run(self, job: Job, payload: dict[str, Any]) -> str:
+        """Take the steps in order."""
+        thoughts = []
+        for n in range(1, payload["steps"] + 1):
+            thoughts.append(job.execute("think.mld", {"n": str(n)}).output.strip())
+            job.progress(thoughts[-1], n / payload["steps"])
+        return "\n".join(thoughts)
+
+
+def serve(folder: Path, engine: str, steps: int, pause: float) -> None:
+    """Work on the run until it has ended; a second start goes on where the first was killed."""
+    (folder / "think.mld").write_text(SCRIPT, encoding="utf-8")
+    options: dict[str, Any] = {"engine": engine, "working_dir": folder, "environ": {"PAUSE": str(pause)}}
+    tree = one_for_one(child(Pipeline, name="pipeline", **options), max_restarts=5, within=10.0)
+    runtime = Runtime(tree, store=folder / "state.db")
+    runtime.bus.attach("demo", _write, events=get_args(Told))
+    with runtime:
+        agent = runtime.agent("pipeline")
+        run = agent.run({"steps": steps}, key="recovery-demo")
+        threading.Thread(target=_obey, args=(agent,), daemon=True).start()
+        result = run.result(timeout=PATIENCE)
+        runtime.bus.detach("demo")
+        _write(WorkDone(at=runtime.env.wall(), result=result, tree=runtime.tree()))
+
+
+def _obey(agent: AgentHandle) -> None:
+    for line in sys.stdin:
+        if line.strip() == "kill agent" and (ref := agent.ref) is not None:
+            ref.kill("the demo wanted to see it die")
+
+
+def _write(event: Event) -> None:
+    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+    sys.stdout.flush()
 
 
 def play(stage: Stage) -> str:
     """Run the pipeline undisturbed, then run it again and kill it three times."""
     stage.tell(f"A pipeline of {STEPS} steps on the {stage.engine} engine; first undisturbed, then killed three times.")
-    peace = Recovery(Stage(_folder(stage, "peace"), stage.engine, say=str), kill=False)
+    peace = Recovery(Stage(stage.directory / "peace", stage.engine, say=str), kill=False)
     peace.play()
     stage.tell(f"Undisturbed it takes {peace.story.progress[-1]:.1f} s. Now with kills:")
-    war = Recovery(Stage(_folder(stage, "war"), stage.engine))
+    war = Recovery(Stage(stage.directory / "war", stage.engine))
     war.play()
     stage.show(war.done.tree)
     stage.story = war.story
     return war.check(peace.done.result)
-
-
-def _folder(stage: Stage, name: str) -> Path:
-    folder = stage.directory / name
-    folder.mkdir()
-    return folder
 
 
 class Recovery:
@@ -81,7 +148,7 @@ class Recovery:
         finally:
             watchdog.cancel()
             self.end_service()
-        self.story.end(self.stage.now())
+        self.story.end = self.stage.now()
 
     def check(self, expected: str) -> str:
         """Prove the promise and return the proof in words.
@@ -110,8 +177,8 @@ class Recovery:
             self._service.kill()
 
     def _begin(self) -> None:
-        command = [sys.executable, "-m", "mlld_sdk.demo.service", "--dir", str(self.stage.directory)]
-        command += ["--engine", self.stage.engine, "--steps", str(self.steps), "--pause", str(self._pause)]
+        command = [sys.executable, "-m", "mlld_sdk.demo.recovery", str(self.stage.directory), self.stage.engine]
+        command += [str(self.steps), str(self._pause)]
         self._service = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -166,3 +233,7 @@ class Recovery:
     def _turn(self, state: str, *lanes: str) -> None:
         for lane in lanes:
             self.story.turn(lane, state, self.stage.now())
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))

@@ -1,11 +1,12 @@
 """What all demos share: telling what happens as it happens, proving it, and failing when it did not."""
 
+import contextlib
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.events import Event, name_of
@@ -25,33 +26,39 @@ class DemoFailed(Exception):
     """What was promised did not happen."""
 
 
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")  # in one piece, because several threads talk
+    sys.stdout.flush()
+
+
 class Stage:
     """Where a demo plays: a directory, a clock, and an output.
 
     Args:
-        directory: For scripts, logs and the journal.
+        directory: For scripts, logs and the journal; made if it is not there.
         engine: Which engine runs the scripts.
         patience: Seconds until something that does not happen counts as failed.
         say: Takes each line of output.
 
     Attributes:
+        options: Where and on which engine the agents of a demo work.
         pace: How much longer than the embedded engine this one may take to start.
     """
 
     def __init__(
-        self, directory: Path, engine: EngineKind, *, patience: float = 60.0, say: Callable[[str], object] | None = None
+        self, directory: Path, engine: EngineKind, *, patience: float = 60.0, say: Callable[[str], object] = _print
     ) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self.engine = engine
+        self.options: dict[str, Any] = {"engine": engine, "working_dir": directory}
         self.pace = 1.0 if engine == "embedded" else 8.0
         self.patience = patience
         self.events: list[Event] = []
         self.story: Story | None = None
-        self._say = say or _print
+        self._say = say
         self._start = now()
         self._happened = threading.Condition()
-
-    # -- telling ------------------------------------------------------------------------------------------------------
 
     def tell(self, line: str) -> None:
         """Print what happens, with the time since the beginning."""
@@ -84,8 +91,6 @@ class Stage:
         """Return the seconds since the beginning."""
         return now() - self._start
 
-    # -- proving ------------------------------------------------------------------------------------------------------
-
     def wait(self, what: str, holds: Callable[[], T]) -> T:
         """Wait until `holds` returns something true, and return that; it is called after every event and every 50 ms.
 
@@ -109,8 +114,6 @@ class Stage:
         """
         if not holds:
             raise DemoFailed(f"this does not hold: {what}")
-
-    # -- the scene ----------------------------------------------------------------------------------------------------
 
     def script(self, name: str, text: str) -> None:
         """Write a script into the directory."""
@@ -137,9 +140,22 @@ class Stage:
             self._happened.notify_all()
 
 
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")  # in one piece, because several threads talk
-    sys.stdout.flush()
+@contextlib.contextmanager
+def meanwhile(look: Callable[[], object], every: float = 0.01) -> Iterator[None]:
+    """Call something over and over on a thread of its own, as long as the block lasts."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every):
+            look()
+
+    thread = threading.Thread(target=repeat, name="demo-meanwhile")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _line(event: Event) -> str:

@@ -102,23 +102,21 @@ class CrashReporter:
     """
 
     def __init__(self) -> None:
-        engine_ends: Recent[str, tuple[float, EngineEnd]] = Recent(REMEMBERED)
-        actor_ends: Recent[str, ActorExited] = Recent(REMEMBERED)
-        kept: Recent[str, float] = Recent(REMEMBERED)
-        last_step: Recent[str, float] = Recent(REMEMBERED)
-        wedged: dict[str, float] = {}
-        lost: deque[tuple[float, str, str]] = deque(maxlen=100)
-        self._engine_ends, self._actor_ends, self._kept = engine_ends, actor_ends, kept
-        self._last_step, self._wedged, self._lost = last_step, wedged, lost
+        self._engine_ends: Recent[str, tuple[float, EngineEnd]] = Recent(REMEMBERED)
+        self._actor_ends: Recent[str, ActorExited] = Recent(REMEMBERED)
+        self._kept: Recent[str, float] = Recent(REMEMBERED)
+        self._last_step: Recent[str, float] = Recent(REMEMBERED)
+        self._wedged: dict[str, float] = {}
+        self._lost: deque[OwnerDied] = deque(maxlen=100)
         self.notes: dict[type[Event], Callable[[Any], object]] = {
-            EngineExited: lambda event: engine_ends.update({event.engine: (event.at, _end_of(event))}),
-            OwnerDied: lambda event: lost.append((event.at, event.owner, event.run_id)),
-            StepFinished: lambda event: last_step.update({event.run_id: event.at}),
+            EngineExited: lambda event: self._engine_ends.update({event.engine: (event.at, _end_of(event))}),
+            OwnerDied: self._lost.append,
+            StepFinished: lambda event: self._last_step.update({event.run_id: event.at}),
             # What its supervisor makes of the end of an actor comes next.
-            ActorExited: lambda event: event.normal or actor_ends.update({event.actor: event}),
-            CheckpointMissedEvent: lambda event: kept.update({event.agent: event.at}),
-            ChildWedged: lambda event: wedged.update({event.path: event.idle}),
-            ChildStarted: lambda event: wedged.pop(event.path, None),
+            ActorExited: lambda event: event.normal or self._actor_ends.update({event.actor: event}),
+            CheckpointMissedEvent: lambda event: self._kept.update({event.agent: event.at}),
+            ChildWedged: lambda event: self._wedged.update({event.path: event.idle}),
+            ChildStarted: lambda event: self._wedged.pop(event.path, None),
             ChildExited: self._report,
             ChildStartFailedEvent: self._report,
             SupervisorGaveUp: gave_up,
@@ -132,9 +130,8 @@ class CrashReporter:
     def _report(self, event: ChildFailure) -> CrashReport | None:
         if event.kind in ("normal", "shutdown"):
             return None
-        runs = tuple(
-            run for at, owner, run in self._lost if event.at - at < 1.0 and owner.rpartition("#")[0] == event.path
-        )
+        lost = [one for one in self._lost if event.at - one.at < 1.0 and one.owner.rpartition("#")[0] == event.path]
+        runs = tuple(one.run_id for one in lost)
         end = self._actor_ends.pop(event.path, None)
         return CrashReport(
             **msgspec.structs.asdict(event),

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from mlld_sdk.base.events import Event, Sink
-from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
+from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.telemetry.bus import HandlerDetached
 from mlld_sdk.telemetry.recent import Recent
@@ -75,7 +75,7 @@ class Translator:
     def __call__(self, event: Event) -> ElixirEvent | None:
         """Return the event under its Elixir name, or `None` when the Elixir SDK has none for it."""
         match event:
-            case SpanEvent() if event.name in REQUESTS:
+            case SpanStarted() | SpanStopped() | SpanFailed() if event.name in REQUESTS:
                 return _request(event)
             case EngineExited(reason="died"):
                 ending = f"exit {event.code}" if event.signal is None else f"signal {event.signal}"
@@ -104,7 +104,7 @@ class Translator:
         )
 
 
-def _request(event: SpanEvent) -> ElixirEvent | None:
+def _request(event: SpanStarted | SpanStopped | SpanFailed) -> ElixirEvent:
     about = {"request_id": event.span, **{name: value for name, value in event.fields.items() if value is not None}}
     match event:
         case SpanStarted():
@@ -115,8 +115,6 @@ def _request(event: SpanEvent) -> ElixirEvent | None:
         case SpanFailed():
             what, measured = "exception", {"duration": int(event.seconds * 1e9)}
             about |= {"code": event.code, "reason": event.reason, "kind": event.kind}
-        case _:
-            return None
     return ElixirEvent(name=("mlld", event.name, what), measurements=measured, metadata=about)
 
 

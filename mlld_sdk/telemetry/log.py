@@ -9,45 +9,39 @@ import structlog
 from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.telemetry.bus import Bus
 
-DEBUG: Final = frozenset(
-    {
-        "request.finished",
-        "step.started",
-        "step.finished",
-        "checkpoint.hit",
-        "checkpoint.missed",
-        "actor.started",
-        "span.started",
-        "span.stopped",
-        "span.failed",
-    }
-)
-WARNING: Final = frozenset(
-    {
-        "breaker.opened",
-        "callback.failed",
-        "child.exited",
-        "child.put_off",
-        "child.start_failed",
-        "child.wedged",
-        "engine.callback_failed",
-        "engine.polluted",
-        "journal.listener_failed",
-        "mailbox.overflowed",
-        "message.unhandled",
-        "orphans.swept",
-        "resource.close_failed",
-        "run.owner_died",
-        "step.failed",
-        "telemetry.lagged",
-        "workers.exhausted",
-        "zombie.left",
-    }
-)
-ERROR: Final = frozenset(
-    {"journal.degraded", "run.damaged", "run.parked", "supervisor.gave_up", "telemetry.handler_detached"}
-)
-GIVEN_UP: Final = frozenset({"fail", "give_up"})
+DEBUG: Final = {
+    "request.finished",
+    "step.started",
+    "step.finished",
+    "checkpoint.hit",
+    "checkpoint.missed",
+    "actor.started",
+    "span.started",
+    "span.stopped",
+    "span.failed",
+}
+WARNING: Final = {
+    "breaker.opened",
+    "callback.failed",
+    "child.exited",
+    "child.put_off",
+    "child.start_failed",
+    "child.wedged",
+    "engine.callback_failed",
+    "engine.polluted",
+    "journal.listener_failed",
+    "mailbox.overflowed",
+    "message.unhandled",
+    "orphans.swept",
+    "resource.close_failed",
+    "run.owner_died",
+    "step.failed",
+    "telemetry.lagged",
+    "workers.exhausted",
+    "zombie.left",
+}
+ERROR: Final = {"journal.degraded", "run.damaged", "run.parked", "supervisor.gave_up", "telemetry.handler_detached"}
+GIVEN_UP: Final = {"fail", "give_up"}
 """Decisions about a child after which it is not started again."""
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event
-from mlld_sdk.base.spans import SpanEvent, SpanFailed, SpanStarted, SpanStopped
+from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.bus import Bus
 
 OPEN: Final = 10_000
@@ -33,9 +33,8 @@ def export_spans(bus: Bus, tracer: Any = None, *, key: str = "otel") -> None:
         from opentelemetry import trace
     except ImportError as error:
         raise ConfigurationError("spans need opentelemetry-api", hint="pip install 'mlld-otp[otel]'") from error
-    bus.attach(
-        key, _Exporter(tracer or trace.get_tracer("mlld_sdk"), trace), events=[SpanStarted, SpanStopped, SpanFailed]
-    )
+    exporter = _Exporter(tracer or trace.get_tracer("mlld_sdk"), trace)
+    bus.attach(key, exporter, events=[SpanStarted, SpanStopped, SpanFailed])
 
 
 class _Exporter:
@@ -53,18 +52,13 @@ class _Exporter:
                 )
                 if len(self._open) > OPEN:
                     self._open.popitem(last=False)[1].end()
-            case SpanStopped() | SpanFailed():
-                span = self._open.pop(event.span, None)
-                if span is not None:
-                    self._end(span, event)
-
-    def _end(self, span: Any, event: SpanEvent) -> None:
-        if isinstance(event, SpanFailed):
-            span.set_attributes({"error.type": event.kind, "mlld.code": event.code})
-            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, event.reason))
-        elif isinstance(event, SpanStopped):
-            span.set_attributes(_plain(event.results))
-        span.end(end_time=int(event.at * SECOND))
+            case SpanStopped() | SpanFailed() if span := self._open.pop(event.span, None):
+                if isinstance(event, SpanFailed):
+                    span.set_attributes({"error.type": event.kind, "mlld.code": event.code})
+                    span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, event.reason))
+                else:
+                    span.set_attributes(_plain(event.results))
+                span.end(end_time=int(event.at * SECOND))
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,13 @@
 A child that is removed takes its series with it. Collecting sends no message: it reads the published tree.
 """
 
+import contextlib
 import os
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -150,20 +153,14 @@ class RuntimeMetrics:
 class _Histogram:
     def __init__(self) -> None:
         self.total = 0.0
-        self._counts = [0] * (len(BUCKETS) + 1)
+        self._counts = [0.0] * (len(BUCKETS) + 1)
 
     def add(self, seconds: float) -> None:
         self.total += seconds
-        at = next((at for at, limit in enumerate(BUCKETS) if seconds <= limit), len(BUCKETS))
-        self._counts[at] += 1
+        self._counts[bisect_left(BUCKETS, seconds)] += 1
 
     def buckets(self) -> list[tuple[str, float]]:
-        found: list[tuple[str, float]] = []
-        running = 0
-        for limit, count in zip([*map(str, BUCKETS), "+Inf"], self._counts, strict=True):
-            running += count
-            found.append((limit, float(running)))
-        return found
+        return list(zip([*map(str, BUCKETS), "+Inf"], accumulate(self._counts), strict=True))
 
 
 class _Counts:
@@ -226,14 +223,9 @@ def _budgets(nodes: list[NodeView]) -> dict[Key, float]:
 
 
 def _size_of(folder: Path) -> int:
-    total = files = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            files += 1
-            if files > CACHE_FILES:
-                return total
-            try:
-                total += os.stat(os.path.join(base, name)).st_size
-            except OSError:  # removed just now
-                continue
+    total = 0
+    files = (os.path.join(base, name) for base, _, names in os.walk(folder) for name in names)
+    for file in islice(files, CACHE_FILES):
+        with contextlib.suppress(OSError):  # removed just now
+            total += os.stat(file).st_size
     return total

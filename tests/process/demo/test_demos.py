@@ -103,7 +103,6 @@ def test_the_recovery_demo_fails_on_a_service_that_forgets(tmp_path: Path) -> No
             super()._kill_service()
 
     def stage(name: str) -> Stage:
-        (tmp_path / name).mkdir()
         return Stage(tmp_path / name, "embedded", say=str)
 
     peaceful = recovery.Recovery(stage("peace"), steps=8, pause=0.02, kill=False)
