@@ -5,7 +5,6 @@ import signal
 from types import FrameType
 from typing import Any, NoReturn
 
-from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, RequestError
 from mlld_sdk.transport.embedded.server import habits, params
 from mlld_sdk.transport.embedded.server.answers import VERSION, Answers
@@ -28,14 +27,13 @@ class ShutdownRequested(BaseException):  # not an error: SIGTERM or SIGINT arriv
 class EmbeddedServer:
     """One engine process."""
 
-    def __init__(self, options: EmbeddedOptions, clock: Clock) -> None:
+    def __init__(self, options: EmbeddedOptions) -> None:
         self._options = options
-        self._clock = clock
         self._extended = not options.like_real
         self._writer = LineWriter(options.response_fd, self._unheard)
-        self._mischief = Misbehaviour(options.misbehave, clock)
+        self._mischief = Misbehaviour(options.misbehave)
         self._answers = Answers(self._writer, self._mischief, extended=self._extended)
-        self._runner = ScriptRunner(options, clock, self._answers, self._mischief)
+        self._runner = ScriptRunner(options, self._answers, self._mischief)
 
     # -- life
 
@@ -130,7 +128,7 @@ class EmbeddedServer:
         if method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
             from mlld_sdk.transport.embedded.server.signing import answer
 
-            return answer(method, given, self._clock)
+            return answer(method, given)
         raise RequestError("METHOD_NOT_FOUND", f"Method '{method}' is not supported")
 
     # -- control of running requests
@@ -159,7 +157,7 @@ class EmbeddedServer:
             return
         from mlld_sdk.transport.embedded.server.signing import write_signed
 
-        written = write_signed(run.folder, path, given["content"], run.request.path or "", self._clock)
+        written = write_signed(run.folder, path, given["content"], run.request.path or "")
         self._answers.result(request_id, written)
 
 
