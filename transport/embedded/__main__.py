@@ -3,6 +3,7 @@
 import os
 import sys
 
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.server.options import BadOptions, read_options
 
 CANNOT_START = 78
@@ -16,7 +17,7 @@ def main() -> int:
             os.environ.pop(name, None)
         from mlld_sdk.transport.embedded.server.server import EmbeddedServer
 
-        return EmbeddedServer(options).serve()
+        return EmbeddedServer(options, Clock()).serve()
     except BadOptions as fault:
         sys.stderr.write(f"embedded engine: {fault}\n")
         return CANNOT_START

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import ScriptBailed, ScriptFailure, directive_failure
-from mlld_sdk.transport.embedded.interpreter.context import SKIPPED, ReturnSignal
-from mlld_sdk.transport.embedded.interpreter.functions import Functions
+from mlld_sdk.transport.embedded.interpreter.context import SKIPPED, ReturnSignal, ScriptContext
 from mlld_sdk.transport.embedded.interpreter.operators import fits
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Value, describe, is_number, is_truthy, ordered
@@ -27,18 +26,39 @@ class RoundSignal(Exception):  # not an error: the way a round of a loop ends
         self.done = done
 
 
-class Compounds(Functions):
+class Compounds:
     """Does what has blocks of its own, as values and as statements."""
 
+    def __init__(self, context: ScriptContext) -> None:
+        self._context = context
+        self._run = context.run
+        context.add(
+            expressions={
+                WhenExpression: self._when_value,
+                ForLoop: lambda node, scope: Value(self._collected(node, scope)),
+                syntax.RepeatLoop: self._loop,
+            },
+            statements={
+                WhenExpression: self._when,
+                syntax.IfStatement: self._if,
+                ForLoop: self._for,
+                syntax.RepeatLoop: self._loop,
+                "continue": lambda node, scope: self._end_round(node, scope, done=False),
+                "done": lambda node, scope: self._end_round(node, scope, done=True),
+            },
+        )
+
     def _holds(self, condition: Any, scope: Scope) -> bool:
-        return is_truthy(self.operand(condition, scope).data)
+        return is_truthy(self._context.operand(condition, scope).data)
+
+    # -- when and if
 
     def _when_value(self, node: WhenExpression, scope: Scope) -> Value:
         try:
             action = self._chosen(node, scope)
-            return NOTHING if action is None else self.branch_value(action, scope)
+            return NOTHING if action is None else self._context.branch_value(action, scope)
         except ScriptFailure as error:
-            if error is self.run.abort_error or isinstance(error, ScriptBailed) or error.code == "E_WHEN_EXPRESSION":
+            if error is self._run.abort_error or isinstance(error, ScriptBailed) or error.code == "E_WHEN_EXPRESSION":
                 raise
             raise ScriptFailure(
                 f"Error evaluating action: {error.message}", "E_WHEN_EXPRESSION", "MlldWhenExpressionError"
@@ -46,12 +66,12 @@ class Compounds(Functions):
 
     def _chosen(self, node: WhenExpression, scope: Scope) -> Any:
         """Return the action of the first branch that fits, or None."""
-        subject = None if node.subject is None else self.operand(node.subject, scope)
+        subject = None if node.subject is None else self._context.operand(node.subject, scope)
         for branch in node.branches:
-            self.run.step()
+            self._run.step()
             if branch.condition is None or branch.condition == syntax.Literal("none"):
                 return branch.action
-            value = self.operand(branch.condition, scope)
+            value = self._context.operand(branch.condition, scope)
             if is_truthy(value.data) if subject is None else fits(subject.data, value.data):
                 return branch.action
         return None
@@ -61,26 +81,28 @@ class Compounds(Functions):
         if action is None:
             return NOTHING
         if isinstance(action, Block):
-            self.run_block(action, Scope(scope))
+            self._context.run_block(action, Scope(scope))
             return NOTHING
         if scope.returns and (given := _given_by(action)) is not None:
-            value = self.evaluate(given, scope)
+            value = self._context.evaluate(given, scope)
             if value.data is not None:
                 raise ReturnSignal(value)
             return NOTHING
         if syntax.is_simple(action, "say"):
             if scope.outer is None:
-                self.execute(action._replace(word="show"), scope)
+                self._context.execute(action._replace(word="show"), scope)
             return NOTHING
-        return self.execute(action, scope)
+        return self._context.execute(action, scope)
 
     def _if(self, node: syntax.IfStatement, scope: Scope) -> Value:
         chosen = node.yes if self._holds(node.condition, scope) else node.no
         if isinstance(chosen, syntax.IfStatement):
             return self._if(chosen, scope)
         if chosen is not None:
-            self.run_block(chosen, Scope(scope))
+            self._context.run_block(chosen, Scope(scope))
         return NOTHING
+
+    # -- for
 
     def _collected(self, node: ForLoop, scope: Scope) -> list[Any]:
         """Run a `for` whose value is used and return the list of what each round gave."""
@@ -111,30 +133,30 @@ class Compounds(Functions):
 
     def _do_round(self, body: Any, scope: Scope) -> None:
         if not isinstance(body, Block):
-            self.execute(body, scope)
+            self._context.execute(body, scope)
             return
         for statement in body.statements:
             if syntax.is_simple(statement, "=>"):
-                self.evaluate(statement.value, scope)
+                self._context.evaluate(statement.value, scope)
                 return
-            self.execute(statement, scope)
+            self._context.execute(statement, scope)
 
     def _round_value(self, body: Any, scope: Scope) -> Any:
         scope.returns = True
         if isinstance(body, (syntax.Reference, syntax.FieldAccess)):
-            return self.operand(body, scope).data
-        return self.branch_value(body, scope).data
+            return self._context.operand(body, scope).data
+        return self._context.branch_value(body, scope).data
 
     def _round_scope(self, node: ForLoop, key: str, item: Value, scope: Scope) -> Scope | None:
         """Return the scope of a round, or None when its `when` leaves it out."""
-        self.run.step()
+        self._run.step()
         inner = Scope(scope)
         inner.define(node.name, item, fixed=True)
         inner.define(node.key or f"{node.name}_key", Value(key))
         return inner if node.where is None or self._holds(node.where, inner) else None
 
     def _rounds(self, node: ForLoop, scope: Scope, one: Callable[[str, Value], Any], *, collects: bool) -> list[Any]:
-        source = self.evaluate(node.source, scope)
+        source = self._context.evaluate(node.source, scope)
         items = [(key, Value(item, source.origin)) for key, item in _pairs(source.data)]
         if node.parallel is None:
             results: list[Any] = []
@@ -143,7 +165,7 @@ class Compounds(Functions):
                 if results[-1] is LAST:
                     break
             return results
-        cap = DEFAULT_CAP if node.parallel.cap is None else self.evaluate(node.parallel.cap, scope).data
+        cap = DEFAULT_CAP if node.parallel.cap is None else self._context.evaluate(node.parallel.cap, scope).data
 
         def guarded(at: int) -> Any:
             key, item = items[at]
@@ -151,7 +173,7 @@ class Compounds(Functions):
                 return one(key, item)
             except ScriptFailure as error:
                 # What the real engine's own kinds of error say ends the script; the rest becomes the round's value.
-                if error is self.run.abort_error or error.name != "Error" or not collects:
+                if error is self._run.abort_error or error.name != "Error" or not collects:
                     raise
                 return self._failed_round(node, at, key, item.data, error.message)
 
@@ -161,7 +183,7 @@ class Compounds(Functions):
     def _failed_round(self, node: ForLoop, at: int, key: str, item: Any, message: str) -> dict[str, Any]:
         if message.startswith("Directive error ("):
             message = message.partition(": ")[2].partition(" at line ")[0]
-        self.run.effect("stderr", f"  \u26a0 for iteration {at} error: {message}\n", node.span)
+        self._run.effect("stderr", f"  \u26a0 for iteration {at} error: {message}\n", node.span)
         return {"index": at, "key": key, "message": message, "error": message, "value": item}
 
     def _parallel(self, count: int, cap: int, pace: float, one: Callable[[int], Any]) -> list[Any]:
@@ -174,67 +196,55 @@ class Compounds(Functions):
         failures: list[BaseException] = []
 
         def work() -> None:
-            self.run.turn.take()
+            self._run.turn.take()
             try:
                 for at in remaining:
                     if pace:
-                        self.run.sleep(pace)
+                        self._run.sleep(pace)
                     results[at] = one(at)
             except BaseException as error:  # noqa: BLE001 - carried to the thread that waits for the workers
                 failures.append(error)
             finally:
-                self.run.turn.hand_on()
+                self._run.turn.hand_on()
 
         workers = [
             threading.Thread(target=work, name=f"round-{number}", daemon=True) for number in range(min(cap, count - 1))
         ]
         for worker in workers:
             worker.start()
-        with self.run.turn.pause():
+        with self._run.turn.pause():
             for worker in workers:
                 worker.join()
         if failures:
             raise failures[0]
         return results
 
-    def _end_round(self, node: syntax.SimpleStatement, scope: Scope) -> Value:
-        raise RoundSignal(self.evaluate(node.value, scope), done=node.word == "done")
+    # -- loop
+
+    def _end_round(self, node: syntax.SimpleStatement, scope: Scope, *, done: bool) -> Value:
+        raise RoundSignal(self._context.evaluate(node.value, scope), done=done)
 
     def _loop(self, node: syntax.RepeatLoop, scope: Scope) -> Value:
         """Run a `loop`; its value is what `done` gave."""
-        limit = None if node.limit is None else _limit(self.evaluate(node.limit, scope).data)
+        limit = None if node.limit is None else _limit(self._context.evaluate(node.limit, scope).data)
         state: Value = NOTHING
         rounds = 0
         while limit is None or rounds < limit:
             rounds += 1
-            self.run.step()
+            self._run.step()
             inner = Scope(scope)
             inner.define("input", state)
             if node.until is not None and self._holds(node.until, inner):
                 return NOTHING
             try:
-                self.run_block(node.body, inner)
+                self._context.run_block(node.body, inner)
             except RoundSignal as signal:
                 if signal.done:
                     return signal.value
                 state = signal.value
             if node.pace and (limit is None or rounds < limit):
-                self.run.sleep(node.pace)
+                self._run.sleep(node.pace)
         return NOTHING
-
-    EXPRESSIONS = Functions.EXPRESSIONS | {
-        WhenExpression: _when_value,
-        ForLoop: lambda self, node, scope: Value(self._collected(node, scope)),
-        syntax.RepeatLoop: _loop,
-    }
-    STATEMENTS = Functions.STATEMENTS | {
-        WhenExpression: _when,
-        syntax.IfStatement: _if,
-        ForLoop: _for,
-        syntax.RepeatLoop: _loop,
-        "continue": _end_round,
-        "done": _end_round,
-    }
 
 
 def _limit(data: Any) -> int:

@@ -1,11 +1,10 @@
 """What the parts of the interpreter share: the run, its checkpoint cache, and which part does which kind of node."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Origin, Value, text_of
@@ -15,8 +14,8 @@ from mlld_sdk.transport.embedded.language.syntax import SimpleStatement
 if TYPE_CHECKING:
     from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
-Handler = Callable[[Any, Any, Scope], Value]
-"""Does one kind of node in a scope and gives its value; a method of the interpreter."""
+Handler = Callable[[Any, Scope], Value]
+"""Does one kind of node in a scope and gives its value."""
 
 SKIPPED: Any = object()
 """The value of a round that gives no item."""
@@ -31,25 +30,28 @@ class ReturnSignal(Exception):  # not an error: the way a block ends with `=> va
 
 
 class ScriptContext:
-    """One script being run: what the layers of the interpreter stand on.
+    """One script being run, as the parts of the interpreter see it.
 
-    Each layer adds what it does to the tables, and asks for the value or the effect of any node with `evaluate` and
-    `execute`.
+    The parts know each other's work through this: each registers what it does with `add`, and asks for the value or
+    the effect of any node with `evaluate` and `execute`.
 
     Args:
         run: Effects, state and children of the script.
         open_memory: Makes its view of the checkpoint cache; called at the first use.
     """
 
-    EXPRESSIONS: ClassVar[dict[type, Handler]] = {}
-    """Who does which expression, by type."""
-    STATEMENTS: ClassVar[dict[type | str, Handler]] = {}
-    """Who does which statement, by type, or by the word of a simple statement."""
-
     def __init__(self, run: ScriptRun, open_memory: "Callable[[], CheckpointMemory]") -> None:
         self.run = run
-        self.exported: list[tuple[str, syntax.TextSpan]] = []
         self._open_memory = open_memory
+        self._expressions: dict[type, Handler] = {}
+        self._statements: dict[type | str, Handler] = {}
+
+    def add(
+        self, *, expressions: Mapping[type, Handler] | None = None, statements: Mapping[Any, Handler] | None = None
+    ) -> None:
+        """Register handlers: of expressions by type, of statements by type or by the word of a simple statement."""
+        self._expressions.update(expressions or {})
+        self._statements.update(statements or {})
 
     @cached_property
     def memory(self) -> "CheckpointMemory":
@@ -60,13 +62,13 @@ class ScriptContext:
 
     def evaluate(self, node: Any, scope: Scope) -> Value:
         """Return the value of an expression."""
-        return self.EXPRESSIONS[type(node)](self, node, scope)
+        return self._expressions[type(node)](node, scope)
 
     def execute(self, node: Any, scope: Scope) -> Value:
         """Do one statement, and return its value where it has one."""
         self.run.step()
-        handler = self.STATEMENTS.get(node.word if isinstance(node, SimpleStatement) else type(node))
-        return handler(self, node, scope) if handler is not None else self.branch_value(node, scope)
+        handler = self._statements.get(node.word if isinstance(node, SimpleStatement) else type(node))
+        return handler(node, scope) if handler is not None else self.branch_value(node, scope)
 
     def run_block(self, block: syntax.Block, scope: Scope) -> None:
         """Do the statements of a block."""
@@ -123,7 +125,7 @@ class ScriptContext:
         if name == "state" and run.state is not None:
             return Value(run.state, Origin(("src:dynamic",), ("src:dynamic",), ("src:dynamic",)))
         if name == "now":
-            return Value(clock.iso())
+            return Value(run.iso_time())
         return Value(run.root) if name in ("base", "root") else None
 
     def line(self, span: syntax.TextSpan) -> int:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, interpreter_failure
+from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
 from mlld_sdk.transport.embedded.interpreter.shells import Shells
@@ -22,8 +22,26 @@ from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, Ref
 HOST_NAMES = ("payload", "state", "now")
 
 
-class Functions(Shells):
-    """Calls functions and methods."""
+class Functions:
+    """Calls functions and methods.
+
+    Args:
+        context: The script.
+        shells: Runs the functions whose body is a command.
+        announces: Report hits and misses of the checkpoint cache as events.
+    """
+
+    def __init__(self, context: ScriptContext, shells: Shells, *, announces: bool) -> None:
+        self._context = context
+        self._shells = shells
+        self._announces = announces
+        context.add(
+            expressions={
+                FunctionCall: lambda node, scope: self.call_by_name(node, scope, node.span),
+                syntax.MethodCall: self._method,
+                syntax.PipedValue: self._pipe,
+            }
+        )
 
     def call_by_name(self, node: FunctionCall, scope: Scope, span: TextSpan | None = None) -> Value:
         """Call `@name(args)`; `span` is where the call stands, if it stands anywhere by itself."""
@@ -35,7 +53,7 @@ class Functions(Shells):
             raise interpreter_failure(
                 f"Interpreter error (undefined): Variable {node.name} is not executable (type: {kind})"
             )
-        return self.call(target.data, node.name, self.arguments(node, scope), scope, nodes=node.args, span=span)
+        return self._call(target.data, node.name, self.arguments(node, scope), span, scope, nodes=node.args)
 
     def arguments(self, node: FunctionCall, scope: Scope) -> list[Value]:
         """Return the values of a call's arguments."""
@@ -44,17 +62,21 @@ class Functions(Shells):
     def _argument(self, node: Any, function: str, scope: Scope) -> Value:
         if isinstance(node, Reference) and scope.find(node.name) is None and node.name not in HOST_NAMES:
             raise ScriptFailure(f"Undefined variable '@{node.name}' passed to function @{function}")
-        return self.evaluate(node, scope)
+        return self._context.evaluate(node, scope)
 
-    def call(
+    def call(self, function: Function, name: str, values: list[Value], caller: Scope) -> Value:
+        """Call a function without looking for a stored answer, as statements and pipelines do."""
+        return self._call(function, name, values, None, caller)
+
+    def _call(
         self,
         function: Function,
         name: str,
         values: list[Value],
+        span: TextSpan | None,
         caller: Scope,
         *,
         nodes: tuple[Any, ...] | None = None,
-        span: TextSpan | None = None,
     ) -> Value:
         """Call a function, or take its stored answer.
 
@@ -62,11 +84,11 @@ class Functions(Shells):
             function: What to call.
             name: The name it is called by, which is what the cache knows it by.
             values: The arguments.
-            caller: The scope of the call, to notice recursion.
-            nodes: The arguments as they were written; None for calls that are never cached: statements and pipelines.
             span: Where the call stands, if it stands anywhere by itself.
+            caller: The scope of the call, to notice recursion.
+            nodes: The arguments as they were written; None for calls that are never cached.
         """
-        run = self.run
+        run = self._context.run
         run.step()
         if function.name in caller.calling:
             raise ScriptFailure(
@@ -75,24 +97,24 @@ class Functions(Shells):
                 "CIRCULAR_REFERENCE",
                 "MlldInterpreterError",
             )
-        if nodes is None or "llm" not in function.labels or not self.memory.active:
+        if nodes is None or "llm" not in function.labels or not self._context.memory.active:
             return self._run_body(function, values, caller)
-        memory = self.memory
-        entry, answer = memory.look_up(name, _keyed(nodes, values), self._site(span))
-        if answer is not None:
-            taint = (*function.labels, *_body_taint(function.body).taint)
-            return answer._replace(origin=Origin(function.labels, taint))
-        started = clock.milliseconds()
-        memory.before_body()
-        value = self._run_body(function, values, caller)
-        memory.store(entry, _storable(value.data), max(0, clock.milliseconds() - started))
+        memory = self._context.memory
+        ticket = memory.look_up(name, _keyed(nodes, values), self._site(span))
+        if self._announces:
+            run.report(ticket.event())
+        if ticket.is_hit:
+            return Value(ticket.answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
+        started = run.milliseconds()
+        value = memory.run_body(lambda: self._run_body(function, values, caller))
+        memory.store(ticket, _storable(value.data), max(0, run.milliseconds() - started))
         return value
 
     def _site(self, span: TextSpan | None) -> str:
-        path = self.run.request.path or ""
+        path = self._context.run.request.path or ""
         if span is None:
             return f"{path}#unknown"
-        point = self.run.positions.point(span.start)
+        point = self._context.run.positions.point(span.start)
         return f"{path}#{point['line']}:{point['column']}"
 
     def _run_body(self, function: Function, values: list[Value], caller: Scope) -> Value:
@@ -101,47 +123,43 @@ class Functions(Shells):
             scope.define(param, value, fixed=True)
         body = function.body
         if isinstance(body, ShellCommand):
-            value = self.command_value(body, scope, params=function.params)
+            value = self._shells.run(body, scope, params=function.params)
         elif isinstance(body, Block):
-            value = self.block_value(body, scope)
+            value = self._context.block_value(body, scope)
         elif isinstance(body, syntax.Unsupported):
-            raise UnsupportedConstruct(body.construct, self.line(body.span))
+            raise UnsupportedConstruct(body.construct, self._context.line(body.span))
         elif isinstance(body, FunctionCall):
             value = self.call_by_name(body, scope)
         else:
-            value = self.evaluate(body, scope)
+            value = self._context.evaluate(body, scope)
         arguments = merge(*(value.origin for value in values))
         origin = merge(Origin(function.labels, function.labels), arguments, _body_taint(body), value.origin)
         if isinstance(body, (Reference, syntax.FieldAccess)) and not isinstance(value.data, (list, dict)):
             return Value(text_of(value), origin)
         return Value(value.data, origin, "null" if value.data is None else value.text)
 
+    # -- methods and pipelines
+
     def _method(self, node: syntax.MethodCall, scope: Scope) -> Value:
-        target = self.evaluate(node.target, scope)
-        values = [self.evaluate(arg, scope) for arg in node.args]
+        target = self._context.evaluate(node.target, scope)
+        values = [self._context.evaluate(arg, scope) for arg in node.args]
         function = target.data.get(node.name) if isinstance(target.data, dict) else None
         if isinstance(function, Function):
-            return self.call(function, node.name, values, scope, nodes=node.args, span=node.span)
+            return self._call(function, node.name, values, node.span, scope, nodes=node.args)
         data = call_method(target.data, node.name, [value.data for value in values])
         return Value(data, merge(target.origin, *(value.origin for value in values)))
 
     def _pipe(self, node: syntax.PipedValue, scope: Scope) -> Value:
-        value = self.evaluate(node.source, scope)
+        value = self._context.evaluate(node.source, scope)
         for stage in node.stages:
             if isinstance(stage, ShellCommand):
-                value = self.command_value(stage._replace(stdin=None), scope, stdin=text_of(value))
+                value = self._shells.run(stage._replace(stdin=None), scope, stdin=text_of(value))
                 continue
             function = scope.find_function(stage.name)
             if function is None:
                 raise interpreter_failure(f"Pipeline command @{stage.name} is not defined")
             value = self.call(function, stage.name, [value, *self.arguments(stage, scope)], scope)
         return value
-
-    EXPRESSIONS = Shells.EXPRESSIONS | {
-        FunctionCall: lambda self, node, scope: self.call_by_name(node, scope, node.span),
-        syntax.MethodCall: _method,
-        syntax.PipedValue: _pipe,
-    }
 
 
 def _keyed(nodes: tuple[Any, ...], values: list[Value]) -> list[Any]:

@@ -5,9 +5,8 @@ import json
 import os
 from typing import Any
 
-from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.expressions import Expressions
+from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.processes import start
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.values import Origin, Value, inline_text, merge, scalar_text, text_of
@@ -19,12 +18,14 @@ LARGE_VARIABLE = 100_000
 """Longer texts go into a shell script instead of its environment, which the system limits."""
 
 
-class Shells(Expressions):
+class Shells:
     """Runs commands in the project's folder."""
 
-    def command_value(
-        self, node: ShellCommand, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None
-    ) -> Value:
+    def __init__(self, context: ScriptContext) -> None:
+        self._context = context
+        context.add(expressions={ShellCommand: self.run})
+
+    def run(self, node: ShellCommand, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None) -> Value:
         """Run a command and return what it printed as data: stdout, or stderr when that is empty, however it ended.
 
         Args:
@@ -33,23 +34,23 @@ class Shells(Expressions):
             params: Names of the variables of `sh`, if it does not name them itself.
             stdin: What it reads, if it does not say so itself.
         """
-        text, origin, _ = self._printed_by(node, scope, params, stdin, "pipeline")
+        text, origin, _ = self._run(node, scope, params, stdin, "pipeline")
         return Value(parsed_output(text), origin)
 
     def run_statement(self, node: ShellCommand, scope: Scope) -> tuple[Value, str]:
         """Run a command as a statement; return what it printed as it stands, and the name of the operation."""
-        pipeline = f"run-{clock.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
-        text, origin, name = self._printed_by(node, scope, (), None, pipeline)
+        pipeline = f"run-{self._context.run.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
+        text, origin, name = self._run(node, scope, (), None, pipeline)
         return Value(text, origin), name
 
-    def _printed_by(
+    def _run(
         self, node: ShellCommand, scope: Scope, params: tuple[str, ...], stdin: str | None, pipeline: str
     ) -> tuple[str, Origin, str]:
-        run = self.run
+        run = self._context.run
         run.step()
         run.streamed = run.streamed or node.stream
         if node.stdin is not None:
-            stdin = inline_text(self.evaluate(node.stdin, scope).data)
+            stdin = inline_text(self._context.evaluate(node.stdin, scope).data)
         if node.language == "cmd":
             command, origin = self._command_text(node.body, scope)
             words = command.split()[:2]
@@ -74,13 +75,13 @@ class Shells(Expressions):
                 pieces.append(part)
                 continue
             hole, in_quotes = part
-            value = self.evaluate(hole, scope)
+            value = self._context.evaluate(hole, scope)
             origins.append(value.origin)
             pieces.append(_shell_words(value, in_quotes=in_quotes))
         return "".join(pieces).strip(), merge(*origins)
 
     def _spawn(self, argv: list[str], variables: dict[str, str], stdin: str | None, pipeline: str | None) -> str:
-        run = self.run
+        run = self._context.run
         for name, text in variables.items():
             if "\0" in text:
                 shown = repr(text)
@@ -108,8 +109,6 @@ class Shells(Expressions):
         if child.killed and run.abort_error is not None:
             raise run.abort_error
         return (stdout if stdout.strip() else stderr).rstrip()
-
-    EXPRESSIONS = Expressions.EXPRESSIONS | {ShellCommand: command_value}
 
 
 def _for_shell(value: Value) -> str:

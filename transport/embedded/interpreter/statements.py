@@ -11,9 +11,10 @@ from mlld_sdk.transport.embedded.errors import (
     output_failure,
     redefinition,
 )
-from mlld_sdk.transport.embedded.interpreter.compounds import Compounds
-from mlld_sdk.transport.embedded.interpreter.context import ReturnSignal
+from mlld_sdk.transport.embedded.interpreter.context import ReturnSignal, ScriptContext
+from mlld_sdk.transport.embedded.interpreter.functions import Functions
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
+from mlld_sdk.transport.embedded.interpreter.shells import Shells
 from mlld_sdk.transport.embedded.interpreter.values import (
     NOTHING,
     UNKNOWN,
@@ -31,42 +32,67 @@ from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, Lit
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
-class Statements(Compounds):
+class Statements:
     """Does the statements that are neither compounds nor imports."""
 
+    def __init__(self, context: ScriptContext, functions: Functions, shells: Shells) -> None:
+        self._context = context
+        self._run = context.run
+        self._functions = functions
+        self._shells = shells
+        context.add(
+            # what `var @x = show ...` keeps: nothing is shown, nothing evaluated
+            expressions={SimpleStatement: lambda _node, _scope: Value("")},
+            statements={
+                syntax.VarStatement: self._var,
+                syntax.LetStatement: self._let,
+                syntax.ExeStatement: self._exe,
+                "show": self._show,
+                "run": self._do_run,
+                "log": self._log,
+                syntax.OutputStatement: self._output,
+                "bail": self._bail,
+                "=>": self._return,
+                "skip": lambda _node, _scope: NOTHING,  # outside of a value there is no item to leave out
+                "checkpoint": self._checkpoint,
+            },
+        )
+
+    # -- names
+
     def _var(self, node: syntax.VarStatement, scope: Scope) -> Value:
-        place = self.run.place(node.span)
+        place = self._run.place(node.span)
         labels = Origin(node.labels, node.labels)
         if isinstance(node.value, (syntax.ListLiteral, syntax.ObjectLiteral)) and not _is_constant(node.value):
             # what is put together from other values is put together at its first use
-            scope.declare(node.name, lambda: _labelled(self.evaluate(node.value, scope), labels), place)
-            self.run.record(UNKNOWN)
+            scope.declare(node.name, lambda: _labelled(self._context.evaluate(node.value, scope), labels), place)
+            self._run.record(UNKNOWN)
             return NOTHING
         if isinstance(node.value, Block):
-            value = self.block_value(node.value, Scope(scope, calling=scope.calling))
+            value = self._context.block_value(node.value, Scope(scope, calling=scope.calling))
         else:
             value = self._assigned(node, scope)
         if isinstance(value.data, Function):
             value = value._replace(data=value.data._replace(name=node.name))
         value = _labelled(value, labels)
         scope.declare(node.name, value, place)
-        self.run.record(value.origin)
+        self._run.record(value.origin)
         return value
 
     def _assigned(self, node: syntax.VarStatement, scope: Scope) -> Value:
         value = node.value
         head = syntax.root_of(value.source if isinstance(value, syntax.PipedValue) else value)
-        if self.is_unknown(head, scope):
-            point = self.run.positions.point(node.span.start)
+        if self._context.is_unknown(head, scope):
+            point = self._run.positions.point(node.span.start)
             place = f"line {point['line']}, column {point['column']}"
             raise directive_failure(f"Directive error (var): Variable not found: {head.name} at {place}")
-        return self.evaluate(value, scope)
+        return self._context.evaluate(value, scope)
 
     def _let(self, node: syntax.LetStatement, scope: Scope) -> Value:
         if isinstance(node.value, Block):
-            value = self.block_value(node.value, Scope(scope, calling=scope.calling))
+            value = self._context.block_value(node.value, Scope(scope, calling=scope.calling))
         else:
-            value = self.operand(node.value, scope)
+            value = self._context.operand(node.value, scope)
         if not node.augment:
             if scope.is_fixed(node.name):
                 raise redefinition(f"Variable '{node.name}' is already defined and cannot be redefined")
@@ -80,16 +106,18 @@ class Statements(Compounds):
 
     def _exe(self, node: syntax.ExeStatement, scope: Scope) -> Value:
         function = Function(node.name, node.params, node.labels, node.body, scope)
-        scope.declare(node.name, Value(function), self.run.place(node.span))
+        scope.declare(node.name, Value(function), self._run.place(node.span))
         return NOTHING
 
+    # -- showing and running
+
     def _show(self, node: SimpleStatement, scope: Scope) -> Value:
-        value = self.evaluate(node.value, scope)
+        value = self._context.evaluate(node.value, scope)
         if not isinstance(node.value, Literal):
-            self.run.record(value.origin)
+            self._run.record(value.origin)
         if not self._is_streamed(node.value, scope):
-            self.run.effect("both", ended(_shown(value)), node.span)
-        self.run.record(Origin(sources=("show",)))
+            self._run.effect("both", ended(_shown(value)), node.span)
+        self._run.record(Origin(sources=("show",)))
         return value
 
     def _is_streamed(self, node: Any, scope: Scope) -> bool:
@@ -101,55 +129,57 @@ class Statements(Compounds):
         body = node.value
         source = ""
         if isinstance(body, syntax.Unsupported):
-            raise UnsupportedConstruct(body.construct, self.line(body.span))
+            raise UnsupportedConstruct(body.construct, self._context.line(body.span))
         if isinstance(body, syntax.ShellCommand):
-            value, source = self.run_statement(body, scope)
+            value, source = self._shells.run_statement(body, scope)
         elif isinstance(body, FunctionCall):
             function = scope.find_function(body.name)
             if function is None:
                 raise ScriptFailure(f"Executable variable not found: {body.name}")
-            value = self.call(function, body.name, self.arguments(body, scope), scope)
+            value = self._functions.call(function, body.name, self._functions.arguments(body, scope), scope)
         else:
-            value = self.evaluate(body, scope)
-        self.run.record(value.origin)
+            value = self._context.evaluate(body, scope)
+        self._run.record(value.origin)
         text = page_text(value.printed)
         if text:
-            self.run.effect("both", ended(text))
+            self._run.effect("both", ended(text))
         if source:
-            self.run.record(Origin(sources=(source,)))
+            self._run.record(Origin(sources=(source,)))
         return value
+
+    # -- writing
 
     def _log(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._written_value(node.value, scope)
         if not isinstance(node.value, Literal):
-            self.run.record(value.origin)
-        self.run.effect("stderr", ended(written_text(value.printed)))
-        self.run.record(Origin(sources=("log",)))
+            self._run.record(value.origin)
+        self._run.effect("stderr", ended(written_text(value.printed)))
+        self._run.record(Origin(sources=("log",)))
         return value
 
     def _output(self, node: syntax.OutputStatement, scope: Scope) -> Value:
         value = self._written_value(node.value, scope)
         if value.origin:
-            self.run.record(value.origin)
+            self._run.record(value.origin)
         if node.kind == "state":
-            self.run.write_state(str(node.target.parts[0]), value)
+            self._run.write_state(str(node.target.parts[0]), value)
         elif node.kind in ("stdout", "stderr"):
-            self.run.effect(node.kind, ended(written_text(value.printed)))
+            self._run.effect(node.kind, ended(written_text(value.printed)))
         else:
             self._write(node, value, scope)
-        self.run.record(Origin(sources=("append" if node.kind == "append" else "output",)))
+        self._run.record(Origin(sources=("append" if node.kind == "append" else "output",)))
         return value
 
     def _written_value(self, node: Any, scope: Scope) -> Value:
-        if isinstance(node, syntax.Reference) and self.is_unknown(node, scope):
+        if isinstance(node, syntax.Reference) and self._context.is_unknown(node, scope):
             raise output_failure(f"Output error (unknown): Variable {node.name} not found")
         if isinstance(node, FunctionCall):
-            return self.call_by_name(node, scope)
-        return self.evaluate(node, scope)
+            return self._functions.call_by_name(node, scope)
+        return self._context.evaluate(node, scope)
 
     def _write(self, node: syntax.OutputStatement, value: Value, scope: Scope) -> None:
         """Write a file or append to it; an `append` to `.jsonl` writes rows."""
-        path = self.path(node.target, scope)
+        path = self._context.path(node.target, scope)
         text = written_text(value.printed)
         if node.kind == "append":
             as_rows = path.endswith(".jsonl")
@@ -160,46 +190,32 @@ class Statements(Compounds):
         metadata["suppressDefaultHostEffectWrite"] = False
         mode = "append" if node.kind == "append" else "write"
         _write_file(path, text, mode[0])
-        self.run.effect("file", text, node.span, path=path, mode=mode, metadata=metadata)
+        self._run.effect("file", text, node.span, path=path, mode=mode, metadata=metadata)
+
+    # -- control
 
     def _bail(self, node: SimpleStatement, scope: Scope) -> Value:
         if node.value is None:
             raise ScriptBailed("Script terminated by bail directive.")
-        raise ScriptBailed(self.text(node.value, scope))
+        raise ScriptBailed(self._context.text(node.value, scope))
 
     def _return(self, node: SimpleStatement, scope: Scope) -> Value:
-        value = self.operand(node.value, scope)
+        value = self._context.operand(node.value, scope)
         raise ReturnSignal(Value("") if value is NOTHING else value)
 
-    def show_last(self, value: Value) -> None:
+    def finish(self, value: Value) -> None:
         """Show what the `=>` of a script gave."""
         if value.origin:
-            self.run.record(value.origin)
+            self._run.record(value.origin)
         if text := _shown(value):
-            self.run.effect("both", text)
+            self._run.effect("both", text)
 
     def _checkpoint(self, node: SimpleStatement, scope: Scope) -> Value:
-        name = self.text(node.value, scope).strip()
+        name = self._context.text(node.value, scope).strip()
         if not name:
             raise ScriptFailure("checkpoint directive requires a non-empty name")
-        self.memory.name_checkpoint(name)
+        self._context.memory.name_checkpoint(name)
         return NOTHING
-
-    # what `var @x = show ...` keeps: nothing is shown, nothing evaluated
-    EXPRESSIONS = Compounds.EXPRESSIONS | {SimpleStatement: lambda _self, _node, _scope: Value("")}
-    STATEMENTS = Compounds.STATEMENTS | {
-        syntax.VarStatement: _var,
-        syntax.LetStatement: _let,
-        syntax.ExeStatement: _exe,
-        "show": _show,
-        "run": _do_run,
-        "log": _log,
-        syntax.OutputStatement: _output,
-        "bail": _bail,
-        "=>": _return,
-        "skip": lambda _self, _node, _scope: NOTHING,  # outside of a value there is no item to leave out
-        "checkpoint": _checkpoint,
-    }
 
 
 def _labelled(value: Value, labels: Origin) -> Value:

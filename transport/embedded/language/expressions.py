@@ -1,11 +1,11 @@
 """Reading expressions: from pipes, `? :` and `??` down to literals, references and calls."""
 
-import re
+from collections.abc import Callable
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
 from mlld_sdk.transport.embedded.language import syntax
-from mlld_sdk.transport.embedded.language.scanner import DIGITS, WORD
+from mlld_sdk.transport.embedded.language.scanner import DIGITS, WORD, Scanner
 from mlld_sdk.transport.embedded.language.syntax import FieldAccess, Literal, Reference, ShellCommand, Slice
 from mlld_sdk.transport.embedded.language.texts import TextParser
 
@@ -23,90 +23,102 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 60480
 RESERVED_HEADS = ("foreach", "new", "box", "hook", "while")
 CONSTANTS = {"true": True, "false": False, "null": None}
 _INDEX_START = DIGITS | {"-", ":"}
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_DIGITS = re.compile("[0-9]+")
 
 
-class ExpressionParser(TextParser):
-    """Reads what may stand right of `=`."""
+class ExpressionParser:
+    """Reads what may stand right of `=`.
 
-    def compound(self) -> Any:
-        """Read `when`, `for` or `loop` if one is next, or return None; `CompoundParser` knows how."""
-        raise NotImplementedError
+    Args:
+        scan: The cursor.
+        compound: Reads `when`, `for` or `loop` if one is next, and gives None otherwise.
+        lenient: Read past what this engine does not run, for `analyze`.
+    """
+
+    def __init__(self, scan: Scanner, compound: Callable[[], Any], *, lenient: bool) -> None:
+        self.scan = scan
+        self.texts = TextParser(scan, self._fields_in_text)
+        self._compound = compound
+        self._lenient = lenient
 
     # -- operators
 
     def expression(self) -> Any:
         """Read an expression with everything that may follow it on its line, pipes included."""
-        start = self.pos
+        scan = self.scan
+        start = scan.pos
         value = self.ternary()
-        mark = self.pos
+        mark = scan.pos
         stages: list[Any] = []
         while True:
-            self.skip_blanks()
-            if self.peek() != "|" or self.peek(1) == "|":
+            scan.skip_blanks()
+            if scan.peek() != "|" or scan.peek(1) == "|":
                 break
-            self.pos += 1
-            self.skip_blanks()
+            scan.pos += 1
+            scan.skip_blanks()
             stages.append(self._stage())
-            mark = self.pos
-        self.pos = mark
-        return syntax.PipedValue(value, tuple(stages), self.span(start)) if stages else value
+            mark = scan.pos
+        scan.pos = mark
+        return syntax.PipedValue(value, tuple(stages), scan.span(start)) if stages else value
 
     def _stage(self) -> Any:
-        start = self.pos
-        if self.word() in SHELLS:
+        scan = self.scan
+        start = scan.pos
+        if scan.word() in SHELLS:
             return self._shell()
-        if not self.take("@"):
-            raise self.error("Expected @function behind |")
-        name = self.identifier()
-        if name in MODIFIERS and not self.is_mentioned(name):
-            raise UnsupportedConstruct(f"the built-in modifier '@{name}'", self.line(start))
-        args = self._arguments() if self.peek() == "(" else ()
-        return syntax.FunctionCall(name, args, self.span(start))
+        if not scan.take("@"):
+            raise scan.error("Expected @function behind |")
+        name = scan.identifier()
+        if name in MODIFIERS and not scan.is_mentioned(name):
+            raise UnsupportedConstruct(f"the built-in modifier '@{name}'", scan.line(start))
+        args = self._arguments() if scan.peek() == "(" else ()
+        return syntax.FunctionCall(name, args, scan.span(start))
 
     def ternary(self) -> Any:
         """Read `a ? b : c` and everything that binds tighter."""
+        scan = self.scan
         condition = self._binary(0)
-        mark = self.pos
-        self.skip_blanks()
-        if self.peek() == "?" and self.peek(1) != "?":
-            self.pos += 1
-            self.skip_space()
+        mark = scan.pos
+        scan.skip_blanks()
+        if scan.peek() == "?" and scan.peek(1) != "?":
+            scan.pos += 1
+            scan.skip_space()
             yes = self.ternary()
-            self.skip_space()
-            self.expect(":", "in the conditional expression")
-            self.skip_space()
+            scan.skip_space()
+            scan.expect(":", "in the conditional expression")
+            scan.skip_space()
             return syntax.Ternary(condition, yes, self.ternary())
-        self.pos = mark
+        scan.pos = mark
         return condition
 
     def _binary(self, lowest: int) -> Any:
         """Read operands and the operators between them that bind at least as tightly as `lowest`."""
+        scan = self.scan
         left = self._unary()
         while True:
-            mark = self.pos
-            self.skip_blanks()
-            operator = self.text[self.pos : self.pos + 2]
+            mark = scan.pos
+            scan.skip_blanks()
+            operator = scan.text[scan.pos : scan.pos + 2]
             if operator not in BINDING:
                 operator = operator[:1]
             if BINDING.get(operator, -1) < lowest or self._is_other(operator):
-                self.pos = mark
+                scan.pos = mark
                 return left
-            self.pos += len(operator)
-            self.skip_space()
+            scan.pos += len(operator)
+            scan.skip_space()
             left = syntax.Binary(operator, left, self._binary(BINDING[operator] + 1))
 
     def _is_other(self, operator: str) -> bool:
         """Return whether what looks like an operator is a comment, `+=` or the last branch of a `when`."""
+        scan = self.scan
         if operator == "*":
-            return self.text[self.pos + 1 : self.pos + 12].lstrip().startswith("=>")
-        return self.looking_at("+=") or (operator in ("<", ">") and self.looking_at(operator * 2))
+            return scan.text[scan.pos + 1 : scan.pos + 12].lstrip().startswith("=>")
+        return scan.looking_at("+=") or (operator in ("<", ">") and scan.looking_at(operator * 2))
 
     def _unary(self) -> Any:
-        if self.peek() == "!" and self.peek(1) != "=":
-            self.pos += 1
-            self.skip_blanks()
+        scan = self.scan
+        if scan.peek() == "!" and scan.peek(1) != "=":
+            scan.pos += 1
+            scan.skip_blanks()
             return syntax.Negation(self._unary())
         return self.primary()
 
@@ -114,80 +126,90 @@ class ExpressionParser(TextParser):
 
     def primary(self) -> Any:
         """Read one operand with its fields, calls and methods."""
-        start = self.pos
-        char = self.peek()
+        scan = self.scan
+        start = scan.pos
+        char = scan.peek()
         if self._at_number():
             return Literal(self._number())
         if char == "{":
             return self._object()
         if char == "<":
-            return self.file_read()
-        if self.take("@"):
-            name = self.identifier()
+            return self.texts.file_read()
+        if scan.take("@"):
+            name = scan.identifier()
             if not name:
-                raise self.error(
+                raise scan.error(
                     "Invalid variable reference. Variable names must start with a letter or underscore.", start
                 )
-            value: Any = Reference(name, self.span(start))
-        elif self.at_quote():
-            value = self.quoted()
-        elif self.take("["):
-            value = syntax.ListLiteral(self.items("]", self._list_item, of="array", start=start))
-        elif self.take("("):
-            self.skip_space()
+            value: Any = Reference(name, scan.span(start))
+        elif scan.at_quote():
+            value = self.texts.quoted()
+        elif scan.take("["):
+            value = syntax.ListLiteral(scan.items("]", self._list_item, of="array", start=start))
+        elif scan.take("("):
+            scan.skip_space()
             value = self.expression()
-            self.skip_space()
-            self.expect(")", "to close the parenthesis")
+            scan.skip_space()
+            scan.expect(")", "to close the parenthesis")
         else:
             return self._worded(start)
-        return self.fields(value, start, tight=False)
+        return self._fields(value, start, tight=False)
 
     def _list_item(self) -> Any:
-        if self.looking_at("..."):
-            raise self.error("Spread in arrays is not part of mlld")
+        if self.scan.looking_at("..."):
+            raise self.scan.error("Spread in arrays is not part of mlld")
         return self.expression()
 
     def _worded(self, start: int) -> Any:
         """Read an operand that begins with a word."""
-        word = self.word()
+        scan = self.scan
+        word = scan.word()
         if word in CONSTANTS:
-            self.pos += len(word)
+            scan.pos += len(word)
             return Literal(CONSTANTS[word])
-        compound = self.compound()
+        compound = self._compound()
         if compound is not None:
             return compound
-        if self.take_keyword("run"):
-            return self._shell() if self.word() in SHELLS else self.primary()
+        if scan.take_keyword("run"):
+            return self._shell() if scan.word() in SHELLS else self.primary()
         if word in SHELLS:
             return self._shell()
         if word in CODE_LANGUAGES:
             return self.foreign_code(word, start)
-        if self.take_keyword("stream"):
+        if scan.take_keyword("stream"):
             inner = self.primary()
             return inner._replace(stream=True) if isinstance(inner, ShellCommand) else inner
         if word in RESERVED_HEADS:
-            raise UnsupportedConstruct(f"'{word}'", self.line(start))
-        raise self.error("Expected a value", start)
+            raise UnsupportedConstruct(f"'{word}'", scan.line(start))
+        raise scan.error("Expected a value", start)
 
     def foreign_code(self, language: str, start: int) -> syntax.Unsupported:
         """Read code of another language, which is only looked at, never run."""
-        if not self.lenient:
-            raise UnsupportedConstruct(f"'{language} {{ }}'", self.line(start))
-        self.take_keyword(language)
-        if self.peek() == "(":
+        scan = self.scan
+        if not self._lenient:
+            raise UnsupportedConstruct(f"'{language} {{ }}'", scan.line(start))
+        scan.take_keyword(language)
+        if scan.peek() == "(":
             self._arguments()
-            self.skip_blanks()
-        self.shell_body()
-        return syntax.Unsupported(f"'{language} {{ }}'", self.span(start), {"language": language})
+            scan.skip_blanks()
+        self.texts.shell_body()
+        return syntax.Unsupported(f"'{language} {{ }}'", scan.span(start), {"language": language})
 
     def _at_number(self) -> bool:
-        return _NUMBER.match(self.text, self.pos) is not None
+        char = self.scan.peek()
+        return char in DIGITS or (char == "-" and self.scan.peek(1) in DIGITS)
 
     def _number(self) -> float:
-        text = self.read(_NUMBER)
-        if "." in text:
-            value = float(text)
+        scan = self.scan
+        start = scan.pos
+        scan.take("-")
+        scan.digits()
+        if scan.peek() == "." and scan.peek(1) in DIGITS:
+            scan.pos += 1
+            scan.digits()
+            value = float(scan.text[start : scan.pos])
             return int(value) if value.is_integer() else value
+        text = scan.text[start : scan.pos]
         return int(text) if len(text) <= 16 else float(text)
 
     def duration(self) -> float:
@@ -195,28 +217,32 @@ class ExpressionParser(TextParser):
         if self._at_number():
             amount = self._number()
             for unit, seconds in UNITS.items():  # the longest first
-                if self.take(unit):
+                if self.scan.take(unit):
                     return amount * seconds
-        raise self.error("Loop pacing expects a duration like 1s or 500ms.")
+        raise self.scan.error("Loop pacing expects a duration like 1s or 500ms.")
 
     # -- fields
 
-    def fields(self, target: Any, start: int, *, tight: bool) -> Any:
+    def _fields_in_text(self, target: Any, start: int) -> Any:
+        return self._fields(target, start, tight=True)
+
+    def _fields(self, target: Any, start: int, *, tight: bool) -> Any:
         """Read fields, indexes, calls and methods behind `target`; `tight` inside a text, where `[` may be text."""
+        scan = self.scan
         while True:
-            char = self.peek()
-            if char == "." and self.peek(1) in WORD:
-                self.pos += 1
-                if self.peek() in DIGITS:
+            char = scan.peek()
+            if char == "." and scan.peek(1) in WORD:
+                scan.pos += 1
+                if scan.peek() in DIGITS:
                     target = FieldAccess(target, Literal(self._number()))  # `.1.1` is one number to the real engine
                     continue
-                name = self.identifier()
-                if self.peek() == "(":
-                    target = syntax.MethodCall(target, name, self._arguments(), self.span(start))
+                name = scan.identifier()
+                if scan.peek() == "(":
+                    target = syntax.MethodCall(target, name, self._arguments(), scan.span(start))
                 else:
                     target = FieldAccess(target, Literal(name))
             elif char == "(" and isinstance(target, Reference):
-                target = syntax.FunctionCall(target.name, self._arguments(), self.span(start))
+                target = syntax.FunctionCall(target.name, self._arguments(), scan.span(start))
             elif char == "[" and (indexed := self._indexed(target, tight=tight)) is not None:
                 target = indexed
             else:
@@ -224,99 +250,104 @@ class ExpressionParser(TextParser):
 
     def _indexed(self, target: Any, *, tight: bool) -> FieldAccess | Slice | None:
         """Read `[...]` behind a value; inside a text it must look like an index or it is text."""
-        mark = self.pos
-        self.pos += 1
-        self.skip_blanks()
-        char = self.peek()
+        scan = self.scan
+        mark = scan.pos
+        scan.pos += 1
+        scan.skip_blanks()
+        char = scan.peek()
         if char == '"' or char == "'":
-            indexed: FieldAccess | Slice = FieldAccess(target, self.quoted())
+            indexed: FieldAccess | Slice = FieldAccess(target, self.texts.quoted())
         elif char == "@":
             indexed = FieldAccess(target, self.primary())
         elif char in _INDEX_START:
             first = self._bound()
-            if self.take(":"):
+            if scan.take(":"):
                 second = self._bound()
                 indexed = Slice(target, None if first is None else int(first), None if second is None else int(second))
             else:
                 indexed = FieldAccess(target, Literal(first))
         elif tight:
-            self.pos = mark
+            scan.pos = mark
             return None
         else:
-            raise UnsupportedConstruct("array filter or wildcard index", self.line())
-        self.skip_blanks()
-        if self.take("]"):
+            raise UnsupportedConstruct("array filter or wildcard index", scan.line())
+        scan.skip_blanks()
+        if scan.take("]"):
             return indexed
-        self.pos = mark
+        scan.pos = mark
         if tight:
             return None
-        raise self.error("Expected ']' to close the index")
+        raise scan.error("Expected ']' to close the index")
 
     def _bound(self) -> float | None:
         """Read a number with blanks around it, if one is next."""
-        self.skip_blanks()
+        scan = self.scan
+        scan.skip_blanks()
         number = self._number() if self._at_number() else None
-        self.skip_blanks()
+        scan.skip_blanks()
         return number
 
     def _arguments(self) -> tuple[Any, ...]:
         """Read `(a, b)`."""
-        start = self.pos
-        self.expect("(", "to open the arguments")
-        return self.items(")", self.expression, of="argument list", start=start)
+        start = self.scan.pos
+        self.scan.expect("(", "to open the arguments")
+        return self.scan.items(")", self.expression, of="argument list", start=start)
 
     # -- objects
 
     def _object(self) -> syntax.ObjectLiteral:
         """Read `{ "key": value }`."""
-        start = self.pos
-        self.expect("{", "to open the object")
-        return syntax.ObjectLiteral(self.items("}", self._entry, of="object", start=start))
+        start = self.scan.pos
+        self.scan.expect("{", "to open the object")
+        return syntax.ObjectLiteral(self.scan.items("}", self._entry, of="object", start=start))
 
     def _entry(self) -> tuple[str | None, Any]:
-        if self.take("..."):
+        scan = self.scan
+        if scan.take("..."):
             return None, self.primary()
-        if self.peek() in ('"', "'"):
-            key = self.quoted()
+        if scan.peek() in ('"', "'"):
+            key = self.texts.quoted()
             if not isinstance(key, Literal):
-                raise UnsupportedConstruct("interpolation in an object's key", self.line())
+                raise UnsupportedConstruct("interpolation in an object's key", scan.line())
             name = str(key.data)
         else:
-            name = self.identifier() or (str(int(self.read(_DIGITS))) if self.peek() in DIGITS else "")
+            name = scan.identifier() or (str(int(scan.digits())) if scan.peek() in DIGITS else "")
         if not name:
-            raise self.error("Expected a key in the object")
-        self.skip_space()
-        self.expect(":", "behind the key")
-        self.skip_space()
+            raise scan.error("Expected a key in the object")
+        scan.skip_space()
+        scan.expect(":", "behind the key")
+        scan.skip_space()
         return name, self.expression()
 
     # -- shells
 
     def _shell(self) -> ShellCommand:
-        start = self.pos
-        language = self.identifier()
-        self.skip_blanks()
+        scan = self.scan
+        start = scan.pos
+        language = scan.identifier()
+        scan.skip_blanks()
         variables: tuple[str, ...] = ()
-        if self.peek() == "(":
+        if scan.peek() == "(":
             refs = self._arguments()
             if not all(isinstance(ref, Reference) for ref in refs):
-                raise self.error("Expected variables in the parentheses of sh")
+                raise scan.error("Expected variables in the parentheses of sh")
             variables = tuple(ref.name for ref in refs)
-            self.skip_blanks()
-        if self.peek() == ":":
-            raise UnsupportedConstruct(f"working directory of '{language}'", self.line())
-        body: Any = self.command_body() if language == "cmd" else self.shell_body()
-        return self._with(ShellCommand(language, body, variables, None, False, self.span(start)))
+            scan.skip_blanks()
+        if scan.peek() == ":":
+            raise UnsupportedConstruct(f"working directory of '{language}'", scan.line())
+        body: Any = self.texts.command_body() if language == "cmd" else self.texts.shell_body()
+        return self._with(ShellCommand(language, body, variables, None, False, scan.span(start)))
 
     def _with(self, shell: ShellCommand) -> ShellCommand:
         """Read `with { stdin: ... }` behind a shell, if it is there."""
-        mark = self.pos
-        self.skip_blanks()
-        if not self.take_keyword("with"):
-            self.pos = mark
+        scan = self.scan
+        mark = scan.pos
+        scan.skip_blanks()
+        if not scan.take_keyword("with"):
+            scan.pos = mark
             return shell
         for key, value in self._object().entries:
             if key != "stdin":
-                raise UnsupportedConstruct(f"'with {{ {key} }}'", self.line())
+                raise UnsupportedConstruct(f"'with {{ {key} }}'", scan.line())
             shell = shell._replace(stdin=value)
         return shell

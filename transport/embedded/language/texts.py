@@ -1,7 +1,6 @@
 """Reading texts with holes: the four quotings of mlld, command bodies and file names."""
 
-import re
-from itertools import groupby
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
@@ -12,8 +11,6 @@ PLAIN_ESCAPES = {char: char for char in "@\\[]{}\"'`$"}
 ESCAPES = {**PLAIN_ESCAPES, "n": "\n", "t": "\t", "r": "\r", "0": "\0", ".": "."}
 FILE_MARKS = frozenset("./*@")
 _KEPT_BACKSLASHES = frozenset(("n", "t", "r", "`", '"', "'", "0"))
-_PLAIN = re.compile(r"[\w ,.]+|[\s\S]")
-"""Characters that mean nothing special in any text, or one that does."""
 
 
 class Quoting(NamedTuple):
@@ -30,106 +27,140 @@ BACKTICK = Quoting("backtick template", "`")
 COLONS = Quoting("template", "::", escapes=False)
 
 
-class TextParser(Scanner):
-    """Reads quoted texts, command bodies and file names."""
+class _Parts:
+    """Characters and holes in a row; neighbouring characters become one text.
 
-    def fields(self, target: Any, start: int, *, tight: bool) -> Any:
-        """Read what clings to a value; `ExpressionParser` knows how."""
-        raise NotImplementedError
+    Attributes:
+        chars: The characters since the last hole; written to directly.
+    """
+
+    def __init__(self) -> None:
+        self.chars: list[str] = []
+        self._parts: list[Any] = []
+
+    def add(self, part: Any) -> None:
+        """Add a hole or a file."""
+        self.all().append(part)
+
+    def all(self) -> list[Any]:
+        """Return everything so far."""
+        if self.chars:
+            self._parts.append("".join(self.chars))
+            self.chars.clear()
+        return self._parts
+
+
+class TextParser:
+    """Reads quoted texts, command bodies and file names.
+
+    Args:
+        scan: The cursor.
+        fields: Reads what clings to a value inside a text: fields, indexes, calls and methods.
+    """
+
+    def __init__(self, scan: Scanner, fields: Callable[[Any, int], Any]) -> None:
+        self._scan = scan
+        self._fields = fields
 
     def quoted(self) -> Literal | Template:
         """Read a quoted text of any kind."""
-        start = self.pos
-        if self.take("'"):
+        scan = self._scan
+        start = scan.pos
+        if scan.take("'"):
             return Literal(self._single(start))
-        if self.take('"'):
+        if scan.take('"'):
             return self._holed(DOUBLE, start)
-        if self.take("`"):
+        if scan.take("`"):
             return self._holed(BACKTICK, start)
-        if self.looking_at(":::"):
-            raise self.error("Templates in ::: are not part of this subset")
-        self.expect("::", "to open a template")
+        if scan.looking_at(":::"):
+            raise scan.error("Templates in ::: are not part of this subset")
+        scan.expect("::", "to open a template")
         return self._holed(COLONS, start)
 
     def _single(self, start: int) -> str:
+        scan = self._scan
         chars: list[str] = []
-        while not self.take("'"):
-            char = self.peek()
+        while not scan.take("'"):
+            char = scan.peek()
             if not char:
-                raise self.error("Unclosed string. Expected closing single quote (').", start)
-            if (char == "\\" and self.peek(1) in PLAIN_ESCAPES) or self.looking_at("@@"):
-                self.pos += 1
-            chars.append(self.peek())
-            self.pos += 1
+                raise scan.error("Unclosed string. Expected closing single quote (').", start)
+            if (char == "\\" and scan.peek(1) in PLAIN_ESCAPES) or scan.looking_at("@@"):
+                scan.pos += 1
+            chars.append(scan.peek())
+            scan.pos += 1
         return "".join(chars)
 
     def _holed(self, quoting: Quoting, start: int) -> Literal | Template:
-        parts: list[Any] = []
+        scan = self._scan
+        parts = _Parts()
         escapes = ESCAPES if quoting.escapes else {"@": "@"}
-        while not self.take(quoting.closing):
-            char, following = self.peek(), self.peek(1)
+        while not scan.take(quoting.closing):
+            char, following = scan.peek(), scan.peek(1)
             if not char or (char == "\n" and not quoting.newlines):
-                raise self.error(f"Unclosed {quoting.name}. Expected closing {quoting.closing}", start)
+                raise scan.error(f"Unclosed {quoting.name}. Expected closing {quoting.closing}", start)
             if char == "\\" and following in escapes:
-                parts.append(escapes[following])
-                self.pos += 2
+                parts.chars.append(escapes[following])
+                scan.pos += 2
             elif char == "@" and following == "@":
-                parts.append("@")
-                self.pos += 2
+                parts.chars.append("@")
+                scan.pos += 2
             elif char == "@" and following in LETTERS:
-                parts.append(self._hole(quoting))
-                parts += self._boundary()
-            elif char == "<" and (quoting.newlines or not _ends_in_text(parts)) and (read := self._file_read_in_text()):
-                parts.append(read)
+                parts.add(self._hole(quoting))
+                parts.chars += self._boundary()
+            elif char == "<" and (quoting.newlines or not parts.chars) and (read := self._file_read_in_text()):
+                parts.add(read)
             else:
-                parts.append(self.read(_PLAIN))
-        whole = _joined(parts)
-        return _text_of(_trimmed(whole) if quoting is COLONS else whole)
+                parts.chars.append(char)
+                scan.pos += 1
+        return _text_of(_trimmed(parts.all()) if quoting is COLONS else parts.all())
 
     def _hole(self, quoting: Quoting | None = None) -> Hole:
         """Read `@name` and what clings to it inside a text."""
-        start = self.pos
-        self.pos += 1
-        value = self.fields(Reference(self.identifier(), self.span(start)), start, tight=True)
-        raw = self.text[start : self.pos]
-        if self.looking_at("|@"):
-            raise UnsupportedConstruct("a pipe inside a text", self.line(start))
-        if self.looking_at(('??"', "??'")):
-            self.pos += 2
+        scan = self._scan
+        start = scan.pos
+        scan.pos += 1
+        value = self._fields(Reference(scan.identifier(), scan.span(start)), start)
+        raw = scan.text[start : scan.pos]
+        if scan.looking_at("|@"):
+            raise UnsupportedConstruct("a pipe inside a text", scan.line(start))
+        if scan.looking_at(('??"', "??'")):
+            scan.pos += 2
             return Hole(value, raw, default=self.quoted())
-        if quoting is None or not self.take("?"):
+        if quoting is None or not scan.take("?"):
             return Hole(value, raw)
         inner = DOUBLE if quoting is DOUBLE else BACKTICK
         if not self._opens(inner):
             return Hole(value, raw, omit=True)
-        self.pos += 1
-        text = self._holed(inner, self.pos - 1)
+        scan.pos += 1
+        text = self._holed(inner, scan.pos - 1)
         return Hole(value, raw, when=text if isinstance(text, Template) else Template((text.data,)))
 
     def _opens(self, quoting: Quoting) -> bool:
         """Return whether the quote behind `@x?` opens a snippet, which has one line, instead of closing the text."""
-        if self.peek() != quoting.closing:
+        scan = self._scan
+        if scan.peek() != quoting.closing:
             return False
-        closing = self.text.find(quoting.closing, self.pos + 1)
-        if closing < 0 or "\n" in self.text[self.pos : closing]:
+        closing = scan.text.find(quoting.closing, scan.pos + 1)
+        if closing < 0 or "\n" in scan.text[scan.pos : closing]:
             return False
-        return quoting is BACKTICK or self.text.find(quoting.closing, closing + 1) >= 0
+        return quoting is BACKTICK or scan.text.find(quoting.closing, closing + 1) >= 0
 
     def _boundary(self) -> str:
         """Read the backslash that ends a name inside a text, and return what stays of it."""
-        if self.take("\\\\"):
+        scan = self._scan
+        if scan.take("\\\\"):
             return "\\"
-        if self.take("\\@"):
+        if scan.take("\\@"):
             return "@"
-        if self.peek() == "\\" and self.peek(1) not in _KEPT_BACKSLASHES:
-            self.pos += 1
+        if scan.peek() == "\\" and scan.peek(1) not in _KEPT_BACKSLASHES:
+            scan.pos += 1
         return ""
 
     # -- files
 
     def _file_read_in_text(self) -> FileRead | None:
         """Read `<path>` inside a text if it looks like a file name, as `<b>` does not."""
-        text, start = self.text, self.pos + 1
+        text, start = self._scan.text, self._scan.pos + 1
         close = text.find(">", start)
         inner = text[start:close] if close >= 0 else ""
         if not inner or "\n" in inner or "<" in inner or " " in inner.strip():
@@ -140,35 +171,38 @@ class TextParser(Scanner):
 
     def file_read(self) -> FileRead:
         """Read `<path>`."""
-        start = self.pos
-        self.expect("<", "to open a file name")
-        parts: list[Any] = []
-        while not self.take(">"):
-            char = self.peek()
+        scan = self._scan
+        start = scan.pos
+        scan.expect("<", "to open a file name")
+        parts = _Parts()
+        while not scan.take(">"):
+            char = scan.peek()
             if not char or char == "\n":
-                raise self.error("Unclosed file name. Expected closing >", start)
+                raise scan.error("Unclosed file name. Expected closing >", start)
             if char == "#":
-                raise self.error("Sections of files are not part of this subset")
-            if char == "@" and self.peek(1) in LETTERS:
-                parts.append(self._path_hole())
-            else:
-                parts.append(self.read(_PLAIN))
-        path = _joined(parts)
+                raise scan.error("Sections of files are not part of this subset")
+            if char == "@" and scan.peek(1) in LETTERS:
+                parts.add(self._path_hole())
+                continue
+            parts.chars.append(char)
+            scan.pos += 1
+        path = parts.all()
         if path and isinstance(path[0], str):
             path[0] = path[0].lstrip()
         if path and isinstance(path[-1], str):
             path[-1] = path[-1].rstrip()
-        return FileRead(Template(tuple(path)), self.take("?"), self.span(start))
+        return FileRead(Template(tuple(path)), scan.take("?"), scan.span(start))
 
     def _path_hole(self) -> Hole:
         """Read `@name.field` inside a path; an extension begins with a dot behind a backslash."""
-        start = self.pos
-        self.pos += 1
-        value: Any = Reference(self.identifier(), self.span(start))
-        while self.peek() == "." and self.peek(1) in LETTERS:
-            self.pos += 1
-            value = FieldAccess(value, Literal(self.identifier()))
-        raw = self.text[start : self.pos]
+        scan = self._scan
+        start = scan.pos
+        scan.pos += 1
+        value: Any = Reference(scan.identifier(), scan.span(start))
+        while scan.peek() == "." and scan.peek(1) in LETTERS:
+            scan.pos += 1
+            value = FieldAccess(value, Literal(scan.identifier()))
+        raw = scan.text[start : scan.pos]
         self._boundary()
         return Hole(value, raw)
 
@@ -176,71 +210,59 @@ class TextParser(Scanner):
 
     def shell_body(self) -> str:
         """Read a shell body between braces; braces inside must pair up, quoted texts may hold any."""
-        start = self.pos
-        self.expect("{", "to open the body")
-        depth, begin = 1, self.pos
-        while self.pos < self.end:
-            char = self.text[self.pos]
+        scan = self._scan
+        start = scan.pos
+        scan.expect("{", "to open the body")
+        depth, begin = 1, scan.pos
+        while scan.pos < scan.end:
+            char = scan.text[scan.pos]
             if char in "\"'":
-                self.pos = self._behind_quoted(char)
+                scan.pos = self._behind_quoted(char)
                 continue
             depth += (char == "{") - (char == "}")
-            self.pos += 1
+            scan.pos += 1
             if depth == 0:
-                return self.text[begin : self.pos - 1]
-        raise self.error("Unterminated code block. Expected '}'", start)
+                return scan.text[begin : scan.pos - 1]
+        raise scan.error("Unterminated code block. Expected '}'", start)
 
     def _behind_quoted(self, quote: str) -> int:
         """Return the end of a quoted text in a shell body; a quote without a partner is a plain character."""
-        text, at = self.text, self.pos + 1
+        text, at = self._scan.text, self._scan.pos + 1
         while at < len(text) and text[at] != quote:
             at += 2 if text[at] == "\\" and quote == '"' else 1
-        return at + 1 if at < len(text) else self.pos + 1
+        return at + 1 if at < len(text) else self._scan.pos + 1
 
     def command_body(self) -> Template:
         """Read the body of `cmd`: text with holes, where single quotes protect.
 
         The holes are pairs of `Hole` and whether it stands in double quotes.
         """
-        start = self.pos
-        self.expect("{", "to open the command")
-        parts: list[Any] = []
+        scan = self._scan
+        start = scan.pos
+        scan.expect("{", "to open the command")
+        parts = _Parts()
         quote = ""
         while True:
-            char = self.peek()
+            char = scan.peek()
             if not char:
-                raise self.error("Unterminated command. Expected '}'", start)
-            if char == "\\" and (quote != "'" or self.peek(1) == "@"):
-                parts.append("@" if self.peek(1) == "@" else self.text[self.pos : self.pos + 2])
-                self.pos += 2
+                raise scan.error("Unterminated command. Expected '}'", start)
+            if char == "\\" and (quote != "'" or scan.peek(1) == "@"):
+                parts.chars.append("@" if scan.peek(1) == "@" else scan.text[scan.pos : scan.pos + 2])
+                scan.pos += 2
                 continue
-            if char == "@" and self.peek(1) in LETTERS and quote != "'":
-                parts.append((self._hole(), quote == '"'))
+            if char == "@" and scan.peek(1) in LETTERS and quote != "'":
+                parts.add((self._hole(), quote == '"'))
                 continue
             if quote:
                 quote = "" if char == quote else quote
             elif char in "\"'":
                 quote = char
-            elif self.take("}"):
-                return Template(tuple(_joined(parts)))
-            elif char in "{;&<>" or self.looking_at("||"):
-                raise self.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
-            parts.append(self.read(_PLAIN))
-
-
-def _ends_in_text(parts: list[Any]) -> bool:
-    return bool(parts) and isinstance(parts[-1], str)
-
-
-def _joined(parts: list[Any]) -> list[Any]:
-    """Make neighbouring texts one."""
-    joined: list[Any] = []
-    for is_text, row in groupby(parts, lambda part: isinstance(part, str)):
-        if is_text:
-            joined.append("".join(row))
-        else:
-            joined.extend(row)
-    return joined
+            elif scan.take("}"):
+                return Template(tuple(parts.all()))
+            elif char in "{;&<>" or scan.looking_at("||"):
+                raise scan.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
+            parts.chars.append(char)
+            scan.pos += 1
 
 
 def _text_of(parts: list[Any]) -> Literal | Template:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from mlld_sdk.transport.embedded import clock
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.server.options import BadOptions
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -56,9 +56,10 @@ class Misbehaviour:
 
     Args:
         keys: Misbehaviours and their values.
+        clock: Waits where a misbehaviour is slow.
     """
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
+    def __init__(self, keys: Mapping[str, str], clock: Clock) -> None:
         unknown = [key for key in keys if key not in KEYS]
         if unknown:
             raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
@@ -66,6 +67,7 @@ class Misbehaviour:
         if not how.isdigit() and how.upper() not in SIGNALS:
             raise BadOptions(f"die-with={how} is neither an exit code nor a signal\nsignals: {', '.join(SIGNALS)}")
         self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
+        self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._kept: list[bytes] = []
@@ -108,7 +110,7 @@ class Misbehaviour:
             sys.stderr.write("embedded engine: refusing to start, as asked\nremove refuse-to-start from --misbehave\n")
             sys.stderr.flush()
             os._exit(int(self._numbers["refuse-to-start"]))
-        clock.sleep(self._numbers.get("start-delay", 0.0))
+        self._clock.sleep(self._numbers.get("start-delay", 0.0))
 
     def line_read(self) -> None:
         """Act on a line that was read."""
@@ -159,7 +161,7 @@ class Misbehaviour:
             number = text if text.lstrip("-").isdigit() else f'"{text}"'
             rest = '"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}'
             write(f'{{"result":{{"id":{number},{rest}\n'.encode())
-        clock.sleep(self._numbers.get("slow", 0.0))
+        self._clock.sleep(self._numbers.get("slow", 0.0))
         if self._every("garble-every", count):
             line = line[: len(line) // 2].replace(b'"', b"'") + b"\n"
         if self._every("glue-every", count):
@@ -168,7 +170,7 @@ class Misbehaviour:
         for at in range(0, len(line), piece or len(line)):
             write(line[at : at + (piece or len(line))])
             if piece:
-                clock.sleep(0.0005)
+                self._clock.sleep(0.0005)
 
     def _every(self, key: str, count: int) -> bool:
         return key in self._numbers and count % max(1, int(self._numbers[key])) == 0

@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.embedded import clock
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, ScriptFailure, UnsupportedConstruct
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
-from mlld_sdk.transport.embedded.interpreter.interpreter import Interpreter
+from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
 from mlld_sdk.transport.embedded.interpreter.processes import kill_all_children
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest, ScriptRun
 from mlld_sdk.transport.embedded.language.parser import parse
@@ -45,9 +45,10 @@ class ActiveRequest:
 class ScriptRunner:
     """Runs scripts and answers their requests."""
 
-    def __init__(self, options: EmbeddedOptions, answers: Answers, mischief: Misbehaviour) -> None:
+    def __init__(self, options: EmbeddedOptions, clock: Clock, answers: Answers, mischief: Misbehaviour) -> None:
         self._options = options
         self._extended = not options.like_real
+        self._clock = clock
         self._answers = answers
         self._mischief = mischief
         self._turn = FairLock()
@@ -89,9 +90,9 @@ class ScriptRunner:
             self.abort(request, Aborted())
         if not self._extended:
             return 1 if active and not self._options.survive else 0
-        deadline = clock.now() + SHUTDOWN_GRACE
+        deadline = self._clock.now() + SHUTDOWN_GRACE
         for request in active:
-            request.done.wait(max(0.0, deadline - clock.now()))
+            request.done.wait(max(0.0, deadline - self._clock.now()))
         return 0
 
     def kill_children(self) -> None:
@@ -138,15 +139,20 @@ class ScriptRunner:
         try:
             wanted, parse_ms, script, cached = self._load(request, given)
             timeout = params.timeout_of(given, extended=self._extended, execute=request.execute)
-            report = partial(self._answers.event, request.id)
-            run = ScriptRun(wanted, report, turn, kill_children=self._extended)
+            run = ScriptRun(
+                wanted,
+                lambda body: self._answers.event(request.id, body),
+                turn,
+                self._clock,
+                kill_children=self._extended,
+            )
             self._activate(request, run, turn)
             started = True
             payload = self._run_script(request, run, script, timeout)
             if request.execute or self._extended:
                 payload["metrics"] = self._metrics(run, parse_ms, cached=cached)
             if run.abort_error is None:
-                event = {"type": "execution:complete", "result": payload, "timestamp": clock.milliseconds()}
+                event = {"type": "execution:complete", "result": payload, "timestamp": run.milliseconds()}
                 self._answers.event(request.id, event)
                 self._finish(request, payload)
             elif self._extended:
@@ -158,7 +164,7 @@ class ScriptRunner:
 
     def _load(self, request: ActiveRequest, given: Any) -> tuple[ScriptRequest, float, ParsedScript, bool]:
         """Read parameters and script; return them with the milliseconds that took and whether it was parsed before."""
-        begin = clock.now()
+        begin = self._clock.now()
         if request.execute:
             path = request.path = params.execute_path(given)
             wanted = params.execute_request(given, _read_script(path), path)
@@ -175,7 +181,7 @@ class ScriptRunner:
             while len(self._parsed) >= PARSED_LIMIT:
                 self._parsed.pop(next(iter(self._parsed)))
             self._parsed[path] = (wanted.script, script)
-        parse_ms = (clock.now() - begin) * 1000
+        parse_ms = (self._clock.now() - begin) * 1000
         if self._extended:
             wanted = wanted._replace(plan=params.cache_plan(given, wanted.path))
         return wanted, parse_ms, script, cached
@@ -193,7 +199,7 @@ class ScriptRunner:
         """Make a request reachable for control messages; the real engine takes its time."""
         if not self._extended:
             with turn.pause():
-                clock.sleep(habits.ACTIVATION_DELAY)
+                self._clock.sleep(habits.ACTIVATION_DELAY)
             with self._lock:
                 self._active[request.key] = request
         request.run = run
@@ -211,7 +217,7 @@ class ScriptRunner:
             timer.daemon = True
             timer.start()
         try:
-            Interpreter(run, partial(self._open_memory, run, script.resume)).run_script(script)
+            run_script(script, run, partial(self._open_memory, run, script.resume), announces=self._extended)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -220,13 +226,10 @@ class ScriptRunner:
     def _open_memory(self, run: ScriptRun, resume: str | None) -> "CheckpointMemory":
         from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
-        mischief = self._mischief
-        return CheckpointMemory(
-            run, resume, announces=self._extended, before_body=mischief.step, after_store=mischief.stored
-        )
+        return CheckpointMemory(run.request, resume, run.iso_time, self._mischief.step, self._mischief.stored)
 
     def _metrics(self, run: ScriptRun, parse_ms: float, *, cached: bool) -> dict[str, Any]:
-        total = (clock.now() - run.started) * 1000
+        total = (self._clock.now() - run.started) * 1000
         return {
             "totalMs": round(total + parse_ms, 3),
             "parseMs": round(parse_ms, 3),

@@ -5,6 +5,7 @@ import signal
 from types import FrameType
 from typing import Any, NoReturn
 
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import Aborted, RequestError
 from mlld_sdk.transport.embedded.server import habits, params
 from mlld_sdk.transport.embedded.server.answers import VERSION, Answers
@@ -27,13 +28,14 @@ class ShutdownRequested(BaseException):  # not an error: SIGTERM or SIGINT arriv
 class EmbeddedServer:
     """One engine process."""
 
-    def __init__(self, options: EmbeddedOptions) -> None:
+    def __init__(self, options: EmbeddedOptions, clock: Clock) -> None:
         self._options = options
+        self._clock = clock
         self._extended = not options.like_real
         self._writer = LineWriter(options.response_fd, self._unheard)
-        self._mischief = Misbehaviour(options.misbehave)
+        self._mischief = Misbehaviour(options.misbehave, clock)
         self._answers = Answers(self._writer, self._mischief, extended=self._extended)
-        self._runner = ScriptRunner(options, self._answers, self._mischief)
+        self._runner = ScriptRunner(options, clock, self._answers, self._mischief)
 
     # -- life
 
@@ -128,7 +130,7 @@ class EmbeddedServer:
         if method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
             from mlld_sdk.transport.embedded.server.signing import answer
 
-            return answer(method, given)
+            return answer(method, given, self._clock)
         raise RequestError("METHOD_NOT_FOUND", f"Method '{method}' is not supported")
 
     # -- control of running requests
@@ -157,7 +159,7 @@ class EmbeddedServer:
             return
         from mlld_sdk.transport.embedded.server.signing import write_signed
 
-        written = write_signed(run.folder, path, given["content"], run.request.path or "")
+        written = write_signed(run.folder, path, given["content"], run.request.path or "", self._clock)
         self._answers.result(request_id, written)
 
 

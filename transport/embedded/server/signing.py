@@ -12,18 +12,18 @@ import subprocess
 from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import script_name
-from mlld_sdk.transport.embedded import clock
+from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.script_run import project_root
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
-def answer(method: str, params: Any) -> Any:
+def answer(method: str, params: Any, clock: Clock) -> Any:
     """Answer one of the signature methods."""
     if method == "fs:status":
         return _status(params)
     if method == "sig:sign-content":
-        return _sign_content(params)
+        return _sign_content(params, clock)
     if isinstance(params, str):
         params = {"path": params}
     if not isinstance(params, dict) or not isinstance(params.get("path"), str):
@@ -35,7 +35,7 @@ def answer(method: str, params: Any) -> Any:
         path = os.path.normpath(os.path.join(root, params["path"]))
     if method == "sig:sign":
         identity = params.get("identity")
-        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}")
+        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}", clock)
     return _check(root, path)
 
 
@@ -91,13 +91,15 @@ def _start_store(root: str) -> None:
         _write(config, b'{\n  "version": 1\n}\n')
 
 
-def _sign(root: str, path: str, identity: str) -> None:
+def _sign(root: str, path: str, identity: str, clock: Clock) -> None:
     _start_store(root)
     relative = _relative(root, path)
-    _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity)
+    _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity, clock)
 
 
-def _keep(root: str, place: tuple[str, str], subject: dict[str, Any], data: bytes, identity: str) -> dict[str, Any]:
+def _keep(
+    root: str, place: tuple[str, str], subject: dict[str, Any], data: bytes, identity: str, clock: Clock
+) -> dict[str, Any]:
     """Write a signature and what was signed below `.sig/`, note it in the audit log, and return the signature."""
     digest = _hash(data)
     metadata = subject.pop("metadata", None)
@@ -169,7 +171,7 @@ def _fits(name: str, pattern: Any) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or (tail != pattern and fnmatch.fnmatchcase(os.path.basename(name), tail))
 
 
-def _sign_content(params: Any) -> dict[str, Any]:
+def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     if not isinstance(params, dict) or not isinstance(params.get("content"), str):
         raise ScriptFailure("sig:sign-content params.content must be a string")
     identity = params.get("identity")
@@ -184,7 +186,7 @@ def _sign_content(params: Any) -> dict[str, Any]:
     metadata = {key: value.strip() for key, value in texts.items() if value.strip()}
     data = well_formed(params["content"]).encode()
     subject = {"id": name, "metadata": metadata}
-    return _keep(project_root(_base(params)), ("content", name), subject, data, identity.strip())
+    return _keep(project_root(_base(params)), ("content", name), subject, data, identity.strip(), clock)
 
 
 def _uuid() -> str:
@@ -193,11 +195,11 @@ def _uuid() -> str:
     return str(uuid.uuid4())
 
 
-def write_signed(folder: str, path: str, content: str, script: str) -> dict[str, Any]:
+def write_signed(folder: str, path: str, content: str, script: str, clock: Clock) -> dict[str, Any]:
     """Write a file for `file:write` and sign it for the script; outside the project it is written, then refused."""
     target = os.path.normpath(os.path.join(folder, path))
     root = project_root(folder)
     _write(target, well_formed(content).encode())
     if not os.path.relpath(target, root).startswith(".."):
-        _sign(root, target, f"agent:{script_name(script) or 'script'}")
+        _sign(root, target, f"agent:{script_name(script) or 'script'}", clock)
     return _check(root, target)
