@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.agents.options import LiveOptions
 from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerStatus, TakeWork
 from mlld_sdk.agents.services import AgentUnavailable, Services
 from mlld_sdk.base.durations import seconds
@@ -56,7 +57,7 @@ class Named(HandleRequests):
         up = partial(self._services.is_up, self.name)
         return tree is not None and tree.context.wait_for(up, seconds(timeout))
 
-    def configure(self, **changes: Any) -> None:
+    def configure(self, **changes: Unpack[LiveOptions]) -> None:
         """Change options while it works, without dropping engines or requests.
 
         Raises:

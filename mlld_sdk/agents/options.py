@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 import msgspec
 
@@ -17,8 +17,14 @@ from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.errors import WorkingDirectoryMissing
 
-LIVE_CHANGES = frozenset({"script", "timeout", "hibernate_after", "concurrency"})
-"""Options that can change without dropping engines."""
+
+class LiveOptions(TypedDict, total=False):
+    """Options that can change without dropping engines; `EngineOptions` and `AgentOptions` say what they mean."""
+
+    script: str | None
+    timeout: float | None
+    hibernate_after: float | None
+    concurrency: int
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +82,12 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: A change needs another engine, or a value is wrong.
         """
+        live = LiveOptions.__annotations__
         for name in changes:
-            if name not in LIVE_CHANGES:
+            if name not in live:
                 raise ConfigurationError(
                     f"{name} cannot be changed in a running actor",
-                    hint=f"these can: {', '.join(sorted(LIVE_CHANGES))}; for others change its declaration",
+                    hint=f"these can: {', '.join(sorted(live))}; for others change its declaration",
                 )
         return self.having(changes)
 
