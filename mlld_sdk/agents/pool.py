@@ -26,7 +26,6 @@ from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.sources import LeasedEngines, OneEngine
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
-from mlld_sdk.transport.engine import Engine
 
 T = TypeVar("T")
 
@@ -126,7 +125,7 @@ class Checkout(Requests):
     An exception that leaves the block ends the engine, since what it was doing is unknown.
     """
 
-    def __init__(self, lease: EngineLease[Engine], requests: EngineRequests, owner: ActorRef[Any] | None) -> None:
+    def __init__(self, lease: EngineLease, requests: EngineRequests, owner: ActorRef[Any] | None) -> None:
         scope, kind, env = requests.source.scope, requests.kind, requests.env
         requests = requests.on(
             LeasedEngines(OneEngine(lease), kind=kind, scope=scope, env=env, reaps=kind != "embedded")

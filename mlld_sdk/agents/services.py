@@ -23,7 +23,6 @@ from mlld_sdk.runs.services import RunServices
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
-from mlld_sdk.transport.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Services:
     requests: dict[str, EngineRequests] = field(default_factory=dict)
     tree: Tree | None = None
     runs: RunServices = field(init=False)
-    _engine_pools: dict[str, EnginePool[Engine]] = field(default_factory=dict)
+    _engine_pools: dict[str, EnginePool] = field(default_factory=dict)
     _made_of: dict[str, object] = field(default_factory=dict)
     _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -102,9 +101,7 @@ class Services:
                 f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
             ) from None
 
-    def engine_pool(
-        self, name: str, make: Callable[[], EnginePool[Engine]], made_of: object = None
-    ) -> EnginePool[Engine]:
+    def engine_pool(self, name: str, make: Callable[[], EnginePool], made_of: object = None) -> EnginePool:
         """Find the pool of a name in the tree, or make it. It outlives the incarnations that use it.
 
         Args:
@@ -132,7 +129,7 @@ class Services:
             pool.close()
             pool.kill_busy()
 
-    def engine_pools(self) -> dict[str, EnginePool[Engine]]:
+    def engine_pools(self) -> dict[str, EnginePool]:
         """Return all engine pools by name."""
         with self._lock:
             return dict(self._engine_pools)

@@ -250,15 +250,15 @@ def _start(command: Callable[[], EngineCommand], limits: EngineLimits | None, en
     return Engine.start(command(), exclusive=True, limits=limits, env=env, sink=sink)
 
 
-def _shared_engines(gate: StartGate, env: Env, max_waiting: int) -> tuple[EnginePool[Engine], EngineSource]:
-    pool: EnginePool[Engine] = EnginePool(gate, overflow=RETIRING, env=env, label="client")
+def _shared_engines(gate: StartGate, env: Env, max_waiting: int) -> tuple[EnginePool, EngineSource]:
+    pool: EnginePool = EnginePool(gate, overflow=RETIRING, env=env, label="client")
     return pool, SharedEngines(pool, scope=CancelScope(max_waiting), keeps=True)
 
 
 def _engines_apart(
     gate: StartGate, kind: EngineKind, env: Env, max_waiting: int, size: int, warm: int
-) -> tuple[EnginePool[Engine], EngineSource]:
-    pool: EnginePool[Engine] = EnginePool(gate, size=size, spares=warm, env=env, label="client")
+) -> tuple[EnginePool, EngineSource]:
+    pool: EnginePool = EnginePool(gate, size=size, spares=warm, env=env, label="client")
     return pool, LeasedEngines(
         pool,
         kind=kind,
@@ -277,7 +277,7 @@ class _Engines:
         make: Makes a pool and a source that takes engines from it.
     """
 
-    def __init__(self, requests: EngineRequests, make: Callable[[], tuple[EnginePool[Engine], EngineSource]]) -> None:
+    def __init__(self, requests: EngineRequests, make: Callable[[], tuple[EnginePool, EngineSource]]) -> None:
         self.requests = requests
         self._make = make
         self.begin_anew()

@@ -13,9 +13,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Final, Generic, Literal, Protocol, Self, TypeVar
+from typing import Final, Literal, Self
 
 import msgspec
 
@@ -24,6 +25,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.quota import MEMORY_LOOK, CancelScope, EngineQuota, EngineSlot
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallTimeout, ForkedProcess
 from mlld_sdk.transport.reactor import ReactorTimer, shared_reactor
 
@@ -40,29 +42,6 @@ STOP_TIMEOUT = 5.0
 
 SPARE_PAUSE = 0.02
 """Seconds until a spare that was taken is replaced."""
-
-
-class Leasable(Protocol):
-    """What a pool needs to know of an engine."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs and answers."""
-
-    def add_exit_callback(self, function: Callable[[Self], None]) -> None:
-        """Call `function` once when the process is gone; at once if it is already."""
-
-    def close(self, timeout: float) -> object:
-        """End it, politely and then by force, and wait until it is gone."""
-
-    def kill(self) -> None:
-        """End it and all its children now, without waiting."""
-
-    def rss(self) -> int:
-        """Return its resident memory in bytes."""
-
-
-E = TypeVar("E", bound=Leasable)
 
 
 class NoEngineFree(CallTimeout):
@@ -113,30 +92,26 @@ class EnginePoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     retired: int
 
 
-class PooledEngine(Generic[E]):
+@dataclass(eq=False, slots=True)
+class PooledEngine:
     """One engine and what the pool remembers about it."""
 
-    __slots__ = ("engine", "gone", "idle_since", "leases", "reclaim", "slot", "watcher")
-
-    def __init__(self, engine: E, slot: EngineSlot, reclaim: "Callable[[PooledEngine[E]], bool]") -> None:
-        self.engine = engine
-        self.slot = slot
-        self.reclaim = partial(reclaim, self)
-        self.leases = 0
-        self.idle_since = 0.0
-        self.gone = False
-        self.watcher: Callable[[], object] | None = None
+    engine: Engine
+    slot: EngineSlot
+    leases: int = 0
+    gone: bool = False
+    watcher: Callable[[], object] | None = None
 
 
-class EngineLease(Generic[E]):
+class EngineLease:
     """The exclusive use of one engine until it is given back. Usable in a `with` block.
 
     An exception that leaves the block gives the engine back as broken, since what it was doing is unknown.
     """
 
-    def __init__(self, pool: "EnginePool[E]", pooled: PooledEngine[E]) -> None:
+    def __init__(self, pool: "EnginePool", pooled: PooledEngine) -> None:
         self._pool = pool
-        self._pooled: PooledEngine[E] | None = pooled
+        self._pooled: PooledEngine | None = pooled
         self.engine = pooled.engine
 
     def give_back(self, *, broken: bool = False) -> None:
@@ -166,7 +141,7 @@ class EngineLease(Generic[E]):
         self.give_back(broken=kind is not None)
 
 
-class EnginePool(Generic[E]):
+class EnginePool:
     """Leases engines exclusively, first come first served.
 
     Args:
@@ -183,7 +158,7 @@ class EnginePool(Generic[E]):
 
     def __init__(
         self,
-        start: Callable[[], E],
+        start: Callable[[], Engine],
         *,
         size: int = 1,
         overflow: int = 0,
@@ -209,16 +184,16 @@ class EnginePool(Generic[E]):
         self._recycle = recycle or Recycle()
         self._wears = self._recycle != Recycle()
         self.lock = threading.Lock()
-        self._idle: list[PooledEngine[E]] = []
-        self._busy: set[PooledEngine[E]] = set()
-        self._waiters: deque[Acquire[E]] = deque()
+        self._idle: list[PooledEngine] = []
+        self._busy: set[PooledEngine] = set()
+        self._waiters: deque[Acquire] = deque()
         self._turns = 0  # leases that are out or promised; what `size` and `overflow` limit
         self._starting = 0  # spares on their way
         self._started = 0
         self._retired = 0
         self.open = True  # whether it leases engines
 
-    def lease(self, timeout: float, scope: CancelScope | None = None) -> EngineLease[E]:
+    def lease(self, timeout: float, scope: CancelScope | None = None) -> EngineLease:
         """Wait for an engine, start one if there is room, and hold it exclusively.
 
         Raises:
@@ -227,9 +202,9 @@ class EnginePool(Generic[E]):
             EngineOverloaded: If too many of the scope wait already.
             EnginePoolClosed: If the pool is closed, also while waiting.
         """
-        return Acquire(self, timeout, scope or CancelScope(), now=self.now).result()
+        return Acquire(self, timeout, scope or CancelScope()).result()
 
-    def lease_now(self) -> EngineLease[E] | None:
+    def lease_now(self) -> EngineLease | None:
         """Hold an engine that is idle, if there is one and none waits; starts none and waits for nothing."""
         with self.lock:
             if self._waiters or not self.open or self._turns >= self._size + self._overflow:
@@ -238,7 +213,7 @@ class EnginePool(Generic[E]):
             if not idle or not idle[-1].engine.alive:  # else `claim` does it the long way
                 return None
             pooled = idle.pop()
-            self.quota.wake(pooled.slot)
+            pooled.slot.idle_since = FOREVER
             self._busy.add(pooled)
             self._turns += 1
         if self._spares:
@@ -246,7 +221,7 @@ class EnginePool(Generic[E]):
         pooled.leases += 1
         return EngineLease(self, pooled)
 
-    def acquire(self, then: "Then[E]", timeout: float, scope: CancelScope) -> "Acquire[E]":
+    def acquire(self, then: "Then", timeout: float, scope: CancelScope) -> "Acquire":
         """Do what `lease` does without a thread that waits; `then` is called with the lease or the error."""
         return Acquire(self, timeout, scope, then)
 
@@ -258,15 +233,11 @@ class EnginePool(Generic[E]):
         """Change how many may be leased at once; engines in use are let finish."""
         if size < 1:
             raise ConfigurationError(f"size must be at least 1, got {size}")
-        surplus: list[PooledEngine[E]] = []
-        served: list[Acquire[E]] = []
+        surplus: list[PooledEngine] = []
         with self.lock:
             self._size = size
             self._overflow = self._overflow if overflow is None else overflow
-            while self._waiters and self._turns < self._size + self._overflow:
-                self._turns += 1
-                served.append(self._waiters.popleft())
-                served[-1].serve(self._take_idle())
+            served = self._serve()
             while self._idle and len(self._idle) + len(self._busy) > self._size + self._spares:
                 surplus.append(self._idle.pop(0))
         for acquire in served:
@@ -282,8 +253,8 @@ class EnginePool(Generic[E]):
         """Retire the engines that have been idle for that many seconds, spares too, and return how many."""
         before = self.now() - idle_for
         with self.lock:
-            sleepy = [pooled for pooled in self._idle if pooled.idle_since <= before]
-            self._idle = [pooled for pooled in self._idle if pooled.idle_since > before]
+            sleepy = [pooled for pooled in self._idle if pooled.slot.idle_since <= before]
+            self._idle = [pooled for pooled in self._idle if pooled.slot.idle_since > before]
         for pooled in sleepy:
             self._retire(pooled, politely=True)
         return len(sleepy)
@@ -320,12 +291,24 @@ class EnginePool(Generic[E]):
         for pooled in idle:
             self._retire(pooled, politely=True)
 
-    def _take_idle(self) -> PooledEngine[E] | None:
+    def _serve(self) -> "list[Acquire]":
+        """Give those that wait their turn, with an engine if one is idle, else with leave to start one.
+
+        Called with the lock held; what is returned is to be `set` without it.
+        """
+        served: list[Acquire] = []
+        while self._waiters and self._turns < self._size + self._overflow:
+            self._turns += 1
+            served.append(self._waiters.popleft())
+            served[-1].stage, served[-1].pooled = "served", self._take_idle()
+        return served
+
+    def _take_idle(self) -> PooledEngine | None:
         """Take the engine used last, which is the warmest. Called with the lock held."""
         while self._idle:
             pooled = self._idle.pop()
+            pooled.slot.idle_since = FOREVER
             if pooled.engine.alive:
-                self.quota.wake(pooled.slot)
                 self._busy.add(pooled)
                 return pooled
             # Its exit notice is on the way and does the bookkeeping.
@@ -333,43 +316,35 @@ class EnginePool(Generic[E]):
 
     # What an acquire asks of its pool.
 
-    def claim(self, acquire: "Acquire[E]") -> bool:
-        """Serve an acquire, with an engine if one is idle, or put it into the queue; returns whether it was served."""
+    def claim(self, acquire: "Acquire") -> bool:
+        """Put an acquire into the queue, if it is not there, and return whether it was served."""
         with self.lock:
-            if acquire.stage == "served":  # in this moment
-                return True
-            if not self.open:
-                raise EnginePoolClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
-            if acquire.stage == "queued":
-                return False
-            if self._waiters or self._turns >= self._size + self._overflow:
+            if acquire.stage == "new" and self.open:
                 acquire.stage, acquire.since = "queued", self.now()
                 self._waiters.append(acquire)
-                return False
-            self._turns += 1
-            acquire.serve(self._take_idle())
-            return True
+                self._serve()
+            if acquire.stage != "served" and not self.open:
+                raise EnginePoolClosed(f"{self.label} is closed", hint="it is stopping, or the runtime is")
+            return acquire.stage == "served"
 
-    def hand_out(self, pooled: PooledEngine[E]) -> EngineLease[E]:
+    def hand_out(self, pooled: PooledEngine) -> EngineLease:
         """Make the lease of an engine that was given or started."""
         pooled.leases += 1
         if self.open and len(self._idle) + self._starting < self._spares:
             background.run_later(SPARE_PAUSE, self._top_up)  # later: the request that took one comes first
         return EngineLease(self, pooled)
 
-    def withdraw(self, acquire: "Acquire[E]") -> Stage:
-        """Take an acquire out of the queue; returns how far it had come."""
+    def withdraw(self, acquire: "Acquire") -> None:
+        """Take an acquire out of the queue, and pass on what it was given and cannot use."""
         with self.lock:
-            if acquire.stage == "queued" and acquire in self._waiters:
+            stage, acquire.stage = acquire.stage, "over"
+            if acquire in self._waiters:
                 self._waiters.remove(acquire)
-            return acquire.stage
-
-    def decline(self, pooled: PooledEngine[E] | None) -> None:
-        """Pass on what an acquire was given and cannot use."""
-        if pooled is None:
-            self._end_turn()
-        else:
-            self.returned(pooled, broken=False)
+        if stage == "served":
+            if acquire.pooled is None:
+                self._end_turn()
+            else:
+                self.returned(acquire.pooled, broken=False)
 
     def busy_for(self, waited: float) -> NoEngineFree:
         """Make the error of an acquire that did not get its turn."""
@@ -378,14 +353,15 @@ class EnginePool(Generic[E]):
             hint="raise the size, the overflow or the timeout",
         )
 
-    def start(self, slot: EngineSlot, *, leased: bool = False) -> PooledEngine[E]:
+    def start(self, slot: EngineSlot, *, leased: bool = False) -> PooledEngine:
         """Start an engine, whose slot is released with its end."""
         try:
             engine = self.start_engine()
         except BaseException:
             slot.release()
             raise
-        pooled = PooledEngine(engine, slot, self._reclaim)
+        pooled = PooledEngine(engine, slot)
+        slot.reclaim = partial(self._reclaim, pooled)
         with self.lock:
             self._started += 1
             if leased:
@@ -420,53 +396,44 @@ class EnginePool(Generic[E]):
         with self.lock:
             stays = self.open and not pooled.gone
             if stays:
-                pooled.idle_since = self.now()
+                pooled.slot.idle_since = self.now()
                 self._idle.append(pooled)
         if not stays:
             self._retire(pooled, politely=True)
-            return False
-        sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
-        return self.quota.rest(pooled.slot, pooled.reclaim, sleep_at) or not pooled.reclaim()
+        elif self.quota.waiters:
+            self.quota.serve()
+        return stays
 
-    def returned(self, pooled: PooledEngine[E], broken: bool) -> None:
+    def returned(self, pooled: PooledEngine, broken: bool) -> None:
         """Take an engine back: for the next in the queue, for later, or to end it."""
-        if broken or not pooled.engine.alive or (self._wears and self._is_worn(pooled)):
-            with self.lock:
-                self._busy.discard(pooled)
+        ends = broken or not pooled.engine.alive or (self._wears and self._is_worn(pooled))
+        stays, served = False, None
+        with self.lock:
+            self._busy.discard(pooled)
+            if self._waiters and not ends:
+                ends = self.quota.owes(self._waiters[0].since)  # one elsewhere has waited longer; ours queue up behind
+            if not ends:
+                self._turns -= 1
+                wanted = self._waiters and self._turns < self._size + self._overflow
+                if wanted or len(self._idle) + len(self._busy) < self._size + self._spares:
+                    stays = self.open and not pooled.gone
+                if stays:  # with the turn, or the next to come would find neither and start another
+                    pooled.slot.idle_since = self.now()
+                    self._idle.append(pooled)
+                if wanted:
+                    served = self._serve()
+        if ends:
             self._retire(pooled, politely=not broken)
             self._end_turn()
             self._top_up()
-            return
-        next_one = None
-        owed = surplus = False
-        with self.lock:
-            self._busy.discard(pooled)
-            if self.open and self._waiters and self._turns <= self._size + self._overflow:
-                owed = self.quota.owes(self._waiters[0].since)
-                if not owed:
-                    self._busy.add(pooled)
-                    next_one = self._waiters.popleft()
-                    next_one.serve(pooled)
-            else:
-                full = len(self._idle) + len(self._busy) >= self._size + self._spares
-                surplus = full or not self.open or pooled.gone
-                self._turns -= 1
-                if not surplus:  # with the turn, or the next to come would find neither and start another
-                    pooled.idle_since = self.now()
-                    self._idle.append(pooled)
-        if next_one is not None:
-            next_one.set()
-        elif owed:  # one elsewhere has waited longer; ours queues up behind
+        elif not stays:
             self._retire(pooled, politely=True)
-            self._end_turn()
-        elif surplus:
-            self._retire(pooled, politely=True)
-        else:
-            sleep_at = None if self.idle_after is None else pooled.idle_since + self.idle_after
-            if not self.quota.rest(pooled.slot, pooled.reclaim, sleep_at):
-                pooled.reclaim()
+        elif not served and self.quota.waiters:
+            self.quota.serve()
+        for acquire in served or ():
+            acquire.set()
 
-    def _is_worn(self, pooled: PooledEngine[E]) -> bool:
+    def _is_worn(self, pooled: PooledEngine) -> bool:
         limits = self._recycle
         if limits.max_leases is not None and pooled.leases >= limits.max_leases:
             return True
@@ -475,29 +442,29 @@ class EnginePool(Generic[E]):
     def _end_turn(self) -> None:
         """Pass the turn to the one that waits longest, with leave to start an engine."""
         with self.lock:
-            if not self._waiters or self._turns > self._size + self._overflow:
-                self._turns -= 1
-                return
-            next_one = self._waiters.popleft()
-            next_one.serve(self._take_idle())
-        next_one.set()
+            self._turns -= 1
+            served = self._serve()
+        for acquire in served:
+            acquire.set()
 
-    def _reclaim(self, pooled: PooledEngine[E]) -> bool:
+    def _reclaim(self, pooled: PooledEngine, only_due: bool = False) -> bool:
+        """Put an engine to sleep if it is idle, or only if it has been so for long enough; returns whether it was."""
         with self.lock:
-            if pooled not in self._idle:
+            long = FOREVER if self.idle_after is None else self.idle_after
+            if pooled not in self._idle or (only_due and pooled.slot.idle_since + long > self.now()):
                 return False
             self._idle.remove(pooled)
         self._retire(pooled, politely=True)
         return True
 
-    def _retire(self, pooled: PooledEngine[E], *, politely: bool) -> None:
+    def _retire(self, pooled: PooledEngine, *, politely: bool) -> None:
         """End an engine. Its exit notice does the bookkeeping, so a slot is free only when the process is gone."""
         if politely:
             pooled.engine.close(STOP_TIMEOUT)
         else:
             pooled.engine.kill()
 
-    def _gone(self, pooled: PooledEngine[E]) -> None:
+    def _gone(self, pooled: PooledEngine) -> None:
         """Forget an engine whose process has ended."""
         with self.lock:
             if pooled in self._idle:
@@ -510,11 +477,11 @@ class EnginePool(Generic[E]):
             watcher()
 
 
-Then = Callable[[EngineLease[E] | BaseException], object]
+Then = Callable[[EngineLease | BaseException], object]
 """Takes the outcome of an acquire."""
 
 
-class Acquire(Generic[E]):
+class Acquire:
     """One wish for an engine.
 
     Args:
@@ -535,24 +502,16 @@ class Acquire(Generic[E]):
         EnginePoolClosed: There is nothing to acquire any more (likewise).
     """
 
-    def __init__(
-        self,
-        pool: "EnginePool[E]",
-        timeout: float,
-        scope: CancelScope,
-        then: Then[E] | None = None,
-        *,
-        now: Callable[[], float] | None = None,
-    ) -> None:
+    def __init__(self, pool: EnginePool, timeout: float, scope: CancelScope, then: Then | None = None) -> None:
         self.stage: Stage = "new"
         self.since = 0.0
-        self.pooled: PooledEngine[E] | None = None
+        self.pooled: PooledEngine | None = None
         self.slot: EngineSlot | None = None
         self.timeout = timeout
         self._pool = pool
         self._scope = scope
         self._in_quota = False
-        self._now = now or shared_reactor().now
+        self._now = pool.now if then is None else shared_reactor().now
         self._deadline = self._now() + timeout
         self._then = then
         self._news = threading.Event() if then is None else None
@@ -577,7 +536,7 @@ class Acquire(Generic[E]):
 
     # -- driven by a thread that waits
 
-    def result(self) -> EngineLease[E]:
+    def result(self) -> EngineLease:
         """Wait for the lease on this thread, which also starts the engine if there is none. Raises as `lease` does."""
         news = self._news
         assert news is not None, "it tells its outcome to a function"
@@ -623,10 +582,6 @@ class Acquire(Generic[E]):
         self._step_elsewhere()  # the canceller's thread does not pass on what it was given
         return True
 
-    def serve(self, pooled: PooledEngine[E] | None) -> None:
-        """Take an engine, or leave to start one. The pool calls `set` when it has let go of its locks."""
-        self.stage, self.pooled = "served", pooled
-
     def refusal(self, waited: float | None = None) -> CallTimeout:
         """Make the error that names what was waited for in vain, by default for `timeout` seconds."""
         refuse = self._pool.quota.refusal if self._in_quota else self._pool.busy_for
@@ -637,15 +592,15 @@ class Acquire(Generic[E]):
         """Seconds after which there may be something to do although nothing was set."""
         return MEMORY_LOOK if self._in_quota else FOREVER
 
-    def _advance(self) -> EngineLease[E] | None:
+    def _advance(self) -> EngineLease | None:
         """Go as far as can be gone now, which may include starting an engine; returns the lease at the end."""
         if self.stage != "served" and not self._pool.claim(self):
             return None
         if self.pooled is None:
-            quota, slot = self._pool.quota, None
+            quota = self._pool.quota
             if not self._in_quota:
-                slot = quota.try_acquire()
-                if slot is None:
+                self.slot = quota.try_acquire()
+                if self.slot is None:
                     self._in_quota = True
                     quota.enqueue(self)
                     if self._news is None:
@@ -653,28 +608,24 @@ class Acquire(Generic[E]):
                         return None
             if self._in_quota:
                 quota.serve()
-                slot = self.slot
-                if slot is None:
-                    return None
-                self._in_quota = False
-            assert slot is not None
-            self.slot = None
+            slot = self.slot
+            if slot is None:
+                return None
+            self._in_quota, self.slot = False, None
             self.pooled = self._pool.start(slot, leased=True)
         self.stage = "over"
         return self._pool.hand_out(self.pooled)
 
     def _leave(self) -> None:
         """Leave the queue it is in; what it was given goes to the next."""
-        stage, self.stage = self._pool.withdraw(self), "over"
         if self._in_quota:
             self._pool.quota.dequeue(self)
-        if stage == "served":
-            self._pool.decline(self.pooled)
+        self._pool.withdraw(self)
 
     def _step_elsewhere(self) -> None:
         (background.run_slow if self._in_quota else background.run)(self._step)
 
-    def _take_then(self) -> Then[E] | None:
+    def _take_then(self) -> Then | None:
         with self._ending:
             then, self._then = self._then, None
             return then
@@ -694,7 +645,7 @@ class Acquire(Generic[E]):
         elif not isinstance(outcome, BaseException):
             outcome.give_back()
 
-    def _outcome(self) -> EngineLease[E] | BaseException | None:
+    def _outcome(self) -> EngineLease | BaseException | None:
         if os.getpid() != self._process:  # it is the parent that waits, and will be served
             return ForkedProcess("the request waits in the process this one was forked from")
         try:

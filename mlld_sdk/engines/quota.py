@@ -7,11 +7,13 @@ engines.
 """
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
+from mlld_sdk.base.durations import FOREVER
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.transport.errors import CallTimeout, EngineOverloaded
@@ -22,6 +24,9 @@ MEMORY_LOOK = 0.5
 
 MAX_WAITING = 1024
 """Requests of one owner that may wait for an engine at once, unless it says otherwise."""
+
+
+_idle_since = attrgetter("idle_since")
 
 
 class EngineQuotaExhausted(CallTimeout):
@@ -93,12 +98,20 @@ def overloaded(waiting: int) -> EngineOverloaded:
 
 
 class EngineSlot:
-    """The right to have one live engine. Releasing it twice is harmless."""
+    """The right to have one live engine. Releasing it twice is harmless.
 
-    __slots__ = ("_quota",)
+    Attributes:
+        idle_since: Since when the engine has been idle; `FOREVER` while it is not. Set by the pool.
+        reclaim: Puts the engine to sleep if it is idle, with `True` only if none has wanted it for long enough; returns
+            whether it was. Set by the pool.
+    """
+
+    __slots__ = ("_quota", "idle_since", "reclaim")
 
     def __init__(self, quota: "EngineQuota") -> None:
         self._quota: EngineQuota | None = quota
+        self.idle_since = FOREVER
+        self.reclaim: Callable[..., bool] = bool
 
     def release(self) -> None:
         """Return the right to the quota; the acquire that has waited longest gets it."""
@@ -116,6 +129,9 @@ class EngineQuota:
         stagger: Seconds between two admissions, so that many cold starts do not compete.
         free_memory: Tells how many bytes are free; `None` when it cannot be known, which counts as enough.
         env: Clocks.
+
+    Attributes:
+        waiters: The acquires that wait for admission.
     """
 
     def __init__(
@@ -141,8 +157,7 @@ class EngineQuota:
         self._env = env or Env()
         self._lock = threading.Lock()
         self._live: set[EngineSlot] = set()
-        self._idle: OrderedDict[EngineSlot, tuple[Callable[[], bool], float | None]] = OrderedDict()
-        self._waiters: deque[Waiter] = deque()
+        self.waiters: deque[Waiter] = deque()
         self._next_start = 0.0
 
     @property
@@ -153,18 +168,18 @@ class EngineQuota:
     @property
     def waiting(self) -> int:
         """How many starts wait for admission."""
-        return len(self._waiters)
+        return len(self.waiters)
 
     def try_acquire(self) -> EngineSlot | None:
         """Admit an engine now, unless others wait or there is no room; never puts another engine to sleep."""
         with self._lock:
-            return None if self._waiters or not self._has_room() else self._admit()
+            return None if self.waiters or not self._has_room() else self._admit()
 
     def enqueue(self, waiter: Waiter) -> None:
         """Put an acquire into the queue; its `set` is called when the slot is there."""
         waiter.since = self._env.now()
         with self._lock:
-            self._waiters.append(waiter)
+            self.waiters.append(waiter)
 
     def serve(self) -> None:
         """Grant what can be granted, and put an idle engine to sleep for it, which may wait for that engine's end.
@@ -174,17 +189,18 @@ class EngineQuota:
         slept = False
         while not slept:
             with self._lock:
-                if not self._idle or not self._waiters or not self._is_full():
+                idle = min(self._live, key=_idle_since, default=None)
+                if idle is None or idle.idle_since == FOREVER or not self.waiters or not self._is_full():
                     break
-                _, (reclaim, _) = self._idle.popitem(last=False)
-            slept = reclaim()
+                idle.idle_since = FOREVER
+            slept = idle.reclaim()
         self._grant()
 
     def dequeue(self, waiter: Waiter) -> None:
         """Take an acquire out of the queue; what was granted in the last moment goes to the next."""
         with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
             slot, waiter.slot = waiter.slot, None
         if slot is not None:
             slot.release()
@@ -199,39 +215,14 @@ class EngineQuota:
     def owes(self, since: float) -> bool:
         """Whether an engine has to end for an acquire that has waited since then, or longer."""
         with self._lock:
-            return bool(self._waiters) and self._waiters[0].since <= since and self._is_full()
-
-    def rest(self, slot: EngineSlot, reclaim: Callable[[], bool], sleep_at: float | None = None) -> bool:
-        """Take note that an engine is idle now, and return whether it may stay.
-
-        Args:
-            slot: The engine's.
-            reclaim: Puts the engine to sleep, releasing its slot, and says whether it still could.
-            sleep_at: When `sleep_idle` may do that although none waits; `None` for never.
-
-        Returns:
-            `False` when an acquire waits for an engine to end: put this one to sleep at once.
-        """
-        with self._lock:
-            if self._waiters and self._is_full():
-                return False
-            self._idle[slot] = (reclaim, sleep_at)
-            self._idle.move_to_end(slot)
-            return True
-
-    def wake(self, slot: EngineSlot) -> None:
-        """Take note that an idle engine has work again."""
-        with self._lock:
-            self._idle.pop(slot, None)
+            return bool(self.waiters) and self.waiters[0].since <= since and self._is_full()
 
     def sleep_idle(self) -> None:
-        """Put the engines to sleep whose time has come; costs as much as there are idle engines, and no more."""
-        now = self._env.now()
+        """Put the engines to sleep whose time has come; costs as much as there are engines, and no more."""
         with self._lock:
-            due = [slot for slot, (_, at) in self._idle.items() if at is not None and at <= now]
-            sleepy = [self._idle.pop(slot)[0] for slot in due]
-        for reclaim in sleepy:
-            reclaim()
+            idle = [slot for slot in self._live if slot.idle_since < FOREVER]
+        for slot in idle:
+            slot.reclaim(True)
 
     def _has_room(self) -> bool:
         return self._env.now() >= self._next_start and not self._is_full()
@@ -255,8 +246,8 @@ class EngineQuota:
 
     def _grant(self) -> None:
         with self._lock:
-            while self._waiters and self._has_room():
-                waiter = self._waiters.popleft()
+            while self.waiters and self._has_room():
+                waiter = self.waiters.popleft()
                 waiter.slot = self._admit()
                 waiter.set()
 
@@ -264,7 +255,6 @@ class EngineQuota:
         """Take a slot back; the one that has waited longest gets it."""
         with self._lock:
             self._live.discard(slot)
-            self._idle.pop(slot, None)
         self._grant()
 
     def _why(self) -> str:

@@ -44,7 +44,7 @@ class SharedEngine:
 
     __slots__ = ("asked", "closed", "engine", "inside", "lease")
 
-    def __init__(self, lease: EngineLease[Engine]) -> None:
+    def __init__(self, lease: EngineLease) -> None:
         """Make the engine of a lease shared; the caller has entered it, and leaves it."""
         self.lease = lease
         self.engine = lease.engine
@@ -109,7 +109,7 @@ class SharedEngines:
 
     def __init__(
         self,
-        pool: EnginePool[Engine],
+        pool: EnginePool,
         *,
         scope: CancelScope | None = None,
         health: EngineHealth | None = None,
@@ -127,7 +127,7 @@ class SharedEngines:
         self._current: SharedEngine | None = None  # takes new requests
         self._held: set[SharedEngine] = set()
         self._places: dict[_Place, None] = {}  # in the order they came
-        self._acquire: Acquire[Engine] | None = None  # while any waits
+        self._acquire: Acquire | None = None  # while any waits
 
     @property
     def engine(self) -> Engine | None:
@@ -289,7 +289,7 @@ class SharedEngines:
             self._serve([place], at)
         return place
 
-    def _arrived(self, outcome: EngineLease[Engine] | BaseException) -> None:
+    def _arrived(self, outcome: EngineLease | BaseException) -> None:
         if isinstance(outcome, BaseException):
             for place in self._all_places():
                 place.then(copy.copy(outcome))
@@ -400,7 +400,7 @@ class SharedEngines:
             background.run(_put_back, at.lease)
 
 
-def _put_back(lease: EngineLease[Engine]) -> None:
+def _put_back(lease: EngineLease) -> None:
     engine = lease.engine
     if engine.alive:
         engine.reap_descendants()

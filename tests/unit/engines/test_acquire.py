@@ -22,16 +22,14 @@ from tests.unit.engines.test_pool import FakeEngine, Yard
 class Outcomes:
     """Orders engines, keeps what came, in order, and checks that each is told once."""
 
-    def __init__(self, pool: EnginePool[FakeEngine]) -> None:
+    def __init__(self, pool: EnginePool) -> None:
         self.pool = pool
         self.scope = CancelScope(1 << 20)
         self.came: list[tuple[Any, Any]] = []
         self._told: set[Any] = set()
         self._lock = threading.Lock()
 
-    def order(
-        self, name: Any, timeout: float = 30.0, then: Callable[[Any], object] | None = None
-    ) -> Acquire[FakeEngine]:
+    def order(self, name: Any, timeout: float = 30.0, then: Callable[[Any], object] | None = None) -> Acquire:
         def told(outcome: Any) -> None:
             with self._lock:
                 assert name not in self._told, f"{name} was told twice"
@@ -50,7 +48,7 @@ class Outcomes:
         return next(outcome for each, outcome in self.came if each == name)
 
 
-def at_rest(pool: EnginePool[FakeEngine], budget: EngineQuota, yard: Yard) -> bool:
+def at_rest(pool: EnginePool, budget: EngineQuota, yard: Yard) -> bool:
     """Whether nothing is leased, promised or waited for, and every permit is that of an idle engine."""
     status = pool.status()
     return (status.busy, status.waiting, budget.waiting, pool._turns) == (
@@ -72,7 +70,7 @@ def budget() -> EngineQuota:
 
 
 def test_an_order_that_finds_an_idle_engine_has_it(yard: Yard) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    pool: EnginePool = EnginePool(yard.start)
     pool.lease(1).give_back()
     outcomes = Outcomes(pool)
     outcomes.order("one", then=EngineLease.give_back)
@@ -81,7 +79,7 @@ def test_an_order_that_finds_an_idle_engine_has_it(yard: Yard) -> None:
 
 
 def test_there_is_nothing_to_order_from_a_closed_bay(yard: Yard) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    pool: EnginePool = EnginePool(yard.start)
     pool.close()
     with pytest.raises(EnginePoolClosed):
         Outcomes(pool).order("one")
@@ -89,12 +87,12 @@ def test_there_is_nothing_to_order_from_a_closed_bay(yard: Yard) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=size, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=size, quota=budget)
     held = [pool.lease(1) for _ in range(size)]
     order: list[int] = []
     outcomes = Outcomes(pool)
 
-    def served(n: int, lease: EngineLease[FakeEngine]) -> None:
+    def served(n: int, lease: EngineLease) -> None:
         order.append(n)
         lease.give_back()
 
@@ -118,7 +116,7 @@ def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: En
 
 
 def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=2, quota=budget)
     outcomes = Outcomes(pool)
     stop = threading.Event()
 
@@ -141,7 +139,7 @@ def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) 
 
 
 def test_an_order_whose_deadline_passes_is_told_what_a_thread_is_told(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget, label="agents")
+    pool: EnginePool = EnginePool(yard.start, quota=budget, label="agents")
     outcomes = Outcomes(pool)
     with pool.lease(1):
         outcomes.order("late", timeout=0.01)
@@ -154,8 +152,8 @@ def test_an_order_whose_deadline_passes_is_told_what_a_thread_is_told(yard: Yard
 
 def test_an_order_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None:
     budget = EngineQuota(1)
-    busy: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    busy: EnginePool = EnginePool(yard.start, quota=budget)
+    other: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(other)
     with busy.lease(1):
         outcomes.order("late", timeout=0.05)
@@ -166,8 +164,8 @@ def test_an_order_the_budget_never_admits_is_refused_by_name(yard: Yard) -> None
 
 def test_an_order_gets_the_budget_of_an_engine_that_is_idle_elsewhere(yard: Yard) -> None:  # A-13
     budget = EngineQuota(1)
-    idle: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    idle: EnginePool = EnginePool(yard.start, quota=budget)
+    other: EnginePool = EnginePool(yard.start, quota=budget)
     idle.lease(1).give_back()
     outcomes = Outcomes(other)
     outcomes.order("one", then=EngineLease.give_back)
@@ -184,15 +182,15 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
             super().close(timeout)
 
     budget = EngineQuota(THREADS)
-    stubborn: list[EnginePool[FakeEngine]] = [EnginePool(Stubborn, quota=budget) for _ in range(THREADS)]
-    wanting: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, quota=budget) for _ in range(THREADS)]
-    elsewhere: EnginePool[FakeEngine] = EnginePool(yard.start)
+    stubborn: list[EnginePool] = [EnginePool(Stubborn, quota=budget) for _ in range(THREADS)]
+    wanting: list[EnginePool] = [EnginePool(yard.start, quota=budget) for _ in range(THREADS)]
+    elsewhere: EnginePool = EnginePool(yard.start)
     for pool in stubborn:
         pool.lease(1).give_back()
     held_up = [Outcomes(pool) for pool in wanting]
     for outcomes in held_up:
         outcomes.order("one", then=EngineLease.give_back)
-    eventually(lambda: not budget._idle)  # each has begun to put one to sleep
+    eventually(lambda: not any(pool.status().idle for pool in stubborn))  # each has begun to put one to sleep
     free = Outcomes(elsewhere)
     free.order("one", then=EngineLease.give_back)
     eventually(lambda: free.names == ["one"])
@@ -202,7 +200,7 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
 
 
 def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     yard.fails = True
     outcomes.order("failed")
@@ -214,7 +212,7 @@ def test_an_engine_that_will_not_start_fails_the_order_and_passes_the_turn_on(ya
 
 
 def test_closing_the_bay_refuses_every_order(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     for n in range(20):
@@ -229,7 +227,7 @@ def test_closing_the_bay_refuses_every_order(yard: Yard, budget: EngineQuota) ->
 @pytest.mark.parametrize("where", ["pool", "budget"])
 def test_the_end_of_the_scope_ends_every_order(where: str, yard: Yard) -> None:
     budget = EngineQuota(1)
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     for n in range(20):
@@ -244,7 +242,7 @@ def test_the_end_of_the_scope_ends_every_order(where: str, yard: Yard) -> None:
 
 
 def test_an_order_made_when_the_scope_is_over_ends_at_once(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     outcomes.scope.end(InfrastructureError("it ended"))
     held = pool.lease(1)
@@ -257,7 +255,7 @@ def test_an_order_made_when_the_scope_is_over_ends_at_once(yard: Yard, budget: E
 
 
 def test_what_is_over_is_not_kept_by_whoever_could_end_it(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=2, quota=budget)
     outcomes = Outcomes(pool)
     for n in range(3000):
         outcomes.order(n, then=EngineLease.give_back)
@@ -266,7 +264,7 @@ def test_what_is_over_is_not_kept_by_whoever_could_end_it(yard: Yard, budget: En
 
 
 def test_a_cancelled_order_is_told_nothing_and_leaves_the_queue(yard: Yard, budget: EngineQuota) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     held = pool.lease(1)
     order = outcomes.order("one")
@@ -284,8 +282,8 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
     how: str, limit: int | None, yard: Yard
 ) -> None:
     budget = EngineQuota(limit)
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=3, quota=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yard.start, size=1, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=3, quota=budget)
+    other: EnginePool = EnginePool(yard.start, size=1, quota=budget)
     chance = random.Random(7)
     outcomes = Outcomes(pool)
     answered = threading.Semaphore(0)
@@ -317,7 +315,7 @@ def test_an_order_that_ends_at_the_moment_it_is_served_leaks_nothing(  # P-9
 
 
 def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> None:  # P-9
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
     outcomes.order("first", then=EngineLease.give_back)  # whatever is made once for the process is there afterwards
     eventually(lambda: outcomes.names == ["first"])
@@ -335,11 +333,11 @@ def test_a_thousand_orders_cost_no_thread(yard: Yard, budget: EngineQuota) -> No
 
 def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None:  # P-9
     budget = EngineQuota(4)
-    pools: list[EnginePool[FakeEngine]] = [EnginePool(yard.start, size=2, overflow=1, quota=budget) for _ in range(3)]
+    pools: list[EnginePool] = [EnginePool(yard.start, size=2, overflow=1, quota=budget) for _ in range(3)]
     outcomes = [Outcomes(pool) for pool in pools]
     ended = threading.Semaphore(0)
 
-    def use(chance: random.Random, lease: EngineLease[FakeEngine]) -> None:
+    def use(chance: random.Random, lease: EngineLease) -> None:
         if chance.random() < 0.1:
             lease.engine.kill()
         lease.give_back(broken=chance.random() < 0.1)
@@ -370,7 +368,7 @@ def test_orders_threads_and_deaths_side_by_side_lose_nothing(yard: Yard) -> None
 def test_a_bay_of_one_never_has_two_engines_when_one_comes_back_as_the_next_is_wanted(
     yard: Yard, budget: EngineQuota
 ) -> None:
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, quota=budget)
     outcomes = Outcomes(pool)
 
     def hammer(seed: int) -> None:

@@ -47,7 +47,7 @@ def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Th
 
 def test_an_interrupted_wait_for_an_engine_keeps_no_place_in_the_queue(interrupt: Callable[[], None]) -> None:
     yard = Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start)
+    pool: EnginePool = EnginePool(yard.start)
     held = pool.lease(1)
     watcher = when(lambda: pool.status().waiting == 1, interrupt)
     with pytest.raises(Interrupted):
@@ -60,7 +60,7 @@ def test_an_interrupted_wait_for_an_engine_keeps_no_place_in_the_queue(interrupt
 
 def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[[], None]) -> None:
     budget, yard = EngineQuota(1), Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=2, quota=budget)
     first = pool.lease(1)
     watcher = when(lambda: budget.waiting == 1, interrupt)
     with pytest.raises(Interrupted):
@@ -75,7 +75,7 @@ def test_an_interrupted_wait_for_the_budget_keeps_no_permit(interrupt: Callable[
 def test_whoever_is_told_to_stop_waiting_leaves_the_queue_at_once(where: str) -> None:
     budget = EngineQuota(1)
     yard = Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
+    pool: EnginePool = EnginePool(yard.start, size=1 if where == "pool" else 2, quota=budget)
     held, scope = pool.lease(1), CancelScope()
     queued = (lambda: pool.status().waiting) if where == "pool" else (lambda: budget.waiting)
     watcher = when(lambda: queued() == 1, lambda: scope.end(RuntimeError("enough")))
@@ -96,7 +96,7 @@ def test_a_crowd_that_leases_at_once_starts_no_more_spares_than_asked() -> None:
         slow.wait(0.01)
         return yard.start()
 
-    pool: EnginePool[FakeEngine] = EnginePool(start, size=8, spares=1)
+    pool: EnginePool = EnginePool(start, size=8, spares=1)
     with ThreadPoolExecutor(8) as threads:
         leases = list(threads.map(lambda _: pool.lease(5), range(8)))
     eventually(lambda: pool.status().idle == 1)
@@ -108,8 +108,8 @@ def test_a_crowd_that_leases_at_once_starts_no_more_spares_than_asked() -> None:
 def test_a_busy_neighbour_starves_nobody_of_the_budget() -> None:
     budget = EngineQuota(1)
     yards = Yard(), Yard()
-    busy: EnginePool[FakeEngine] = EnginePool(yards[0].start, quota=budget)
-    other: EnginePool[FakeEngine] = EnginePool(yards[1].start, quota=budget)
+    busy: EnginePool = EnginePool(yards[0].start, quota=budget)
+    other: EnginePool = EnginePool(yards[1].start, quota=budget)
     over = threading.Event()
 
     def keep_busy() -> None:
@@ -133,7 +133,7 @@ def test_an_idle_engine_is_not_put_to_sleep_only_because_starts_are_staggered() 
     clock = Clock()
     budget = EngineQuota(stagger=5, env=Env(now=clock))
     yards = Yard(), Yard()
-    warm: EnginePool[FakeEngine] = EnginePool(yards[0].start, quota=budget, env=Env(now=clock))
+    warm: EnginePool = EnginePool(yards[0].start, quota=budget, env=Env(now=clock))
     warm.lease(1).give_back()
     with pytest.raises(EngineQuotaExhausted, match="staggered"):
         EnginePool(yards[1].start, quota=budget, env=Env(now=clock)).lease(0)
@@ -145,7 +145,7 @@ def test_one_lease_given_back_by_many_is_given_back_once() -> None:
     sys.setswitchinterval(1e-6)
     try:
         yard = Yard()
-        pool: EnginePool[FakeEngine] = EnginePool(yard.start, size=2)
+        pool: EnginePool = EnginePool(yard.start, size=2)
         with ThreadPoolExecutor(4) as threads:
             for _ in range(100):
                 lease, start = pool.lease(5), threading.Barrier(4)
@@ -166,7 +166,7 @@ def test_a_thread_that_cannot_be_had_for_a_spare_costs_no_lease(monkeypatch: pyt
         raise RuntimeError("can't start new thread")
 
     yard = Yard()
-    pool: EnginePool[FakeEngine] = EnginePool(yard.start, spares=1)
+    pool: EnginePool = EnginePool(yard.start, spares=1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         pool.lease(1).give_back()
@@ -182,7 +182,7 @@ def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
             raise ConfigurationError("the working directory is gone")
         return yard.start()
 
-    pool: EnginePool[FakeEngine] = EnginePool(start, size=1, spares=1)
+    pool: EnginePool = EnginePool(start, size=1, spares=1)
     with pool.lease(1):
         assert asked.wait(5)
     pool.lease(1).give_back()

@@ -109,7 +109,7 @@ class Harbour:
     def __init__(self, *, size: int = 1, overflow: int = 1, budget: EngineQuota | None = None) -> None:
         self.engines: list[SharedFake] = []
         self.budget = budget or EngineQuota()
-        self.pool: EnginePool[Any] = EnginePool(self.start, size=size, overflow=overflow, quota=self.budget)
+        self.pool: EnginePool = EnginePool(self.start, size=size, overflow=overflow, quota=self.budget)
         self.sharing = SharedEngines(self.pool)
         self.scope = self.sharing.scope
         self.outcomes: dict[Any, Any] = {}
