@@ -16,8 +16,8 @@ from mlld_sdk.engines.kinds import may_cut
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import EngineRequests
-from mlld_sdk.engines.shared import SharedEngines
-from mlld_sdk.engines.sources import EngineHealth, EngineSource, LeasedEngines
+from mlld_sdk.engines.shared import EngineSource, SharedEngines
+from mlld_sdk.engines.sources import EngineHealth, LeasedEngines
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.transport.engine import Engine
 

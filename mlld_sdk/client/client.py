@@ -28,8 +28,8 @@ from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, ref
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import MAX_WAITING, CancelScope
 from mlld_sdk.engines.requests import AnyPath, EngineRequests
-from mlld_sdk.engines.shared import SharedEngines
-from mlld_sdk.engines.sources import EngineSource, LeasedEngines
+from mlld_sdk.engines.shared import EngineSource, SharedEngines
+from mlld_sdk.engines.sources import LeasedEngines
 from mlld_sdk.engines.start_gate import StartGate
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping

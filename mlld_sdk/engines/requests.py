@@ -21,7 +21,8 @@ from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, begin_request, failed_request
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
-from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, EngineSource, WaitingCall, end_in_loop
+from mlld_sdk.engines.shared import EngineSource
+from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOptions, execute_params, process_params
@@ -80,7 +81,7 @@ class _Telling:
         self._permit = None if requests.gate is None or began is not None else requests.gate.acquire()
         self._span: Span | None = None
         self._began = requests.env.now() if began is None else began
-        if began is None and requests.is_listened:
+        if began is None and requests.sink is not discard and is_listened(requests.sink):
             self._span = begin_request(requests.sink, requests.env, method, params, requests.labels)
         self.wants_success = self._span is not None or self._permit is not None
 
@@ -115,6 +116,7 @@ class RequestLog(RunLog):
         call: The call on the engine, or the request that waits for one.
         timeout: Seconds it may take; `None` for no deadline.
         strict: Whether reading the answer may raise.
+        telling: Reports its end.
     """
 
     call: Call | WaitingCall
@@ -125,7 +127,7 @@ class RequestLog(RunLog):
         self.strict = options.get("strict", requests.strict)
         self._requests = requests
         self._method = method
-        self._telling = _Telling(requests, method, params)
+        self.telling = _Telling(requests, method, params)
 
     def push(self, events: Sequence[EngineEvent]) -> None:
         """Put events away, and tell of those that are about the cache."""
@@ -136,14 +138,10 @@ class RequestLog(RunLog):
     def watch(self, call: Call | WaitingCall) -> None:
         """See to the end of the call, which these are the events of."""
         self.call = self._call = call
-        if self._telling.wants_success:
+        if self.telling.wants_success:
             call.when_over(self._over)
         elif self._requests.sink is not discard:
             call.when_failed(self._over)
-
-    def failed(self, error: BaseException) -> None:
-        """Take note that the request could not be begun."""
-        self._telling.failed(error)
 
     def output(self, reply: EngineReply) -> str:
         """Return the output of the answered request."""
@@ -156,9 +154,9 @@ class RequestLog(RunLog):
     def _over(self, call: Call | WaitingCall) -> None:
         error = call.exception()
         if error is None:
-            self._telling.answered(call.result())
+            self.telling.answered(call.result())
         else:
-            self._telling.failed(error)
+            self.telling.failed(error)
 
 
 class EngineRequests:
@@ -229,7 +227,7 @@ class EngineRequests:
     ) -> ExecuteResult:
         """Run script text and return everything it produced. Raises as `execute` does."""
         history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
-        return self._result(history, self._ask("process", params, options, self._keeping(history)), options)
+        return self._result(history, options, self._ask("process", params, options, self._keeping(history)))
 
     def execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> ExecuteResult:
         """Run a script file and return everything it produced.
@@ -239,7 +237,7 @@ class EngineRequests:
             InfrastructureError: The engine did, or none was to be had.
         """
         history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
-        return self._result(history, self._ask("execute", params, options, self._keeping(history)), options)
+        return self._result(history, options, self._ask("execute", params, options, self._keeping(history)))
 
     def process_awaited(
         self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
@@ -247,21 +245,22 @@ class EngineRequests:
         """Do what `process` does in a coroutine."""
         if self._caching and file_path is not None:
             options = {**self._caching, **options}
-        return self._await("process", process_params(script, file_path, payload, options), options, self._output)
+        judge = partial(output_of, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
+        return self._await("process", process_params(script, file_path, payload, options), options, judge)
 
     def process_result_awaited(
         self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, ExecuteResult]:
         """Do what `process_result` does in a coroutine."""
         history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
-        return self._await("process", params, options, partial(self._result, history), self._keeping(history))
+        return self._await("process", params, options, partial(self._result, history, options), self._keeping(history))
 
     def execute_awaited(
         self, filepath: AnyPath, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, ExecuteResult]:
         """Do what `execute` does in a coroutine."""
         history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
-        return self._await("execute", params, options, partial(self._result, history), self._keeping(history))
+        return self._await("execute", params, options, partial(self._result, history, options), self._keeping(history))
 
     def begin_process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> RequestLog:
         """Begin to run script text."""
@@ -336,10 +335,7 @@ class EngineRequests:
         options = {**self._caching, **options} if self._caching else options
         return execute_params(filepath, payload, options), options
 
-    def _output(self, reply: EngineReply, options: RunOptions) -> str:
-        return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
-
-    def _result(self, history: EventHistory, reply: EngineReply, options: RunOptions) -> ExecuteResult:
+    def _result(self, history: EventHistory, options: RunOptions, reply: EngineReply) -> ExecuteResult:
         return result_of(reply, history, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
 
     def _keeping(self, history: EventHistory) -> OnEvents:
@@ -375,7 +371,7 @@ class EngineRequests:
         method: str,
         params: dict[str, Any],
         options: RunOptions,
-        judge: Callable[[EngineReply, RunOptions], T],
+        judge: Callable[[EngineReply], T],
         on_events: OnEvents | None = None,
     ) -> T:
         """Make a request and wait for the answer in a coroutine, whose end cancels the request."""
@@ -396,7 +392,7 @@ class EngineRequests:
             raise
         if telling is not None:
             telling.answered(reply)
-        return judge(reply, options)
+        return judge(reply)
 
     def _begin(self, method: str, params: dict[str, Any], options: RunOptions) -> RequestLog:
         log = RequestLog(self, method, params, options)
@@ -404,7 +400,7 @@ class EngineRequests:
             sent_as, said = self._said(method, params, "all")
             call = self.source.submit(sent_as, said, log.timeout, log.push)
         except BaseException as error:
-            log.failed(error)
+            log.telling.failed(error)
             raise
         log.watch(call)
         return log
@@ -419,11 +415,6 @@ class EngineRequests:
         if CHECKPOINT_PARAMS.isdisjoint(params):
             return method, params
         return apply_checkpoint_options(self.kind, method, params, self._directory)
-
-    @property
-    def is_listened(self) -> bool:
-        """Whether requests that go well are told of, and not only those that fail."""
-        return self.sink is not discard and is_listened(self.sink)
 
     def seconds(self, options: RunOptions) -> float | None:
         """Return how long a request with these options may take."""

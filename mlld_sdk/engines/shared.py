@@ -8,7 +8,6 @@ requests and ends with its last; the next request finds another.
 import copy
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from mlld_sdk.base.errors import InfrastructureError, MlldError, TaskError
 from mlld_sdk.engines import background
 from mlld_sdk.engines.pool import A_YEAR, Acquire, EngineLease, EnginePool
 from mlld_sdk.engines.quota import CancelScope, overloaded
-from mlld_sdk.engines.sources import EngineHealth, StillWaiting, WaitingCall, Withdrawable, cancelled_in_queue
+from mlld_sdk.engines.sources import EngineHealth, LeasedEngines, StillWaiting, WaitingCall, cancelled_in_queue
 from mlld_sdk.transport.call import Call, CallHost, OnEvents
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed, EngineDied, EngineDiedAtStart
@@ -78,22 +77,6 @@ class SharedEngine:
         return bool(self.inside) or self.engine.is_busy
 
 
-@dataclass(eq=False, slots=True)
-class _Place:
-    """The place of a request among those that wait for the engine."""
-
-    source: "SharedEngines"
-    call: WaitingCall
-    then: Callable[[Any], bool]
-    timeout: float
-    deadline: float
-    timer: ReactorTimer | None = None  # while it stands in the queue
-
-    def cancel(self) -> bool:
-        """Leave the queue; returns false if the request was served or refused."""
-        return self.source.take(self)
-
-
 class SharedEngines:
     """A source whose requests are all made on one engine at once.
 
@@ -126,7 +109,7 @@ class SharedEngines:
         self._lock = threading.Lock()
         self._current: SharedEngine | None = None  # takes new requests
         self._held: set[SharedEngine] = set()
-        self._places: dict[_Place, None] = {}  # in the order they came
+        self._waiting: dict[WaitingCall, ReactorTimer] = {}  # in the order they came, each with its deadline
         self._acquire: Acquire | None = None  # while any waits
 
     @property
@@ -142,24 +125,22 @@ class SharedEngines:
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
         """Send a request and wait for its answer; on an engine that is kept this is the fast way."""
-        at = self._current
-        if self._keeps and at is not None and at.engine.alive and "mcpServers" not in params:
-            try:
-                return at.engine.call(method, params, timeout=timeout, on_events=on_events)
-            except EngineDiedAtStart as error:
-                _wait_for_last_words(at.engine, error, method, params)
-                raise
-        call = self.submit(method, params, timeout, on_events)
+        at, call = self._current, None
+        engine: CallHost | None = None
         try:
+            if self._keeps and at is not None and at.engine.alive and "mcpServers" not in params:
+                engine = at.engine
+                return at.engine.call(method, params, timeout=timeout, on_events=on_events)
+            call = self.submit(method, params, timeout, on_events)
+            engine = call.engine if isinstance(call, Call) else None
             return call.result()
         except EngineDiedAtStart as error:
-            if isinstance(call, Call) and isinstance(call.engine, Engine):
-                _wait_for_last_words(call.engine, error, method, params)
+            if isinstance(engine, Engine):
+                _wait_for_last_words(engine, error, method, params)
             raise
-        except Exception:
-            raise
-        except BaseException:  # the thread is interrupted, and nothing else waits for the call
-            call.cancel()
+        except BaseException:  # perhaps the thread is interrupted, and nothing else waits for the call
+            if call is not None:
+                call.cancel()
             raise
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
@@ -175,7 +156,7 @@ class SharedEngines:
             now=self._pool.now,
         )
         try:
-            return waiting.wait_for(partial(self._stand_in, waiting))
+            return waiting.wait_for(self._stand_in)
         except InfrastructureError:
             self.scope.check()
             raise
@@ -275,103 +256,100 @@ class SharedEngines:
 
     # Waiting.
 
-    def _stand_in(self, call: WaitingCall, then: Callable[[Any], bool], timeout: float) -> Withdrawable:
-        """Call `then` with the engine, which is kept meanwhile, or the error; on any thread, this one too."""
-        place = _Place(self, call, then, timeout, shared_reactor().now() + min(timeout, A_YEAR))
+    def _stand_in(self, call: WaitingCall) -> Callable[[], bool]:
+        """Have a call told of the engine, which is kept meanwhile, or of the error; on any thread, this one too."""
         with self._lock:
             at = self._current
             if at is None or not at.enter():
                 at = None
-                if len(self._places) >= self.scope.max_waiting:
-                    raise overloaded(len(self._places))
-                self._stand(place)
+                if len(self._waiting) >= self.scope.max_waiting:
+                    raise overloaded(len(self._waiting))
+                self._stand(call)
         if at is not None:  # it has come in this moment
-            self._serve([place], at)
-        return place
+            self._serve([call], at)
+        return partial(self._take, call)
 
     def _arrived(self, outcome: EngineLease | BaseException) -> None:
         if isinstance(outcome, BaseException):
-            for place in self._all_places():
-                place.then(copy.copy(outcome))
+            for call in self._take_all():
+                call.arrived(copy.copy(outcome))
             return
         at = SharedEngine(outcome)
-        places = self._all_places(at)
-        if not places:  # they have given up, or have another
+        calls = self._take_all(at)
+        if not calls:  # they have given up, or have another
             background.run(_put_back, outcome)
             return
         outcome.when_gone(partial(self._look, at, 0))
         try:
-            self._serve(places, at)
+            self._serve(calls, at)
         finally:
             self._look_again(at)
 
-    def _serve(self, places: list[_Place], at: SharedEngine) -> None:
+    def _serve(self, calls: list[WaitingCall], at: SharedEngine) -> None:
         """Pass an engine that was entered to those that waited; one may retire it, and then it takes no others."""
         try:
-            left = [place for place in places if not place.then(at)]
+            left = [call for call in calls if not call.arrived(at)]
         finally:
             at.leave()
         if left:
             self._stand_again(left)
 
-    def _stand(self, place: _Place) -> None:
-        """Put a place last, and acquire an engine if it is the first. Called with the lock held."""
+    def _stand(self, call: WaitingCall) -> None:
+        """Put a call last, and acquire an engine if it is the first. Called with the lock held."""
         if self._acquire is None:
             self._acquire = self._pool.acquire(self._arrived, A_YEAR, self.scope)
-        self._places[place] = None
-        place.timer = shared_reactor().call_at(place.deadline, partial(self._late, place))
+        late = shared_reactor().now() + min(A_YEAR if call.left is None else call.left, A_YEAR)
+        self._waiting[call] = shared_reactor().call_at(late, partial(self._late, call))
 
-    def _stand_again(self, places: list[_Place]) -> None:
+    def _stand_again(self, calls: list[WaitingCall]) -> None:
         """Put those that were not served back into the queue, before all others."""
-        refused: dict[_Place, MlldError] = {}
+        refused: dict[WaitingCall, MlldError] = {}
         with self._lock:
-            later, self._places = self._places, {}
-            for place in places:
+            later, self._waiting = self._waiting, {}
+            for call in calls:
                 try:
-                    if place.call.cancel_wanted:
+                    if call.cancel_wanted:
                         raise cancelled_in_queue()
-                    self._stand(place)
+                    self._stand(call)
                 except MlldError as error:
-                    refused[place] = error
-            self._places.update(later)
-        for place, why in refused.items():
-            place.then(why)
+                    refused[call] = error
+            self._waiting.update(later)
+        for call, why in refused.items():
+            call.arrived(why)
 
-    def _all_places(self, at: SharedEngine | None = None) -> list[_Place]:
+    def _take_all(self, at: SharedEngine | None = None) -> list[WaitingCall]:
         """Take all that wait, for an engine that has come or for none."""
         with self._lock:
-            places, self._places, self._acquire = list(self._places), {}, None
-            if at is not None and places:
+            waiting, self._waiting, self._acquire = self._waiting, {}, None
+            if at is not None and waiting:
                 self._current = at
                 self._held.add(at)
-        for place in places:
-            if place.timer is not None:
-                place.timer.cancel()
-        return places
+        for timer in waiting.values():
+            timer.cancel()
+        return list(waiting)
 
-    def _late(self, place: _Place) -> None:
+    def _late(self, call: WaitingCall) -> None:
         with self._lock:
             acquire = self._acquire
         if acquire is None:  # it was served in this moment
             return
-        # What it waited for is known to the acquire; it is asked before the place is given up, which may end it.
-        why = acquire.refusal(place.timeout)
-        if self.take(place):
-            background.run(place.then, why)
+        # What it waited for is known to the acquire; it is asked before the call is taken, which may end it.
+        why = acquire.refusal(call.limit)
+        if self._take(call):
+            background.run(call.arrived, why)
 
-    def take(self, place: _Place) -> bool:
-        """Take a place back; the last one calls the acquire off. False if it has been served or refused."""
+    def _take(self, call: WaitingCall) -> bool:
+        """Take a call out of the queue; the last one calls the acquire off. False if it has been served or refused."""
         acquire = None
         with self._lock:
-            stood = place in self._places
-            self._places.pop(place, None)
-            if stood and not self._places:
+            timer = self._waiting.pop(call, None)
+            if timer is not None and not self._waiting:
                 acquire, self._acquire = self._acquire, None
         if acquire is not None:
             acquire.cancel()
-        if place.timer is not None:
-            place.timer.cancel()
-        return stood
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
 
     # Giving back.
 
@@ -398,6 +376,10 @@ class SharedEngines:
             at.lease.give_back()
         else:
             background.run(_put_back, at.lease)
+
+
+EngineSource = LeasedEngines | SharedEngines
+"""Gives requests their engines."""
 
 
 def _put_back(lease: EngineLease) -> None:

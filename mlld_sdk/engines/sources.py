@@ -1,4 +1,4 @@
-"""Where requests get their engines: the protocol of a source, and the source that leases an engine for each request.
+"""Where requests get their engines: waiting for one, and the source that leases an engine for each request.
 
 A source sends what it is given. What is sent, and what the outcome means, is up to `EngineRequests`.
 """
@@ -12,17 +12,16 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from mlld_sdk.base.durations import LONGEST_WAIT
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.engines import background
-from mlld_sdk.engines.pool import NoEngineFree
+from mlld_sdk.engines.pool import EngineLease, EnginePool, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.transport.call import Call, OnEvents
-from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
     CallCancelled,
     EngineAborted,
@@ -39,29 +38,6 @@ if TYPE_CHECKING:
 
 ENGINE_FAILURES: Final = (EngineDied, EngineSilent, EngineBabbling, EngineAborted, SpawnRefused)
 """Errors that are the engine's fault, and not the deadline's, the queue's or the caller's."""
-
-
-class EngineSource(Protocol):
-    """Gives requests their engines."""
-
-    scope: CancelScope
-    """Ends the waiting of its requests."""
-
-    @property
-    def begins_at_once(self) -> bool:
-        """Whether `submit` waits for nothing at this moment, not even for a process to be started."""
-
-    def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
-        """Send a request and wait for its answer: the fast way."""
-
-    def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
-        """Send a request, or let it wait for an engine."""
-
-    def stop(self, why: MlldError) -> None:
-        """Refuse further requests with `why` and kill the engines of those under way; returns at once."""
-
-    def close(self, why: MlldError) -> None:
-        """Refuse further requests with `why` and end the engines of those under way in good order."""
 
 
 class EngineHealth:
@@ -96,13 +72,6 @@ class EngineHealth:
             return copy.copy(scope.over)
         self.failed(error)
         return error
-
-
-class Withdrawable(Protocol):
-    """What a request waits for."""
-
-    def cancel(self) -> bool:
-        """Withdraw the wish; returns false if it has come to its end."""
 
 
 class StillWaiting(Exception):
@@ -140,30 +109,34 @@ class WaitingCall(LazyFuture[EngineReply]):
         self._refused = refused
         self._now = now
         self._deadline = None if timeout is None else now() + timeout
-        self._awaited: Withdrawable | None = None
+        self._withdraw: Callable[[], bool] | None = None
         self.limit = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
         self.cancel_wanted = False
         self.call: Call | None = None
         self.begun = threading.Event()
 
-    def wait_for(self, begin: Callable[[Callable[[Any], bool], float], Withdrawable]) -> WaitingCall:
-        """Begin to wait; `begin` is given what is to be called with the outcome, and the seconds it may take."""
+    def wait_for(self, begin: Callable[[WaitingCall], Callable[[], bool]]) -> WaitingCall:
+        """Begin to wait: `begin` has `arrived` called with the outcome, and returns what withdraws the wish."""
         _waiting.add(self)
         try:
-            awaited = begin(self.arrived, self.limit)
+            self._withdraw = begin(self)
         except BaseException:
             _waiting.discard(self)
             raise
-        self._awaited = awaited
         if self.begun.is_set():
-            self._awaited = None
+            self._withdraw = None
         return self
+
+    @property
+    def left(self) -> float | None:
+        """Seconds it may still take; `None` for no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._now())
 
     def cancel(self) -> bool:
         """Withdraw the request, or cancel it if it runs."""
         self.cancel_wanted = True
-        awaited = self._awaited
-        if awaited is not None and awaited.cancel():
+        withdraw = self._withdraw
+        if withdraw is not None and withdraw():
             self._fail(cancelled_in_queue())
             return True
         return not self.done() if self.call is None else self.call.cancel()
@@ -175,8 +148,7 @@ class WaitingCall(LazyFuture[EngineReply]):
             self._fail(self._refused(outcome))
         elif send is not None:
             try:
-                left = None if self._deadline is None else max(0.0, self._deadline - self._now())
-                self._follow(send(outcome, left))
+                self._follow(send(outcome, self.left))
             except StillWaiting:
                 return False
             except Exception as error:  # noqa: BLE001 - any error is the outcome
@@ -205,7 +177,7 @@ class WaitingCall(LazyFuture[EngineReply]):
 
     def _let_go(self) -> None:
         """Wait no longer, and keep nothing that was only for the time of waiting."""
-        self._send = self._awaited = None
+        self._send = self._withdraw = None
         _waiting.discard(self)
         self.begun.set()
 
@@ -246,32 +218,10 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Held(Protocol):
-    """The use of an engine."""
-
-    engine: Engine
-
-    def give_back(self, *, broken: bool = False) -> None:
-        """Return it; `broken` if its state is unknown."""
-
-
-class Lessor(Protocol):
-    """Where engines are leased: a pool, or the one engine of a checkout."""
-
-    def lease_now(self) -> Held | None:
-        """Lend an engine that is there and free; start none and wait for nothing."""
-
-    def lease(self, timeout: float, scope: CancelScope) -> Held:
-        """Lend an engine, or raise within `timeout` seconds and when the scope ends."""
-
-    def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:
-        """Call `then` with what `lease` would return or raise, once there is that."""
-
-
 class OneEngine:
     """Lends one engine to one request at a time. It is given back for good by its holder only."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: EngineLease) -> None:
         self.engine = held.engine
         self._held = held
         self._turn = threading.Lock()
@@ -286,10 +236,6 @@ class OneEngine:
             raise NoEngineFree(f"the engine was busy for {timeout:g} s", hint="ask it one thing at a time")
         return self
 
-    def acquire(self, then: Callable[[Any], object], timeout: float, scope: CancelScope) -> Withdrawable:  # noqa: ARG002
-        """Refuse: what is held by one owner has no queue."""
-        raise NoEngineFree("the engine is busy", hint="ask it one thing at a time")
-
     def give_back(self, *, broken: bool = False) -> None:
         """End the turn; a broken engine is of no use to its holder either."""
         if broken:
@@ -297,11 +243,15 @@ class OneEngine:
         self._turn.release()
 
 
+Held = EngineLease | OneEngine
+"""The use of an engine."""
+
+
 class LeasedEngines:
     """A source that gives each request an engine to itself.
 
     Args:
-        lessor: Where the engines are leased.
+        lessor: Where the engines are leased: a pool, or the one engine of a checkout, which is only used by `call`.
         kind: `live`, `bridge` or `embedded`.
         scope: Ends the waiting.
         health: Takes note of failures.
@@ -314,7 +264,7 @@ class LeasedEngines:
 
     def __init__(
         self,
-        lessor: Lessor,
+        lessor: EnginePool | OneEngine,
         *,
         kind: str,
         scope: CancelScope | None = None,
@@ -432,9 +382,11 @@ class LeasedEngines:
             assert isinstance(call, Call)  # it has its engine
             return call
 
-        call = WaitingCall(send, partial(self.health.refusal, self.scope), timeout=timeout, now=self._now)
+        pool, scope = self._lessor, self.scope
+        assert isinstance(pool, EnginePool)  # a checkout only calls
+        call = WaitingCall(send, partial(self.health.refusal, scope), timeout=timeout, now=self._now)
         try:
-            return call.wait_for(lambda then, limit: self._lessor.acquire(then, limit, self.scope))
+            return call.wait_for(lambda call: pool.acquire(call.arrived, call.limit, scope).cancel)
         except InfrastructureError:
             self.scope.check()
             raise

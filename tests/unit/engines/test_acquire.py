@@ -384,23 +384,13 @@ def test_a_bay_of_one_never_has_two_engines_when_one_comes_back_as_the_next_is_w
     assert len(yard.engines) == 1
 
 
-class _Placed:
-    """An order that is given up at a chosen moment."""
-
-    def __init__(self, succeeds: bool) -> None:
-        self.succeeds = succeeds
-
-    def cancel(self) -> bool:
-        return self.succeeds
-
-
 def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_that() -> None:
     def send(_: Any, left: float | None) -> Any:
         raise RecursionError("too deep")
 
     told: list[Callable[[Any], object]] = []
     call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
-    call.wait_for(lambda then, _: told.append(then) or _Placed(False))  # type: ignore[func-returns-value]
+    call.wait_for(lambda call: told.append(call.arrived) or (lambda: False))  # type: ignore[func-returns-value]
     told[0]("an engine")
     with pytest.raises(RecursionError):
         call.result(1)
@@ -409,7 +399,7 @@ def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_tha
 
 def test_a_queued_request_is_cancelled_in_the_queue() -> None:
     call = WaitingCall(lambda *_: None, lambda error: error, timeout=None, now=time.monotonic)  # type: ignore[arg-type,return-value]
-    call.wait_for(lambda *_: _Placed(True))
+    call.wait_for(lambda _: lambda: True)
     assert call.cancel()
     with pytest.raises(CallCancelled):
         call.result(1)

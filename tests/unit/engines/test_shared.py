@@ -91,16 +91,20 @@ class SharedFake(FakeEngine):
         self.ended = "closed"
 
 
-class Wish:
+class Wish(WaitingCall):
     """A place in the queue that can be given up."""
 
     def __init__(self, sharing: SharedEngines, then: Callable[[Any], bool], timeout: float) -> None:
-        self._call = WaitingCall(lambda *_: None, lambda error: error, timeout=None, now=time.monotonic)  # type: ignore[arg-type,return-value]
-        self._place = sharing._stand_in(self._call, then, timeout)
+        super().__init__(lambda *_: None, lambda error: error, timeout=timeout, now=time.monotonic)  # type: ignore[arg-type,return-value]
+        self._then = then
+        self._give_up = sharing._stand_in(self)
+
+    def arrived(self, outcome: Any) -> bool:
+        return self._then(outcome)
 
     def cancel(self) -> bool:
-        self._call.cancel_wanted = True
-        return self._place.cancel()
+        self.cancel_wanted = True
+        return self._give_up()
 
 
 class Harbour:
@@ -376,12 +380,8 @@ def test_a_queued_request_goes_back_to_waiting_when_it_was_not_taken() -> None:
         tries.append(engine)
         raise StillWaiting
 
-    class Place:
-        def cancel(self) -> bool:
-            return True
-
     call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
-    call.wait_for(lambda then, _: told.append(then) or Place())  # type: ignore[func-returns-value]
+    call.wait_for(lambda call: told.append(call.arrived) or (lambda: True))  # type: ignore[func-returns-value]
     assert told[0]("an engine") is False
     assert (call.done(), call.begun.is_set()) == (False, False)
     assert call.cancel()
