@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict, cast
 
 import msgspec
 
@@ -97,18 +97,14 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             own_root: Returns where the cache lies if it belongs to this name alone.
         """
-        asked: RunOptions = {}
-        if self.checkpoint:
-            asked["checkpoint"] = True
-        if self.checkpoint == "isolated":
-            asked["checkpoint_root"] = str(own_root())
-        if self.resume:
-            asked["resume"] = self.resume
-        if self.fresh:
-            asked["fresh"] = True
-        if self.fork is not None:
-            asked["fork"] = self.fork
-        return asked
+        asked = {
+            "checkpoint": bool(self.checkpoint),
+            "checkpoint_root": str(own_root()) if self.checkpoint == "isolated" else None,
+            "resume": self.resume,
+            "fresh": self.fresh,
+            "fork": self.fork,
+        }
+        return cast("RunOptions", {name: value for name, value in asked.items() if value not in (False, None)})
 
     @property
     def kind(self) -> EngineKind:

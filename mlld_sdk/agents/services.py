@@ -4,6 +4,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Journal
-from mlld_sdk.runs.services import RunServices
-from mlld_sdk.supervision.breaker import Breaker
+from mlld_sdk.runs.state import RunServices
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.tree import Tree
 
@@ -76,7 +76,6 @@ class Services:
     tree: Tree | None = None
     runs: RunServices = field(init=False)
     _engine_pools: dict[str, EnginePool] = field(default_factory=dict)
-    _made_of: dict[str, object] = field(default_factory=dict)
     _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -112,13 +111,14 @@ class Services:
         """
         with self._lock:
             old = self._engine_pools.get(name)
-            if old is not None and old.open and self._made_of.get(name) == made_of:
+            if old is not None and old.open and old.made_of == made_of:
                 return old
-            self._engine_pools[name], self._made_of[name] = made = make(), made_of
+            made = self._engine_pools[name] = make()
+            made.made_of = made_of
         if old is not None:
             old.close()
             old.kill_busy()
-        return made[0]
+        return made
 
     def close_engine_pool(self, name: str) -> None:
         """End the engines of a name that is not coming back, idle or leased."""
@@ -166,30 +166,20 @@ class Services:
         return requests is not None and not requests.refuses and self.whereis(name) is not None
 
     def _find_requests(self, name: str) -> EngineRequests:
-        tree = self.tree
-        version, requests = 0 if tree is None else tree.context.version, self.requests.get(name)
-        try:
-            if tree is None:
-                raise AgentUnavailable(name)
-            _, breaker = tree.guarded(name)
-            if requests is None or requests.health.condemned:
-                raise AgentUnavailable(name)
-        except (ChildNotFound, ChildUnavailable, AgentUnavailable):
-            breaker = self.breaker(name)
-            view = None if breaker is None else breaker.view()
-            if view is not None and view.retry_after:
-                raise BreakerOpen(view.name, view.retry_after) from None
-            raise AgentUnavailable(name) from None
-        requests.gate = breaker
-        self._gated[name] = requests, version
-        return requests
-
-    def breaker(self, name: str) -> Breaker | None:
-        """Find the circuit breaker in front of a place in the tree, if it has one."""
-        try:
-            return None if self.tree is None else self.tree.breaker(name)
-        except ChildNotFound:
-            return None
+        tree, breaker = self.tree, None
+        if tree is not None:
+            version, requests = tree.context.version, self.requests.get(name)
+            with suppress(ChildNotFound, ChildUnavailable):
+                breaker = tree.breaker(name)
+                tree.ref(name)  # raises if none works there now
+                if requests is not None and not requests.health.condemned:
+                    requests.gate = breaker
+                    self._gated[name] = requests, version
+                    return requests
+        view = None if breaker is None else breaker.view()
+        if view is not None and view.retry_after:
+            raise BreakerOpen(view.name, view.retry_after)
+        raise AgentUnavailable(name)
 
     def poke(self, name: str) -> None:
         """Send an agent a message to look for work, if it runs."""

@@ -14,7 +14,6 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial, wraps
-from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from mlld_sdk.base.durations import DEFAULT, Timeout
@@ -134,7 +133,7 @@ class AsyncRequests(Generic[S]):
         """Run script text and return everything it produced."""
         requests = self.sync.find()
         if requests.begins_at_once(options):
-            return await requests.process_result_awaited(script, file_path, payload, options)
+            return await requests.result_awaited(*requests.text(script, file_path, payload, options))
         handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
         return await handle.full_result()
 
@@ -149,7 +148,7 @@ class AsyncRequests(Generic[S]):
         """Run a script file and return everything it produced."""
         requests = self.sync.find()
         if requests.begins_at_once(options):
-            return await requests.execute_awaited(filepath, payload, options)
+            return await requests.result_awaited(*requests.file(filepath, payload, options))
         return await (await self.execute_async(filepath, payload, **options))
 
     async def execute_async(
@@ -203,7 +202,5 @@ class AsyncClient(AsyncRequests[Client]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

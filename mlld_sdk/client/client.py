@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
-from types import TracebackType
 from typing import Any, Final, Self
 
 from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
@@ -102,35 +101,51 @@ class Client(HandleRequests):
         self.working_dir: str | None = None if working_dir is None else os.fspath(working_dir)
         self.heap = heap
         self.heap_snapshot_near_limit = heap_snapshot_near_limit
-        self.engine: EngineKind = chosen(engine, command, self.command_args)
+        kind = chosen(engine, command, self.command_args)
+        self.engine: EngineKind = kind
         self.isolation: Isolation = isolation
-        self._env = env or Env()
-        self._environ = dict(environ or {})
-        self._check(max_engines=max_engines, warm=warm, max_waiting=max_waiting, max_events=max_events)
+        one_of("isolation", isolation, "shared", "exclusive")
+        whole("max_engines", max_engines, least=1)
+        whole("warm", warm)
+        whole("max_waiting", max_waiting)
+        whole("max_events", max_events, least=1)
+        if heap_snapshot_near_limit is not None:
+            whole("heap_snapshot_near_limit", heap_snapshot_near_limit, least=1)
+        refuse_what_does_not_fit(self.engine, command, heap is not None or heap_snapshot_near_limit is not None)
+        check_class("limits", limits, EngineLimits)
+        environ, env = dict(environ or {}), env or Env()
         self.engine_command: partial[EngineCommand] = partial(
             command_for,
             self.engine,
             command,
             self.command_args,
             cwd=self.working_dir,
-            environ=self._environ,
+            environ=environ,
             heap=None if heap is None else _mib(heap),
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
-        check_class("limits", limits, EngineLimits)
-        gate = StartGate(partial(_start, self.engine_command, limits, self._env, sink), self._env)
+        gate = StartGate(partial(_start, self.engine_command, limits, env, sink), env)
         self.gate: StartGate = gate
-        shared = partial(_shared_engines, gate, self._env, max_waiting)
-        apart = partial(_engines_apart, gate, self.engine, self._env, max_waiting, max_engines, warm)
+
+        # Neither may keep the client alive.
+        def shared() -> tuple[EnginePool, EngineSource]:
+            pool = EnginePool(gate, overflow=RETIRING, env=env, label="client")
+            return pool, SharedEngines(pool, scope=CancelScope(max_waiting), keeps=True)
+
+        def apart() -> tuple[EnginePool, EngineSource]:
+            pool = EnginePool(gate, size=max_engines, spares=warm, env=env, label="client")
+            scope, after = CancelScope(max_waiting), partial(pool.sleep_idle, IDLE_SECONDS)
+            return pool, LeasedEngines(pool, kind=kind, scope=scope, env=env, starts_here=True, after=after)
+
         requests = EngineRequests(
             shared()[1],
             kind=self.engine,
             working_dir=self.working_dir,
             timeout=self.timeout,
             strict=strict,
-            may_cut=may_cut(self.engine, self.command_args, self._environ),
+            may_cut=may_cut(kind, self.command_args, environ),
             max_events=max_events,
-            env=self._env,
+            env=env,
             sink=sink,
         )
         super().__init__(repeat(requests).__next__)  # the same each time, at the cost of no Python call
@@ -140,28 +155,18 @@ class Client(HandleRequests):
         self._at_exit = weakref.finalize(self, _close_all, {self._scripts, self._others})
         _CLIENTS.add(self)
 
-    def _check(self, **counts: int) -> None:
-        one_of("isolation", self.isolation, "shared", "exclusive")
-        least = {"max_engines": 1, "warm": 0, "max_waiting": 0, "max_events": 1}
-        for name, value in counts.items():
-            whole(name, value, least=least[name])
-        snapshots = self.heap_snapshot_near_limit
-        if snapshots is not None:
-            whole("heap_snapshot_near_limit", snapshots, least=1)
-        refuse_what_does_not_fit(self.engine, self.command, self.heap is not None or snapshots is not None)
-
     # What needs no run.
 
     def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
         """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error."""
-        return self._others.requests.analyze(filepath, self._seconds(timeout))
+        return self._others.requests.analyze(filepath, timeout)
 
     def fs_status(
         self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
     ) -> list[FilesystemStatus]:
         """List signed files and whether they still are what was signed."""
         params = only_given(glob=glob, basePath=base_path)
-        items = self._others.requests.ask_list("fs:status", params, self._seconds(timeout))
+        items = self._others.requests.ask_list("fs:status", params, timeout)
         return [results.read_object(FilesystemStatus, item) for item in items]
 
     def sign(
@@ -231,42 +236,18 @@ class Client(HandleRequests):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"<Client {self.engine} {self.isolation}>"
 
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return self.timeout if timeout is DEFAULT else seconds(timeout)
-
     def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> dict[str, Any]:
-        return mapping(self._others.requests.ask(method, params, self._seconds(timeout)), method)
+        return mapping(self._others.requests.ask(method, params, timeout), method)
 
 
 def _start(command: Callable[[], EngineCommand], limits: EngineLimits | None, env: Env, sink: Sink) -> Engine:
     return Engine.start(command(), exclusive=True, limits=limits, env=env, sink=sink)
-
-
-def _shared_engines(gate: StartGate, env: Env, max_waiting: int) -> tuple[EnginePool, EngineSource]:
-    pool: EnginePool = EnginePool(gate, overflow=RETIRING, env=env, label="client")
-    return pool, SharedEngines(pool, scope=CancelScope(max_waiting), keeps=True)
-
-
-def _engines_apart(
-    gate: StartGate, kind: EngineKind, env: Env, max_waiting: int, size: int, warm: int
-) -> tuple[EnginePool, EngineSource]:
-    pool: EnginePool = EnginePool(gate, size=size, spares=warm, env=env, label="client")
-    return pool, LeasedEngines(
-        pool,
-        kind=kind,
-        scope=CancelScope(max_waiting),
-        env=env,
-        starts_here=True,
-        after=lambda: pool.sleep_idle(IDLE_SECONDS),
-    )
 
 
 class _Engines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Unpack
 
-from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
+from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
 from mlld_sdk.engines.requests import AnyPath, EngineRequests
 from mlld_sdk.scripts.params import RunOptions
@@ -49,7 +49,8 @@ class Requests:
         self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Do what `process` does and return everything the run produced, not only its output."""
-        return self.find().process_result(script, file_path, payload, options)
+        requests = self.find()
+        return requests.result(*requests.text(script, file_path, payload, options))
 
     def execute(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced.
@@ -68,7 +69,8 @@ class Requests:
                 none is there (`AgentUnavailable`), or its circuit breaker refuses requests (`BreakerOpen`).
             ConfigurationError: An option or the owner is wrong.
         """
-        return self.find().execute(filepath, payload, options)
+        requests = self.find()
+        return requests.result(*requests.file(filepath, payload, options))
 
     def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
         """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error.
@@ -77,8 +79,7 @@ class Requests:
             filepath: The file; relative to the working directory.
             timeout: Seconds from now; what requests of this owner have unless given.
         """
-        requests = self.find()
-        return requests.analyze(filepath, requests.timeout if timeout is DEFAULT else seconds(timeout))
+        return self.find().analyze(filepath, timeout)
 
 
 class HandleRequests(Requests):
@@ -91,8 +92,10 @@ class HandleRequests(Requests):
 
         Its errors are those of `process`; what keeps it from being begun at all is raised here.
         """
-        return ProcessHandle(self.find().begin_process(script, file_path, payload, options))
+        requests = self.find()
+        return ProcessHandle(requests.begin(*requests.text(script, file_path, payload, options)))
 
     def execute_async(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
         """Begin what `execute` does and return its handle at once."""
-        return ExecuteHandle(self.find().begin_execute(filepath, payload, options))
+        requests = self.find()
+        return ExecuteHandle(requests.begin(*requests.file(filepath, payload, options)))

@@ -19,22 +19,17 @@ def _threads(kind: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix=f"mlld-shared-{kind}")
 
 
-def run(function: Callable[..., object], *args: Any) -> None:
+def run(function: Callable[..., object], *args: Any, kind: str = "background") -> None:
     """Call `function(*args)` soon on another thread; returns at once, so the caller may hold locks."""
-    _run("background", function, args)
-
-
-def run_slow(function: Callable[..., object], *args: Any) -> None:
-    """Do as `run` with what may wait seconds for an engine to end, on threads that nothing else waits for."""
-    _run("slow", function, args)
-
-
-def _run(kind: str, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
         _threads(kind).submit(function, *args)
     except RuntimeError:  # the interpreter is ending, and with it the pool; what is under way may still need this
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=function, args=args, daemon=True).start()
+
+
+run_slow = functools.partial(run, kind="slow")
+"""Do as `run` with what may wait seconds for an engine to end, on threads that nothing else waits for."""
 
 
 def run_later(delay: float, function: Callable[..., object], *args: Any) -> None:

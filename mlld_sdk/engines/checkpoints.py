@@ -198,8 +198,6 @@ class Checkpoints:
             names = list_scripts(self.root) if script is None else [self._name(script)]
             return [_repair(CheckpointCache(self.root, name)) for name in names]
 
-    # -- inside -------------------------------------------------------------------------------------------------------
-
     def _name(self, script: PathLike) -> str:
         name = script_name(os.fspath(script))
         if name is None or name in (".", "..") or "\0" in name:

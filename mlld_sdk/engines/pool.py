@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Final, Literal, Self
 
 import msgspec
@@ -137,7 +136,7 @@ class EngineLease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.give_back(broken=kind is not None)
 
 
@@ -183,6 +182,7 @@ class EnginePool:
         self.quota = quota or EngineQuota(env=env)
         self._recycle = recycle or Recycle()
         self._wears = self._recycle != Recycle()
+        self.made_of: object = None  # what its owner knows its engines by
         self.lock = threading.Lock()
         self._idle: list[PooledEngine] = []
         self._busy: set[PooledEngine] = set()
@@ -244,10 +244,6 @@ class EnginePool:
             acquire.set()
         for pooled in surplus:
             self._retire(pooled, politely=True)
-
-    def owes(self) -> bool:
-        """Whether an acquire waits for one of the engines that live to end, here or in another pool of the quota."""
-        return self.quota.owes(self.now())
 
     def sleep_idle(self, idle_for: float) -> int:
         """Retire the engines that have been idle for that many seconds, spares too, and return how many."""
@@ -534,8 +530,6 @@ class Acquire:
                 self._look_again(None)
                 raise
 
-    # -- driven by a thread that waits
-
     def result(self) -> EngineLease:
         """Wait for the lease on this thread, which also starts the engine if there is none. Raises as `lease` does."""
         news = self._news
@@ -558,8 +552,6 @@ class Acquire:
             self._leave()
             raise
         return lease
-
-    # -- driven by what happens
 
     def set(self) -> None:
         """Take the next step: here if an engine has come, else on a thread that may wait for one."""

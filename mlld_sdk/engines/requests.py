@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest, MlldError
 from mlld_sdk.base.events import Sink, discard, is_listened
@@ -39,6 +39,9 @@ DEFAULT_TIMEOUT: Final = 600.0
 T = TypeVar("T")
 
 AnyPath = str | os.PathLike[str]
+
+Asked = tuple[str, dict[str, Any], RunOptions]
+"""A request: method, parameters and options."""
 
 
 NO_NEWS: Final = (CallCancelled, InvalidRequest, UnserialisableParams)
@@ -213,31 +216,14 @@ class EngineRequests:
         self._caching: RunOptions = caching or {}
         self.on_events: OnEvents | None = self.tell_checkpoints if name else None
 
-    # Requests: waited for on this thread, by a coroutine, or begun.
+    # Requests for the output alone, the rest of the answer is not read: waited for on this thread, or by a coroutine.
 
     def process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> str:
-        """Run script text for its output alone; the rest of the answer is not read. Raises as `execute` does."""
+        """Run script text and return its output. Raises as `result` does."""
         if self._caching and file_path is not None:  # text without a file has no cache
             options = {**self._caching, **options}
         reply = self._ask("process", process_params(script, file_path, payload, options), options, self.on_events)
         return output_of(reply, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
-
-    def process_result(
-        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
-    ) -> ExecuteResult:
-        """Run script text and return everything it produced. Raises as `execute` does."""
-        history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
-        return self._result(history, options, self._ask("process", params, options, self._keeping(history)))
-
-    def execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> ExecuteResult:
-        """Run a script file and return everything it produced.
-
-        Raises:
-            TaskError: The script failed.
-            InfrastructureError: The engine did, or none was to be had.
-        """
-        history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
-        return self._result(history, options, self._ask("execute", params, options, self._keeping(history)))
 
     def process_awaited(
         self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
@@ -248,41 +234,61 @@ class EngineRequests:
         judge = partial(output_of, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
         return self._await("process", process_params(script, file_path, payload, options), options, judge)
 
-    def process_result_awaited(
-        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
+    # Requests for all there is: waited for on this thread, or by a coroutine, or begun.
+
+    def text(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> Asked:
+        """Make the request to run script text, for `result`, `result_awaited` or `begin`."""
+        options = {**self._caching, **options} if self._caching and file_path is not None else options
+        return "process", process_params(script, file_path, payload, options), options
+
+    def file(self, filepath: AnyPath, payload: object, options: RunOptions) -> Asked:
+        """Make the request to run a script file, for `result`, `result_awaited` or `begin`."""
+        options = {**self._caching, **options} if self._caching else options
+        return "execute", execute_params(filepath, payload, options), options
+
+    def result(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
+        """Make a request and return everything it produced.
+
+        Raises:
+            TaskError: The script failed.
+            InfrastructureError: The engine did, or none was to be had.
+        """
+        history = EventHistory(self.max_events)
+        return self._result(history, options, self._ask(method, params, options, self._keeping(history)))
+
+    def result_awaited(
+        self, method: str, params: dict[str, Any], options: RunOptions
     ) -> Coroutine[Any, Any, ExecuteResult]:
-        """Do what `process_result` does in a coroutine."""
-        history, params, options = EventHistory(self.max_events), *self._process(script, file_path, payload, options)
-        return self._await("process", params, options, partial(self._result, history, options), self._keeping(history))
+        """Do what `result` does in a coroutine."""
+        history = EventHistory(self.max_events)
+        return self._await(method, params, options, partial(self._result, history, options), self._keeping(history))
 
-    def execute_awaited(
-        self, filepath: AnyPath, payload: object, options: RunOptions
-    ) -> Coroutine[Any, Any, ExecuteResult]:
-        """Do what `execute` does in a coroutine."""
-        history, params, options = EventHistory(self.max_events), *self._execute(filepath, payload, options)
-        return self._await("execute", params, options, partial(self._result, history, options), self._keeping(history))
+    def begin(self, method: str, params: dict[str, Any], options: RunOptions) -> RequestLog:
+        """Begin a request."""
+        log = RequestLog(self, method, params, options)
+        try:
+            sent_as, said = self._said(method, params, "all")
+            call = self.source.submit(sent_as, said, log.timeout, log.push)
+        except BaseException as error:
+            log.telling.failed(error)
+            raise
+        log.watch(call)
+        return log
 
-    def begin_process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> RequestLog:
-        """Begin to run script text."""
-        return self._begin("process", *self._process(script, file_path, payload, options))
-
-    def begin_execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> RequestLog:
-        """Begin to run a script file."""
-        return self._begin("execute", *self._execute(filepath, payload, options))
-
-    def analyze(self, filepath: AnyPath, timeout: float | None) -> AnalyzeResult:
+    def analyze(self, filepath: AnyPath, timeout: Timeout) -> AnalyzeResult:
         """Look at a script without running it."""
-        path = os.fspath(filepath)
-        payload = self._ask("analyze", {"filepath": path}, {"timeout": timeout}, None).payload
+        path, options = os.fspath(filepath), RunOptions() if timeout is DEFAULT else RunOptions(timeout=timeout)
+        payload = self._ask("analyze", {"filepath": path}, options, None).payload
         result = results.analyze_result(mapping(payload, "analyze"), path)
         result.truncated = self.may_cut and bool(find_cuts(payload))
         return result
 
-    def ask(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:  # noqa: ANN401
+    def ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> Any:  # noqa: ANN401
         """Ask about files and signatures, and return the answer's payload."""
-        return self.source.call(method, params, timeout, None).payload
+        limit = self.timeout if timeout is DEFAULT else seconds(timeout)
+        return self.source.call(method, params, limit, None).payload
 
-    def ask_list(self, method: str, params: dict[str, Any], timeout: float | None) -> list[dict[str, Any]]:
+    def ask_list(self, method: str, params: dict[str, Any], timeout: Timeout) -> list[dict[str, Any]]:
         """Ask what is answered with a list of objects."""
         payload = self.ask(method, params, timeout)
         items = payload.get("value") if isinstance(payload, dict) else payload
@@ -324,16 +330,6 @@ class EngineRequests:
     @property
     def _directory(self) -> Path:
         return Path(self._working_dir or os.curdir).absolute()
-
-    def _process(
-        self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
-    ) -> tuple[dict[str, Any], RunOptions]:
-        options = {**self._caching, **options} if self._caching and file_path is not None else options
-        return process_params(script, file_path, payload, options), options
-
-    def _execute(self, filepath: AnyPath, payload: object, options: RunOptions) -> tuple[dict[str, Any], RunOptions]:
-        options = {**self._caching, **options} if self._caching else options
-        return execute_params(filepath, payload, options), options
 
     def _result(self, history: EventHistory, options: RunOptions, reply: EngineReply) -> ExecuteResult:
         return result_of(reply, history, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
@@ -393,17 +389,6 @@ class EngineRequests:
         if telling is not None:
             telling.answered(reply)
         return judge(reply)
-
-    def _begin(self, method: str, params: dict[str, Any], options: RunOptions) -> RequestLog:
-        log = RequestLog(self, method, params, options)
-        try:
-            sent_as, said = self._said(method, params, "all")
-            call = self.source.submit(sent_as, said, log.timeout, log.push)
-        except BaseException as error:
-            log.telling.failed(error)
-            raise
-        log.watch(call)
-        return log
 
     def _said(self, method: str, params: dict[str, Any], events: str) -> tuple[str, dict[str, Any]]:
         """Return method and parameters as this engine takes them: absolute paths, checkpoints by the means it has."""

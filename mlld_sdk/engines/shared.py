@@ -361,8 +361,8 @@ class SharedEngines:
         """Return the engine to the pool if it has ended, or is unused and was not asked since the last look."""
         gone = at.engine.exit is not None
         if not gone and (at.asked != asked or not at.close()):
-            if self._pool.owes():  # others have waited long enough: requests from now on wait behind them
-                with self._lock:
+            if self._pool.quota.owes(self._pool.now()):
+                with self._lock:  # others have waited long enough: requests from now on wait behind them
                     self._current = None if self._current is at else self._current
             self._look_again(at)
             return

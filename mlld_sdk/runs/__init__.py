@@ -1,8 +1,7 @@
 """Durable runs: the job with its steps, the handle of a run, retries and sleeps.
 
 `job` and `async_job` are what the code of a run holds, `handles` what those hold who wait for it, `worker` works on one
-run from claim to outcome, and `services` is what it needs of the runtime. Agents come in by the modules, programs by
-the names below.
+run from claim to outcome, and `state` is what jobs share. Agents come in by the modules, programs by the names below.
 """
 
 from typing import TYPE_CHECKING

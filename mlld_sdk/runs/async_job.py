@@ -130,7 +130,7 @@ class AsyncJob:
         await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_until(moment)))
 
     async def _sleep(self, until: float, most: float) -> None:
-        with contextlib.closing(self._job.sleepers.naps(until, most)) as naps:
+        with contextlib.closing(self._job.shared.naps(until, most)) as naps:
             for seconds in naps:
                 await asyncio.sleep(seconds)
         self._job.check()

@@ -17,20 +17,18 @@ from datetime import datetime, timedelta
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from mlld_sdk.actors.core.errors import ActorKilled
-from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepsOverlap
 from mlld_sdk.runs.events import RunProgressed
 from mlld_sdk.runs.retry import Retry
-from mlld_sdk.runs.services import RunServices
-from mlld_sdk.runs.sleep import Sleepers
+from mlld_sdk.runs.state import JobState, RunServices
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import TruncatedResult, warn_of_cut
 from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import Effect, ExecuteResult, StateWrite
+from mlld_sdk.scripts.types import ExecuteResult
 from mlld_sdk.transport.errors import CallTimeout
 
 T = TypeVar("T")
@@ -79,7 +77,7 @@ class Job:
         self._fingerprint = services.journal.values.fingerprint
         self._positions = Positions()
         self._turn = threading.Lock()
-        self._state = JobState(requests, services.env)
+        self.shared: JobState = JobState(requests, services.env)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -109,7 +107,11 @@ class Job:
         asked = self._fingerprint(*_asked("execute", name, payload, options))
         repeatable = self._protected if idempotent is None else idempotent
         stored: dict[str, Any] = self._step(
-            name, asked, repeatable, lambda: _storable(self._requests.execute(filepath, payload, options)), retry
+            name,
+            asked,
+            repeatable,
+            lambda: _storable(self._requests.result(*self._requests.file(filepath, payload, options))),
+            retry,
         )
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
@@ -135,7 +137,7 @@ class Job:
             name,
             asked,
             repeatable,
-            lambda: _storable(self._requests.process_result(script, file_path, payload, options)),
+            lambda: _storable(self._requests.result(*self._requests.text(script, file_path, payload, options))),
             retry,
         )
         if "output" in stored.get("truncations", ()):
@@ -202,7 +204,7 @@ class Job:
                 for item, job in zip(work, jobs, strict=True)
             ]
             pending = wait(calls, return_when=FIRST_EXCEPTION).not_done
-            if self._state.sealed is not None:  # no branch begins once the job is sealed
+            if self.shared.sealed is not None:  # no branch begins once the job is sealed
                 for call in pending:
                     call.cancel()
         self.check()
@@ -226,12 +228,12 @@ class Job:
     @property
     def cancelled(self) -> bool:
         """Whether the run takes no more steps, for loops that want to end early."""
-        return self._state.sealed is not None
+        return self.shared.sealed is not None
 
     def check(self) -> None:
         """Raise what ended this job, if anything did."""
-        if self._state.sealed is not None:
-            raise self._state.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
+        if self.shared.sealed is not None:
+            raise self.shared.sealed.with_traceback(None)  # it may be raised many times, and would keep every frame
 
     # -- for the agent ------------------------------------------------------------------------------------------------
 
@@ -244,24 +246,9 @@ class Job:
             yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
 
     @property
-    def broken(self) -> MlldError | None:
-        """What ended the job before its code did, or has to, even if that code swallowed the error."""
-        return self._state.sealed or self._state.unanswered
-
-    @property
     def last_progress(self) -> float:
         """Monotonic seconds at which a step last ended or progress was last said."""
-        return self._services.env.now() if self._state.sleepers.any else self._state.progressed
-
-    def interrupting(self, interrupt: Callable[[], None] | None) -> None:
-        """Set what is called when the job is sealed, to wake its code; at once if it is sealed already."""
-        self._state.interrupt = interrupt
-        if interrupt is not None and self.cancelled:
-            interrupt()
-
-    def seal(self, why: MlldError) -> None:
-        """Refuse further steps with `why`, and end what the job has under way on engines."""
-        self._state.seal(why)
+        return self._services.env.now() if self.shared.sleeping else self.shared.progressed
 
     def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
@@ -278,11 +265,6 @@ class Job:
         asked = self._fingerprint("sleep", "sleep_until", [])
         return self._noted(float(self._step("sleep_until", asked, True, lambda: until))), math.inf
 
-    @property
-    def sleepers(self) -> Sleepers:
-        """The waiting on purpose of this job."""
-        return self._state.sleepers
-
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _noted(self, until: float) -> float:
@@ -296,9 +278,10 @@ class Job:
             self._sleep_through(until, most)
 
     def _sleep_through(self, until: float, most: float) -> None:
-        self._state.sleepers.until(until, most)
+        for seconds in self.shared.naps(until, most):
+            self.shared.awake.wait(seconds)
         self.check()
-        if self._state.sleepers.over:
+        if self.shared.awake.is_set():
             raise JobCancelled("the code of the run has ended")
         self._progressed()
 
@@ -306,11 +289,11 @@ class Job:
         job = Job(
             self._lease, self._requests, services=self._services, protected=self._protected, attempts=self._attempts
         )
-        job._positions, job._state = positions, self._state
+        job._positions, job.shared = positions, self.shared
         return job
 
     def _progressed(self) -> None:
-        self._state.progressed = self._services.env.now()
+        self.shared.progressed = self._services.env.now()
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -369,7 +352,7 @@ class Job:
         except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
             return self._answer_failure(step, answer)
         except (InfrastructureError, JobCancelled) as broken:
-            self._state.seal(broken)
+            self.shared.seal(broken)
             raise
         except ActorKilled:
             raise
@@ -397,10 +380,10 @@ class Job:
         try:
             return write(*args, **options)
         except InfrastructureError as error:
-            self._state.seal(error)
+            self.shared.seal(error)
             raise
         except NEEDS_A_LOOK as error:  # branches beside this one are let finish
-            self._state.unanswered = error
+            self.shared.unanswered = error
             raise
 
 
@@ -419,30 +402,6 @@ class RetryStep(Exception):
     """An attempt of a step has failed and is to be repeated; the journal knows."""
 
 
-class JobState:
-    """What a job and all its branches share: whether they may still act."""
-
-    def __init__(self, requests: EngineRequests, env: Env) -> None:
-        self.sealed: MlldError | None = None
-        self.unanswered: MlldError | None = None
-        self.interrupt: Callable[[], None] | None = None
-        self.progressed = env.now()
-        self.sleepers = Sleepers(env)
-        self._requests = requests
-        self._lock = threading.Lock()
-
-    def seal(self, why: MlldError) -> None:
-        """Refuse further steps of the job and its branches with `why`, and end what they have under way on engines."""
-        with self._lock:
-            if self.sealed is not None:
-                return
-            self.sealed = why
-        self.sleepers.end()
-        self._requests.stop(why)
-        if self.interrupt is not None:
-            self.interrupt()
-
-
 def _asked(method: str, what: str, more: object, options: RunOptions) -> list[Any]:
     """List what an engine step asks for: everything that may change the answer, and no deadline."""
     relevant = (
@@ -456,16 +415,11 @@ def _storable(result: ExecuteResult) -> dict[str, Any]:
     return {
         "output": result.output,
         "exports": result.exports,
-        "stateWrites": list(map(_state_write, result.state_writes)),
+        "stateWrites": [
+            {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
+            for write in result.state_writes
+        ],
         "denials": list(map(asdict, result.denials)),
         "truncations": result.truncations,
-        "effects": list(map(_effect, result.effects)),
+        "effects": [{"type": one.type, "content": one.content, "path": one.path} for one in result.effects],
     }
-
-
-def _state_write(write: StateWrite) -> dict[str, Any]:
-    return {"path": write.path, "value": write.value, "timestamp": write.timestamp, "index": write.index}
-
-
-def _effect(effect: Effect) -> dict[str, Any]:
-    return {"type": effect.type, "content": effect.content, "path": effect.path}

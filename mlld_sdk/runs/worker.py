@@ -18,12 +18,10 @@ from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
 from mlld_sdk.runs.errors import JobCancelled, OwnerGone
 from mlld_sdk.runs.handles import occupied
 from mlld_sdk.runs.job import NEEDS_A_LOOK, Job
-from mlld_sdk.runs.services import RunServices
+from mlld_sdk.runs.state import RunServices
 
 ASYNC_STEPS = 64
 """Steps an `async def run` may have under way at once; more wait their turn."""
-
-RunFunction = Callable[[Any, Any], Any]
 
 
 class Work:
@@ -34,7 +32,9 @@ class Work:
         job: What the code of the run holds.
     """
 
-    def __init__(self, lease: RunLease, job: Job, run: RunFunction, services: RunServices, *, alone: bool) -> None:
+    def __init__(
+        self, lease: RunLease, job: Job, run: Callable[[Any, Any], Any], services: RunServices, *, alone: bool
+    ) -> None:
         self.lease = lease
         self.job = job
         self._run = run
@@ -42,7 +42,7 @@ class Work:
         self._alone = alone
         self._settling = threading.Lock()
         self._stops = False
-        lease.on_lost(lambda lost: job.seal(JobCancelled(lost.message)))
+        lease.on_lost(lambda lost: job.shared.seal(JobCancelled(lost.message)))
 
     def perform(self) -> None:
         """Run the code and write down how it ended. Raises only if the agent has to be restarted."""
@@ -54,7 +54,7 @@ class Work:
             self._settle(partial(self._failed, error))
         else:
             self._settle(partial(self._finished, value))
-        broken = self.job.broken
+        broken = self.job.shared.broken
         # A journal that fails is no fault of the agent's, and restarting the agent would not mend it.
         if isinstance(broken, InfrastructureError) and not isinstance(broken, JournalError | OwnerGone):
             raise broken
@@ -62,18 +62,18 @@ class Work:
     def hand_back(self) -> None:
         """Stop working in good order: the run is free to be taken up again."""
         self._stops = True  # before the code wakes, whose end is no death then
-        self.job.seal(OwnerGone("the agent stops"))
+        self.job.shared.seal(OwnerGone("the agent stops"))
         self._settle(self.lease.release)
 
     def give_up(self, reason: str) -> None:
         """Report that its worker is dead. The run is free to be taken up again, unless it killed too many workers."""
-        self.job.seal(OwnerGone(reason))
+        self.job.shared.seal(OwnerGone(reason))
         self._settle(lambda: self.lease.abandon(reason))
 
     def expire(self, error: MlldError) -> None:
         """Fail the run because its deadline has passed."""
         self._settle(lambda: self.lease.fail_run(error))
-        self.job.seal(JobCancelled(error.message, code=error.code))
+        self.job.shared.seal(JobCancelled(error.message, code=error.code))
 
     def _call(self) -> Any:
         if self._alone:
@@ -92,17 +92,17 @@ class Work:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the code has ended
                 loop.call_soon_threadsafe(code.cancel)
 
-        self.job.interrupting(interrupt)
+        self.job.shared.interrupting(interrupt)
         try:
             return await self._run(AsyncJob(self.job, bridge), payload)
         finally:
-            self.job.interrupting(None)
-            self.job.sleepers.end()  # for steps that are waited for no more
+            self.job.shared.interrupting(None)
+            self.job.shared.awake.set()  # for steps that are waited for no more
             await bridge.close()
 
     def _finished(self, value: Any) -> None:
-        if self.job.broken is not None:  # the code swallowed what ended the job; its word does not count
-            self._failed(self.job.broken)
+        if self.job.shared.broken is not None:  # the code swallowed what ended the job; its word does not count
+            self._failed(self.job.shared.broken)
             return
         try:
             self.lease.finish_run(value)
@@ -110,9 +110,9 @@ class Work:
             self.lease.fail_run(refused)
 
     def _failed(self, error: BaseException) -> None:
-        cause = self.job.broken or error
+        cause = self.job.shared.broken or error
         if isinstance(cause, InfrastructureError):
-            self.job.seal(cause)
+            self.job.shared.seal(cause)
             if self._stops:
                 self.lease.release()
             else:
@@ -132,7 +132,7 @@ class Work:
             except LeaseLost:
                 pass  # the run has another owner, which goes on from what was finished
             except JournalError as error:
-                self.job.seal(error)
+                self.job.shared.seal(error)
                 self._services.settle_later(lambda: self._settle(write))
 
 

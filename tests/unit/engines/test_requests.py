@@ -52,11 +52,11 @@ def test_the_event_mode_is_said_by_clients_and_agents_alike(name: str) -> None:
     source = FakeSource()
     asking = requests(source, name=name)
     asking.process('show "x"', None, None, {})
-    asking.process_result('show "x"', None, None, {})
-    asking.execute("x.mld", None, {})
-    for begin in (asking.begin_process, asking.begin_execute):
+    asking.result(*asking.text('show "x"', None, None, {}))
+    asking.result(*asking.file("x.mld", None, {}))
+    for asked in (asking.text("x.mld", None, None, {}), asking.file("x.mld", None, {})):
         with pytest.raises(CallCancelled):
-            begin("x.mld", *([None] if begin == asking.begin_process else []), None, {})
+            asking.begin(*asked)
     assert [params["eventMode"] for _, params, _ in source.asked] == ["minimal"] * 3 + ["all"] * 2
 
 
@@ -65,9 +65,9 @@ def test_what_was_cut_is_flagged_or_refused() -> None:
     asking = requests(FakeSource(CUT), may_cut=True)
     with pytest.warns(TruncationWarning):
         assert asking.process("x", None, None, {}) == CUT
-    assert asking.process_result("x", None, None, {}).truncations == ["output"]
+    assert asking.result(*asking.text("x", None, None, {})).truncations == ["output"]
     for strictly in (lambda: asking.process("x", None, None, {"strict": True}),
-                     lambda: asking.execute("x", None, {"strict": True})):  # fmt: skip
+                     lambda: asking.result(*asking.file("x", None, {"strict": True}))):  # fmt: skip
         with pytest.raises(TruncatedResult):
             strictly()
     asking.strict = True
@@ -78,7 +78,7 @@ def test_what_was_cut_is_flagged_or_refused() -> None:
 def test_paths_are_made_absolute_and_timeouts_are_read(tmp_path: Any) -> None:
     source = FakeSource()
     asking = requests(source, working_dir=tmp_path, timeout=7.0)
-    asking.execute("a/b.mld", None, {})
+    asking.result(*asking.file("a/b.mld", None, {}))
     asking.process("x", "c.mld", None, {"timeout": 2})
     asking.process("x", "/d.mld", None, {"timeout": None})
     assert [params.get("filepath", params.get("filePath")) for _, params, _ in source.asked] == [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, Retry, Runtime, child, one_for_one
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
 from mlld_sdk.errors import RunCancelled, RunFailed, StepFailed
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.retry import HOPELESS
@@ -77,6 +77,7 @@ def test_pauses_grow_up_to_the_longest_and_are_the_same_whenever_asked() -> None
     [
         ({"attempts": 0}, "attempts must be a whole number of at least 1, got 0"),
         ({"attempts": 1.5}, "attempts must be a whole number of at least 1, got 1.5"),
+        ({"attempts": True}, "attempts must be a whole number of at least 1, got True"),
         ({"delay": -1}, "delay must be a number from 0 to"),
         ({"factor": "2"}, "factor must be a number from 1 to 1000, got '2'"),
         ({"jitter": 2}, "jitter must be a number from 0 to 1, got 2"),
@@ -85,8 +86,9 @@ def test_pauses_grow_up_to_the_longest_and_are_the_same_whenever_asked() -> None
     ],
 )
 def test_wrong_options_are_told(options: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message) as refused:
         Retry(**options)
+    assert refused.type is (ConfigurationError if "on" in options else InvalidOption)
 
 
 # -- the step

@@ -1,0 +1,104 @@
+"""What a job shares: with its branches, whether they may still act; with other jobs, what the runtime has for them."""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+from mlld_sdk.base.env import Env
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.events import Sink
+from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.journal import Journal
+
+LONGEST_LOOK = 60.0
+"""Seconds between two looks at the wall clock, which may be set while a job waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunServices:
+    """The journal and what goes with it.
+
+    Attributes:
+        journal: The runs.
+        env: Clocks and chance.
+        sink: Takes events.
+    """
+
+    journal: Journal
+    env: Env
+    sink: Sink
+    _unsettled: deque[Callable[[], None]] = field(default_factory=deque)
+
+    def settle_later(self, write: Callable[[], None]) -> None:
+        """Keep the end of a run's ownership until the journal takes it; `write` may come back here."""
+        self._unsettled.append(write)
+
+    def settle_again(self) -> None:
+        """Try once to write what could not be written."""
+        for _ in range(len(self._unsettled)):
+            self._unsettled.popleft()()
+
+
+class JobState:
+    """What a job and all its branches share: whether they may still act, and their waiting on purpose.
+
+    Attributes:
+        sealed: Why they may not.
+        unanswered: What the journal said that no code can answer.
+        progressed: Monotonic seconds at which a step last ended or progress was last said.
+        sleeping: How many threads and tasks sleep.
+        awake: Set when sleeping is over for good.
+    """
+
+    def __init__(self, requests: EngineRequests, env: Env) -> None:
+        self.sealed: MlldError | None = None
+        self.unanswered: MlldError | None = None
+        self.progressed = env.now()
+        self.sleeping = 0
+        self.awake = threading.Event()
+        self._interrupt: Callable[[], None] | None = None
+        self._env = env
+        self._requests = requests
+        self._lock = threading.Lock()
+
+    @property
+    def broken(self) -> MlldError | None:
+        """What ended the job before its code did, or has to, even if that code swallowed the error."""
+        return self.sealed or self.unanswered
+
+    def seal(self, why: MlldError) -> None:
+        """Refuse further steps of the job and its branches with `why`, and end what they have under way on engines."""
+        with self._lock:
+            if self.sealed is not None:
+                return
+            self.sealed = why
+        self.awake.set()
+        self._requests.stop(why)
+        if self._interrupt is not None:
+            self._interrupt()
+
+    def interrupting(self, interrupt: Callable[[], None] | None) -> None:
+        """Set what is called when the job is sealed, to wake its code; at once if it is sealed already."""
+        self._interrupt = interrupt
+        if interrupt is not None and self.sealed is not None:
+            interrupt()
+
+    def naps(self, moment: float, most: float = math.inf) -> Generator[float, None, None]:
+        """Yield how long to wait, again and again until a moment of the wall clock, which a run's next owner shares.
+
+        It is over after `most` seconds, and when `awake` is set. The job counts as sleeping while this is iterated.
+        """
+        latest = self._env.now() + most
+        with self._lock:
+            self.sleeping += 1
+        try:
+            while not self.awake.is_set():
+                left = min(moment - self._env.wall(), latest - self._env.now())
+                if left <= 0:
+                    return
+                yield min(left, LONGEST_LOOK)
+        finally:
+            with self._lock:
+                self.sleeping -= 1
