@@ -33,6 +33,8 @@ supervisor, `shutdown` too but in good order; `roll_back` undoes the supervisor'
 who wanted the start.
 """
 
+GivenUpFor = Literal["limit", "escalated", "configuration", "ladder"]
+
 
 class BudgetView(msgspec.Struct, frozen=True):
     """How much of a restart limit is used up."""
@@ -204,7 +206,7 @@ class SupervisorGaveUp(SupervisorEvent, frozen=True, kw_only=True, tag="supervis
     """
 
     culprit: str
-    why: Literal["limit", "escalated", "configuration", "ladder"]
+    why: GivenUpFor
     reason: str
     budget: BudgetView | None = None
     context: Literal["shutdown"] = "shutdown"

@@ -25,15 +25,15 @@ How breaker, backoff and budget work together, numbered because tests cite it:
 """
 
 import random
-from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from mlld_sdk.supervision.decisions.slots import MEMORY, Slot
-from mlld_sdk.supervision.events import BudgetView, Decision
+from mlld_sdk.supervision.events import BudgetView, Decision, GivenUpFor
 from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
+from mlld_sdk.supervision.spec import Then
 
 STABLE = 5.0
 """Seconds a probe without backoff must live for its breaker to hear a success."""
@@ -78,24 +78,15 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     window: RestartWindow
     delay: float | None = None
     budget: BudgetView | None = None
-    why: Literal["limit", "escalated", "configuration", "ladder"] = "limit"
+    why: GivenUpFor = "limit"
 
 
 def after_exit(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
     """Judge the end of a running child that had not been told to stop."""
     lived = given.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
-    slot = replace(
-        slot,
-        status="stopped",
-        child=None,
-        since=given.now,
-        last=exit_,
-        streak=streak,
-        next_at=None,
-        overdue=False,
-        failures=slot.failures if exit_.expected else remember(slot, given.now, lived),
-    )
+    failures = slot.failures if exit_.expected else remember(slot, given.now, lived)
+    slot = replace(slot, status="stopped", child=None, since=given.now, last=exit_, streak=streak, failures=failures)
     if exit_.kind == "escalate":  # J-2
         return Ruling(decision="give_up", slot=slot, window=given.window, why="escalated")
     if not restarts(slot, exit_):
@@ -136,15 +127,8 @@ def climb(slot: Slot) -> Slot | None:
 
 def after_failed_start(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
     """Judge a start that failed during a restart; failing first starts and calls are not judged, they are answered."""
-    slot = replace(
-        slot,
-        status="stopped",
-        child=None,
-        since=given.now,
-        last=exit_,
-        charged=False,
-        failures=remember(slot, given.now, 0.0),
-    )
+    failures = remember(slot, given.now, 0.0)
+    slot = replace(slot, status="stopped", child=None, since=given.now, last=exit_, failures=failures)
     if exit_.kind == "configuration":  # J-9
         return _end(slot, given, "stop", "configuration")
     if exit_.kind == "escalate":
@@ -157,67 +141,49 @@ def when_due(slot: Slot, given: PolicyInput) -> Ruling:
     if given.closed_for is not None:
         return _park(slot, given)
     if slot.status == "parked" or slot.charged:
-        probing = slot.status == "parked"
-        return Ruling(decision="restart", slot=replace(slot, probing=probing, charged=False), window=given.window)
-    slot, window, view, outcome = charge(slot, given)
-    if outcome is not None:
-        return _end(slot, given, outcome, "limit", window, view)
-    return Ruling(decision="restart", slot=slot, window=window, budget=view)
+        return Ruling(decision="restart", slot=replace(slot, charged=False), window=given.window)
+    return charge(slot, given)
 
 
-def charge(
-    slot: Slot, given: PolicyInput
-) -> tuple[Slot, RestartWindow, BudgetView, Literal["stop", "escalate"] | None]:
-    """Count one attempt (J-5).
-
-    Returns:
-        The slot and the supervisor's window after it, the state of the limit that was charged, and what follows when
-        it was one too many.
-    """
+def charge(slot: Slot, given: PolicyInput) -> Ruling:
+    """Count one attempt (J-5), and rule that it is made unless it is one too many (J-6)."""
     own = slot.spec.budget
     limit = own.limit if own else given.limit
     charged, holds = (slot.window if own else given.window).charge(given.now, limit)
+    slot, window = (replace(slot, window=charged), given.window) if own else (slot, charged)
     view = BudgetView(len(charged.attempts), limit.restarts, limit.within)
-    if own:
-        return replace(slot, window=charged), given.window, view, None if holds else own.then
-    return slot, charged, view, None if holds else "escalate"
+    if holds:
+        return Ruling(decision="restart", slot=slot, window=window, budget=view)
+    return _end(slot, given, own.then if own else "escalate", "limit", window, view)
 
 
 def _plan(slot: Slot, given: PolicyInput, *, charge_now: bool) -> Ruling:
     """Plan the next attempt: park, charge and delay, in that order."""
     if given.closed_for is not None:
         return _park(slot, given)
-    window, view = given.window, None
-    if charge_now:
-        slot, window, view, outcome = charge(slot, given)
-        if outcome is not None:
-            return _end(slot, given, outcome, "limit", window, view)
+    ruling = charge(slot, given) if charge_now else Ruling(decision="restart", slot=slot, window=given.window)
+    if ruling.decision != "restart":
+        return ruling
     backoff = slot.spec.backoff
     delay = backoff.delay(slot.streak, given.chance) if backoff else 0.0
     at_once = charge_now and delay == 0
-    slot = replace(
-        slot,
-        status="waiting",
-        streak=slot.streak + 1,
-        charged=charge_now,
-        next_at=None if at_once else given.now + delay,
-        probing=False,
-    )
-    return Ruling(decision="restart" if at_once else "wait", slot=slot, window=window, delay=delay, budget=view)
+    next_at = None if at_once else given.now + delay
+    slot = replace(ruling.slot, status="waiting", streak=slot.streak + 1, charged=charge_now, next_at=next_at)
+    return replace(ruling, decision="restart" if at_once else "wait", slot=slot, delay=delay)
 
 
 def _park(slot: Slot, given: PolicyInput) -> Ruling:
     """Keep the child down until its breaker lets it through (J-4)."""
     wait = given.closed_for or 0.0
-    slot = replace(slot, status="parked", next_at=given.now + wait, charged=False, probing=False)
+    slot = replace(slot, status="parked", next_at=given.now + wait, charged=False)
     return Ruling(decision="park", slot=slot, window=given.window, delay=wait)
 
 
 def _end(
     slot: Slot,
     given: PolicyInput,
-    then: Literal["stop", "escalate"],
-    why: Literal["limit", "configuration", "ladder"],
+    then: Then,
+    why: GivenUpFor,
     window: RestartWindow | None = None,
     view: BudgetView | None = None,
 ) -> Ruling:

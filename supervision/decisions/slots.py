@@ -45,7 +45,6 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         rung: Rung of its ladder, 0 is its own options.
         overdue: Whether it is being killed because its time to stop was up.
         held: Why it was stopped on purpose; else empty.
-        probing: Whether this incarnation is the probe of a half-open breaker.
         calls: Management calls that wait for it (dynamic supervisors).
         failures: Its last failures, oldest first: when, and how long it had lived. At most `MEMORY`.
     """
@@ -66,7 +65,6 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     rung: int = 0
     overdue: bool = False
     held: str = ""
-    probing: bool = False
     calls: tuple[Any, ...] = ()
     failures: tuple[tuple[float, float], ...] = ()
 

@@ -150,7 +150,7 @@ def test_a_parked_child_stays_parked_while_the_breaker_says_so_and_is_not_charge
     parked = after_exit(slot(breaker=circuit_breaker(parks=True)), BOOM, policy_input(closed_for=7.0)).slot
     assert when_due(parked, policy_input(now=108.0, closed_for=3.0)).decision == "park"
     probe = when_due(parked, policy_input(now=111.0, limit=RestartLimit(0, 5.0)))
-    assert (probe.decision, probe.window.attempts, probe.slot.probing) == ("restart", (), True)
+    assert (probe.decision, probe.window.attempts, probe.delay) == ("restart", (), None)
 
 
 def test_an_end_is_charged_at_once_and_a_failed_start_when_its_retry_is_due() -> None:  # J-5, SUP-44
