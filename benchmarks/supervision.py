@@ -273,7 +273,7 @@ def breaker_check() -> Measured:
 
     def run() -> None:
         for _ in range(count):
-            guard.acquire().success()
+            guard.acquire().settle()
 
     return {"breaker": timed(run) / count}
 

@@ -23,7 +23,6 @@ The rules are pure functions over a frozen `Circuit`; `Breaker` is the thin shel
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import msgspec
@@ -42,6 +41,9 @@ Status = Literal["closed", "open", "half_open"]
 
 BUCKETS = 10
 """Parts a rate window is cut into; results leave the window one part at a time."""
+
+Buckets = tuple[tuple[int, int, int], ...]
+"""Results by time: number of the part, good ones, bad ones."""
 
 
 def infrastructure_failure(failure: object) -> bool:
@@ -130,7 +132,7 @@ class Circuit(msgspec.Struct, frozen=True):
         status: Closed, open or half-open.
         period: Number of the current period; results of calls from older ones do not count.
         failed_at: When the failures in a row happened, oldest first (closed).
-        buckets: Results by time, as `(number of the bucket, good, bad)` (closed, with a rate).
+        buckets: Results by time (closed, with a rate).
         until: When the cooldown ends (open); `None` while tripped by hand.
         openings: Openings in a row.
         probes: Start times of the probes on their way (half-open).
@@ -141,15 +143,12 @@ class Circuit(msgspec.Struct, frozen=True):
     status: Status = "closed"
     period: int = 0
     failed_at: tuple[float, ...] = ()
-    buckets: tuple[tuple[int, int, int], ...] = ()
+    buckets: Buckets = ()
     until: float | None = None
     openings: int = 0
     probes: tuple[float, ...] = ()
     good: int = 0
     cause: str = ""
-
-
-CLOSED = Circuit()
 
 
 def advance(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
@@ -185,7 +184,7 @@ def good(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
         if circuit.good + 1 >= policy.successes:
             return Circuit(period=circuit.period + 1)
         return msgspec.structs.replace(circuit, good=circuit.good + 1, probes=circuit.probes[1:])
-    if circuit.status == "open" or (not circuit.failed_at and policy.rate is None):
+    if circuit.status == "open":
         return circuit
     return msgspec.structs.replace(circuit, failed_at=(), buckets=_count(policy, circuit, now, 1, 0))
 
@@ -210,11 +209,6 @@ def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circ
     return msgspec.structs.replace(circuit, failed_at=failed_at, buckets=buckets)
 
 
-def released(circuit: Circuit) -> Circuit:
-    """Take back a probe that turned out to say nothing."""
-    return msgspec.structs.replace(circuit, probes=circuit.probes[1:]) if circuit.probes else circuit
-
-
 def opened(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
     """Open the breaker for the next cooldown."""
     cooldown = min(policy.cooldown * policy.growth ** min(circuit.openings, 60), policy.longest)
@@ -226,9 +220,7 @@ def tripped(circuit: Circuit, cause: str) -> Circuit:
     return Circuit("open", circuit.period + 1, openings=circuit.openings, cause=cause)
 
 
-def _count(
-    policy: BreakerPolicy, circuit: Circuit, now: float, fine: int, failed: int
-) -> tuple[tuple[int, int, int], ...]:
+def _count(policy: BreakerPolicy, circuit: Circuit, now: float, fine: int, failed: int) -> Buckets:
     if policy.rate is None:
         return ()
     number = int(now / policy.within * BUCKETS)
@@ -277,22 +269,14 @@ class Permit:
         self._breaker: Breaker | None = owner
         self._period = period
 
-    def success(self) -> None:
-        """Report that the call went well."""
-        self.settle(None)
-
-    def failure(self, failure: object) -> None:
-        """Report what went wrong."""
-        self.settle(failure)
-
     def withdraw(self) -> None:
         """Report nothing: the call was not made, or its end is reported elsewhere; another probe may pass instead."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.withdraw(self._period)
 
-    def settle(self, failure: object) -> None:
-        """Report what went wrong, or `None`; whether it counts is up to the policy."""
+    def settle(self, failure: object = None) -> None:
+        """Report what went wrong, if anything did; whether it counts is up to the policy."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
             owner.report(failure, self._period)
@@ -300,9 +284,7 @@ class Permit:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
         self.settle(failure)
 
 
@@ -315,11 +297,11 @@ class Breaker:
 
     def __init__(self, policy: BreakerPolicy, env: Env | None = None, sink: Sink = discard) -> None:
         self.policy = policy
-        self.name: str = policy.name
+        self.name = policy.name
         self._env = env or Env()
         self._sink = sink
         self._lock = threading.Lock()
-        self._circuit = CLOSED
+        self._circuit = Circuit()
         self._passed = 0
         self._refused = 0
         self._watchers: tuple[Callable[[], object], ...] = ()
@@ -380,7 +362,7 @@ class Breaker:
         """Take back a call that was let through in this period and says nothing."""
         with self._lock:
             if period == self._circuit.period:
-                self._circuit = released(self._circuit)
+                self._circuit = msgspec.structs.replace(self._circuit, probes=self._circuit.probes[1:])
 
     def trip(self, cause: str = "tripped by hand") -> None:
         """Hold the breaker open until `reset`."""
@@ -389,8 +371,7 @@ class Breaker:
 
     def reset(self) -> None:
         """Close the breaker and forget every failure."""
-        with self._lock:
-            self._become(Circuit(period=self._circuit.period + 1))
+        self.retire()
         for closed in self._watchers:
             closed()
 
@@ -411,8 +392,8 @@ class Breaker:
 
     def view(self) -> BreakerView:
         """Describe the breaker as it is now; takes no part in its life (no probe is used up)."""
-        now, circuit = self._env.now(), self._circuit
-        circuit = advance(self.policy, circuit, now)
+        now = self._env.now()
+        circuit = advance(self.policy, self._circuit, now)
         return BreakerView(
             name=self.name,
             status=circuit.status,
@@ -472,13 +453,11 @@ class Breakers:
         return known
 
     def __getitem__(self, name: str) -> Breaker:
-        with self._lock:
-            return self._known[name]
+        return self._known[name]
 
     def find(self, name: str) -> Breaker | None:
         """Find the breaker of that name, if it was ever asked for."""
-        with self._lock:
-            return self._known.get(name)
+        return self._known.get(name)
 
     def views(self) -> list[BreakerView]:
         """Describe all breakers, by name."""

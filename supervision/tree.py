@@ -88,17 +88,12 @@ class Place:
         guard = self.breaker()
         if guard is None:
             return self.ref().call(message, timeout=timeout)
-        permit = guard.acquire()
-        try:
-            answer = self.ref().call(message, timeout=timeout)
-        except (ChildNotFound, ChildUnavailable, ActorDead, ActorCrashed):
-            permit.withdraw()
-            raise
-        except BaseException as error:
-            permit.failure(error)
-            raise
-        permit.success()
-        return answer
+        with guard.acquire() as permit:
+            try:
+                return self.ref().call(message, timeout=timeout)
+            except (ChildNotFound, ChildUnavailable, ActorDead, ActorCrashed):
+                permit.withdraw()
+                raise
 
     def tell(self, message: object) -> None:
         """Send to the actor that is there."""

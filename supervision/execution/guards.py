@@ -43,7 +43,7 @@ class BreakerGuards:
             if permit is not None:
                 permit.withdraw()
         elif permit is not None:
-            permit.failure(exit_)
+            permit.settle(exit_)
         else:
             guard.report(exit_)
         view = guard.view()
@@ -68,7 +68,7 @@ class BreakerGuards:
         permit = self._permits.get(key)
         if permit is not None and spec.breaker is not None:
             stable = min(spec.backoff.stable if spec.backoff else STABLE, spec.breaker.probe_timeout / 2)
-            self._verdicts[key] = self._timers.after(stable, permit.success)
+            self._verdicts[key] = self._timers.after(stable, permit.settle)
 
     def on_reset(self, slot: Slot, path: str, closed: Callable[[], object]) -> None:
         """Call `closed()` when the breaker of a parked child is reset by hand."""

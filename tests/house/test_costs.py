@@ -63,7 +63,7 @@ def test_an_event_nobody_listens_to_and_a_breaker_that_is_closed() -> None:
     assert cost(lambda: bus.emit(event)) <= 2
     bus.close()
     breaker = Breaker(circuit_breaker("x"))
-    assert cost(lambda: breaker.acquire().success()) <= 8
+    assert cost(lambda: breaker.acquire().settle()) <= 8
 
 
 def test_a_durable_step() -> None:

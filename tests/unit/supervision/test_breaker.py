@@ -25,7 +25,7 @@ def make(clock: Clock, sink: Recorder | None = None, **options: object) -> Break
 
 def fail(guard: Breaker, times: int = 1) -> None:
     for _ in range(times):
-        guard.acquire().failure(RuntimeError("down"))
+        guard.acquire().settle(RuntimeError("down"))
 
 
 def refused(guard: Breaker) -> float:
@@ -38,7 +38,7 @@ def test_it_opens_after_so_many_failures_in_a_row_and_says_when_to_come_back() -
     clock = Clock()
     guard = make(clock, failures=3, cooldown=10)
     fail(guard, 2)
-    guard.acquire().success()
+    guard.acquire().settle()
     fail(guard, 2)
     assert guard.view().status == "closed"
     fail(guard)
@@ -61,7 +61,7 @@ def test_a_rate_opens_it_once_there_is_enough_to_judge() -> None:
     clock = Clock()
     guard = make(clock, failures=None, rate=0.5, minimum=10, within=10)
     for at in range(9):
-        fail(guard) if at % 2 else guard.acquire().success()
+        fail(guard) if at % 2 else guard.acquire().settle()
     assert guard.view().status == "closed"
     fail(guard)
     assert guard.view().status == "open"
@@ -73,7 +73,7 @@ def test_old_results_leave_the_rate_window() -> None:
     fail(guard, 3)
     clock.advance(11)
     for _ in range(3):
-        guard.acquire().success()
+        guard.acquire().settle()
     fail(guard)
     assert guard.view().status == "closed"
     assert len(guard._circuit.buckets) <= 10
@@ -89,8 +89,8 @@ def test_half_open_lets_few_through_and_one_bad_probe_opens_it_for_longer() -> N
         first, second = guard.acquire(), guard.acquire()
         assert guard.view().status == "half_open"
         assert refused(guard) > 0
-        first.failure(RuntimeError("still down"))
-        second.success()
+        first.settle(RuntimeError("still down"))
+        second.settle()
         assert guard.view().status == "open"
 
 
@@ -99,9 +99,9 @@ def test_enough_good_probes_close_it_and_the_cooldown_starts_over() -> None:
     guard = make(clock, failures=1, cooldown=10, growth=2, successes=2)
     fail(guard)
     clock.advance(10)
-    guard.acquire().success()
+    guard.acquire().settle()
     assert guard.view().status == "half_open"
-    guard.acquire().success()
+    guard.acquire().settle()
     assert guard.view().status == "closed"
     fail(guard)
     assert refused(guard) == 10
@@ -126,9 +126,9 @@ def test_a_late_result_from_before_the_opening_says_nothing_about_the_probes() -
     fail(guard)
     clock.advance(10)
     probe = guard.acquire()
-    slow.failure(RuntimeError("late"))
+    slow.settle(RuntimeError("late"))
     assert guard.view().status == "half_open"
-    probe.success()
+    probe.settle()
     assert guard.view().status == "closed"
 
 
@@ -136,8 +136,8 @@ def test_a_permit_speaks_once() -> None:
     clock = Clock()
     guard = make(clock, failures=2)
     permit = guard.acquire()
-    permit.failure(RuntimeError())
-    permit.failure(RuntimeError())
+    permit.settle(RuntimeError())
+    permit.settle(RuntimeError())
     assert guard.view().failures == 1
 
 
@@ -189,8 +189,8 @@ def test_every_change_of_status_is_one_event() -> None:  # E-8, FUSE-7
     clock.advance(10)
     probe = guard.acquire()
     refused(guard)
-    probe.success()
-    guard.acquire().success()
+    probe.settle()
+    guard.acquire().settle()
     assert [name_of(event) for event in sink.events] == ["breaker.opened", "breaker.half_opened", "breaker.closed"]
     assert (sink.events[0].cause, sink.events[0].retry_after) == ("RuntimeError: down", 10)  # type: ignore[attr-defined]
 
@@ -273,9 +273,9 @@ class BreakerMachine(RuleBasedStateMachine):
     def result(self, good: bool, which: int) -> None:
         permit = self.out.pop(which % len(self.out))
         if good:
-            permit.success()
+            permit.settle()
         else:
-            permit.failure(RuntimeError("down"))
+            permit.settle(RuntimeError("down"))
 
     @rule(seconds=st.floats(0, 25))
     def wait(self, seconds: float) -> None:

@@ -763,7 +763,7 @@ def test_stopping_the_probe_of_a_breaker_says_nothing_about_it(world: World) -> 
     eventually(lambda: is_up(tree, "a"))
     tree.supervisor.terminate_child("a")
     assert tree.breakers["model"].view().status == "half_open"
-    tree.breakers["model"].acquire().success()
+    tree.breakers["model"].acquire().settle()
     assert tree.breakers["model"].view().status == "closed"
 
 
