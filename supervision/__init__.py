@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from mlld_sdk.supervision.spec import Budget as Budget
     from mlld_sdk.supervision.spec import ChildSpec as ChildSpec
     from mlld_sdk.supervision.spec import DynamicSpec as DynamicSpec
+    from mlld_sdk.supervision.spec import RestartOptions as RestartOptions
+    from mlld_sdk.supervision.spec import SupervisorOptions as SupervisorOptions
     from mlld_sdk.supervision.spec import SupervisorSpec as SupervisorSpec
     from mlld_sdk.supervision.spec import Wedge as Wedge
     from mlld_sdk.supervision.spec import budget as budget

@@ -11,26 +11,15 @@ with Tree.start(system, tree) as running:
 import os
 import zlib
 from collections.abc import Callable, Hashable
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import msgspec
 
-from mlld_sdk.base.durations import Duration
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.options import whole
 from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning
-from mlld_sdk.supervision.intensity import RestartLimit
-from mlld_sdk.supervision.spec import ChildSpec, GiveUpAs, Strategy, SupervisorSpec, refuse_unknown, settle, supervisor
+from mlld_sdk.supervision.spec import RestartOptions, Strategy, SupervisorSpec, refuse_unknown, settle, supervisor
 from mlld_sdk.supervision.tree import Place, Tree
-
-
-class PartitionOptions(TypedDict, total=False):
-    """The options of `supervisor` that a supervisor of partitions has."""
-
-    max_restarts: int
-    within: Duration
-    limit: RestartLimit | None
-    give_up_as: GiveUpAs
 
 
 def partitioned(
@@ -40,7 +29,7 @@ def partitioned(
     partitions: int | None = None,
     strategy: Strategy = "one_for_one",
     with_arguments: Callable[[tuple[Any, ...], int], Any] | None = None,
-    **options: Unpack[PartitionOptions],
+    **options: Unpack[RestartOptions],
 ) -> SupervisorSpec:
     """Declare a supervisor over `partitions` copies of one child, named `0`, `1`, ...
 
@@ -51,15 +40,15 @@ def partitioned(
         strategy: Which partitions are restarted together.
         with_arguments: Given the template's arguments and the number of the partition, makes that partition's
             arguments: a tuple or a list.
-        **options: As for `supervisor`; without `auto_shutdown`, because partitions come back or go together.
+        **options: As in `RestartOptions`.
 
     Raises:
         InvalidOption: An option has a wrong value.
     """
-    refuse_unknown(options, PartitionOptions)
+    refuse_unknown(options, RestartOptions)
     count = whole("partitions", os.cpu_count() or 1 if partitions is None else partitions, least=1)
     spec = settle(template, "permanent", "never")
-    children: list[ChildSpec] = []
+    children = []
     for number in range(count):
         args: Any = spec.args if with_arguments is None else with_arguments(spec.args, number)
         if not isinstance(args, tuple | list):

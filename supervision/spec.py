@@ -25,10 +25,10 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack
 import msgspec
 
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.actors.core.names import Name, Via
+from mlld_sdk.actors.core.names import Name
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import one_of, unknown, whole
+from mlld_sdk.base.options import check_class, checked, unknown, whole
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
@@ -64,7 +64,7 @@ def budget(max_restarts: int, within: Duration, *, then: Then = "stop") -> Budge
     Raises:
         InvalidOption: A value is out of range.
     """
-    one_of("then", then, "stop", "escalate")
+    checked(Budget, {"then": then})
     return Budget(RestartLimit.of(max_restarts, within), then)
 
 
@@ -85,11 +85,7 @@ class Wedge(msgspec.Struct, frozen=True):
 
 
 def wedge(
-    after: Duration,
-    *,
-    times: int = 3,
-    ladder: Iterable[Mapping[str, Any]] = (),
-    then: Then = "escalate",
+    after: Duration, *, times: int = 3, ladder: Iterable[Mapping[str, Any]] = (), then: Then = "escalate"
 ) -> Wedge:
     """Declare when a child counts as stuck, and what to try.
 
@@ -100,7 +96,7 @@ def wedge(
     for rung in rungs:
         if not isinstance(rung, Mapping):
             raise InvalidOption("ladder", rung, "mappings of start options")
-    one_of("then", then, "stop", "escalate")
+    checked(Wedge, {"then": then})
     return Wedge(seconds(after, "after", above=0, infinite=False), whole("times", times, least=1), rungs, then)
 
 
@@ -127,7 +123,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A supervisor over a fixed list of children, as described at `supervisor`. Build it with `one_for_one(...)`."""
+    """A supervisor over a fixed list of children, as described at `SupervisorOptions`; built by `one_for_one(...)`."""
 
     name: str = "supervisor"
     strategy: Strategy = "one_for_one"
@@ -138,16 +134,7 @@ class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A supervisor whose children come and go. Build it with `dynamic(...)`.
-
-    Attributes:
-        name: Name among its siblings when it is itself a child.
-        max_children: How many it holds at most; `None` is unlimited.
-        limit: How many restarts are too many, all children together.
-        extra_args: Put in front of every child's own arguments, at every start.
-        extra_kwargs: Likewise; a child's own keyword arguments win.
-        give_up_as: As in `supervisor`.
-    """
+    """A supervisor whose children come and go, as described at `dynamic`, which builds it."""
 
     strategy: ClassVar[Literal["dynamic"]] = "dynamic"
 
@@ -204,7 +191,7 @@ def child(
     Raises:
         InvalidOption: An option has a wrong value, or the class takes no such argument.
     """
-    given: dict[str, Any] = {
+    given = {
         "restart": restart,
         "shutdown": shutdown,
         "kind": kind,
@@ -216,27 +203,22 @@ def child(
         "breaker": breaker,
         "wedge": wedge,
     }
-    given = {option: value for option, value in given.items() if value is not None}
+    defaults: Mapping[str, Any]
     if isinstance(start, ChildSpec):
-        base = {option: getattr(start, option) for option in OPTIONS}
-        return _checked(
-            start.name if name is None else name,
-            start.start,
-            args or start.args,
-            {**start.kwargs, **kwargs},
-            {**base, **given},
-        )
-    if isinstance(start, SupervisorSpec | DynamicSpec):
+        defaults = {option: getattr(start, option) for option in OPTIONS}
+        own_name, args, kwargs, start = start.name, args or start.args, {**start.kwargs, **kwargs}, start.start
+    elif isinstance(start, SupervisorSpec | DynamicSpec):
         if args or kwargs:
             raise InvalidOption("kwargs", kwargs or args, "left out: a supervisor spec holds its own")
-        return _checked(start.name if name is None else name, start, (), {}, {"kind": "supervisor", **given})
-    if not (inspect.isclass(start) and issubclass(start, Actor)):
+        own_name, defaults = start.name, {"kind": "supervisor"}
+    elif inspect.isclass(start) and issubclass(start, Actor):
+        own_name, defaults = snake_case(start.__name__), getattr(start, "child_options", {})
+        if unknown := set(defaults) - OPTIONS:
+            raise InvalidOption("child_options", sorted(unknown), f"a mapping of {', '.join(sorted(OPTIONS))}")
+    else:
         raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
-    defaults = getattr(start, "child_options", {})
-    unknown = set(defaults) - OPTIONS
-    if unknown:
-        raise InvalidOption("child_options", sorted(unknown), f"a mapping of {', '.join(sorted(OPTIONS))}")
-    return _checked(snake_case(start.__name__) if name is None else name, start, args, kwargs, {**defaults, **given})
+    options = {**defaults, **{option: value for option, value in given.items() if value is not None}}
+    return _checked(own_name if name is None else name, start, args, kwargs, options)
 
 
 def _checked(
@@ -246,37 +228,15 @@ def _checked(
     if not isinstance(name, str) or not name or "/" in name:
         raise InvalidOption("name", name, "a text that is not empty and holds no '/'")
     _check_arguments(start, args, kwargs)
-    checked = dict(options)
-    kind = one_of("kind", options.get("kind", "worker"), "worker", "supervisor")
-    patient = kind == "supervisor"
-    if "restart" in options and options["restart"] is not None:
-        one_of("restart", options["restart"], "permanent", "transient", "temporary")
+    patient = options.get("kind") == "supervisor"
     shutdown = options.get("shutdown", inf if patient else WORKER_SHUTDOWN)
-    if isinstance(shutdown, str) and shutdown != "kill":
-        raise InvalidOption("shutdown", shutdown, "seconds >= 0, math.inf, or 'kill'")
-    checked["shutdown"] = shutdown if shutdown == "kill" else seconds(shutdown, "shutdown")
     timeout = options.get("start_timeout", inf if patient else START_TIMEOUT)
-    checked["start_timeout"] = seconds(timeout, "start_timeout", above=0)
-    significant = options.get("significant", False)
-    if not isinstance(significant, bool):
-        raise InvalidOption("significant", significant, "True or False")
-    if significant and options.get("restart") in (None, "permanent"):
-        raise InvalidOption("significant", significant, "False unless restart is 'transient' or 'temporary'")
-    for option, wanted in _KINDS.items():
-        value = options.get(option)
-        if value is not None and not isinstance(value, wanted):
-            raise InvalidOption(option, value, f"a {getattr(wanted, '__name__', 'name')}")
-    return ChildSpec(name=name, start=start, args=args, kwargs=kwargs, **checked)
-
-
-_KINDS: dict[str, Any] = {
-    "register": str | Via,
-    "backoff": Backoff,
-    "budget": Budget,
-    "breaker": BreakerPolicy,
-    "wedge": Wedge,
-}
-"""The types of options that are values of their own."""
+    options["shutdown"] = shutdown if isinstance(shutdown, str) else seconds(shutdown, "shutdown")
+    options["start_timeout"] = seconds(timeout, "start_timeout", above=0)
+    checked(ChildSpec, options)
+    if options.get("significant") and options.get("restart") in (None, "permanent"):
+        raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
+    return ChildSpec(name=name, start=start, args=args, kwargs=kwargs, **options)
 
 
 def _check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -302,80 +262,78 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip("_")).lower()
 
 
-def _limit(max_restarts: int, within: Duration, limit: RestartLimit | None) -> RestartLimit:
+class RestartOptions(TypedDict, total=False):
+    """Options of supervisors of every kind.
+
+    Attributes:
+        max_restarts: Restart attempts allowed within `within`; 3 if nothing is said.
+        within: Length of the window; 5 seconds if nothing is said.
+        limit: Both at once, for instance `RestartLimit.patient()`; wins over the two.
+        give_up_as: The reason it ends with when it gives up: `failure` is abnormal for its parent, `shutdown` is what
+            OTP does, where a transient supervisor that gave up is not restarted.
+    """
+
+    max_restarts: int
+    within: Duration
+    limit: RestartLimit | None
+    give_up_as: GiveUpAs
+
+
+class SupervisorOptions(RestartOptions, total=False):
+    """Options of `one_for_one`, `one_for_all` and `rest_for_one`.
+
+    Attributes:
+        name: Name when it is itself a child.
+        auto_shutdown: Whether the end of `significant` children ends it: `never`, `any_significant` or
+            `all_significant`.
+    """
+
+    name: str
+    auto_shutdown: AutoShutdown
+
+
+def _fields(options: Mapping[str, Any], known: type) -> dict[str, Any]:
+    """Check options of a supervisor, and return them as fields of its spec."""
+    refuse_unknown(options, known)
+    fields = dict(options)
+    restarts, within, limit = fields.pop("max_restarts", 3), fields.pop("within", 5.0), fields.pop("limit", None)
     if limit is not None:
-        if not isinstance(limit, RestartLimit):
-            raise InvalidOption("limit", limit, "a RestartLimit")
-        return RestartLimit.of(limit.restarts, limit.within)
-    return RestartLimit.of(max_restarts, within)
+        check_class("limit", limit, RestartLimit)
+        restarts, within = limit.restarts, limit.within
+    checked(SupervisorSpec, fields)
+    return {**fields, "limit": RestartLimit.of(restarts, within)}
 
 
-def supervisor(
-    strategy: Strategy,
-    *children: Any,
-    name: str = "supervisor",
-    max_restarts: int = 3,
-    within: Duration = 5.0,
-    limit: RestartLimit | None = None,
-    auto_shutdown: AutoShutdown = "never",
-    give_up_as: GiveUpAs = "failure",
-) -> SupervisorSpec:
+def supervisor(strategy: Strategy, *children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor.
 
     Args:
         strategy: Which children are restarted together.
         *children: Child specs, supervisor specs or actor classes, in start order.
-        name: Name when it is itself a child.
-        max_restarts: Restart attempts allowed within `within`.
-        within: Length of the window.
-        limit: Both at once, for instance `RestartLimit.patient()`; wins over the two.
-        auto_shutdown: `never`, `any_significant` or `all_significant`.
-        give_up_as: The reason it ends with when it gives up: `failure` is abnormal for its parent, `shutdown` is what
-            OTP does, where a transient supervisor that gave up is not restarted.
+        **options: As in `SupervisorOptions`.
 
     Raises:
         InvalidOption: An option has a wrong value.
         DuplicateChild: Two children have one name.
     """
-    one_of("strategy", strategy, "one_for_one", "one_for_all", "rest_for_one")
-    one_of("auto_shutdown", auto_shutdown, "never", "any_significant", "all_significant")
-    one_of("give_up_as", give_up_as, "failure", "shutdown")
-    return SupervisorSpec(
-        name=name,
-        strategy=strategy,
-        children=check_children(children, auto_shutdown),
-        limit=_limit(max_restarts, within, limit),
-        auto_shutdown=auto_shutdown,
-        give_up_as=give_up_as,
-    )
-
-
-class SupervisorOptions(TypedDict, total=False):
-    """The options of `supervisor`, for the functions that pass them on."""
-
-    name: str
-    max_restarts: int
-    within: Duration
-    limit: RestartLimit | None
-    auto_shutdown: AutoShutdown
-    give_up_as: GiveUpAs
+    checked(SupervisorSpec, {"strategy": strategy})
+    fields = _fields(options, SupervisorOptions)
+    settled = check_children(children, fields.get("auto_shutdown", "never"))
+    return SupervisorSpec(strategy=strategy, children=settled, **fields)
 
 
 def one_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
-    """Declare a supervisor that restarts only the child that died. Options as in `supervisor`."""
-    refuse_unknown(options, SupervisorOptions)
+    """Declare a supervisor that restarts only the child that died. Options as in `SupervisorOptions`."""
     return supervisor("one_for_one", *children, **options)
 
 
 def one_for_all(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
-    """Declare a supervisor that restarts all children when one died. Options as in `supervisor`."""
-    refuse_unknown(options, SupervisorOptions)
+    """Declare a supervisor that restarts all children when one died. Options as in `SupervisorOptions`."""
     return supervisor("one_for_all", *children, **options)
 
 
 def rest_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
-    """Declare a supervisor that restarts the child that died and those after it. Options as in `supervisor`."""
-    refuse_unknown(options, SupervisorOptions)
+    """Declare a supervisor that restarts the child that died and those after it. Options as in `SupervisorOptions`."""
     return supervisor("rest_for_one", *children, **options)
 
 
@@ -390,19 +348,23 @@ def dynamic(
     *,
     name: str = "dynamic",
     max_children: int | None = None,
-    max_restarts: int = 3,
-    within: Duration = 5.0,
-    limit: RestartLimit | None = None,
     extra_args: Sequence[Any] = (),
     extra_kwargs: Mapping[str, Any] | None = None,
-    give_up_as: GiveUpAs = "failure",
+    **options: Unpack[RestartOptions],
 ) -> DynamicSpec:
     """Declare a supervisor whose children are added and removed while it runs; it starts empty.
+
+    Args:
+        name: Name when it is itself a child.
+        max_children: How many it holds at most; `None` is unlimited.
+        extra_args: Put in front of every child's own arguments, at every start.
+        extra_kwargs: Likewise; a child's own keyword arguments win.
+        **options: As in `RestartOptions`.
 
     Raises:
         InvalidOption: An option has a wrong value.
     """
-    one_of("give_up_as", give_up_as, "failure", "shutdown")
+    fields = _fields(options, RestartOptions)
     if not isinstance(extra_args, list | tuple):
         raise InvalidOption("extra_args", extra_args, "a list or tuple of arguments")
     if extra_kwargs is not None and not isinstance(extra_kwargs, Mapping):
@@ -410,10 +372,9 @@ def dynamic(
     return DynamicSpec(
         name=name,
         max_children=None if max_children is None else whole("max_children", max_children),
-        limit=_limit(max_restarts, within, limit),
         extra_args=tuple(extra_args),
         extra_kwargs=dict(extra_kwargs or {}),
-        give_up_as=give_up_as,
+        **fields,
     )
 
 
