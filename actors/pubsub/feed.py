@@ -54,19 +54,15 @@ class Feed(Generic[T]):
 
     def take(self, *, timeout: float | None) -> T | Lagged | Resumed:
         """Take the oldest item, waiting up to `timeout` seconds for one; raises `AskTimeout` when none comes."""
-        while True:
-            waiting = self._arrival_or_none()
-            if waiting is None:
-                return self._items_pop()
+        while (waiting := self._arrival_or_none()) is not None:
             waiting.get(timeout=timeout)
+        return self._pop()
 
     async def take_async(self) -> T | Lagged | Resumed:
         """Take the oldest item, awaiting one."""
-        while True:
-            waiting = self._arrival_or_none()
-            if waiting is None:
-                return self._items_pop()
+        while (waiting := self._arrival_or_none()) is not None:
             await waiting
+        return self._pop()
 
     def _arrival_or_none(self) -> Future[None] | None:
         """Return what to wait for, or `None` when there is something to take."""
@@ -79,7 +75,7 @@ class Feed(Generic[T]):
                 self._arrival = Future()
             return self._arrival
 
-    def _items_pop(self) -> T | Lagged | Resumed:
+    def _pop(self) -> T | Lagged | Resumed:
         with self._lock:
             return self._items.popleft() if self._items else self._resumed()
 

@@ -34,30 +34,30 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class Outlet:
-    """The way to one subscriber."""
+    """The way to one subscriber; `missed` counts what was dropped on it."""
 
-    __slots__ = ("_lock", "limit", "missed", "ref", "source", "total_missed")
+    __slots__ = ("_gap", "_lock", "limit", "missed", "ref", "source")
 
     def __init__(self, ref: ActorRef[Any], source: str, limit: int = LIMIT) -> None:
         self.ref = ref
         self.source = source
         self.limit = limit if ref.cell.mailbox.limit is None else min(limit, ref.cell.mailbox.limit)
         self.missed = 0
-        self.total_missed = 0
+        self._gap = 0
         self._lock = threading.Lock()
 
     def send(self, message: Any) -> bool:
         """Deliver `message` unless the subscriber is behind; return whether it was delivered."""
         with self._lock:
-            if self.missed and not self._resume():
+            if self._gap and not self._resume():
                 return self._miss()
             result = "full" if queued(self.ref) >= self.limit else offer(self.ref, message)
             return self._miss() if result == "full" else result == "ok"
 
     def _miss(self) -> bool:
         self.missed += 1
-        self.total_missed += 1
-        if self.missed == 1:
+        self._gap += 1
+        if self._gap == 1:
             cell = self.ref.cell
             cell.system.emit(lambda at: SubscriberLagged(at=at, actor=cell.path, source=self.source, limit=self.limit))
             offer(self.ref, Lagged(self.source), beyond_limit=True)
@@ -67,8 +67,8 @@ class Outlet:
         """Close the gap if the subscriber has caught up."""
         if queued(self.ref) > self.limit // 2:
             return False
-        cell, missed = self.ref.cell, self.missed
+        cell, missed = self.ref.cell, self._gap
         cell.system.emit(lambda at: SubscriberResumed(at=at, actor=cell.path, source=self.source, missed=missed))
         offer(self.ref, Resumed(self.source, missed), beyond_limit=True)
-        self.missed = 0
+        self._gap = 0
         return True

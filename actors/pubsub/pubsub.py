@@ -6,51 +6,41 @@ rather than memory; it is told so (`Lagged`, `Resumed`) and stays subscribed.
 
 import threading
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from typing import Any, Self
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from typing import Any
 
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.services import Watches, acting, find, publish, still_in_effect
+from mlld_sdk.actors.core.services import Ref, Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.pubsub.errors import Unsubscribed
 from mlld_sdk.actors.pubsub.feed import Feed
 from mlld_sdk.actors.pubsub.outlet import LIMIT, Lagged, Outlet, Resumed
-from mlld_sdk.actors.registry.registry_rows import Rows, strict
+from mlld_sdk.actors.registry.registry_rows import Rows
 
-Ref = ActorRef[Any]
 Topic = Hashable
 Dispatcher = Callable[[Sequence["Subscription | Listener"], Ref | None, Any], object]
 """Delivers a message in the caller's thread: subscriptions, the broadcaster to leave out (or `None`), the message."""
 
 
-class Subscription:
+class Subscription(Outlet):
     """One subscription of one actor.
 
     Attributes:
         ref: The subscriber.
         topic: What it subscribed to.
         metadata: What it said when it subscribed, for dispatchers.
+        missed: How many messages were dropped since it subscribed.
     """
 
-    __slots__ = ("_outlet", "metadata", "ref", "topic")
+    __slots__ = ("metadata", "topic")
 
     def __init__(self, ref: Ref, topic: Topic, metadata: Any, limit: int) -> None:
-        self.ref: Ref = ref
+        super().__init__(ref, str(topic), limit)
         self.topic: Topic = topic
         self.metadata: Any = metadata
-        self._outlet = Outlet(ref, str(topic), limit)
-
-    def send(self, message: Any) -> bool:
-        """Deliver to this subscriber; return whether it was delivered or dropped because the subscriber is behind."""
-        return self._outlet.send(message)
-
-    @property
-    def missed(self) -> int:
-        """How many messages were dropped since it subscribed."""
-        return self._outlet.total_missed
 
 
-class Listener:
+class Listener(AbstractContextManager["Listener"], AbstractAsyncContextManager["Listener"]):
     """A subscription of code that is no actor; made by `PubSub.listen`, ended by leaving its `with`.
 
     ```python
@@ -85,25 +75,16 @@ class Listener:
         self._pubsub.remove_listener(self)
         self._feed.end(Unsubscribed(f"this listener of {self.topic!r} was closed"))
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *exc: object) -> None:
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            try:
-                message = await self._feed.take_async()
-            except Unsubscribed:
-                return
-            yield message
+        with suppress(Unsubscribed):
+            while True:
+                yield await self._feed.take_async()
 
 
 class PubSub:
@@ -118,9 +99,9 @@ class PubSub:
     def __init__(self, system: ActorSystem, name: str = "pubsub", *, dispatcher: Dispatcher | None = None) -> None:
         self.name = name
         self._lock = threading.RLock()
-        self._subscriptions: Rows[Ref] = Rows()
-        self._listeners: dict[Hashable, dict[Listener, None]] = {}
         self._watches = Watches(self._lock, self._died)
+        self._subscriptions: Rows[Ref] = Rows(self._watches.release)
+        self._listeners: Rows[Listener] = Rows()
         self._dispatch = dispatcher or to_each
         publish(system, self, name)
 
@@ -153,15 +134,13 @@ class PubSub:
         with self._lock:
             for row in self._subscriptions.owned(owner, topic):
                 self._subscriptions.drop(row)
-            if not self._subscriptions.holds_any(owner):
-                self._watches.release(owner)
 
     def listen(self, topic: Topic, metadata: Any = None, *, limit: int = LIMIT) -> Listener:
         """Subscribe code that is no actor: a thread (`take`) or a coroutine (`async for`)."""
         still_in_effect()
         listener = Listener(self, topic, metadata, limit)
         with self._lock:
-            self._listeners.setdefault(strict(topic), {})[listener] = None
+            self._listeners.add(topic, listener, None)
         return listener
 
     def broadcast(self, topic: Topic, message: Any, *, dispatcher: Dispatcher | None = None) -> None:
@@ -177,9 +156,8 @@ class PubSub:
     def subscribers(self, topic: Topic) -> list[Subscription | Listener]:
         """List the subscriptions of a topic, oldest first, actors before listeners."""
         with self._lock:
-            rows = self._subscriptions.under(topic)
-            listeners = list(self._listeners.get(strict(topic), ()))
-        return [*(row.value for row in rows), *listeners]  # type: ignore[list-item]  # rows hold what `subscribe` put
+            rows, listeners = self._subscriptions.under(topic), self._listeners.under(topic)
+        return [*(row.value for row in rows), *(row.owner for row in listeners)]
 
     def _send(self, topic: Topic, sender: Ref | None, message: Any, dispatcher: Dispatcher | None) -> None:
         still_in_effect()
@@ -190,10 +168,8 @@ class PubSub:
     def remove_listener(self, listener: Listener) -> None:
         """Forget a listener that was closed."""
         with self._lock:
-            listeners = self._listeners.get(strict(listener.topic), {})
-            listeners.pop(listener, None)
-            if not listeners:
-                self._listeners.pop(strict(listener.topic), None)
+            for row in self._listeners.of(listener):
+                self._listeners.drop(row)
 
     def _died(self, ref: Ref) -> None:
         for row in self._subscriptions.of(ref):

@@ -12,16 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from mlld_sdk.actors.core.names import Via
-from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.services import Watches, acting, find, offer, publish
+from mlld_sdk.actors.core.services import Ref, Watches, acting, find, offer, publish
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.registry.errors import NameTaken, NotRegistered
 from mlld_sdk.actors.registry.registry_locks import KeyLock, KeyLocks
 from mlld_sdk.actors.registry.registry_rows import KeyRow, Keys, Rows
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import one_of
 
 T = TypeVar("T")
-Ref = ActorRef[Any]
 
 
 class Registration(NamedTuple):
@@ -77,13 +76,11 @@ class Registry:
         listeners: Iterable[Ref] = (),
         meta: Mapping[Hashable, Any] | None = None,
     ) -> None:
-        if keys not in {"unique", "duplicate"}:
-            raise ConfigurationError(f"keys={keys!r} of registry {name!r}", hint='it is "unique" or "duplicate"')
         self.name = name
-        self.unique: bool = keys == "unique"
+        self.unique: bool = one_of("keys", keys, "unique", "duplicate") == "unique"
         self._lock = threading.RLock()
-        self._rows: Rows[Ref] = Rows()
         self._watches = Watches(self._lock, self._died)
+        self._rows: Rows[Ref] = Rows(self._watches.release)
         self._listeners = tuple(listeners)
         self._meta = dict(meta or {})
         self._locks = KeyLocks()
@@ -93,8 +90,6 @@ class Registry:
     def of(cls, system: ActorSystem, name: str) -> "Registry":
         """Find the registry of that name; raises `UnknownName` when there is none."""
         return find(system, cls, name)
-
-    # -- registering ---------------------------------------------------------------------------------------------------
 
     def register(self, key: Hashable, value: Any = None, *, ref: Ref | None = None) -> None:
         """Hold `key` from now on, with `value` beside it.
@@ -116,8 +111,6 @@ class Registry:
             for row in self._rows.owned(owner, key):
                 if where is None or where(row.value):
                     self._drop(row, died=False)
-            if not self._rows.holds_any(owner):
-                self._watches.release(owner)
 
     def update_value(self, key: Hashable, change: Callable[[Any], T], *, ref: Ref | None = None) -> tuple[T, Any]:
         """Replace the caller's value of `key` by `change(value)`, which runs in the caller; return the new and the old.
@@ -134,8 +127,6 @@ class Registry:
         old = row.value
         row.value = new = change(old)
         return new, old
-
-    # -- looking -------------------------------------------------------------------------------------------------------
 
     def whereis(self, key: Hashable) -> Ref | None:
         """Find the live holder of a unique key."""
@@ -171,8 +162,6 @@ class Registry:
         """Count the registrations."""
         return len(self._rows)
 
-    # -- using ---------------------------------------------------------------------------------------------------------
-
     def dispatch(self, key: Hashable, deliver: Callable[[list[Registration]], object]) -> None:
         """Call `deliver`, in the caller, with the registrations of a key; not at all when there are none."""
         found = self.lookup(key)
@@ -196,8 +185,6 @@ class Registry:
         """
         return KeyLock(self._locks, key, timeout)
 
-    # -- properties of the registry itself -----------------------------------------------------------------------------
-
     def meta(self, key: Hashable) -> Any:
         """Read a property of the registry; raises `KeyError` when it is not set."""
         return self._meta[key]
@@ -210,8 +197,6 @@ class Registry:
         """Remove a property of the registry, if it is set."""
         self._meta.pop(key, None)
 
-    # -- the protocol of name services ---------------------------------------------------------------------------------
-
     def register_name(self, key: Any, ref: Ref, value: Any = None) -> Ref | None:
         """Register `ref` under `key`, or return the live actor that holds it."""
         self._require_unique("via")
@@ -222,8 +207,6 @@ class Registry:
         self.unregister(key, ref=ref)
 
     whereis_name = whereis
-
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _take(self, key: Hashable, owner: Ref, value: Any) -> Ref | None:
         with self._lock:

@@ -4,9 +4,9 @@ Every change touches the rows it names and nothing else: adding, removing and up
 holds one key or a hundred thousand.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Keys = Literal["unique", "duplicate"]
 Owner = TypeVar("Owner", bound=Hashable)
@@ -32,21 +32,23 @@ class KeyRow(Generic[Owner]):
 
     key: Hashable
     owner: Owner
-    value: object
+    value: Any
 
 
 class Rows(Generic[Owner]):
-    """All registrations of one registry.
+    """All registrations of one registry; those of one key come in the order in which they were added.
 
-    Rows of one key come in the order in which they were added.
+    Args:
+        idle: Called with an owner that has no row left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle: Callable[[Owner], object] = lambda _: None) -> None:
+        self._idle = idle
         self._by_key: dict[Hashable, dict[int, KeyRow[Owner]]] = {}
         self._by_owner: dict[Owner, dict[Hashable, dict[int, KeyRow[Owner]]]] = {}
         self._count = 0
 
-    def add(self, key: Hashable, owner: Owner, value: object) -> KeyRow[Owner]:
+    def add(self, key: Hashable, owner: Owner, value: Any) -> KeyRow[Owner]:
         """Add a row, also if the key has other rows."""
         row = KeyRow(key, owner, value)
         exact = strict(key)
@@ -62,11 +64,13 @@ class Rows(Generic[Owner]):
 
     def under(self, key: Hashable) -> list[KeyRow[Owner]]:
         """List the rows of a key."""
-        return list(self._by_key.get(strict(key), {}).values())
+        rows = self._by_key.get(strict(key))
+        return list(rows.values()) if rows else []
 
     def owned(self, owner: Owner, key: Hashable) -> list[KeyRow[Owner]]:
         """List the owner's rows of a key."""
-        return list(self._by_owner.get(owner, {}).get(strict(key), {}).values())
+        rows = self._by_owner.get(owner, {}).get(strict(key))
+        return list(rows.values()) if rows else []
 
     def of(self, owner: Owner) -> list[KeyRow[Owner]]:
         """List every row of an owner."""
@@ -76,6 +80,10 @@ class Rows(Generic[Owner]):
         """Return whether the owner has a row left."""
         return owner in self._by_owner
 
+    def keys(self) -> list[Hashable]:
+        """List the keys that have rows."""
+        return [next(iter(rows.values())).key for rows in self._by_key.values()]
+
     def drop(self, row: KeyRow[Owner]) -> None:
         """Remove one row."""
         exact = strict(row.key)
@@ -83,13 +91,14 @@ class Rows(Generic[Owner]):
         del rows[id(row)]
         if not rows:
             del self._by_key[exact]
+        self._count -= 1
         owned = self._by_owner[row.owner]
         del owned[exact][id(row)]
         if not owned[exact]:
             del owned[exact]
             if not owned:
                 del self._by_owner[row.owner]
-        self._count -= 1
+                self._idle(row.owner)
 
     def __iter__(self) -> Iterator[KeyRow[Owner]]:
         return iter([row for rows in self._by_key.values() for row in rows.values()])

@@ -7,20 +7,19 @@ no lock and never waits for a writer (except in a table that evicts by use, wher
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.errors import ActorDead, NotOwner
-from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.services import Watches, find, offer, publish, still_in_effect, withdraw
+from mlld_sdk.actors.core.services import Ref, Watches, find, offer, publish, still_in_effect, withdraw
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.registry.errors import TableClosed, TableFull
 from mlld_sdk.actors.registry.registry_rows import strict
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import one_of, whole
 
-Ref = ActorRef[Any]
+Entries: TypeAlias = OrderedDict[Hashable, tuple[Hashable, Any]]
 Access = Literal["public", "protected", "private"]
 WhenFull = Literal["refuse", "evict_oldest", "evict_least_used"]
 MISSING: Any = object()
@@ -69,25 +68,17 @@ class Table:
         limit: int = LIMIT,
         when_full: WhenFull = "refuse",
     ) -> None:
-        for option, value, allowed in (
-            ("access", access, ("public", "protected", "private")),
-            ("when_full", when_full, ("refuse", "evict_oldest", "evict_least_used")),
-        ):
-            if value not in allowed:
-                raise ConfigurationError(
-                    f"{option}={value!r} of table {name!r}", hint=f"it is one of {', '.join(allowed)}"
-                )
-        if limit < 1:
-            raise ConfigurationError(f"limit={limit!r} of table {name!r}", hint="it is at least 1")
+        one_of("access", access, *get_args(Access))
+        one_of("when_full", when_full, *get_args(WhenFull))
         self.name = name
         self.access = access
-        self.limit = limit
+        self.limit = whole("limit", limit, least=1)
         self.owner = owner or current_actor()
         self._heir = heir
         self._heir_data = heir_data
         self._when_full = when_full
         self._system = system
-        self._entries: OrderedDict[Hashable, tuple[Hashable, Any]] | None = OrderedDict()
+        self._entries: Entries | None = OrderedDict()
         self._lock = threading.RLock()
         self._watches = Watches(self._lock, self._owner_died)
         with self._lock:
@@ -99,8 +90,6 @@ class Table:
     def of(cls, system: ActorSystem, name: str) -> "Table":
         """Find the table of that name; raises `UnknownName` when there is none."""
         return find(system, cls, name)
-
-    # -- reading -------------------------------------------------------------------------------------------------------
 
     def get(self, key: Hashable, default: Any = None) -> Any:
         """Read a value, or `default` when the key is not there."""
@@ -130,8 +119,6 @@ class Table:
         with self._lock:
             entries = list(self._readable().values())
         return [entry for entry in entries if where is None or where(*entry)]
-
-    # -- writing -------------------------------------------------------------------------------------------------------
 
     def put(self, key: Hashable, value: Any) -> None:
         """Write a value, over the one that is there.
@@ -164,8 +151,7 @@ class Table:
         `change` runs in the caller while other writers wait: keep it short.
         """
         with self._lock:
-            self._writable()
-            found = self._readable().get(strict(key))
+            found = self._writable().get(strict(key))
             new = change(default if found is None else found[1])
             self.put(key, new)
             return new
@@ -189,8 +175,6 @@ class Table:
         with self._lock:
             self._writable().clear()
 
-    # -- belonging -----------------------------------------------------------------------------------------------------
-
     def give(self, ref: Ref, data: Any = None) -> None:
         """Make another actor the owner and tell it so. Only the owner may.
 
@@ -198,49 +182,42 @@ class Table:
             ActorDead: That actor has ended; the table stays where it is.
         """
         with self._lock:
-            self._open()
-            self._require_owner("give away")
+            self._owned("give away")
             self._move_to(ref, data)
 
     def set_heir(self, heir: Ref | None, data: Any = None) -> None:
         """Name who gets the table when the owner ends. Only the owner may."""
         with self._lock:
-            self._open()
-            self._require_owner("leave")
+            self._owned("leave")
             self._heir, self._heir_data = heir, data
 
     def drop(self) -> None:
         """End the table. Only the owner may."""
         with self._lock:
-            self._open()
-            self._require_owner("drop")
+            self._owned("drop")
             self._close()
 
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _open(self) -> OrderedDict[Hashable, tuple[Hashable, Any]]:
+    def _open(self) -> Entries:
         entries = self._entries
         if entries is None:
             raise TableClosed(f"table {self.name!r} is gone", hint="its owner ended; name an heir to keep it")
         return entries
 
-    def _readable(self) -> OrderedDict[Hashable, tuple[Hashable, Any]]:
-        if self.access == "private":
-            self._require_owner("read")
-        return self._open()
+    def _readable(self) -> Entries:
+        return self._owned("read") if self.access == "private" else self._open()
 
-    def _writable(self) -> OrderedDict[Hashable, tuple[Hashable, Any]]:
+    def _writable(self) -> Entries:
+        still_in_effect()
+        return self._open() if self.access == "public" else self._owned("write")
+
+    def _owned(self, what: str) -> Entries:
+        """Return the entries to the owner, and to no one else."""
         still_in_effect()
         entries = self._open()
-        if self.access != "public":
-            self._require_owner("write")
-        return entries
-
-    def _require_owner(self, what: str) -> None:
-        still_in_effect()
         if current_actor() is not self.owner:
             owner = self.owner or "the code outside actors"
             raise NotOwner(f"only its owner may {what} table {self.name!r}", hint=f"its owner is {owner}")
+        return entries
 
     def _move_to(self, ref: Ref, data: Any) -> None:
         self._watches.keep(ref)

@@ -1,12 +1,13 @@
 """The arithmetic of demand: how many events a consumer still wants, and who gets the next ones. Pure data.
 
 A producer may only emit what was asked for. `Window` is the consumer's half: when to ask again, and for how
-many. `Ledger` is the producer's half: who asked for how many. The three ways to deal events out are functions from a
-ledger and a batch to the shares.
+many. The producer's half is a mapping from each consumer to how many it wants; the three ways to deal events out are
+functions from that and a batch to the shares.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from itertools import islice
+from typing import Literal, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 E = TypeVar("E")
@@ -43,30 +44,6 @@ class Window:
         return ask
 
 
-class Ledger(Generic[S]):
-    """Who has asked for how many events and has not got them yet, in the order of subscribing."""
-
-    def __init__(self) -> None:
-        self.wanted: dict[S, int] = {}
-
-    def join(self, subscriber: S) -> None:
-        """Note a subscriber that has not asked for anything yet."""
-        self.wanted.setdefault(subscriber, 0)
-
-    def leave(self, subscriber: S) -> int:
-        """Forget a subscriber; return how much it had asked for and will not get."""
-        return self.wanted.pop(subscriber, 0)
-
-    def ask(self, subscriber: S, count: int) -> None:
-        """Note that a subscriber wants `count` more."""
-        self.wanted[subscriber] += count
-
-    def serve(self, shares: Mapping[S, Sequence[object]]) -> None:
-        """Note that these shares were handed out."""
-        for subscriber, share in shares.items():
-            self.wanted[subscriber] -= len(share)
-
-
 def open_demand(wanted: Mapping[S, int], dealing: Dealing) -> int:
     """Return how many events a producer may emit now without anything having to be kept.
 
@@ -80,16 +57,9 @@ def open_demand(wanted: Mapping[S, int], dealing: Dealing) -> int:
 
 def deal_by_demand(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:
     """Send each event to one subscriber, in batches, the most eager first."""
-    shares: dict[S, list[E]] = {}
-    given = 0
-    for subscriber, count in sorted(wanted.items(), key=lambda item: -item[1]):
-        if given == len(events):
-            break
-        share = list(events[given : given + count])
-        if share:
-            shares[subscriber] = share
-            given += len(share)
-    return shares
+    rest = iter(events)
+    eager_first = sorted(wanted.items(), key=lambda item: -item[1])
+    return {subscriber: share for subscriber, count in eager_first if (share := list(islice(rest, count)))}
 
 
 def deal_to_all(wanted: Mapping[S, int], events: Sequence[E]) -> dict[S, list[E]]:

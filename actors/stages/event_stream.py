@@ -1,20 +1,18 @@
 """The events of a producer for code that is no actor: threads and coroutines, with the same demand."""
 
 from collections.abc import AsyncIterator, Hashable, Iterator
-from typing import Any, Self
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from typing import Any
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.errors import ActorDead
-from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.services import offer, spawn
+from mlld_sdk.actors.core.ref import Down
+from mlld_sdk.actors.core.services import Ref, offer, spawn
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.pubsub.feed import Feed
 from mlld_sdk.actors.stages.demand import Window
 from mlld_sdk.actors.stages.producers import MOST, Consumer
-from mlld_sdk.base.errors import ConfigurationError
-
-Ref = ActorRef[Any]
+from mlld_sdk.base.options import whole
 
 
 class _Pump(Consumer):
@@ -44,14 +42,10 @@ class _Pump(Consumer):
 
 
 class _Ended(Exception):
-    """The producer of an `EventStream` has ended, or the stream was closed."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    """There are no more events, and all is well."""
 
 
-class EventStream:
+class EventStream(AbstractContextManager["EventStream"], AbstractAsyncContextManager["EventStream"]):
     """The events of a producer for code that is no actor; leaving `with` or `async with` ends the subscription.
 
     At most `most` events are on their way or waiting here, so a slow reader slows the producer down. Iterating ends
@@ -79,56 +73,40 @@ class EventStream:
         partition: Hashable = None,
         timeout: float | None = 30.0,
     ) -> None:
-        if most < 1:
-            raise ConfigurationError(f"most={most!r}", hint="it is a whole number from 1")
-        self._feed: Feed[Any] = Feed(str(producer), most)
+        self._feed: Feed[Any] = Feed(str(producer), whole("most", most, least=1))
         self._window = Window(most, most // 2)
         self._window.first()
         self._timeout = timeout
         self._pump = spawn(system, _Pump, (producer, self._feed, most, partition), parent=current_actor())
-        self._pump.monitor(lambda down: self._feed.end(_Ended(down.ref.reason or down.reason)))
+        self._pump.monitor(self._ended)
 
     def close(self) -> None:
         """Take no more events."""
         self._pump.stop(block=False)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *exc: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                event = self._feed.take(timeout=self._timeout)
-            except _Ended as ended:
-                _raise_if_abnormal(ended.reason)
-                return
-            yield event
-            self._handled()
+        with suppress(_Ended):
+            while True:
+                yield self._feed.take(timeout=self._timeout)
+                self._handled()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            try:
-                event = await self._feed.take_async()
-            except _Ended as ended:
-                _raise_if_abnormal(ended.reason)
-                return
-            yield event
-            self._handled()
+        with suppress(_Ended):
+            while True:
+                yield await self._feed.take_async()
+                self._handled()
+
+    def _ended(self, down: Down) -> None:
+        reason = down.ref.reason or down.reason
+        normal = reason.is_normal_family
+        self._feed.end(_Ended() if normal else ActorDead(f"the producer ended: {reason}", reason=reason))
 
     def _handled(self) -> None:
         if count := self._window.handled(1):
             offer(self._pump, count, beyond_limit=True)
-
-
-def _raise_if_abnormal(reason: Reason) -> None:
-    if not reason.is_normal_family:
-        raise ActorDead(f"the producer ended: {reason}", reason=reason)

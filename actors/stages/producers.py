@@ -25,28 +25,20 @@ lost with it, like any message.
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import msgspec
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.exits import Reason
-from mlld_sdk.actors.core.ref import ActorRef, Down, Monitor
-from mlld_sdk.actors.core.services import offer
-from mlld_sdk.actors.stages.demand import (
-    Dealing,
-    Ledger,
-    Window,
-    deal_by_demand,
-    deal_by_partition,
-    deal_to_all,
-    open_demand,
-)
+from mlld_sdk.actors.core.ref import Down, Monitor
+from mlld_sdk.actors.core.services import Ref, offer
+from mlld_sdk.actors.stages.demand import Dealing, Window, deal_by_demand, deal_by_partition, deal_to_all, open_demand
 from mlld_sdk.actors.stages.errors import DemandExceeded
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
+from mlld_sdk.base.options import one_of
 
-Ref = ActorRef[Any]
 WhenProducerEnds = Literal["stop", "stop_if_abnormal", "stay"]
 
 MOST = 1_000
@@ -82,16 +74,11 @@ class _Downstream:
     """The consumers of a stage: who they are, how many events each wants, and which get the next ones."""
 
     def __init__(self, stage: "_Emitting", least_most: int) -> None:
-        if stage.dealing not in {"demand", "broadcast", "partition"} or (stage.dealing == "partition") == (
-            not stage.partitions
-        ):
-            raise ConfigurationError(
-                f"dealing={stage.dealing!r}, partitions={stage.partitions!r} of {type(stage).__name__}",
-                hint='dealing is "demand", "broadcast", or "partition" with its partitions',
-            )
+        if (one_of("dealing", stage.dealing, *get_args(Dealing)) == "partition") != bool(stage.partitions):
+            raise InvalidOption("partitions", stage.partitions, 'given if dealing is "partition", and only then')
         self._stage = stage
         self._least_most = least_most
-        self.ledger: Ledger[Ref] = Ledger()
+        self.wanted: dict[Ref, int] = {}
         self._partitions: dict[Ref, Hashable] = {}
         self._monitors: dict[Ref, Monitor] = {}
 
@@ -100,19 +87,19 @@ class _Downstream:
         """How many events may be emitted now."""
         if len(self._partitions) < len(self._stage.partitions):
             return 0
-        return open_demand(self.ledger.wanted, self._stage.dealing)
+        return open_demand(self.wanted, self._stage.dealing)
 
     def send(self, batch: Sequence[Any]) -> None:
         """Send events to the consumers; there is demand for them."""
         match self._stage.dealing:
             case "demand":
-                shares = deal_by_demand(self.ledger.wanted, batch)
+                shares = deal_by_demand(self.wanted, batch)
             case "broadcast":
-                shares = deal_to_all(self.ledger.wanted, batch)
+                shares = deal_to_all(self.wanted, batch)
             case "partition":
                 shares = deal_by_partition(self._partitions, batch, self._stage.partition_of)
-        self.ledger.serve(shares)
         for consumer, share in shares.items():
+            self.wanted[consumer] -= len(share)
             offer(consumer, _Events(self._stage.actor_ref, share), beyond_limit=True)
 
     def handle(self, message: Any) -> bool:
@@ -121,11 +108,11 @@ class _Downstream:
             case _Subscribe():
                 self._add(message)
             case _Ask(consumer, count):
-                if consumer in self._monitors:
-                    self.ledger.ask(consumer, count)
+                if consumer in self.wanted:
+                    self.wanted[consumer] += count
             case _Cancel(consumer):
                 self._drop(consumer)
-            case Down(ref=ref) if ref in self._monitors:
+            case Down(ref=ref) if ref in self.wanted:
                 self._drop(ref)
             case _:
                 return False
@@ -144,17 +131,22 @@ class _Downstream:
             return
         self._monitors[message.consumer] = self._stage.monitor(message.consumer)
         self._partitions[message.consumer] = message.partition
-        self.ledger.join(message.consumer)
+        self.wanted[message.consumer] = 0
 
     def _drop(self, consumer: Ref) -> None:
-        monitor = self._monitors.pop(consumer, None)
-        if monitor is not None:
-            monitor.cancel()
-            self.ledger.leave(consumer)
-            del self._partitions[consumer]
+        if consumer in self.wanted:
+            self._monitors.pop(consumer).cancel()
+            del self.wanted[consumer], self._partitions[consumer]
 
 
-class _Emitting(Actor):
+class _Stage(Actor):
+    """What all stages have in common."""
+
+    def on_message(self, message: Any) -> Any:
+        """Handle any message that is not about events or demand, as `on_receive` of an actor does."""
+
+
+class _Emitting(_Stage):
     """A stage that gives events out."""
 
     dealing: ClassVar[Dealing] = "demand"
@@ -194,24 +186,20 @@ class _Emitting(Actor):
             self._downstream.send(batch)
 
 
-class _Source:
+class _Source(NamedTuple):
     """What a consumer remembers of one producer."""
 
-    def __init__(self, window: Window, monitor: Monitor, when_it_ends: WhenProducerEnds, *, manual: bool) -> None:
-        self.window = window
-        self.monitor = monitor
-        self.when_it_ends = when_it_ends
-        self.manual = manual
+    window: Window
+    monitor: Monitor
+    when_it_ends: WhenProducerEnds
+    manual: bool
 
 
 class _Upstream:
     """The producers of a stage, and what it has asked of each."""
 
     def __init__(
-        self,
-        stage: "_Receiving",
-        take: Callable[[list[Any], Ref], object],
-        begin: Callable[[], object] | None = None,
+        self, stage: "_Receiving", take: Callable[[list[Any], Ref], object], begin: Callable[[], object] | None = None
     ) -> None:
         self._stage = stage
         self._take = take
@@ -226,13 +214,6 @@ class _Upstream:
             self._begin()
         elif not source.manual:
             self.ask(producer, source.window.first())
-
-    def drop(self, producer: Ref) -> None:
-        """Take no more events from a producer."""
-        source = self.sources.pop(producer, None)
-        if source is not None:
-            source.monitor.cancel()
-            offer(producer, _Cancel(self._stage.actor_ref), beyond_limit=True)
 
     def ask(self, producer: Ref, count: int) -> None:
         """Ask a producer for more events."""
@@ -257,7 +238,7 @@ class _Upstream:
         return False, None
 
 
-class _Receiving(Actor):
+class _Receiving(_Stage):
     """A stage that takes events in."""
 
     _upstream: _Upstream
@@ -285,18 +266,18 @@ class _Receiving(Actor):
         least = most // 2 if least is None else least
         if not 0 <= least < most:
             raise ConfigurationError(f"most={most!r}, least={least!r}", hint="0 <= least < most")
-        if when_it_ends not in {"stop", "stop_if_abnormal", "stay"}:
-            raise ConfigurationError(
-                f"when_it_ends={when_it_ends!r}", hint='it is "stop", "stop_if_abnormal" or "stay"'
-            )
+        one_of("when_it_ends", when_it_ends, *get_args(WhenProducerEnds))
         if producer in self._upstream.sources:
             raise ConfigurationError(f"{self.actor_ref} is subscribed to {producer} already")
-        source = _Source(Window(most, least), self.monitor(producer), when_it_ends, manual=manual)
+        source = _Source(Window(most, least), self.monitor(producer), when_it_ends, manual)
         self._upstream.add(producer, source, partition)
 
     def unsubscribe_from(self, producer: Ref) -> None:
         """Take no more events from `producer`; those on their way are dropped."""
-        self._upstream.drop(producer)
+        source = self._upstream.sources.pop(producer, None)
+        if source is not None:
+            source.monitor.cancel()
+            offer(producer, _Cancel(self.actor_ref), beyond_limit=True)
 
     def ask(self, producer: Ref, count: int) -> None:
         """Ask for `count` more events; for a subscription made with `manual=True`.
@@ -325,9 +306,6 @@ class Producer(_Emitting):
         """
         raise NotImplementedError
 
-    def on_message(self, message: Any) -> Any:
-        """Handle any other message, as `on_receive` of an actor does."""
-
     def on_receive(self, message: Any) -> Any:
         """Serve demand; pass everything else on."""
         before = self.demand
@@ -348,9 +326,6 @@ class Consumer(_Receiving):
     def on_events(self, events: list[Any], producer: Ref) -> None:
         """Handle events; when it returns, they count as handled."""
         raise NotImplementedError
-
-    def on_message(self, message: Any) -> Any:
-        """Handle any other message, as `on_receive` of an actor does."""
 
     def on_receive(self, message: Any) -> Any:
         """Handle events and ask for more; pass everything else on."""
@@ -383,9 +358,6 @@ class ProducerConsumer(_Receiving, _Emitting):
     def on_events(self, events: list[Any], producer: Ref) -> Iterable[Any]:
         """Turn events into others, at most `expansion` for each."""
         raise NotImplementedError
-
-    def on_message(self, message: Any) -> Any:
-        """Handle any other message, as `on_receive` of an actor does."""
 
     def on_receive(self, message: Any) -> Any:
         """Pass demand up and events down; pass everything else on."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.ref import ActorRef, Monitor
+from mlld_sdk.actors.core.ref import Monitor
 from mlld_sdk.actors.core.services import kill
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.timers import Timer
@@ -24,7 +24,6 @@ from mlld_sdk.base.errors import ConfigurationError
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
-Ref = ActorRef[Any]
 OnSlow = Literal["exit", "kill_task"]
 Outcome: TypeAlias = Ok[T] | Exited
 _Entry: TypeAlias = tuple[Task[T], I, Timer | None]

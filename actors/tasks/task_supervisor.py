@@ -25,8 +25,8 @@ from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.errors import ActorKilled, NoSuchActor
 from mlld_sdk.actors.core.exits import NORMAL, Reason
 from mlld_sdk.actors.core.names import Name
-from mlld_sdk.actors.core.ref import ActorRef, Down, monitor
-from mlld_sdk.actors.core.services import kill, offer, spawn, still_in_effect
+from mlld_sdk.actors.core.ref import Down, monitor
+from mlld_sdk.actors.core.services import Ref, kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks.errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, TaskStream
@@ -36,7 +36,6 @@ from mlld_sdk.base.errors import ConfigurationError
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
-Ref = ActorRef[Any]
 Restart = Literal["temporary", "transient", "permanent"]
 
 

@@ -14,13 +14,11 @@ from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.errors import AskTimeout, NotOwner
 from mlld_sdk.actors.core.exits import KILLED, NOPROC, Killed, Other, Reason, Shutdown
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.actors.core.services import kill
+from mlld_sdk.actors.core.services import Ref, kill
 from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout
 from mlld_sdk.base.errors import ConfigurationError
 
 T = TypeVar("T")
-Ref = ActorRef[Any]
 OnTimeout = Literal["nothing", "ignore", "kill_task"]
 
 BRUTAL_KILL: Final = "brutal_kill"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlld_sdk.actors.stages.demand import Ledger, Window, deal_by_demand, deal_by_partition, deal_to_all, open_demand
+from mlld_sdk.actors.stages.demand import Window, deal_by_demand, deal_by_partition, deal_to_all, open_demand
 
 
 @given(st.integers(1, 50), st.data())
@@ -54,13 +54,3 @@ def test_partitions_get_their_own_events_in_order() -> None:  # DEM-3
     assert shares == {"odd": [1, 3], "even": [2, 4]}
     with pytest.raises(ValueError, match="no such partition"):
         deal_by_partition({"even": 0}, [1], lambda event: event % 2)
-
-
-def test_a_ledger_counts_what_is_still_owed() -> None:
-    ledger: Ledger[str] = Ledger()
-    for who in ("a", "b"):
-        ledger.join(who)
-    ledger.ask("a", 5)
-    ledger.serve({"a": [1, 2]})
-    assert ledger.wanted == {"a": 3, "b": 0}
-    assert (ledger.leave("a"), ledger.leave("a")) == (3, 0)

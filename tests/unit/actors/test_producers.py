@@ -189,6 +189,17 @@ def test_partitions_get_their_own_events(system: ActorSystem) -> None:  # DEM-3
     assert eventually(lambda: [collected(ref) for ref in halves] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]])
 
 
+def test_what_is_still_owed_to_each_consumer_is_counted(system: ActorSystem) -> None:  # DEM-1, DEM-4
+    source = system.start(Numbers, (0,))
+    first, second = (system.start(Collector, (source,), {"most": 5, "manual": True}) for _ in range(2))
+    first.call(lambda me: me.ask(source, 5))
+    assert eventually(lambda: source.call(lambda me: me._downstream.wanted) == {first: 5, second: 0})
+    source.call(lambda me: me.emit([1, 2]))
+    assert source.call(lambda me: me._downstream.wanted) == {first: 3, second: 0}
+    first.kill()
+    assert eventually(lambda: source.call(lambda me: me._downstream.wanted) == {second: 0})
+
+
 def test_a_partition_has_one_consumer(system: ActorSystem) -> None:  # DEM-3
     source = system.start(Halves, (0,))
     first = system.start(Collector, (source,), {"partition": 0})
@@ -202,12 +213,12 @@ def test_a_partition_has_one_consumer(system: ActorSystem) -> None:  # DEM-3
 def test_nothing_is_asked_for_until_every_partition_has_its_consumer(system: ActorSystem) -> None:  # DEM-3
     source = system.start(Halves, (100,))
     even = system.start(Collector, (source,), {"partition": 0, "most": 10})
-    eventually(lambda: source.call(lambda me: list(me._downstream.ledger.wanted.values())) == [10])
+    eventually(lambda: source.call(lambda me: list(me._downstream.wanted.values())) == [10])
     assert source.call(lambda me: (me.asked, me.demand)) == ([], 0)
     odd = system.start(Collector, (source,), {"partition": 1, "most": 10})
     assert eventually(lambda: len(collected(even)) >= 5 and len(collected(odd)) >= 5)
     odd.kill()
-    eventually(lambda: source.call(lambda me: len(me._downstream.ledger.wanted)) == 1)
+    eventually(lambda: source.call(lambda me: len(me._downstream.wanted)) == 1)
     emitted = source.call(lambda me: me.next)
     assert source.call(lambda me: (me.demand, me.next)) == (0, emitted)
     assert source.is_alive()
@@ -226,7 +237,7 @@ def test_the_demand_of_a_dead_consumer_is_gone(system: ActorSystem) -> None:  # 
     consumer = system.start(Collector, (source,), {"most": 5})
     eventually(lambda: source.call(lambda me: me.demand) == 5)
     consumer.kill()
-    assert eventually(lambda: source.call(lambda me: (me.demand, len(me._downstream.ledger.wanted))) == (0, 0))
+    assert eventually(lambda: source.call(lambda me: (me.demand, len(me._downstream.wanted))) == (0, 0))
 
 
 def test_unsubscribing_drops_what_is_on_the_way(system: ActorSystem) -> None:  # DEM-4
@@ -408,7 +419,7 @@ def test_a_thread_reads_events_at_its_own_pace(system: ActorSystem) -> None:  # 
         assert [next(read) for _ in range(10)] == list(range(3, 13))
         pump = events._pump
     assert pump.join(10) == NORMAL
-    assert eventually(lambda: source.call(lambda me: len(me._downstream.ledger.wanted)) == 0)
+    assert eventually(lambda: source.call(lambda me: len(me._downstream.wanted)) == 0)
 
 
 def test_reading_ends_with_the_producer(system: ActorSystem) -> None:  # DEM-7

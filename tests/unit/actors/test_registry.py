@@ -431,12 +431,12 @@ def test_a_key_is_held_by_one_caller_at_a_time_first_come_first_served(
     with unique.lock("k"):
         for number, worker in enumerate(workers):
             answers.append(worker.request(lambda _, number=number: work(number)))
-            eventually(lambda number=number: len(unique._locks._queues["k"]) == number + 2)
+            eventually(lambda number=number: len(unique._locks._queues.under("k")) == number + 2)
         assert order == []
     for answer in answers:
         answer.get(timeout=10)
     assert order == [0, 1, 2]
-    assert unique._locks._queues == {}
+    assert len(unique._locks._queues) == 0
     gates.open_all()
 
 
@@ -463,13 +463,13 @@ def test_a_killed_holder_loses_the_lock_and_a_killed_waiter_its_place(system: Ac
     holder.cast(hold)
     gates.wait_for("holding")
     waiter.cast(queue_up)
-    eventually(lambda: len(unique._locks._queues["k"]) == 2)
+    eventually(lambda: len(unique._locks._queues.under("k")) == 2)
     waiter.kill()
     holder.kill()
     with unique.lock("k", timeout=5):
-        assert len(unique._locks._queues["k"]) == 1
+        assert len(unique._locks._queues.under("k")) == 1
         gates.open_all()
-    assert unique._locks._queues == {}
+    assert len(unique._locks._queues) == 0
 
 
 def test_an_actor_that_would_wait_for_itself_is_told_at_once(unique: Registry, one: Ref) -> None:  # REG-14
@@ -479,15 +479,15 @@ def test_an_actor_that_would_wait_for_itself_is_told_at_once(unique: Registry, o
 
     with pytest.raises(DeadlockDetected):
         within(one, twice)
-    assert unique._locks._queues == {}
+    assert len(unique._locks._queues) == 0
 
 
 def test_waiting_for_a_lock_ends_in_time_and_leaves_the_queue(unique: Registry) -> None:  # REG-14
     with unique.lock("k"):
         with pytest.raises(LockTimeout), unique.lock("k", timeout=0.01):
             pass
-        assert len(unique._locks._queues["k"]) == 1
-    assert unique._locks._queues == {}
+        assert len(unique._locks._queues.under("k")) == 1
+    assert len(unique._locks._queues) == 0
 
 
 def test_a_coroutine_waits_for_a_lock_without_stopping_its_loop(unique: Registry) -> None:  # REG-14
@@ -512,7 +512,7 @@ def test_a_coroutine_waits_for_a_lock_without_stopping_its_loop(unique: Registry
         return order
 
     assert asyncio.run(main()) == ["first in", "first out", "second in"]
-    assert unique._locks._queues == {}
+    assert len(unique._locks._queues) == 0
 
 
 def test_asking_by_an_unregistered_key_says_so(system: ActorSystem, unique: Registry) -> None:  # REG-11
