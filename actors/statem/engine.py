@@ -35,9 +35,6 @@ STATE_TIMEOUT = TimerKey("state_timeout")
 EVENT_TIMEOUT = TimerKey("event_timeout")
 
 
-# -- events and what a callback may ask for --------------------------------------------------------------------------
-
-
 class Happening(msgspec.Struct, frozen=True, eq=False):
     """One event on its way to a state.
 
@@ -76,7 +73,6 @@ class NextEvent(msgspec.Struct, frozen=True, eq=False):
 
     content: object
     kind: Kind = "internal"
-    source: object = None
 
 
 class SetTimer(msgspec.Struct, frozen=True, eq=False):
@@ -133,9 +129,6 @@ class EndMachine(msgspec.Struct, frozen=True, eq=False):
 Outcome: TypeAlias = Keep | Repeat | Goto | EndMachine
 
 
-# -- effects: what the shell has to carry out --------------------------------------------------------------------------
-
-
 class StartClock(msgspec.Struct, frozen=True):
     """Run a clock; when it ends, `fired` is called with the same key and `generation`."""
 
@@ -152,16 +145,9 @@ class StopClock(msgspec.Struct, frozen=True):
     generation: int
 
 
-class Halt(msgspec.Struct, frozen=True, eq=False):
-    """The machine ends for this reason."""
+Effect: TypeAlias = EventReply | StartClock | StopClock | EndMachine
+"""What the shell has to carry out."""
 
-    reason: object
-
-
-Effect: TypeAlias = EventReply | StartClock | StopClock | Halt
-
-
-# -- the machine -------------------------------------------------------------------------------------------------------
 
 Chain: TypeAlias = "tuple[Happening, Chain] | None"
 
@@ -171,7 +157,6 @@ class Running(msgspec.Struct, frozen=True, eq=False):
 
     generation: int
     content: object
-    immediate: bool
 
 
 class Machine(msgspec.Struct, frozen=True, eq=False):
@@ -224,7 +209,7 @@ def settle(
     """
     if isinstance(outcome, EndMachine):
         clocks = _timers(machine, [CancelTimer(key) for key in machine.timers])[1]
-        return replace(machine, queue=None), [*clocks, Halt(outcome.reason)]
+        return replace(machine, queue=None), [*clocks, outcome]
     changed = isinstance(outcome, Goto) and outcome.state != machine.state
     queue, postponed = machine.queue, machine.postponed
     if event is not None and any(isinstance(action, Postpone) for action in outcome.actions):
@@ -234,14 +219,12 @@ def settle(
             queue, postponed = (postponed[0], queue), postponed[1]
     inserted = [action for action in outcome.actions if isinstance(action, NextEvent)]
     for action in reversed(inserted):
-        queue = (Happening(action.kind, action.content, action.source), queue)
+        queue = (Happening(action.kind, action.content), queue)
     state = outcome.state if isinstance(outcome, Goto) else machine.state
     machine = replace(machine, state=state, queue=queue, postponed=postponed)
-    effects: list[Effect] = []
-    if changed:
-        machine, effects = _timers(machine, [CancelTimer(STATE_TIMEOUT)])
+    machine, stopped = _timers(machine, [CancelTimer(STATE_TIMEOUT)] if changed else [])
     machine, clocks = _timers(machine, [*outcome.actions, *entered])
-    return machine, [*effects, *clocks]
+    return machine, [*stopped, *clocks]
 
 
 def pull(machine: Machine) -> tuple[Machine, Happening | None]:
@@ -300,7 +283,7 @@ def _timers(machine: Machine, actions: Iterable[Action]) -> tuple[Machine, list[
             continue
         if running is not None:
             del timers[key]
-            if running.immediate:
+            if key in immediate:
                 immediate.remove(key)
             else:
                 effects.append(StopClock(key, running.generation))
@@ -308,9 +291,8 @@ def _timers(machine: Machine, actions: Iterable[Action]) -> tuple[Machine, list[
             continue
         generation += 1
         at, delay = (action.at, action.delay) if isinstance(action, SetTimer) else (None, 0.0)
-        at_once = at is None and delay <= 0
-        timers[key] = Running(generation, action.content, at_once)
-        if at_once:
+        timers[key] = Running(generation, action.content)
+        if at is None and delay <= 0:
             immediate.append(key)
         else:
             effects.append(StartClock(key, delay, at, generation))

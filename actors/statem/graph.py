@@ -37,24 +37,15 @@ class Graph:
 
     def reachable(self) -> frozenset[str]:
         """Find the states some run can be in."""
-        found, todo = set(self.initial), list(self.initial)
-        while todo:
-            here = todo.pop()
-            new = {edge.target for edge in self.edges if edge.source == here} - found
-            found |= new
-            todo += new
-        return frozenset(found)
+        return frozenset(self._distances())
 
     def text(self) -> str:
         """Write the graph as indented lines, one for each way; unreachable states are marked."""
         reachable = self.reachable()
         lines = [self.name]
         for state in self.states:
-            marks = [
-                *(["initial"] if state in self.initial else []),
-                *(["unreachable"] if state not in reachable else []),
-            ]
-            lines.append(f"  {state}" + (f" ({', '.join(marks)})" if marks else ""))
+            mark = " (initial)" if state in self.initial else "" if state in reachable else " (unreachable)"
+            lines.append(f"  {state}{mark}")
             ways = [edge for edge in self.edges if edge.source == state]
             width = max((len(edge.label) for edge in ways), default=0)
             lines += [f"    {edge.label:<{width}} -> {edge.target}  [{edge.handler}]" for edge in ways]
@@ -114,15 +105,19 @@ class Graph:
                 labels.append(edge.label)
         return found
 
-    def _places(self) -> dict[str, tuple[float, float]]:
-        distance = dict.fromkeys(self.initial, 0)
+    def _distances(self) -> dict[str, int]:
+        """Count, for each state some run can be in, the steps that lead there from where it may begin."""
+        distances = dict.fromkeys(self.initial, 0)
         todo = list(self.initial)
-        while todo:
-            here = todo.pop(0)
+        for here in todo:
             for edge in self.edges:
-                if edge.source == here and edge.target not in distance:
-                    distance[edge.target] = distance[here] + 1
+                if edge.source == here and edge.target not in distances:
+                    distances[edge.target] = distances[here] + 1
                     todo.append(edge.target)
+        return distances
+
+    def _places(self) -> dict[str, tuple[float, float]]:
+        distance = self._distances()
         far = max(distance.values(), default=0) + 1
         rows: dict[int, int] = {}
         places = {}

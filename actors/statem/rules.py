@@ -5,7 +5,7 @@ what cannot be meant: a state that does not exist, no state to begin in. The run
 (`graph`) is drawn from it, so a drawing cannot differ from what runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,15 +17,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 StateName: TypeAlias = "State | str"
 Targets: TypeAlias = "StateName | Iterable[StateName]"
 
-ANYWHERE = "*"
 _TAG = "__state_rules__"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """In `state`, an event that fits goes to `method`, which may stay or lead to one of `targets`."""
+    """An event that fits goes to `method`, which may stay or lead to one of `targets`."""
 
-    state: str
     method: str
     targets: tuple[str, ...]
     kind: Kind | None = None
@@ -118,7 +116,7 @@ class State:
 
 anywhere = State()
 """Stands for every state: its handlers are asked after those of the state itself."""
-anywhere.name = ANYWHERE
+anywhere.name = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,46 +152,36 @@ def declaration_of(machine: type) -> Declaration:
                 states[name] = value
             elif callable(value) and hasattr(value, _TAG):
                 tagged[name] = getattr(value, _TAG)
-    known = _Names(machine.__name__, states)
-    own: dict[str, list[Rule]] = {name: [] for name in states}
-    shared: list[Rule] = []
-    entries: dict[str, str] = {}
-    for method, tags in tagged.items():
-        for tag in tags:
-            source = ANYWHERE if tag.state is anywhere else known.check(tag.state, method)
-            if tag.entry:
-                entries |= dict.fromkeys(states if source == ANYWHERE else [source], method)
-                continue
-            rule = Rule(source, method, known.targets(tag.targets, method), tag.kind, tag.pattern, tag.timer)
-            (shared if source == ANYWHERE else own[source]).append(rule)
     initial = tuple(name for name, state in states.items() if state.initial)
     if not initial:
         raise ConfigurationError(
             f"{machine.__name__} has no state to begin in", hint="declare one of its states with State(initial=True)"
         )
-    rules = {name: (*rules, *shared) for name, rules in own.items()}
-    return Declaration(machine.__name__, tuple(states), initial, rules, entries)
 
-
-class _Names:
-    """The states a declaration may speak of."""
-
-    def __init__(self, machine: str, states: dict[str, State]) -> None:
-        self._machine = machine
-        self._states = states
-
-    def check(self, state: StateName, method: str) -> str:
+    def known(state: StateName, method: str) -> str:
         name = state if isinstance(state, str) else state.name
-        if name not in self._states or (isinstance(state, State) and self._states[name] is not state):
+        if name not in states or (isinstance(state, State) and states[name] is not state):
             raise ConfigurationError(
-                f"{self._machine}.{method} speaks of {name!r}, which is no state of {self._machine}",
-                hint=f"its states are {', '.join(self._states) or 'none'}",
+                f"{machine.__name__}.{method} speaks of {name!r}, which is no state of {machine.__name__}",
+                hint=f"its states are {', '.join(states)}",
             )
         return name
 
-    def targets(self, targets: Targets, method: str) -> tuple[str, ...]:
-        listed: Iterator[StateName] = iter([targets] if isinstance(targets, State | str) else targets)
-        return tuple(self.check(target, method) for target in listed)
+    rules: dict[str, list[Rule]] = {name: [] for name in states}
+    shared: list[Rule] = []
+    entries: dict[str, str] = {}
+    for method, tags in tagged.items():
+        for tag in tags:
+            everywhere = tag.state is anywhere
+            if tag.entry:
+                entries |= dict.fromkeys(states if everywhere else [known(tag.state, method)], method)
+                continue
+            listed: Iterable[StateName] = [tag.targets] if isinstance(tag.targets, State | str) else tag.targets
+            targets = tuple(known(target, method) for target in listed)
+            rule = Rule(method, targets, tag.kind, tag.pattern, tag.timer)
+            (shared if everywhere else rules[known(tag.state, method)]).append(rule)
+    every = {name: (*own, *shared) for name, own in rules.items()}
+    return Declaration(machine.__name__, tuple(states), initial, every, entries)
 
 
 def goto(state: StateName, *actions: Action) -> Goto:

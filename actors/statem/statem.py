@@ -30,37 +30,8 @@ from mlld_sdk.actors.core.directives import NO_REPLY, Continue, Stop
 from mlld_sdk.actors.core.exits import NORMAL, as_reason
 from mlld_sdk.actors.core.ref import Down, Exit
 from mlld_sdk.actors.core.timers import Timer
-from mlld_sdk.actors.statem.engine import (
-    EVENT_TIMEOUT,
-    STATE_TIMEOUT,
-    Action,
-    CancelTimer,
-    Effect,
-    EndMachine,
-    EventReply,
-    Goto,
-    Halt,
-    Happening,
-    Keep,
-    Kind,
-    Machine,
-    NextEvent,
-    Outcome,
-    Postpone,
-    Repeat,
-    SetTimer,
-    StartClock,
-    StopClock,
-    TimerKey,
-    UpdateTimer,
-    arrive,
-    enters,
-    fired,
-    pull,
-    reply_effects,
-    settle,
-    waiting,
-)
+from mlld_sdk.actors.statem import engine
+from mlld_sdk.actors.statem.engine import Action, EndMachine, EventReply, Goto, Happening, Keep, Kind, Outcome, TimerKey
 from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
 from mlld_sdk.actors.statem.events import StateChanged
 from mlld_sdk.actors.statem.graph import Graph, graph_from
@@ -106,7 +77,7 @@ class StateMachine(Actor):
     @property
     def postponed(self) -> int:
         """How many events wait for another state."""
-        return len(waiting(self._machine)[1])
+        return len(engine.waiting(self._machine)[1])
 
     def on_init(self) -> Any:
         """Prepare the machine; override it.
@@ -116,17 +87,9 @@ class StateMachine(Actor):
             to begin in another state declared initial; `stop(reason)`; or what `on_start` may return to decline.
         """
 
-    @property
-    def asked(self) -> bool:
-        """Whether an answer to the current message is waited for."""
-        current = self._cell.runner.current
-        return current is not None and current[1] is not None
-
-    # -- the actor's side ----------------------------------------------------------------------------------------------
-
     def on_start(self) -> Any:
         """Begin in the initial state, with its enter method."""
-        self._machine = Machine(self.declaration.initial[0])
+        self._machine = engine.Machine(self.declaration.initial[0])
         self._clocks: dict[TimerKey, Timer] = {}
         outcome = self.on_init()
         if outcome is not None and not isinstance(outcome, Keep | Goto | EndMachine):
@@ -144,12 +107,14 @@ class StateMachine(Actor):
     def on_receive(self, message: Any) -> Any:
         """Turn a message into an event, handle it, and then everything that is due before the next message."""
         if isinstance(message, _Clock):
-            self._machine, event = fired(self._machine, message.key, message.generation)
+            self._machine, event = engine.fired(self._machine, message.key, message.generation)
             if event is None:
                 return None
             self._clocks.pop(message.key, None)
         else:
-            kind: Kind = "info" if isinstance(message, Exit | Down) else "call" if self.asked else "cast"
+            current = self._cell.runner.current
+            asked = current is not None and current[1] is not None
+            kind: Kind = "info" if isinstance(message, Exit | Down) else "call" if asked else "cast"
             event = Happening(kind, message, self.reply_to() if kind == "call" else None)
         return self._turn(event) or self._drain() or NO_REPLY
 
@@ -159,7 +124,7 @@ class StateMachine(Actor):
 
     def _drain(self) -> Stop | None:
         for _ in range(BURST):
-            self._machine, event = pull(self._machine)
+            self._machine, event = engine.pull(self._machine)
             if event is None:
                 return None
             stopped = self._turn(event)
@@ -169,10 +134,8 @@ class StateMachine(Actor):
         self._cell.runner.pending = Continue()
         return None
 
-    # -- one turn ------------------------------------------------------------------------------------------------------
-
     def _turn(self, event: Happening) -> Stop | None:
-        self._machine, effects = arrive(self._machine)
+        self._machine, effects = engine.arrive(self._machine)
         self._carry_out(effects)
         rule = self.declaration.rule_for(self.state, event)
         if rule is None:
@@ -192,21 +155,21 @@ class StateMachine(Actor):
             cell.system.emit(
                 lambda at: StateChanged(at=at, actor=cell.path, epoch=cell.epoch, old=old, new=new, cause=rule.label)
             )
-        return self._finish(event, outcome, enter=enters(self._machine, outcome))
+        return self._finish(event, outcome, enter=engine.enters(self._machine, outcome))
 
     def _finish(self, event: Happening | None, outcome: Outcome, *, enter: str | None) -> Stop | None:
-        self._carry_out(reply_effects(outcome.actions))
+        self._carry_out(engine.reply_effects(outcome.actions))
         entered: tuple[Action, ...] = ()
         if enter is not None and not isinstance(outcome, EndMachine):
             before, self._machine = self._machine, replace(self._machine, state=enter)
             result = self._enter(before.state)
-            self._carry_out(reply_effects(result.actions))
+            self._carry_out(engine.reply_effects(result.actions))
             self._machine = before
             if isinstance(result, EndMachine):
                 outcome = result
             else:
                 entered = result.actions
-        self._machine, effects = settle(self._machine, event, outcome, entered)
+        self._machine, effects = engine.settle(self._machine, event, outcome, entered)
         return self._carry_out(effects)
 
     def _enter(self, previous: str) -> Keep | EndMachine:
@@ -219,22 +182,22 @@ class StateMachine(Actor):
                 f"{self.declaration.name}.{method} tried to change the state it enters",
                 hint="an enter method may only keep or stop; insert the decision as a zero state_timeout",
             )
-        forbidden = [action for action in result.actions if isinstance(action, Postpone | NextEvent)]
+        forbidden = [action for action in result.actions if isinstance(action, engine.Postpone | engine.NextEvent)]
         if forbidden:
             raise TypeError(f"{method} enters a state: it can neither postpone nor insert events")
         return result
 
-    def _carry_out(self, effects: list[Effect]) -> Stop | None:
+    def _carry_out(self, effects: list[engine.Effect]) -> Stop | None:
         for effect in effects:
             match effect:
                 case EventReply(source, value):
                     source.reply(value)  # type: ignore[attr-defined]  # the engine carries it without looking
-                case StartClock(key, delay, at, generation):
+                case engine.StartClock(key, delay, at, generation):
                     wait = delay if at is None else max(0.0, at - self.system.env.now())
                     self._clocks[key] = self.send_after(wait, _Clock(key, generation))
-                case StopClock(key):
+                case engine.StopClock(key):
                     self._clocks.pop(key).cancel()
-                case Halt(reason):
+                case EndMachine(reason):
                     return Stop(as_reason(reason))
         return None
 
@@ -242,7 +205,7 @@ class StateMachine(Actor):
 def _outcome(answer: object, method: str) -> Outcome:
     if answer is None:
         return Keep()
-    if isinstance(answer, Keep | Repeat | Goto | EndMachine):
+    if isinstance(answer, Keep | engine.Repeat | Goto | EndMachine):
         return answer
     raise TypeError(f"{method} answered {answer!r:.200}; a handler returns keep, goto, repeat, stop or nothing")
 
@@ -255,9 +218,9 @@ def keep(*actions: Action) -> Keep:
     return Keep(actions)
 
 
-def repeat(*actions: Action) -> Repeat:
+def repeat(*actions: Action) -> engine.Repeat:
     """Stay in the state and run its enter method again. What is postponed stays postponed."""
-    return Repeat(actions)
+    return engine.Repeat(actions)
 
 
 def stop(reason: object = NORMAL, *replies: EventReply) -> EndMachine:
@@ -265,51 +228,51 @@ def stop(reason: object = NORMAL, *replies: EventReply) -> EndMachine:
     return EndMachine(reason, replies)
 
 
-def postpone() -> Postpone:
+def postpone() -> engine.Postpone:
     """Keep the current event and handle it again, before younger ones, once the state has changed."""
-    return Postpone()
+    return engine.Postpone()
 
 
-def next_event(content: object, *, kind: Kind = "internal") -> NextEvent:
+def next_event(content: object, *, kind: Kind = "internal") -> engine.NextEvent:
     """Handle this event before everything that waits; several in the order given."""
-    return NextEvent(content, kind)
+    return engine.NextEvent(content, kind)
 
 
-def state_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
+def state_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds (or at `at` of the machine's clock) unless the state changes before."""
-    return SetTimer(STATE_TIMEOUT, delay, content, at)
+    return engine.SetTimer(engine.STATE_TIMEOUT, delay, content, at)
 
 
-def event_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
+def event_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds unless any event comes before."""
-    return SetTimer(EVENT_TIMEOUT, delay, content, at)
+    return engine.SetTimer(engine.EVENT_TIMEOUT, delay, content, at)
 
 
-def timeout(name: str, delay: float = 0.0, content: object = None, *, at: float | None = None) -> SetTimer:
+def timeout(name: str, delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds whatever happens; the same name again starts it afresh."""
-    return SetTimer(TimerKey("timeout", name), delay, content, at)
+    return engine.SetTimer(TimerKey("timeout", name), delay, content, at)
 
 
-def cancel_state_timeout() -> CancelTimer:
+def cancel_state_timeout() -> engine.CancelTimer:
     """Call the state timeout off."""
-    return CancelTimer(STATE_TIMEOUT)
+    return engine.CancelTimer(engine.STATE_TIMEOUT)
 
 
-def cancel_event_timeout() -> CancelTimer:
+def cancel_event_timeout() -> engine.CancelTimer:
     """Call the event timeout off."""
-    return CancelTimer(EVENT_TIMEOUT)
+    return engine.CancelTimer(engine.EVENT_TIMEOUT)
 
 
-def cancel_timeout(name: str) -> CancelTimer:
+def cancel_timeout(name: str) -> engine.CancelTimer:
     """Call a named timeout off."""
-    return CancelTimer(TimerKey("timeout", name))
+    return engine.CancelTimer(TimerKey("timeout", name))
 
 
-def update_state_timeout(content: object) -> UpdateTimer:
+def update_state_timeout(content: object) -> engine.UpdateTimer:
     """Change what the running state timeout will say; one that is not running fires at once."""
-    return UpdateTimer(STATE_TIMEOUT, content)
+    return engine.UpdateTimer(engine.STATE_TIMEOUT, content)
 
 
-def update_timeout(name: str, content: object) -> UpdateTimer:
+def update_timeout(name: str, content: object) -> engine.UpdateTimer:
     """Change what a running named timeout will say; one that is not running fires at once."""
-    return UpdateTimer(TimerKey("timeout", name), content)
+    return engine.UpdateTimer(TimerKey("timeout", name), content)

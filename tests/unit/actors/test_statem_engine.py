@@ -15,7 +15,6 @@ from mlld_sdk.actors.statem.engine import (
     EndMachine,
     EventReply,
     Goto,
-    Halt,
     Happening,
     Keep,
     Machine,
@@ -92,7 +91,7 @@ class Bench:
                     assert self.clocks.pop(key)[0] == generation
                 case EventReply(source, value):
                     self.log.append(("reply", source, value))
-                case Halt(reason):
+                case EndMachine(reason):
                     self.halted = reason
 
 
