@@ -3,7 +3,6 @@
 import os
 import sys
 
-from mlld_sdk.transport.embedded.clock import Clock
 from mlld_sdk.transport.embedded.server.options import BadOptions, read_options
 
 CANNOT_START = 78
@@ -17,7 +16,7 @@ def main() -> int:
             os.environ.pop(name, None)
         from mlld_sdk.transport.embedded.server.server import EmbeddedServer
 
-        return EmbeddedServer(options, Clock()).serve()
+        return EmbeddedServer(options).serve()
     except BadOptions as fault:
         sys.stderr.write(f"embedded engine: {fault}\n")
         return CANNOT_START

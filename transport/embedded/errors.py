@@ -1,5 +1,7 @@
 """How a script, a request or the engine itself can fail, and under which code and name the client hears of it."""
 
+from functools import partial
+
 
 class ScriptFailure(Exception):
     """A script failed while it ran.
@@ -36,20 +38,6 @@ class UnsupportedConstruct(ScriptFailure):
         )
 
 
-class ScriptBailed(ScriptFailure):
-    """The script ended itself with `bail`."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "BAIL_EXIT", "MlldBailError")
-
-
-class Aborted(ScriptFailure):
-    """The request was cancelled, timed out, or the engine is going down."""
-
-    def __init__(self, message: str = "StreamExecution aborted", code: str = "ABORTED") -> None:
-        super().__init__(message, code)
-
-
 class RequestError(Exception):
     """A request the engine refuses without running anything; it has no stack and no name."""
 
@@ -61,28 +49,21 @@ class RequestError(Exception):
 
 # What the real engine calls its own kinds of errors.
 
-
-def directive_failure(message: str) -> ScriptFailure:
-    """Return the failure of a statement that was given what it cannot work with."""
-    return ScriptFailure(message, "VALIDATION_FAILED", "MlldDirectiveError")
-
-
-def interpreter_failure(message: str) -> ScriptFailure:
-    """Return the failure of a call of something that cannot be called."""
-    return ScriptFailure(message, "INTERPRETATION_FAILED", "MlldInterpreterError")
-
-
-def field_failure(message: str) -> ScriptFailure:
-    """Return the failure of reading a field that a value cannot have."""
-    return ScriptFailure(message, "FIELD_ACCESS_ERROR", "FieldAccessError")
+directive_failure = partial(ScriptFailure, code="VALIDATION_FAILED", name="MlldDirectiveError")
+"""A statement was given what it cannot work with."""
+interpreter_failure = partial(ScriptFailure, code="INTERPRETATION_FAILED", name="MlldInterpreterError")
+"""Something was called that cannot be called."""
+field_failure = partial(ScriptFailure, code="FIELD_ACCESS_ERROR", name="FieldAccessError")
+"""A field was read that a value cannot have."""
+redefinition = partial(ScriptFailure, code="VARIABLE_REDEFINITION", name="VariableRedefinitionError")
+"""A name was defined twice."""
+bailed = partial(ScriptFailure, code="BAIL_EXIT", name="MlldBailError")
+"""The script ended itself with `bail`."""
+aborted = partial(ScriptFailure, "StreamExecution aborted", "ABORTED")
+"""The request was cancelled, timed out, or the engine is going down."""
 
 
 def output_failure(reason: str) -> ScriptFailure:
     """Return the failure of writing something somewhere."""
     message = f"Output error (unknown): Failed to process output: {reason}"
     return ScriptFailure(message, "OUTPUT_GENERATION_FAILED", "MlldOutputError")
-
-
-def redefinition(message: str) -> ScriptFailure:
-    """Return the failure of defining a name twice."""
-    return ScriptFailure(message, "VARIABLE_REDEFINITION", "VariableRedefinitionError")

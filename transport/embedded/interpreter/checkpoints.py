@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import (
     DEFAULT_ROOT,
@@ -17,74 +17,46 @@ from mlld_sdk.transport.checkpoint_cache import (
     cache_key,
     script_name,
 )
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRequest
+from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import Value
-
-
-class Ticket(NamedTuple):
-    """A call that was looked up: everything a row needs, and the stored answer.
-
-    Attributes:
-        key: The key of the call.
-        function: Name of the function.
-        args: Its arguments.
-        site: Where the call stands in the script.
-        numbers: Index, ordinal and order of the call.
-        answer: What was stored, or `MISSING`.
-    """
-
-    key: str
-    function: str
-    args: list[Any]
-    site: str
-    numbers: tuple[int, int, int]
-    answer: Any
-
-    @property
-    def is_hit(self) -> bool:
-        """Whether there is a stored answer, so that the body need not run."""
-        return self.answer is not MISSING
-
-    def event(self) -> dict[str, Any]:
-        """Return the event that reports a hit or a miss."""
-        facts = {"fn": self.function, "key": self.key, "argsPreview": args_preview(self.args)}
-        return {"type": f"checkpoint:{'hit' if self.is_hit else 'miss'}", "checkpoint": facts}
 
 
 class CheckpointMemory:
     """The cache as one run sees it. The index is read once, at the first call that may be cached.
 
     Args:
-        request: What was asked for; it names the script and what to do with the cache.
+        run: The run; its request names the script and what to do with the cache.
         resume: Mode of the script's `resume:` header, or None.
-        iso_time: Gives the time for rows and manifests.
+        announces: Report hits and misses as events.
         before_body: Called before the body of a call that was not found.
         after_store: Called after an answer was stored.
     """
 
     def __init__(
         self,
-        request: ScriptRequest,
+        run: ScriptRun,
         resume: str | None,
-        iso_time: Callable[[], str],
-        before_body: Callable[[], None] | None = None,
-        after_store: Callable[[], None] | None = None,
+        *,
+        announces: bool,
+        before_body: Callable[[], None],
+        after_store: Callable[[], None],
     ) -> None:
-        plan, path = request.plan, request.path
+        plan, path = run.request.plan, run.request.path
+        self.before_body = before_body
+        self._run = run
         serves = {"auto": True, "never": False}.get(resume or "") if plan.use is None else plan.use
         self._plan = plan
         self._writes = serves is not False
         self._serves = serves is True
-        self._path = path
-        self._iso_time = iso_time
         self._name = plan.name or (script_name(path) if path else None)
         self._cache: CheckpointCache | None = None
         self._entries: dict[str, Entry] = {}
         self._counters = RunCounters(())
         self._written: set[str] = set()
         self._named: dict[str, int] = {}
-        self._before_body = before_body
+        self._announces = announces
         self._after_store = after_store
 
     @property
@@ -139,46 +111,32 @@ class CheckpointMemory:
             self._cache = cache
         return self._cache
 
-    def look_up(self, function: str, args: list[Any], site: str) -> Ticket:
-        """Number a call and find its stored answer."""
+    def look_up(self, function: str, args: list[Any], site: str) -> tuple[Entry, Value | None]:
+        """Number a call; return the row it will have, and its stored answer or None."""
         cache = self._open()
-        key = cache_key(function, args)
-        numbers = self._counters.number(function, site)
+        key, preview = cache_key(function, args), args_preview(args)
+        index, ordinal, order = self._counters.number(function, site)
         known = key in self._entries and (self._serves or key in self._written)
-        return Ticket(key, function, args, site, numbers, cache.value(key) if known else MISSING)
+        answer = cache.value(key) if known else MISSING
+        if self._announces:
+            kind = "checkpoint:miss" if answer is MISSING else "checkpoint:hit"
+            self._run.report({"type": kind, "checkpoint": {"fn": function, "key": key, "argsPreview": preview}})
+        row = Entry(key, function, args_hash(args), preview, "", 0, 0, site, index, ordinal, order)
+        return row, None if answer is MISSING else Value(answer)
 
-    def run_body(self, body: Callable[[], Value]) -> Value:
-        """Run the body of a call that was not found."""
-        if self._before_body is not None:
-            self._before_body()
-        return body()
-
-    def store(self, ticket: Ticket, value: Any, duration_ms: int) -> None:
+    def store(self, entry: Entry, value: Any, duration_ms: int) -> None:
         """Store an answer. A cache that cannot be written costs the entry, not the run."""
         cache = self._open()
-        index, ordinal, order = ticket.numbers
         try:
-            entry = Entry(
-                key=ticket.key,
-                fn=ticket.function,
-                args_hash=args_hash(ticket.args),
-                args_preview=args_preview(ticket.args),
-                ts=self._iso_time(),
-                result_size=cache.write_value(ticket.key, value),
-                duration_ms=duration_ms,
-                invocation_site=ticket.site,
-                invocation_index=index,
-                invocation_ordinal=ordinal,
-                execution_order=order,
-            )
-            self._entries[ticket.key] = entry
-            self._written.add(ticket.key)
+            size = cache.write_value(entry.key, value)
+            entry = entry._replace(ts=clock.iso(), result_size=size, duration_ms=duration_ms)
+            self._entries[entry.key] = entry
+            self._written.add(entry.key)
             cache.append(entry)
             self._manifest(cache, self._entries)
         except OSError:
             return
-        if self._after_store is not None:
-            self._after_store()
+        self._after_store()
 
     def name_checkpoint(self, name: str) -> None:
         """Note that calls from here on belong behind the checkpoint `name`."""
@@ -191,9 +149,8 @@ class CheckpointMemory:
         self._manifest(cache, self._entries)
 
     def _manifest(self, cache: CheckpointCache, entries: dict[str, Entry]) -> None:
-        cache.write_manifest(
-            self._iso_time(), entries, scriptPath=self._path, namedCheckpoints=dict(sorted(self._named.items())) or None
-        )
+        named = dict(sorted(self._named.items())) or None
+        cache.write_manifest(clock.iso(), entries, scriptPath=self._run.request.path, namedCheckpoints=named)
 
 
 def _selected(cache: CheckpointCache, selector: Selector, checkpoints: list[str]) -> list[Entry]:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import ScriptBailed, ScriptFailure, directive_failure
+from mlld_sdk.transport.embedded.errors import ScriptFailure, directive_failure
 from mlld_sdk.transport.embedded.interpreter.context import SKIPPED, ReturnSignal, ScriptContext
 from mlld_sdk.transport.embedded.interpreter.operators import fits
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
@@ -43,22 +43,20 @@ class Compounds:
                 syntax.IfStatement: self._if,
                 ForLoop: self._for,
                 syntax.RepeatLoop: self._loop,
-                "continue": lambda node, scope: self._end_round(node, scope, done=False),
-                "done": lambda node, scope: self._end_round(node, scope, done=True),
+                "continue": self._end_round,
+                "done": self._end_round,
             },
         )
 
     def _holds(self, condition: Any, scope: Scope) -> bool:
         return is_truthy(self._context.operand(condition, scope).data)
 
-    # -- when and if
-
     def _when_value(self, node: WhenExpression, scope: Scope) -> Value:
         try:
             action = self._chosen(node, scope)
             return NOTHING if action is None else self._context.branch_value(action, scope)
         except ScriptFailure as error:
-            if error is self._run.abort_error or isinstance(error, ScriptBailed) or error.code == "E_WHEN_EXPRESSION":
+            if error is self._run.abort_error or error.code in ("BAIL_EXIT", "E_WHEN_EXPRESSION"):
                 raise
             raise ScriptFailure(
                 f"Error evaluating action: {error.message}", "E_WHEN_EXPRESSION", "MlldWhenExpressionError"
@@ -67,13 +65,13 @@ class Compounds:
     def _chosen(self, node: WhenExpression, scope: Scope) -> Any:
         """Return the action of the first branch that fits, or None."""
         subject = None if node.subject is None else self._context.operand(node.subject, scope)
-        for branch in node.branches:
+        for condition, action in node.branches:
             self._run.step()
-            if branch.condition is None or branch.condition == syntax.Literal("none"):
-                return branch.action
-            value = self._context.operand(branch.condition, scope)
+            if condition is None or condition == syntax.Literal("none"):
+                return action
+            value = self._context.operand(condition, scope)
             if is_truthy(value.data) if subject is None else fits(subject.data, value.data):
-                return branch.action
+                return action
         return None
 
     def _when(self, node: WhenExpression, scope: Scope) -> Value:
@@ -101,8 +99,6 @@ class Compounds:
         if chosen is not None:
             self._context.run_block(chosen, Scope(scope))
         return NOTHING
-
-    # -- for
 
     def _collected(self, node: ForLoop, scope: Scope) -> list[Any]:
         """Run a `for` whose value is used and return the list of what each round gave."""
@@ -219,10 +215,8 @@ class Compounds:
             raise failures[0]
         return results
 
-    # -- loop
-
-    def _end_round(self, node: syntax.SimpleStatement, scope: Scope, *, done: bool) -> Value:
-        raise RoundSignal(self._context.evaluate(node.value, scope), done=done)
+    def _end_round(self, node: syntax.SimpleStatement, scope: Scope) -> Value:
+        raise RoundSignal(self._context.evaluate(node.value, scope), done=node.word == "done")
 
     def _loop(self, node: syntax.RepeatLoop, scope: Scope) -> Value:
         """Run a `loop`; its value is what `done` gave."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import NOTHING, Origin, Value, text_of
@@ -58,8 +59,6 @@ class ScriptContext:
         """The script's view of the checkpoint cache."""
         return self._open_memory()
 
-    # -- nodes
-
     def evaluate(self, node: Any, scope: Scope) -> Value:
         """Return the value of an expression."""
         return self._expressions[type(node)](node, scope)
@@ -110,8 +109,6 @@ class ScriptContext:
         """Return a path as an absolute one; `@base` is the project root, the rest is relative to the script."""
         return os.path.normpath(os.path.join(self.run.folder, self.text(node, scope)))
 
-    # -- names
-
     def lookup(self, name: str, scope: Scope) -> Value | None:
         """Find a variable, or what the host provides under that name."""
         run = self.run
@@ -125,7 +122,7 @@ class ScriptContext:
         if name == "state" and run.state is not None:
             return Value(run.state, Origin(("src:dynamic",), ("src:dynamic",), ("src:dynamic",)))
         if name == "now":
-            return Value(run.iso_time())
+            return Value(clock.iso())
         return Value(run.root) if name in ("base", "root") else None
 
     def line(self, span: syntax.TextSpan) -> int:

@@ -48,8 +48,6 @@ class Expressions:
             }
         )
 
-    # -- plain things
-
     def _reference(self, node: Reference, scope: Scope) -> Value:
         value = self._context.lookup(node.name, scope)
         if value is None:
@@ -73,8 +71,6 @@ class Expressions:
             else:
                 raise ScriptFailure(f"Cannot spread {describe(value.data)} into an object")
         return Value(ordered(data), merge(*origins))
-
-    # -- texts
 
     def _template(self, node: syntax.Template, scope: Scope) -> Value:
         pieces: list[str] = []
@@ -115,8 +111,6 @@ class Expressions:
             written = "".join(part if isinstance(part, str) else part.raw for part in node.path.parts)
             raise ScriptFailure(f"Failed to load content: {written}: {error.strerror}", name="MlldError") from error
         return Value(_file_data(path, text), UNKNOWN, text)
-
-    # -- fields and operators
 
     def _field(self, node: FieldAccess, scope: Scope) -> Value:
         target = self._evaluate(node.target, scope)

@@ -2,20 +2,13 @@
 
 from typing import Any
 
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, interpreter_failure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
 from mlld_sdk.transport.embedded.interpreter.shells import Shells
-from mlld_sdk.transport.embedded.interpreter.values import (
-    UNKNOWN,
-    Origin,
-    Value,
-    kind_of,
-    merge,
-    scalar_text,
-    text_of,
-)
+from mlld_sdk.transport.embedded.interpreter.values import UNKNOWN, Origin, Value, kind_of, merge, scalar_text, text_of
 from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, Reference, ShellCommand, TextSpan
 
@@ -28,13 +21,11 @@ class Functions:
     Args:
         context: The script.
         shells: Runs the functions whose body is a command.
-        announces: Report hits and misses of the checkpoint cache as events.
     """
 
-    def __init__(self, context: ScriptContext, shells: Shells, *, announces: bool) -> None:
+    def __init__(self, context: ScriptContext, shells: Shells) -> None:
         self._context = context
         self._shells = shells
-        self._announces = announces
         context.add(
             expressions={
                 FunctionCall: lambda node, scope: self.call_by_name(node, scope, node.span),
@@ -53,7 +44,7 @@ class Functions:
             raise interpreter_failure(
                 f"Interpreter error (undefined): Variable {node.name} is not executable (type: {kind})"
             )
-        return self._call(target.data, node.name, self.arguments(node, scope), span, scope, nodes=node.args)
+        return self.call(target.data, node.name, self.arguments(node, scope), scope, nodes=node.args, span=span)
 
     def arguments(self, node: FunctionCall, scope: Scope) -> list[Value]:
         """Return the values of a call's arguments."""
@@ -64,19 +55,15 @@ class Functions:
             raise ScriptFailure(f"Undefined variable '@{node.name}' passed to function @{function}")
         return self._context.evaluate(node, scope)
 
-    def call(self, function: Function, name: str, values: list[Value], caller: Scope) -> Value:
-        """Call a function without looking for a stored answer, as statements and pipelines do."""
-        return self._call(function, name, values, None, caller)
-
-    def _call(
+    def call(
         self,
         function: Function,
         name: str,
         values: list[Value],
-        span: TextSpan | None,
         caller: Scope,
         *,
         nodes: tuple[Any, ...] | None = None,
+        span: TextSpan | None = None,
     ) -> Value:
         """Call a function, or take its stored answer.
 
@@ -84,12 +71,11 @@ class Functions:
             function: What to call.
             name: The name it is called by, which is what the cache knows it by.
             values: The arguments.
-            span: Where the call stands, if it stands anywhere by itself.
             caller: The scope of the call, to notice recursion.
-            nodes: The arguments as they were written; None for calls that are never cached.
+            nodes: The arguments as they were written; None for calls that are never cached: statements and pipelines.
+            span: Where the call stands, if it stands anywhere by itself.
         """
-        run = self._context.run
-        run.step()
+        self._context.run.step()
         if function.name in caller.calling:
             raise ScriptFailure(
                 f"Circular reference detected: executable '@{function.name}' calls itself recursively "
@@ -100,14 +86,14 @@ class Functions:
         if nodes is None or "llm" not in function.labels or not self._context.memory.active:
             return self._run_body(function, values, caller)
         memory = self._context.memory
-        ticket = memory.look_up(name, _keyed(nodes, values), self._site(span))
-        if self._announces:
-            run.report(ticket.event())
-        if ticket.is_hit:
-            return Value(ticket.answer, Origin(function.labels, (*function.labels, *_body_taint(function.body).taint)))
-        started = run.milliseconds()
-        value = memory.run_body(lambda: self._run_body(function, values, caller))
-        memory.store(ticket, _storable(value.data), max(0, run.milliseconds() - started))
+        entry, answer = memory.look_up(name, _keyed(nodes, values), self._site(span))
+        if answer is not None:
+            taint = (*function.labels, *_body_taint(function.body).taint)
+            return answer._replace(origin=Origin(function.labels, taint))
+        started = clock.milliseconds()
+        memory.before_body()
+        value = self._run_body(function, values, caller)
+        memory.store(entry, _storable(value.data), max(0, clock.milliseconds() - started))
         return value
 
     def _site(self, span: TextSpan | None) -> str:
@@ -138,14 +124,12 @@ class Functions:
             return Value(text_of(value), origin)
         return Value(value.data, origin, "null" if value.data is None else value.text)
 
-    # -- methods and pipelines
-
     def _method(self, node: syntax.MethodCall, scope: Scope) -> Value:
         target = self._context.evaluate(node.target, scope)
         values = [self._context.evaluate(arg, scope) for arg in node.args]
         function = target.data.get(node.name) if isinstance(target.data, dict) else None
         if isinstance(function, Function):
-            return self._call(function, node.name, values, node.span, scope, nodes=node.args)
+            return self.call(function, node.name, values, scope, nodes=node.args, span=node.span)
         data = call_method(target.data, node.name, [value.data for value in values])
         return Value(data, merge(target.origin, *(value.origin for value in values)))
 

@@ -17,9 +17,6 @@ class Function(NamedTuple):
     scope: "Scope"
 
 
-NONE: frozenset[str] = frozenset()
-
-
 class Scope:
     """Variables of a script, a block or a call, and the scope around it.
 
@@ -36,7 +33,7 @@ class Scope:
         self.values: dict[str, Value] = {}
         self.waiting: dict[str, Callable[[], Value]] = {}
         self.lines: dict[str, str] = {}
-        self.fixed: frozenset[str] | set[str] = NONE
+        self.fixed: frozenset[str] = frozenset()
 
     def find(self, name: str) -> Value | None:
         """Look a name up here and outwards."""
@@ -56,15 +53,11 @@ class Scope:
         value = self.find(name)
         return value.data if value is not None and isinstance(value.data, Function) else None
 
-    def own_names(self) -> list[str]:
-        """Return the names declared here."""
-        return list(self.lines)
-
     def define(self, name: str, value: Value, *, fixed: bool = False) -> None:
         """Set a name here, whether it was set before or not; a fixed one (a parameter) cannot be hidden by `let`."""
         self.values[name] = value
         if fixed:
-            self.fixed = {*self.fixed, name}
+            self.fixed |= {name}
 
     def is_fixed(self, name: str) -> bool:
         """Return whether a name is taken, here or outwards, by something that `let` must not hide."""

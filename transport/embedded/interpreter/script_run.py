@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlld_sdk.transport.embedded.clock import Clock
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.document import tidy
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
@@ -102,12 +102,9 @@ class ScriptRun:
     at its next step and its children are killed at once.
     """
 
-    def __init__(
-        self, request: ScriptRequest, report: Report, turn: FairLock, clock: Clock, *, kill_children: bool = True
-    ) -> None:
+    def __init__(self, request: ScriptRequest, report: Report, turn: FairLock, *, kill_children: bool) -> None:
         self.request = request
         self.turn = turn
-        self.clock = clock
         self.positions = LineMap(request.script)
         self.path = os.path.abspath(request.path) if request.path else ""
         self.folder = os.path.dirname(self.path) if self.path else os.getcwd()
@@ -128,16 +125,6 @@ class ScriptRun:
         self._children: set[ShellProcess] = set()
         self._children_lock = threading.Lock()
         self._steps = 0
-
-    # -- time and stopping
-
-    def milliseconds(self) -> int:
-        """Return the wall clock as events have it."""
-        return int(self.clock.wall() * 1000)
-
-    def iso_time(self) -> str:
-        """Return the wall clock as rows and manifests have it."""
-        return self.clock.iso()
 
     def abort(self, error: ScriptFailure) -> None:
         """Stop the script: it raises `error` at its next step, and its children die now."""
@@ -164,7 +151,7 @@ class ScriptRun:
             if self._kill_children:
                 self.stopped.wait(seconds)
             else:
-                self.clock.sleep(seconds)
+                clock.sleep(seconds)
         self.step()
 
     def watch(self, child: ShellProcess) -> None:
@@ -189,24 +176,20 @@ class ScriptRun:
             f" at line {line}, column {column}" + (f" in {path}" if path else ""),
         )
 
-    # -- where values came from
-
     def record(self, origin: Origin) -> None:
         """Note what the script has touched; effects carry it from now on."""
         self.recorded = merge(self.recorded or UNKNOWN, origin)
 
-    # -- effects
-
     def report(self, event: dict[str, Any]) -> None:
         """Send an event, unless the request was aborted."""
         if self.abort_error is None:
-            self._report({**event, "timestamp": self.milliseconds()})
+            self._report({**event, "timestamp": clock.milliseconds()})
 
     def chunk(self, text: str, source: str, pipeline: str) -> None:
         """Send a piece of a command's output as it comes."""
         if self.abort_error is None:
             event = {"type": "CHUNK", "pipelineId": pipeline, "stageIndex": 0, "chunk": text, "source": source}
-            self._report({"type": "stream:chunk", "event": {**event, "timestamp": self.milliseconds()}})
+            self._report({"type": "stream:chunk", "event": {**event, "timestamp": clock.milliseconds()}})
 
     def effect(
         self,
@@ -256,7 +239,7 @@ class ScriptRun:
             "operation": "set",
             "security": merge(value.origin, origin).plain(),
             "index": len(self.state_writes),
-            "timestamp": self.iso_time(),
+            "timestamp": clock.iso(),
         }
         self.state_writes.append(write)
         self.report({"type": "state:write", "write": write})

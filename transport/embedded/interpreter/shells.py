@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+from functools import partial
 from typing import Any
 
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.processes import start
@@ -39,7 +41,7 @@ class Shells:
 
     def run_statement(self, node: ShellCommand, scope: Scope) -> tuple[Value, str]:
         """Run a command as a statement; return what it printed as it stands, and the name of the operation."""
-        pipeline = f"run-{self._context.run.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
+        pipeline = f"run-{clock.milliseconds():x}-{next(STATEMENT_NUMBERS)}"
         text, origin, name = self._run(node, scope, (), None, pipeline)
         return Value(text, origin), name
 
@@ -96,14 +98,9 @@ class Shells:
             reason = os.strerror(error.errno or 0)
             raise ScriptFailure(f"spawn {argv[0]} failed: {reason}", "COMMAND_EXECUTION_FAILED") from error
         run.watch(child)
-
-        def on_chunk(text: str, source: str) -> None:
-            if pipeline is not None:
-                run.chunk(text, source, pipeline)
-
         try:
             with run.turn.pause():
-                stdout, stderr = child.collect(on_chunk)
+                stdout, stderr = child.collect(None if pipeline is None else partial(run.chunk, pipeline=pipeline))
         finally:
             run.unwatch(child)
         if child.killed and run.abort_error is not None:

@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import (
-    ScriptBailed,
     ScriptFailure,
     UnsupportedConstruct,
+    bailed,
     directive_failure,
     output_failure,
     redefinition,
@@ -58,8 +58,6 @@ class Statements:
             },
         )
 
-    # -- names
-
     def _var(self, node: syntax.VarStatement, scope: Scope) -> Value:
         place = self._run.place(node.span)
         labels = Origin(node.labels, node.labels)
@@ -109,8 +107,6 @@ class Statements:
         scope.declare(node.name, Value(function), self._run.place(node.span))
         return NOTHING
 
-    # -- showing and running
-
     def _show(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._context.evaluate(node.value, scope)
         if not isinstance(node.value, Literal):
@@ -146,8 +142,6 @@ class Statements:
         if source:
             self._run.record(Origin(sources=(source,)))
         return value
-
-    # -- writing
 
     def _log(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._written_value(node.value, scope)
@@ -192,12 +186,9 @@ class Statements:
         _write_file(path, text, mode[0])
         self._run.effect("file", text, node.span, path=path, mode=mode, metadata=metadata)
 
-    # -- control
-
     def _bail(self, node: SimpleStatement, scope: Scope) -> Value:
-        if node.value is None:
-            raise ScriptBailed("Script terminated by bail directive.")
-        raise ScriptBailed(self._context.text(node.value, scope))
+        standard = "Script terminated by bail directive."
+        raise bailed(standard if node.value is None else self._context.text(node.value, scope))
 
     def _return(self, node: SimpleStatement, scope: Scope) -> Value:
         value = self._context.operand(node.value, scope)

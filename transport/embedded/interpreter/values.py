@@ -52,9 +52,6 @@ def merge(*origins: Origin) -> Origin:
     return merged
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
-
-
 class Value(NamedTuple):
     """Plain data (text, number, boolean, None, list, dictionary or a `Function`) and where it came from.
 

@@ -1,13 +1,14 @@
 """Reading what repeats and what chooses: `when`, `for` and `loop`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
 from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.expressions import ExpressionParser
 from mlld_sdk.transport.embedded.language.scanner import BLANKS, Scanner
-from mlld_sdk.transport.embedded.language.syntax import Block, Literal, WhenBranch
+from mlld_sdk.transport.embedded.language.syntax import Block, Literal
 
 _BLOCK_WORDS = frozenset((
     "let", "show", "log", "output", "append", "run", "when", "for", "if", "loop", "continue", "done", "bail", "var",
@@ -24,11 +25,10 @@ class CompoundParser:
         scan: The cursor.
         block: Reads `[ statements ]`.
         action: Reads a statement or block behind `=>`.
-        lenient: Read past what this engine does not run, for `analyze`.
     """
 
-    def __init__(self, scan: Scanner, block: Callable[[], Block], action: Callable[[], Any], *, lenient: bool) -> None:
-        self.expressions = ExpressionParser(scan, self._as_value, lenient=lenient)
+    def __init__(self, scan: Scanner, block: Callable[[], Block], action: Callable[[], Any]) -> None:
+        self.expressions = ExpressionParser(scan, partial(self.read, self._branch_value, self._for_value))
         self._scan = scan
         self._block = block
         self._action = action
@@ -47,9 +47,6 @@ class CompoundParser:
         if scan.take_keyword("for"):
             return self._for(start, for_action)
         return self._loop(start) if scan.take_keyword("loop") else None
-
-    def _as_value(self) -> Any:
-        return self.read(self._branch_value, self._for_value)
 
     def _branch_value(self) -> Any:
         word = self._scan.word()
@@ -88,9 +85,9 @@ class CompoundParser:
             scan.skip_blanks()
             if scan.take("=>"):
                 scan.skip_space()
-                return syntax.WhenExpression(None, (WhenBranch(subject, action()),), scan.span(start))
+                return syntax.WhenExpression(None, ((subject, action()),), scan.span(start))
         scan.expect("[", "to open the branches of when")
-        branches: list[WhenBranch] = []
+        branches: list[tuple[Any, Any]] = []
         scan.skip_space()
         while not scan.take("]"):
             if scan.pos >= scan.end:
@@ -101,7 +98,7 @@ class CompoundParser:
             scan.skip_space()
             scan.expect("=>", "behind the condition of when")
             scan.skip_space()
-            branches.append(WhenBranch(condition, action()))
+            branches.append((condition, action()))
             scan.skip_space()
         return syntax.WhenExpression(subject, tuple(branches), scan.span(start))
 

@@ -1,6 +1,8 @@
 """Reading expressions: from pipes, `? :` and `??` down to literals, references and calls."""
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
@@ -23,6 +25,8 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 60480
 RESERVED_HEADS = ("foreach", "new", "box", "hook", "while")
 CONSTANTS = {"true": True, "false": False, "null": None}
 _INDEX_START = DIGITS | {"-", ":"}
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_DIGITS = re.compile("[0-9]+")
 
 
 class ExpressionParser:
@@ -31,16 +35,12 @@ class ExpressionParser:
     Args:
         scan: The cursor.
         compound: Reads `when`, `for` or `loop` if one is next, and gives None otherwise.
-        lenient: Read past what this engine does not run, for `analyze`.
     """
 
-    def __init__(self, scan: Scanner, compound: Callable[[], Any], *, lenient: bool) -> None:
+    def __init__(self, scan: Scanner, compound: Callable[[], Any]) -> None:
         self.scan = scan
-        self.texts = TextParser(scan, self._fields_in_text)
+        self.texts = TextParser(scan, partial(self._fields, tight=True))
         self._compound = compound
-        self._lenient = lenient
-
-    # -- operators
 
     def expression(self) -> Any:
         """Read an expression with everything that may follow it on its line, pipes included."""
@@ -122,8 +122,6 @@ class ExpressionParser:
             return syntax.Negation(self._unary())
         return self.primary()
 
-    # -- operands
-
     def primary(self) -> Any:
         """Read one operand with its fields, calls and methods."""
         scan = self.scan
@@ -186,7 +184,7 @@ class ExpressionParser:
     def foreign_code(self, language: str, start: int) -> syntax.Unsupported:
         """Read code of another language, which is only looked at, never run."""
         scan = self.scan
-        if not self._lenient:
+        if not scan.lenient:
             raise UnsupportedConstruct(f"'{language} {{ }}'", scan.line(start))
         scan.take_keyword(language)
         if scan.peek() == "(":
@@ -196,20 +194,13 @@ class ExpressionParser:
         return syntax.Unsupported(f"'{language} {{ }}'", scan.span(start), {"language": language})
 
     def _at_number(self) -> bool:
-        char = self.scan.peek()
-        return char in DIGITS or (char == "-" and self.scan.peek(1) in DIGITS)
+        return bool(self.scan.match(_NUMBER))
 
     def _number(self) -> float:
-        scan = self.scan
-        start = scan.pos
-        scan.take("-")
-        scan.digits()
-        if scan.peek() == "." and scan.peek(1) in DIGITS:
-            scan.pos += 1
-            scan.digits()
-            value = float(scan.text[start : scan.pos])
+        text = self.scan.read(_NUMBER)
+        if "." in text:
+            value = float(text)
             return int(value) if value.is_integer() else value
-        text = scan.text[start : scan.pos]
         return int(text) if len(text) <= 16 else float(text)
 
     def duration(self) -> float:
@@ -220,11 +211,6 @@ class ExpressionParser:
                 if self.scan.take(unit):
                     return amount * seconds
         raise self.scan.error("Loop pacing expects a duration like 1s or 500ms.")
-
-    # -- fields
-
-    def _fields_in_text(self, target: Any, start: int) -> Any:
-        return self._fields(target, start, tight=True)
 
     def _fields(self, target: Any, start: int, *, tight: bool) -> Any:
         """Read fields, indexes, calls and methods behind `target`; `tight` inside a text, where `[` may be text."""
@@ -293,8 +279,6 @@ class ExpressionParser:
         self.scan.expect("(", "to open the arguments")
         return self.scan.items(")", self.expression, of="argument list", start=start)
 
-    # -- objects
-
     def _object(self) -> syntax.ObjectLiteral:
         """Read `{ "key": value }`."""
         start = self.scan.pos
@@ -311,15 +295,13 @@ class ExpressionParser:
                 raise UnsupportedConstruct("interpolation in an object's key", scan.line())
             name = str(key.data)
         else:
-            name = scan.identifier() or (str(int(scan.digits())) if scan.peek() in DIGITS else "")
+            name = scan.identifier() or (str(int(scan.read(_DIGITS))) if scan.peek() in DIGITS else "")
         if not name:
             raise scan.error("Expected a key in the object")
         scan.skip_space()
         scan.expect(":", "behind the key")
         scan.skip_space()
         return name, self.expression()
-
-    # -- shells
 
     def _shell(self) -> ShellCommand:
         scan = self.scan

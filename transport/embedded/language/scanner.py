@@ -16,11 +16,11 @@ LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 DIGITS = frozenset("0123456789")
 WORD = LETTERS | DIGITS
 _QUOTES = frozenset("\"'`")
-_COMMENTS = (">>", "<<")
 _RUN_OF_LETTERS = re.compile("[A-Za-z0-9_-]*")
 _IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*")
 _SPACE = re.compile(rf"(?:[{BLANKS}\n]+|(?:>>|<<)[^\n]*)*")
-_DIGITS = re.compile("[0-9]*")
+_LINE_REST = re.compile(r"[^\n]*")
+_LINE_END = re.compile(rf"[{BLANKS}]*(?:\n|\Z|(?<![^{BLANKS}\n])(?:>>|<<))")
 
 
 class LineMap:
@@ -47,18 +47,17 @@ class LineMap:
 class Scanner:
     """A cursor over a text, shared by the parsers. It knows characters, words and comments, not mlld.
 
-    Attributes:
+    Args:
         text: The whole text.
         pos: Where the cursor stands.
-        end: The length of the text.
+        lenient: Read past what this engine does not run, for `analyze`.
     """
 
-    def __init__(self, text: str, pos: int = 0) -> None:
+    def __init__(self, text: str, pos: int, *, lenient: bool) -> None:
         self.text = text
         self.pos = pos
         self.end = len(text)
-
-    # -- looking
+        self.lenient = lenient
 
     def peek(self, ahead: int = 0) -> str:
         """Return the character `ahead` of the cursor, or an empty text behind the end."""
@@ -71,9 +70,10 @@ class Scanner:
 
     def word(self) -> str:
         """Return the letters, digits, `_` and `-` from here on without stepping over them."""
-        return self._matched(_RUN_OF_LETTERS)
+        return self.match(_RUN_OF_LETTERS)
 
-    def _matched(self, pattern: re.Pattern[str]) -> str:
+    def match(self, pattern: re.Pattern[str]) -> str:
+        """Return what fits a pattern from here on, which may be nothing, without stepping over it."""
         found = pattern.match(self.text, self.pos)
         return found.group() if found else ""
 
@@ -83,12 +83,7 @@ class Scanner:
 
     def at_line_end(self) -> bool:
         """Return whether only blanks and a comment are left on this line."""
-        index = self.pos
-        while index < self.end and self.text[index] in BLANKS:
-            index += 1
-        if index >= self.end or self.text[index] == "\n":
-            return True
-        return self.text.startswith(_COMMENTS, index) and (index == 0 or self.text[index - 1] in BLANKS + "\n")
+        return _LINE_END.match(self.text, self.pos) is not None
 
     def at_value_end(self) -> bool:
         """Return whether a statement ends here, so that its optional value is missing."""
@@ -96,10 +91,13 @@ class Scanner:
 
     def line_rest(self) -> str:
         """Return what is left of this line."""
-        line_end = self.text.find("\n", self.pos)
-        return self.text[self.pos : self.end if line_end < 0 else line_end]
+        return self.match(_LINE_REST)
 
-    # -- moving
+    def read(self, pattern: re.Pattern[str]) -> str:
+        """Step over what fits a pattern, which may be nothing, and return it."""
+        found = self.match(pattern)
+        self.pos += len(found)
+        return found
 
     def take(self, word: str) -> bool:
         """Step over `word` if it is next, and return whether it was."""
@@ -135,31 +133,16 @@ class Scanner:
 
     def skip_space(self) -> None:
         """Step over blanks, line ends and comments."""
-        self.pos += len(self._matched(_SPACE))
+        self.read(_SPACE)
 
     def finish_line(self) -> None:
         """Step over the rest of a statement's line: blanks, a comment and the line end itself."""
-        self.pos += len(self.line_rest())
+        self.read(_LINE_REST)
         self.take("\n")
 
     def identifier(self) -> str:
         """Read a name (letters, digits, `_`, and `-` between them), or return an empty text."""
-        name = self._matched(_IDENTIFIER)
-        self.pos += len(name)
-        return name
-
-    def digits(self) -> str:
-        """Read digits."""
-        digits = self._matched(_DIGITS)
-        self.pos += len(digits)
-        return digits
-
-    def run_of(self, chars: frozenset[str]) -> str:
-        """Read as many of these characters as follow."""
-        start = self.pos
-        while self.peek() in chars:
-            self.pos += 1
-        return self.text[start : self.pos]
+        return self.read(_IDENTIFIER)
 
     def items(self, closing: str, read: Callable[[], T], *, of: str = "", start: int = 0) -> tuple[T, ...]:
         """Read items up to and over `closing`.
@@ -183,21 +166,14 @@ class Scanner:
                 raise self.error(f"Expected ',' or {closing!r} in the {of}")
         return tuple(found)
 
-    # -- telling
-
     def span(self, start: int) -> TextSpan:
         """Return the part from `start` to the cursor."""
         return TextSpan(start, self.pos)
 
     def is_mentioned(self, name: str) -> bool:
         """Return whether a name stands anywhere but as a pipeline's stage, so that the script itself may define it."""
-        at = self.text.find("@" + name)
-        while at >= 0:
-            behind = self.text[at + len(name) + 1 : at + len(name) + 2]
-            if behind not in WORD and not self.text[:at].rstrip(BLANKS).endswith("|"):
-                return True
-            at = self.text.find("@" + name, at + 1)
-        return False
+        mentions = re.finditer(rf"@{name}(?![A-Za-z0-9_])", self.text)
+        return any(not self.text[: found.start()].rstrip(BLANKS).endswith("|") for found in mentions)
 
     def line(self, offset: int | None = None) -> int:
         """Return the number of the cursor's line, or of the line of `offset`."""

@@ -14,9 +14,6 @@ class TextSpan(NamedTuple):
     end: int
 
 
-# --- expressions ----------------------------------------------------------------------------------------------------
-
-
 class Literal(NamedTuple):
     """A text without holes, a number, a boolean or `null`."""
 
@@ -116,18 +113,14 @@ class Ternary(NamedTuple):
     no: Any
 
 
-class WhenBranch(NamedTuple):
-    """`condition => action` of a `when`; the condition None is `*`."""
-
-    condition: Any
-    action: Any
-
-
 class WhenExpression(NamedTuple):
-    """`when [ ... ]`, `when @subject [ ... ]` or `when condition => action`; the first branch that fits is taken."""
+    """`when [ ... ]`, `when @subject [ ... ]` or `when condition => action`; the first branch that fits is taken.
+
+    `branches` are pairs of condition and action; the condition None is `*`.
+    """
 
     subject: Any
-    branches: tuple[WhenBranch, ...]
+    branches: tuple[tuple[Any, Any], ...]
     span: TextSpan
 
 
@@ -211,9 +204,6 @@ def root_of(node: Any) -> Any:
     while isinstance(node, (FieldAccess, Slice, MethodCall)):
         node = node.target
     return node
-
-
-# --- statements -----------------------------------------------------------------------------------------------------
 
 
 class VarStatement(NamedTuple):

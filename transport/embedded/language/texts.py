@@ -1,6 +1,8 @@
 """Reading texts with holes: the four quotings of mlld, command bodies and file names."""
 
+import re
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import UnsupportedConstruct
@@ -11,43 +13,25 @@ PLAIN_ESCAPES = {char: char for char in "@\\[]{}\"'`$"}
 ESCAPES = {**PLAIN_ESCAPES, "n": "\n", "t": "\t", "r": "\r", "0": "\0", ".": "."}
 FILE_MARKS = frozenset("./*@")
 _KEPT_BACKSLASHES = frozenset(("n", "t", "r", "`", '"', "'", "0"))
+_PLAIN = re.compile(r"[\w ,.]+|[\s\S]")
+"""Characters that mean nothing special in any text, or one that does."""
 
 
 class Quoting(NamedTuple):
-    """What a kind of text is called, what it ends with and which rules hold inside."""
+    """What a kind of text begins and ends with, how an error names the text and its end, and the rules inside."""
 
+    mark: str
     name: str
-    closing: str
-    escapes: bool = True
+    ending: str
+    escapes: dict[str, str] = ESCAPES
     newlines: bool = True
+    holes: bool = True
 
 
-DOUBLE = Quoting("string", '"', newlines=False)
-BACKTICK = Quoting("backtick template", "`")
-COLONS = Quoting("template", "::", escapes=False)
-
-
-class _Parts:
-    """Characters and holes in a row; neighbouring characters become one text.
-
-    Attributes:
-        chars: The characters since the last hole; written to directly.
-    """
-
-    def __init__(self) -> None:
-        self.chars: list[str] = []
-        self._parts: list[Any] = []
-
-    def add(self, part: Any) -> None:
-        """Add a hole or a file."""
-        self.all().append(part)
-
-    def all(self) -> list[Any]:
-        """Return everything so far."""
-        if self.chars:
-            self._parts.append("".join(self.chars))
-            self.chars.clear()
-        return self._parts
+SINGLE = Quoting("'", "string", "single quote (').", PLAIN_ESCAPES, holes=False)
+DOUBLE = Quoting('"', "string", '"', newlines=False)
+BACKTICK = Quoting("`", "backtick template", "`")
+COLONS = Quoting("::", "template", "::", {"@": "@"})
 
 
 class TextParser:
@@ -63,56 +47,39 @@ class TextParser:
         self._fields = fields
 
     def quoted(self) -> Literal | Template:
-        """Read a quoted text of any kind."""
+        """Read the quoted text that begins here, of any kind."""
         scan = self._scan
         start = scan.pos
-        if scan.take("'"):
-            return Literal(self._single(start))
-        if scan.take('"'):
-            return self._holed(DOUBLE, start)
-        if scan.take("`"):
-            return self._holed(BACKTICK, start)
         if scan.looking_at(":::"):
             raise scan.error("Templates in ::: are not part of this subset")
-        scan.expect("::", "to open a template")
-        return self._holed(COLONS, start)
+        quoting = next(quoting for quoting in (SINGLE, DOUBLE, BACKTICK, COLONS) if scan.take(quoting.mark))
+        return self._behind(quoting, start)
 
-    def _single(self, start: int) -> str:
+    def _behind(self, quoting: Quoting, start: int) -> Literal | Template:
+        """Read the rest of a quoted text that begins at `start`."""
         scan = self._scan
-        chars: list[str] = []
-        while not scan.take("'"):
-            char = scan.peek()
-            if not char:
-                raise scan.error("Unclosed string. Expected closing single quote (').", start)
-            if (char == "\\" and scan.peek(1) in PLAIN_ESCAPES) or scan.looking_at("@@"):
-                scan.pos += 1
-            chars.append(scan.peek())
-            scan.pos += 1
-        return "".join(chars)
-
-    def _holed(self, quoting: Quoting, start: int) -> Literal | Template:
-        scan = self._scan
-        parts = _Parts()
-        escapes = ESCAPES if quoting.escapes else {"@": "@"}
-        while not scan.take(quoting.closing):
+        parts: list[Any] = []
+        while not scan.take(quoting.mark):
             char, following = scan.peek(), scan.peek(1)
             if not char or (char == "\n" and not quoting.newlines):
-                raise scan.error(f"Unclosed {quoting.name}. Expected closing {quoting.closing}", start)
-            if char == "\\" and following in escapes:
-                parts.chars.append(escapes[following])
+                raise scan.error(f"Unclosed {quoting.name}. Expected closing {quoting.ending}", start)
+            if char == "\\" and following in quoting.escapes:
+                parts.append(quoting.escapes[following])
                 scan.pos += 2
             elif char == "@" and following == "@":
-                parts.chars.append("@")
+                parts.append("@")
                 scan.pos += 2
+            elif not quoting.holes:
+                parts.append(scan.read(_PLAIN))
             elif char == "@" and following in LETTERS:
-                parts.add(self._hole(quoting))
-                parts.chars += self._boundary()
-            elif char == "<" and (quoting.newlines or not parts.chars) and (read := self._file_read_in_text()):
-                parts.add(read)
+                parts.append(self._hole(quoting))
+                parts += self._boundary()
+            elif char == "<" and (quoting.newlines or not _ends_in_text(parts)) and (read := self._file_read_in_text()):
+                parts.append(read)
             else:
-                parts.chars.append(char)
-                scan.pos += 1
-        return _text_of(_trimmed(parts.all()) if quoting is COLONS else parts.all())
+                parts.append(scan.read(_PLAIN))
+        whole = _joined(parts)
+        return _text_of(_trimmed(whole) if quoting is COLONS else whole)
 
     def _hole(self, quoting: Quoting | None = None) -> Hole:
         """Read `@name` and what clings to it inside a text."""
@@ -132,18 +99,18 @@ class TextParser:
         if not self._opens(inner):
             return Hole(value, raw, omit=True)
         scan.pos += 1
-        text = self._holed(inner, scan.pos - 1)
+        text = self._behind(inner, scan.pos - 1)
         return Hole(value, raw, when=text if isinstance(text, Template) else Template((text.data,)))
 
     def _opens(self, quoting: Quoting) -> bool:
         """Return whether the quote behind `@x?` opens a snippet, which has one line, instead of closing the text."""
         scan = self._scan
-        if scan.peek() != quoting.closing:
+        if scan.peek() != quoting.mark:
             return False
-        closing = scan.text.find(quoting.closing, scan.pos + 1)
+        closing = scan.text.find(quoting.mark, scan.pos + 1)
         if closing < 0 or "\n" in scan.text[scan.pos : closing]:
             return False
-        return quoting is BACKTICK or scan.text.find(quoting.closing, closing + 1) >= 0
+        return quoting is BACKTICK or scan.text.find(quoting.mark, closing + 1) >= 0
 
     def _boundary(self) -> str:
         """Read the backslash that ends a name inside a text, and return what stays of it."""
@@ -155,8 +122,6 @@ class TextParser:
         if scan.peek() == "\\" and scan.peek(1) not in _KEPT_BACKSLASHES:
             scan.pos += 1
         return ""
-
-    # -- files
 
     def _file_read_in_text(self) -> FileRead | None:
         """Read `<path>` inside a text if it looks like a file name, as `<b>` does not."""
@@ -174,7 +139,7 @@ class TextParser:
         scan = self._scan
         start = scan.pos
         scan.expect("<", "to open a file name")
-        parts = _Parts()
+        parts: list[Any] = []
         while not scan.take(">"):
             char = scan.peek()
             if not char or char == "\n":
@@ -182,11 +147,10 @@ class TextParser:
             if char == "#":
                 raise scan.error("Sections of files are not part of this subset")
             if char == "@" and scan.peek(1) in LETTERS:
-                parts.add(self._path_hole())
-                continue
-            parts.chars.append(char)
-            scan.pos += 1
-        path = parts.all()
+                parts.append(self._path_hole())
+            else:
+                parts.append(scan.read(_PLAIN))
+        path = _joined(parts)
         if path and isinstance(path[0], str):
             path[0] = path[0].lstrip()
         if path and isinstance(path[-1], str):
@@ -205,8 +169,6 @@ class TextParser:
         raw = scan.text[start : scan.pos]
         self._boundary()
         return Hole(value, raw)
-
-    # -- bodies of commands
 
     def shell_body(self) -> str:
         """Read a shell body between braces; braces inside must pair up, quoted texts may hold any."""
@@ -240,29 +202,43 @@ class TextParser:
         scan = self._scan
         start = scan.pos
         scan.expect("{", "to open the command")
-        parts = _Parts()
+        parts: list[Any] = []
         quote = ""
         while True:
             char = scan.peek()
             if not char:
                 raise scan.error("Unterminated command. Expected '}'", start)
             if char == "\\" and (quote != "'" or scan.peek(1) == "@"):
-                parts.chars.append("@" if scan.peek(1) == "@" else scan.text[scan.pos : scan.pos + 2])
+                parts.append("@" if scan.peek(1) == "@" else scan.text[scan.pos : scan.pos + 2])
                 scan.pos += 2
                 continue
             if char == "@" and scan.peek(1) in LETTERS and quote != "'":
-                parts.add((self._hole(), quote == '"'))
+                parts.append((self._hole(), quote == '"'))
                 continue
             if quote:
                 quote = "" if char == quote else quote
             elif char in "\"'":
                 quote = char
             elif scan.take("}"):
-                return Template(tuple(parts.all()))
+                return Template(tuple(_joined(parts)))
             elif char in "{;&<>" or scan.looking_at("||"):
                 raise scan.error(f"Shell operator {char} is not allowed in cmd {{ }}. Use sh {{ }} instead.")
-            parts.chars.append(char)
-            scan.pos += 1
+            parts.append(scan.read(_PLAIN))
+
+
+def _ends_in_text(parts: list[Any]) -> bool:
+    return bool(parts) and isinstance(parts[-1], str)
+
+
+def _joined(parts: list[Any]) -> list[Any]:
+    """Make neighbouring texts one."""
+    joined: list[Any] = []
+    for is_text, row in groupby(parts, lambda part: isinstance(part, str)):
+        if is_text:
+            joined.append("".join(row))
+        else:
+            joined.extend(row)
+    return joined
 
 
 def _text_of(parts: list[Any]) -> Literal | Template:

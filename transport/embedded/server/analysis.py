@@ -130,9 +130,6 @@ def _import(node: syntax.ImportStatement) -> dict[str, Any]:
     return entry
 
 
-# --- front matter ---------------------------------------------------------------------------------------------------
-
-
 def read_frontmatter(text: str) -> dict[str, Any]:
     """Read the simple YAML of a script's head: nested keys and lists of texts; every scalar stays a text."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

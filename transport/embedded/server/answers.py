@@ -35,17 +35,9 @@ class Answers:
     def result(self, request_id: Any, payload: Any) -> None:
         """Send a result; what has an id of its own, or is no object, stands under `value`."""
         if not self._extended:
-            payload = habits.lossy_result(payload)
+            payload = habits.copy_with_losses(habits.copy_with_losses(payload))
         fields = payload if isinstance(payload, dict) and "id" not in payload else {"value": payload}
         self._send({"result": {"id": request_id, **fields}})
-
-    def refuse(self, request_id: Any, code: str, message: str) -> None:
-        """Send the result of a request that is refused without running anything."""
-        self.result(request_id, {"error": {"code": code, "message": message}})
-
-    def failure(self, request_id: Any, fault: Exception) -> None:
-        """Send the result of a request that is no script and failed."""
-        self.result(request_id, self.error(fault))
 
     def error(self, fault: Exception, path: str | None = None, *, execute: bool = False) -> dict[str, Any]:
         """Return what a result says of a failure.

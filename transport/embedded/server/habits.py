@@ -82,11 +82,6 @@ def lossy_event(body: dict[str, Any]) -> dict[str, Any]:
     return dict(copy_with_losses(body))
 
 
-def lossy_result(payload: Any) -> Any:
-    """Lose what a result loses before it is put into its envelope."""
-    return copy_with_losses(copy_with_losses(payload))
-
-
 def flattened_code(code: str, message: str, *, execute: bool) -> str:
     """Return the code the real engine reports: `execute` knows three, and words in a message count as codes."""
     if execute:

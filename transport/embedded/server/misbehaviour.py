@@ -11,36 +11,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from mlld_sdk.transport.embedded.clock import Clock
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.server.options import BadOptions
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 SIGNALS = ("KILL", "ABRT", "SEGV", "HUP", "QUIT")
 FLOOD_LINE = b"x" * 79 + b"\n"
-KEYS = {
-    "refuse-to-start": "exit with this code before the first answer",
-    "start-delay": "seconds before the first line is read",
-    "die-at-request": "die when the n-th process/execute request arrives",
-    "die-at-step": "die when the n-th llm call of the process starts",
-    "die-after-step": "die right after the n-th llm call of the process was stored",
-    "die-with": "how to die: an exit code, or KILL, ABRT, SEGV, HUP, QUIT (default 1)",
-    "hang-at-request": "answer nothing any more from the n-th request on",
-    "hang-at-step": "never return from the n-th llm call",
-    "stop-reading-after": "read no more after n lines, but keep the pipe open",
-    "flood-stdout": "print this much noise on the answer channel at each request",
-    "flood-stderr": "print this much noise on stderr at each request",
-    "garble-every": "break every n-th answer line",
-    "glue-every": "put text without a line end in front of every n-th answer line",
-    "split-lines": "write each answer in pieces of this many bytes",
-    "forge-id": "answer this id once, before the first real answer",
-    "slow": "seconds before each answer line",
-    "leak": "keep this much memory at each request",
-    "ignore-sigterm": "do not notice SIGTERM and SIGINT",
-    "ignore-eof": "stay alive when requests end",
-    "orphans": "leave a sleeping child behind at each request: `group` or `setsid`",
-    "once": "path: misbehave only if this file does not exist yet, and create it",
-}
-
+KEYS = (
+    "refuse-to-start", "start-delay", "die-at-request", "die-at-step", "die-after-step", "die-with", "hang-at-request",
+    "hang-at-step", "stop-reading-after", "flood-stdout", "flood-stderr", "garble-every", "glue-every", "split-lines",
+    "forge-id", "slow", "leak", "ignore-sigterm", "ignore-eof", "orphans", "once",
+)  # fmt: skip
 WORDS = frozenset(("die-with", "forge-id", "orphans", "once", "ignore-sigterm", "ignore-eof"))
 SIZED = frozenset(("flood-stdout", "flood-stderr", "leak"))
 
@@ -56,10 +37,9 @@ class Misbehaviour:
 
     Args:
         keys: Misbehaviours and their values.
-        clock: Waits where a misbehaviour is slow.
     """
 
-    def __init__(self, keys: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, keys: Mapping[str, str]) -> None:
         unknown = [key for key in keys if key not in KEYS]
         if unknown:
             raise BadOptions(f"unknown misbehaviour: {unknown[0]}\nknown: {', '.join(KEYS)}")
@@ -67,7 +47,6 @@ class Misbehaviour:
         if not how.isdigit() and how.upper() not in SIGNALS:
             raise BadOptions(f"die-with={how} is neither an exit code nor a signal\nsignals: {', '.join(SIGNALS)}")
         self._keys = dict(keys) if self._first_time(keys.get("once")) else {}
-        self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._kept: list[bytes] = []
@@ -102,15 +81,13 @@ class Misbehaviour:
     def _due(self, key: str, count: int) -> bool:
         return key in self._numbers and count == int(self._numbers[key])
 
-    # -- moments
-
     def start(self) -> None:
         """Act before anything is read."""
         if "refuse-to-start" in self._keys:
             sys.stderr.write("embedded engine: refusing to start, as asked\nremove refuse-to-start from --misbehave\n")
             sys.stderr.flush()
             os._exit(int(self._numbers["refuse-to-start"]))
-        self._clock.sleep(self._numbers.get("start-delay", 0.0))
+        clock.sleep(self._numbers.get("start-delay", 0.0))
 
     def line_read(self) -> None:
         """Act on a line that was read."""
@@ -161,7 +138,7 @@ class Misbehaviour:
             number = text if text.lstrip("-").isdigit() else f'"{text}"'
             rest = '"output":"forged\\n","effects":[],"exports":{},"stateWrites":[],"denials":[]}}'
             write(f'{{"result":{{"id":{number},{rest}\n'.encode())
-        self._clock.sleep(self._numbers.get("slow", 0.0))
+        clock.sleep(self._numbers.get("slow", 0.0))
         if self._every("garble-every", count):
             line = line[: len(line) // 2].replace(b'"', b"'") + b"\n"
         if self._every("glue-every", count):
@@ -170,7 +147,7 @@ class Misbehaviour:
         for at in range(0, len(line), piece or len(line)):
             write(line[at : at + (piece or len(line))])
             if piece:
-                self._clock.sleep(0.0005)
+                clock.sleep(0.0005)
 
     def _every(self, key: str, count: int) -> bool:
         return key in self._numbers and count % max(1, int(self._numbers[key])) == 0
@@ -197,10 +174,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def _leave_orphan(*, own_session: bool) -> None:
     import subprocess
 
-    subprocess.Popen(
-        ["sleep", "300"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=own_session,
-    )
+    null = subprocess.DEVNULL
+    subprocess.Popen(["sleep", "300"], stdin=null, stdout=null, stderr=null, start_new_session=own_session)

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.embedded.clock import Clock
-from mlld_sdk.transport.embedded.errors import Aborted, ScriptFailure, UnsupportedConstruct
+from mlld_sdk.transport.embedded import clock
+from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, aborted
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
 from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
 from mlld_sdk.transport.embedded.interpreter.processes import kill_all_children
@@ -45,10 +45,9 @@ class ActiveRequest:
 class ScriptRunner:
     """Runs scripts and answers their requests."""
 
-    def __init__(self, options: EmbeddedOptions, clock: Clock, answers: Answers, mischief: Misbehaviour) -> None:
+    def __init__(self, options: EmbeddedOptions, answers: Answers, mischief: Misbehaviour) -> None:
         self._options = options
         self._extended = not options.like_real
-        self._clock = clock
         self._answers = answers
         self._mischief = mischief
         self._turn = FairLock()
@@ -56,8 +55,6 @@ class ScriptRunner:
         self._unbegun: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[str, ParsedScript]] = {}
-
-    # -- what is being run
 
     def find(self, request_id: Any) -> ActiveRequest | None:
         """Return the request with this id if its script is being run."""
@@ -87,23 +84,21 @@ class ScriptRunner:
         with self._lock:
             active = list(self._active.values())
         for request in active:
-            self.abort(request, Aborted())
+            self.abort(request, aborted())
         if not self._extended:
             return 1 if active and not self._options.survive else 0
-        deadline = self._clock.now() + SHUTDOWN_GRACE
+        deadline = clock.now() + SHUTDOWN_GRACE
         for request in active:
-            request.done.wait(max(0.0, deadline - self._clock.now()))
+            request.done.wait(max(0.0, deadline - clock.now()))
         return 0
 
     def kill_children(self) -> None:
         """Stop all scripts and their children without answering."""
         for request in list(self._active.values()):
             if request.run is not None:
-                request.run.abort(Aborted())
+                request.run.abort(aborted())
         if self._extended:  # a command that is being started is not known to its run yet
             kill_all_children()
-
-    # -- running
 
     def start(self, request_id: Any, method: str, given: Any) -> None:
         """Run the script of a `process` or `execute` request on a thread of its own, from the next `begin` on."""
@@ -139,20 +134,15 @@ class ScriptRunner:
         try:
             wanted, parse_ms, script, cached = self._load(request, given)
             timeout = params.timeout_of(given, extended=self._extended, execute=request.execute)
-            run = ScriptRun(
-                wanted,
-                lambda body: self._answers.event(request.id, body),
-                turn,
-                self._clock,
-                kill_children=self._extended,
-            )
+            report = partial(self._answers.event, request.id)
+            run = ScriptRun(wanted, report, turn, kill_children=self._extended)
             self._activate(request, run, turn)
             started = True
             payload = self._run_script(request, run, script, timeout)
             if request.execute or self._extended:
                 payload["metrics"] = self._metrics(run, parse_ms, cached=cached)
             if run.abort_error is None:
-                event = {"type": "execution:complete", "result": payload, "timestamp": run.milliseconds()}
+                event = {"type": "execution:complete", "result": payload, "timestamp": clock.milliseconds()}
                 self._answers.event(request.id, event)
                 self._finish(request, payload)
             elif self._extended:
@@ -164,7 +154,7 @@ class ScriptRunner:
 
     def _load(self, request: ActiveRequest, given: Any) -> tuple[ScriptRequest, float, ParsedScript, bool]:
         """Read parameters and script; return them with the milliseconds that took and whether it was parsed before."""
-        begin = self._clock.now()
+        begin = clock.now()
         if request.execute:
             path = request.path = params.execute_path(given)
             wanted = params.execute_request(given, _read_script(path), path)
@@ -181,7 +171,7 @@ class ScriptRunner:
             while len(self._parsed) >= PARSED_LIMIT:
                 self._parsed.pop(next(iter(self._parsed)))
             self._parsed[path] = (wanted.script, script)
-        parse_ms = (self._clock.now() - begin) * 1000
+        parse_ms = (clock.now() - begin) * 1000
         if self._extended:
             wanted = wanted._replace(plan=params.cache_plan(given, wanted.path))
         return wanted, parse_ms, script, cached
@@ -199,7 +189,7 @@ class ScriptRunner:
         """Make a request reachable for control messages; the real engine takes its time."""
         if not self._extended:
             with turn.pause():
-                self._clock.sleep(habits.ACTIVATION_DELAY)
+                clock.sleep(habits.ACTIVATION_DELAY)
             with self._lock:
                 self._active[request.key] = request
         request.run = run
@@ -212,12 +202,12 @@ class ScriptRunner:
     ) -> dict[str, Any]:
         timer = None
         if timeout is not None:
-            failure = Aborted("The request ran out of time", "TIMEOUT") if self._extended else Aborted()
+            failure = ScriptFailure("The request ran out of time", "TIMEOUT") if self._extended else aborted()
             timer = threading.Timer(timeout, self.abort, (request, failure))
             timer.daemon = True
             timer.start()
         try:
-            run_script(script, run, partial(self._open_memory, run, script.resume), announces=self._extended)
+            run_script(script, run, partial(self._open_memory, run, script.resume))
         finally:
             if timer is not None:
                 timer.cancel()
@@ -226,10 +216,13 @@ class ScriptRunner:
     def _open_memory(self, run: ScriptRun, resume: str | None) -> "CheckpointMemory":
         from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
-        return CheckpointMemory(run.request, resume, run.iso_time, self._mischief.step, self._mischief.stored)
+        mischief = self._mischief
+        return CheckpointMemory(
+            run, resume, announces=self._extended, before_body=mischief.step, after_store=mischief.stored
+        )
 
     def _metrics(self, run: ScriptRun, parse_ms: float, *, cached: bool) -> dict[str, Any]:
-        total = (self._clock.now() - run.started) * 1000
+        total = (clock.now() - run.started) * 1000
         return {
             "totalMs": round(total + parse_ms, 3),
             "parseMs": round(parse_ms, 3),
@@ -238,8 +231,6 @@ class ScriptRunner:
             "effectCount": len(run.effects),
             "stateWriteCount": len(run.state_writes),
         }
-
-    # -- answering
 
     def _fail(self, request: ActiveRequest, fault: Exception) -> None:
         self._finish(request, self._answers.error(fault, request.path, execute=request.execute))

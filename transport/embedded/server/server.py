@@ -5,14 +5,13 @@ import signal
 from types import FrameType
 from typing import Any, NoReturn
 
-from mlld_sdk.transport.embedded.clock import Clock
-from mlld_sdk.transport.embedded.errors import Aborted, RequestError
+from mlld_sdk.transport.embedded.errors import RequestError, aborted
 from mlld_sdk.transport.embedded.server import habits, params
 from mlld_sdk.transport.embedded.server.answers import VERSION, Answers
 from mlld_sdk.transport.embedded.server.misbehaviour import Misbehaviour, hang
 from mlld_sdk.transport.embedded.server.options import EmbeddedOptions
 from mlld_sdk.transport.embedded.server.runner import SHUTDOWN_GRACE, ScriptRunner
-from mlld_sdk.transport.embedded.server.wire import LineWriter, NotJson, id_text, read_json, read_lines
+from mlld_sdk.transport.embedded.server.wire import LineWriter, id_text, read_json, read_lines
 
 IMITATED = "2.0.5"
 FEATURES = (
@@ -28,16 +27,13 @@ class ShutdownRequested(BaseException):  # not an error: SIGTERM or SIGINT arriv
 class EmbeddedServer:
     """One engine process."""
 
-    def __init__(self, options: EmbeddedOptions, clock: Clock) -> None:
+    def __init__(self, options: EmbeddedOptions) -> None:
         self._options = options
-        self._clock = clock
         self._extended = not options.like_real
         self._writer = LineWriter(options.response_fd, self._unheard)
-        self._mischief = Misbehaviour(options.misbehave, clock)
+        self._mischief = Misbehaviour(options.misbehave)
         self._answers = Answers(self._writer, self._mischief, extended=self._extended)
-        self._runner = ScriptRunner(options, clock, self._answers, self._mischief)
-
-    # -- life
+        self._runner = ScriptRunner(options, self._answers, self._mischief)
 
     def serve(self) -> int:
         """Answer until the requests end or a signal comes, and return the exit code."""
@@ -77,46 +73,40 @@ class EmbeddedServer:
         self._runner.kill_children()
         os._exit(1 if self._options.like_real else 0)
 
-    # -- reading
-
     def _line(self, line: str) -> None:
+        request_id = None
         try:
             request = read_json(line)
-        except NotJson as fault:
-            self._answers.refuse(None, "INVALID_JSON", str(fault))
-            return
-        if request is None and not self._extended:
-            if self._options.survive:
+            if request is None and not self._extended:
+                if not self._options.survive:
+                    habits.last_words(habits.NULL_CRASH)
+                    os._exit(1)
                 return
-            habits.last_words(habits.NULL_CRASH)
-            os._exit(1)
-        if not isinstance(request, dict):
-            self._answers.refuse(None, "INVALID_REQUEST", "Request method is required")
-            return
-        request_id = request.get("id")
-        self._dispatch(request.get("method"), request_id if params.is_id(request_id) else None, request.get("params"))
+            fields = request if isinstance(request, dict) else {}
+            given_id = fields.get("id")
+            request_id = given_id if params.is_id(given_id) else None
+            self._dispatch(fields.get("method"), request_id, fields.get("params"))
+        except Exception as fault:  # noqa: BLE001 - a request that cannot be served must not cost the others the engine
+            self._answers.result(request_id, self._answers.error(fault))
 
     def _dispatch(self, method: Any, request_id: Any, given: Any) -> None:
-        try:
-            if not isinstance(method, str) or not method:
-                raise RequestError("INVALID_REQUEST", "Request method is required")
-            if request_id is None:
-                what = "Cancel id" if method == "cancel" else "Request id"
-                raise RequestError("INVALID_REQUEST", f"{what} is required")
-            if method == "cancel":
-                self._cancel(request_id)
-            elif method in ("state:update", "file:write"):
-                with self._runner.alone():
-                    self._control(method, request_id, given)
-            elif self._runner.find(request_id) is not None:
-                raise RequestError("REQUEST_IN_PROGRESS", f"Request {id_text(request_id)} is already active")
-            elif method in ("process", "execute"):
-                self._mischief.request(self._writer.write)
-                self._runner.start(request_id, method, given)
-            else:
-                self._answers.result(request_id, self._answer(method, given))
-        except Exception as fault:  # noqa: BLE001 - a request that cannot be served must not cost the others the engine
-            self._answers.failure(request_id, fault)
+        if not isinstance(method, str) or not method:
+            raise RequestError("INVALID_REQUEST", "Request method is required")
+        if request_id is None:
+            what = "Cancel id" if method == "cancel" else "Request id"
+            raise RequestError("INVALID_REQUEST", f"{what} is required")
+        if method == "cancel":
+            self._cancel(request_id)
+        elif method in ("state:update", "file:write"):
+            with self._runner.alone():
+                self._control(method, request_id, given)
+        elif self._runner.find(request_id) is not None:
+            raise RequestError("REQUEST_IN_PROGRESS", f"Request {id_text(request_id)} is already active")
+        elif method in ("process", "execute"):
+            self._mischief.request(self._writer.write)
+            self._runner.start(request_id, method, given)
+        else:
+            self._answers.result(request_id, self._answer(method, given))
 
     def _answer(self, method: str, given: Any) -> Any:
         """Return the answer to what is no script."""
@@ -130,36 +120,34 @@ class EmbeddedServer:
         if method in ("sig:sign", "sig:verify", "sig:sign-content", "fs:status"):
             from mlld_sdk.transport.embedded.server.signing import answer
 
-            return answer(method, given, self._clock)
+            return answer(method, given)
         raise RequestError("METHOD_NOT_FOUND", f"Method '{method}' is not supported")
-
-    # -- control of running requests
 
     def _cancel(self, request_id: Any) -> None:
         request = self._runner.find(request_id)
         if request is None:
             raise RequestError("REQUEST_NOT_FOUND", f"No active request for id {id_text(request_id)}")
-        self._runner.abort(request, Aborted())
+        self._runner.abort(request, aborted())
 
     def _control(self, method: str, request_id: Any, given: Any) -> None:
         """Change the state of a running request, or write a file in its name."""
         target, path = params.control_target(method, given)
         request = self._runner.find(target)
-        if request is not None and method == "file:write" and not request.execute:
-            raise RequestError("FILE_WRITE_UNAVAILABLE", f"Request {id_text(target)} does not support file writes")
         if request is not None:
+            if method == "file:write" and not request.execute:
+                raise RequestError("FILE_WRITE_UNAVAILABLE", f"Request {id_text(target)} does not support file writes")
             self._runner.begin()
             request.ready.wait(SHUTDOWN_GRACE)
-        run = None if request is None else request.run
-        if run is None:
+        if request is None or request.run is None:
             raise RequestError("REQUEST_NOT_FOUND", f"No active request for id {id_text(target)}")
+        run = request.run
         if method == "state:update":
             run.update_state(path, given.get("value"), given.get("labels"))
             self._answers.result(request_id, {"requestId": target, "path": path})
             return
         from mlld_sdk.transport.embedded.server.signing import write_signed
 
-        written = write_signed(run.folder, path, given["content"], run.request.path or "", self._clock)
+        written = write_signed(run.folder, path, given["content"], run.request.path or "")
         self._answers.result(request_id, written)
 
 

@@ -12,18 +12,18 @@ import subprocess
 from typing import Any
 
 from mlld_sdk.transport.checkpoint_cache import script_name
-from mlld_sdk.transport.embedded.clock import Clock
+from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.script_run import project_root
 from mlld_sdk.transport.javascript import json_text, well_formed
 
 
-def answer(method: str, params: Any, clock: Clock) -> Any:
+def answer(method: str, params: Any) -> Any:
     """Answer one of the signature methods."""
     if method == "fs:status":
         return _status(params)
     if method == "sig:sign-content":
-        return _sign_content(params, clock)
+        return _sign_content(params)
     if isinstance(params, str):
         params = {"path": params}
     if not isinstance(params, dict) or not isinstance(params.get("path"), str):
@@ -35,7 +35,7 @@ def answer(method: str, params: Any, clock: Clock) -> Any:
         path = os.path.normpath(os.path.join(root, params["path"]))
     if method == "sig:sign":
         identity = params.get("identity")
-        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}", clock)
+        _sign(root, path, identity if isinstance(identity, str) else f"user:{_user(root)}")
     return _check(root, path)
 
 
@@ -91,15 +91,13 @@ def _start_store(root: str) -> None:
         _write(config, b'{\n  "version": 1\n}\n')
 
 
-def _sign(root: str, path: str, identity: str, clock: Clock) -> None:
+def _sign(root: str, path: str, identity: str) -> None:
     _start_store(root)
     relative = _relative(root, path)
-    _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity, clock)
+    _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity)
 
 
-def _keep(
-    root: str, place: tuple[str, str], subject: dict[str, Any], data: bytes, identity: str, clock: Clock
-) -> dict[str, Any]:
+def _keep(root: str, place: tuple[str, str], subject: dict[str, Any], data: bytes, identity: str) -> dict[str, Any]:
     """Write a signature and what was signed below `.sig/`, note it in the audit log, and return the signature."""
     digest = _hash(data)
     metadata = subject.pop("metadata", None)
@@ -171,7 +169,7 @@ def _fits(name: str, pattern: Any) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or (tail != pattern and fnmatch.fnmatchcase(os.path.basename(name), tail))
 
 
-def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
+def _sign_content(params: Any) -> dict[str, Any]:
     if not isinstance(params, dict) or not isinstance(params.get("content"), str):
         raise ScriptFailure("sig:sign-content params.content must be a string")
     identity = params.get("identity")
@@ -181,25 +179,22 @@ def _sign_content(params: Any, clock: Clock) -> dict[str, Any]:
     name = given.strip() if isinstance(given, str) else ""
     if "/" in name or name in (".", ".."):
         raise ScriptFailure(f"Path escapes project root: {name}")
-    name = name or _uuid()
+    if not name:
+        import uuid
+
+        name = str(uuid.uuid4())
     texts = {key: value for key, value in raw.items() if isinstance(value, str)} if isinstance(raw, dict) else {}
     metadata = {key: value.strip() for key, value in texts.items() if value.strip()}
     data = well_formed(params["content"]).encode()
     subject = {"id": name, "metadata": metadata}
-    return _keep(project_root(_base(params)), ("content", name), subject, data, identity.strip(), clock)
+    return _keep(project_root(_base(params)), ("content", name), subject, data, identity.strip())
 
 
-def _uuid() -> str:
-    import uuid
-
-    return str(uuid.uuid4())
-
-
-def write_signed(folder: str, path: str, content: str, script: str, clock: Clock) -> dict[str, Any]:
+def write_signed(folder: str, path: str, content: str, script: str) -> dict[str, Any]:
     """Write a file for `file:write` and sign it for the script; outside the project it is written, then refused."""
     target = os.path.normpath(os.path.join(folder, path))
     root = project_root(folder)
     _write(target, well_formed(content).encode())
     if not os.path.relpath(target, root).startswith(".."):
-        _sign(root, target, f"agent:{script_name(script) or 'script'}", clock)
+        _sign(root, target, f"agent:{script_name(script) or 'script'}")
     return _check(root, target)

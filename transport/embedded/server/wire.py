@@ -7,14 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mlld_sdk.transport.embedded.errors import RequestError
 from mlld_sdk.transport.javascript import json_text
 
 READ_SIZE = 1 << 16
 _MARGIN = "\ufeff \t\r\n\x0b\x0c\xa0"
-
-
-class NotJson(Exception):
-    """A line is not JSON; the text says where it breaks."""
 
 
 def _number(text: str) -> float:
@@ -30,14 +27,14 @@ def read_json(text: str) -> Any:
     """Read one line.
 
     Raises:
-        NotJson: With the message the real engine would give.
+        RequestError: With the message the real engine would give.
     """
     try:
         return json.loads(text, parse_int=_number, parse_constant=_refuse)
     except (ValueError, RecursionError):
         from mlld_sdk.transport.embedded.server.json_faults import explain
 
-        raise NotJson(explain(text)) from None
+        raise RequestError("INVALID_JSON", explain(text)) from None
 
 
 def read_lines(descriptor: int, wake: int, caught_up: Callable[[], None]) -> Iterator[str]:
