@@ -34,7 +34,8 @@ import msgspec
 from _trivial import trivial_engine
 
 from mlld_sdk.transport.command import EngineCommand
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.limits import EngineLimits
 
 PARAMS = {"script": "show @x"}
 EVENTS = 10

@@ -13,8 +13,6 @@ from mlld_sdk.transport.limits import EngineStats
 from mlld_sdk.transport.pipes import Seat
 from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
-__all__ = ["Call", "CallHost", "OnEvents", "Probe", "new_request_id"]
-
 OnEvents = Callable[[Sequence[EngineEvent]], None]
 """Takes the events of one request, in order, as many at a time as came together. Must not block. If it raises it is
 detached and the request goes on."""

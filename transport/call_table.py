@@ -1,7 +1,5 @@
 """The requests in flight on one engine: their ids and deadlines, the messages for them, and their outcomes."""
 
-from __future__ import annotations
-
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -20,8 +18,6 @@ from mlld_sdk.transport.outcomes import refusal
 from mlld_sdk.transport.pipes import Outgoing
 from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.wire import Decoded, EngineEvent, EngineReply, ResultHead, encode_request, failure_of
-
-__all__ = ["CallTable"]
 
 CallT = TypeVar("CallT", bound=Call)
 
@@ -69,12 +65,7 @@ class CallTable:
         self._timer: ReactorTimer | None = None
 
     def admit(
-        self,
-        method: str,
-        params: Any,
-        timeout: Duration | None,
-        on_events: OnEvents | None,
-        kind: type[CallT],
+        self, method: str, params: Any, timeout: Duration | None, on_events: OnEvents | None, kind: type[CallT]
     ) -> CallT:
         """Make a request pending, or refuse it."""
         core, pending = self._core, self.pending

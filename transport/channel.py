@@ -1,7 +1,5 @@
 """The protocol over an engine's pipes: bytes to lines to messages, requests to bytes, and the end of stderr."""
 
-from __future__ import annotations
-
 import os
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
@@ -10,8 +8,6 @@ from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.events import EnginePolluted
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing
 from mlld_sdk.transport.wire import Decoded, decode_block
-
-__all__ = ["Channel"]
 
 _READ = 65536
 _DRAIN_ROUNDS = 1024

@@ -13,15 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand
-from mlld_sdk.transport.errors import (
-    CommandNotExecutable,
-    CommandNotFound,
-    SpawnRefused,
-    WorkingDirectoryMissing,
-)
+from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound, SpawnRefused, WorkingDirectoryMissing
 from mlld_sdk.transport.processes import MARKER, Birth, Mark, our_mark
-
-__all__ = ["Child", "directory_prefix", "mark_of_directory"]
 
 _HAS_PIDFD = hasattr(os, "pidfd_open")
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound
 from mlld_sdk.transport.mlld_package import MlldPackageNotFound, cli_behind, find_package
 
-__all__ = ["READ_FD", "WRITE_FD", "EngineCommand", "bridge_command", "embedded_command", "resolve"]
-
 READ_FD = "MLLD_ENGINE_REQUEST_FD"
 """Environment name of the descriptor number a program with private descriptors reads requests from."""
 

@@ -1,7 +1,5 @@
 """What the parts of one engine share."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -16,8 +14,6 @@ from mlld_sdk.transport.exits import EngineExit
 from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.pipes import Tail
 from mlld_sdk.transport.reactor import Reactor
-
-__all__ = ["EngineCore", "EngineEnder"]
 
 
 class EngineEnder(Protocol):

@@ -1,7 +1,5 @@
 """The end of an engine's process: why, in which steps, what its calls and listeners are told, and what is removed."""
 
-from __future__ import annotations
-
 import select
 import signal
 from collections.abc import Callable
@@ -17,8 +15,6 @@ from mlld_sdk.transport.exits import decode_exit
 from mlld_sdk.transport.inline_reader import InlineReader
 from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.reaper import Burial, bury
-
-__all__ = ["Ending"]
 
 _DYING = 0.005  # seconds a process takes at most from closing its output to its end, when that is why it closed it
 _HEAD_START = 0.1  # seconds a crashed engine's successor gets before this side looks for what the engine left behind

@@ -23,13 +23,7 @@ from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.ending import Ending
-from mlld_sdk.transport.errors import (
-    CallTimeout,
-    EngineAborted,
-    EngineBabbling,
-    EngineClosed,
-    EngineSilent,
-)
+from mlld_sdk.transport.errors import CallTimeout, EngineAborted, EngineBabbling, EngineClosed, EngineSilent
 from mlld_sdk.transport.events import EngineStarted
 from mlld_sdk.transport.exits import EngineExit
 from mlld_sdk.transport.inline_reader import InlineReader
@@ -38,8 +32,6 @@ from mlld_sdk.transport.pipes import Outgoing
 from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
 from mlld_sdk.transport.wire import EngineReply, cancel_line
-
-__all__ = ["Engine", "EngineLimits", "EngineStats"]
 
 _RETRY = 0.025
 _BURST = 1e-5
@@ -181,12 +173,7 @@ class Engine:
     # -- requests
 
     def submit(
-        self,
-        method: str,
-        params: Any = None,
-        *,
-        timeout: Duration | None,
-        on_events: OnEvents | None = None,
+        self, method: str, params: Any = None, *, timeout: Duration | None, on_events: OnEvents | None = None
     ) -> Call:
         """Send a request and return its future. Never blocks.
 
@@ -209,12 +196,7 @@ class Engine:
         return call
 
     def call(
-        self,
-        method: str,
-        params: Any = None,
-        *,
-        timeout: Duration | None,
-        on_events: OnEvents | None = None,
+        self, method: str, params: Any = None, *, timeout: Duration | None, on_events: OnEvents | None = None
     ) -> EngineReply:
         """Send a request and wait for its answer: the fast way for a caller with nothing else in flight.
 

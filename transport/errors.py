@@ -26,31 +26,10 @@ MlldError
 `TRANSPORT_ERROR`, `TIMEOUT` and `ABORTED` are the names mlld's own clients use for these, whatever class says more.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.transport.exits import EngineExit
-
-__all__ = [
-    "CallCancelled",
-    "CallTimeout",
-    "CommandNotExecutable",
-    "CommandNotFound",
-    "EngineAborted",
-    "EngineBabbling",
-    "EngineClosed",
-    "EngineDied",
-    "EngineDiedAtStart",
-    "EngineOverloaded",
-    "EngineSilent",
-    "ForkedProcess",
-    "ScriptError",
-    "SpawnRefused",
-    "UnserialisableParams",
-    "WorkingDirectoryMissing",
-]
 
 
 class CommandNotFound(ConfigurationError):

@@ -1,11 +1,7 @@
 """How an engine process ended: its exit status, decoded."""
 
-from __future__ import annotations
-
 import signal
 from dataclasses import dataclass
-
-__all__ = ["EngineExit", "decode_exit"]
 
 _HEAP_SIGNS = ("JavaScript heap out of memory", "Allocation failed", "Cannot allocate memory")
 _SHELL_SIGNAL_BASE = 128

@@ -10,8 +10,6 @@ pipe is left unwatched, and lines behind the first are left unwritten until it w
 timer of the reactor sees to it. A lease ends early as soon as another thread or a callback waits for an outcome.
 """
 
-from __future__ import annotations
-
 from _thread import allocate_lock, get_ident
 
 from mlld_sdk.base.durations import FOREVER, Duration, seconds
@@ -21,8 +19,6 @@ from mlld_sdk.transport.call_table import CallTable
 from mlld_sdk.transport.channel import Channel
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.pipes import Seat
-
-__all__ = ["LEASE", "InlineReader"]
 
 LEASE = 0.005
 """Seconds the pipe may be left to a thread that has just waited for an answer. What nothing waits for meanwhile is late

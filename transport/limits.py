@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["EngineLimits", "EngineStats"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:

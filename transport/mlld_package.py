@@ -5,8 +5,6 @@ package among the arguments of the command, and the program the command names on
 guessed: a package that is missing, too old or laid out in an unknown way is an error that says so.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -18,8 +16,6 @@ from pathlib import Path
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
-
-__all__ = ["OLDEST_MLLD", "MlldPackage", "MlldPackageNotFound", "MlldPackageUnusable", "cli_behind", "find_package"]
 
 OLDEST_MLLD = (2, 0, 5)
 """The oldest mlld the bridge works with."""

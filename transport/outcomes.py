@@ -1,7 +1,5 @@
 """Which error a call ends with: pure decisions, from what is known about the engine and the call."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mlld_sdk.base.errors import MlldError
@@ -18,8 +16,6 @@ from mlld_sdk.transport.errors import (
     ForkedProcess,
     ScriptError,
 )
-
-__all__ = ["START", "ended", "given_up", "not_active", "refusal", "reported"]
 
 _ABORTED = "StreamExecution aborted"
 _WORDS = 200

@@ -1,7 +1,5 @@
 """The two directions of an engine's pipe: lines that wait to be written, bytes that wait to become lines."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
@@ -11,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 
 from mlld_sdk.transport.reactor import Reactor
-
-__all__ = ["LineBuffer", "LineTooLong", "Outgoing", "Seat", "Tail"]
 
 _CHUNK = 65536
 _LONGEST_WAIT = 86400.0  # the system counts milliseconds in 31 bits

@@ -15,22 +15,6 @@ from typing import NamedTuple
 
 from mlld_sdk.base.durations import pause
 
-__all__ = [
-    "MARKER",
-    "Birth",
-    "Births",
-    "Mark",
-    "Process",
-    "born_since",
-    "descendants_of",
-    "kill_surely",
-    "mark_of",
-    "our_mark",
-    "process",
-    "processes",
-    "rss_of",
-]
-
 MARKER = "MLLD_OTP_OWNER"
 """Environment name by which every process below an engine can be told, and whose it is."""
 

@@ -16,8 +16,6 @@ from typing import Protocol
 
 from mlld_sdk.base.env import Env
 
-__all__ = ["Flushable", "Reactor", "ReactorTimer", "shared_reactor"]
-
 _IDLE = 3600.0
 _COMPACT_FROM = 64
 

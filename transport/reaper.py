@@ -5,8 +5,6 @@ engine's mark in its environment, so the reaper looks through the process table 
 engines of the process, off the I/O thread, because looking takes milliseconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import queue
@@ -17,8 +15,6 @@ from dataclasses import dataclass
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.transport.processes import Birth, Mark, born_since, kill_surely, mark_of, process
-
-__all__ = ["Burial", "bury"]
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05

@@ -1,7 +1,5 @@
 """Finding and killing what a host left behind when it was killed itself."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
@@ -15,8 +13,6 @@ from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.transport.child import mark_of_directory
 from mlld_sdk.transport.events import OrphansSwept
 from mlld_sdk.transport.processes import Mark, kill_surely, mark_of, process, processes
-
-__all__ = ["Swept", "sweep_orphans"]
 
 
 @dataclass(frozen=True, slots=True)

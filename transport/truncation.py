@@ -12,8 +12,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Cut", "find_cuts"]
-
 TEXT_LIMIT = 4000
 LIST_LIMIT = 200
 KEY_LIMIT = 100

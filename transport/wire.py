@@ -9,8 +9,6 @@ Scripts can print onto the same channel, so a line may be anything. What is no m
 message with noise glued in front of it is salvaged.
 """
 
-from __future__ import annotations
-
 import builtins
 import functools
 import json
@@ -23,18 +21,6 @@ import msgspec
 
 from mlld_sdk.transport.errors import UnserialisableParams
 from mlld_sdk.transport.truncation import Cut, find_cuts
-
-__all__ = [
-    "Decoded",
-    "EngineEvent",
-    "EngineReply",
-    "Head",
-    "cancel_line",
-    "decode_block",
-    "encode_request",
-    "failure_of",
-    "freeze",
-]
 
 T = TypeVar("T")
 

@@ -8,8 +8,6 @@ This module is the only one that knows the private names of `concurrent.futures`
 holds them to what is used here.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import os
 import threading

@@ -36,8 +36,9 @@ from mlld_sdk.scripts.params import only_given
 from mlld_sdk.scripts.stream import MAX_EVENTS
 from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, FilesystemStatus, FileVerifyResult
 from mlld_sdk.transport.command import EngineCommand
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed
+from mlld_sdk.transport.limits import EngineLimits
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which exclusive engines that are not used are ended, the spares too."""

@@ -1,7 +1,5 @@
 """From an engine's reply to what a call returns, and what is said when the engine cut something out of it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ writes `from`, `trigger`, `line` and `column`; both are read. `read` fills the d
 types of their fields; what has the wrong shape is left out rather than guessed.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import types

@@ -4,8 +4,6 @@ Names and fields are those of mlld's own Python SDK (2.0.5, and the 2.1.0 additi
 dataclasses. What this library adds stands behind upstream's fields and always has a default. Construct by keyword.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

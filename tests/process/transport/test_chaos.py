@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
@@ -19,6 +19,7 @@ from mlld_sdk.transport.errors import (
     ScriptError,
 )
 from mlld_sdk.transport.events import EngineCallbackFailed, EngineExited, EngineStarted, RequestFinished
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.processes import mark_of, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, open_descriptors

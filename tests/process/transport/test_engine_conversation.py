@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from mlld_sdk.base.errors import InfrastructureError
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineAborted, EngineBabbling, EngineOverloaded, ScriptError, UnserialisableParams
 from mlld_sdk.transport.events import EngineCallbackFailed, EnginePolluted, RequestFinished
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.reactor import Reactor
 from tests.support.engines import Recorder, do, hostile, running
 from tests.support.eventually import eventually

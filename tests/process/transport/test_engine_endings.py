@@ -15,7 +15,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.transport import processes as transport_processes
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.ending import Ending
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
@@ -31,6 +31,7 @@ from mlld_sdk.transport.errors import (
     WorkingDirectoryMissing,
 )
 from mlld_sdk.transport.events import EngineCallbackFailed, EngineExited, EngineStarted
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.processes import Birth, Births, process, processes
 from mlld_sdk.transport.reactor import shared_reactor
 from tests.support.engines import Recorder, do, hostile, is_alive, open_descriptors, running

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mlld_sdk.transport.command import EngineCommand, resolve
-from mlld_sdk.transport.engine import Engine, EngineLimits
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineDied, ScriptError
+from mlld_sdk.transport.limits import EngineLimits
 from mlld_sdk.transport.processes import processes
 from tests.support.engines import is_alive, running
 from tests.support.eventually import eventually
