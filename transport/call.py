@@ -23,7 +23,6 @@ _CONTROL_PATIENCE = 2.0
 class CallHost(Protocol):
     """What a call and its owner need of the engine it was sent to; `Engine` is the one there is."""
 
-    now: Callable[[], float]
     wait_inline: Callable[[Call, Duration | None], bool]
     attend: Callable[[], None]
     report: Callable[[str, BaseException], None]
@@ -64,6 +63,7 @@ class Call(LazyFuture[EngineReply]):
         target: The call that this one is about; it is repeated until that one has started.
         params: What it says about its target.
         has_engine_timeout: The engine was given a time limit of its own.
+        is_probe: Any answer is a good one.
         seat: Where its caller reads the engine's pipe and waits for it.
     """
 
@@ -72,6 +72,7 @@ class Call(LazyFuture[EngineReply]):
     target: Call | None = None
     params: Any = None
     has_engine_timeout = False
+    is_probe = False
     seat: Seat | None = None
 
     def __init__(
@@ -138,21 +139,6 @@ class Call(LazyFuture[EngineReply]):
 
     def _callback_failed(self, error: BaseException) -> None:
         self.engine.report("done-callback", error)
-
-
-class Probe(Call):
-    """A request for a sign of life.
-
-    Attributes:
-        seconds: How long it took, once there was one.
-    """
-
-    seconds: float | None = None
-
-    def finish(self, result: EngineReply | None, error: BaseException | None) -> None:
-        """Note how long it took, and set the outcome."""
-        self.seconds = self.engine.now() - self.submitted
-        super().finish(result, error)
 
 
 _BATCH = 256

@@ -3,7 +3,7 @@
 import threading
 from _thread import get_ident
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -18,8 +18,6 @@ from mlld_sdk.transport.outcomes import refusal
 from mlld_sdk.transport.pipes import Outgoing
 from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.wire import Decoded, EngineEvent, EngineReply, ResultHead, encode_request, failure_of
-
-CallT = TypeVar("CallT", bound=Call)
 
 
 class CallTable:
@@ -41,14 +39,7 @@ class CallTable:
     def __init__(
         self, core: EngineCore, host: CallHost, outgoing: Outgoing, *, failed: Callable[[Call, dict[str, Any]], None]
     ) -> None:
-        """Begin without calls.
-
-        Args:
-            core: What is known about the engine.
-            host: The engine, for its calls.
-            outgoing: Where they are written; no call is admitted while that is too full.
-            failed: Acts on an error the engine has answered a call with.
-        """
+        """Begin without calls; `failed` acts on an error the engine has answered one with."""
         self.pending: dict[int, Call] = {}
         self.owner = 0
         self.next_deadline = FOREVER
@@ -64,9 +55,7 @@ class CallTable:
         self._lock = threading.Lock()
         self._timer: ReactorTimer | None = None
 
-    def admit(
-        self, method: str, params: Any, timeout: Duration | None, on_events: OnEvents | None, kind: type[CallT]
-    ) -> CallT:
+    def admit(self, method: str, params: Any, timeout: Duration | None, on_events: OnEvents | None) -> Call:
         """Make a request pending, or refuse it."""
         core, pending = self._core, self.pending
         if core.ending is not None:
@@ -86,7 +75,7 @@ class CallTable:
         now = core.now()
         if type(timeout) is not float:
             timeout = FOREVER if timeout is None else seconds(timeout, above=-FOREVER)
-        call = kind(self._host, request_id, method, line, now, now + timeout, on_events)
+        call = Call(self._host, request_id, method, line, now, now + timeout, on_events)
         if type(params) is dict and "timeoutMs" in params:
             call.has_engine_timeout = True
         if not pending:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 from mlld_sdk.base.env import Env
@@ -32,6 +33,7 @@ class EngineEnder(Protocol):
         """Settle the call of a caller that reads, if the process has ended; with the reader's lock."""
 
 
+@dataclass(eq=False)
 class EngineCore:
     """The process of one engine, its surroundings, and the facts about it that all its parts go by.
 
@@ -57,30 +59,29 @@ class EngineCore:
         finished: That is known, or the engine belongs to the process this one was forked from.
     """
 
-    end: EngineEnder
+    child: Child
+    label: str
+    limits: EngineLimits
+    reactor: Reactor
+    env: Env
+    sink: Sink
+    _: KW_ONLY
+    exclusive: bool
+    heard: bool = False
+    retired: bool = False
+    ending: str | None = None
+    because: Callable[[], MlldError] | None = None
+    fatal: str | None = None
+    finish_wanted: bool = False
+    finished: bool = False
+    exit: EngineExit | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    end: EngineEnder = field(init=False)
 
-    def __init__(
-        self, child: Child, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink, *, exclusive: bool
-    ) -> None:
-        self.child = child
-        self.label = label
-        self.limits = limits
-        self.reactor = reactor
-        self.env = env
-        self.now = env.now
-        self.sink = sink
-        self.exclusive = exclusive
-        self.stderr = Tail(limits.stderr_bytes)
-        self.lock = threading.Lock()
-        self.heard = False
-        self.retired = False
-        self.ending: str | None = None
-        self.because: Callable[[], MlldError] | None = None
-        self.fatal: str | None = None
-        self.finish_wanted = False
-        self.finished = False
-        self.exit: EngineExit | None = None
-        self._born = env.now()
+    def __post_init__(self) -> None:
+        self.now = self.env.now
+        self.stderr = Tail(self.limits.stderr_bytes)
+        self._born = self.now()
         self._lived: float | None = None
 
     @property

@@ -4,6 +4,7 @@ import select
 import signal
 from collections.abc import Callable
 
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call
@@ -26,51 +27,30 @@ class Ending:
     Attributes:
         told: The process is reaped, and all but the calls that wait for descendants have been told.
         was_killed: This side has sent SIGKILL.
+        exited: Is finished when the process has been reaped and the calls have their outcomes.
         gone: Is finished when descendants are dead and the TMPDIR is gone.
     """
 
     def __init__(
-        self,
-        core: EngineCore,
-        channel: Channel,
-        table: CallTable,
-        reader: InlineReader,
-        *,
-        exited: Callable[[], None],
-        removed: Callable[[], None],
+        self, core: EngineCore, channel: Channel, table: CallTable, reader: InlineReader, removed: Callable[[], None]
     ) -> None:
-        """Begin nothing.
-
-        Args:
-            core: What is known about the engine.
-            channel: What is left in it is read.
-            table: Its calls get their outcomes.
-            reader: Its lock is needed for that.
-            exited: Called when the process has been reaped and the calls have their outcomes.
-            removed: Called when nothing of the engine is left.
-        """
+        """Begin nothing; `removed` is called when nothing of the engine is left."""
         core.end = self
         self.told = False
+        self.exited: LazyFuture[None] = LazyFuture()
         self.gone: LazyFuture[None] = LazyFuture()
         self._core = core
-        self._child = child = core.child
-        self._limits = limits = core.limits
-        self._reactor = reactor = core.reactor
+        self._child = core.child
+        self._limits = core.limits
+        self._reactor = core.reactor
         self._channel = channel
         self._table = table
         self._reader = reader
-        self._exited = exited
         self._removed = removed
         self._status: int | None = None
         self.was_killed = False
         self._steps: list[ReactorTimer] = []
-        self._burial: Burial | None = Burial(
-            mark=child.mark,
-            birth=child.birth,
-            directory=child.directory,
-            patience=limits.burial,
-            done=lambda _: reactor.call_soon(self._on_buried),
-        )
+        self._is_buried = False
 
     def watch(self) -> None:
         """Look for the end of the process from now on."""
@@ -239,7 +219,7 @@ class Ending:
             if call not in waiting:
                 self._table.settle(call, None, error)
         try:
-            self._exited()  # before the search, so that a successor need not wait for it
+            self.exited.finish(None, None)  # before the search, so that a successor need not wait for it
         finally:
             if self._core.ending == "died" and not waiting:
                 self._reactor.call_at(self._reactor.now() + _HEAD_START, self.bury)
@@ -248,9 +228,10 @@ class Ending:
 
     def bury(self) -> None:
         """Start to remove what is left of the process, unless that is under way."""
-        burial, self._burial = self._burial, None
-        if burial is not None:
-            bury(burial)
+        if not self._is_buried:
+            self._is_buried = True
+            deadline = Deadline(self._limits.burial)
+            bury(Burial(self._child, deadline, done=lambda: self._reactor.call_soon(self._on_buried)))
 
     def _clean_up(self) -> None:
         """Close and cancel what the engine held here."""

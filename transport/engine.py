@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import itertools
 import os
 from _thread import get_ident
@@ -16,7 +15,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.transport import outcomes
-from mlld_sdk.transport.call import Call, OnEvents, Probe
+from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.call_table import CallTable
 from mlld_sdk.transport.channel import Channel
 from mlld_sdk.transport.child import Child
@@ -55,28 +54,23 @@ class Engine:
         tainted: A cancelled or expired script may still be running in this shared engine.
     """
 
-    def __init__(
-        self, child: Child, *, exclusive: bool, label: str, limits: EngineLimits, reactor: Reactor, env: Env, sink: Sink
-    ) -> None:
+    def __init__(self, core: EngineCore, *, retire_when_tainted: bool) -> None:
         """Use `Engine.start`."""
-        self.label = label
+        child, reactor = core.child, core.reactor
+        self.label = core.label
         self.pid = child.pid
         self.command = child.command
-        self.limits = limits
+        self.limits = core.limits
         self.tainted = False
-        self.now = env.now
         self._births = Births(child.birth)
-        self._retires_when_tainted = False
+        self._retires_when_tainted = retire_when_tainted
         self._last_submitted = -FOREVER
-        self._exit_callbacks: list[Callable[[Engine], None]] = []
-        self._core = core = EngineCore(child, label, limits, reactor, env, sink, exclusive=exclusive)
+        self._core = core
         self._outgoing = Outgoing(child.requests, reactor, lambda: reactor.call_soon(core.end.on_broken))
         self._table = CallTable(core, self, self._outgoing, failed=self._failed)
         self._channel = Channel(core, self._outgoing, route=self._table.route)
         self._reader = InlineReader(core, self._channel, self._table)
-        self.ending = Ending(
-            core, self._channel, self._table, self._reader, exited=self._run_exit_callbacks, removed=self._removed
-        )
+        self.ending = Ending(core, self._channel, self._table, self._reader, self._removed)
         self.wait_inline: Callable[[Call, Duration | None], bool] = self._reader.wait
         self.attend: Callable[[], None] = self._reader.attend
         self.report: Callable[[str, BaseException], None] = core.report
@@ -93,7 +87,6 @@ class Engine:
         reactor: Reactor | None = None,
         env: Env | None = None,
         sink: Sink = discard,
-        on_exit: Callable[[Engine], None] | None = None,
     ) -> Engine:
         """Start the process and return at once; it need not be ready (`wait_ready`), requests may be submitted.
 
@@ -108,7 +101,6 @@ class Engine:
             reactor: The I/O thread; the process-wide one unless given.
             env: Clock and randomness.
             sink: Takes the events.
-            on_exit: See `add_exit_callback`.
 
         Raises:
             CommandNotFound, CommandNotExecutable, WorkingDirectoryMissing: The command is wrong.
@@ -118,18 +110,9 @@ class Engine:
         if reactor.is_closed:
             raise EngineClosed("the I/O thread has been closed", hint="start a new one")
         child, env = Child.spawn(command), env or reactor.env
-        engine = cls(
-            child,
-            exclusive=exclusive,
-            label=f"{label or command.label}-{next(_numbers)}",
-            limits=limits or EngineLimits(),
-            reactor=reactor,
-            env=env,
-            sink=sink,
-        )
-        engine._retires_when_tainted = retire_when_tainted
-        if on_exit is not None:
-            engine._exit_callbacks.append(on_exit)
+        name = f"{label or command.label}-{next(_numbers)}"
+        core = EngineCore(child, name, limits or EngineLimits(), reactor, env, sink, exclusive=exclusive)
+        engine = cls(core, retire_when_tainted=retire_when_tainted)
         _engines.add(engine)
         sink(EngineStarted(at=env.wall(), engine=engine.label, pid=child.pid, command=" ".join(command.argv)))
         reactor.inhabitants.add(engine)
@@ -159,8 +142,7 @@ class Engine:
                 f"{self.label} (pid {self.pid}) did not answer within {seconds(timeout):g} s",
                 hint="it hangs, the machine is overloaded, or it is no engine; kill it and look at its stderr",
             ) from None
-        assert call.seconds is not None
-        return call.seconds
+        return self._core.now() - call.submitted
 
     def be_shared(self, shared: bool) -> None:
         """Declare whether requests of several are to come, or of one owner again; while none is in flight.
@@ -187,7 +169,7 @@ class Engine:
         """
         if self._core.retired:
             raise outcomes.refusal(self._core)
-        call = self._table.admit(method, params, timeout, on_events, Call)
+        call = self._table.admit(method, params, timeout, on_events)
         table, lent = self._table, self._reader.lent
         if lent and lent == table.owner and len(table.pending) > 1 and call.deadline >= table.next_deadline:
             self._reader.leave(call.line)  # nothing else is to be seen to: the shortest way when many are in flight
@@ -207,27 +189,27 @@ class Engine:
         if self._table.pending or self._core.retired or self._core.reactor.ident == get_ident() or not reader.take():
             return self.submit(method, params, timeout=timeout, on_events=on_events).result()
         try:
-            call = self._table.admit(method, params, timeout, on_events, Call)
+            call = self._table.admit(method, params, timeout, on_events)
         except BaseException:
             reader.release()
             raise
         reader.lead(call, None, send=True, lend=False)
         return call.result()
 
-    def probe(self, timeout: Duration = 5.0) -> Probe:
+    def probe(self, timeout: Duration = 5.0) -> Call:
         """Ask the engine for a sign of life that needs no interpreter.
 
         The call ends well as soon as the engine answers anything: the extended protocol says who it is, a live engine
-        that it does not know the method (the payload is `None` then). `Probe.seconds` is how long its event loop took
-        to look up. A probe that times out kills nothing.
+        that it does not know the method (the payload is `None` then). A probe that times out kills nothing.
         """
-        probe = self._table.admit("hello", None, timeout, None, Probe)
+        probe = self._table.admit("hello", None, timeout, None)
+        probe.is_probe = True
         self._send(probe)
         return probe
 
     def control(self, target: Call, method: str, params: Any, timeout: Duration | None) -> Call:
         """Send a request about another one, again and again while that one is not active yet."""
-        call = self._table.admit(method, params, timeout, None, Call)
+        call = self._table.admit(method, params, timeout, None)
         if target.done():
             self._table.settle(call, None, outcomes.not_active(target))
             return call
@@ -267,7 +249,7 @@ class Engine:
                 self.ending.end_for(call)
             else:
                 table.settle(call, None, outcomes.given_up(call, error))
-        elif isinstance(call, Probe):
+        elif call.is_probe:
             table.settle(call, _EMPTY, None)
         elif code == "REQUEST_NOT_FOUND" and call.target is not None and not call.target.done():
             self.ending.later(_RETRY, lambda: self._control_again(call))
@@ -355,20 +337,14 @@ class Engine:
         Its whole process group has been killed by then and every request in flight has its outcome, except one whose
         cancel or deadline caused the end: that one waits until descendants are gone.
         """
-        self._exit_callbacks.append(function)
-        if self.ending.told:
-            self._run_exit_callbacks()
 
-    def _run_exit_callbacks(self) -> None:
-        while self._exit_callbacks:
+        def tell(_: object) -> None:
             try:
-                callback = self._exit_callbacks.pop(0)
-            except IndexError:
-                return
-            try:
-                callback(self)
+                function(self)
             except BaseException as error:  # noqa: BLE001 - the listener's trouble is not the engine's
                 self.report("exit-callback", error)
+
+        self.ending.exited.when_over(tell)
 
     def _removed(self) -> None:
         self._core.reactor.inhabitants.discard(self)
@@ -394,7 +370,7 @@ class Engine:
             if entry.started < born or entry.pid in own or entry.is_dead:  # the cheap questions first: there are many
                 continue
             if entry.session == self.pid or mark_of(entry.pid) == self._core.child.mark:
-                killed += kill_surely(entry.pid, functools.partial(_is_still, entry.pid, entry.started))
+                killed += kill_surely(entry)
         return killed
 
     def rss(self, *, tree: bool = False) -> int:
@@ -492,11 +468,6 @@ class Engine:
         for engine in _engines.copy():
             engine.ending.abandon()
         _engines.clear()
-
-
-def _is_still(pid: int, started: int) -> bool:
-    entry = process(pid)
-    return entry is not None and entry.started == started
 
 
 os.register_at_fork(after_in_child=Engine.forget_all)

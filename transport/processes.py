@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,6 @@ class Process(NamedTuple):
     pid: int
     state: str
     parent: int
-    group: int
     session: int
     flags: int
     started: int
@@ -94,9 +93,7 @@ def process(pid: int) -> Process | None:
     if text is None:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
-    return Process(
-        pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[6]), int(fields[19])
-    )
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[6]), int(fields[19]))
 
 
 def processes() -> Iterator[Process]:
@@ -119,12 +116,8 @@ def _look_up(pids: Iterable[int]) -> Iterator[Process]:
 
 def mark_of(pid: int) -> Mark | None:
     """Read the mark of a process; nothing if it has none, is gone or belongs to another user."""
-    environ = _environ_of(pid)
-    name = MARKER.encode() + b"="
-    at = 0 if environ.startswith(name) else environ.find(b"\0" + name) + 1
-    if at == 0 and not environ.startswith(name):
-        return None
-    parts = environ[at + len(name) :].split(b"\0", 1)[0].decode("utf-8", "replace").split(":", 3)
+    said = (b"\0" + _environ_of(pid)).partition(b"\0" + MARKER.encode() + b"=")[2]
+    parts = said.partition(b"\0")[0].decode("utf-8", "replace").split(":", 3)
     if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
         return None
     return Mark(parts[0], int(parts[1]), int(parts[2]), parts[3])
@@ -134,14 +127,12 @@ def _read(path: str) -> bytes | None:
     """Read a short file without the layers of `open`, which cost more than the system does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, _LONGEST)
+        finally:
+            os.close(fd)
     except OSError:
         return None
-    try:
-        return os.read(fd, _LONGEST)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def _environ_of(pid: int) -> bytes:
@@ -159,23 +150,22 @@ def _environ_of(pid: int) -> bytes:
     return b""
 
 
-def kill_surely(pid: int, still_meant: Callable[[], bool]) -> bool:
-    """SIGKILL a process if it is still the one that is meant, never another that got its number meanwhile."""
+def kill_surely(entry: Process) -> bool:
+    """SIGKILL this very process, never another that got its number meanwhile; false if it is gone."""
     if not hasattr(os, "pidfd_open"):
         return False
     try:
-        handle = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        if still_meant():
+        handle = os.pidfd_open(entry.pid)
+        try:
+            same = process(entry.pid)
+            if same is None or same.started != entry.started:
+                return False
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-            return True
+        finally:
+            os.close(handle)
     except OSError:
         return False
-    finally:
-        os.close(handle)
-    return False
+    return True
 
 
 class Birth(NamedTuple):
@@ -269,8 +259,5 @@ def descendants_of(pid: int) -> list[int]:
 
 def rss_of(pid: int) -> int:
     """Return how many bytes of memory a process holds; 0 if it is gone or cannot be asked."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
+    text = _read(f"/proc/{pid}/statm")
+    return int(text.split()[1]) * _PAGE if text else 0

@@ -13,115 +13,85 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlld_sdk.base.env import Env
-from mlld_sdk.transport.processes import Birth, Mark, born_since, kill_surely, mark_of, process
+from mlld_sdk.base.durations import Deadline
+from mlld_sdk.transport.child import Child
+from mlld_sdk.transport.processes import born_since, kill_surely, mark_of
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Burial:
     """A dead engine whose remains are to be removed.
 
     Attributes:
-        mark: What its descendants carry.
-        birth: When it was born; its process number is its session's.
-        directory: Its TMPDIR.
-        patience: Seconds after which the search is given up.
-        done: Called once with the numbers of processes that could not be removed (normally none).
+        child: Its process, reaped by now. Descendants carry its mark, or are of its session.
+        deadline: When the search is given up.
+        done: Called once when nothing is left, or the search was given up.
     """
 
-    mark: Mark
-    birth: Birth
-    directory: str
-    patience: float
-    done: Callable[[tuple[int, ...]], None]
-    ordered: float = 0.0
+    child: Child
+    deadline: Deadline
+    done: Callable[[], None]
 
 
-class _Reaper:
-    def __init__(self) -> None:
-        self._now = Env().now
-        self._orders: queue.SimpleQueue[Burial] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="mlld-shared-reaper", daemon=True).start()
-
-    def bury(self, burial: Burial) -> None:
-        burial.ordered = self._now()
-        self._orders.put(burial)
-
-    def _run(self) -> None:
-        waiting: list[Burial] = []
-        pause, timeout = _FIRST_PAUSE, None
-        while True:
-            fresh = self._take(timeout)
-            waiting += fresh
-            now = self._now()
-            left = _remains(waiting)
-            for burial in waiting.copy():
-                alive = left.get(burial.mark.engine, ())
-                if not alive or now >= burial.ordered + burial.patience:
-                    waiting.remove(burial)
-                    shutil.rmtree(burial.directory, ignore_errors=True)
-                    burial.done(tuple(alive))
-            pause = _FIRST_PAUSE if fresh else min(pause * 2, _LONGEST_PAUSE)
-            timeout = pause if waiting else None
-
-    def _take(self, timeout: float | None) -> list[Burial]:
-        """Wait for an order, then take all there are."""
-        taken: list[Burial] = []
-        with contextlib.suppress(queue.Empty):
-            taken.append(self._orders.get(timeout=timeout))
+def _run(orders: queue.SimpleQueue[Burial]) -> None:
+    waiting: list[Burial] = []
+    pause, timeout = _FIRST_PAUSE, None
+    while True:
+        fresh: list[Burial] = []
+        with contextlib.suppress(queue.Empty):  # wait for an order, then take all there are
+            fresh.append(orders.get(timeout=timeout))
             while True:
-                taken.append(self._orders.get_nowait())
-        return taken
+                fresh.append(orders.get_nowait())
+        waiting += fresh
+        left = _remains(waiting)
+        for burial in waiting.copy():
+            if burial not in left or burial.deadline.is_over:
+                waiting.remove(burial)
+                shutil.rmtree(burial.child.directory, ignore_errors=True)
+                burial.done()
+        pause = _FIRST_PAUSE if fresh else min(pause * 2, _LONGEST_PAUSE)
+        timeout = pause if waiting else None
 
 
-def _remains(burials: list[Burial]) -> dict[str, list[int]]:
-    """Kill every living remainder of these engines and say, for each engine, what was found."""
-    found: dict[str, list[int]] = {}
-    if not burials:
-        return found
-    by_session = {burial.birth.pid: burial for burial in burials}
-    by_engine = {burial.mark.engine: burial for burial in burials}
-    born = born_since(burial.birth for burial in burials)
-    table = [entry for entry in born if not entry.is_dead and entry.pid != os.getpid()]
+def _remains(burials: list[Burial]) -> set[Burial]:
+    """Kill every living remainder of these engines, and say of which there were some."""
+    table = [entry for entry in born_since(one.child.birth for one in burials) if not entry.is_dead]
+    # A session's number is free again when its last member is gone: a process that leads it now is a stranger.
+    led = {entry.pid for entry in table}
+    by_session = {one.child.pid: one for one in burials if one.child.pid not in led}
+    by_engine = {one.child.mark.engine: one for one in burials}
+    found = set()
     for entry in table:
-        # A session's number is free again when its last member is gone: a process that leads it now is a stranger.
-        if entry.pid in by_session:
-            del by_session[entry.pid]
-    for entry in table:
+        if entry.pid == os.getpid():
+            continue
         mark = mark_of(entry.pid)
         burial = by_engine.get(mark.engine) if mark else by_session.get(entry.session)
-        if burial is None or (mark is not None and mark != burial.mark):
-            continue
-        found.setdefault(burial.mark.engine, []).append(entry.pid)
-        started = entry.started
-        kill_surely(entry.pid, lambda pid=entry.pid, started=started: _started(pid) == started)  # type: ignore[misc]
+        if burial is not None and mark in (None, burial.child.mark):
+            found.add(burial)
+            kill_surely(entry)
     return found
 
 
-def _started(pid: int) -> int | None:
-    entry = process(pid)
-    return entry.started if entry else None
-
-
-_reaper: _Reaper | None = None
-_reaper_lock = threading.Lock()
+_orders: queue.SimpleQueue[Burial] | None = None
+_orders_lock = threading.Lock()
 
 
 def bury(burial: Burial) -> None:
     """Queue the removal of an engine's remains; returns at once."""
-    global _reaper
-    with _reaper_lock:
-        if _reaper is None:
-            _reaper = _Reaper()
-        _reaper.bury(burial)
+    global _orders
+    with _orders_lock:
+        if _orders is None:
+            _orders = queue.SimpleQueue()
+            threading.Thread(target=_run, args=(_orders,), name="mlld-shared-reaper", daemon=True).start()
+        _orders.put(burial)
 
 
 def _after_fork() -> None:
-    global _reaper, _reaper_lock
-    _reaper, _reaper_lock = None, threading.Lock()
+    global _orders, _orders_lock
+    _orders, _orders_lock = None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,6 @@
 """Finding and killing what a host left behind when it was killed itself."""
 
 import contextlib
-import functools
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.transport.child import mark_of_directory
 from mlld_sdk.transport.events import OrphansSwept
-from mlld_sdk.transport.processes import Mark, kill_surely, mark_of, process, processes
+from mlld_sdk.transport.processes import kill_surely, mark_of, process, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,9 @@ def _kill_orphans() -> list[int]:
             if os.stat(f"/proc/{entry.pid}").st_uid != user:
                 continue
             mark = mark_of(entry.pid)
-            if mark is None or not mark.host_is_gone:
-                continue
-            if kill_surely(entry.pid, functools.partial(_still_carries, entry.pid, mark)):
+            if mark is not None and mark.host_is_gone and kill_surely(entry):
                 killed.append(entry.pid)
     return killed
-
-
-def _still_carries(pid: int, mark: Mark) -> bool:
-    return mark_of(pid) == mark
 
 
 def _ancestors() -> set[int]:

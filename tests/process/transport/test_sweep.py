@@ -74,7 +74,7 @@ def test_a_host_that_was_itself_started_by_an_orphan_spares_itself(monkeypatch: 
     killed: list[int] = []
     monkeypatch.setattr(sweep, "processes", lambda: related)
     monkeypatch.setattr(sweep, "mark_of", lambda pid: Mark(space, 999_999_999, 1, "none"))
-    monkeypatch.setattr(sweep, "kill_surely", lambda pid, meant: not killed.append(pid) and meant())
+    monkeypatch.setattr(sweep, "kill_surely", lambda entry: not killed.append(entry.pid))
     try:
         assert sweep_orphans().pids == (child.pid,)
         assert killed == [child.pid]

@@ -61,7 +61,7 @@ class Bench:
         """Be told that a callback waits."""
 
     def admit(self, timeout: float | None = None, take: Any = None) -> Call:
-        return self.table.admit("process", {}, timeout, take, Call)
+        return self.table.admit("process", {}, timeout, take)
 
     def hear(self, *lines: str) -> None:
         self.table.route(decode_block("".join(line + "\n" for line in lines).encode()))
