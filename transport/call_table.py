@@ -122,8 +122,6 @@ class CallTable:
             )
         return True
 
-    # -- messages
-
     def route(self, decoded: Decoded) -> None:  # noqa: C901 - one loop, through which every message goes
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending, core = self.pending, self._core
@@ -201,8 +199,6 @@ class CallTable:
             self._core.report("on_events", error)
             if isinstance(error, KeyboardInterrupt):
                 raise
-
-    # -- deadlines
 
     def watch_deadline(self, deadline: float) -> None:
         """Arm the timer for this deadline; one timer serves all calls."""

@@ -18,7 +18,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ from mlld_sdk.transport.javascript import json_text, utf16_order
 
 DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
 PREVIEW_LIMIT = 160
-_LONGEST_SITE = 10
 INDEX_NAME = "llm-cache.jsonl"
 MANIFEST_NAME = "manifest.json"
 RESULTS_NAME = "results"
@@ -83,15 +83,10 @@ def args_preview(args: Sequence[Any], limit: int = PREVIEW_LIMIT) -> str:
 def script_name(path: str) -> str | None:
     """Name the cache of a script: its base name without `.mld` or `.mld.md`, or its folder for `index` and `main`."""
     folder, base = os.path.split(path)
-    if base.lower() in ("index.mld", "main.mld", "index.mld.md", "main.mld.md"):
-        named = os.path.basename(folder)
-        if named:
-            return named
-    for suffix in (".mld.md", ".mld"):
-        if base.endswith(suffix):
-            base = base[: -len(suffix)]
-            break
-    return base.strip() or None
+    if re.fullmatch(r"(index|main)\.mld(\.md)?", base.lower()) and (named := os.path.basename(folder)):
+        return named
+    suffix = ".mld.md" if base.endswith(".mld.md") else ".mld"
+    return base.removesuffix(suffix).strip() or None
 
 
 # --- what a caller may ask to drop ----------------------------------------------------------------------------------
@@ -113,6 +108,9 @@ class Selector(NamedTuple):
     checkpoint: str | None = None
 
 
+_SELECTOR = re.compile(r"@([\w.-]+)(?::([0-9]{1,9})|\((.*)\))?", re.DOTALL)
+
+
 def parse_selector(text: str) -> Selector:
     r"""Read `@fn`, `@fn:2`, `@fn("prefix")`, or the name of a checkpoint.
 
@@ -120,21 +118,13 @@ def parse_selector(text: str) -> Selector:
         SelectorError: When the text starts with `@` and is none of these.
     """
     stripped = text.strip()
-    if not stripped.startswith("@"):
-        if not stripped:
-            raise SelectorError('expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: ""')
+    if stripped and not stripped.startswith("@"):
         return Selector(checkpoint=stripped)
-    body = stripped[1:]
-    end = 0
-    while end < len(body) and (body[end].isalnum() or body[end] in "_-."):
-        end += 1
-    function, rest = body[:end], body[end:]
-    if function and not rest:
-        return Selector(function=function)
-    if function and rest[0] == ":" and rest[1:].isascii() and rest[1:].isdigit() and len(rest) <= _LONGEST_SITE:
-        return Selector(function=function, site=int(rest[1:]))
-    if function and rest[0] == "(" and rest[-1] == ")" and (prefix := _unquoted(rest[1:-1].strip())):
-        return Selector(function=function, prefix=prefix)
+    if found := _SELECTOR.fullmatch(stripped):
+        function, site, quoted = found.groups()
+        prefix = None if quoted is None else _unquoted(quoted.strip())
+        if quoted is None or prefix:
+            return Selector(function, None if site is None else int(site), prefix)
     raise SelectorError(f'expected @function, @function:2, @function("prefix") or a checkpoint\'s name, got: {text!r}')
 
 
@@ -171,8 +161,8 @@ class Entry(NamedTuple):
     fn: str
     args_hash: str
     args_preview: str
+    result_size: int
     ts: str
-    result_size: int = 0
     duration_ms: float | None = None
     invocation_site: str | None = None
     invocation_index: int | None = None
@@ -181,28 +171,7 @@ class Entry(NamedTuple):
 
     def row(self) -> dict[str, Any]:
         """Return the row as it stands in the index."""
-        row: dict[str, Any] = {
-            "key": self.key,
-            "fn": self.fn,
-            "argsHash": self.args_hash,
-            "argsPreview": self.args_preview,
-            "resultSize": self.result_size,
-            "ts": self.ts,
-        }
-        for name, field in _OPTIONAL_FIELDS:
-            value = getattr(self, field)
-            if value is not None:
-                row[name] = value
-        return row
-
-
-_OPTIONAL_FIELDS = (
-    ("durationMs", "duration_ms"),
-    ("invocationSite", "invocation_site"),
-    ("invocationIndex", "invocation_index"),
-    ("invocationOrdinal", "invocation_ordinal"),
-    ("executionOrder", "execution_order"),
-)
+        return {name: value for name, value in zip(_FIELDS, self, strict=True) if value is not None}
 
 
 def _count(value: Any) -> int | None:
@@ -211,31 +180,48 @@ def _count(value: Any) -> int | None:
     return int(value)
 
 
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _name(value: Any) -> str | None:
+    return _text(value) or None
+
+
+def _site(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "key": _name,
+    "fn": _name,
+    "argsHash": _name,
+    "argsPreview": _text,
+    "resultSize": lambda value: _count(value) or 0,
+    "ts": _name,
+    "durationMs": _number,
+    "invocationSite": _site,
+    "invocationIndex": _count,
+    "invocationOrdinal": _count,
+    "executionOrder": _count,
+}
+"""What a row calls the fields of an entry, and what reads them: None is what is missing or of the wrong kind."""
+
+
 def read_row(line: str | bytes) -> Entry | None:
     """Read one line of the index, or None when it is blank, broken or not a row."""
     try:
         row = _loads(line)
     except ValueError:
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("argsPreview"), str):
+    if not isinstance(row, dict):
         return None
-    if not all(isinstance(row.get(name), str) and row[name] for name in ("key", "fn", "argsHash", "ts")):
-        return None
-    site = row.get("invocationSite")
-    duration = row.get("durationMs")
-    return Entry(
-        key=row["key"],
-        fn=row["fn"],
-        args_hash=row["argsHash"],
-        args_preview=row["argsPreview"],
-        ts=row["ts"],
-        result_size=_count(row.get("resultSize")) or 0,
-        duration_ms=duration if isinstance(duration, (int, float)) and not isinstance(duration, bool) else None,
-        invocation_site=site if isinstance(site, str) and site.strip() else None,
-        invocation_index=_count(row.get("invocationIndex")),
-        invocation_ordinal=_count(row.get("invocationOrdinal")),
-        execution_order=_count(row.get("executionOrder")),
-    )
+    entry = Entry(*(read(row.get(name)) for name, read in _FIELDS.items()))
+    return None if None in (entry.key, entry.fn, entry.args_hash, entry.args_preview, entry.ts) else entry
 
 
 MISSING: Any = object()
@@ -263,8 +249,6 @@ class CheckpointCache:
         self.index = self.folder / INDEX_NAME
         self.manifest_path = self.folder / MANIFEST_NAME
         self.results = self.folder / RESULTS_NAME
-
-    # -- reading
 
     def exists(self) -> bool:
         """Return whether anything was ever stored."""
@@ -314,8 +298,6 @@ class CheckpointCache:
         safe = "".join(char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in stem)
         return self.results / (f"sha256-{safe}.json" if key.startswith("sha256:") else f"{safe}.json")
 
-    # -- writing
-
     def write_value(self, key: str, value: Any) -> int:
         """Write a value in one step, its keys sorted, and return its size in bytes. Also the way to patch an answer."""
         text = f'{{"version":1,"value":{json_text(value, sort=True)}}}'
@@ -356,8 +338,6 @@ class CheckpointCache:
         new |= {name: known[name] for name in MANIFEST_KEYS if name in known}
         _replace(self.manifest_path, json_text(new, indent=2) + "\n")
 
-    # -- editing
-
     def repair(self) -> int:
         """Cut a last row without a newline, which a crash tore, and return how many bytes went."""
         try:
@@ -396,9 +376,8 @@ class CheckpointCache:
             CheckpointNotFound: When no name or more than one fits.
         """
         named = self.manifest().get("namedCheckpoints")
-        known = (
-            {key: order for key, order in named.items() if _count(order) is not None} if isinstance(named, dict) else {}
-        )
+        named = named if isinstance(named, dict) else {}
+        known = {key: order for key, order in named.items() if _count(order) is not None}
         matches = [name] if name in known else sorted(key for key in known if key.startswith(name))
         if len(matches) == 1:
             return int(known[matches[0]])
@@ -474,12 +453,10 @@ class RunCounters:
         self._ordinals: dict[tuple[str, str], int] = {}
         self.order = 0
         for entry in entries:
-            if entry.invocation_site is None or entry.invocation_index is None:
-                continue
-            sites = self._sites.setdefault(entry.fn, {})
-            sites[entry.invocation_site] = min(
-                entry.invocation_index, sites.get(entry.invocation_site, entry.invocation_index)
-            )
+            site, index = entry.invocation_site, entry.invocation_index
+            if site is not None and index is not None:
+                sites = self._sites.setdefault(entry.fn, {})
+                sites[site] = min(index, sites.get(site, index))
 
     def number(self, function: str, site: str) -> tuple[int, int, int]:
         """Number a call that starts now: `(invocationIndex, invocationOrdinal, executionOrder)`."""

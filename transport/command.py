@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -20,7 +20,6 @@ READ_FD = "MLLD_ENGINE_REQUEST_FD"
 
 WRITE_FD = "MLLD_ENGINE_RESPONSE_FD"
 """The same for the descriptor it writes answers and events to."""
-
 
 _BRIDGE = Path(__file__).with_name("bridge") / "bridge.cjs"
 _SCRIPTS = (".cjs", ".js", ".mjs")
@@ -63,14 +62,6 @@ class EngineCommand:
         for name, value in self.environ.items():
             _refuse_unpassable(f"the name of the environment variable {name!r}", name, also=b"=")
             _refuse_unpassable(f"the environment variable {name!r}", value)
-
-    def at(self, cwd: str | PathLike[str] | None) -> EngineCommand:
-        """Return the same command in another directory."""
-        return replace(self, cwd=None if cwd is None else str(cwd))
-
-    def having(self, environ: Mapping[str, str]) -> EngineCommand:
-        """Return the same command with more environment."""
-        return replace(self, environ={**self.environ, **environ})
 
 
 def _refuse_unpassable(what: str, text: str, also: bytes = b"\0") -> None:
@@ -115,7 +106,7 @@ def resolve(
     flags = _node_flags(heap, heap_snapshot_near_limit, survive)
     program = _find(str(command), environ.get("PATH"))
     rest = (*args, "live", "--stdio")
-    label, directory = "live", None if cwd is None else str(cwd)
+    directory = None if cwd is None else str(cwd)
     if program.suffix in _SCRIPTS:
         argv = (_find_node(program, environ.get("PATH")), *flags, str(program), *rest)
     elif program.stem in ("node", "nodejs"):
@@ -126,14 +117,14 @@ def resolve(
             if flags:
                 before = environ.get("NODE_OPTIONS", os.environ.get("NODE_OPTIONS", ""))
                 environ["NODE_OPTIONS"] = " ".join([before, *flags]).strip()
-            return EngineCommand(argv=(str(program), *rest), cwd=directory, environ=environ, wrapped=True, label=label)
+            return EngineCommand(argv=(str(program), *rest), cwd=directory, environ=environ, wrapped=True)
         argv = (node, *flags, str(cli), *rest)
     else:
         argv = (str(program), *rest)
-    return EngineCommand(argv=argv, cwd=directory, environ=environ, label=label)
+    return EngineCommand(argv=argv, cwd=directory, environ=environ)
 
 
-def _node_flags(heap: int | None, snapshots: int | None, survive: bool) -> tuple[str, ...]:
+def _node_flags(heap: int | None, snapshots: int | None, survive: bool = False) -> tuple[str, ...]:
     return (
         *(("--unhandled-rejections=warn",) if survive else ()),
         *((f"--max-old-space-size={heap}",) if heap is not None else ()),
@@ -194,12 +185,8 @@ def bridge_command(
         raise MlldPackageNotFound(
             f"`{own_node}` is not on PATH, and the bridge runs on it", hint="install Node 18 or newer"
         )
-    options = [
-        *([] if heap is None else [f"--max-old-space-size={heap}"]),
-        *([] if heap_snapshot_near_limit is None else [f"--heapsnapshot-near-heap-limit={heap_snapshot_near_limit}"]),
-    ]
     return EngineCommand(
-        argv=(node, *options, str(_BRIDGE)),
+        argv=(node, *_node_flags(heap, heap_snapshot_near_limit), str(_BRIDGE)),
         cwd=None if cwd is None else os.fspath(cwd),
         environ={
             **(environ or {}),

@@ -59,8 +59,6 @@ class Ending:
         else:
             self._reactor.watch_read(self._child.pidfd, self._on_exit)
 
-    # -- beginning it
-
     def begin(self, why: str) -> bool:
         """Decide why the engine ends; only the first reason counts, false for any other."""
         with self._core.lock:
@@ -119,8 +117,6 @@ class Ending:
                 self._look_for_exit()
             self.later(self._limits.term_grace, lambda: self.kill("died"))
 
-    # -- noticing it
-
     def _on_exit(self) -> None:
         """The process has ended: kill its group, collect its status, then read what it has left in its pipes."""
         if self.told or not self._child.has_ended():
@@ -159,8 +155,6 @@ class Ending:
         else:
             soon = self._channel.is_at_end or self._core.ending is not None
             self._reactor.call_at(self._core.now() + (0.02 if soon else 0.25), self._look_for_exit)
-
-    # -- finishing it
 
     def finish(self) -> None:
         """Read what is left, give every call its outcome, and tell. On the I/O thread, once."""

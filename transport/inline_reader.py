@@ -141,8 +141,6 @@ class InlineReader:
             if pending and not self._is_kept:
                 self.watch()
 
-    # -- the lease
-
     @property
     def _is_kept(self) -> bool:
         """Whether the thread that has the lease is the only one that waits, so that it may keep the pipe."""
@@ -169,8 +167,6 @@ class InlineReader:
         if not self.is_watched and self._table.pending:
             self._channel.outgoing.flush()
             self.watch()
-
-    # -- the reactor
 
     def watch(self) -> None:
         """Have the reactor read again after a caller has. Harmless when it does, or while a caller reads."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -61,31 +62,20 @@ class MlldPackage:
     entry: Path
 
 
-class _Conditions(msgspec.Struct):
-    default: str | None = None
-
-
-class _Export(msgspec.Struct):
-    require: _Conditions | str | None = None
-
-
 class _Manifest(msgspec.Struct):
     name: str | None = None
     version: str | None = None
     main: str | None = None
-    exports: dict[str, msgspec.Raw] | str | None = None
+    exports: Any = None
 
     @property
     def entry(self) -> str | None:
         """The CommonJS module the package offers."""
-        if isinstance(self.exports, dict) and "." in self.exports:
-            try:
-                required = msgspec.json.decode(self.exports["."], type=_Export).require
-            except msgspec.ValidationError:
-                return self.main
-            found = required.default if isinstance(required, _Conditions) else required
-            return found or self.main
-        return self.main
+        found = self.exports
+        for key in (".", "require"):
+            found = found.get(key) if isinstance(found, dict) else None
+        found = found.get("default") if isinstance(found, dict) else found
+        return found if found and isinstance(found, str) else self.main
 
 
 def find_package(

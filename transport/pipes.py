@@ -55,7 +55,7 @@ class Outgoing:
         if patient:
             if not self._dirty:
                 self._dirty = True
-                self._reactor.dirty.append(self)
+                self._reactor.dirty.append(self.flush)
             self._reactor.wake()
             return
         self.flush()

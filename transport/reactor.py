@@ -14,17 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from mlld_sdk.base.durations import FOREVER
 from mlld_sdk.base.env import Env
 
 _IDLE = 3600.0
 _COMPACT_FROM = 64
-
-
-class Flushable(Protocol):
-    """Something with output that waits until the reactor is about to sleep, so that many writes become one."""
-
-    def flush(self) -> None:
-        """Write what waits."""
 
 
 class Inhabitant(Protocol):
@@ -38,28 +32,23 @@ class Inhabitant(Protocol):
 
 
 class ReactorTimer:
-    """A function that will be called at a time, unless cancelled before."""
+    """A function that will be called at a time, unless cancelled before; `None` when that is over."""
 
-    __slots__ = ("_function", "_reactor")
+    __slots__ = ("_reactor", "function")
 
     def __init__(self, reactor: Reactor, function: Callable[[], object]) -> None:
         self._reactor = reactor
-        self._function: Callable[[], object] | None = function
+        self.function: Callable[[], object] | None = function
 
     def cancel(self) -> None:
         """Forget it. Harmless when it has fired."""
-        if self._function is not None:
-            self._function = None
+        if self.function is not None:
+            self.function = None
             self._reactor.cancelled += 1
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has fired or was cancelled."""
-        return self._function is None
 
     def fire(self) -> None:
         """Call the function, unless it was cancelled; the reactor does."""
-        function, self._function = self._function, None
+        function, self.function = self.function, None
         if function is None:
             self._reactor.cancelled -= 1
         else:
@@ -99,6 +88,11 @@ class Reactor:
 
     Functions handed to it run on its thread, one after the other. They must not block; one that raises is reported to
     `threading.excepthook` and the thread goes on.
+
+    Attributes:
+        inhabitants: What has to be ended before the thread.
+        dirty: Called when it is about to sleep, so that many writes become one.
+        is_closed: The thread has ended or is about to.
     """
 
     def __init__(
@@ -107,8 +101,7 @@ class Reactor:
         self.env = env or Env()
         self.awake = False
         self.inhabitants: set[Inhabitant] = set()
-        self.dirty: deque[Flushable] = deque()
-        self.portable = portable
+        self.dirty: deque[Callable[[], None]] = deque()
         self.now = self.env.now
         self._poller: _Epoll | _Selector = _Selector() if portable else _Epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -119,7 +112,7 @@ class Reactor:
         self.cancelled = 0
         self._rung = False
         self._sleeping_until = 0.0
-        self._closing = False
+        self.is_closed = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -128,16 +121,6 @@ class Reactor:
         self._thread.start()
         self.ident = self._thread.ident
         _reactors.add(self)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the thread has ended or is about to."""
-        return self._closing
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the caller runs on the reactor's thread."""
-        return threading.get_ident() == self.ident
 
     def watch_read(self, fd: int, handler: Callable[[], None]) -> None:
         """Call the handler whenever the descriptor has something to read."""
@@ -164,7 +147,7 @@ class Reactor:
         timer = ReactorTimer(self, function)
         with self._timer_lock:
             if self.cancelled > _COMPACT_FROM and self.cancelled * 2 > len(self._timers):
-                self._timers = [entry for entry in self._timers if not entry[2].is_over]
+                self._timers = [entry for entry in self._timers if entry[2].function is not None]
                 heapq.heapify(self._timers)
                 self.cancelled = 0
             heapq.heappush(self._timers, (when, next(self._sequence), timer))
@@ -178,15 +161,15 @@ class Reactor:
             inhabitant.kill()
         for inhabitant in list(self.inhabitants):
             inhabitant.wait(timeout)
-        self._closing = True
+        self.is_closed = True
         self.wake()
-        if not self.is_current:
+        if threading.get_ident() != self.ident:
             self._thread.join(timeout)
 
     def abandon(self) -> None:
         """In a forked child: give up descriptors that belong to the parent's thread."""
-        if not self._closing:
-            self._closing = True
+        if not self.is_closed:
+            self.is_closed = True
             self._handlers.clear()
             self._release()
 
@@ -208,11 +191,12 @@ class Reactor:
 
     def _run(self) -> None:
         handlers, wait = self._handlers, self._poller.wait
-        while not self._closing:
-            self._flush()
+        while not self.is_closed:
+            while self.dirty:
+                self._guarded(self.dirty.popleft())
             pause = self._until_next_timer()
             self.awake = False
-            if self._calls or self.dirty or self._closing:
+            if self._calls or self.dirty or self.is_closed:
                 pause = 0.0
             ready = wait(pause)
             self.awake = True
@@ -233,18 +217,9 @@ class Reactor:
         for fd in fds:
             os.close(fd)
 
-    def _flush(self) -> None:
-        dirty = self.dirty
-        while dirty:
-            self._guarded(dirty.popleft().flush)
-
     def _until_next_timer(self) -> float:
         with self._timer_lock:
-            if not self._timers:
-                self._sleeping_until = float("inf")
-                return _IDLE
-            when = self._timers[0][0]
-            self._sleeping_until = when
+            when = self._sleeping_until = self._timers[0][0] if self._timers else FOREVER
         return min(max(0.0, when - self.now()), _IDLE)
 
     def _run_due_timers(self) -> None:

@@ -9,13 +9,11 @@ Scripts can print onto the same channel, so a line may be anything. What is no m
 message with noise glued in front of it is salvaged.
 """
 
-import builtins
-import functools
 import json
 import math
 import re
-from collections.abc import Hashable, Mapping
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -55,17 +53,6 @@ class EngineEvent(msgspec.Struct, gc=False):
         """The event's fields as plain values (decoded anew on every use)."""
         body: dict[str, Any] = _plain(self.line)["event"]
         return body
-
-    def decode(self, as_: builtins.type[T]) -> T:
-        """Decode the event's fields into `as_`, a msgspec type. Raises `msgspec.ValidationError` if it does not fit."""
-        envelope: _EventEnvelope[T]
-        try:
-            envelope = _event_decoder(cast("Hashable", as_)).decode(self.line)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:  # a lone surrogate
-            return msgspec.convert(self.body, as_)
-        return envelope.event
 
 
 class ResultHead(msgspec.Struct, gc=False):
@@ -168,22 +155,11 @@ class EngineReply(msgspec.Struct, gc=False):
         return find_cuts(self.payload)
 
 
-class _EventEnvelope(msgspec.Struct, Generic[T]):
-    event: T
-
-
 class _ResultEnvelope(msgspec.Struct, Generic[T]):
     result: T
 
 
 _heads = msgspec.json.Decoder(Head)
-
-
-@functools.lru_cache(maxsize=256)
-def _event_decoder(as_: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(_EventEnvelope[as_])  # type: ignore[valid-type]
-
-
 _result_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _DECODERS_KEPT = 256
 
@@ -201,9 +177,7 @@ def _result_decoder(as_: Any) -> msgspec.json.Decoder[Any] | None:
 def _plain(line: bytes) -> Any:
     try:
         return msgspec.json.decode(line)
-    except (
-        msgspec.DecodeError
-    ):  # a lone surrogate: the engine escapes it, msgspec refuses it, the standard library does not
+    except msgspec.DecodeError:  # a lone surrogate: the engine escapes it, msgspec refuses it, `json` does not
         return json.loads(line)
 
 
@@ -318,10 +292,7 @@ def _glued(line: bytes) -> tuple[bytes, Head] | None:
 
 
 def failure_of(head: Head) -> dict[str, Any] | None:
-    """Return the error a result head carries, or nothing if it is an answer.
-
-    An `error` that is text is an ordinary field of a successful answer.
-    """
+    """Return the error a result head carries; nothing if it is an answer, which may have a field `error` of text."""
     result = head.result
     if type(result) is ResultHead and type(result.error) is dict:
         return result.error

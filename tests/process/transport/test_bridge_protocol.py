@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -385,7 +386,7 @@ class TestReal:
         assert "untrusted" in answer.output
 
     def test_the_engine_class_drives_it_over_private_pipes(self, tmp_path: Path) -> None:
-        with Engine.start(command_of("bridge").at(tmp_path)) as engine:
+        with Engine.start(replace(command_of("bridge"), cwd=str(tmp_path))) as engine:
             engine.wait_ready(20)
             reply = engine.call("process", {"script": "show @payload.t\n", "payload": {"t": "x" * 100_000}}, timeout=20)
             assert len(reply.payload["output"]) == 100_001

@@ -146,7 +146,7 @@ def test_a_retired_engine_is_ended_with_its_last_call_and_an_ended_ones_scripts_
     assert bench.killed == 0
     bench.hear(f'{{"result":{{"id":{last.id}}}}}')
     assert bench.killed > 0
-    run, probe = bench.admit(), bench.table.admit("hello", None, None, None, Call)
+    run, probe = bench.admit(), bench.table.admit("hello", None, None, None)
     bench.core.ending = "closed"
     bench.hear(f'{{"result":{{"id":{run.id}}}}}', f'{{"result":{{"id":{probe.id}}}}}')
     assert (run.done(), probe.done()) == (False, True)

@@ -130,7 +130,7 @@ def stored(root: Path, name: str = "pipe", *answers: str) -> CheckpointCache:
         key = cache_key("ask", [answer])
         size = cache.write_value(key, f"A {answer}")
         cache.append(
-            Entry(key, "ask", args_hash([answer]), answer, NOW, size, 5, f"{name}.mld#{order + 1}:1", order, 0, order)
+            Entry(key, "ask", args_hash([answer]), answer, size, NOW, 5, f"{name}.mld#{order + 1}:1", order, 0, order)
         )
     cache.write_manifest(NOW, namedCheckpoints={"middle": 1})
     return cache

@@ -107,14 +107,6 @@ def test_a_script_without_node_is_a_clear_error(place: Path) -> None:  # T-1
         resolve(cli)
 
 
-def test_a_command_can_be_said_again_elsewhere_and_with_more_environment(place: Path) -> None:
-    command = resolve("node", environ={"A": "1"})
-    assert command.at(place).cwd == str(place)
-    assert command.at(None).cwd is None
-    assert command.having({"B": "2"}).environ == {"A": "1", "B": "2"}
-    assert command.environ == {"A": "1"}
-
-
 def test_the_embedded_engine_runs_on_this_python_and_speaks_the_extended_protocol() -> None:
     command = embedded_command("--slow", cwd="/", environ={"A": "1"})
     assert command.argv[0] == sys.executable

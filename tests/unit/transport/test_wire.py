@@ -189,22 +189,13 @@ def test_a_value_that_only_looks_like_a_debug_event_is_kept() -> None:  # T-9
     assert (decoded.dropped, len(decoded.heads)) == (0, 1)
 
 
-def test_an_event_is_decoded_into_what_its_listener_wants() -> None:
-    class Write(msgspec.Struct):
-        path: str
-        value: Any
-
-    class Body(msgspec.Struct):
-        write: Write
-
+def test_an_event_is_decoded_when_its_listener_wants_it() -> None:
     for value, escaped in (("x", b"x"), ("\ud83d", b"\\ud83d")):
         line = b'{"event":{"id":7,"type":"state:write","write":{"path":"p","value":"%b"}}}' % escaped
         (head,) = decode_block(line + b"\n").heads
         assert head.event is not None
         head.event.line = line
-        assert head.event.decode(Body).write == Write("p", value)
-    with pytest.raises(msgspec.ValidationError):
-        head.event.decode(Write)
+        assert head.event.body["write"] == {"path": "p", "value": value}
 
 
 # -- requests
