@@ -121,7 +121,7 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
         self._callbacks.append(fn)
         self._attended = True
         if self.is_over:
-            self._run_callbacks()
+            self._run(self._callbacks)
 
     def when_failed(self, fn: Callable[[Any], object]) -> None:
         """Call the function with this future if it fails, at once if it has: like `when_over`, at no cost otherwise."""
@@ -133,13 +133,8 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
             self._mourn(callbacks)
 
     def _mourn(self, callbacks: list[Callable[[Any], object]]) -> None:
-        while callbacks and self._exception is not None:
-            try:
-                callbacks.pop(0)(self)
-            except IndexError:
-                break
-            except Exception as error:  # noqa: BLE001 - a callback's trouble is not the future's
-                self._callback_failed(error)
+        if self._exception is not None:
+            self._run(callbacks)
         self._failure_callbacks = None  # a callback often holds the call: no cycle for the collector
 
     def _wait(self, timeout: Duration | None) -> None:
@@ -190,10 +185,9 @@ class LazyFuture(concurrent.futures.Future[T], Generic[T]):
                         waiter.add_exception(self)
                 self._lazy_condition.notify_all()
         if self._callbacks:
-            self._run_callbacks()
+            self._run(self._callbacks)
 
-    def _run_callbacks(self) -> None:
-        callbacks = self._callbacks
+    def _run(self, callbacks: list[Callable[[Any], object]]) -> None:
         while callbacks:
             try:
                 callback = callbacks.pop(0)

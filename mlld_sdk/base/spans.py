@@ -16,7 +16,7 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.events import Event, Sink, discard, is_listened
+from mlld_sdk.base.events import Event, Sink
 
 _numbers = itertools.count(1)
 
@@ -148,33 +148,11 @@ class Span:
             self.fail(error)
 
 
-SILENT: Final = Span(discard, Env(), "", {}, began=0.0)
-"""The span of what nothing listens to."""
-SILENT.stop()
-
-
-def span(sink: Sink, env: Env, name: str, fields: dict[str, Any]) -> Span:
-    """Begin a span, unless the sink is `discard`."""
-    return SILENT if sink is discard else Span(sink, env, name, fields)
-
-
-def begin_request(sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any]) -> Span:
-    """Begin the span of a request to an engine: which script, in which mode; never its payload.
-
-    Where the sink has no listener for it (`Bus.listened`), it is told only if it fails.
-    """
-    if sink is discard:
-        return SILENT
-    if not is_listened(sink):
-        return failed_request(sink, env, method, params, who, env.now())
-    return Span(sink, env, method, _request_fields(params, who))
-
-
-def failed_request(
-    sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any], began: float
+def request_span(
+    sink: Sink, env: Env, method: str, params: dict[str, Any], who: dict[str, Any], began: float | None = None
 ) -> Span:
-    """Make the span of a request that is told only if it fails, or because it has failed."""
-    return SILENT if sink is discard else Span(sink, env, method, partial(_request_fields, params, who), began)
+    """Begin the span of a request to an engine: which script, in which mode; never its payload."""
+    return Span(sink, env, method, partial(_request_fields, params, who), began)
 
 
 def _request_fields(params: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:

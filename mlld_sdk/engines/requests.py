@@ -18,7 +18,7 @@ from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest, MlldError
 from mlld_sdk.base.events import Sink, discard, is_listened
-from mlld_sdk.base.spans import Span, begin_request, failed_request
+from mlld_sdk.base.spans import Span, request_span
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.engines.shared import EngineSource
@@ -85,7 +85,7 @@ class _Telling:
         self._span: Span | None = None
         self._began = requests.env.now() if began is None else began
         if began is None and requests.sink is not discard and is_listened(requests.sink):
-            self._span = begin_request(requests.sink, requests.env, method, params, requests.labels)
+            self._span = request_span(requests.sink, requests.env, method, params, requests.labels)
         self.wants_success = self._span is not None or self._permit is not None
 
     def failed(self, error: BaseException) -> None:
@@ -97,7 +97,7 @@ class _Telling:
             else:
                 self._permit.settle(error)
         if requests.sink is not discard:
-            span = self._span or failed_request(
+            span = self._span or request_span(
                 requests.sink, requests.env, self._method, self._params, requests.labels, self._began
             )
             span.fail(error)

@@ -111,6 +111,7 @@ class RunLog(EventHistory):
     _seq = 0
     _ended = False
     _watched = False
+    # Set by who makes the request: its outcome will be the last event.
     _call: concurrent.futures.Future[Any] | None = None
     _method = ""
     _told: deque[ScriptEvent]
@@ -124,11 +125,6 @@ class RunLog(EventHistory):
         self._limit = max_events
         self._limit_bytes = max_bytes
         self._lock = threading.Lock()
-
-    def follow(self, call: concurrent.futures.Future[Any], method: str) -> None:
-        """Set the call whose events these are: its outcome will be the last one."""
-        self._call = call
-        self._method = method
 
     def push(self, events: Sequence[EngineEvent]) -> None:
         """Put events away and wake the readers. Never blocks."""

@@ -8,8 +8,8 @@ import pytest
 from mlld_sdk import Client
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.events import Event, discard, name_of
-from mlld_sdk.base.spans import REQUESTS, SILENT, span
+from mlld_sdk.base.events import Event, name_of
+from mlld_sdk.base.spans import REQUESTS
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.scripts.answers import sizes
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanFailed, SpanStarted, SpanStopped
@@ -55,12 +55,6 @@ def test_only_the_first_end_of_a_span_counts() -> None:
         one.stop(n=2)
         one.fail(ValueError("late"))
     assert [type(event) for event in seen] == [SpanStarted, SpanStopped]
-
-
-def test_a_span_nobody_listens_to_is_no_span() -> None:
-    with span(discard, Env(), "process", {}) as one:
-        one.note(n=1)
-    assert one is SILENT
 
 
 def test_requests_that_go_well_are_told_only_where_somebody_wants_them(tmp_path: Path) -> None:  # EV-7
@@ -188,5 +182,5 @@ def test_only_the_start_that_follows_a_death_is_a_restart() -> None:
 def test_an_answer_that_is_none_ends_its_span_all_the_same(line: bytes) -> None:  # TEL-4
     bus = Bus()
     with bus.recording() as seen:
-        span(bus, Env(), "process", {}).stop(**sizes(EngineReply(line)))
+        bus.span("process").stop(**sizes(EngineReply(line)))
     assert [type(event) for event in seen] == [SpanStarted, SpanStopped]

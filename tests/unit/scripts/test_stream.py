@@ -147,7 +147,7 @@ def finished(log: RunLog) -> RunLog:
 def new_log(**limits: int) -> RunLog:
     log = RunLog(**limits)
     call: concurrent.futures.Future[None] = concurrent.futures.Future()
-    log.follow(call, "process")
+    log._call, log._method = call, "process"
     return log
 
 
