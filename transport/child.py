@@ -86,16 +86,12 @@ class Child:
     def _start(command: EngineCommand, mark: Mark, directory: str, ours: list[int]) -> int:
         """Run the program. Our pipe ends (answers, requests, words) are put into `ours` as soon as they exist."""
         theirs: list[int] = []
-
-        def pipe(reads: bool) -> None:
-            read, write = os.pipe()
-            (ours if reads else theirs).append(read)
-            (theirs if reads else ours).append(write)
-            os.set_blocking(ours[-1], False)
-
         try:
             for reads in (True, False, True):
-                pipe(reads)
+                read, write = os.pipe()
+                (ours if reads else theirs).append(read)
+                (theirs if reads else ours).append(write)
+                os.set_blocking(ours[-1], False)
             answers, requests, words = theirs
             added = {**command.environ, "TMPDIR": directory, MARKER: str(mark)}
             if command.private_fds:

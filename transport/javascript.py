@@ -26,14 +26,11 @@ def number_text(value: float) -> str:
     if number == 0:
         return "0"
     sign = "-" if number < 0 else ""
-    mantissa, _, exponent_text = f"{abs(number)!r}".partition("e")
+    mantissa, _, exponent = repr(abs(number)).partition("e")
     whole, _, fraction = mantissa.partition(".")
-    fraction = "" if fraction == "0" else fraction
     digits = (whole + fraction).lstrip("0")
-    point = len(whole) + (int(exponent_text) if exponent_text else 0)
-    if whole == "0":
-        point -= len(fraction) - len(fraction.lstrip("0")) + 1
-    digits = digits.rstrip("0") or "0"
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
     if 0 < point <= 21:
         text = digits.ljust(point, "0") if len(digits) <= point else f"{digits[:point]}.{digits[point:]}"
     elif -6 < point <= 0:

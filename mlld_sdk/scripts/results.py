@@ -224,10 +224,9 @@ def _needs(payload: Any) -> Needs | None:
 def _problems(items: Any) -> list[AnalysisError]:
     """Read errors or warnings; older engines put the place into `location`, or into its `start`."""
     found = []
-    for item in _list(items):
-        if isinstance(item, dict):
-            place = as_object(item.get("location"))
-            found.append(read_object(AnalysisError, {**(as_object(place.get("start")) or place), **item}))
+    for item in as_objects(items):
+        place = as_object(item.get("location"))
+        found.append(read_object(AnalysisError, {**(as_object(place.get("start")) or place), **item}))
     return found
 
 
@@ -258,6 +257,11 @@ def as_text(value: Any) -> str | None:
 def as_object(value: Any) -> dict[str, Any]:
     """Return the value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def as_objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list."""
+    return [item for item in _list(value) if isinstance(item, dict)]
 
 
 def as_whole(value: Any) -> int | None:

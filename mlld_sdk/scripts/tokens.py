@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
-from mlld_sdk.scripts.results import as_object
+from mlld_sdk.scripts.results import as_object, as_objects
 from mlld_sdk.scripts.stream_events import (
     CommandOutput,
     LlmError,
@@ -44,8 +44,7 @@ class StreamParser:
         self._stream = stream
         self._line = ""
         self._held = ""
-        self._said = ""
-        self._thought = ""
+        self._heard = {"text": "", "thinking": ""}  # the last of it, to recognise a repetition
         self._spoke = False
         self._tools: dict[Any, dict[str, Any]] = {}
         self._tool_ids: dict[str, None] = {}
@@ -115,24 +114,18 @@ class StreamParser:
 
     # What was said, thought and called, in any dialect.
 
-    def _say(self, text: Any) -> Iterator[LlmEvent]:
+    def _say(self, text: Any, kind: str = "text") -> Iterator[LlmEvent]:
         if isinstance(text, str) and text:
-            self._spoke = True
-            yield LlmToken(text=text, stream=self._stream)
+            if kind == "thinking":
+                yield LlmThinking(text=text, stream=self._stream)
+            else:
+                self._spoke = True
+                yield LlmToken(text=text, stream=self._stream)
 
-    def _think(self, text: Any) -> Iterator[LlmEvent]:
-        if isinstance(text, str) and text:
-            yield LlmThinking(text=text, stream=self._stream)
-
-    def _say_piece(self, text: Any) -> Iterator[LlmEvent]:
+    def _say_piece(self, text: Any, kind: str) -> Iterator[LlmEvent]:
         if isinstance(text, str):
-            self._said = (self._said + text)[-REMEMBERED:]
-            yield from self._say(text)
-
-    def _think_piece(self, text: Any) -> Iterator[LlmEvent]:
-        if isinstance(text, str):
-            self._thought = (self._thought + text)[-REMEMBERED:]
-            yield from self._think(text)
+            self._heard[kind] = (self._heard[kind] + text)[-REMEMBERED:]
+            yield from self._say(text, kind)
 
     def _call(self, tool_use_id: Any, name: Any, tool_input: Any) -> Iterator[LlmEvent]:
         known = str(tool_use_id or "")
@@ -153,14 +146,12 @@ class StreamParser:
         )
 
     def _count(self, usage: Any, *, final: bool = False, **more: Any) -> Iterator[LlmEvent]:
-        found = usage if isinstance(usage, dict) else {}
-        details = found.get("prompt_tokens_details")
+        found = as_object(usage)
+        cached = as_object(found.get("prompt_tokens_details")).get("cached_tokens")
         for name, value in {
             "input_tokens": found.get("input_tokens", found.get("prompt_tokens")),
             "output_tokens": found.get("output_tokens", found.get("completion_tokens")),
-            "cache_read_tokens": found.get(
-                "cache_read_input_tokens", details.get("cached_tokens") if isinstance(details, dict) else None
-            ),
+            "cache_read_tokens": found.get("cache_read_input_tokens", cached),
             **more,
         }.items():
             fits = isinstance(value, str) if name == "model" else isinstance(value, int | float)
@@ -190,7 +181,7 @@ class StreamParser:
 
     def _on_message_start(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         yield from self._close_tools()
-        self._said = self._thought = ""
+        self._heard = dict.fromkeys(self._heard, "")
         start = as_object(message.get("message"))
         list(self._count(start.get("usage"), model=start.get("model")))  # the first count is of the input alone
 
@@ -199,15 +190,13 @@ class StreamParser:
         if block.get("type") == "tool_use":
             yield from self._close_tool(index)
             self._open_tool(index, block.get("id"), block.get("name"), block.get("input"))
-        elif block.get("type") == "text":
-            yield from self._say_piece(block.get("text"))
-        elif block.get("type") == "thinking":
-            yield from self._think_piece(block.get("thinking"))
+        elif (kind := block.get("type")) in ("text", "thinking"):
+            yield from self._say_piece(block.get(kind), kind)
 
     def _on_content_block_delta(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         delta = as_object(message.get("delta"))
-        yield from self._say_piece(delta.get("text"))
-        yield from self._think_piece(delta.get("thinking"))
+        for kind in self._heard:
+            yield from self._say_piece(delta.get(kind), kind)
         self._more_input(_place(message.get("index")), delta.get("partial_json"))
 
     def _on_assistant(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
@@ -217,23 +206,17 @@ class StreamParser:
         content = whole.get("content")
         for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
             match block:
-                case {"type": "text", "text": str(text)}:
-                    if text in self._said:
-                        self._said = self._said.replace(text, "", 1)
+                case {"type": "text" as kind, "text": str(text)} | {"type": "thinking" as kind, "thinking": str(text)}:
+                    if text in self._heard[kind]:
+                        self._heard[kind] = self._heard[kind].replace(text, "", 1)
                     else:
-                        yield from self._say(text)
-                case {"type": "thinking", "thinking": str(text)}:
-                    if text in self._thought:
-                        self._thought = self._thought.replace(text, "", 1)
-                    else:
-                        yield from self._think(text)
+                        yield from self._say(text, kind)
                 case {"type": "tool_use"}:
                     yield from self._call(block.get("id"), block.get("name"), block.get("input"))
 
     def _on_user(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        content = as_object(message.get("message")).get("content")
-        for block in content if isinstance(content, list) else []:
-            if isinstance(block, dict) and block.get("type") == "tool_result":
+        for block in as_objects(as_object(message.get("message")).get("content")):
+            if block.get("type") == "tool_result":
                 yield from self._answer(block)
 
     def _on_result(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
@@ -257,16 +240,11 @@ class StreamParser:
     # OpenAI: chat completions, and the events of the responses interface.
 
     def _openai_chunk(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
-        for choice in message["choices"]:
-            if not isinstance(choice, dict):
-                continue
+        for choice in as_objects(message["choices"]):
             delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
-            yield from self._think(delta.get("reasoning_content", delta.get("reasoning")))
+            yield from self._say(delta.get("reasoning_content", delta.get("reasoning")), "thinking")
             yield from self._say(delta.get("content"))
-            calls = delta.get("tool_calls")
-            for place, call in enumerate(calls if isinstance(calls, list) else []):
-                if not isinstance(call, dict):
-                    continue
+            for place, call in enumerate(as_objects(delta.get("tool_calls"))):
                 key = (_place(choice.get("index", 0)), _place(call.get("index", place)))
                 function = as_object(call.get("function"))
                 if key not in self._tools:
@@ -282,7 +260,7 @@ class StreamParser:
             case "response.output_text.delta":
                 yield from self._say(message.get("delta"))
             case "response.reasoning_text.delta" | "response.reasoning_summary_text.delta":
-                yield from self._think(message.get("delta"))
+                yield from self._say(message.get("delta"), "thinking")
             case "response.output_item.done":
                 item = as_object(message.get("item"))
                 if item.get("type") == "function_call":
@@ -308,7 +286,7 @@ class StreamParser:
         "user": _on_user,
         "result": _on_result,
         "text": lambda self, message: self._say(message.get("text")),
-        "thinking": lambda self, message: self._think(message.get("thinking", message.get("text"))),
+        "thinking": lambda self, message: self._say(message.get("thinking", message.get("text")), "thinking"),
         "tool_use": lambda self, message: self._call(message.get("id"), message.get("name"), message.get("input")),
         "tool_result": lambda self, message: self._answer(message),
         "error": _on_error,
