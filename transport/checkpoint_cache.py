@@ -112,11 +112,7 @@ _SELECTOR = re.compile(r"@([\w.-]+)(?::([0-9]{1,9})|\((.*)\))?", re.DOTALL)
 
 
 def parse_selector(text: str) -> Selector:
-    r"""Read `@fn`, `@fn:2`, `@fn("prefix")`, or the name of a checkpoint.
-
-    Raises:
-        SelectorError: When the text starts with `@` and is none of these.
-    """
+    """Read `@fn`, `@fn:2`, `@fn("prefix")` or the name of a checkpoint; all else is a `SelectorError`."""
     stripped = text.strip()
     if stripped and not stripped.startswith("@"):
         return Selector(checkpoint=stripped)
@@ -352,11 +348,7 @@ class CheckpointCache:
             return 0
 
     def select(self, selector: Selector) -> list[Entry]:
-        """List the entries a selector names.
-
-        Raises:
-            CheckpointNotFound: When the selector names a checkpoint that the manifest does not know, or several.
-        """
+        """List the entries a selector names; see `checkpoint_order` for one that names a checkpoint."""
         entries = self.entries().values()
         if selector.checkpoint is not None:
             order = self.checkpoint_order(selector.checkpoint)
@@ -372,8 +364,7 @@ class CheckpointCache:
     def checkpoint_order(self, name: str) -> int:
         """Return the `executionOrder` from which on a named checkpoint reaches; a unique prefix of the name will do.
 
-        Raises:
-            CheckpointNotFound: When no name or more than one fits.
+        Any other name is `CheckpointNotFound`.
         """
         named = self.manifest().get("namedCheckpoints")
         named = named if isinstance(named, dict) else {}
@@ -407,11 +398,7 @@ class CheckpointCache:
         return count
 
     def fork_from(self, other: "CheckpointCache") -> int:
-        """Copy every complete entry of `other` that this cache lacks and return how many were copied.
-
-        Raises:
-            CheckpointNotFound: When `other` does not exist.
-        """
+        """Copy every complete entry of `other` (else `CheckpointNotFound`) that this cache lacks; return how many."""
         if not other.exists():
             raise CheckpointNotFound(f"there is no cache {other.script!r} in {other.root}")
         own = self.entries()

@@ -164,14 +164,8 @@ def bridge_command(
 ) -> EngineCommand:
     """Make the command that starts the bridge on the installed mlld package.
 
-    Args:
-        command: The program that starts mlld, as given for the live engine; the package is looked for behind it.
-        args: Its arguments.
-        package: The package's directory, if it is known.
-        cwd: Directory to run in; it owns `.mlld/checkpoints`.
-        environ: Added to the environment.
-        heap: Limit of node's heap in MiB.
-        heap_snapshot_near_limit: Let node write up to that many heap snapshots near the limit.
+    It takes what `resolve` takes for the live engine, and looks for the package behind that command, unless its
+    directory is given as `package`. The directory it runs in owns `.mlld/checkpoints`.
 
     Raises:
         MlldPackageNotFound: There is no package behind the command, or no node to run it.

@@ -41,12 +41,8 @@ def given_up(call: Call, said: dict[str, Any] | None = None) -> MlldError:
 def reported(said: dict[str, Any], call: Call, *, trusted: bool) -> MlldError:
     """Make the error the engine has reported, with the code it means.
 
-    A live engine says RUNTIME_ERROR for its own aborts, and ABORTED or TIMEOUT for any error with such a word in it.
-
-    Args:
-        said: The error on the wire.
-        call: The request.
-        trusted: The engine's codes can be believed (the extended protocol).
+    A live engine says RUNTIME_ERROR for its own aborts, and ABORTED or TIMEOUT for any error with such a word in it;
+    one that speaks the extended protocol can be `trusted`.
     """
     code, message = said.get("code"), str(said.get("message", ""))
     aborted = message == _ABORTED or (trusted and code == "ABORTED")

@@ -16,12 +16,7 @@ _hints_of = functools.cache(get_type_hints)  # for every incarnation of every ag
 
 
 def checked(kind: type[msgspec.Struct], values: Mapping[str, Any]) -> None:
-    """Refuse values that options of this kind cannot have.
-
-    Raises:
-        UnknownOption: The option does not exist.
-        InvalidOption: Its value is of no kind it may have.
-    """
+    """Refuse values that options of this kind cannot have, as `UnknownOption` or `InvalidOption`."""
     hints = _hints_of(kind)
     for name, value in values.items():
         if name not in kind.__struct_fields__:
@@ -62,11 +57,7 @@ def one_of(option: str, value: object, *choices: str) -> str:
 
 
 def check_class(option: str, value: object, kind: type) -> None:
-    """Refuse a value that is neither `None` nor of a class.
-
-    Raises:
-        InvalidOption: It is of another class.
-    """
+    """Refuse a value that is neither `None` nor of a class, as `InvalidOption`."""
     if value is not None and not isinstance(value, kind):
         raise InvalidOption(option, value, f"None or {kind.__module__.rpartition('.')[0]}.{kind.__name__}")
 

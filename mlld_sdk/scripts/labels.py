@@ -29,11 +29,7 @@ def untrusted(value: Any) -> LabeledValue:
 
 
 def clean_labels(labels: str | Iterable[str] | None) -> list[str]:
-    """Trim labels, drop blank and repeated ones, keep their order.
-
-    Raises:
-        TypeError: A label is not a string.
-    """
+    """Trim labels, drop blank and repeated ones, keep their order; `TypeError` for one that is not a string."""
     if labels is None:
         return []
     cleaned: dict[str, None] = {}
@@ -82,11 +78,7 @@ def split_labels(
 
 
 def refuse_labels(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse labeled values where the engine has no labels, so that none is sent without them.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """Raise `ValueError` for labeled values where the engine has no labels, so that none is sent without them."""
     if isinstance(value, LabeledValue):
         raise ValueError(f"{where} holds a labeled value, but only top-level payload fields can be labeled")  # noqa: TRY004 - one type for one rule
     if depth > DEEPEST:

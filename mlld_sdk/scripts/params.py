@@ -60,11 +60,7 @@ class RunOptions(TypedDict, total=False):
 def process_params(
     script: str, file_path: str | os.PathLike[str] | None, payload: Any, options: RunOptions
 ) -> dict[str, Any]:
-    """Build the parameters of `process`.
-
-    Raises:
-        InvalidRequest: An argument cannot be sent.
-    """
+    """Build the parameters of `process`, or raise `InvalidRequest`."""
     params: dict[str, Any] = {"script": a_text("script", script), "recordEffects": True}
     if file_path is not None:
         params["filePath"] = os.fsdecode(file_path)
@@ -74,11 +70,7 @@ def process_params(
 
 
 def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> dict[str, Any]:
-    """Build the parameters of `execute`.
-
-    Raises:
-        InvalidRequest: An argument cannot be sent.
-    """
+    """Build the parameters of `execute`, or raise `InvalidRequest`."""
     params: dict[str, Any] = {"filepath": os.fsdecode(filepath), "recordEffects": True}
     if options or payload is not None:
         params |= _run_params("execute", payload, options)
@@ -86,11 +78,7 @@ def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunO
 
 
 def a_text(name: str, value: object, *, blank: bool = True) -> str:
-    """Refuse what is no text, or only blanks where those mean nothing.
-
-    Raises:
-        InvalidRequest: It is not such a text.
-    """
+    """Return a text, or raise `InvalidOption` for anything else, and for only blanks where those mean nothing."""
     if not isinstance(value, str) or not (blank or value.strip()):
         raise InvalidOption(name, value, "text" if blank else "non-blank text")
     return value
