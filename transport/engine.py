@@ -373,13 +373,11 @@ class Engine:
                 killed += kill_surely(entry)
         return killed
 
-    def rss(self, *, tree: bool = False) -> int:
-        """Resident memory in bytes, of the process or with all its descendants; 0 when it has ended."""
+    def rss(self) -> int:
+        """Resident memory in bytes, with that of the engine behind a wrapper; 0 when it has ended."""
         if self._core.finish_wanted or self._core.finished:
             return 0
-        below = descendants_of(self.pid) if tree or self.command.wrapped else []
-        if self.command.wrapped and not tree:
-            below = below[:1]
+        below = descendants_of(self.pid)[:1] if self.command.wrapped else []
         return rss_of(self.pid) + sum(map(rss_of, below))
 
     @property
