@@ -30,10 +30,6 @@ class CallTable:
         owner: The only thread with calls in flight, 0 if there are several or if a callback waits for one. A hint: when
             two threads begin at once it may name one of them, and the other's call is then late by a lease.
         next_deadline: When the timer looks for calls whose time is up.
-        finished: How many calls have their outcome.
-        events: How many events were taken.
-        unknown_ids: How many answers named no call.
-        unrouted: How many events named none.
     """
 
     def __init__(
@@ -43,10 +39,6 @@ class CallTable:
         self.pending: dict[int, Call] = {}
         self.owner = 0
         self.next_deadline = FOREVER
-        self.finished = 0
-        self.events = 0
-        self.unknown_ids = 0
-        self.unrouted = 0
         self._core = core
         self._host = host
         self._outgoing = outgoing
@@ -101,7 +93,7 @@ class CallTable:
         """End a pending call with its outcome; false if it is not pending any more."""
         if self.pending.pop(call.id, None) is None:
             return False
-        self.finished += 1
+        self._core.stats.finished += 1
         if self._core.retired and not self.pending and self._core.ending is None:
             self._core.end.kill()
         call.on_events = None
@@ -125,6 +117,7 @@ class CallTable:
     def route(self, decoded: Decoded) -> None:  # noqa: C901 - one loop, through which every message goes
         """Bring every message to its call: events in order as one list for each call, then the outcome."""
         pending, core = self.pending, self._core
+        stats = core.stats
         # Our signal went to the whole group: it has ended what a script was waiting for, and a failing command is no
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
         signalled = core.ending is not None and core.ending != "died"
@@ -141,7 +134,7 @@ class CallTable:
                 if request_id != last_id:
                     call = pending.get(request_id) if type(request_id) is int else self._caller_of(event)
                     if call is None:
-                        self.unrouted += 1
+                        stats.unrouted_events += 1
                         continue
                     last_id = request_id
                     call.has_started = True
@@ -153,7 +146,7 @@ class CallTable:
                     batch.append(event)
                 continue
             if seen:
-                self.events += seen
+                stats.events += seen
                 seen = 0
             last_id = None
             result = head.result
@@ -161,7 +154,7 @@ class CallTable:
             request_id = result.id if plain else head.request_id  # type: ignore[union-attr]
             call = pending.get(request_id) if type(request_id) is int else None
             if call is None:
-                self.unknown_ids += 1
+                stats.unknown_ids += 1
             elif not (signalled and call.is_run):
                 if batches and (events := batches.pop(call, None)):
                     self._deliver(call, events)
@@ -171,10 +164,10 @@ class CallTable:
                 elif not quiet:
                     self.settle(call, EngineReply(line), None)
                 elif pending.pop(request_id, None) is not None:
-                    self.finished += 1
+                    stats.finished += 1
                     call.on_events = None  # the taker of events often holds the call: no cycle for the collector
                     call.finish(EngineReply(line), None)
-        self.events += seen
+        stats.events += seen
         for call, events in batches.items():
             self._deliver(call, events)
         if core.retired and not pending and core.ending is None:

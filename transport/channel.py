@@ -21,9 +21,6 @@ class Channel:
         outgoing: Requests on their way to the engine.
         is_at_end: The engine has closed its output.
         noise: The last lines that were no protocol.
-        noise_count: How many of those there were.
-        dropped: How many debug events were dropped unread.
-        salvaged: How many messages had noise glued in front of them.
     """
 
     def __init__(self, core: EngineCore, outgoing: Outgoing, *, route: Callable[[Decoded], None]) -> None:
@@ -31,9 +28,6 @@ class Channel:
         self.outgoing = outgoing
         self.is_at_end = False
         self.noise: Sequence[bytes] = ()
-        self.noise_count = 0
-        self.dropped = 0
-        self.salvaged = 0
         self._core = core
         self._child = core.child
         self._incoming = LineBuffer(core.limits.line_bytes)
@@ -106,14 +100,14 @@ class Channel:
             core.end.kill()
 
     def _count(self, decoded: Decoded) -> None:
-        core = self._core
-        self.dropped += decoded.dropped
-        self.salvaged += decoded.salvaged
+        core, stats = self._core, self._core.stats
+        stats.debug_dropped += decoded.dropped
+        stats.salvaged += decoded.salvaged
         if decoded.noise:
             lines = [line[:_NOISE_KEPT] for line in decoded.noise]
-            if not self.noise_count:
+            if not stats.noise_lines:
                 first = lines[0].decode("utf-8", "replace")
                 core.sink(EnginePolluted(at=core.env.wall(), engine=core.label, pid=self._child.pid, line=first))
-            self.noise_count += len(lines)
+            stats.noise_lines += len(lines)
             kept = core.limits.noise_lines
             self.noise = [*self.noise, *lines][-kept:] if kept else ()

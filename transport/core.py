@@ -12,7 +12,7 @@ from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.events import EngineCallbackFailed
 from mlld_sdk.transport.exits import EngineExit
-from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.limits import EngineLimits, EngineStats
 from mlld_sdk.transport.pipes import Tail
 from mlld_sdk.transport.reactor import Reactor
 
@@ -46,6 +46,7 @@ class EngineCore:
         now: Its monotonic one.
         sink: Takes the events.
         end: Ends the engine; set by `Ending`.
+        stats: What its parts have counted; see `Engine.stats`.
         stderr: The end of what the process wrote to stderr.
         lock: Guards the decisions that only the first may take: why the engine ends, why a call was given up.
         exclusive: A cancelled or expired script takes the process with it.
@@ -80,6 +81,7 @@ class EngineCore:
 
     def __post_init__(self) -> None:
         self.now = self.env.now
+        self.stats = EngineStats()
         self.stderr = Tail(self.limits.stderr_bytes)
         self._born = self.now()
         self._lived: float | None = None

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import msgspec
+
 from mlld_sdk.base.durations import FOREVER, Deadline, Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
@@ -240,7 +242,7 @@ class Engine:
         """Act on an error the engine has answered a request with."""
         code, table = error.get("code"), self._table
         if code == "REQUEST_IN_PROGRESS":  # never true of a unique id, and if it were, the real result is still to come
-            table.unknown_ids += 1
+            self._core.stats.unknown_ids += 1
         elif call.given_up is not None:
             if code == "REQUEST_NOT_FOUND":  # the cancel came before the script had started; it is still to run
                 if not self._core.exclusive:
@@ -417,20 +419,10 @@ class Engine:
 
     @property
     def stats(self) -> EngineStats:
-        """Counters."""
-        table, channel = self._table, self._channel
-        return EngineStats(
-            submitted=table.finished + len(table.pending),
-            finished=table.finished,
-            in_flight=len(table.pending),
-            events=table.events,
-            debug_dropped=channel.dropped,
-            noise_lines=channel.noise_count,
-            salvaged=channel.salvaged,
-            unknown_ids=table.unknown_ids,
-            unrouted_events=table.unrouted,
-            queued_bytes=self._outgoing.backlog,
-        )
+        """Counters, as they are now."""
+        stats, in_flight, waiting = self._core.stats, len(self._table.pending), self._outgoing.backlog
+        submitted = stats.finished + in_flight
+        return msgspec.structs.replace(stats, submitted=submitted, in_flight=in_flight, queued_bytes=waiting)
 
     def __repr__(self) -> str:
         state = str(self.exit) if self.exit else self._core.ending or "running"

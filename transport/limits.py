@@ -31,8 +31,17 @@ class EngineLimits:
     burial: float = 2.0
 
 
-class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine has done so far, in numbers."""
+class EngineStats(msgspec.Struct, kw_only=True):
+    """What an engine has done so far, in numbers.
+
+    Attributes:
+        debug_dropped: Debug events that were dropped unread.
+        noise_lines: Lines that were no protocol.
+        salvaged: Messages with noise glued in front of them.
+        unknown_ids: Answers that named no call.
+        unrouted_events: Events that named none.
+        queued_bytes: Bytes that wait because the engine does not read.
+    """
 
     submitted: int = 0
     finished: int = 0

@@ -81,8 +81,8 @@ def test_events_come_in_order_and_before_the_outcome() -> None:
     assert seen == [("a", False), ("b", False)]
     assert call.result(0).payload == 1
     assert not other.done()
-    table = bench.table
-    assert (table.events, table.finished, table.unrouted, table.unknown_ids) == (2, 1, 1, 1)
+    stats = bench.core.stats
+    assert (stats.events, stats.finished, stats.unrouted_events, stats.unknown_ids) == (2, 1, 1, 1)
 
 
 def test_a_listener_that_raises_is_detached_and_told() -> None:

@@ -75,7 +75,7 @@ def test_pieces_become_messages(bench: Bench) -> None:
 
 def test_noise_is_counted_and_the_last_of_it_kept_and_the_first_told(bench: Bench) -> None:
     bench.write(b"one\ntwo\nthree\n")
-    assert (bench.channel.noise_count, list(bench.channel.noise)) == (3, [b"two", b"three"])
+    assert (bench.core.stats.noise_lines, list(bench.channel.noise)) == (3, [b"two", b"three"])
     assert [event.line for event in bench.told if isinstance(event, EnginePolluted)] == ["one"]
     assert not bench.core.heard
 
