@@ -9,11 +9,10 @@ Scripts can print onto the same channel, so a line may be anything. What is no m
 message with noise glued in front of it is salvaged.
 """
 
-import functools
 import json
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -138,7 +137,7 @@ class EngineReply(msgspec.Struct, gc=False):
 
         A struct is decoded straight from the line; it should have no field `id`, where the request's id may stand.
         """
-        decoder = _result_decoder(as_)  # type: ignore[arg-type] # types can be hashed
+        decoder = _result_decoders.get(as_) or _result_decoder(as_)
         if decoder is None or self.line.find(b'"value":', 0, 96) > 0:  # perhaps wrapped: the slow way finds out
             return msgspec.convert(self.payload, as_)
         envelope: _ResultEnvelope[T]
@@ -163,11 +162,18 @@ class _ResultEnvelope(msgspec.Struct, Generic[T]):
 _heads = msgspec.json.Decoder(Head)
 
 
-@functools.lru_cache(maxsize=256)
-def _result_decoder(as_: Hashable) -> msgspec.json.Decoder[Any] | None:
+_result_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_DECODERS_KEPT = 256
+
+
+def _result_decoder(as_: Any) -> msgspec.json.Decoder[Any] | None:
     """Make the decoder that goes straight from the line to a struct; nothing for any other type."""
-    is_struct = isinstance(as_, type) and issubclass(as_, msgspec.Struct)
-    return msgspec.json.Decoder(_ResultEnvelope[as_]) if is_struct else None  # type: ignore[valid-type]
+    if not (isinstance(as_, type) and issubclass(as_, msgspec.Struct)):
+        return None
+    if len(_result_decoders) >= _DECODERS_KEPT:
+        _result_decoders.clear()
+    decoder = _result_decoders[as_] = msgspec.json.Decoder(_ResultEnvelope[as_])
+    return decoder
 
 
 def _plain(line: bytes) -> Any:
