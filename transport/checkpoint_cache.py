@@ -28,8 +28,6 @@ from mlld_sdk.transport.javascript import json_text, utf16_order
 DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
 PREVIEW_LIMIT = 160
 INDEX_NAME = "llm-cache.jsonl"
-MANIFEST_NAME = "manifest.json"
-RESULTS_NAME = "results"
 MANIFEST_KEYS = (
     "version",
     "scriptName",
@@ -69,15 +67,15 @@ def cache_key(function: str, args: Sequence[Any]) -> str:
     return _digest(json_text({"args": list(args), "fn": function}, sort=True))
 
 
-def args_preview(args: Sequence[Any], limit: int = PREVIEW_LIMIT) -> str:
-    """Show the first argument, strings as they are, everything else as JSON, cut to `limit` characters."""
+def args_preview(args: Sequence[Any]) -> str:
+    """Show the first argument, strings as they are, everything else as JSON, cut to 160 characters."""
     if not args:
         return ""
     text = args[0] if isinstance(args[0], str) else json_text(args[0], sort=True)
     units = utf16_order(text)
-    if len(units) <= 2 * limit:
+    if len(units) <= 2 * PREVIEW_LIMIT:
         return text
-    return units[: 2 * (limit - 3)].decode("utf-16-be", "surrogatepass") + "..."
+    return units[: 2 * (PREVIEW_LIMIT - 3)].decode("utf-16-be", "surrogatepass") + "..."
 
 
 def script_name(path: str) -> str | None:
@@ -243,8 +241,8 @@ class CheckpointCache:
         self.script = script
         self.folder = self.root / script
         self.index = self.folder / INDEX_NAME
-        self.manifest_path = self.folder / MANIFEST_NAME
-        self.results = self.folder / RESULTS_NAME
+        self.manifest_path = self.folder / "manifest.json"
+        self.results = self.folder / "results"
 
     def exists(self) -> bool:
         """Return whether anything was ever stored."""

@@ -167,9 +167,7 @@ def _place_for_directories() -> str:
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise SpawnRefused(
-            "there is no directory for temporary files that can be written", hint="set TMPDIR to one"
-        ) from error
+        raise SpawnRefused("no directory for temporary files can be written", hint="set TMPDIR to one") from error
 
 
 def _spawn_error(command: EngineCommand, error: OSError) -> Exception:

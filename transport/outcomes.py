@@ -88,9 +88,7 @@ def refusal(core: EngineCore, call: Call | None = None) -> MlldError:
     label, why, how = core.label, core.ending or "closed", core.exit
     during = f" during {call.method}" if call else ""
     if why == "forked":
-        return ForkedProcess(
-            f"{label} belongs to the process this one was forked from", hint="start an engine in this process"
-        )
+        return ForkedProcess(f"{label} belongs to the process this one was forked from", hint="start an engine here")
     if core.fatal is not None:
         return EngineBabbling(f"{label} wrote {core.fatal}", hint="move bulk data through files, or raise the limit")
     if why in ("closed", "killed"):

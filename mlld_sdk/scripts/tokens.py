@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
-from mlld_sdk.scripts.results import as_object, as_objects
+from mlld_sdk.scripts.results import as_object, as_objects, as_text
 from mlld_sdk.scripts.stream_events import (
     CommandOutput,
     LlmError,
@@ -233,9 +233,7 @@ class StreamParser:
     def _on_error(self, message: dict[str, Any]) -> Iterator[LlmEvent]:
         error = as_object(message.get("error")) or message
         code = error.get("code", error.get("type") if error is not message else None)
-        yield LlmError(
-            message=str(error.get("message", "")), code=code if isinstance(code, str) else None, stream=self._stream
-        )
+        yield LlmError(message=str(error.get("message", "")), code=as_text(code), stream=self._stream)
 
     # OpenAI: chat completions, and the events of the responses interface.
 
