@@ -121,7 +121,7 @@ class CheckpointMemory:
         if self._announces:
             kind = "checkpoint:miss" if answer is MISSING else "checkpoint:hit"
             self._run.report({"type": kind, "checkpoint": {"fn": function, "key": key, "argsPreview": preview}})
-        row = Entry(key, function, args_hash(args), preview, "", 0, 0, site, index, ordinal, order)
+        row = Entry(key, function, args_hash(args), preview, 0, "", 0, site, index, ordinal, order)
         return row, None if answer is MISSING else Value(answer)
 
     def store(self, entry: Entry, value: Any, duration_ms: int) -> None:
