@@ -6,10 +6,10 @@ item is taken from the input only when one may start.
 """
 
 import os
-import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.future import Future
@@ -20,7 +20,8 @@ from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.actors.tasks.errors import TaskTimeout
 from mlld_sdk.actors.tasks.stream_slots import Slots
 from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok, Task
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.durations import FOREVER
+from mlld_sdk.base.options import number, one_of, whole
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
@@ -53,31 +54,26 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_concurrency", "max_waiting"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name}={value!r}", hint="it is a whole number from 1")
-        if self.timeout is not None and not self.timeout >= 0:
-            raise ConfigurationError(f"timeout={self.timeout!r}", hint="it is seconds from 0, or None for no limit")
-        if self.on_timeout not in {"exit", "kill_task"}:
-            raise ConfigurationError(f"on_timeout={self.on_timeout!r}", hint='it is "exit" or "kill_task"')
+            whole(name, getattr(self, name), least=1)
+        if self.timeout is not None:
+            number("timeout", self.timeout, 0, FOREVER)
+        one_of("on_timeout", self.on_timeout, *get_args(OnSlow))
 
 
+@dataclass(frozen=True, eq=False)
 class TaskStream(Generic[I, T]):
     """Results of tasks, as they are asked for: `Ok(value)` or `Exited(reason)` for each item.
 
     Every iteration runs the tasks anew; the input decides whether it can be iterated twice.
     """
 
-    def __init__(
-        self, system: ActorSystem, source: Iterable[I], spawn: Callable[[I], Task[T]], options: StreamOptions
-    ) -> None:
-        self._system = system
-        self._source = source
-        self._spawn = spawn
-        self._options = options
+    system: ActorSystem
+    source: Iterable[I]
+    spawn: Callable[[I], Task[T]]
+    options: StreamOptions
 
     def __iter__(self) -> "_Run[I, T]":
-        return _Run(self._system, iter(self._source), self._spawn, self._options)
+        return _Run(self, iter(self.source))
 
     def __aiter__(self) -> "_Run[I, T]":
         return iter(self)
@@ -86,18 +82,15 @@ class TaskStream(Generic[I, T]):
 class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
     """One iteration of a stream."""
 
-    def __init__(
-        self, system: ActorSystem, source: Iterator[I], spawn: Callable[[I], Task[T]], options: StreamOptions
-    ) -> None:
+    def __init__(self, stream: TaskStream[I, T], source: Iterator[I]) -> None:
         # Tasks and timers know `_news` and `_running` only, never the run itself: so a loop that is left drops the
         # last reference to the run, and that is what ends it.
         self._running: dict[int, _Entry[T, I]] = {}
         self._closed = False
         self._watch: Monitor | None = None
-        self._timers = system.timers
+        self._stream = stream
+        self._options = options = stream.options
         self._source = source
-        self._spawn = spawn
-        self._options = options
         self._slots: Slots[Outcome[T]] = Slots(
             options.max_concurrency, ordered=options.ordered, waiting=options.max_waiting
         )
@@ -105,14 +98,8 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         self._news: _News[T] = _News()
         self._owner = current_actor()
         running = self._running
-        if self._owner is not None:
+        if self._owner is not None:  # which may have been killed: this raises then, and `close` is called all the same
             self._watch = self._owner.monitor(lambda _: _kill_all(running))
-
-    def __iter__(self) -> "_Run[I, T]":
-        return self
-
-    def __aiter__(self) -> "_Run[I, T]":
-        return self
 
     def __next__(self) -> Outcome[T]:
         try:
@@ -150,8 +137,6 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
     def __del__(self) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------------------------------
-
     def _advance(self) -> Future[None] | None:
         """Take in news and start what may start; return what to wait for, or `None` when a result may leave.
 
@@ -173,14 +158,15 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         return self._news.next_arrival()
 
     def _start(self, item: I) -> None:
-        task, number, news = self._spawn(item), self._slots.enter(), self._news
-        limit = self._options.timeout
-        timer = None if limit is None else self._timers.after(limit, lambda: news.note(number, None))
+        task, number, news = self._stream.spawn(item), self._slots.enter(), self._news
+        limit, timers = self._options.timeout, self._stream.system.timers
+        timer = None if limit is None else timers.after(limit, lambda: news.note(number, None))
         self._running[number] = (task, item, timer)
         task.watch(lambda done: news.note(number, done.outcome))
 
     def _absorb(self) -> None:
-        for number, outcome in self._news.take():
+        while self._news.reports:
+            number, outcome = self._news.reports.popleft()
             entry = self._running.pop(number, None)
             if entry is not None:
                 self._slots.finish(number, self._result_of(entry, outcome))
@@ -214,30 +200,21 @@ class _News(Generic[T]):
     """What tasks and timers report, on their threads, until the run looks."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reports: list[tuple[int, Outcome[T] | None]] = []
+        self.reports: deque[tuple[int, Outcome[T] | None]] = deque()
         self._arrival: Future[None] = Future()
 
     def note(self, number: int, outcome: Outcome[T] | None) -> None:
-        """Return how a task ended, or, with `None`, that its time is over."""
-        with self._lock:
-            self._reports.append((number, outcome))
-            self._arrival.try_set()
-
-    def take(self) -> list[tuple[int, Outcome[T] | None]]:
-        """Take all reports."""
-        with self._lock:
-            reports, self._reports = self._reports, []
-        return reports
+        """Report how a task ended, or, with `None`, that its time is over."""
+        self.reports.append((number, outcome))
+        self._arrival.try_set()
 
     def next_arrival(self) -> Future[None]:
-        """Return a future that is answered when there are reports."""
-        with self._lock:
-            if self._arrival.done:
-                self._arrival = Future()
-            if self._reports:
-                self._arrival.try_set()
-            return self._arrival
+        """Return a future that is answered when there are reports. Only the run asks."""
+        if self._arrival.done:
+            self._arrival = Future()
+        if self.reports:  # perhaps noted with the future before
+            self._arrival.try_set()
+        return self._arrival
 
 
 def _kill_all(running: "dict[int, _Entry[Any, Any]]") -> None:

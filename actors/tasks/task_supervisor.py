@@ -15,8 +15,9 @@ the time it was given.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -32,7 +33,7 @@ from mlld_sdk.actors.tasks.errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, TaskStream
 from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import one_of, whole
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
@@ -54,14 +55,14 @@ class TooManyRestarts(Reason, frozen=True, tag="too_many_restarts"):
         return f"more than {self.limit} restarts in {self.within} s"
 
 
+@dataclass(eq=False)
 class _Child:
     """What the supervisor remembers of a task: how to start it again and how to end it."""
 
-    def __init__(self, make: Callable[[], TaskCall], restart: Restart, shutdown: ShutdownTime) -> None:
-        self.make = make
-        self.restart = restart
-        self.shutdown = shutdown
-        self.stopping = False
+    make: Callable[[], TaskCall]
+    restart: Restart
+    shutdown: ShutdownTime
+    stopping: bool = False
 
     def comes_back_after(self, reason: Reason) -> bool:
         if self.stopping or self.restart == "temporary":
@@ -103,8 +104,6 @@ class Tasks:
         assert isinstance(found, cls)
         return found
 
-    # -- starting ------------------------------------------------------------------------------------------------------
-
     def async_(self, function: Callable[..., T], /, *args: Any, shutdown: ShutdownTime = 5.0, **kwargs: Any) -> Task[T]:
         """Run `function(*args, **kwargs)` as a task linked to the caller: the crash of either ends the other.
 
@@ -143,8 +142,7 @@ class Tasks:
         Raises:
             TooManyTasks: `max_children` tasks are running.
         """
-        if restart not in {"temporary", "transient", "permanent"}:
-            raise ConfigurationError(f"restart={restart!r}", hint='it is "temporary", "transient" or "permanent"')
+        one_of("restart", restart, *get_args(Restart))
         check_shutdown(shutdown)
         child = _Child(lambda: TaskCall(name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
         self._reserve()
@@ -177,8 +175,6 @@ class Tasks:
         """Do the same, but give a task that fails as `Exited` and go on."""
         return self._stream(source, function, args, shutdown, StreamOptions(**options, linked=False))
 
-    # -- looking and ending --------------------------------------------------------------------------------------------
-
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
         with self._lock:
@@ -194,19 +190,13 @@ class Tasks:
             child = self._children.get(ref)
         if child is None:
             raise NoSuchActor(f"{ref} is no running task of {self.ref}")
-        self._end(ref, child)
-        ref.join(longest(child.shutdown))
+        _end({ref: child})
 
     def end_all(self) -> None:
         """End every task, all at once, each within its time. The supervisor does this when it ends."""
         with self._lock:
             children = dict(self._children)
-        for ref, child in children.items():
-            self._end(ref, child)
-        for ref, child in children.items():
-            ref.join(longest(child.shutdown))
-
-    # ------------------------------------------------------------------------------------------------------------------
+        _end(children)
 
     def _stream(
         self,
@@ -278,13 +268,16 @@ class Tasks:
         if again:
             offer(self.ref, _RunAgain(child), beyond_limit=True)
 
-    @staticmethod
-    def _end(ref: Ref, child: _Child) -> None:
+
+def _end(children: dict[Ref, _Child]) -> None:
+    for ref, child in children.items():
         child.stopping = True
         if child.shutdown == BRUTAL_KILL:
             ref.kill("its task supervisor ends it")
         else:
             ref.shutdown(float(child.shutdown))
+    for ref, child in children.items():
+        ref.join(longest(child.shutdown))
 
 
 class TaskSupervisor(Actor):
@@ -301,9 +294,7 @@ class TaskSupervisor(Actor):
 
     def __init__(self, *, max_children: int = 100_000, max_restarts: int = 3, within: float = 5.0) -> None:
         super().__init__()
-        if max_children < 0:
-            raise ConfigurationError(f"max_children={max_children!r}", hint="it is a whole number from 0")
-        self._max_children = max_children
+        self._max_children = whole("max_children", max_children)
         self._max_restarts = max_restarts
         self._within = within
         self._restarts: deque[float] = deque()

@@ -8,7 +8,7 @@ cancelling the wait ends the task.
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.errors import AskTimeout, NotOwner
@@ -17,6 +17,7 @@ from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.services import Ref, kill
 from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import one_of, whole
 
 T = TypeVar("T")
 OnTimeout = Literal["nothing", "ignore", "kill_task"]
@@ -141,8 +142,6 @@ class Task(Generic[T]):
         self.require_owner()
         return self._answer.__await__()
 
-    # -- for those who wait for several --------------------------------------------------------------------------------
-
     def require_owner(self) -> None:
         """Refuse all but the owner, and the owner too once it has ignored the task, with `NotOwner`."""
         if self._ignored:
@@ -200,9 +199,7 @@ def await_many(tasks: Iterable[Task[Any]], *, timeout: float | None = 5.0) -> li
     """
     listed = list(tasks)
     failed = _wait_for_many(listed, len(listed), timeout, until_failure=True)
-    if failed is not None:
-        return [failed.result(timeout=0)]
-    return [task.result(timeout=0) for task in listed]
+    return [task.result(timeout=0) for task in (listed if failed is None else [failed])]
 
 
 def yield_many(
@@ -220,12 +217,10 @@ def yield_many(
         limit: Stop waiting as soon as so many have ended.
         on_timeout: What becomes of those that have not: `nothing`, `ignore` (lose interest) or `kill_task`.
     """
-    if on_timeout not in {"nothing", "ignore", "kill_task"}:
-        raise ConfigurationError(f"on_timeout={on_timeout!r}", hint='it is "nothing", "ignore" or "kill_task"')
-    if limit is not None and limit < 1:
-        raise ConfigurationError(f"limit={limit!r}", hint="it is at least 1, or None")
+    one_of("on_timeout", on_timeout, *get_args(OnTimeout))
     listed = list(tasks)
-    _wait_for_many(listed, min(limit or len(listed), len(listed)), timeout)
+    enough = len(listed) if limit is None else min(whole("limit", limit, least=1), len(listed))
+    _wait_for_many(listed, enough, timeout)
     late: Callable[[Task[Any]], Ok[Any] | Exited | None] = {
         "nothing": lambda task: task.outcome,
         "ignore": Task.ignore,
@@ -240,20 +235,18 @@ def _wait_for_many(
     """Wait until `count` have ended, or one has failed if that is enough; return which failed."""
     for task in tasks:
         task.require_owner()
-    lock, enough, ended = threading.Lock(), Future[Task[Any] | None](), 0
-
-    def note(task: Task[Any]) -> None:
-        nonlocal ended
-        with lock:
-            ended += 1
-            complete = ended >= count
-        if until_failure and isinstance(task.outcome, Exited):
-            enough.try_set(task)
-        elif complete:
-            enough.try_set()
-
     if count == 0:
         return None
+    enough: Future[Task[Any] | None] = Future()
+    ended: list[Task[Any]] = []
+
+    def note(task: Task[Any]) -> None:
+        ended.append(task)
+        if until_failure and isinstance(task.outcome, Exited):
+            enough.try_set(task)
+        elif len(ended) >= count:
+            enough.try_set()
+
     for task in tasks:
         task.watch(note)
     try:
