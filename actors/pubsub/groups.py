@@ -24,23 +24,20 @@ EVERY_GROUP: Final = object()
 """Stands for all groups among what monitors watch."""
 
 
-class GroupMonitor:
+class GroupMonitor(Outlet):
     """The handle of one subscription to changes; after `cancel()` no `GroupChanged` of it is seen."""
 
+    __slots__ = ("_groups", "cancelled", "watched")
+
     def __init__(self, groups: "Groups", owner: Ref, watched: Group, limit: int) -> None:
-        self.owner = owner
+        super().__init__(owner, groups.name, limit)
         self.watched = watched
         self.cancelled = False
         self._groups = groups
-        self._outlet = Outlet(owner, groups.name, limit)
 
     def cancel(self) -> None:
         """Stop watching; changes already on their way are dropped."""
         self._groups.forget(self)
-
-    def send(self, kind: Kind, group: Group, refs: tuple[Ref, ...]) -> None:
-        """Send a change to the owner."""
-        self._outlet.send(Revocable(self, GroupChanged(self, kind, group, refs)))
 
 
 class GroupChanged(msgspec.Struct, frozen=True):
@@ -126,7 +123,7 @@ class Groups:
         """End a subscription to changes."""
         with self._lock:
             monitor.cancelled = True
-            for row in self._monitors.owned(monitor.owner, monitor.watched):
+            for row in self._monitors.owned(monitor.ref, monitor.watched):
                 if row.value is monitor:
                     self._monitors.drop(row)
 
@@ -139,7 +136,8 @@ class Groups:
 
     def _notify(self, kind: Kind, member: KeyRow[Ref]) -> None:
         for row in (*self._monitors.under(member.key), *self._monitors.under(EVERY_GROUP)):
-            row.value.send(kind, member.key, (member.owner,))
+            change = GroupChanged(row.value, kind, member.key, (member.owner,))
+            row.value.send(Revocable(row.value, change))
 
     def _leave(self, member: KeyRow[Ref]) -> None:
         self._notify("leave", member)

@@ -7,7 +7,7 @@ registered is gone before any other learns of its death.
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -16,11 +16,12 @@ from mlld_sdk.actors.core.services import Ref, Watches, acting, find, offer, pub
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.registry.errors import NameTaken, NotRegistered
 from mlld_sdk.actors.registry.registry_locks import KeyLock, KeyLocks
-from mlld_sdk.actors.registry.registry_rows import KeyRow, Keys, Rows
+from mlld_sdk.actors.registry.registry_rows import KeyRow, Rows
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.options import one_of
 
 T = TypeVar("T")
+Keys = Literal["unique", "duplicate"]
 
 
 class Registration(NamedTuple):
@@ -77,7 +78,7 @@ class Registry:
         meta: Mapping[Hashable, Any] | None = None,
     ) -> None:
         self.name = name
-        self.unique: bool = one_of("keys", keys, "unique", "duplicate") == "unique"
+        self.unique: bool = one_of("keys", keys, *get_args(Keys)) == "unique"
         self._lock = threading.RLock()
         self._watches = Watches(self._lock, self._died)
         self._rows: Rows[Ref] = Rows(self._watches.release)

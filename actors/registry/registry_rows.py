@@ -6,9 +6,8 @@ holds one key or a hundred thousand.
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
-Keys = Literal["unique", "duplicate"]
 Owner = TypeVar("Owner", bound=Hashable)
 
 

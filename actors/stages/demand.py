@@ -26,7 +26,6 @@ class Window:
         self.most = most
         self.least = least
         self.outstanding = 0
-        self._done = 0
 
     def first(self) -> int:
         """Return how many to ask for at the beginning."""
@@ -36,11 +35,9 @@ class Window:
     def handled(self, count: int) -> int:
         """Note that `count` events were worked through; return how many to ask for now (perhaps none)."""
         self.outstanding -= count
-        self._done += count
-        if self._done < self.most - self.least:
+        if self.outstanding > self.least:
             return 0
-        ask, self._done = self._done, 0
-        self.outstanding += ask
+        ask, self.outstanding = self.most - self.outstanding, self.most
         return ask
 
 

@@ -19,7 +19,7 @@ from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.actors.tasks.errors import TaskTimeout
 from mlld_sdk.actors.tasks.stream_slots import Slots
-from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok, Task
+from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok, ShutdownTime, Task, check_shutdown
 from mlld_sdk.base.durations import FOREVER
 from mlld_sdk.base.options import number, one_of, whole
 
@@ -42,6 +42,7 @@ class StreamOptions:
         zip_input_on_exit: Say in `Exited.input` what a failed task was working on.
         linked: A task that fails ends the iteration too, unless the iterating actor traps exits.
         max_waiting: Finished results kept at most behind a slow one; then nothing more is started.
+        shutdown: Seconds a task gets to end when its supervisor ends, or `BRUTAL_KILL`.
     """
 
     max_concurrency: int = os.cpu_count() or 1
@@ -51,6 +52,7 @@ class StreamOptions:
     zip_input_on_exit: bool = False
     linked: bool = True
     max_waiting: int = 1_000
+    shutdown: ShutdownTime = 5.0
 
     def __post_init__(self) -> None:
         for name in ("max_concurrency", "max_waiting"):
@@ -58,6 +60,7 @@ class StreamOptions:
         if self.timeout is not None:
             number("timeout", self.timeout, 0, FOREVER)
         one_of("on_timeout", self.on_timeout, *get_args(OnSlow))
+        check_shutdown(self.shutdown)
 
 
 @dataclass(frozen=True, eq=False)

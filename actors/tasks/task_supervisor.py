@@ -149,31 +149,19 @@ class Tasks:
         return self.run(child)[0]
 
     def async_stream(
-        self,
-        source: Iterable[I],
-        function: Callable[..., T],
-        /,
-        *args: Any,
-        shutdown: ShutdownTime = 5.0,
-        **options: Any,
+        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Any
     ) -> TaskStream[I, T]:
         """Apply `function(item, *args)` to every item by tasks, lazily; see `StreamOptions` for the options.
 
         A task that fails ends the iteration with `TaskExited`, unless an actor that traps exits iterates.
         """
-        return self._stream(source, function, args, shutdown, StreamOptions(**options, linked=True))
+        return self._stream(source, function, args, StreamOptions(**options, linked=True))
 
     def async_stream_nolink(
-        self,
-        source: Iterable[I],
-        function: Callable[..., T],
-        /,
-        *args: Any,
-        shutdown: ShutdownTime = 5.0,
-        **options: Any,
+        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Any
     ) -> TaskStream[I, T]:
         """Do the same, but give a task that fails as `Exited` and go on."""
-        return self._stream(source, function, args, shutdown, StreamOptions(**options, linked=False))
+        return self._stream(source, function, args, StreamOptions(**options, linked=False))
 
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
@@ -199,18 +187,12 @@ class Tasks:
         _end(children)
 
     def _stream(
-        self,
-        source: Iterable[I],
-        function: Callable[..., T],
-        args: tuple[Any, ...],
-        shutdown: ShutdownTime,
-        options: StreamOptions,
+        self, source: Iterable[I], function: Callable[..., T], args: tuple[Any, ...], options: StreamOptions
     ) -> TaskStream[I, T]:
-        check_shutdown(shutdown)
         what = name_of(function)
 
         def spawn(item: I) -> Task[T]:
-            return self._task(what, lambda: function(item, *args), shutdown, link=None)
+            return self._task(what, lambda: function(item, *args), options.shutdown, link=None)
 
         return TaskStream(self._system, source, spawn, options)
 

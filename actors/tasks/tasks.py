@@ -176,10 +176,8 @@ class Task(Generic[T]):
     def _wait(self, timeout: float | None) -> None:
         try:
             self._answer.get(timeout=timeout)
-        except AskTimeout:
-            return
-        except Exception:
-            if not self._answer.done:
+        except Exception as error:
+            if not self._answer.done and not isinstance(error, AskTimeout):
                 raise
 
 
