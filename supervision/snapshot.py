@@ -99,7 +99,7 @@ def child_view(slot: Slot, parent: SupervisorState, context: TreeContext, now: f
     state = context.states.get(slot.child)
     if state is not None:
         return supervisor_view(state, context, now, slot)
-    return slot_view(slot, f"{parent.path}/{parent.label_of(slot)}", parent.spec.limit.within, context, now)
+    return slot_view(slot, parent.path_of(slot), parent.spec.limit.within, context, now)
 
 
 def slot_view(slot: Slot, path: str, within: float, context: TreeContext, now: float) -> NodeView:
@@ -149,9 +149,6 @@ def walk(node: NodeView) -> "list[NodeView]":
         found.append(one)
         todo += reversed(one.children)
     return found
-
-
-# -- text --------------------------------------------------------------------------------------------------------------
 
 
 def render(root: NodeView, *, width: int = 24, limit: int = 2_000) -> str:

@@ -176,8 +176,6 @@ class Tree:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- ending --------------------------------------------------------------------------------------------------------
-
     def stop(self, timeout: Duration = 30.0, *, drain: bool = False) -> ShutdownReport:
         """Stop all children in reverse start order, each with its own time, all of it within `timeout`.
 
@@ -208,8 +206,6 @@ class Tree:
     def running(self) -> bool:
         """Whether its root is there."""
         return self.root.is_alive()
-
-    # -- finding -------------------------------------------------------------------------------------------------------
 
     @property
     def supervisor(self) -> SupervisorRef:
@@ -269,8 +265,6 @@ class Tree:
             walked = f"{walked}/{part}"
             here = slot.child
         return slot
-
-    # -- looking -------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> NodeView:
         """Take a picture of the whole tree. No actor is asked for anything."""

@@ -59,9 +59,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     def joined_by(self, concern: Concern) -> "Verdict":
         """Count in something that is no place of the tree."""
-        concerns = sorted((*self.concerns, concern), key=lambda one: WORST_FIRST.index(one.word))
-        counts = {**self.counts, concern.word: self.counts.get(concern.word, 0) + 1}
-        return Verdict(concerns[0].word, counts, tuple(concerns[:MOST_CONCERNS]))
+        return _summed_up(Counter(self.counts) + Counter([concern.word]), [*self.concerns, concern])
 
     def explained(self, whys: Mapping[str, str]) -> "Verdict":
         """Replace what is said about some places."""
@@ -85,6 +83,10 @@ def verdict(root: NodeView) -> Verdict:
         counts[word] += 1
         if word != "healthy":
             concerns.append(Concern(node.path, word, why))
+    return _summed_up(counts, concerns)
+
+
+def _summed_up(counts: Counter[str], concerns: list[Concern]) -> Verdict:
     concerns.sort(key=lambda one: WORST_FIRST.index(one.word))
     worst = concerns[0].word if concerns else "healthy"
     return Verdict(worst, dict(counts), tuple(concerns[:MOST_CONCERNS]))

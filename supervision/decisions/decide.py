@@ -72,9 +72,6 @@ def _next_queued(draft: Draft[Any]) -> inputs.Input | None:
     return waited
 
 
-# -- starts ------------------------------------------------------------------------------------------------------------
-
-
 def _on_started(siblings: Siblings, slot: Slot, started: inputs.Started) -> None:
     """Note that a child is up."""
     if slot.status == "starting":
@@ -90,7 +87,7 @@ def _on_ignored(siblings: Siblings, slot: Slot, _: inputs.Ignored) -> None:
         siblings.stopped(slot, SHUTDOWN)
     elif slot.status == "starting":
         kept = draft.state.keeps and slot.spec.restart != "temporary"
-        at, path = draft.world.wall, draft.path_of(slot)
+        at, path = draft.world.wall, draft.state.path_of(slot)
         draft.emit(ChildIgnored(at=at, path=path, incarnation=slot.incarnation, kept=kept))
         if kept:
             draft.put(replace(slot, status="stopped", child=None, since=draft.world.now, next_at=None))
@@ -101,14 +98,12 @@ def _on_ignored(siblings: Siblings, slot: Slot, _: inputs.Ignored) -> None:
 
 def _on_failed_to_start(siblings: Siblings, slot: Slot, failed: inputs.FailedToStart) -> None:
     """Take in a failed start."""
+    draft: Draft[Any] = siblings.draft
     if slot.status == "stopping":
         siblings.stopped(slot, failed.exit)
     elif slot.status == "starting" and not siblings.takes_failed_start(slot, failed):
-        ruling = after_failed_start(slot, failed.exit, siblings.draft.policy_input(failed.closed_for))
+        ruling = after_failed_start(slot, failed.exit, draft.state, draft.world, failed.closed_for)
         _follow(siblings, ruling, failed.exit, ChildStartFailedEvent)
-
-
-# -- ends --------------------------------------------------------------------------------------------------------------
 
 
 def _on_ended(siblings: Siblings, slot: Slot, ended: inputs.Ended) -> None:
@@ -121,7 +116,7 @@ def _on_ended(siblings: Siblings, slot: Slot, ended: inputs.Ended) -> None:
     if slot.status == "stopping":
         siblings.stopped(slot, ended.exit)
     elif not siblings.defers(ended, slot):
-        ruling = after_exit(slot, ended.exit, draft.policy_input(ended.closed_for))
+        ruling = after_exit(slot, ended.exit, draft.state, draft.world, ended.closed_for)
         _follow(siblings, ruling, ended.exit, ChildExited, draft.world.now - slot.since)
 
 
@@ -130,7 +125,7 @@ def _on_due(siblings: Siblings, slot: Slot, due: inputs.Due) -> None:
     draft: Draft[Any] = siblings.draft
     if not slot.planned or draft.state.phase != "running" or siblings.defers(due, slot):
         return
-    ruling = when_due(slot, draft.policy_input(due.closed_for))
+    ruling = when_due(slot, draft.state, draft.world, due.closed_for)
     exit_ = slot.last or KILLED
     reports.put_off(draft, slot, exit_, ruling)
     _follow(siblings, ruling, exit_, None)
@@ -167,14 +162,6 @@ def _follow(
         siblings.stop_all(SHUTDOWN, "stop")
 
 
-# -- requests ----------------------------------------------------------------------------------------------------------
-
-
-def _on_begin(siblings: Siblings, _: inputs.Begin) -> None:
-    """Start the declared children."""
-    siblings.begin()
-
-
 def _on_asked(siblings: Siblings, asked: inputs.Asked) -> None:
     """Serve a management call, unless the supervisor stops."""
     state = siblings.draft.state
@@ -208,7 +195,7 @@ _ABOUT_CHILD: dict[type, Callable[[Siblings, Slot, Any], None]] = {
     inputs.NoProgress: lambda siblings, slot, seen: lifecycle.on_no_progress(siblings.draft, slot, seen),
 }
 _ABOUT_ITSELF: dict[type, Callable[[Siblings, Any], None]] = {
-    inputs.Begin: _on_begin,
+    inputs.Begin: lambda siblings, _: siblings.begin(),
     inputs.Asked: _on_asked,
     inputs.StopRequested: _on_stop_requested,
 }

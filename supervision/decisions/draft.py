@@ -12,7 +12,6 @@ from msgspec.structs import force_setattr
 
 from mlld_sdk.base.events import Event
 from mlld_sdk.supervision.decisions.effects import AnswerCall, Effect, Emit
-from mlld_sdk.supervision.decisions.restart_policy import PolicyInput
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 
@@ -60,20 +59,3 @@ class Draft(msgspec.Struct, Generic[S]):
     def answer(self, call: object, value: Any = None, *, error: Exception | None = None) -> None:
         """Add the effect that answers a call."""
         self.effects.append(AnswerCall(call, value, error))
-
-    def path_of(self, slot: Slot) -> str:
-        """Return where a child stands in the tree."""
-        return f"{self.state.path}/{self.state.label_of(slot)}"
-
-    def policy_input(self, closed_for: float | None = None) -> PolicyInput:
-        """Collect what the restart policy depends on."""
-        state = self.state
-        return PolicyInput(
-            now=self.world.now,
-            limit=state.spec.limit,
-            window=state.window,
-            chance=self.world.chance,
-            grouped=state.grouped,
-            keeps=state.keeps,
-            closed_for=closed_for,
-        )

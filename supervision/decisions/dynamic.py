@@ -27,8 +27,6 @@ class DynamicSiblings(msgspec.Struct):
 
     draft: Draft[DynamicState]
 
-    # -- what is the same for all: no child waits for another ----------------------------------------------------------
-
     def defers(self, _happened: Input, _slot: Slot) -> bool:
         """Return `False`: nothing has to wait."""
         return False
@@ -39,8 +37,6 @@ class DynamicSiblings(msgspec.Struct):
     def ends_supervisor(self, _: Slot) -> bool:
         """Return `False`: it goes on without children."""
         return False
-
-    # -- requests ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Return the first state: there is nothing to start yet."""
@@ -114,7 +110,7 @@ class DynamicSiblings(msgspec.Struct):
             draft.put(replace(slot, calls=(*slot.calls, asked.call)))
         else:
             if slot.status == "starting":
-                self._refuse(slot, SupervisorStopping(draft.path_of(slot)))
+                self._refuse(slot, SupervisorStopping(draft.state.path_of(slot)))
             own = asked.caller == key  # it could not hear the answer while it stops
             if own:
                 draft.answer(asked.call, True)
@@ -124,8 +120,6 @@ class DynamicSiblings(msgspec.Struct):
         """Answer the calls that wait for a child with an error."""
         for call in slot.calls:
             self.draft.answer(call, error=error)
-
-    # -- starts --------------------------------------------------------------------------------------------------------
 
     def up(self, slot: Slot, child: object) -> None:
         """Note that a child is up, and answer the calls that waited for it."""
@@ -150,8 +144,6 @@ class DynamicSiblings(msgspec.Struct):
     def restart(self, slot: Slot) -> None:
         """Make one start attempt."""
         lifecycle.start(self.draft, slot)
-
-    # -- ends ----------------------------------------------------------------------------------------------------------
 
     def remove(self, slot: Slot) -> None:
         """Forget a child."""

@@ -45,7 +45,7 @@ def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> None:
     up = replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts)
     force_setattr(draft.state, "slots", draft.state.slots.put(up))
     if world.heard:
-        at, path, number, took = world.wall, draft.path_of(slot), slot.incarnation, now - slot.since
+        at, path, number, took = world.wall, draft.state.path_of(slot), slot.incarnation, now - slot.since
         draft.emit(ChildStarted(at=at, path=path, incarnation=number, cause=cause, took=took, rung=slot.rung))
 
 
@@ -61,7 +61,7 @@ def mark_ready(draft: Draft[S]) -> None:
 def forget_breaker(draft: Draft[S], slot: Slot) -> None:
     """Drop the breaker in front of a child, if it has one of its own."""
     if slot.spec.breaker is not None and not slot.spec.breaker.name:
-        draft.do(Forget(draft.path_of(slot)))
+        draft.do(Forget(draft.state.path_of(slot)))
 
 
 def request_stop(draft: Draft[S], slot: Slot, calls: tuple[object, ...] = ()) -> None:
@@ -90,7 +90,7 @@ def on_no_progress(draft: Draft[Any], slot: Slot, seen: NoProgress) -> None:
     """Kill a child that makes no progress; its end is judged like any other."""
     if slot.status != "running":
         return
-    at, path, times = draft.world.wall, draft.path_of(slot), slot.wedges + 1
+    at, path, times = draft.world.wall, draft.state.path_of(slot), slot.wedges + 1
     wedged = ChildWedged(at=at, path=path, incarnation=slot.incarnation, idle=seen.idle, times=times, rung=slot.rung)
     draft.emit(wedged)
     reason = Wedged(seen.idle)
@@ -99,7 +99,7 @@ def on_no_progress(draft: Draft[Any], slot: Slot, seen: NoProgress) -> None:
 
 def give_up(draft: Draft[S], ruling: Ruling, exit_: ChildExit) -> ChildExit:
     """Report that restarting did not help, and return the reason the supervisor ends with (SUP-42, SUP-43)."""
-    state, culprit, last = draft.state, draft.path_of(ruling.slot), str(exit_)
+    state, culprit, last = draft.state, draft.state.path_of(ruling.slot), str(exit_)
     draft.emit(
         SupervisorGaveUp(
             at=draft.world.wall, path=state.path, culprit=culprit, why=ruling.why, reason=last, budget=ruling.budget

@@ -15,7 +15,7 @@ FailureEvent = type[ChildExited] | type[ChildStartFailedEvent]
 def stopped(draft: Draft[S], slot: Slot, exit_: ChildExit, cause: Why) -> None:
     """Report that a child that was to be stopped is down, and how (SUP-22); note which had to be killed."""
     if slot.overdue and draft.state.phase == "stopping":
-        draft.set(killed=(*draft.state.killed, draft.path_of(slot)))
+        draft.set(killed=(*draft.state.killed, draft.state.path_of(slot)))
     if not draft.world.heard:
         return
     told = slot.status == "stopping"
@@ -26,7 +26,7 @@ def stopped(draft: Draft[S], slot: Slot, exit_: ChildExit, cause: Why) -> None:
     draft.emit(
         ChildStopped(
             at=draft.world.wall,
-            path=draft.path_of(slot),
+            path=draft.state.path_of(slot),
             incarnation=slot.incarnation,
             cause=cause,
             kind=exit_.kind,
@@ -42,7 +42,7 @@ def stopped(draft: Draft[S], slot: Slot, exit_: ChildExit, cause: Why) -> None:
 def called_off(draft: Draft[S], slot: Slot, cause: Why, why: str = "its restart was called off") -> None:
     """Report that a child which does not run is not meant to any more."""
     kind = slot.last.kind if slot.last else "shutdown"
-    at, path = draft.world.wall, draft.path_of(slot)
+    at, path = draft.world.wall, draft.state.path_of(slot)
     draft.emit(ChildStopped(at=at, path=path, incarnation=slot.incarnation, cause=cause, kind=kind, reason=why))
 
 
@@ -53,7 +53,7 @@ def put_off(draft: Draft[S], slot: Slot, exit_: ChildExit, ruling: Ruling) -> No
     draft.emit(
         ChildPutOff(
             at=draft.world.wall,
-            path=draft.path_of(slot),
+            path=draft.state.path_of(slot),
             incarnation=slot.incarnation,
             decision=ruling.decision,
             reason=str(exit_),
@@ -75,7 +75,7 @@ def failed(
     """Report an end or a failed start, with what follows."""
     if not draft.world.heard:
         return
-    path, wall = draft.path_of(slot), draft.world.wall
+    path, wall = draft.state.path_of(slot), draft.world.wall
     draft.emit(
         event(
             at=wall,

@@ -1,4 +1,6 @@
-"""What follows from one child's end, as pure functions of one slot.
+"""What follows from one child's end, as pure functions of its slot and of its supervisor's state.
+
+`closed_for` is for how many seconds the child's parking breaker keeps it down; `None` when it may start, or has none.
 
 How breaker, backoff and budget work together, numbered because tests cite it:
 
@@ -24,41 +26,19 @@ How breaker, backoff and budget work together, numbered because tests cite it:
   the rules above say so, the supervisor gives up instead.
 """
 
-import random
-
 import msgspec
 from msgspec.structs import replace
 
+from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.slots import MEMORY, Slot
+from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView, Decision, GivenUpFor
 from mlld_sdk.supervision.exits import ChildExit
-from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
+from mlld_sdk.supervision.intensity import RestartWindow
 from mlld_sdk.supervision.spec import Then
 
 STABLE = 5.0
 """Seconds a probe without backoff must live for its breaker to hear a success."""
-
-
-class PolicyInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a judgement depends on besides the child.
-
-    Attributes:
-        now: Monotonic seconds.
-        limit: The supervisor's limit.
-        window: Its attempts so far.
-        chance: Source of jitter.
-        grouped: Whether siblings are restarted with the child.
-        keeps: Whether the supervisor keeps the spec of a child that will not be restarted (a dynamic one does not).
-        closed_for: Seconds until the child's parking breaker lets it start; `None` when it may start, or has none.
-    """
-
-    now: float
-    limit: RestartLimit
-    window: RestartWindow
-    chance: random.Random
-    grouped: bool = False
-    keeps: bool = True
-    closed_for: float | None = None
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,25 +61,27 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     why: GivenUpFor = "limit"
 
 
-def after_exit(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
+def after_exit(
+    slot: Slot, exit_: ChildExit, state: SupervisorState, world: World, closed_for: float | None = None
+) -> Ruling:
     """Judge the end of a running child that had not been told to stop."""
-    lived = given.now - slot.since
+    lived = world.now - slot.since
     streak = 0 if slot.spec.backoff and lived >= slot.spec.backoff.stable else slot.streak
-    failures = slot.failures if exit_.expected else remember(slot, given.now, lived)
-    slot = replace(slot, status="stopped", child=None, since=given.now, last=exit_, streak=streak, failures=failures)
+    failures = slot.failures if exit_.expected else remember(slot, world.now, lived)
+    slot = replace(slot, status="stopped", child=None, since=world.now, last=exit_, streak=streak, failures=failures)
     if exit_.kind == "escalate":  # J-2
-        return Ruling(decision="give_up", slot=slot, window=given.window, why="escalated")
+        return Ruling(decision="give_up", slot=slot, window=state.window, why="escalated")
     if not restarts(slot, exit_):
-        keeps = given.keeps and slot.spec.restart != "temporary"
-        return Ruling(decision="stop" if keeps else "remove", slot=slot, window=given.window)
+        keeps = state.keeps and slot.spec.restart != "temporary"
+        return Ruling(decision="stop" if keeps else "remove", slot=slot, window=state.window)
     if exit_.kind == "wedged" and slot.spec.wedge:
         climbed = climb(slot)
         if climbed is None:  # J-10
-            return _end(slot, given, slot.spec.wedge.then, "ladder")
+            return _end(slot, state, slot.spec.wedge.then, "ladder")
         slot = climbed
     elif slot.wedges and slot.spec.wedge and lived >= slot.spec.wedge.after:
         slot = replace(slot, wedges=0)
-    return _plan(slot, given, charge_now=True)
+    return _plan(slot, state, world, closed_for, charge_now=True)
 
 
 def remember(slot: Slot, now: float, lived: float) -> tuple[tuple[float, float], ...]:
@@ -125,72 +107,74 @@ def climb(slot: Slot) -> Slot | None:
     return None
 
 
-def after_failed_start(slot: Slot, exit_: ChildExit, given: PolicyInput) -> Ruling:
+def after_failed_start(
+    slot: Slot, exit_: ChildExit, state: SupervisorState, world: World, closed_for: float | None = None
+) -> Ruling:
     """Judge a start that failed during a restart; failing first starts and calls are not judged, they are answered."""
-    failures = remember(slot, given.now, 0.0)
-    slot = replace(slot, status="stopped", child=None, since=given.now, last=exit_, failures=failures)
+    failures = remember(slot, world.now, 0.0)
+    slot = replace(slot, status="stopped", child=None, since=world.now, last=exit_, failures=failures)
     if exit_.kind == "configuration":  # J-9
-        return _end(slot, given, "stop", "configuration")
+        return _end(slot, state, "stop", "configuration")
     if exit_.kind == "escalate":
-        return Ruling(decision="give_up", slot=slot, window=given.window, why="escalated")
-    return _plan(slot, given, charge_now=False)
+        return Ruling(decision="give_up", slot=slot, window=state.window, why="escalated")
+    return _plan(slot, state, world, closed_for, charge_now=False)
 
 
-def when_due(slot: Slot, given: PolicyInput) -> Ruling:
+def when_due(slot: Slot, state: SupervisorState, world: World, closed_for: float | None = None) -> Ruling:
     """Judge a planned attempt whose time has come: make it (`restart`), or not after all."""
-    if given.closed_for is not None:
-        return _park(slot, given)
+    if closed_for is not None:
+        return _park(slot, state, world.now, closed_for)
     if slot.status == "parked" or slot.charged:
-        return Ruling(decision="restart", slot=replace(slot, charged=False), window=given.window)
-    return charge(slot, given)
+        return Ruling(decision="restart", slot=replace(slot, charged=False), window=state.window)
+    return charge(slot, state, world.now)
 
 
-def charge(slot: Slot, given: PolicyInput) -> Ruling:
+def charge(slot: Slot, state: SupervisorState, now: float) -> Ruling:
     """Count one attempt (J-5), and rule that it is made unless it is one too many (J-6)."""
     own = slot.spec.budget
-    limit = own.limit if own else given.limit
-    charged, holds = (slot.window if own else given.window).charge(given.now, limit)
-    slot, window = (replace(slot, window=charged), given.window) if own else (slot, charged)
+    limit = own.limit if own else state.spec.limit
+    charged, holds = (slot.window if own else state.window).charge(now, limit)
+    slot, window = (replace(slot, window=charged), state.window) if own else (slot, charged)
     view = BudgetView(len(charged.attempts), limit.restarts, limit.within)
     if holds:
         return Ruling(decision="restart", slot=slot, window=window, budget=view)
-    return _end(slot, given, own.then if own else "escalate", "limit", window, view)
+    return _end(slot, state, own.then if own else "escalate", "limit", window, view)
 
 
-def _plan(slot: Slot, given: PolicyInput, *, charge_now: bool) -> Ruling:
+def _plan(slot: Slot, state: SupervisorState, world: World, closed_for: float | None, *, charge_now: bool) -> Ruling:
     """Plan the next attempt: park, charge and delay, in that order."""
-    if given.closed_for is not None:
-        return _park(slot, given)
-    ruling = charge(slot, given) if charge_now else Ruling(decision="restart", slot=slot, window=given.window)
-    if ruling.decision != "restart":
+    if closed_for is not None:
+        return _park(slot, state, world.now, closed_for)
+    if not charge_now:
+        ruling = Ruling(decision="restart", slot=slot, window=state.window)
+    elif (ruling := charge(slot, state, world.now)).decision != "restart":
         return ruling
     backoff = slot.spec.backoff
-    delay = backoff.delay(slot.streak, given.chance) if backoff else 0.0
+    delay = backoff.delay(slot.streak, world.chance) if backoff else 0.0
     at_once = charge_now and delay == 0
-    next_at = None if at_once else given.now + delay
+    next_at = None if at_once else world.now + delay
     slot = replace(ruling.slot, status="waiting", streak=slot.streak + 1, charged=charge_now, next_at=next_at)
     return replace(ruling, decision="restart" if at_once else "wait", slot=slot, delay=delay)
 
 
-def _park(slot: Slot, given: PolicyInput) -> Ruling:
+def _park(slot: Slot, state: SupervisorState, now: float, wait: float) -> Ruling:
     """Keep the child down until its breaker lets it through (J-4)."""
-    wait = given.closed_for or 0.0
-    slot = replace(slot, status="parked", next_at=given.now + wait, charged=False)
-    return Ruling(decision="park", slot=slot, window=given.window, delay=wait)
+    slot = replace(slot, status="parked", next_at=now + wait, charged=False)
+    return Ruling(decision="park", slot=slot, window=state.window, delay=wait)
 
 
 def _end(
     slot: Slot,
-    given: PolicyInput,
+    state: SupervisorState,
     then: Then,
     why: GivenUpFor,
     window: RestartWindow | None = None,
     view: BudgetView | None = None,
 ) -> Ruling:
     """Stop trying: leave the child down, or give up."""
-    window = given.window if window is None else window
-    if then == "escalate" or given.grouped:  # J-11
+    window = state.window if window is None else window
+    if then == "escalate" or state.grouped:  # J-11
         slot = replace(slot, status="stopped", next_at=None)
         return Ruling(decision="give_up", slot=slot, window=window, budget=view, why=why)
     slot = replace(slot, status="failed", next_at=None)
-    return Ruling(decision="fail" if given.keeps else "remove", slot=slot, window=window, budget=view, why=why)
+    return Ruling(decision="fail" if state.keeps else "remove", slot=slot, window=window, budget=view, why=why)

@@ -102,7 +102,8 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
         level: list[Any] = list(slots)
         shift = -BITS
         while len(level) > 1 or shift < 0:
-            level = [_filled(level[at : at + WIDTH]) for at in range(0, len(level), WIDTH)]
+            parts = [level[at : at + WIDTH] for at in range(0, len(level), WIDTH)]
+            level = [part + EMPTY[len(part) :] for part in parts]
             shift += BITS
             if not level:
                 return cls()
@@ -157,11 +158,6 @@ class SlotMap(msgspec.Struct, frozen=True, eq=False):
 
     def __iter__(self) -> Iterator[Slot]:
         return _walk(self._root, self._shift)
-
-
-def _filled(items: list[Any]) -> list[Any]:
-    """Fill a node up to its full width."""
-    return items + EMPTY[len(items) :]
 
 
 def _drop(node: list[Any], shift: int, key: int) -> list[Any] | None:

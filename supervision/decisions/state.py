@@ -103,6 +103,10 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
         """Return what a child is called in its path: name and key, because names may repeat."""
         return f"{slot.spec.name}-{slot.key}"
 
+    def path_of(self, slot: Slot) -> str:
+        """Return where a child stands in the tree."""
+        return f"{self.path}/{self.label_of(slot)}"
+
     def find(self, label: str) -> Slot | None:
         """Find a child by what it is called in its path."""
         name, _, number = label.rpartition("-")

@@ -42,8 +42,6 @@ class StaticSiblings(msgspec.Struct):
 
     draft: Draft[StaticState]
 
-    # -- what waits ----------------------------------------------------------------------------------------------------
-
     def defers(self, happened: Input, slot: Slot) -> bool:
         """Keep an input for the end of the operation that is going on; return whether there is one."""
         operation = self.draft.state.operation
@@ -57,8 +55,6 @@ class StaticSiblings(msgspec.Struct):
 
     def _later(self, happened: Input) -> None:
         self.draft.set(queue=(*self.draft.state.queue, happened))
-
-    # -- requests ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start the declared children."""
@@ -94,8 +90,6 @@ class StaticSiblings(msgspec.Struct):
                 draft.answer(waiting.call, error=SupervisorStopping(state.path))
         draft.set(queue=())
         self._work()
-
-    # -- starts --------------------------------------------------------------------------------------------------------
 
     def up(self, slot: Slot, child: object) -> None:
         """Note that a child is up, and go on."""
@@ -147,8 +141,6 @@ class StaticSiblings(msgspec.Struct):
         group = affected(state.spec.strategy, state.order, slot.key)
         self._begin(Operation(cause="restart", stops=self._to_stop(group, slot), starts=tuple(group)))
 
-    # -- ends ----------------------------------------------------------------------------------------------------------
-
     def remove(self, slot: Slot) -> None:
         """Forget a child."""
         management.remove(self.draft, slot)
@@ -192,8 +184,6 @@ class StaticSiblings(msgspec.Struct):
             return ()
         slots = self.draft.state.slots
         return tuple(key for key in reversed(group) if key != slot.key and (slots[key].live or slots[key].planned))
-
-    # -- the operation -------------------------------------------------------------------------------------------------
 
     def _begin(self, operation: Operation) -> None:
         """Start working on a list of stops and starts."""

@@ -17,7 +17,6 @@ from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.supervision.decisions import effects, inputs, requests
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
-from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.execution.guards import BreakerGuards
@@ -64,7 +63,7 @@ class Executor:
         """Decide about something; before a planned start attempt, the child's breaker is asked."""
         if type(happened) is inputs.Due:
             slot = self.state.slots.get(happened.key)
-            closed_for = None if slot is None else self.guards.ask(slot, self._path_of(slot))
+            closed_for = None if slot is None else self.guards.ask(slot, self.state.path_of(slot))
             happened = inputs.Due(happened.key, happened.incarnation, closed_for)
         self.happened(happened)
 
@@ -136,7 +135,7 @@ class Executor:
             del self.keys[ref]
             return
         exit_ = as_exit(reason)
-        closed_for = None if slot.spec.breaker is None else self.guards.tell(slot, self._path_of(slot), exit_)
+        closed_for = None if slot.spec.breaker is None else self.guards.tell(slot, self.state.path_of(slot), exit_)
         if slot.status == "starting":
             self.happened(inputs.FailedToStart(key, incarnation, exit_, closed_for))
         else:
@@ -228,7 +227,7 @@ class Executor:
         else:
             exit_ = as_exit(crash(error), error)
         slot = self.state.slots.get(key)
-        closed_for = None if slot is None else self.guards.tell(slot, self._path_of(slot), exit_)
+        closed_for = None if slot is None else self.guards.tell(slot, self.state.path_of(slot), exit_)
         holder = error.holder if isinstance(error, AlreadyStarted) else None
         return inputs.FailedToStart(key, incarnation, exit_, closed_for, holder)
 
@@ -305,7 +304,7 @@ class Executor:
         self.timers[key] = self.system.timers.after(effect.delay, lambda: self._post(then))
         slot = self.state.slots.get(key)
         if slot is not None:
-            self.guards.on_reset(slot, self._path_of(slot), lambda: self._post(then))
+            self.guards.on_reset(slot, self.state.path_of(slot), lambda: self._post(then))
 
     def disarm(self, effect: effects.Disarm) -> None:
         """Call a planned start attempt off."""
@@ -320,9 +319,6 @@ class Executor:
             effect.call.fail(effect.error)
         else:
             effect.call.reply(effect.value)
-
-    def _path_of(self, slot: Slot) -> str:
-        return f"{self.path}/{self.state.label_of(slot)}"
 
     def _post(self, happened: inputs.Input) -> None:
         """Feed an input back from another thread."""

@@ -39,21 +39,16 @@ def idle_of(ref: Ref) -> float:
     return float(stuck_for()) if stuck_for is not None else ref.info().current_for or 0.0
 
 
-def off_duty_of(ref: Ref) -> str:
-    """Return in a word what keeps an actor from work on purpose; mostly nothing.
+def info_of(ref: Ref) -> NodeInfo | None:
+    """Return what can be seen of an actor without a message, or `None` when it has ended.
 
     A class that can be told to take no work defines a method `off_duty()`, called as `stuck_for` is.
     """
-    off_duty = getattr(ref.cell.actor, "off_duty", None)
-    return "" if off_duty is None else str(off_duty())
-
-
-def info_of(ref: Ref) -> NodeInfo | None:
-    """Return what can be seen of an actor without a message, or `None` when it has ended."""
     if ref.reason is not None:
         return None
-    info = ref.info()
-    return NodeInfo(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=off_duty_of(ref))
+    info, off_duty = ref.info(), getattr(ref.cell.actor, "off_duty", None)
+    said = "" if off_duty is None else str(off_duty())
+    return NodeInfo(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=said)
 
 
 class ProgressWatches:

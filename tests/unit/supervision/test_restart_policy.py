@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import circuit_breaker
-from mlld_sdk.supervision.decisions.restart_policy import PolicyInput, after_exit, after_failed_start, when_due
+from mlld_sdk.supervision.decisions.decide import initial
+from mlld_sdk.supervision.decisions.draft import World
+from mlld_sdk.supervision.decisions.restart_policy import after_exit, after_failed_start, when_due
 from mlld_sdk.supervision.decisions.slots import EMPTY, MEMORY, Slot, SlotMap
+from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.decisions.static import affected
 from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
-from mlld_sdk.supervision.spec import ChildSpec, Restart, budget, wedge
+from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, Restart, Strategy, SupervisorSpec, budget, wedge
 
 BOOM = ChildExit("crash", "boom")
 DEFAULT = RestartLimit(3, 5.0)
@@ -26,9 +29,20 @@ def slot(restart: Restart = "permanent", **options: object) -> Slot:
     return Slot(key=0, spec=spec, status="running", incarnation=1, since=100.0)
 
 
-def policy_input(now: float = 101.0, limit: RestartLimit = DEFAULT, **more: object) -> PolicyInput:
-    more = {"window": RestartWindow(), "chance": random.Random(1), **more}
-    return PolicyInput(now=now, limit=limit, **more)  # type: ignore[arg-type]
+def facts(
+    now: float = 101.0,
+    limit: RestartLimit = DEFAULT,
+    *,
+    window: RestartWindow = RestartWindow(),  # noqa: B008
+    grouped: bool = False,
+    keeps: bool = True,
+    closed_for: float | None = None,
+) -> tuple[SupervisorState, World, float | None]:
+    """Make what a judgement depends on besides the child."""
+    strategy: Strategy = "one_for_all" if grouped else "one_for_one"
+    spec = SupervisorSpec(strategy=strategy, limit=limit) if keeps else DynamicSpec(limit=limit)
+    state = msgspec.structs.replace(initial("root", spec), window=window)
+    return state, World(now, now, random.Random(1)), closed_for
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -94,11 +108,11 @@ def test_the_stable_period_is_long_enough_to_mean_something() -> None:
 
 def test_one_good_start_does_not_end_a_streak_but_a_stable_period_does() -> None:
     child = slot(backoff=Backoff.of(1, most=9, jitter=0))
-    judged = after_exit(child, BOOM, policy_input(now=101.0))
+    judged = after_exit(child, BOOM, *facts(now=101.0))
     assert judged.delay == 1
     again = msgspec.structs.replace(judged.slot, status="running", since=102.0)
-    assert after_exit(again, BOOM, policy_input(now=104.0)).delay == 2
-    assert after_exit(again, BOOM, policy_input(now=107.0)).delay == 1
+    assert after_exit(again, BOOM, *facts(now=104.0)).delay == 2
+    assert after_exit(again, BOOM, *facts(now=107.0)).delay == 1
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
@@ -122,80 +136,80 @@ def test_one_good_start_does_not_end_a_streak_but_a_stable_period_does() -> None
     ],
 )
 def test_the_table_of_restarts(restart: Restart, exit_: ChildExit, decision: str) -> None:  # SUP-28, J-3
-    judged = after_exit(slot(restart), exit_, policy_input())
+    judged = after_exit(slot(restart), exit_, *facts())
     assert judged.decision == decision
     assert len(judged.window.attempts) == (1 if decision == "restart" else 0)
 
 
 def test_a_child_that_wants_to_stop_for_good_is_not_restarted() -> None:  # J-2
-    judged = after_exit(slot(), ChildExit("stop", "done"), policy_input())
+    judged = after_exit(slot(), ChildExit("stop", "done"), *facts())
     assert (judged.decision, judged.window.attempts) == ("stop", ())
 
 
 def test_a_child_that_escalates_takes_its_supervisor_down() -> None:  # J-2
     for restart in ("permanent", "transient", "temporary"):
-        judged = after_exit(slot(restart), ChildExit("escalate", "no licence"), policy_input())
+        judged = after_exit(slot(restart), ChildExit("escalate", "no licence"), *facts())
         assert (judged.decision, judged.why) == ("give_up", "escalated")
 
 
 def test_a_parking_breaker_takes_the_place_of_every_budget() -> None:  # J-4
     child = slot(breaker=circuit_breaker(parks=True), budget=budget(0, 5))
-    judged = after_exit(child, BOOM, policy_input(limit=RestartLimit(0, 5.0), closed_for=7.0))
+    judged = after_exit(child, BOOM, *facts(limit=RestartLimit(0, 5.0), closed_for=7.0))
     assert (judged.decision, judged.delay, judged.window.attempts) == ("park", 7.0, ())
     assert judged.slot.window.attempts == ()
     assert judged.slot.status == "parked"
 
 
 def test_a_parked_child_stays_parked_while_the_breaker_says_so_and_is_not_charged_after() -> None:  # J-4, J-8
-    parked = after_exit(slot(breaker=circuit_breaker(parks=True)), BOOM, policy_input(closed_for=7.0)).slot
-    assert when_due(parked, policy_input(now=108.0, closed_for=3.0)).decision == "park"
-    probe = when_due(parked, policy_input(now=111.0, limit=RestartLimit(0, 5.0)))
+    parked = after_exit(slot(breaker=circuit_breaker(parks=True)), BOOM, *facts(closed_for=7.0)).slot
+    assert when_due(parked, *facts(now=108.0, closed_for=3.0)).decision == "park"
+    probe = when_due(parked, *facts(now=111.0, limit=RestartLimit(0, 5.0)))
     assert (probe.decision, probe.window.attempts, probe.delay) == ("restart", (), None)
 
 
 def test_an_end_is_charged_at_once_and_a_failed_start_when_its_retry_is_due() -> None:  # J-5, SUP-44
-    judged = after_exit(slot(), BOOM, policy_input())
+    judged = after_exit(slot(), BOOM, *facts())
     assert len(judged.window.attempts) == 1
-    failed = after_failed_start(judged.slot, BOOM, policy_input(window=judged.window))
+    failed = after_failed_start(judged.slot, BOOM, *facts(window=judged.window))
     assert (failed.decision, failed.delay, len(failed.window.attempts)) == ("wait", 0.0, 1)
-    due = when_due(failed.slot, policy_input(window=failed.window))
+    due = when_due(failed.slot, *facts(window=failed.window))
     assert (due.decision, len(due.window.attempts)) == ("restart", 2)
 
 
 def test_a_childs_own_budget_leaves_the_supervisors_alone() -> None:  # J-5, J-6
     child = slot(budget=budget(1, 60))
-    first = after_exit(child, BOOM, policy_input(limit=RestartLimit(0, 5.0)))
+    first = after_exit(child, BOOM, *facts(limit=RestartLimit(0, 5.0)))
     assert (first.decision, first.window.attempts) == ("restart", ())
     again = msgspec.structs.replace(first.slot, status="running")
-    second = after_exit(again, BOOM, policy_input(limit=RestartLimit(0, 5.0)))
+    second = after_exit(again, BOOM, *facts(limit=RestartLimit(0, 5.0)))
     assert (second.decision, second.slot.status) == ("fail", "failed")
     escalating = slot(budget=budget(0, 60, then="escalate"))
-    assert after_exit(escalating, BOOM, policy_input()).decision == "give_up"
+    assert after_exit(escalating, BOOM, *facts()).decision == "give_up"
 
 
 def test_backoff_does_not_save_a_spent_budget() -> None:  # J-6
-    judged = after_exit(slot(backoff=Backoff.of(30, most=30)), BOOM, policy_input(limit=RestartLimit(0, 5.0)))
+    judged = after_exit(slot(backoff=Backoff.of(30, most=30)), BOOM, *facts(limit=RestartLimit(0, 5.0)))
     assert judged.decision == "give_up"
 
 
 def test_a_delayed_restart_is_charged_once_and_not_again_when_it_is_due() -> None:  # J-7
-    judged = after_exit(slot(backoff=Backoff.of(2, jitter=0)), BOOM, policy_input())
+    judged = after_exit(slot(backoff=Backoff.of(2, jitter=0)), BOOM, *facts())
     assert (judged.decision, judged.delay, len(judged.window.attempts)) == ("wait", 2.0, 1)
-    due = when_due(judged.slot, policy_input(now=103.0, window=judged.window))
+    due = when_due(judged.slot, *facts(now=103.0, window=judged.window))
     assert (due.decision, len(due.window.attempts)) == ("restart", 1)
 
 
 def test_a_failed_start_backs_off_further() -> None:  # J-7
-    judged = after_exit(slot(backoff=Backoff.of(2, jitter=0)), BOOM, policy_input())
-    failed = after_failed_start(judged.slot, BOOM, policy_input(now=103.0, window=judged.window))
+    judged = after_exit(slot(backoff=Backoff.of(2, jitter=0)), BOOM, *facts())
+    failed = after_failed_start(judged.slot, BOOM, *facts(now=103.0, window=judged.window))
     assert (failed.decision, failed.delay) == ("wait", 4.0)
 
 
 def test_a_start_that_fails_on_configuration_is_not_tried_again() -> None:  # J-9, J-11
-    child = after_exit(slot(), BOOM, policy_input()).slot
+    child = after_exit(slot(), BOOM, *facts()).slot
     wrong = ChildExit("configuration", "no such program")
-    assert after_failed_start(child, wrong, policy_input()).decision == "fail"
-    grouped = after_failed_start(child, wrong, policy_input(grouped=True))
+    assert after_failed_start(child, wrong, *facts()).decision == "fail"
+    grouped = after_failed_start(child, wrong, *facts(grouped=True))
     assert (grouped.decision, grouped.why) == ("give_up", "configuration")
 
 
@@ -203,7 +217,7 @@ def test_a_stuck_child_climbs_its_ladder_and_then_escalates() -> None:  # J-10
     child = slot(wedge=wedge(5, times=2, ladder=[{"model": "big"}]))
     seen = []
     for _ in range(4):
-        judged = after_exit(child, WEDGED, policy_input(limit=RestartLimit.burst()))
+        judged = after_exit(child, WEDGED, *facts(limit=RestartLimit.burst()))
         seen.append((judged.decision, judged.slot.rung, judged.slot.wedges))
         child = msgspec.structs.replace(judged.slot, status="running", since=100.0)
     assert seen == [("restart", 0, 1), ("restart", 1, 0), ("restart", 1, 1), ("give_up", 1, 1)]
@@ -212,30 +226,30 @@ def test_a_stuck_child_climbs_its_ladder_and_then_escalates() -> None:  # J-10
 
 def test_other_ends_after_real_progress_forget_how_often_it_was_stuck() -> None:  # J-10
     child = msgspec.structs.replace(slot(wedge=wedge(5, times=2)), wedges=1)
-    assert after_exit(child, BOOM, policy_input(now=101.0)).slot.wedges == 1
-    assert after_exit(child, BOOM, policy_input(now=106.0)).slot.wedges == 0
+    assert after_exit(child, BOOM, *facts(now=101.0)).slot.wedges == 1
+    assert after_exit(child, BOOM, *facts(now=106.0)).slot.wedges == 0
 
 
 def test_under_group_strategies_nobody_is_left_down() -> None:  # J-11
-    assert after_exit(slot(budget=budget(0, 5)), BOOM, policy_input(grouped=True)).decision == "give_up"
+    assert after_exit(slot(budget=budget(0, 5)), BOOM, *facts(grouped=True)).decision == "give_up"
     stuck = slot(wedge=wedge(5, times=1, then="stop"))
-    assert after_exit(stuck, WEDGED, policy_input(grouped=True)).decision == "give_up"
-    assert after_exit(stuck, WEDGED, policy_input()).decision == "fail"
+    assert after_exit(stuck, WEDGED, *facts(grouped=True)).decision == "give_up"
+    assert after_exit(stuck, WEDGED, *facts()).decision == "fail"
 
 
 def test_a_supervisor_that_keeps_nothing_drops_what_it_will_not_restart() -> None:  # SUP-30
-    assert after_exit(slot("transient"), NORMAL, policy_input(keeps=False)).decision == "remove"
-    assert after_exit(slot(budget=budget(0, 5)), BOOM, policy_input(keeps=False)).decision == "remove"
+    assert after_exit(slot("transient"), NORMAL, *facts(keeps=False)).decision == "remove"
+    assert after_exit(slot(budget=budget(0, 5)), BOOM, *facts(keeps=False)).decision == "remove"
 
 
 def test_failures_are_remembered_but_not_for_ever() -> None:
     child = slot()
     for _ in range(MEMORY + 3):
         child = msgspec.structs.replace(
-            after_exit(child, BOOM, policy_input(limit=RestartLimit.burst())).slot, status="running"
+            after_exit(child, BOOM, *facts(limit=RestartLimit.burst())).slot, status="running"
         )
     assert len(child.failures) == MEMORY
-    assert after_exit(slot(), NORMAL, policy_input()).slot.failures == ()
+    assert after_exit(slot(), NORMAL, *facts()).slot.failures == ()
 
 
 # -- strategies and the map of slots -----------------------------------------------------------------------------------
