@@ -1,8 +1,8 @@
 """The durable journal of runs, their steps and their outcomes. `docs/journal.md` says what it promises.
 
 `journal` and `lease` are what others call; `writes` and `rules` decide, as functions of one transaction on `rows`;
-`store` is what they ask of a place to keep these: `memory`, `sqlite`. `core` and `upkeep` are what a journal and its
-leases share. Runs, agents and the runtime come in by the names below.
+`store` is what they ask of a place to keep these: `memory`, `sqlite`. `core` is what a journal and its leases share.
+Runs, agents and the runtime come in by the names below.
 """
 
 from typing import TYPE_CHECKING

@@ -1,44 +1,89 @@
-"""What a journal and the leases it gives out share: the store, one session in it, and how to write there."""
+"""What a journal and the leases it gives out share: one session in a store, and what is due there beside its callers.
 
+Leases are renewed, old runs pruned and what has happened told on the store's writer thread, between commits, so the
+journal has no other thread.
+"""
+
+import math
+import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Sink
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.errors import JournalRefusal
-from mlld_sdk.journal.options import JournalLimits
-from mlld_sdk.journal.records import ErrorRecord, EventRecord, shorten
-from mlld_sdk.journal.rows import Tx
+from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound
+from mlld_sdk.journal.events import ListenerFailed
+from mlld_sdk.journal.options import JournalLimits, Retention
+from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, OutcomeRecord, RunRecord, shorten
+from mlld_sdk.journal.rows import Notes, Tx
+from mlld_sdk.journal.rules import Holder
 from mlld_sdk.journal.store import Store
-from mlld_sdk.journal.upkeep import Upkeep
 from mlld_sdk.journal.values import Values
+from mlld_sdk.journal.views import Outcome
 
+A = TypeVar("A")
 T = TypeVar("T")
+
+_PRUNE_EVERY: Final = 1000
+"""Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
+
+
+class HeldLease(Protocol):
+    """What is needed here of a lease."""
+
+    holder: Holder
+    ttl: float
+    until: float
+    auto_renew: bool
+
+    def lose(self, error: LeaseLost) -> None:
+        """Mark the lease as lost and call those of `on_lost`."""
+
+    def end(self) -> None:
+        """Mark the lease as given up."""
 
 
 class JournalCore:
-    """One session in a store.
+    """The leases held in a session, the callbacks that wait there, and how to write. Implements the store's `Host`.
 
     Attributes:
         store: Where records are kept.
         read: Reads one consistent state of it.
         session: Name of the session, which ends with the journal or with its process.
-        upkeep: The leases held here and the callbacks that wait here.
         env: Clocks and randomness.
         limits: How large things may become.
         values: How user values are written and read.
     """
 
-    def __init__(self, store: Store, upkeep: Upkeep, env: Env, limits: JournalLimits, values: Values) -> None:
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        sink: Sink,
+        limits: JournalLimits,
+        retention: Retention | None,
+        values: Values,
+        poll_interval: float,
+    ) -> None:
         self.store = store
-        self.upkeep = upkeep
         self.env = env
         self.limits = limits
         self.values = values
         self.read = store.read
-        self.session = store.join(upkeep)
+        self._sink = sink
+        self._retention = retention
+        self._poll_interval = poll_interval
+        self._lock = threading.Lock()
+        self._leases: dict[str, list[HeldLease]] = {}
+        self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
+        self._until_closed: list[Callable[[], None]] = []
+        self._ended_since_prune = _PRUNE_EVERY
+        self._renew_at = math.inf
+        self.session = store.join(self)
         store.wake()
 
     def write(self, name: str, work: Callable[[Tx], T | JournalRefusal]) -> T:
@@ -60,7 +105,7 @@ class JournalCore:
         """Write a user's value as JSON bytes, within the limits; `where` names it in a refusal."""
         return self.values.encode(value, where, self.limits.value_bytes)
 
-    def append_event(self, holder: writes.Holder | None, name: str, data: Any, run_id: str) -> EventRecord:
+    def append_event(self, holder: Holder | None, name: str, data: Any, run_id: str) -> EventRecord:
         """Add an event to a run as its owner, or without an owner to a run or the common stream."""
         raw = msgspec.UNSET if data is None else self.encode(data, f"the event {name}")
         record = EventRecord(n=0, at=self.env.wall(), name=name, run_id=run_id, data=raw)
@@ -74,3 +119,195 @@ class JournalCore:
         return msgspec.structs.replace(
             error, message=shorten(error.message, limit), traceback=shorten(error.traceback, limit)
         )
+
+    # -- leases -------------------------------------------------------------------------------------------------------
+
+    def leases(self) -> list[HeldLease]:
+        """List the leases held here."""
+        with self._lock:
+            return [lease for leases in self._leases.values() for lease in leases]
+
+    def keep(self, lease: HeldLease) -> None:
+        """Renew a lease from now on, if it wants to be; earlier leases of its run that are held here are lost."""
+        due, run_id = _renewal_due(lease), lease.holder.run_id
+        with self._lock:
+            before = self._leases.get(run_id, ())
+            self._leases[run_id] = [*before, lease]
+            sooner = due < self._renew_at
+            if sooner:
+                self._renew_at = due
+        for one in before:
+            one.lose(one.holder.lost(f"{lease.holder.owner} took it over", "running"))
+        if sooner:
+            self.store.wake()
+
+    def forget(self, lease: HeldLease) -> None:
+        """Stop renewing a lease."""
+        with self._lock:
+            left = [one for one in self._leases.pop(lease.holder.run_id, ()) if one is not lease]
+            if left:
+                self._leases[lease.holder.run_id] = left
+
+    def lose(self, run: RunRecord, why: str) -> None:
+        """Mark the leases of a run that are held here as lost."""
+        with self._lock:
+            leases = self._leases.get(run.id, ())
+        for lease in leases:
+            lease.lose(lease.holder.lost(why, run.state))
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Number of callbacks that wait."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    def await_outcome(
+        self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None
+    ) -> Callable[[], None]:
+        """Do what `Journal.on_outcome` promises."""
+        with self._lock:
+            self._waiting.setdefault(run_id, []).append(callback)
+            if closed is not None:
+                self._until_closed.append(closed)
+
+        def withdraw() -> None:
+            with self._lock:
+                callbacks = self._waiting.get(run_id, [])
+                if callback in callbacks:
+                    callbacks.remove(callback)
+                if not callbacks:
+                    self._waiting.pop(run_id, None)
+                if closed in self._until_closed:
+                    self._until_closed.remove(closed)
+
+        try:
+            self.store.wake()
+            record = self.read(lambda tx: outcome_record(tx, run_id))
+        except BaseException:
+            withdraw()
+            raise
+        if record is not None:  # it had ended, or did while this was registered
+            self._settled(record)
+        return withdraw
+
+    def closed(self) -> None:
+        """Wake those that wait for runs, because no outcome will reach them any more."""
+        with self._lock:
+            callbacks, self._until_closed = self._until_closed, []
+        for callback in callbacks:
+            callback()
+
+    def outcome(self, record: OutcomeRecord) -> Outcome:
+        """Read an outcome's value."""
+        where = f"the outcome of run {record.run_id}"
+        value = None if record.value is msgspec.UNSET else self.values.decode(record.value, where)
+        return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
+
+    def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
+        """Call a user's callback so that nothing it raises is felt."""
+        try:
+            callback(argument)
+        except Exception as error:  # noqa: BLE001 - it is told as an event
+            said = f"{type(error).__name__}: {error}"
+            self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=said))
+
+    # -- for the store ------------------------------------------------------------------------------------------------
+
+    def committed(self, notes: Notes) -> None:
+        """Send events to the sink, and call back those that wait for a run that came to rest."""
+        for event in notes.events:
+            try:  # noqa: SIM105 - a context manager for each would cost more than the call
+                self._sink(event)
+            except Exception:  # noqa: BLE001, S110 - sinks do not raise; one that does must not cost a waiter
+                pass
+        for record in notes.settled:
+            self._ended_since_prune += 1
+            if self._ended_since_prune == _PRUNE_EVERY and self._retention is not None:
+                self.store.wake()
+            if record.run_id in self._waiting:
+                self._settled(record)
+
+    def changed_elsewhere(self) -> None:
+        """Look at every run that is waited for."""
+        with self._lock:
+            waiting = list(self._waiting)
+        if waiting:
+            for run_id in self.read(lambda tx: tx.settled(waiting)):
+                self._settle(run_id)
+
+    def chores(self) -> list[Callable[[Tx], object]]:
+        """Return the renewals and the retention that are due."""
+        now, wall = self.env.now(), self.env.wall()
+        prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
+        if now < self._renew_at and not prune_due:
+            return []
+        work: list[Callable[[Tx], object]] = [
+            partial(_renew, lease, now) for lease in self.leases() if _renewal_due(lease) <= now
+        ]
+        if prune_due:
+            self._ended_since_prune = 0
+            work.append(partial(self._prune, wall))
+        return work
+
+    def pace(self) -> float | None:
+        """Return the seconds until the next look, or `None` if there is nothing to look for."""
+        now = self.env.now()
+        with self._lock:
+            if self._renew_at <= now:  # not before: a lease that is gone costs one look, and each look would cost more
+                held = [_renewal_due(lease) for leases in self._leases.values() for lease in leases]
+                self._renew_at = min(held, default=math.inf)
+            if self._waiting:
+                return self._poll_interval
+        if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
+            return 0.0
+        return None if self._renew_at == math.inf else max(self._renew_at - now, 0.05)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _prune(self, wall: float, tx: Tx) -> None:
+        assert self._retention is not None
+        if writes.prune(tx, None, self._retention, wall):
+            self._ended_since_prune = _PRUNE_EVERY  # there may be more
+
+    def _settled(self, record: OutcomeRecord) -> None:
+        """Call the callbacks of a run that has come to rest."""
+        try:
+            outcome = self.outcome(record)
+        except JournalError as error:  # its value cannot be read here, but the callbacks must be called
+            outcome = Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
+        with self._lock:
+            callbacks = self._waiting.pop(record.run_id, [])
+        for callback in callbacks:
+            self.call(record.run_id, callback, outcome)
+
+    def _settle(self, run_id: str) -> None:
+        try:
+            record = self.read(lambda tx: outcome_record(tx, run_id))
+        except RunNotFound as gone:
+            record = OutcomeRecord(run_id=run_id, state="failed", at=self.env.wall(), error=ErrorRecord.of(gone))
+        if record is not None:
+            self._settled(record)
+
+
+def outcome_record(tx: Tx, run_id: str) -> OutcomeRecord | None:
+    """Find how a run came to rest, or `None` while it has not."""
+    run = writes.found(tx, run_id)
+    if run.state == "parked":
+        return writes.parked_outcome(run)
+    return tx.outcome(run_id) if run.state in ENDED else None
+
+
+def _renew(lease: HeldLease, now: float, tx: Tx) -> None:
+    try:
+        writes.renew(tx, lease.holder, now + lease.ttl, lease.ttl)
+    except LeaseLost as lost:
+        lease.lose(lost)
+    else:
+        lease.until = now + lease.ttl
+
+
+def _renewal_due(lease: HeldLease) -> float:
+    """Return when a lease should be renewed: after a third of its time."""
+    return lease.until - lease.ttl * 2 / 3 if lease.auto_renew else math.inf

@@ -17,7 +17,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_class
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.core import JournalCore
+from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
 from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
@@ -31,7 +31,6 @@ from mlld_sdk.journal.records import (
 )
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.store import Problem, Store, StoreStatus
-from mlld_sdk.journal.upkeep import Upkeep, outcome_record
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
 from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
 
@@ -70,8 +69,7 @@ class Journal:
         self.limits: JournalLimits = limits or JournalLimits()
         self.values: Values = values or Values()
         self._store = store
-        upkeep = Upkeep(store, self.env, sink, retention, self.values, poll_interval)
-        self._core = JournalCore(store, upkeep, self.env, self.limits, self.values)
+        self._core = JournalCore(store, self.env, sink, self.limits, retention, self.values, poll_interval)
         self.session: str = self._core.session
 
     @classmethod
@@ -118,7 +116,7 @@ class Journal:
 
     def close(self) -> None:
         """Release what is still owned here, write what is queued and close. A second time does nothing."""
-        leases = self._core.upkeep.leases()
+        leases = self._core.leases()
         holders, wall = [lease.holder for lease in leases], self.env.wall()
         if holders:
             with contextlib.suppress(JournalError):  # if not, they are taken over when the session is seen to be dead
@@ -126,7 +124,7 @@ class Journal:
         for lease in leases:
             lease.end()
         self._store.leave(self.session)
-        self._core.upkeep.closed()
+        self._core.closed()
 
     def __enter__(self) -> Self:
         return self
@@ -238,7 +236,7 @@ class Journal:
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
         run = self._core.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, self.env.wall()))
-        self._core.upkeep.lose(run, f"it was cancelled: {reason}")
+        self._core.lose(run, f"it was cancelled: {reason}")
         return run
 
     def retry(self, run_id: str, *, rerun_interrupted: bool = False) -> RunRecord:
@@ -316,7 +314,7 @@ class Journal:
     def outcome(self, run_id: str) -> Outcome | None:
         """Return how a run came to rest, or `None` while it has not."""
         record = self._core.read(lambda tx: outcome_record(tx, run_id))
-        return None if record is None else self._core.upkeep.outcome(record)
+        return None if record is None else self._core.outcome(record)
 
     def dead_letters(self, kind: str | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """List parked runs with the reasons, oldest submission first."""
@@ -348,17 +346,7 @@ class Journal:
         Raises:
             RunNotFound: There is no such run.
         """
-        upkeep = self._core.upkeep
-        withdraw = upkeep.await_outcome(run_id, callback, closed)
-        try:
-            self._store.wake()
-            record = self._core.read(lambda tx: outcome_record(tx, run_id))
-        except BaseException:
-            withdraw()
-            raise
-        if record is not None:  # it had ended, or did while this was registered
-            upkeep.settled(record)
-        return withdraw
+        return self._core.await_outcome(run_id, callback, closed)
 
     def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
         """Wait until a run comes to rest, whichever process works on it.
@@ -450,8 +438,8 @@ class Journal:
         return JournalStatus(
             store=self._store.status(),
             runs=counts,
-            leases=len(self._core.upkeep.leases()),
-            waiting=self._core.upkeep.waiting,
+            leases=len(self._core.leases()),
+            waiting=self._core.waiting,
         )
 
     def store_status(self) -> StoreStatus:
@@ -472,7 +460,7 @@ class Journal:
 
     def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> RunLease:
         lease = RunLease(self._core, run, ttl, auto_renew)
-        self._core.upkeep.keep(lease)
+        self._core.keep(lease)
         return lease
 
 

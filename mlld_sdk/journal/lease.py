@@ -22,7 +22,7 @@ from mlld_sdk.journal.records import (
     recall,
     unpack,
 )
-from mlld_sdk.journal.rules import Failed, Fresh
+from mlld_sdk.journal.rules import Failed, Fresh, Holder
 from mlld_sdk.journal.values import Fingerprint
 from mlld_sdk.journal.views import Outcome
 
@@ -57,7 +57,7 @@ class RunLease:
         self.until: float = run.owner.until
         self.auto_renew = auto_renew
         self._core = core
-        self.holder: writes.Holder = writes.Holder(run.id, run.kind, self.owner, run.epoch)
+        self.holder = Holder(run.id, run.kind, self.owner, run.epoch)
         self._lock = threading.Lock()
         self.lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
@@ -264,12 +264,12 @@ class RunLease:
             callbacks, self._on_lost = self._on_lost, []
         self.end()
         for callback in callbacks:
-            self._core.upkeep.call(self.run_id, callback, error)
+            self._core.call(self.run_id, callback, error)
 
     def end(self) -> None:
         """Mark the lease as given up, or ended with its run. The journal calls this."""
         self.over = True
-        self._core.upkeep.forget(self)
+        self._core.forget(self)
 
     def _end_run(
         self, name: str, state: OutcomeState, value: msgspec.Raw | msgspec.UnsetType, error: ErrorRecord | None
@@ -277,7 +277,7 @@ class RunLease:
         record = OutcomeRecord(run_id=self.run_id, state=state, at=self._core.env.wall(), value=value, error=error)
         ended: OutcomeRecord = self._write(name, lambda tx: writes.end_run(tx, self.holder, record))
         self.end()
-        return self._core.upkeep.outcome(ended)
+        return self._core.outcome(ended)
 
     def _write(self, name: str, work: Any) -> Any:
         try:

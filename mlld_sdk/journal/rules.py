@@ -1,6 +1,7 @@
 """The journal's decisions, as pure functions of records: who may claim, what a step does, when a run is poison."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,15 +46,28 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorRecord
 
 
-def still_owner(run_id: str, owner: str, epoch: int, fence: tuple[int, str] | None) -> None:
+class Holder(NamedTuple):
+    """The owner of a run, as its writes name it."""
+
+    run_id: str
+    kind: str
+    owner: str
+    epoch: int
+
+    def lost(self, why: str, state: str | None) -> LeaseLost:
+        """Make the error of a holder that no longer owns the run, which is in a state now, or gone."""
+        return LeaseLost(self.run_id, self.owner, self.epoch, why, state)
+
+
+def still_owner(holder: Holder, fence: tuple[int, str] | None) -> None:
     """Refuse a write of an owner whose epoch has passed (J-32)."""
     if fence is None:
-        raise LeaseLost(run_id, owner, epoch, "it is gone", None)
-    now, state = fence
-    if now != epoch:
-        raise LeaseLost(run_id, owner, epoch, f"it is {state} at epoch {now}", state)
+        raise holder.lost("it is gone", None)
+    epoch, state = fence
+    if epoch != holder.epoch:
+        raise holder.lost(f"it is {state} at epoch {epoch}", state)
     if state != "running":
-        raise LeaseLost(run_id, owner, epoch, f"it is {state}", state)
+        raise holder.lost(f"it is {state}", state)
 
 
 def may_claim(run: RunRecord, now: float, alive: bool) -> bool:

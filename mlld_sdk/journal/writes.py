@@ -6,7 +6,6 @@ a change (a run parked because it was claimed once too often) is *returned*, so 
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -38,17 +37,9 @@ from mlld_sdk.journal.records import (
     pack,
 )
 from mlld_sdk.journal.rows import PutStep, StepRow, Tx
+from mlld_sdk.journal.rules import Holder
 
 _PRUNED_AT_ONCE = 200
-
-
-class Holder(NamedTuple):
-    """The owner of a run, as its writes name it."""
-
-    run_id: str
-    kind: str
-    owner: str
-    epoch: int
 
 
 def found(tx: Tx, run_id: str) -> RunRecord:
@@ -69,7 +60,7 @@ def found_input(tx: Tx, run_id: str) -> InputRecord:
 
 def fenced(tx: Tx, holder: Holder) -> None:
     """Refuse a holder whose epoch has passed."""
-    rules.still_owner(holder.run_id, holder.owner, holder.epoch, tx.fence(holder.run_id))
+    rules.still_owner(holder, tx.fence(holder.run_id))
 
 
 def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
@@ -203,7 +194,7 @@ def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
         known = tx.outcome(holder.run_id)
         if known is not None and (known.value, known.error) == (outcome.value, outcome.error):
             return known
-    rules.still_owner(holder.run_id, holder.owner, holder.epoch, fence)
+    rules.still_owner(holder, fence)
     _end(tx, found(tx, holder.run_id), outcome)
     return outcome
 

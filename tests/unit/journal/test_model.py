@@ -272,7 +272,7 @@ class OnDisk(JournalAgainstModel):
         """Close one journal in good order: what it owned is given back."""
         journal = self.journals[1]
         for run in self.runs:
-            if run.owner is not None and run.owner in journal._core.upkeep.leases():
+            if run.owner is not None and run.owner in journal._core.leases():
                 run.interrupt(died=False)
                 run.drop_owner("pending")
         for run in self.runs:
