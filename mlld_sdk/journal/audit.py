@@ -1,7 +1,8 @@
 """Looking at a whole file: is every page sound, every record readable, nothing left over or missing."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -26,22 +27,35 @@ _LEFTOVERS: Final = {
     ),
 }
 
+_RECORDS: Final[dict[str, type[InputRecord | OutcomeRecord | EventRecord]]] = {
+    "inputs": InputRecord,
+    "outcomes": OutcomeRecord,
+    "events": EventRecord,
+}
+
 
 def audit(connection: sqlite3.Connection) -> list[Problem]:
     """List everything that is damaged, a thousand problems at most."""
     problems: list[Problem] = []
-    looks: tuple[Callable[[sqlite3.Connection], Iterable[Problem]], ...] = (_pages, _runs, _steps, _others, _leftovers)
-    for look in looks:
+    looks: dict[str, Callable[[sqlite3.Connection], Iterator[Problem]]] = {
+        "pages": _pages,
+        "runs": _runs,
+        "steps": _steps,
+        **{table: partial(_records, table) for table in _RECORDS},
+        **{f"looking for {what}": partial(_leftovers, what) for what in _LEFTOVERS},
+    }
+    for where, look in looks.items():
         try:
-            problems += look(connection)
+            problems += look(connection)  # one by one: what is found before an error is kept
         except sqlite3.DatabaseError as error:
-            problems.append(Problem(where=look.__name__.strip("_"), what=str(error)))
+            problems.append(Problem(where=where, what=str(error)))
     return problems[:_LIMIT]
 
 
-def _pages(connection: sqlite3.Connection) -> list[Problem]:
-    rows = connection.execute(f"PRAGMA integrity_check({_LIMIT})").fetchall()
-    return [Problem(where="file", what=row[0]) for row in rows if row[0] != "ok"]
+def _pages(connection: sqlite3.Connection) -> Iterator[Problem]:
+    for (what,) in connection.execute(f"PRAGMA integrity_check({_LIMIT})"):
+        if what != "ok":
+            yield Problem(where="file", what=what)
 
 
 def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
@@ -73,24 +87,15 @@ def _steps(connection: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(where=where, what=f"it is {step.state} with or without a result against the rules")
 
 
-def _others(connection: sqlite3.Connection) -> Iterator[Problem]:
-    tables: dict[str, type[InputRecord | OutcomeRecord | EventRecord]] = {
-        "inputs": InputRecord,
-        "outcomes": OutcomeRecord,
-        "events": EventRecord,
-    }
-    for table, kind in tables.items():
-        for run_id, body in connection.execute(f"SELECT run, body FROM {table}"):  # noqa: S608 - fixed names
-            where = f"{table[:-1]} of run {run_id}" if run_id else "an event of the common stream"
-            try:
-                read_row(kind, body, where, run_id=run_id)
-            except JournalCorrupt as error:
-                yield Problem(where=where, what=error.message)
+def _records(table: str, connection: sqlite3.Connection) -> Iterator[Problem]:
+    for run_id, body in connection.execute(f"SELECT run, body FROM {table}"):  # noqa: S608 - fixed names
+        where = f"{table[:-1]} of run {run_id}" if run_id else "an event of the common stream"
+        try:
+            read_row(_RECORDS[table], body, where, run_id=run_id)
+        except JournalCorrupt as error:
+            yield Problem(where=where, what=error.message)
 
 
-def _leftovers(connection: sqlite3.Connection) -> list[Problem]:
-    return [
-        Problem(where=f"run {row[0]}", what=what)
-        for what, sql in _LEFTOVERS.items()
-        for row in connection.execute(f"{sql} LIMIT {_LIMIT}")
-    ]
+def _leftovers(what: str, connection: sqlite3.Connection) -> Iterator[Problem]:
+    for (run_id,) in connection.execute(f"{_LEFTOVERS[what]} LIMIT {_LIMIT}"):
+        yield Problem(where=f"run {run_id}", what=what)

@@ -105,6 +105,13 @@ class JournalCore:
         """Write a user's value as JSON bytes, within the limits; `where` names it in a refusal."""
         return self.values.encode(value, where, self.limits.value_bytes)
 
+    def input(self, run_id: str) -> Any:
+        """Read what a run was asked to do."""
+        record = self.read(lambda tx: tx.input(run_id))
+        if record is None:
+            raise RunNotFound(run_id)
+        return self.values.decode(record.value, f"the input of run {run_id}")
+
     def append_event(self, holder: Holder | None, name: str, data: Any, run_id: str) -> EventRecord:
         """Add an event to a run as its owner, or without an owner to a run or the common stream."""
         raw = msgspec.UNSET if data is None else self.encode(data, f"the event {name}")

@@ -83,13 +83,7 @@ class RecordUnknown(JournalCorrupt):
 
 @dataclass(eq=False, repr=False)
 class LeaseHeld(JournalError):
-    """Another owner has the run.
-
-    Attributes:
-        run_id: The run.
-        owner: Who owns it.
-        retry_after: Seconds until the lease runs out unless it is renewed.
-    """
+    """Another owner has the run; its lease runs out in `retry_after` seconds unless it is renewed."""
 
     code = "LEASE_HELD"
     message = "run {run_id} is owned by {owner}"
@@ -104,10 +98,6 @@ class LeaseLost(JournalError):
     """This owner's lease was taken over, released or ended with the run; nothing it says is written any more.
 
     Attributes:
-        run_id: The run.
-        owner: Who lost it.
-        epoch: The epoch that no longer counts.
-        why: What happened to the run, in words.
         state: What the run is now (`cancelled`, `running` under another owner, ...), `None` if it is gone.
     """
 
@@ -197,14 +187,7 @@ class IdempotencyConflict(JournalRefusal):
 
 @dataclass(eq=False, repr=False)
 class StepMismatch(JournalRefusal):
-    """The code asks for something else than what this run has recorded at this position.
-
-    Attributes:
-        run_id: The run.
-        position: Where in it.
-        recorded: What was asked when the step was recorded.
-        asked: What is asked now.
-    """
+    """The code asks for something else than what this run has recorded at this position."""
 
     code = "STEP_MISMATCH"
     message = "run {run_id} has recorded {recorded} at step {position}, and now asks for {asked}"
@@ -220,14 +203,7 @@ class StepMismatch(JournalRefusal):
 
 @dataclass(eq=False, repr=False)
 class StepInterrupted(JournalRefusal):
-    """A step was in flight when its owner died; whether its effect happened is unknown, so it is not repeated unasked.
-
-    Attributes:
-        run_id: The run.
-        position: Where in it.
-        name: The step's name.
-        attempts: How often it was begun.
-    """
+    """A step was in flight when its owner died; whether its effect happened is unknown, so it is not repeated."""
 
     code = "STEP_INTERRUPTED"
     message = "step {position} ({name}) of run {run_id} was in flight when its owner died"
@@ -263,12 +239,7 @@ class StepNotOpen(JournalRefusal):
 
 @dataclass(eq=False, repr=False)
 class ValueNotStorable(JournalRefusal):
-    """A value cannot be written so that it comes back the same.
-
-    Attributes:
-        field: Where in the value, as a path: `result.items[3].when`.
-        why: What is wrong with it.
-    """
+    """A value cannot be written so that it comes back the same; `field` is the path to it: `result.items[3].when`."""
 
     code = "VALUE_NOT_STORABLE"
     message = "{field} cannot be stored: {why}"
@@ -279,13 +250,7 @@ class ValueNotStorable(JournalRefusal):
 
 @dataclass(eq=False, repr=False)
 class LimitExceeded(JournalRefusal):
-    """A value, a run or a stream is larger than the stated limit.
-
-    Attributes:
-        what: What is too large.
-        limit: Name of the limit.
-        allowed: Its value.
-    """
+    """A value, a run or a stream is larger than the stated limit."""
 
     code = "JOURNAL_LIMIT_EXCEEDED"
     message = "{what}: the limit {limit} is {allowed}"

@@ -21,14 +21,7 @@ from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
 from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
-from mlld_sdk.journal.records import (
-    ErrorRecord,
-    EventRecord,
-    OwnerRecord,
-    RunRecord,
-    RunState,
-    StepRecord,
-)
+from mlld_sdk.journal.records import ErrorRecord, EventRecord, OwnerRecord, RunRecord, RunState, StepRecord
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.store import Problem, Store, StoreStatus
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
@@ -308,8 +301,7 @@ class Journal:
 
     def input(self, run_id: str) -> Any:
         """Read what a run was asked to do."""
-        record = self._core.read(lambda tx: writes.found_input(tx, run_id))
-        return self.values.decode(record.value, f"the input of run {run_id}")
+        return self._core.input(run_id)
 
     def outcome(self, run_id: str) -> Outcome | None:
         """Return how a run came to rest, or `None` while it has not."""
@@ -398,11 +390,7 @@ class Journal:
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def prune(
-        self,
-        *,
-        keep_last: int | None = None,
-        older_than: float | timedelta | None = None,
-        kind: str | None = None,
+        self, *, keep_last: int | None = None, older_than: float | timedelta | None = None, kind: str | None = None
     ) -> int:
         """Forget ended runs beyond the newest `keep_last` of each kind and ended longer ago than `older_than`.
 
@@ -436,10 +424,7 @@ class Journal:
         except JournalError:
             counts = {}  # the store's own status says what is wrong
         return JournalStatus(
-            store=self._store.status(),
-            runs=counts,
-            leases=len(self._core.leases()),
-            waiting=self._core.waiting,
+            store=self._store.status(), runs=counts, leases=len(self._core.leases()), waiting=self._core.waiting
         )
 
     def store_status(self) -> StoreStatus:

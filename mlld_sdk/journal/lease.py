@@ -57,7 +57,7 @@ class RunLease:
         self.until: float = run.owner.until
         self.auto_renew = auto_renew
         self._core = core
-        self.holder = Holder(run.id, run.kind, self.owner, run.epoch)
+        self.holder = Holder(run.id, self.owner, run.epoch)
         self._lock = threading.Lock()
         self.lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
@@ -72,8 +72,7 @@ class RunLease:
     @property
     def input(self) -> Any:
         """What the run was asked to do."""
-        record = self._core.read(lambda tx: writes.found_input(tx, self.run_id))
-        return self._core.values.decode(record.value, f"the input of run {self.run_id}")
+        return self._core.input(self.run_id)
 
     def on_lost(self, callback: Callable[[LeaseLost], None]) -> None:
         """Call back once if the run is taken away (cancelled, taken over), at once if it has been.

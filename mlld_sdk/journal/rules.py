@@ -50,7 +50,6 @@ class Holder(NamedTuple):
     """The owner of a run, as its writes name it."""
 
     run_id: str
-    kind: str
     owner: str
     epoch: int
 

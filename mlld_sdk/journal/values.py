@@ -87,13 +87,8 @@ class Values:
 
     def encode_both(self, value: Any, where: str, limit: int) -> tuple[msgspec.Raw, Any]:
         """Write a value, and return also what a reader will get for it."""
-        try:
-            data = _encode(value)
-            back = _decode(data)
-            same = TYPE_MARK not in data and bool(back == value)
-        except Exception:  # noqa: BLE001 - a foreign object may raise anything; the walk below finds and names it
-            same = False
-        if not same:
+        data, back = _there_and_back(_encode, value)
+        if data is None:
             plain = self._plain(value, where, _MAX_DEPTH)
             data = _encode(plain)
             back = self._revive(plain, where)
@@ -120,12 +115,8 @@ class Values:
         Leave out what changes from run to run without mattering: times, random ids, stack traces.
         """
         plain: Any = list(parts)
-        try:
-            data = _encode_sorted(plain)
-            same = TYPE_MARK not in data and bool(_decode(data) == plain)
-        except Exception:  # noqa: BLE001 - a foreign object may raise anything; the walk below finds and names it
-            same = False
-        if not same:
+        data, _ = _there_and_back(_encode_sorted, plain)
+        if data is None:
             plain = [self._plain(part, f"part {n} of the fingerprint", _MAX_DEPTH) for n, part in enumerate(parts, 1)]
             data = _encode_sorted(plain)
         shown = _encode(plain[0] if len(plain) == 1 else plain).decode()
@@ -140,7 +131,7 @@ class Values:
         if isinstance(value, str):
             return _text(value, where)
         if isinstance(value, int):
-            if not -(2**63) <= value < 2**64 and not _same_number(value):
+            if not -(2**63) <= value < 2**64 and _there_and_back(_encode, value)[0] is None:
                 raise ValueNotStorable(where, "the integer is too long")
             return int(value)
         if isinstance(value, float):
@@ -211,11 +202,15 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def _same_number(value: int) -> bool:
+def _there_and_back(encode: Callable[[Any], bytes], value: Any) -> tuple[bytes | None, Any]:
+    """Write a value and read it again; gives no bytes if it is no plain value that comes back the same."""
     try:
-        return bool(_decode(_encode(value)) == value)
-    except (OverflowError, ValueError, msgspec.MsgspecError):
-        return False
+        data = encode(value)
+        back = _decode(data)
+        same = TYPE_MARK not in data and bool(back == value)
+    except Exception:  # noqa: BLE001 - a foreign object may raise anything; `Values._plain` finds and names it
+        return None, None
+    return (data if same else None), back
 
 
 def _text(value: str, where: str) -> str:

@@ -30,7 +30,6 @@ from mlld_sdk.journal.records import (
     EventRecord,
     InputRecord,
     OutcomeRecord,
-    OutcomeState,
     OwnerRecord,
     RunRecord,
     StepRecord,
@@ -50,17 +49,14 @@ def found(tx: Tx, run_id: str) -> RunRecord:
     return run
 
 
-def found_input(tx: Tx, run_id: str) -> InputRecord:
-    """Return what a run was asked, or raise `RunNotFound`."""
-    record = tx.input(run_id)
-    if record is None:
-        raise RunNotFound(run_id)
-    return record
-
-
 def fenced(tx: Tx, holder: Holder) -> None:
     """Refuse a holder whose epoch has passed."""
     rules.still_owner(holder, tx.fence(holder.run_id))
+
+
+def _owned(tx: Tx, holder: Holder) -> RunRecord:
+    fenced(tx, holder)
+    return found(tx, holder.run_id)
 
 
 def submit(tx: Tx, run: RunRecord, value: msgspec.Raw) -> RunRecord:
@@ -201,11 +197,9 @@ def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
 
 def park_run(tx: Tx, holder: Holder, error: ErrorRecord, wall: float) -> RunRecord:
     """Make a run a dead letter because its owner says so."""
-    fenced(tx, holder)
-    run = msgspec.structs.replace(
-        found(tx, holder.run_id), state="parked", owner=None, epoch=holder.epoch + 1, parked=error, updated=wall
-    )
+    run = _owned(tx, holder)
     _interrupt(tx, run.id, wall, f"{holder.owner} parked the run")
+    run = msgspec.structs.replace(run, state="parked", owner=None, epoch=holder.epoch + 1, parked=error, updated=wall)
     tx.put_run(run)
     _tell_parked(tx, run, error, wall)
     return run
@@ -213,8 +207,7 @@ def park_run(tx: Tx, holder: Holder, error: ErrorRecord, wall: float) -> RunReco
 
 def release(tx: Tx, holder: Holder, wall: float) -> None:
     """Put a run back into the queue; its steps in flight are interrupted, its owner is not counted as dead."""
-    fenced(tx, holder)
-    run = found(tx, holder.run_id)
+    run = _owned(tx, holder)
     _interrupt(tx, run.id, wall, f"{holder.owner} gave the run back")
     tx.put_run(
         msgspec.structs.replace(run, state="pending", owner=None, epoch=holder.epoch + 1, queued=wall, updated=wall)
@@ -231,22 +224,19 @@ def release_all(tx: Tx, holders: list[Holder], wall: float) -> None:
 
 def abandon(tx: Tx, holder: Holder, reason: str, wall: float, limits: JournalLimits) -> RunRecord:
     """Count an owner as dead because the caller saw it die."""
-    fenced(tx, holder)
-    return died(tx, found(tx, holder.run_id), reason, wall, limits)
+    return died(tx, _owned(tx, holder), reason, wall, limits)
 
 
 def renew(tx: Tx, holder: Holder, until: float, ttl: float) -> None:
     """Prolong a lease."""
-    fenced(tx, holder)
-    run = found(tx, holder.run_id)
+    run = _owned(tx, holder)
     assert run.owner is not None
     tx.put_run(msgspec.structs.replace(run, owner=msgspec.structs.replace(run.owner, until=until, ttl=ttl)))
 
 
 def sleep_until(tx: Tx, holder: Holder, until: float) -> None:
     """Write down that a run waits on purpose."""
-    fenced(tx, holder)
-    run = found(tx, holder.run_id)
+    run = _owned(tx, holder)
     tx.put_run(msgspec.structs.replace(run, resting=max(until, run.resting or 0.0)))  # branches wait side by side
 
 
@@ -259,7 +249,7 @@ def cancel(tx: Tx, run_id: str, reason: str, wall: float) -> RunRecord:
         raise RunEnded(run_id, run.state)
     _interrupt(tx, run_id, wall, f"the run was cancelled: {reason}")
     error = ErrorRecord(code="RUN_CANCELLED", message=reason)
-    return _end(tx, run, OutcomeRecord(run_id=run_id, state="cancelled", at=wall, error=error), reason)
+    return _end(tx, run, OutcomeRecord(run_id=run_id, state="cancelled", at=wall, error=error))
 
 
 def retry(tx: Tx, run_id: str, rerun_interrupted: bool, wall: float) -> RunRecord:
@@ -367,20 +357,19 @@ def _overdue(tx: Tx, run: RunRecord, wall: float) -> RunEnded:
     return RunEnded(run.id, "failed (its deadline has passed)")
 
 
-def _end(tx: Tx, run: RunRecord, outcome: OutcomeRecord, reason: str = "") -> RunRecord:
-    state: OutcomeState = outcome.state
-    run = msgspec.structs.replace(run, state=state, owner=None, parked=None, updated=outcome.at)
+def _end(tx: Tx, run: RunRecord, outcome: OutcomeRecord) -> RunRecord:
+    run = msgspec.structs.replace(run, state=outcome.state, owner=None, parked=None, updated=outcome.at)
     tx.put_outcome(outcome)
     tx.put_run(run)
     tx.notes.settled.append(outcome)
-    tx.notes.events.append(_ended(run, outcome, reason))
+    tx.notes.events.append(_ended(run, outcome))
     return run
 
 
-def _ended(run: RunRecord, outcome: OutcomeRecord, reason: str) -> events.RunTransition:
-    if outcome.state == "finished":
+def _ended(run: RunRecord, outcome: OutcomeRecord) -> events.RunTransition:
+    error = outcome.error
+    if error is None:
         return events.RunFinished(at=outcome.at, run_id=run.id, kind=run.kind)
     if outcome.state == "cancelled":
-        return events.RunCancelledEvent(at=outcome.at, run_id=run.id, kind=run.kind, reason=reason)
-    error = outcome.error or ErrorRecord(code="", message="")
+        return events.RunCancelledEvent(at=outcome.at, run_id=run.id, kind=run.kind, reason=error.message)
     return events.RunFailedEvent(at=outcome.at, run_id=run.id, kind=run.kind, code=error.code, message=error.message)

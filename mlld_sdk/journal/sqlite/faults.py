@@ -45,12 +45,5 @@ def translate(error: sqlite3.Error, path: object) -> JournalError:
 def fits_alone(error: sqlite3.Error) -> bool:
     """Return whether a failed group may succeed in parts: the fault may lie with one of its members."""
     code = getattr(error, "sqlite_errorcode", None)
-    whole = {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CANTOPEN,
-    }
-    return code is not None and (code & _PRIMARY) not in whole
+    kind, *_ = _KNOWN.get(code and code & _PRIMARY, _OTHER)
+    return code is not None and not issubclass(kind, JournalLocked | JournalReadOnly | JournalCorrupt)

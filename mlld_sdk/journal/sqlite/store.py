@@ -111,11 +111,7 @@ class SqliteStore:
         broken = False
         try:
             reader.connection.execute("BEGIN")
-            try:
-                return work(reader)
-            finally:
-                if reader.connection.in_transaction:  # some errors end it, and theirs is the one to report
-                    reader.connection.execute("ROLLBACK")
+            return work(reader)
         except sqlite3.Error as error:
             broken = True
             raise translate(error, self._path) from error
@@ -277,6 +273,11 @@ class SqliteStore:
             raise
 
     def _put_back(self, reader: Tx, broken: bool) -> None:
+        if not broken:
+            try:
+                reader.connection.execute("ROLLBACK")
+            except sqlite3.Error:  # what the work gave or raised is what counts
+                broken = True
         with self._lock:
             keep = not broken and not self._closed
             if keep:

@@ -15,9 +15,11 @@ import pytest
 from mlld_sdk.base.events import Event, name_of
 from mlld_sdk.journal import Fresh, Journal, JournalLimits, Replay, writes
 from mlld_sdk.journal import errors as e
+from mlld_sdk.journal.audit import audit
 from mlld_sdk.journal.events import StepFinished
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite.schema import APPLICATION_ID, CURRENT
+from mlld_sdk.journal.sqlite.store import SqliteStore
 from tests.support.eventually import eventually
 from tests.support.journal import act, begin, python, quick
 
@@ -467,6 +469,86 @@ def test_a_record_damaged_in_place_is_refused_alone_and_the_rest_goes_on(path: P
         problems = {problem.where for problem in journal.verify()}
         assert f"step 5 of run {run_id}" in problems
         assert len(problems) == 2
+
+
+class Torn:
+    """A connection on which one statement fails, after the rows that it gives."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, *rows: object) -> None:
+        self.connection, self.statement, self.rows = connection, statement, rows
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str, *values: object) -> Iterator[object]:
+        return self.fail(sql) if sql.startswith(self.statement) else self.connection.execute(sql, *values)
+
+    def fail(self, sql: str) -> Iterator[object]:
+        yield from self.rows or self.connection.execute(sql)
+        raise sqlite3.DatabaseError("torn")
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("PRAGMA integrity_check", [("page 7 is bad",)]),
+        ("SELECT id, kind", []),
+        ("SELECT run, position", []),
+        ("SELECT run, body FROM inputs", []),
+        ("SELECT run, body FROM events", []),
+        ("SELECT run FROM inputs", []),
+        ("SELECT id FROM runs WHERE state IN", []),
+    ],
+)
+def test_verifying_loses_no_finding_when_a_look_fails(path: Path, statement: str, rows: list[object]) -> None:  # J-74
+    run_id = filled(path)
+    raw = sqlite3.connect(path, isolation_level=None)
+    for table, which in (("runs", "id"), ("steps", "position='5' AND run"), ("inputs", "run"), ("events", "run")):
+        raw.execute(f"UPDATE {table} SET body=substr(body, 1, 50) WHERE {which}=?", (run_id,))
+    raw.execute("INSERT INTO inputs SELECT 'ghost', body FROM inputs WHERE run=?", (run_id,))
+    raw.execute("DELETE FROM outcomes")
+    damage = audit(raw)
+    assert len({(problem.where, problem.what) for problem in damage}) == len(damage) == 7
+    found = audit(Torn(raw, statement, *rows))  # type: ignore[arg-type]
+    assert set(damage) < set(found)
+    assert "torn" in {problem.what for problem in found}
+    assert {what for (what,) in rows} <= {problem.what for problem in found}  # type: ignore[misc]
+    raw.close()
+
+
+def test_a_rollback_that_fails_hides_neither_what_was_read_nor_why_it_was_not(path: Path) -> None:  # J-63
+    filled(path)
+
+    class CannotRollBack(Torn):
+        def fail(self, sql: str) -> Iterator[object]:
+            raise sqlite3.OperationalError("cannot roll back")
+
+    def lost(tx: Tx) -> int:
+        raise e.RunNotFound("x")
+
+    def broken(tx: Tx) -> int:
+        raise sqlite3.OperationalError("the first error")
+
+    def over(tx: Tx) -> int:  # SQLite ends a transaction by itself with some errors
+        tx.connection.connection.execute("ROLLBACK")  # type: ignore[attr-defined]
+        raise sqlite3.OperationalError("the first error")
+
+    with quick(path, limits=QUICK) as journal:
+        store = journal._store
+        assert isinstance(store, SqliteStore)
+
+        def cannot_roll_back() -> None:
+            assert len(journal.runs()) == 2  # on a new connection
+            [reader] = store._idle
+            reader.connection = CannotRollBack(reader.connection, "ROLLBACK")  # type: ignore[assignment]
+
+        for _ in range(5):
+            for work, said in ((lost, "no run x"), (broken, "the first error"), (over, "the first error")):
+                cannot_roll_back()
+                with pytest.raises((e.JournalError, e.RunNotFound), match=said):
+                    store.read(work)
+            cannot_roll_back()
+            assert store.read(lambda tx: len(tx.runs())) == 2
 
 
 def test_a_damaged_run_is_set_aside_and_does_not_stand_in_the_way(path: Path) -> None:  # J-68

@@ -471,9 +471,6 @@ def test_a_thread_that_waits_is_woken_by_an_end_in_another_journal(world: World,
 def test_a_failed_look_at_other_journals_costs_no_writer_and_comes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # J-22
-    world = World("sqlite", tmp_path)
-    journal, other = world.open(), world.open()
-    run = journal.submit("a")
     looked = threading.Event()
     read = SqliteStore.read
 
@@ -484,6 +481,9 @@ def test_a_failed_look_at_other_journals_costs_no_writer_and_comes_again(
         return read(store, work)
 
     monkeypatch.setattr(SqliteStore, "read", fails_once)
+    world = World("sqlite", tmp_path)
+    journal, other = world.open(), world.open()
+    run = journal.submit("a")
     found: queue.SimpleQueue[object] = queue.SimpleQueue()
     other.on_outcome(run.id, lambda outcome: found.put(outcome.value))
     journal.claim(run.id, "w").finish_run("from elsewhere")
