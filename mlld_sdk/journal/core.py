@@ -18,12 +18,11 @@ from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound
 from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.options import JournalLimits, Retention
-from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, OutcomeRecord, RunRecord, shorten
+from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, Outcome, OutcomeRecord, RunRecord, shorten
 from mlld_sdk.journal.rows import Notes, Tx
 from mlld_sdk.journal.rules import Holder
 from mlld_sdk.journal.store import Store
 from mlld_sdk.journal.values import Values
-from mlld_sdk.journal.views import Outcome
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -79,8 +78,7 @@ class JournalCore:
         self._poll_interval = poll_interval
         self._lock = threading.Lock()
         self._leases: dict[str, list[HeldLease]] = {}
-        self._waiting: dict[str, list[Callable[[Outcome], None]]] = {}
-        self._until_closed: list[Callable[[], None]] = []
+        self._waiting: dict[str, list[tuple[Callable[[Outcome], None], Callable[[], None] | None]]] = {}
         self._ended_since_prune = _PRUNE_EVERY
         self._renew_at = math.inf
         self.session = store.join(self)
@@ -174,20 +172,17 @@ class JournalCore:
         self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None
     ) -> Callable[[], None]:
         """Do what `Journal.on_outcome` promises."""
+        waiter = (callback, closed)
         with self._lock:
-            self._waiting.setdefault(run_id, []).append(callback)
-            if closed is not None:
-                self._until_closed.append(closed)
+            self._waiting.setdefault(run_id, []).append(waiter)
 
         def withdraw() -> None:
             with self._lock:
-                callbacks = self._waiting.get(run_id, [])
-                if callback in callbacks:
-                    callbacks.remove(callback)
-                if not callbacks:
+                waiters = self._waiting.get(run_id, [])
+                if waiter in waiters:
+                    waiters.remove(waiter)
+                if not waiters:
                     self._waiting.pop(run_id, None)
-                if closed in self._until_closed:
-                    self._until_closed.remove(closed)
 
         try:
             self.store.wake()
@@ -202,14 +197,16 @@ class JournalCore:
     def closed(self) -> None:
         """Wake those that wait for runs, because no outcome will reach them any more."""
         with self._lock:
-            callbacks, self._until_closed = self._until_closed, []
-        for callback in callbacks:
-            callback()
+            waiting, self._waiting = self._waiting, {}
+        for waiters in waiting.values():
+            for _, closed in waiters:
+                if closed is not None:
+                    closed()
 
     def outcome(self, record: OutcomeRecord) -> Outcome:
         """Read an outcome's value."""
         where = f"the outcome of run {record.run_id}"
-        value = None if record.value is msgspec.UNSET else self.values.decode(record.value, where)
+        value = self.values.decode(record.value, where)
         return Outcome(run_id=record.run_id, state=record.state, at=record.at, value=value, error=record.error)
 
     def call(self, run_id: str, callback: Callable[[A], None], argument: A) -> None:
@@ -246,7 +243,7 @@ class JournalCore:
 
     def chores(self) -> list[Callable[[Tx], object]]:
         """Return the renewals and the retention that are due."""
-        now, wall = self.env.now(), self.env.wall()
+        now = self.env.now()
         prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
         if now < self._renew_at and not prune_due:
             return []
@@ -255,7 +252,7 @@ class JournalCore:
         ]
         if prune_due:
             self._ended_since_prune = 0
-            work.append(partial(self._prune, wall))
+            work.append(self._prune)
         return work
 
     def pace(self) -> float | None:
@@ -273,9 +270,9 @@ class JournalCore:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _prune(self, wall: float, tx: Tx) -> None:
+    def _prune(self, tx: Tx) -> None:
         assert self._retention is not None
-        if writes.prune(tx, None, self._retention, wall):
+        if writes.prune(tx, None, self._retention, self.env.wall()):
             self._ended_since_prune = _PRUNE_EVERY  # there may be more
 
     def _settled(self, record: OutcomeRecord) -> None:
@@ -285,8 +282,8 @@ class JournalCore:
         except JournalError as error:  # its value cannot be read here, but the callbacks must be called
             outcome = Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
         with self._lock:
-            callbacks = self._waiting.pop(record.run_id, [])
-        for callback in callbacks:
+            waiters = self._waiting.pop(record.run_id, [])
+        for callback, _ in waiters:
             self.call(record.run_id, callback, outcome)
 
     def _settle(self, run_id: str) -> None:

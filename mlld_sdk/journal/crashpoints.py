@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Final
 
-WRITES: Final = (
+_WRITES: Final = (
     "submit",
     "claim",
     "claim_unfinished",
@@ -28,18 +28,12 @@ WRITES: Final = (
     "resolve_step",
     "append_event",
     "prune",
+    "commit",
+    "backup",
+    "migrate",
 )
-"""Every durable write of the journal, by the name of the call that makes it."""
 
-CRASH_POINTS: Final = (
-    *(f"{write}.{when}" for write in WRITES for when in ("before", "after")),
-    "commit.before",
-    "commit.after",
-    "backup.before",
-    "backup.after",
-    "migrate.before",
-    "migrate.after",
-)
+CRASH_POINTS: Final = tuple(f"{write}.{when}" for write in _WRITES for when in ("before", "after"))
 """Every point there is. `before`: asked for, not durable. `after`: durable, the caller does not know it yet.
 
 `commit` is the same within the writer, where one commit carries the writes of many callers.

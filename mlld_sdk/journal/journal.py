@@ -6,10 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import msgspec
 
 from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
@@ -21,11 +18,19 @@ from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
 from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
-from mlld_sdk.journal.records import ErrorRecord, EventRecord, OwnerRecord, RunRecord, RunState, StepRecord
+from mlld_sdk.journal.records import (
+    DeadLetter,
+    ErrorRecord,
+    EventRecord,
+    Outcome,
+    OwnerRecord,
+    RunRecord,
+    RunState,
+    StepRecord,
+)
 from mlld_sdk.journal.rows import Tx
-from mlld_sdk.journal.store import Problem, Store, StoreStatus
+from mlld_sdk.journal.store import JournalStatus, Problem, Store, StoreStatus
 from mlld_sdk.journal.values import Fingerprint, Values, digest_of
-from mlld_sdk.journal.views import DeadLetter, JournalStatus, Outcome
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -122,9 +127,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- runs ---------------------------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Journal:
         run = self._core.write(
             "claim", lambda tx: writes.claim(tx, run_id, record, now, wall, self._store.alive, self.limits)
         )
-        return self._lease(run, record.ttl, auto_renew)
+        return self._lease(run, auto_renew)
 
     def claim_unfinished(
         self,
@@ -218,7 +221,7 @@ class Journal:
             "claim_unfinished",
             lambda tx: writes.claim_unfinished(tx, kind, record, limit, now, wall, self._store.alive, self.limits),
         )
-        return [self._lease(run, record.ttl, auto_renew) for run in runs]
+        return [self._lease(run, auto_renew) for run in runs]
 
     def fail_overdue(self) -> None:
         """Fail the pending runs whose deadline has passed, so that they are not waited for until it is their turn."""
@@ -271,12 +274,7 @@ class Journal:
 
         With `newest_first` the other way round; then `before` the last id of a page gives the next page.
         """
-        wanted = tuple(states)
-        return self._core.read(
-            lambda tx: tx.runs(
-                kind=kind, states=wanted, after=after, before=before, newest_first=newest_first, limit=limit
-            )
-        )
+        return self._core.read(lambda tx: tx.runs(kind, tuple(states), after, before, limit, newest_first=newest_first))
 
     def has_claimable(self, kind: str) -> bool:
         """Return whether a run of a kind waits for an owner, or has one that is late; claims nothing."""
@@ -297,7 +295,7 @@ class Journal:
 
     def step_result(self, step: StepRecord) -> Any:
         """Read what a finished step gave."""
-        return None if step.result is msgspec.UNSET else self.values.decode(step.result, f"step {step.position}")
+        return self.values.decode(step.result, f"step {step.position}")
 
     def input(self, run_id: str) -> Any:
         """Read what a run was asked to do."""
@@ -385,7 +383,7 @@ class Journal:
 
     def event_data(self, event: EventRecord) -> Any:
         """Read what an event says beside its name."""
-        return None if event.data is msgspec.UNSET else self.values.decode(event.data, f"event {event.n}")
+        return self.values.decode(event.data, f"event {event.n}")
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
@@ -443,8 +441,8 @@ class Journal:
             raise ConfigurationError(f"ttl is {span} s, allowed is more than 0 and at most a day")
         return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
 
-    def _lease(self, run: RunRecord, ttl: float, auto_renew: bool) -> RunLease:
-        lease = RunLease(self._core, run, ttl, auto_renew)
+    def _lease(self, run: RunRecord, auto_renew: bool) -> RunLease:
+        lease = RunLease(self._core, run, auto_renew)
         self._core.keep(lease)
         return lease
 

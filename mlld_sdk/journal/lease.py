@@ -14,6 +14,7 @@ from mlld_sdk.journal.positions import checked
 from mlld_sdk.journal.records import (
     ErrorRecord,
     EventRecord,
+    Outcome,
     OutcomeRecord,
     OutcomeState,
     Replay,
@@ -24,7 +25,6 @@ from mlld_sdk.journal.records import (
 )
 from mlld_sdk.journal.rules import Failed, Fresh, Holder
 from mlld_sdk.journal.values import Fingerprint
-from mlld_sdk.journal.views import Outcome
 
 _DEFAULT = StepPolicy()
 
@@ -45,7 +45,7 @@ class RunLease:
         over: Whether the lease was given up, lost or ended with its run.
     """
 
-    def __init__(self, core: JournalCore, run: RunRecord, ttl: float, auto_renew: bool) -> None:
+    def __init__(self, core: JournalCore, run: RunRecord, auto_renew: bool) -> None:
         """Leases are made by `Journal.claim` and `Journal.claim_unfinished`."""
         assert run.owner is not None
         self.run = run
@@ -53,7 +53,7 @@ class RunLease:
         self.owner: str = run.owner.name
         self.epoch: int = run.epoch
         self.attempt: int = run.attempt
-        self.ttl: float = ttl
+        self.ttl: float = run.owner.ttl
         self.until: float = run.owner.until
         self.auto_renew = auto_renew
         self._core = core

@@ -201,6 +201,40 @@ class EventRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run came to rest.
+
+    Attributes:
+        run_id: The run.
+        state: finished, failed, cancelled, or parked (which a retry may still change).
+        at: Wall-clock seconds.
+        value: Its result, if it finished.
+        error: Why not, otherwise.
+    """
+
+    run_id: str
+    state: OutcomeState
+    at: float
+    value: Any = None
+    error: ErrorRecord | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parked run and why.
+
+    Attributes:
+        run: The run.
+        error: Why it is parked.
+        deaths: Owners that died on it without progress, oldest first.
+        steps: Its steps that did not finish.
+    """
+
+    run: RunRecord
+    error: ErrorRecord
+    deaths: tuple[Death, ...]
+    steps: tuple[StepRecord, ...]
+
+
 Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
 R = TypeVar("R", bound=Stored)
 
@@ -286,9 +320,8 @@ def unpack(kind: type[R], data: bytes, where: str) -> R:
 
 def recall(data: bytes) -> Recalled | None:
     """Read a finished step with a plain value, or `None` if it is anything else, which `unpack` can tell."""
-    if (
-        data[:2] != _STEP or crc32(data) != _RESIDUE or (_DOLLAR in data and TYPE_MARK in data)
-    ):  # one byte is found fast
+    # One byte is found faster than a text.
+    if data[:2] != _STEP or crc32(data) != _RESIDUE or (_DOLLAR in data and TYPE_MARK in data):
         return None
     step = _recall(data[2:-4])
     return step if step.state == "finished" else None

@@ -104,13 +104,13 @@ class Tx:
 
     def runs(
         self,
-        *,
         kind: str | None = None,
         states: tuple[RunState, ...] = (),
         after: str | None = None,
         before: str | None = None,
-        newest_first: bool = False,
         limit: int = 100,
+        *,
+        newest_first: bool = False,
     ) -> list[RunRecord]:
         """List runs in the order of their submission, or the other way round."""
         conditions = {"kind=?": kind, f"n > {_PLACE}": after, f"n < {_PLACE}": before}
@@ -285,7 +285,7 @@ class Tx:
         self._execute("DELETE FROM runs WHERE id=?", (run_id,))
 
 
-class PutStep:
+class PutStep(NamedTuple):
     """The work there is most of: writing one step for its owner. A store may do many of these at once.
 
     Attributes:
@@ -294,12 +294,9 @@ class PutStep:
         refuse: Raises why the owner may not write, if it may not.
     """
 
-    __slots__ = ("event", "refuse", "row")
-
-    def __init__(self, row: StepRow, event: Event, refuse: Callable[[Tx], None]) -> None:
-        self.row = row
-        self.event = event
-        self.refuse = refuse
+    row: StepRow
+    event: Event
+    refuse: Callable[[Tx], None]
 
     def __call__(self, tx: Tx) -> None:
         """Write it by itself."""
@@ -325,10 +322,7 @@ def _run(row: tuple[str, str, int, bytes]) -> RunRecord:
     run_id, state, epoch, body = row
     if state == _DAMAGED:
         raise JournalCorrupt(f"run {run_id} was set aside: its record or one of its steps is damaged")
-    run = unpack(RunRecord, body, f"run {run_id}")
-    if (run.id, run.state, run.epoch) != (run_id, state, epoch):
-        raise JournalCorrupt(f"run {run_id} disagrees with its row")
-    return run
+    return read_row(RunRecord, body, f"run {run_id}", id=run_id, state=state, epoch=epoch)
 
 
 def read_step(run_id: str, row: tuple[str, str, bytes]) -> StepRecord:

@@ -15,7 +15,7 @@ from mlld_sdk.journal.errors import (
     StepMismatch,
 )
 from mlld_sdk.journal.options import StepPolicy
-from mlld_sdk.journal.records import ENDED, Death, ErrorRecord, OwnerRecord, RunRecord, StepRecord
+from mlld_sdk.journal.records import ENDED, Death, ErrorRecord, RunRecord, StepRecord
 
 NAMED = 100
 """Steps in flight that are named with a death."""
@@ -93,13 +93,6 @@ def may_claim(run: RunRecord, now: float, alive: bool) -> bool:
     return True
 
 
-def claimed(run: RunRecord, owner: OwnerRecord, wall: float) -> RunRecord:
-    """Return the run as owned by `owner`, under a new epoch."""
-    return msgspec.structs.replace(
-        run, state="running", owner=owner, epoch=run.epoch + 1, attempt=run.attempt + 1, updated=wall
-    )
-
-
 def named(in_flight: Sequence[StepRecord]) -> tuple[str, ...]:
     """Return the positions of the steps in flight at a death, the first hundred."""
     return tuple(step.position for step in in_flight[:NAMED])
@@ -134,9 +127,11 @@ def after_death(
         why = f"{len(deaths)} owners died on it without finishing a step; last: {reason}"
     elif worst is not None and worst.deaths >= max_deaths:
         why = f"{worst.deaths} owners died during step {worst.position} ({worst.name}); last: {reason}"
+    hint = "find out what kills its owners, then retry the run"
     changed = msgspec.structs.replace(
         run,
-        state="pending",
+        state="pending" if why is None else "parked",
+        parked=None if why is None else ErrorRecord(code=POISONED, message=why, hint=hint),
         owner=None,
         epoch=run.epoch + 1,
         deaths=deaths,
@@ -144,9 +139,6 @@ def after_death(
         queued=wall,
         updated=wall,
     )
-    if why is not None:
-        error = ErrorRecord(code=POISONED, message=why, hint="find out what kills its owners, then retry the run")
-        changed = msgspec.structs.replace(changed, state="parked", parked=error)
     return changed, steps
 
 

@@ -49,6 +49,22 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
+class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the journal is doing.
+
+    Attributes:
+        store: How its store is doing.
+        runs: Number of runs by state.
+        leases: Runs owned through this journal.
+        waiting: Callbacks that wait for outcomes here.
+    """
+
+    store: StoreStatus
+    runs: dict[str, int]
+    leases: int
+    waiting: int
+
+
 class Host(Protocol):
     """What a journal does for the store it is attached to. Called on the store's writer thread, if it has one."""
 

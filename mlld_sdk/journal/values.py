@@ -96,12 +96,14 @@ class Values:
             raise LimitExceeded(f"{where} takes {len(data)} bytes", "value_bytes", limit)
         return msgspec.Raw(data), back
 
-    def decode(self, data: msgspec.Raw, where: str) -> Any:
-        """Read a value back.
+    def decode(self, data: msgspec.Raw | msgspec.UnsetType, where: str) -> Any:
+        """Read a value back; no value at all is `None`.
 
         Raises:
             RecordUnknown: It holds a type that is not registered, or whose fields no longer fit.
         """
+        if data is msgspec.UNSET:
+            return None
         value = _decode(data)
         return self._revive(value, where) if TYPE_MARK in bytes(data) else value
 

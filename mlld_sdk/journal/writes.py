@@ -96,7 +96,9 @@ def claim(
             return RunParked(run_id, run.parked.message if run.parked else "")
     if run.deadline is not None and wall >= run.deadline:
         return _overdue(tx, run, wall)
-    run = rules.claimed(run, owner, wall)
+    run = msgspec.structs.replace(
+        run, state="running", owner=owner, epoch=run.epoch + 1, attempt=run.attempt + 1, updated=wall
+    )
     tx.put_run(run)
     tx.notes.events.append(
         events.RunClaimed(at=wall, run_id=run_id, kind=run.kind, owner=owner.name, epoch=run.epoch, attempt=run.attempt)
@@ -150,7 +152,7 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: JournalLimits
         )
     )
     if changed.parked is not None:
-        _tell_parked(tx, changed, changed.parked, wall)
+        _tell_parked(tx, changed)
     return changed
 
 
@@ -201,7 +203,7 @@ def park_run(tx: Tx, holder: Holder, error: ErrorRecord, wall: float) -> RunReco
     _interrupt(tx, run.id, wall, f"{holder.owner} parked the run")
     run = msgspec.structs.replace(run, state="parked", owner=None, epoch=holder.epoch + 1, parked=error, updated=wall)
     tx.put_run(run)
-    _tell_parked(tx, run, error, wall)
+    _tell_parked(tx, run)
     return run
 
 
@@ -334,9 +336,11 @@ def parked_outcome(run: RunRecord) -> OutcomeRecord:
     return OutcomeRecord(run_id=run.id, state="parked", at=run.updated, error=run.parked)
 
 
-def _tell_parked(tx: Tx, run: RunRecord, error: ErrorRecord, wall: float) -> None:
+def _tell_parked(tx: Tx, run: RunRecord) -> None:
+    error = run.parked
+    assert error is not None
     tx.notes.events.append(
-        events.RunParkedEvent(at=wall, run_id=run.id, kind=run.kind, code=error.code, reason=error.message)
+        events.RunParkedEvent(at=run.updated, run_id=run.id, kind=run.kind, code=error.code, reason=error.message)
     )
     tx.notes.settled.append(parked_outcome(run))
 
