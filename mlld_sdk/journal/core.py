@@ -50,12 +50,8 @@ class JournalCore:
     """The leases held in a session, the callbacks that wait there, and how to write. Implements the store's `Host`.
 
     Attributes:
-        store: Where records are kept.
-        read: Reads one consistent state of it.
+        read: Reads one consistent state of the store.
         session: Name of the session, which ends with the journal or with its process.
-        env: Clocks and randomness.
-        limits: How large things may become.
-        values: How user values are written and read.
     """
 
     def __init__(

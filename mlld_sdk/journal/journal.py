@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import threading
+import queue
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -350,22 +350,17 @@ class Journal:
             JournalClosed: This journal was closed meanwhile.
             RunNotFound: There is no such run.
         """
-        done = threading.Event()
-        found: list[Outcome] = []
-
-        def callback(outcome: Outcome) -> None:
-            found.append(outcome)
-            done.set()
-
-        withdraw = self.on_outcome(run_id, callback, done.set)
+        told: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        withdraw = self.on_outcome(run_id, told.put, lambda: told.put(None))
         try:
-            if not done.wait(None if timeout is None else min(seconds(timeout), LONGEST_WAIT)):
-                raise WaitTimeout(f"run {run_id} did not end within {seconds(timeout or 0):g} s")
+            outcome = told.get(timeout=None if timeout is None else min(seconds(timeout), LONGEST_WAIT))
+        except queue.Empty:
+            raise WaitTimeout(f"run {run_id} did not end within {seconds(timeout or 0):g} s") from None
         finally:
             withdraw()
-        if not found:
+        if outcome is None:
             raise closed_while_waiting(run_id)
-        return found[0]
+        return outcome
 
     # -- events -------------------------------------------------------------------------------------------------------
 

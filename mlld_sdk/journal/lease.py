@@ -64,7 +64,6 @@ class RunLease:
         self.over: bool = False
         self._recorded: dict[str, bytes] | None = {} if run.attempt == 1 else None
         self._recorded_all = True
-        self._steps = 0
         self._open: dict[str, StepRecord] = {}
         self._failed: dict[str, StepRecord] = {}
         self._used: set[str] = set()
@@ -291,7 +290,6 @@ class RunLease:
             limit = self._core.limits.replay_bytes
             recorded, self._recorded_all = self._core.read(lambda tx: tx.packed_steps(self.run_id, limit))
             self._used.update(recorded)
-            self._steps = len(recorded)
             self._recorded = recorded
         return self._recorded
 
@@ -311,10 +309,9 @@ class RunLease:
                         hint="every step has a position of its own: take it from Positions, one branch for each thread",
                     )
                 allowed = self._core.limits.steps_per_run
-                if recorded_all and self._steps >= allowed:
+                if recorded_all and len(self._used) >= allowed:
                     raise LimitExceeded(f"run {self.run_id} has {allowed} steps", "steps_per_run", allowed)
                 self._used.add(position)
-                self._steps += 1
         if packed is not None:
             return self._unpack(position, packed)
         return None if recorded_all else self._core.read(lambda tx: tx.step(self.run_id, position))
@@ -333,7 +330,6 @@ class RunLease:
                 self._failed[position] = known
             else:
                 self._used.discard(position)
-                self._steps -= 1
 
     def _opened(self, position: str) -> StepRecord:
         step = self._open.get(position)

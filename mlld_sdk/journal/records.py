@@ -293,12 +293,7 @@ def pack(record: Stored) -> bytes:
 
 
 def unpack(kind: type[R], data: bytes, where: str) -> R:
-    """Read a record back.
-
-    Args:
-        kind: Which type it must be.
-        data: What `pack` wrote.
-        where: Name of the place, for the error.
+    """Read back what `pack` wrote; `where` names the place in an error.
 
     Raises:
         JournalCorrupt: The bytes are damaged.

@@ -72,11 +72,6 @@ def still_owner(holder: Holder, fence: tuple[int, str] | None) -> None:
 def may_claim(run: RunRecord, now: float, alive: bool) -> bool:
     """Decide whether a run can be claimed; returns whether that takes it from an owner that died.
 
-    Args:
-        run: The run.
-        now: Monotonic seconds.
-        alive: Whether the session of its owner lives.
-
     Raises:
         LeaseHeld: Its owner is alive and in time.
         RunEnded: It has an outcome.
@@ -145,17 +140,9 @@ def after_death(
 def begin(
     known: StepRecord | None, run_id: str, position: str, name: str, digest: str, asked: str, policy: StepPolicy
 ) -> Fresh | StepRecord:
-    """Decide what a step does: act (`Fresh`), or give what is recorded (the record).
+    """Decide what a step does: act (`Fresh`), or give what is `known`, recorded at the position.
 
-    Args:
-        known: What is recorded at the position, if anything. A step still `started` was interrupted: only a new owner
-            asks about it.
-        run_id: The run, for errors.
-        position: The position asked for.
-        name: What the step is called now.
-        digest: Fingerprint of what it asks now.
-        asked: The same for people.
-        policy: What the code says now about interruptions.
+    A step still `started` was interrupted: only a new owner asks about it.
 
     Raises:
         StepMismatch: Something else is recorded.

@@ -34,6 +34,10 @@ _OPEN_RETRY_S: Final = 0.02
 """Between two tries to open a file that another process is just making. SQLite cannot wait there by itself."""
 
 
+_FINAL: Final = (JournalCorrupt, JournalGone)
+"""With these the file stays refused until it is opened again."""
+
+
 class SqliteStore:
     """One open file. Several processes may have the same file open, each through its own."""
 
@@ -46,7 +50,6 @@ class SqliteStore:
         self._durability = durability
         self._limits = limits
         self._fault: JournalError | None = None
-        self._final = False
         self._names = (str(self._path), f"{self._path}-wal")
         self._check_at = 0.0
         self._idle: list[Tx] = []
@@ -169,7 +172,7 @@ class SqliteStore:
 
     def writable(self) -> Tx:
         """Return the transaction of the writing connection; what is damaged or gone for good is refused at once."""
-        if self._final and self._fault is not None:
+        if isinstance(self._fault, _FINAL):
             raise self._fault
         return self._writing
 
@@ -190,11 +193,10 @@ class SqliteStore:
             named = error
         else:
             named = JournalError(f"{self._path}: {type(error).__name__}: {error}", hint="check the disk and the file")
-        if self._final and self._fault is not None:
+        if isinstance(self._fault, _FINAL):
             return self._fault
         first = self._fault is None
         self._fault = named
-        self._final = isinstance(named, JournalCorrupt | JournalGone)
         if first:
             self._sink(
                 JournalDegraded(at=self._env.wall(), path=str(self._path), code=named.code, reason=named.message)
