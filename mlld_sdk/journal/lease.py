@@ -142,7 +142,7 @@ class RunLease:
                 deaths=known.deaths if known else 0,
                 started=self._core.env.wall(),
             )
-            self._write("begin_step", writes.begin_step(self.holder, step))
+            self._write("begin_step", writes.put_step(self.holder, step))
         except BaseException:
             self._put_back(position, known)
             raise
@@ -164,9 +164,8 @@ class RunLease:
         raw, back = self._core.values.encode_both(
             value, f"the result of step {position} ({step.name})", self._core.limits.value_bytes
         )
-        wall = self._core.env.wall()
-        done = msgspec.structs.replace(step, state="finished", result=raw, ended=wall)
-        self._write("finish_step", writes.end_step(self.holder, done, wall))
+        done = msgspec.structs.replace(step, state="finished", result=raw, ended=self._core.env.wall())
+        self._write("finish_step", writes.put_step(self.holder, done))
         self._open.pop(position, None)
         return back
 
@@ -181,9 +180,9 @@ class RunLease:
         """
         step = self._opened(position)
         record = self._core.error_record(error)
-        wall = self._core.env.wall()
-        failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=wall)
-        self._write("fail_step", writes.end_step(self.holder, failed, wall))
+        ended = self._core.env.wall()
+        failed = msgspec.structs.replace(step, state="failed", error=record, final=final, ended=ended)
+        self._write("fail_step", writes.put_step(self.holder, failed))
         del self._open[position]
         if not final:
             self._failed[position] = failed

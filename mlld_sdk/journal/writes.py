@@ -9,7 +9,6 @@ from functools import partial
 
 import msgspec
 
-from mlld_sdk.base.events import Event
 from mlld_sdk.journal import events, rules
 from mlld_sdk.journal.errors import (
     IdempotencyConflict,
@@ -156,19 +155,16 @@ def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: JournalLimits
     return changed
 
 
-def begin_step(holder: Holder, step: StepRecord) -> PutStep:
-    """Write down that a step is about to act."""
-    event = events.StepStarted(
-        at=step.started, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
-    )
-    return _put_owned(holder, step, event)
-
-
-def end_step(holder: Holder, step: StepRecord, wall: float) -> PutStep:
-    """Write down what a step gave, or how it failed."""
-    event = (
-        events.StepFailedEvent(
-            at=wall,
+def put_step(holder: Holder, step: StepRecord) -> PutStep:
+    """Write down that a step is about to act, what it gave, or how it failed."""
+    at = step.started if step.ended is None else step.ended
+    event: events.AttemptEvent
+    if step.error is None:
+        kind = events.StepStarted if step.state == "started" else events.StepFinished
+        event = kind(at=at, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts)
+    else:
+        event = events.StepFailedEvent(
+            at=at,
             run_id=step.run_id,
             position=step.position,
             name=step.name,
@@ -177,12 +173,8 @@ def end_step(holder: Holder, step: StepRecord, wall: float) -> PutStep:
             message=step.error.message,
             final=step.final,
         )
-        if step.error is not None
-        else events.StepFinished(
-            at=wall, run_id=step.run_id, position=step.position, name=step.name, attempt=step.attempts
-        )
-    )
-    return _put_owned(holder, step, event)
+    row = StepRow(step.position, step.state, pack(step), step.run_id, holder.epoch)
+    return PutStep(row, event, partial(fenced, holder=holder))
 
 
 def end_run(tx: Tx, holder: Holder, outcome: OutcomeRecord) -> OutcomeRecord:
@@ -324,11 +316,6 @@ def prune(tx: Tx, kind: str | None, retention: Retention, wall: float) -> int:
     if runs:
         tx.notes.events.append(events.JournalPruned(at=wall, runs=len(runs)))
     return len(runs)
-
-
-def _put_owned(holder: Holder, step: StepRecord, event: Event) -> PutStep:
-    row = StepRow(step.position, step.state, pack(step), step.run_id, holder.epoch)
-    return PutStep(row, event, partial(fenced, holder=holder))
 
 
 def parked_outcome(run: RunRecord) -> OutcomeRecord:
