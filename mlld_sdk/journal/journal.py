@@ -58,11 +58,7 @@ class Journal:
         poll_interval: float = 0.1,
     ) -> None:
         """Attach to a store; most users call `Journal.open`."""
-        check_class("limits", limits, JournalLimits)
-        check_class("retention", retention, Retention)
-        check_class("values", values, Values)
-        if poll_interval <= 0:
-            raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
+        _check(limits, retention, values, poll_interval)
         self.env: Env = env or Env()
         self.limits: JournalLimits = limits or JournalLimits()
         self.values: Values = values or Values()
@@ -103,10 +99,12 @@ class Journal:
         from mlld_sdk.journal.memory import MemoryStore
         from mlld_sdk.journal.sqlite.store import SqliteStore
 
-        check_class("limits", limits, JournalLimits)
+        _check(limits, retention, values, poll_interval)
         env, limits = env or Env(), limits or JournalLimits()
-        store: Store = MemoryStore()
-        if path is not None:
+        store: Store
+        if path is None:
+            store = MemoryStore()
+        else:
             store = SqliteStore(Path(path), env=env, sink=sink, durability=durability, limits=limits)
         return cls(
             store, env=env, sink=sink, limits=limits, retention=retention, values=values, poll_interval=poll_interval
@@ -440,6 +438,14 @@ class Journal:
         lease = RunLease(self._core, run, auto_renew)
         self._core.keep(lease)
         return lease
+
+
+def _check(limits: object, retention: object, values: object, poll_interval: float) -> None:
+    check_class("limits", limits, JournalLimits)
+    check_class("retention", retention, Retention)
+    check_class("values", values, Values)
+    if poll_interval <= 0:
+        raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
 
 
 def closed_while_waiting(run_id: str) -> JournalClosed:

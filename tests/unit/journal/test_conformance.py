@@ -891,6 +891,13 @@ def test_a_policy_or_limit_out_of_range_is_refused_by_name() -> None:
             make()
 
 
+@pytest.mark.parametrize("option", [{"values": 1}, {"retention": 1}, {"limits": 1}, {"poll_interval": 0}])
+def test_a_wrong_option_is_refused_before_a_file_is_made(tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(option))):
+        quick(tmp_path / "journal.db", **option)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ttl_out_of_range_is_refused(journal: Journal) -> None:
     run = journal.submit("a")
     for ttl in (0, -1, 100_000):
