@@ -216,6 +216,7 @@ def step(**fields: Any) -> StepRecord:
     )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_flipped_bit_in_a_record_is_noticed(data: st.DataObject) -> None:  # J-67
     packed = bytearray(pack(step()))
