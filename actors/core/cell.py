@@ -6,11 +6,12 @@ itself after its stop hook, or by a killer at any time.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import CoroutineType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from mlld_sdk.actors.core import events, pykka_compat
-from mlld_sdk.actors.core.class_options import Overflow, Traits
+from mlld_sdk.actors.core.class_options import Traits
 from mlld_sdk.actors.core.context import current_cell, fenced, topology
 from mlld_sdk.actors.core.errors import (
     ActorCrashed,
@@ -23,47 +24,22 @@ from mlld_sdk.actors.core.errors import (
 )
 from mlld_sdk.actors.core.exits import Reason, crash, reason_of
 from mlld_sdk.actors.core.future import PENDING, Future
+from mlld_sdk.actors.core.hook_runner import HookRunner
 from mlld_sdk.actors.core.info import ActorInfo
 from mlld_sdk.actors.core.links import DEADLY, DELIVERED, SPECIAL, effect_of, sever
-from mlld_sdk.actors.core.mailbox import Entry, Mailbox, SystemMessage
+from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
 from mlld_sdk.actors.core.names import Name
-from mlld_sdk.actors.core.protocols import AnyCell, Starter, System
+from mlld_sdk.actors.core.protocols import DEAD, RUNNING, STARTING, STOPPING, AnyCell, Starter, System
 from mlld_sdk.actors.core.ref import ActorRef, Down, Exit, Monitor
 from mlld_sdk.actors.core.reports import end_report
 from mlld_sdk.actors.core.system_messages import EndNow, Notice
 from mlld_sdk.actors.core.timers import Timer
 
-STARTING: Final = 0
-RUNNING: Final = 1
-STOPPING: Final = 2
-DEAD: Final = 3
-
 _LONGEST_RING: Final = 10_000
 """A search for a ring of waiting actors gives up after this many."""
 
 
-class Runner(Protocol):
-    """What runs the actor's hooks, as its cell sees it."""
-
-    current: Entry | None
-    handled: int
-    since: float
-    thread: int | None
-    task: Any
-    parked: Any
-    pending: Any
-    timer: Timer | None
-
-    def run(self) -> None:
-        """Handle one slice of messages."""
-
-    def is_running(self) -> bool:
-        """Return whether code of the actor runs right now."""
-
-    def refuse_current(self) -> None:
-        """Answer "dead" to the message that was being handled."""
-
-
+@dataclass(eq=False, slots=True)
 class Cell:
     """One incarnation of an actor. Everything here belongs to the runtime; users hold an `ActorRef`.
 
@@ -80,75 +56,41 @@ class Cell:
         last_answer: An answer to give after the stop hook, and whether it is the exception of a crash.
     """
 
-    __slots__ = (
-        "actor",
-        "asked_to_end",
-        "born",
-        "condemned",
-        "deferred",
-        "ending",
-        "epoch",
-        "error",
-        "last_answer",
-        "links",
-        "mailbox",
-        "monitors",
-        "name",
-        "overflowing",
-        "owned",
-        "parent",
-        "phase",
-        "reason",
-        "ref",
-        "runner",
-        "segment",
-        "sleeping",
-        "starter",
-        "system",
-        "timers",
-        "traits",
-        "waiting",
-        "watching",
-    )
+    system: System
+    traits: Traits
+    epoch: int
+    name: Name | None
+    parent: "Cell | None"
+    segment: str | None = None
+    actor: Any = None
+    phase: int = STARTING
+    asked_to_end: bool = False
+    ending: Reason | None = None
+    reason: Reason | None = None
+    error: BaseException | None = None
+    condemned: bool = False
+    links: "dict[Cell, bool] | None" = None
+    monitors: dict[Monitor, None] | None = None
+    watching: dict[Monitor, None] | None = None
+    owned: list[tuple[Any, Callable[[], object]]] | None = None
+    timers: dict[Timer, None] | None = None
+    deferred: dict[int, Future[Any]] | None = None
+    last_answer: tuple[Future[Any], Any, bool] | None = None
+    starter: Starter | None = None
+    waiting: tuple[Future[Any], Callable[[], object] | None] | None = None
+    sleeping: Future[bool] | None = None
+    overflowing: bool = False
+    born: float = field(init=False)
+    runner: HookRunner = field(init=False)
+    mailbox: Mailbox = field(init=False)
+    ref: ActorRef[Any] = field(init=False)
 
-    def __init__(
-        self,
-        system: System,
-        traits: Traits,
-        epoch: int,
-        name: Name | None,
-        parent: "Cell | None",
-        runner: "Callable[[Cell], Runner]",
-    ) -> None:
-        self.system = system
-        self.traits = traits
-        self.epoch = epoch
-        self.name = name
-        self.segment: str | None = None
-        self.parent = parent
-        self.actor: Any = None
-        self.phase = STARTING
-        self.asked_to_end = False
-        self.ending: Reason | None = None
-        self.reason: Reason | None = None
-        self.error: BaseException | None = None
-        self.condemned = False
-        self.born = system.now()
-        self.links: dict[Cell, bool] | None = None
-        self.monitors: dict[Monitor, None] | None = None
-        self.watching: dict[Monitor, None] | None = None
-        self.owned: list[tuple[Any, Callable[[], object]]] | None = None
-        self.timers: dict[Timer, None] | None = None
-        self.deferred: dict[int, Future[Any]] | None = None
-        self.last_answer: tuple[Future[Any], Any, bool] | None = None
-        self.starter: Starter | None = None
-        self.waiting: tuple[Future[Any], Callable[[], object] | None] | None = None
-        self.sleeping: Future[bool] | None = None
-        self.overflowing = False
-        self.runner = runner(self)
-        self.mailbox = Mailbox(self, self.runner, system.schedule, traits.limit)
+    def __post_init__(self) -> None:
+        self.born = self.system.now()
+        self.runner = HookRunner(self, self.born)
+        self.mailbox = Mailbox(self, self.runner, self.system.schedule, self.traits.limit)
         self.mailbox.idle.acquire()  # it is not run before its start is over
-        self.ref: ActorRef[Any] = ActorRef(self)
+        self.ref = ActorRef(self)
 
     # -- who it is
 
@@ -230,10 +172,6 @@ class Cell:
     def dead(self) -> ActorDead:
         """Make the error for those whose message will not be handled."""
         return ActorDead(f"{self.ref} not found", reason=self.reason or self.ending)
-
-    def overflow_policy(self) -> tuple[Overflow, float]:
-        """Return what its class wants beyond the limit."""
-        return self.traits.overflow, self.traits.overflow_timeout
 
     def overflowed(self) -> None:
         """Report it once, until the mailbox has been empty again."""

@@ -24,7 +24,8 @@ class _Context(threading.local):
 context = _Context()
 
 topology: Final = RLock()
-"""Held for an instant while links, monitors and the fact of an actor's end change. Nothing is called under it."""
+"""Held for an instant while links, monitors and the fact of an actor's end change, or a mailbox gets its system lane or
+a blocked sender. Nothing is called under it; but the garbage collector may run a `__del__`, and that may send too."""
 
 async_cell: ContextVar[AnyCell | None] = ContextVar("async_cell", default=None)
 """The actor whose coroutine is running; a thread cannot tell on a loop shared by many."""
@@ -41,7 +42,7 @@ def current_cell() -> AnyCell | None:
 
 
 def stop_if_fenced() -> None:
-    """Raise `ActorKilled` when the caller is the rest of a killed actor. Call it when `fenced` is not empty."""
+    """Raise `ActorKilled` when the caller is the rest of a killed actor; only needed when `fenced` is not empty."""
     cell = current_cell()
-    if cell is not None and cell in fenced:
+    if cell in fenced:
         raise ActorKilled(f"{cell.path} was killed: nothing it still does has an effect")

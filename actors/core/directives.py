@@ -7,15 +7,13 @@
 
 from typing import Any, Final
 
-from mlld_sdk.actors.core.exits import NORMAL, Reason
+import msgspec
 
-__all__ = ["IGNORE", "NO_REPLY", "UNSET", "Continue", "Idle", "Ignore", "NoReply", "Reply", "Stop", "Unset"]
+from mlld_sdk.actors.core.exits import NORMAL, Reason
 
 
 class Unset:
     """The type of `UNSET`: no answer was given here."""
-
-    __slots__ = ()
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -27,8 +25,6 @@ UNSET: Final = Unset()
 class Ignore:
     """The type of `IGNORE`."""
 
-    __slots__ = ()
-
 
 IGNORE: Final = Ignore()
 """Returned by `on_start`: there is nothing to do here; end normally, and do not call it a failure."""
@@ -37,46 +33,32 @@ IGNORE: Final = Ignore()
 class NoReply:
     """The type of `NO_REPLY`."""
 
-    __slots__ = ()
-
 
 NO_REPLY: Final = NoReply()
 """Returned by `on_receive`: the answer comes later, through the `ReplyTo` that `self.reply_to()` gave."""
 
 
-class Continue:
+class Continue(msgspec.Struct, eq=False):
     """Run `on_continue(value)` before any other message, those already waiting too."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any = None) -> None:
-        self.value: Any = value
+    value: Any = None
 
 
-class Idle:
+class Idle(msgspec.Struct, eq=False):
     """Run `on_idle()` unless a message arrives within `after` seconds."""
 
-    __slots__ = ("after",)
-
-    def __init__(self, after: float) -> None:
-        self.after: float = after
+    after: float
 
 
-class Stop:
+class Stop(msgspec.Struct, eq=False):
     """End this actor with `reason`; `reply`, if given, answers the current message after the stop hook has run."""
 
-    __slots__ = ("reason", "reply")
-
-    def __init__(self, reason: Reason = NORMAL, reply: Any = UNSET) -> None:
-        self.reason: Reason = reason
-        self.reply: Any = reply
+    reason: Reason = NORMAL
+    reply: Any = UNSET
 
 
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """Answer `value` and then do `then`."""
 
-    __slots__ = ("then", "value")
-
-    def __init__(self, value: Any, then: Continue | Idle | Stop | None = None) -> None:
-        self.value: Any = value
-        self.then: Continue | Idle | Stop | None = then
+    value: Any
+    then: Continue | Idle | Stop | None = None

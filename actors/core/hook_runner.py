@@ -8,19 +8,20 @@ while the coroutine runs on the event loop, and the runner comes back to the run
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
+from dataclasses import dataclass
 from queue import Empty
 from types import CoroutineType
 from typing import Any, Final
 
 from mlld_sdk.actors.core import events, pykka_compat
-from mlld_sdk.actors.core.cell import RUNNING, STARTING, Cell
 from mlld_sdk.actors.core.context import context
 from mlld_sdk.actors.core.directives import UNSET, Continue, Idle, Ignore, NoReply, Reply, Stop
 from mlld_sdk.actors.core.errors import ActorKilled, StartIgnored
 from mlld_sdk.actors.core.exits import NORMAL, crash, reason_of
-from mlld_sdk.actors.core.future import CANCELLED, PENDING
+from mlld_sdk.actors.core.future import CANCELLED, PENDING, Future
 from mlld_sdk.actors.core.links import SPECIAL, Revocable
-from mlld_sdk.actors.core.mailbox import Entry
+from mlld_sdk.actors.core.mailbox import Entry, take
+from mlld_sdk.actors.core.protocols import RUNNING, STARTING, AnyCell
 from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.scheduler import yield_processor
 from mlld_sdk.actors.core.system_messages import EndInTurn, IdleNow
@@ -33,6 +34,7 @@ Then = Callable[[Any, BaseException | None], object]
 """What goes on when a coroutine is done: takes its result and its exception."""
 
 
+@dataclass(eq=False, slots=True)
 class HookRunner:
     """Runs the hooks of one actor, one at a time, on whichever worker calls it.
 
@@ -50,34 +52,18 @@ class HookRunner:
         context: Variables set by hooks stay with the actor and do not leak to others on the same worker.
     """
 
-    __slots__ = (
-        "cell",
-        "context",
-        "current",
-        "handled",
-        "idle_next",
-        "parked",
-        "pending",
-        "resumed",
-        "since",
-        "task",
-        "thread",
-        "timer",
-    )
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.context: Context | None = None
-        self.current: Entry | None = None
-        self.handled = 0
-        self.idle_next: float | None = None
-        self.parked: tuple[Any, Then] | None = None
-        self.pending: Continue | None = None
-        self.resumed: tuple[Then, Any, BaseException | None] | None = None
-        self.since = cell.born
-        self.task: Any = None
-        self.thread: int | None = None
-        self.timer: Timer | None = None
+    cell: AnyCell
+    since: float
+    context: Context | None = None
+    current: Entry | None = None
+    handled: int = 0
+    idle_next: float | None = None
+    parked: tuple[Any, Then] | None = None
+    pending: Continue | None = None
+    resumed: tuple[Then, Any, BaseException | None] | None = None
+    task: Any = None
+    thread: int | None = None
+    timer: Timer | None = None
 
     def is_running(self) -> bool:
         """Return whether code of the actor runs right now."""
@@ -184,10 +170,10 @@ class HookRunner:
             actor = cell.actor
             result = actor.on_receive(message) if kind not in SPECIAL else self._receive_special(message)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is this actor's alone
-            self._failed(entry, error)
+            self._failed(reply, error)
             return
         if result.__class__ in DIRECTIVES:
-            self._obey(entry, result)
+            self._obey(reply, result)
             return
         if reply is not None and not reply.try_set(result):
             cell.system.counters.late()
@@ -203,16 +189,15 @@ class HookRunner:
             return Stop(message.reason)
         return pykka_compat.receive(actor, message)
 
-    def _obey(self, entry: Entry | None, result: Any) -> None:
-        """Do what a hook asked for by its return value; `entry` is the message it handled, if any."""
-        reply = entry[1] if entry is not None else None
+    def _obey(self, reply: Future[Any] | None, result: Any) -> None:
+        """Do what a hook asked for by its return value; `reply` takes the answer to the message, if one is wanted."""
         if isinstance(result, NoReply):
             if reply is not None and reply.state == PENDING:
                 self.cell.defer(reply)
             self.current = None
             return
         if isinstance(result, CoroutineType):
-            self.parked = (result, lambda value, error: self._resume_hook(entry, value, error))
+            self.parked = (result, lambda value, error: self._resume_hook(reply, value, error))
             return
         if isinstance(result, Reply):
             if reply is not None and not reply.try_set(result.value):
@@ -225,8 +210,7 @@ class HookRunner:
             self.cell.end(result.reason)
             return
         if isinstance(result, Ignore):
-            error = TypeError(f"{self.cell.traits.kind} returned IGNORE, which only on_start may")
-            self._failed(entry or (None, None), error)
+            self._failed(reply, TypeError(f"{self.cell.traits.kind} returned IGNORE, which only on_start may"))
             return
         if isinstance(result, Continue):
             self.pending = result
@@ -241,31 +225,28 @@ class HookRunner:
         try:
             result = getattr(self.cell.actor, hook)(*args)
         except BaseException as error:  # noqa: BLE001 - as in handle
-            self._failed((None, None), error)
+            self._failed(None, error)
             return
         if result.__class__ in DIRECTIVES:
             self._obey(None, result)
 
-    def _resume_hook(self, entry: Entry | None, value: Any, error: BaseException | None) -> None:
+    def _resume_hook(self, reply: Future[Any] | None, value: Any, error: BaseException | None) -> None:
         """Go on after a coroutine."""
         if self.cell.reason is not None:
             return
         if error is not None:
-            reply = entry[1] if entry is not None else None
-            if reply is not None and reply.state == CANCELLED:
-                self.current = None
+            if reply is None or reply.state != CANCELLED:
+                self._failed(reply, error)
                 return
-            self._failed(entry or (None, None), error)
         elif value.__class__ in DIRECTIVES:
-            self._obey(entry, value)
-        else:
-            if entry is not None and entry[1] is not None and not entry[1].try_set(value):
-                self.cell.system.counters.late()
-            self.current = None
+            self._obey(reply, value)
+            return
+        elif reply is not None and not reply.try_set(value):
+            self.cell.system.counters.late()
+        self.current = None
 
-    def _failed(self, entry: Entry, error: BaseException) -> None:
+    def _failed(self, reply: Future[Any] | None, error: BaseException) -> None:
         """Decide what an exception out of a hook means: an answer, or the end of this incarnation."""
-        reply = entry[1]
         if self.cell.reason is not None:
             return
         if self.cell.traits.like_pykka and pykka_compat.survives(self.cell, reply, error):
@@ -290,7 +271,7 @@ class HookRunner:
         """Do what the system lane holds; return whether ordinary messages may go on."""
         cell, mailbox = self.cell, self.cell.mailbox
         mailbox.alarm = False
-        while (message := mailbox.next_system()) is not None:
+        while (message := take(mailbox.system_lane)) is not None:
             message.handle(cell)
             if cell.ending is not None or self.parked is not None:
                 mailbox.alarm = True
@@ -310,8 +291,6 @@ class HookRunner:
         current = self.current
         if current is not None and current[1] is not None and not current[1].done:
             current[1].try_set_exception(self.cell.dead())
-
-    # -- the start
 
     def _begin(self) -> None:
         """Run `on_start`; the starter waits for what comes of it."""

@@ -10,24 +10,22 @@ How it stays correct without a lock of its own on the way in:
   one more run, which empties) or sees the close after its put and empties the mailbox itself.
 """
 
-from _thread import RLock, allocate_lock
+from _thread import allocate_lock
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
-from mlld_sdk.actors.core.class_options import Overflow
-from mlld_sdk.actors.core.context import context, current_cell
+from mlld_sdk.actors.core.context import context, current_cell, topology
 from mlld_sdk.actors.core.errors import ActorDead, MailboxFull
-from mlld_sdk.actors.core.exits import Reason
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.base.durations import LONGEST_WAIT, Deadline
+from mlld_sdk.actors.core.protocols import AnyCell
+from mlld_sdk.actors.core.scheduler import blocking
+from mlld_sdk.base.durations import Deadline
+
+T = TypeVar("T")
 
 Entry = tuple[Any, Future[Any] | None]
 """A message and the future that wants its answer, if any."""
-
-making = RLock()
-"""Held for an instant, when a mailbox gets its first system message or a blocked sender. Re-entrant because the
-garbage collector may run a `__del__` in between, and that may send too."""
 
 
 class SystemMessage:
@@ -42,30 +40,21 @@ class SystemMessage:
         """Answer the caller that waits for this, because the actor ended first."""
 
 
-class MailboxOwner(Protocol):
-    """Whose mailbox it is."""
-
-    ending: Reason | None
-    """Set when nothing is taken in any more."""
-
-    def dead(self) -> ActorDead:
-        """Make the error for those whose message will not be handled."""
-
-    def overflow_policy(self) -> tuple[Overflow, float]:
-        """Return what to do beyond the limit, and for how long a sender may be blocked."""
-
-    def overflowed(self) -> None:
-        """Take note that the limit was reached."""
-
-    def undelivered(self, message: Any) -> None:
-        """Count a message that will not be handled and that no caller waits for."""
+def take(lane: SimpleQueue[T] | None) -> T | None:
+    """Take the oldest thing of a lane, if there is one."""
+    if lane is None or lane.empty():  # much cheaper than an exception
+        return None
+    try:
+        return lane.get_nowait()
+    except Empty:
+        return None
 
 
 class Mailbox:
     """Where an actor's messages wait.
 
     Args:
-        owner: Whose it is.
+        owner: Whose it is; closed as soon as that has an `ending`.
         runner: Scheduled when there is something to do.
         schedule: Brings `runner` to the run queue.
         limit: Messages that may wait.
@@ -74,7 +63,7 @@ class Mailbox:
     __slots__ = ("alarm", "idle", "limit", "owner", "paused", "room", "runner", "schedule", "system_lane", "user")
 
     def __init__(
-        self, owner: MailboxOwner, runner: Any, schedule: Callable[[Any], object], limit: int | None = None
+        self, owner: AnyCell, runner: Any, schedule: Callable[[Any], object], limit: int | None = None
     ) -> None:
         self.owner = owner
         self.runner = runner
@@ -90,8 +79,6 @@ class Mailbox:
         self.alarm = False
         """Set when the consumer must look up between two messages: the system lane has something, or it is dead."""
 
-    # -- putting in
-
     def post(self, entry: Entry) -> None:
         """Put a message in.
 
@@ -99,19 +86,16 @@ class Mailbox:
             ActorDead: It is closed.
             MailboxFull: It is full and refuses, or stayed full for as long as the sender may be blocked.
         """
-        if self.owner.ending is not None:
+        ending = self.owner.ending  # it may have one a line later
+        if ending is not None:
             raise self.owner.dead()
         if self.limit is not None and self.user.qsize() >= self.limit and not self.make_room(entry):
             return
         self.user.put(entry)  # from here on as in `post_always`, spelled out for speed
         if self.idle.acquire(False):
             self.schedule(self.runner)
-        elif self.is_closed():
+        elif self.owner.ending is not None:
             self.drain()
-
-    def is_closed(self) -> bool:
-        """Return whether nothing is taken in any more."""
-        return self.owner.ending is not None
 
     def post_always(self, entry: Entry) -> None:
         """Put a message in whatever the limit says: a notice of the runtime's own, or one that has been let in."""
@@ -125,7 +109,7 @@ class Mailbox:
         """Put something into the system lane: handled before any waiting message, refused when closed."""
         lane = self.system_lane
         if lane is None:
-            with making:
+            with topology:
                 lane = self.system_lane
                 if lane is None:
                     lane = self.system_lane = SimpleQueue()
@@ -135,28 +119,6 @@ class Mailbox:
             self.drain()
         elif self.idle.acquire(False):
             self.schedule(self.runner)
-
-    # -- taking out
-
-    def next_message(self) -> Entry | None:
-        """Take the oldest message, if there is one."""
-        user = self.user
-        if user.empty():  # much cheaper than an exception
-            return None
-        try:
-            return user.get_nowait()
-        except Empty:
-            return None
-
-    def next_system(self) -> SystemMessage | None:
-        """Take the oldest thing of the system lane, if there is one."""
-        lane = self.system_lane
-        if lane is None or lane.empty():
-            return None
-        try:
-            return lane.get_nowait()
-        except Empty:
-            return None
 
     def queued(self) -> tuple[int, int]:
         """Count what waits: ordinary messages, system messages."""
@@ -181,27 +143,21 @@ class Mailbox:
 
     def call_waiting_senders(self) -> None:
         """Wake the senders that wait for room; they look for themselves."""
-        with making:
+        with topology:
             waiting, self.room = self.room, None
         for wake in waiting or ():
             wake()
 
-    # -- closing
-
     def drain(self) -> int:
-        """Refuse everything that waits; any thread may do it, several at once too. Only once it is closed.
-
-        Returns:
-            How many ordinary messages were refused.
-        """
+        """Refuse everything that waits, and count the ordinary messages; any thread may do it, once it is closed."""
         count = 0
         lane = self.system_lane
         if self.room is None and self.user.empty() and (lane is None or lane.empty()):
             return 0
-        while (entry := self.next_message()) is not None:
+        while (entry := take(self.user)) is not None:
             count += 1
             self.refuse(entry, None)
-        while (message := self.next_system()) is not None:
+        while (message := take(self.system_lane)) is not None:
             message.refuse(self.owner.dead())
         if self.room is not None:
             self.call_waiting_senders()
@@ -215,19 +171,13 @@ class Mailbox:
         else:
             reply.try_set_exception(error or self.owner.dead())
 
-    # -- the limit
-
     def make_room(self, entry: Entry) -> bool:
-        """Deal with a full mailbox.
-
-        Returns:
-            Whether the message may go in (one more for each sender at the same time).
-        """
+        """Deal with a full mailbox; return whether the message may go in, one for each sender at the same time."""
         self.owner.overflowed()
         limit = self.limit or 0
-        policy, patience = self.owner.overflow_policy()
+        policy = self.owner.traits.overflow
         if policy == "drop_oldest":
-            oldest = self.next_message()
+            oldest = take(self.user)
             if oldest is not None:
                 self.refuse(oldest, MailboxFull("dropped for a newer message", limit=limit))
             return True
@@ -235,37 +185,24 @@ class Mailbox:
         if policy == "drop_newest":
             self.refuse(entry, error)
             return False
-        sender: object = current_cell()
-        may_block = policy == "block" and sender is not self.owner and not context.on_loop
-        if may_block and self._wait_for_room(limit, patience):
+        may_block = policy == "block" and current_cell() is not self.owner and not context.on_loop
+        if may_block and self._wait_for_room(limit):
             return True
         raise error
 
-    def _wait_for_room(self, limit: int, patience: float) -> bool:
-        """Block the sender until a message was taken out, for at most `patience` seconds."""
-        deadline = Deadline(patience)
-        while self.user.qsize() >= limit and not self.is_closed():
-            left = deadline.left
-            if left <= 0:
+    def _wait_for_room(self, limit: int) -> bool:
+        """Block the sender until a message was taken out, for as long as the class allows."""
+        deadline = Deadline(self.owner.traits.overflow_timeout)
+        while self.user.qsize() >= limit and self.owner.ending is None:
+            if deadline.is_over:
                 return False
-            self._sleep_until_called(limit, left)
-        if self.is_closed():
+            gate = allocate_lock()
+            gate.acquire()
+            with topology:
+                self.room = [*(self.room or ()), gate.release]
+            with blocking():
+                if self.user.qsize() >= limit and self.owner.ending is None:
+                    gate.acquire(True, deadline.left)
+        if self.owner.ending is not None:
             raise self.owner.dead()
         return True
-
-    def _sleep_until_called(self, limit: int, left: float) -> None:
-        gate = allocate_lock()
-        gate.acquire()
-        with making:
-            if self.room is None:
-                self.room = []
-            self.room.append(gate.release)
-        worker = context.worker
-        if worker is not None:
-            worker.enter_blocking()
-        try:
-            if self.user.qsize() >= limit and not self.is_closed():
-                gate.acquire(True, min(left, LONGEST_WAIT))
-        finally:
-            if worker is not None:
-                worker.exit_blocking()

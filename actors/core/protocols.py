@@ -2,6 +2,7 @@
 
 A file of this room speaks of something that is built on top of it only through these.
 """
+# ruff: noqa: D102 - what each operation does is said where it is done
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,15 +15,15 @@ from mlld_sdk.actors.core.timers import Timers
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Event
 
+STARTING, RUNNING, STOPPING, DEAD = range(4)
+"""Phases of a cell."""
+
 
 class Blocker(Protocol):
     """A thread of the scheduler, as code sees it that is about to wait in it."""
 
-    def enter_blocking(self) -> None:
-        """Allow another thread to run actors meanwhile."""
-
-    def exit_blocking(self) -> None:
-        """Count as running again."""
+    def enter_blocking(self) -> None: ...
+    def exit_blocking(self) -> None: ...
 
 
 class System(Protocol):
@@ -38,24 +39,16 @@ class System(Protocol):
     now: Callable[[], float]
     listening: bool
 
-    def schedule(self, item: Any) -> None:
-        """Bring something to the run queue."""
-
-    def emit(self, make: Callable[[float], Event]) -> None:
-        """Pass an event to the sink, if there is one."""
-
-    def callback_failed(self, error: BaseException) -> None:
-        """Report what a callback raised."""
-
-    def forget(self, cell: Any) -> None:
-        """Drop a dead actor from every table."""
-
-    def release(self, cell: Any) -> None:
-        """Close what a dead actor owned."""
+    def schedule(self, item: Any) -> None: ...
+    def emit(self, make: Callable[[float], Event]) -> None: ...
+    def callback_failed(self, error: BaseException) -> None: ...
+    def has_stopped(self) -> bool: ...
+    def forget(self, cell: Any) -> None: ...
+    def release(self, cell: Any) -> None: ...
 
 
 class AnyCell(Protocol):
-    """A cell, as the parts below it see it: mostly references, futures, links and monitors."""
+    """A cell, as the parts below it see it: its mailbox, its runner, references, futures, links and monitors."""
 
     system: System
     traits: Traits
@@ -66,74 +59,45 @@ class AnyCell(Protocol):
     ref: Any
     parent: Any
     actor: Any
+    phase: int
     reason: Reason | None
     ending: Reason | None
+    condemned: bool
+    overflowing: bool
     links: Any
     monitors: Any
     watching: Any
     waiting: Any
     timers: Any
     deferred: Any
+    last_answer: Any
 
     @property
-    def label(self) -> str:
-        """Its own part of the path."""
-
+    def label(self) -> str: ...
     @property
-    def path(self) -> str:
-        """Names from the root of its tree down, with slashes."""
-
-    def describe(self, message: Any) -> str:
-        """Describe a message, the way the class wants it described."""
-
-    def dead(self) -> ActorDead:
-        """Make the error for those whose message will not be handled."""
-
-    def end(self, reason: Reason, error: BaseException | None = None) -> None:
-        """End in an orderly way."""
-
-    def kill(self, reason: Reason, error: BaseException | None = None) -> bool:
-        """End at once."""
-
-    def undelivered(self, message: Any) -> None:
-        """Count a message that will not be handled."""
-
-    def post_system(self, message: Any) -> None:
-        """Put a message into the system lane."""
-
-    def signal(self, sender: Any, reason: Reason, *, from_parent: bool = False) -> None:
-        """Take an exit signal."""
-
-    def retire(self, reason: Reason) -> bool:
-        """End here and now, if it is idle and has nothing to do at its end."""
-
-    def notify(self, notice: Any) -> None:
-        """Deliver an exit or down notice."""
-
-    def info(self) -> Any:
-        """Describe it."""
-
-    def before_waiting(self, future: Any) -> None:
-        """Refuse a wait that could not end."""
-
-    def waits(self, future: Any, wake: Callable[[], object]) -> None:
-        """Note that it waits."""
-
-    def waited(self) -> None:
-        """Note that the wait is over."""
-
-    def call_cancelled(self, future: Any) -> None:
-        """Stop what it does for a caller that gave up."""
-
-    def defer(self, future: Any) -> None:
-        """Keep a future that is answered later."""
+    def path(self) -> str: ...
+    def describe(self, message: Any) -> str: ...
+    def dead(self) -> ActorDead: ...
+    def started(self) -> bool: ...
+    def end(self, reason: Reason, error: BaseException | None = None) -> None: ...
+    def finish(self, reason: Reason, error: BaseException | None = None) -> bool: ...
+    def kill(self, reason: Reason, error: BaseException | None = None) -> bool: ...
+    def retire(self, reason: Reason) -> bool: ...
+    def overflowed(self) -> None: ...
+    def undelivered(self, message: Any) -> None: ...
+    def post_system(self, message: Any) -> None: ...
+    def signal(self, sender: Any, reason: Reason, *, from_parent: bool = False) -> None: ...
+    def notify(self, notice: Any) -> None: ...
+    def info(self) -> Any: ...
+    def before_waiting(self, future: Any) -> None: ...
+    def waits(self, future: Any, wake: Callable[[], object]) -> None: ...
+    def waited(self) -> None: ...
+    def call_cancelled(self, future: Any) -> None: ...
+    def defer(self, future: Any) -> None: ...
 
 
 class Starter(Protocol):
     """Gets the outcome of a start, exactly once: a future, or a supervisor's note."""
 
-    def try_set(self, ref: Any) -> object:
-        """Take note that the actor is up."""
-
-    def try_set_exception(self, error: BaseException) -> object:
-        """Take note that it is not, and why."""
+    def try_set(self, ref: Any) -> object: ...
+    def try_set_exception(self, error: BaseException) -> object: ...

@@ -15,7 +15,6 @@ from mlld_sdk.actors.core.directory import Directory
 from mlld_sdk.actors.core.errors import AlreadyStarted, StartFailed, StartTimeout, SystemStopped
 from mlld_sdk.actors.core.exits import NOPROC, Killed, crash, reason_of
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.hook_runner import HookRunner
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import System
 from mlld_sdk.actors.core.pykka_compat import leave_registry
@@ -63,7 +62,7 @@ class ActorFactory:
 
     def new_cell(self, actor_class: type[Any], name: Name | None, parent: Cell | None) -> Cell:
         """Make the runtime's part of an actor; nothing runs yet."""
-        return Cell(self._system, traits_of(actor_class), next(_epochs), name, parent, HookRunner)
+        return Cell(self._system, traits_of(actor_class), next(_epochs), name, parent)
 
     def create(
         self,
@@ -90,8 +89,7 @@ class ActorFactory:
                 f"the actor system {self._system.name} has stopped", hint="start actors inside its `with` block"
             )
         above: Cell | None = None if parent is None else parent.cell  # type: ignore[assignment]
-        cell = Cell(self._system, traits_of(actor_class), next(_epochs), name, above, HookRunner)
-        cell.segment = label
+        cell = Cell(self._system, traits_of(actor_class), next(_epochs), name, above, label)
         if name is not None:
             holder = self._directory.register(name, cell.ref)
             if holder is not None:

@@ -21,7 +21,6 @@ from mlld_sdk.actors.core.event_loop import LoopThread
 from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.info import Address
-from mlld_sdk.actors.core.mailbox import making
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import Starter
 from mlld_sdk.actors.core.ref import ActorRef
@@ -437,26 +436,15 @@ class ActorSystem:
 # -- forks
 
 _living: "weakref.WeakSet[ActorSystem]" = weakref.WeakSet()
-_PROCESS_WIDE_LOCKS = (topology, making)
-
-
-def _before_fork() -> None:
-    # Held across the fork, so that the copy does not inherit them held by a thread it does not have.
-    for lock in _PROCESS_WIDE_LOCKS:
-        lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    for lock in reversed(_PROCESS_WIDE_LOCKS):
-        lock.release()
 
 
 def _after_fork_in_child() -> None:
-    _after_fork_in_parent()
+    topology.release()
     for system in list(_living):
         system.disable()
     fenced.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    # Held across the fork, so that the copy does not inherit it held by a thread it does not have.
+    os.register_at_fork(before=topology.acquire, after_in_parent=topology.release, after_in_child=_after_fork_in_child)

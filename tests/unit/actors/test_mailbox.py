@@ -1,6 +1,7 @@
 """The mailbox by itself: order, limit, policies, close; and a state machine that tries everything."""
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mlld_sdk.actors.core.errors import ActorDead, MailboxFull
 from mlld_sdk.actors.core.events import MailboxOverflowed
 from mlld_sdk.actors.core.exits import NORMAL, Reason
 from mlld_sdk.actors.core.future import Future
-from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
+from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage, take
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import ConfigurationError
 from tests.support.actors import Gate, Puppet, Sink, seen_by
@@ -25,7 +26,7 @@ class Owner:
 
     def __init__(self, policy: Overflow) -> None:
         self.ending: Reason | None = None
-        self.policy = policy
+        self.traits = SimpleNamespace(overflow=policy, overflow_timeout=0.0)
         self.lost: list[Any] = []
         self.scheduled = 0
 
@@ -34,9 +35,6 @@ class Owner:
 
     def dead(self) -> ActorDead:
         return ActorDead("closed")
-
-    def overflow_policy(self) -> tuple[Overflow, float]:
-        return self.policy, 0.0
 
     def overflowed(self) -> None:
         pass
@@ -79,10 +77,10 @@ class MailboxMachine(RuleBasedStateMachine):
         self.answered: dict[int, str] = {}
         self.told_lost: list[int] = []
 
-    @precondition(lambda self: not self.model and not self.box.is_closed())
+    @precondition(lambda self: not self.model and self.box.owner.ending is None)
     @rule(limit=integers(1, 4), policy=sampled_from(["refuse", "drop_newest", "drop_oldest"]))
     def choose_a_limit(self, limit: int, policy: Overflow) -> None:
-        self.box.limit, self.box.owner.policy = limit, policy
+        self.box.limit, self.box.owner.traits.overflow = limit, policy
 
     @rule(asks=sampled_from([True, False]))
     def send(self, asks: bool) -> None:
@@ -90,13 +88,13 @@ class MailboxMachine(RuleBasedStateMachine):
         future: Future[Any] | None = Future() if asks else None
         entry = (self.number, future)
         full = self.box.limit is not None and len(self.model) >= self.box.limit
-        if self.box.is_closed():
+        if self.box.owner.ending is not None:
             with pytest.raises(ActorDead):
                 self.box.post(entry)
-        elif full and self.box.owner.policy == "refuse":
+        elif full and self.box.owner.traits.overflow == "refuse":
             with pytest.raises(MailboxFull):
                 self.box.post(entry)
-        elif full and self.box.owner.policy == "drop_newest":
+        elif full and self.box.owner.traits.overflow == "drop_newest":
             self.box.post(entry)
             self._expect_dropped(entry)
         elif full:
@@ -115,7 +113,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        entry = self.box.next_message()
+        entry = take(self.box.user)
         assert entry == (self.model.pop(0) if self.model else None)
         if entry is not None and entry[1] is not None:
             assert entry[1].try_set("handled")
@@ -152,7 +150,7 @@ def test_the_system_lane_is_taken_by_itself_and_refused_at_the_close() -> None: 
     box.post_system(second)
     assert box.alarm
     assert box.queued() == (1, 2)
-    assert box.next_system() is first
+    assert take(box.system_lane) is first
     box.close()
     assert box.drain() == 1
     assert (first.refused, second.refused) == (False, True)
