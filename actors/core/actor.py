@@ -286,8 +286,7 @@ class Actor(pykka.Actor):
                     f"{type(resource).__name__} has no kill, close or stop", hint="say how: own(x, close=...)"
                 )
         cell = self._cell
-        if cell.owned is None:
-            cell.owned = []
+        cell.owned = cell.owned or []
         cell.owned.append((resource, close))
         if cell.reason is not None:  # killed meanwhile: closed at once, like the rest of what it owned
             cell.system.release(cell)

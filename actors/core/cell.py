@@ -22,18 +22,18 @@ from mlld_sdk.actors.core.errors import (
     StartFailed,
     StartIgnored,
 )
-from mlld_sdk.actors.core.exits import Reason, crash, reason_of
+from mlld_sdk.actors.core.exits import Crash, Reason, crash, reason_of
 from mlld_sdk.actors.core.future import PENDING, Future
 from mlld_sdk.actors.core.hook_runner import HookRunner
 from mlld_sdk.actors.core.info import ActorInfo
 from mlld_sdk.actors.core.links import DEADLY, DELIVERED, SPECIAL, effect_of, sever
-from mlld_sdk.actors.core.mailbox import Mailbox, SystemMessage
+from mlld_sdk.actors.core.mailbox import Entry, Mailbox, SystemMessage
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import DEAD, RUNNING, STARTING, STOPPING, AnyCell, Starter, System
 from mlld_sdk.actors.core.ref import ActorRef, Down, Exit, Monitor
-from mlld_sdk.actors.core.reports import end_report
 from mlld_sdk.actors.core.system_messages import EndNow, Notice
 from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.base.events import Event
 
 _LONGEST_RING: Final = 10_000
 """A search for a ring of waiting actors gives up after this many."""
@@ -120,10 +120,13 @@ class Cell:
 
     def describe(self, message: Any) -> str:
         """Describe a message, the way the class wants it described; never raises."""
+        return self._in_words("describe_message", message)[:200] if self.actor else type(message).__name__
+
+    def _in_words(self, hook: str, *args: Any) -> str:
         try:
-            return str(self.actor.describe_message(message))[:200] if self.actor else type(message).__name__
+            return str(getattr(self.actor, hook)(*args))
         except Exception as error:  # noqa: BLE001 - a report must not fail
-            return f"<describe_message raised {type(error).__name__}>"
+            return f"<{hook} raised {type(error).__name__}>"
 
     def info(self) -> ActorInfo:
         """Describe what it is doing, without a message."""
@@ -284,11 +287,7 @@ class Cell:
         self.finish(reason, error or self.error)
 
     def finish(self, reason: Reason, error: BaseException | None = None) -> bool:
-        """Make the end known: once, the first caller wins.
-
-        Returns:
-            Whether this call was the one.
-        """
+        """Make the end known, once: the first caller wins; return whether this call was the one."""
         with topology:
             if self.reason is not None:
                 return False
@@ -306,7 +305,7 @@ class Cell:
         last = self.runner.current
         refused = self._settle(reason)
         if system.listening:
-            system.emit(lambda at: end_report(self, at, error, last, refused, had_started=had_started))
+            system.emit(lambda at: self._end_report(at, error, last, refused, had_started=had_started))
         if self.owned is not None:
             system.release(self)
         if starter is not None:
@@ -320,6 +319,30 @@ class Cell:
                 handle.fire(reason)
         self.timers = self.error = self.actor = None
         return True
+
+    def _end_report(
+        self, at: float, error: BaseException | None, last: Entry | None, refused: int, *, had_started: bool
+    ) -> Event:
+        reason, kind = self.reason, self.traits.kind
+        assert reason is not None, "it has ended"
+        if not had_started:
+            ignored = isinstance(error, StartIgnored)
+            return events.ActorStartFailed(
+                at=at, actor=self.path, epoch=self.epoch, kind=kind, reason=str(reason), ignored=ignored
+            )
+        normal = reason.is_normal_family
+        return events.ActorExited(
+            at=at,
+            actor=self.path,
+            epoch=self.epoch,
+            kind=kind,
+            reason=str(reason),
+            normal=normal,
+            trace=reason.trace if isinstance(reason, Crash) else "",
+            last_message="" if normal or last is None else self.describe(last[0]),
+            state="" if normal or not self.actor else self._in_words("format_state")[:2_000],
+            queued=refused,
+        )
 
     def _settle(self, reason: Reason) -> int:
         """Cancel its timers and answer all who still wait for it; return how many messages were refused."""
@@ -444,13 +467,12 @@ class Cell:
 
     def post_system(self, message: SystemMessage) -> None:
         """Put something into the system lane; a request to end wakes the actor from `sleep`."""
-        if not isinstance(message, EndNow):
-            self.mailbox.post_system(message)
-            return
-        self.asked_to_end = True
+        ends = isinstance(message, EndNow)
+        if ends:
+            self.asked_to_end = True
         self.mailbox.post_system(message)
         gate = self.sleeping
-        if gate is not None:
+        if ends and gate is not None:
             gate.try_set(False)
 
     def defer(self, future: Future[Any]) -> None:
@@ -458,8 +480,7 @@ class Cell:
         future.target = None
         with topology:
             if self.reason is None:
-                if self.deferred is None:
-                    self.deferred = {}
+                self.deferred = self.deferred or {}
                 self.deferred[id(future)] = future
                 return
         future.try_set_exception(self.dead())

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal, TypeVar, get_args
 
 import pykka
@@ -41,9 +42,6 @@ class Traits:
     """Has code of its own, or Pykka's, that must run as the actor when it is asked to end."""
 
 
-_known: dict[type, Traits] = {}
-
-
 def default_hook(hook: Hook) -> Hook:
     """Mark a hook that does nothing, so that a class which keeps it is not made to run it."""
     hook.is_default = True  # type: ignore[attr-defined]
@@ -54,19 +52,13 @@ def _has_own(cls: type[Any], hook: str) -> bool:
     return not getattr(getattr(cls, hook), "is_default", False)
 
 
-def traits_of(actor_class: type[Any]) -> Traits:
+@cache
+def traits_of(cls: type[Any]) -> Traits:
     """Read and check the options of an actor class.
 
     Raises:
         ConfigurationError: An option has a value that cannot work; the message names it, the value and the range.
     """
-    known = _known.get(actor_class)
-    if known is None:
-        known = _known[actor_class] = _read(actor_class)
-    return known
-
-
-def _read(cls: type[Any]) -> Traits:
     answers = tuple(cls.answers)
     limit, after = cls.mailbox_limit, cls.idle_after
     has_async = any(inspect.iscoroutinefunction(getattr(cls, hook, None)) for hook in HOOKS)

@@ -82,55 +82,46 @@ class Directory:
         self.services: dict[tuple[type, str], object] = {}
         self._failed = failed
 
-    def service_of(self, name: Name) -> NameService:
-        """Return what keeps that kind of name.
+    def keeper_of(self, name: Name) -> tuple[NameService, Any, Any]:
+        """Return what keeps that kind of name, the key it has there, and the value stored with it.
 
         Raises:
             ConfigurationError: It is no name.
         """
-        if isinstance(name, str):
-            if not name or "/" in name:
-                raise ConfigurationError(
-                    f"{name!r} is not an actor name", hint="a name is a non-empty string with no /"
-                )
-            return self.names
         if isinstance(name, Via):
-            service: NameService = name.service
-            return service
-        raise ConfigurationError(f"{name!r} is not an actor name", hint="use a string or Via(service, key)")
+            return name.service, name.key, name.value
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{name!r} is not an actor name", hint="use a string or Via(service, key)")
+        if not name or "/" in name:
+            raise ConfigurationError(f"{name!r} is not an actor name", hint="a name is a non-empty string with no /")
+        return self.names, name, None
 
     def whereis(self, name: Name | ActorRef[Any]) -> ActorRef[Any] | None:
         """Find the live actor of that name (a ref gives itself while it lives)."""
         if isinstance(name, ActorRef):
             return name if name.is_alive() else None
-        return self.service_of(name).whereis_name(name.key if isinstance(name, Via) else name)
+        service, key, _ = self.keeper_of(name)
+        return service.whereis_name(key)
 
     def at(self, name: Name) -> ActorRef[Any]:
         """Find the live actor of that name, or raise `NoSuchActor`."""
         ref = self.whereis(name)
         if ref is None:
-            label = name.key if isinstance(name, Via) else name
-            raise NoSuchActor(
-                f"there is no actor named {label!r}", reason=NOPROC, hint="is it started under that name?"
-            )
+            key = self.keeper_of(name)[1]
+            raise NoSuchActor(f"there is no actor named {key!r}", reason=NOPROC, hint="is it started under that name?")
         return ref
 
     def register(self, name: Name, ref: ActorRef[Any]) -> ActorRef[Any] | None:
-        """Return a name to an actor; return the live holder if it is taken."""
-        service = self.service_of(name)
-        return (
-            service.register_name(name, ref)
-            if isinstance(name, str)
-            else service.register_name(name.key, ref, name.value)
-        )
+        """Give a name to an actor; return the live holder if it is taken."""
+        service, key, value = self.keeper_of(name)
+        return service.register_name(key, ref, value)
 
     def remove(self, cell: Cell) -> None:
         """Drop a dead actor and its name."""
         self.cells.pop(cell.epoch, None)
-        name = cell.name
-        if name is not None:
-            service = self.names if isinstance(name, str) else name.service
+        if cell.name is not None:
             try:
-                service.unregister_name(name if isinstance(name, str) else name.key, cell.ref)
+                service, key, _ = self.keeper_of(cell.name)
+                service.unregister_name(key, cell.ref)
             except Exception as error:  # noqa: BLE001 - a broken name service must not keep the dead from dying
                 self._failed(error)

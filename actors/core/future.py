@@ -8,8 +8,9 @@ import queue
 import sys
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pykka
 
@@ -25,11 +26,7 @@ T = TypeVar("T")
 M = TypeVar("M")
 R = TypeVar("R")
 
-PENDING: Final = 0
-VALUE: Final = 1
-ERROR: Final = 2
-CANCELLED: Final = 3
-TIMED_OUT: Final = 4
+PENDING, VALUE, ERROR, CANCELLED, TIMED_OUT = range(5)
 
 
 def _open() -> None:
@@ -86,8 +83,7 @@ class Future(pykka.Future[T]):
     def _derive(self, timeout: float | None) -> Any:
         """Compute the value of a future that has a get hook, once."""
         value = cast("Callable[[float | None], Any]", self._hook)(timeout)
-        if self._claim():
-            self._settle(VALUE, value)
+        self.try_set(value)
         return self.value if self.state == VALUE else value
 
     def _wait(self, timeout: float | None) -> None:
@@ -159,9 +155,8 @@ class Future(pykka.Future[T]):
             error = kind()
         if error is None:
             raise ValueError("set_exception() needs an exception: none was given and none is being handled")
-        if self._hook is not None or not self._claim():
+        if self._hook is not None or not self._settle(ERROR, (error, trace)):
             raise queue.Full
-        self._settle(ERROR, (error, trace))
 
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
         """Compute the value in `get`, by calling `func(timeout)` once."""
@@ -186,10 +181,7 @@ class Future(pykka.Future[T]):
 
     def try_set_exception(self, error: BaseException) -> bool:
         """Answer with an exception; return whether this was the first answer."""
-        if not self._claim():
-            return False
-        self._settle(ERROR, (error, error.__traceback__))
-        return True
+        return self._settle(ERROR, (error, error.__traceback__))
 
     def cancel(self) -> bool:
         """Return the call up: a request still queued is not executed, an `async` handler is cancelled.
@@ -197,32 +189,25 @@ class Future(pykka.Future[T]):
         Returns:
             Whether it was still unanswered.
         """
-        if not self._claim():
-            return False
         target = self.target
-        self._settle(CANCELLED, (AskCancelled("the call was cancelled by its caller"), None))
+        if not self._settle(CANCELLED, (AskCancelled("the call was cancelled by its caller"), None)):
+            return False
         if target is not None:
             target.call_cancelled(self)
         return True
 
     def give_up(self, error: AskTimeout) -> bool:
         """Stop waiting for good: what is answered later is dropped. Returns whether there was no answer yet."""
-        if not self._claim():
-            return False
-        self._settle(TIMED_OUT, (error, None))
-        return True
+        return self._settle(TIMED_OUT, (error, None))
 
-    def _claim(self) -> bool:
-        try:
-            self._hooks.remove(_open)
-        except ValueError:
+    def _settle(self, state: int, value: Any) -> bool:
+        """Answer in whatever way, unless there is an answer; return whether this was the first."""
+        if not self.forget_hook(_open):
             return False
-        return True
-
-    def _settle(self, state: int, value: Any) -> None:
         self.value = value
         self.state = state
         self._run_hooks()
+        return True
 
     def _run_hooks(self) -> None:
         hooks = self._hooks
@@ -248,14 +233,11 @@ class Future(pykka.Future[T]):
 
         It must be quick and must not block. What it raises is reported as an event and otherwise ignored.
         """
+        hook = partial(self._call, callback)
         sources: tuple[Future[Any], ...] | None = getattr(self, "sources", None)
         if sources and self.state == PENDING:
-            _when_all(sources, lambda: self._call(callback))
+            _when_all(sources, hook)
             return
-
-        def hook() -> None:
-            self._call(callback)
-
         self._hooks.append(hook)
         if self.state != PENDING and self.forget_hook(hook):
             hook()
@@ -351,17 +333,16 @@ def _derived(future: pykka.Future[Any], sources: tuple[Future[Any], ...]) -> Fut
     return future
 
 
-def _when_all(futures: Iterable[Future[Any]], action: Callable[[], object]) -> None:
+def _when_all(futures: tuple[Future[Any], ...], action: Callable[[], object]) -> None:
     """Run `action` once every one of `futures` is answered."""
-    waiting = list(futures)
-    tokens = list(range(len(waiting)))
+    tokens = list(range(len(futures)))
 
     def one(_: Future[Any]) -> None:
         # `pop` is atomic: the call that gets the first token is the last to come.
         if tokens.pop() == 0:
             action()
 
-    for future in waiting:
+    for future in futures:
         future.on_done(one)
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import msgspec
+
 from mlld_sdk.actors.core import pykka_compat
 from mlld_sdk.actors.core.context import topology
 from mlld_sdk.actors.core.exits import NOPROC, NORMAL, Reason
@@ -10,14 +12,11 @@ from mlld_sdk.actors.core.ref import Down, Monitor
 from mlld_sdk.actors.core.system_messages import EndInTurn, IdleNow
 
 
-class Revocable:
+class Revocable(msgspec.Struct, eq=False):
     """A message whose sender may take it back while it waits: dropped if `handle.cancelled` by then."""
 
-    __slots__ = ("handle", "message")
-
-    def __init__(self, handle: Any, message: Any) -> None:
-        self.handle = handle
-        self.message = message
+    handle: Any
+    message: Any
 
 
 SPECIAL: Final = frozenset({Down, Revocable, IdleNow, EndInTurn, *pykka_compat.MESSAGES})
@@ -32,8 +31,7 @@ def link(one: AnyCell, other: AnyCell) -> None:
         alive = one.reason is None and other.reason is None
         if alive:
             for mine, theirs in ((one, other), (other, one)):
-                if mine.links is None:
-                    mine.links = {}
+                mine.links = mine.links or {}
                 mine.links[theirs] = False
     if not alive:
         one.signal(other.ref, NOPROC)
@@ -68,9 +66,7 @@ def sever(cell: AnyCell) -> tuple[list[AnyCell], list[Monitor]]:
     return links, monitors
 
 
-IGNORED: Final = 0
-DELIVERED: Final = 1
-DEADLY: Final = 2
+IGNORED, DELIVERED, DEADLY = range(3)
 
 
 def effect_of(reason: Reason, *, traps: bool, from_parent: bool) -> int:

@@ -199,7 +199,8 @@ class Mailbox:
             gate = allocate_lock()
             gate.acquire()
             with topology:
-                self.room = [*(self.room or ()), gate.release]
+                self.room = self.room or []
+                self.room.append(gate.release)
             with blocking():
                 if self.user.qsize() >= limit and self.owner.ending is None:
                     gate.acquire(True, deadline.left)

@@ -4,7 +4,9 @@ Ordering: an actor's notices arrive in the order things happened, and after ever
 class with `urgent_exits = True` (a supervisor) gets them in its system lane instead, before any waiting message.
 """
 
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -24,7 +26,10 @@ A = TypeVar("A", bound=pykka.Actor)
 MAX_INLINE_DEPTH = 8
 """How deep callers run slices of others in their own thread, for classes with `caller_runs = True`."""
 
+_URN_PREFIX = uuid.uuid4().urn[:-12]
 
+
+@dataclass(eq=False, repr=False, slots=True)
 class Monitor:
     """The handle of one monitor; after `cancel()` no `Down` of it is seen.
 
@@ -32,33 +37,19 @@ class Monitor:
         ref: Who is watched.
     """
 
-    __slots__ = ("_callback", "_watcher", "cancelled", "first", "ref")
-
-    def __init__(
-        self,
-        ref: "ActorRef[Any]",
-        watcher: AnyCell | None,
-        callback: "Callable[[Down], object] | None",
-        *,
-        first: bool = False,
-    ) -> None:
-        self.ref: ActorRef[Any] = ref
-        self.first: bool = first
-        self._watcher = watcher
-        self._callback = callback
-        self.cancelled: bool = False
+    ref: "ActorRef[Any]"
+    watcher: AnyCell | None
+    callback: "Callable[[Down], object] | None"
+    first: bool = field(default=False, kw_only=True)
+    cancelled: bool = field(default=False, init=False)
 
     def cancel(self) -> bool:
-        """Stop watching, and drop a notice that has arrived and was not handled yet.
-
-        Returns:
-            Whether the monitor was still in place.
-        """
+        """Stop watching, and drop a notice not handled yet; return whether the monitor was still in place."""
         with topology:
             self.cancelled = True
             target = self.ref.cell
-            if self._watcher is not None and self._watcher.watching is not None:
-                self._watcher.watching.pop(self, None)
+            if self.watcher is not None and self.watcher.watching is not None:
+                self.watcher.watching.pop(self, None)
             return target.monitors is not None and target.monitors.pop(self, self) is None
 
     def fire(self, reason: Reason) -> None:
@@ -66,11 +57,11 @@ class Monitor:
         if self.cancelled:
             return
         down = Down(self, self.ref, reason)
-        if self._watcher is not None:
-            self._watcher.notify(down)
-        elif self._callback is not None:
+        if self.watcher is not None:
+            self.watcher.notify(down)
+        elif self.callback is not None:
             try:
-                self._callback(down)
+                self.callback(down)
             except BaseException as error:  # noqa: BLE001 - a watcher is never felt by the watched
                 self.ref.cell.system.callback_failed(error)
 
@@ -458,11 +449,11 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
 
     def suspend(self, timeout: float | None = 5.0) -> None:
         """Stop it from handling ordinary messages until `resume`; they wait."""
-        self._between_messages(_suspend, timeout)
+        self._between_messages(lambda cell: setattr(cell.mailbox, "paused", True), timeout)
 
     def resume(self, timeout: float | None = 5.0) -> None:
         """Let messages be handled again after `suspend`."""
-        self._between_messages(_resume, timeout)
+        self._between_messages(lambda cell: setattr(cell.mailbox, "paused", False), timeout)
 
     def get_state(self, timeout: float | None = 5.0) -> Any:
         """Get what its `get_state` hook gives: by default a copy of its attributes."""
@@ -510,14 +501,6 @@ def _trace(cell: AnyCell, watch: Callable[[Any], object] | None) -> None:
     vars(actor)["on_receive"] = traced
 
 
-def _suspend(cell: AnyCell) -> None:
-    cell.mailbox.paused = True
-
-
-def _resume(cell: AnyCell) -> None:
-    cell.mailbox.paused = False
-
-
 def monitor(
     target: ActorRef[Any],
     watcher: AnyCell | None,
@@ -536,12 +519,10 @@ def monitor(
     with topology:
         alive = cell.reason is None
         if alive:
-            if cell.monitors is None:
-                cell.monitors = {}
+            cell.monitors = cell.monitors or {}
             cell.monitors[handle] = None
             if watcher is not None:
-                if watcher.watching is None:
-                    watcher.watching = {}
+                watcher.watching = watcher.watching or {}
                 watcher.watching[handle] = None
     if not alive:
         handle.fire(NOPROC)
@@ -582,13 +563,4 @@ class ReplyTo:
 
 def urn_of(epoch: int) -> str:
     """Make Pykka's URN of an incarnation: one random part for this process and the epoch."""
-    return f"{_urn_prefix}{epoch:012x}"
-
-
-def _make_urn_prefix() -> str:
-    import uuid
-
-    return uuid.uuid4().urn[:-12]
-
-
-_urn_prefix = _make_urn_prefix()
+    return f"{_URN_PREFIX}{epoch:012x}"

@@ -105,12 +105,7 @@ def spawn(
 ) -> Ref:
     """Start an actor and have its ref at once, without waiting for its `on_start`."""
     started = system.start_soon(actor_class, args, kwargs, parent=parent, timeout=None, label=label)
-    cell = started.target
-    if cell is None:
-        started.get(timeout=0)
-    assert cell is not None
-    found: Ref = cell.ref
-    return found
+    return started.ref or started.get(timeout=0)  # a start that failed before it had one raises here
 
 
 class Watches:

@@ -1,7 +1,7 @@
 """How an actor comes to be: named, tied to its parent, constructed. Nothing of it runs before all that is done."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -28,17 +28,14 @@ _epochs = count(1)
 
 
 class Starting(Future[ActorRef[A]], Generic[A]):
-    """The outcome of a start that goes on in the background.
+    """The outcome of a start that goes on in the background."""
 
-    Attributes:
-        ref: The actor that is starting: to watch it or to kill it meanwhile. `None` if it failed before it had one.
-    """
+    __slots__ = ()
 
-    __slots__ = ("ref",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ref: ActorRef[A] | None = None
+    @property
+    def ref(self) -> ActorRef[A] | None:
+        """The actor that is starting: to watch it or to kill it meanwhile. `None` if it failed before it had one."""
+        return None if self.target is None else self.target.ref
 
 
 class ActorFactory:
@@ -47,26 +44,22 @@ class ActorFactory:
     Args:
         system: Where they live.
         directory: Where they are listed.
-        has_stopped: Returns whether the system takes no more actors.
         in_pykka_registry: Also list them in `pykka.ActorRegistry`.
     """
 
-    def __init__(
-        self, system: System, directory: Directory, has_stopped: Callable[[], bool], *, in_pykka_registry: bool
-    ) -> None:
+    def __init__(self, system: System, directory: Directory, *, in_pykka_registry: bool) -> None:
         self._system = system
         self._directory = directory
-        self._has_stopped = has_stopped
         self._in_pykka_registry = in_pykka_registry
         self._own_threads: dict[Cell, OwnThread] = {}
 
-    def new_cell(self, actor_class: type[Any], name: Name | None, parent: Cell | None) -> Cell:
+    def new_cell(self, actor_class: type[pykka.Actor], name: Name | None, parent: Cell | None) -> Cell:
         """Make the runtime's part of an actor; nothing runs yet."""
         return Cell(self._system, traits_of(actor_class), next(_epochs), name, parent)
 
     def create(
         self,
-        actor_class: type[Any],
+        actor_class: type[pykka.Actor],
         args: Sequence[Any],
         kwargs: Mapping[str, Any] | None,
         name: Name | None = None,
@@ -84,7 +77,7 @@ class ActorFactory:
         """
         if fenced:
             stop_if_fenced()
-        if self._has_stopped():
+        if self._system.has_stopped():
             raise SystemStopped(
                 f"the actor system {self._system.name} has stopped", hint="start actors inside its `with` block"
             )
@@ -95,18 +88,17 @@ class ActorFactory:
             if holder is not None:
                 raise AlreadyStarted(cell.label, holder)
         with topology:
-            refused = self._has_stopped() or (above is not None and above.ending is not None)
+            refused = self._system.has_stopped() or (above is not None and above.ending is not None)
             if refused:
                 cell.ending = cell.reason = NOPROC
             else:
                 if above is not None:
-                    if above.links is None:
-                        above.links = {}
+                    above.links = above.links or {}
                     above.links[cell] = True
                 self._directory.cells[cell.epoch] = cell
         if refused:
             self.forget(cell)
-            why = "its system has stopped" if self._has_stopped() else "its parent has ended"
+            why = "its system has stopped" if self._system.has_stopped() else "its parent has ended"
             raise StartFailed(f"{cell.label} did not start: {why}", reason=NOPROC)
         if self._in_pykka_registry:
             ActorRegistry.register(cell.ref)

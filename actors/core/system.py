@@ -113,7 +113,7 @@ class ActorSystem:
         self.schedule: Callable[[Runnable], None] = self.scheduler.schedule
         self.loop: LoopThread = LoopThread(f"{name}-loop")
         self.zombies: Zombies = Zombies(self, self.scheduler.lose)
-        self._factory = ActorFactory(self, self.directory, lambda: self._closed, in_pykka_registry=in_pykka_registry)
+        self._factory = ActorFactory(self, self.directory, in_pykka_registry=in_pykka_registry)
         self.create: Callable[..., Cell] = self._factory.create
         self.forget: Callable[[Cell], None] = self._factory.forget
         self.whereis: Callable[[Name | ActorRef[Any]], ActorRef[Any] | None] = self.directory.whereis
@@ -205,7 +205,6 @@ class ActorSystem:
         except StartFailed as failed:
             started.try_set_exception(failed)
             return started
-        started.ref = cast("ActorRef[A]", cell.ref)
         started.target = cell
         self.begin(cell, started, timeout)
         return started
@@ -306,8 +305,7 @@ class ActorSystem:
             if cell.reason is not None:
                 timer.cancel()
             elif timer.action is not None:
-                if cell.timers is None:
-                    cell.timers = {}
+                cell.timers = cell.timers or {}
                 cell.timers[timer] = None
         return timer
 
