@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.core.actor import Actor as Actor
     from mlld_sdk.actors.core.actor import PykkaActor as PykkaActor
     from mlld_sdk.actors.core.actor import current_actor as current_actor
-    from mlld_sdk.actors.core.default_system import current_system as current_system
-    from mlld_sdk.actors.core.default_system import default_system as default_system
     from mlld_sdk.actors.core.directives import IGNORE as IGNORE
     from mlld_sdk.actors.core.directives import NO_REPLY as NO_REPLY
     from mlld_sdk.actors.core.directives import Continue as Continue
@@ -55,6 +53,8 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.core.scheduler import blocking as blocking
     from mlld_sdk.actors.core.system import ActorSystem as ActorSystem
     from mlld_sdk.actors.core.system import StopReport as StopReport
+    from mlld_sdk.actors.core.system import current_system as current_system
+    from mlld_sdk.actors.core.system import default_system as default_system
     from mlld_sdk.actors.core.timers import Timer as Timer
     from mlld_sdk.actors.pubsub.errors import NotJoined as NotJoined
     from mlld_sdk.actors.pubsub.errors import Unsubscribed as Unsubscribed

@@ -9,14 +9,13 @@ from mlld_sdk.actors.core import events
 from mlld_sdk.actors.core.cell import Cell
 from mlld_sdk.actors.core.class_options import Overflow, default_hook
 from mlld_sdk.actors.core.context import current_cell
-from mlld_sdk.actors.core.default_system import current_system
 from mlld_sdk.actors.core.errors import ActorError, ActorKilled
 from mlld_sdk.actors.core.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.links import link, unlink
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.ref import ActorRef, Monitor, ReplyTo, StoppedFlag, monitor, urn_of
-from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.system import ActorSystem, current_system
 from mlld_sdk.actors.core.system_messages import EndNow
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.base.durations import Duration, seconds
@@ -163,12 +162,7 @@ class Actor(pykka.Actor):
         return current_system().start(cls, args, kwargs, timeout=cls.start_timeout)
 
     def start_link(
-        self,
-        actor_class: type[A],
-        *args: Any,
-        name: Name | None = None,
-        timeout: float | None = 30.0,
-        **kwargs: Any,
+        self, actor_class: type[A], *args: Any, name: Name | None = None, timeout: float | None = 30.0, **kwargs: Any
     ) -> ActorRef[A]:
         """Start a child of this actor: linked from its first instant, and ended when this one ends."""
         return self.system.start(actor_class, args, kwargs, name=name, parent=self.actor_ref, timeout=timeout)
@@ -262,10 +256,8 @@ class Actor(pykka.Actor):
                 cheaper then.
         """
         current = self._cell.runner.current
-        if current is None or current[1] is None:
-            future: Future[Any] = Future()
-            return ReplyTo(self._cell, future)
-        return ReplyTo(self._cell, current[1], often_at_once=often_at_once)
+        asked: Future[Any] | None = None if current is None else current[1]
+        return ReplyTo(self._cell, asked or Future(), often_at_once=often_at_once)
 
     # -- resources and waiting
 
@@ -277,11 +269,9 @@ class Actor(pykka.Actor):
             close: How; by default its `kill`, `close` or `stop` method, the first it has.
         """
         if close is None:
-            for name in ("kill", "close", "stop"):
-                close = getattr(resource, name, None)
-                if callable(close):
-                    break
-            else:
+            methods = (getattr(resource, name, None) for name in ("kill", "close", "stop"))
+            close = next(filter(callable, methods), None)
+            if close is None:
                 raise ActorError(
                     f"{type(resource).__name__} has no kill, close or stop", hint="say how: own(x, close=...)"
                 )

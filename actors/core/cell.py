@@ -203,11 +203,7 @@ class Cell:
     # -- the start
 
     def open(self) -> bool:
-        """Start handling messages: called by the starter of an actor that has no `on_start` to run.
-
-        Returns:
-            Whether it has started; else it was killed before.
-        """
+        """Start an actor that has no `on_start` to run; return whether it was not killed before."""
         has_started = self.started()
         self.mailbox.let_go()
         return has_started
@@ -368,11 +364,7 @@ class Cell:
         return self.mailbox.drain()
 
     def retire(self, reason: Reason) -> bool:
-        """End an idle actor that has nothing of its own to do at its end, here and now: no worker need run it.
-
-        Returns:
-            Whether that could be done; else it has to be asked.
-        """
+        """End an idle actor that has nothing to do at its end, without a worker; return whether that could be done."""
         if self.traits.minds_its_end or not self.mailbox.idle.acquire(False):
             return False
         self.end(reason)
@@ -424,9 +416,7 @@ class Cell:
         if target is None:
             return
         if target is self:
-            raise CallingSelf(
-                f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"
-            )
+            raise CallingSelf(f"{self.path} waits for its own answer")
         self.waiting = (future, None)
         ring: list[AnyCell] = [self]
         step: tuple[Future[Any], Any] | None = self.waiting

@@ -1,29 +1,17 @@
 """Counts of what got lost: late answers, messages without a receiver, events the sink refused."""
 
+from collections.abc import Callable
 from itertools import count
 
 
 class Counters:
-    """Counts what got lost; thread-safe without a lock."""
-
-    __slots__ = ("_dropped", "_late", "_sink_failures")
+    """Counts what got lost; thread-safe without a lock. Call `late`, `dropped` or `sink_failed` to count one more."""
 
     def __init__(self) -> None:
-        self._sink_failures = count()
-        self._late = count()
-        self._dropped = count()
-
-    def late(self) -> None:
-        """Count an answer that came after the caller had given up."""
-        next(self._late)
-
-    def dropped(self) -> None:
-        """Count a message that will not be handled."""
-        next(self._dropped)
-
-    def sink_failed(self) -> None:
-        """Count an event that the sink did not take."""
-        next(self._sink_failures)
+        self._late, self._dropped, self._sink_failures = count(), count(), count()
+        self.late: Callable[[], int] = self._late.__next__
+        self.dropped: Callable[[], int] = self._dropped.__next__
+        self.sink_failed: Callable[[], int] = self._sink_failures.__next__
 
     @property
     def sink_failures(self) -> int:

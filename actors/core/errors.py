@@ -86,6 +86,7 @@ class CallingSelf(ActorError):
     """An actor asked itself and would wait for ever; tell itself, or call the method directly."""
 
     code = "CALLING_SELF"
+    hint = "call the method directly, or tell instead of ask"
 
 
 class DeadlockDetected(ActorError):

@@ -96,15 +96,11 @@ class LoopThread:
         def done(finished: "asyncio.Task[Any]") -> None:
             import asyncio
 
-            value: Any = None
-            error: BaseException | None
             try:
                 error = finished.exception()
-                if error is None:
-                    value = finished.result()
             except asyncio.CancelledError as cancelled:
                 error = cancelled
-            runner.resumed = (then, value, error)
+            runner.resumed = (then, finished.result() if error is None else None, error)
             runner.cell.mailbox.schedule(runner)
 
         task.add_done_callback(done)

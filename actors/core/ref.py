@@ -304,9 +304,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         if context.on_loop:
             raise ActorError("a blocking call on the event loop's thread", hint="await ref.request(message)")
         if context.cell is self.cell:
-            raise CallingSelf(
-                f"{self.path} waits for its own answer", hint="call the method directly, or tell instead of ask"
-            )
+            raise CallingSelf(f"{self.path} waits for its own answer")
         self._send(message, future, block=True)
         if future.state == VALUE:
             return future.value

@@ -34,35 +34,20 @@ class Runnable(Protocol):
         """Do one slice of work; never raises."""
 
 
-class PlainCall:
-    """A plain callable for a worker."""
+class SchedulerThread(threading.Thread):
+    """One thread of the pool."""
 
-    __slots__ = ("_action", "_failed")
-
-    def __init__(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
-        self._action = action
-        self._failed = failed
-
-    def run(self) -> None:
-        """Call it."""
-        try:
-            self._action()
-        except BaseException as error:  # noqa: BLE001 - a worker survives whatever it runs
-            self._failed(error)
-
-
-class SchedulerThread:
-    """One thread of the pool, as the pool knows it."""
-
-    __slots__ = ("blocked", "counted", "lost", "pool", "thread")
-
-    def __init__(self, pool: "Scheduler") -> None:
+    def __init__(self, pool: "Scheduler", name: str) -> None:
+        super().__init__(name=name, daemon=True)
         self.pool = pool
         self.blocked = 0
         self.counted = False
         """Whether the pool counts it as blocked; changes only under the pool's lock, unlike `blocked`."""
         self.lost = False
-        self.thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Run actors."""
+        self.pool.work(self)
 
     def enter_blocking(self) -> None:
         """Note that this worker will now wait for something outside: another may run in its place."""
@@ -89,7 +74,7 @@ class Scheduler:
         self._exhausted = exhausted
         self._queue: SimpleQueue[Runnable | None] = SimpleQueue()
         self._lock = threading.RLock()
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[SchedulerThread] = set()
         self._count = 0
         self._blocked = 0
         self._idle = 0
@@ -105,17 +90,11 @@ class Scheduler:
         for _ in range(workers):
             self._spawn()
 
-    # -- work
-
     def schedule(self, item: Runnable) -> None:
         """Queue `item` for the next worker that is free."""
         self._queue.put(item)
         if self._idle == 0 and not self._watching:
             self._watch()
-
-    def submit(self, action: Callable[[], object], failed: Callable[[BaseException], object]) -> None:
-        """Queue a call of `action()` for a worker."""
-        self.schedule(PlainCall(action, failed))
 
     @property
     def size(self) -> int:
@@ -127,8 +106,6 @@ class Scheduler:
         """How many actors wait for a worker."""
         return self._queue.qsize()
 
-    # -- workers that block, return, or are lost
-
     def worker_blocks(self, worker: SchedulerThread) -> None:
         """Start a spare in the place of a worker that waits."""
         with self._lock:
@@ -136,9 +113,8 @@ class Scheduler:
                 return
             worker.counted = True
             self._blocked += 1
-            need = self._idle == 0 and self._count - self._blocked < self.workers
-        if need:
-            self._spawn()
+            if self._idle == 0 and self._count - self._blocked < self.workers:
+                self._spawn()
 
     def worker_returns(self, worker: SchedulerThread) -> None:
         """Count a worker as running again."""
@@ -150,22 +126,14 @@ class Scheduler:
     def lose(self, thread_id: int) -> None:
         """Write off the worker on that thread: what it runs was killed and may never come back."""
         with self._lock:
-            for thread in self._threads:
-                if thread.ident == thread_id:
-                    worker: SchedulerThread = thread.worker  # type: ignore[attr-defined]
-                    break
-            else:
-                return
-            if worker.lost:
+            worker = next((thread for thread in self._threads if thread.ident == thread_id), None)
+            if worker is None or worker.lost:
                 return
             worker.lost = True
             self._count -= 1
-            if worker.counted:
-                worker.counted = False
-                self._blocked -= 1
-            need = self._idle == 0 and self._count - self._blocked < self.workers
-        if need:
-            self._spawn()
+            self.worker_returns(worker)
+            if self._idle == 0 and self._count - self._blocked < self.workers:
+                self._spawn()
 
     def _spawn(self, most: int | None = None) -> bool:
         with self._lock:
@@ -179,24 +147,20 @@ class Scheduler:
             self._count += 1
             self._numbers += 1
             self.peak = max(self.peak, self._count)
-            worker = SchedulerThread(self)
-            thread = threading.Thread(
-                target=self._work, args=(worker,), name=f"{self.name}-worker-{self._numbers}", daemon=True
-            )
-            thread.worker = worker  # type: ignore[attr-defined]
-            worker.thread = thread
-            self._threads.add(thread)
+            worker = SchedulerThread(self, f"{self.name}-worker-{self._numbers}")
+            self._threads.add(worker)
             try:
                 # Inside the lock, so that `close` never meets a thread that has not been started.
-                thread.start()
+                worker.start()
             except RuntimeError:  # the system has no more threads: go on with those there are
                 self._count -= 1
-                self._threads.discard(thread)
+                self._threads.discard(worker)
                 self._exhausted(self._count)
                 return False
         return True
 
-    def _work(self, worker: SchedulerThread) -> None:
+    def work(self, worker: SchedulerThread) -> None:
+        """Run what is queued on a worker's thread, until it is to leave or is lost."""
         context.worker = worker
         take = self._queue.get_nowait
         empty = self._queue.empty
@@ -204,24 +168,22 @@ class Scheduler:
             while not worker.lost:
                 if empty():
                     item = self._wait()
-                    if item is None:
-                        if self._may_leave():
-                            return None
-                        continue
                 else:
                     try:
                         item = take()
                     except Empty:
                         continue
-                    if item is None:
-                        return self._leave()
+                if item is None:
+                    if self._may_leave():
+                        return
+                    continue
                 if not self._watching and self._idle == 0 and not empty():
                     self._watch()
                 item.run()
                 self._slices += 1
         finally:
             with self._lock:
-                self._threads.discard(threading.current_thread())
+                self._threads.discard(worker)
 
     def _wait(self) -> Runnable | None:
         """Wait for work as an idle worker; `None` when there was none for a while, or when it is time to go."""
@@ -229,30 +191,22 @@ class Scheduler:
             self._idle += 1
             spare = self._count - self._blocked > self.workers
         try:
-            item = self._queue.get(True, KEEPALIVE if spare else None)
+            return self._queue.get(True, KEEPALIVE if spare else None)
         except Empty:
             return None
         finally:
             with self._lock:
                 self._idle -= 1
-        if item is None:
-            self._queue.put(None)
-        return item
 
     def _may_leave(self) -> bool:
         with self._lock:
+            if self._closed:
+                self._queue.put(None)  # for the next one
             if self._closed or (self._count - self._blocked > self.workers and self._queue.empty()):
                 self._count -= 1
                 self._said_exhausted = False
                 return True
             return False
-
-    def _leave(self) -> None:
-        self._queue.put(None)
-        with self._lock:
-            self._count -= 1
-
-    # -- the watcher
 
     def _watch(self) -> None:
         with self._lock:
@@ -278,8 +232,7 @@ class Scheduler:
                 last = -1
                 if quiet >= QUIET_TICKS:
                     quiet = 0
-                    if self._sleep():
-                        continue
+                    self._sleep()
                 continue
             quiet = 0
             if self._slices == last and self._idle == 0:
@@ -289,21 +242,18 @@ class Scheduler:
                         break
             last = self._slices
 
-    def _sleep(self) -> bool:
+    def _sleep(self) -> None:
         """Sleep until the pool is found busy again."""
         with self._lock:
             self._watching = False
             if self._closed:
-                return False
+                return
         if not self._queue.empty() and self._idle == 0:
             with self._lock:
                 if not self._watching:
                     self._watching = True
-                    return True
+                    return
         self._bell.acquire()
-        return True
-
-    # -- the end
 
     def close(self, timeout: float) -> list[str]:
         """End all threads; names those that did not end in time."""
@@ -327,25 +277,20 @@ class Scheduler:
         return left
 
 
-class OwnThread:
+class OwnThread(threading.Thread):
     """A thread for one actor whose class asks for it (`threaded = True`): its private run queue."""
 
-    __slots__ = ("_queue", "thread")
-
     def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
         self._queue: SimpleQueue[Runnable | None] = SimpleQueue()
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self.thread.start()
+        self.start()
 
-    def schedule(self, item: Runnable) -> None:
-        """Run `item` on this thread."""
+    def schedule(self, item: Runnable | None) -> None:
+        """Run `item` on this thread; `None` ends it after what it is doing."""
         self._queue.put(item)
 
-    def close(self) -> None:
-        """End the thread after what it is doing."""
-        self._queue.put(None)
-
-    def _work(self) -> None:
+    def run(self) -> None:
+        """Run what is scheduled."""
         while (item := self._queue.get()) is not None:
             item.run()
 
@@ -367,9 +312,5 @@ def blocking() -> Iterator[None]:
         worker.exit_blocking()
 
 
-def yield_processor() -> None:
-    """Yield the interpreter to another thread, after a full slice."""
-    _yield()
-
-
-_yield: Callable[[], Any] = getattr(os, "sched_yield", lambda: pause(0))
+yield_processor: Callable[[], Any] = getattr(os, "sched_yield", lambda: pause(0))
+"""Yields the interpreter to another thread, after a full slice."""

@@ -114,7 +114,7 @@ class ActorFactory:
             leave_registry(cell.ref)
         own = self._own_threads.pop(cell, None)
         if own is not None:
-            own.close()
+            own.schedule(None)
             cell.mailbox.schedule = self._system.schedule
 
     @staticmethod

@@ -1,10 +1,13 @@
-"""The actor system: everything actors share."""
+"""The actor system: everything actors share; and the process's own, for actors started outside of any other."""
 
+import atexit
 import gc
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
@@ -63,6 +66,31 @@ class StopReport(msgspec.Struct, frozen=True, kw_only=True):
     def clean(self) -> bool:
         """Whether nothing had to be killed or left behind."""
         return not (self.killed or self.zombies or self.threads)
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Release:
+    """Closes what a dead actor owned, last first."""
+
+    cell: Cell
+    owned: list[tuple[Any, Callable[[], object]]]
+
+    def run(self) -> None:
+        """Close all of it, whatever goes wrong."""
+        while self.owned:
+            resource, close = self.owned.pop()
+            try:
+                close()
+            except BaseException as error:  # noqa: BLE001 - reported; the next one is closed all the same
+                self._failed(type(resource).__name__, f"{type(error).__name__}: {error}")
+
+    def _failed(self, resource: str, error: str) -> None:
+        cell = self.cell
+        cell.system.emit(
+            lambda at: events.ResourceCloseFailed(
+                at=at, actor=cell.path, epoch=cell.epoch, resource=resource, error=error
+            )
+        )
 
 
 class ActorSystem:
@@ -325,26 +353,10 @@ class ActorSystem:
         self.emit(lambda at: events.ActorCallbackFailed(at=at, error=str(reason), trace=reason.trace))
 
     def release(self, cell: Cell) -> None:
-        """Close what a dead actor owned, last first, on a worker: a killer does not wait for it."""
+        """Close what a dead actor owned, on a worker: a killer does not wait for it."""
         owned, cell.owned = cell.owned, None
-        if not owned:
-            return
-
-        def close_all() -> None:
-            for resource, close in reversed(owned):
-                try:
-                    close()
-                except Exception as error:  # noqa: BLE001 - reported; the next one is closed all the same
-                    self._close_failed(cell, resource, error)
-
-        self.scheduler.submit(close_all, self.callback_failed)
-
-    def _close_failed(self, cell: Cell, resource: object, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"
-        kind = type(resource).__name__
-        self.emit(
-            lambda at: events.ResourceCloseFailed(at=at, actor=cell.path, epoch=cell.epoch, resource=kind, error=text)
-        )
+        if owned:
+            self.schedule(Release(cell, owned))
 
     def _workers_exhausted(self, limit: int) -> None:
         self.emit(lambda at: events.WorkersExhausted(at=at, limit=limit))
@@ -373,8 +385,7 @@ class ActorSystem:
             CallingSelf: Called by one of its own actors, which would wait for its own end.
         """
         caller = current_cell()
-        callers_system: object = None if caller is None else caller.system
-        if caller is not None and callers_system is self:
+        if caller is not None and caller.system is self:
             raise CallingSelf(f"{caller.path} stops the system it lives in", hint="let a thread outside do it")
         with topology:
             if self._closed:
@@ -431,18 +442,51 @@ class ActorSystem:
             cell.ending = _FORKED
 
 
-# -- forks
+_default: ActorSystem | None = None
+_default_lock = threading.RLock()
+
+
+def default_system() -> ActorSystem:
+    """Return the process's own system, where `MyActor.start()` goes when no actor is running; started at first use."""
+    global _default
+    system = _default
+    if system is None or system.has_stopped():
+        with _default_lock:
+            system = _default
+            if system is None or system.has_stopped():
+                system = _default = ActorSystem("mlld-shared", in_pykka_registry=True)
+    return system
+
+
+def current_system() -> ActorSystem:
+    """Return the system of the running actor, else the process's own."""
+    cell = current_cell()
+    if cell is None:
+        return default_system()
+    system = cell.system
+    assert isinstance(system, ActorSystem)
+    return system
+
+
+def _at_exit() -> None:
+    if _default is not None:
+        _default.stop(2.0)
+
 
 _living: "weakref.WeakSet[ActorSystem]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    topology.release()
+    global _default
     for system in list(_living):
         system.disable()
     fenced.clear()
+    _default = None
 
 
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    # Held across the fork, so that the copy does not inherit it held by a thread it does not have.
-    os.register_at_fork(before=topology.acquire, after_in_parent=topology.release, after_in_child=_after_fork_in_child)
+    for _lock in (topology, _default_lock):
+        # Held across the fork, so that the copy does not inherit it held by a thread it does not have.
+        os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,7 @@ import heapq
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from math import inf
 
@@ -17,23 +18,17 @@ LINGER = 2.0
 """Seconds the thread stays after its last timer."""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Timer:
     """The handle of one timer."""
 
-    __slots__ = ("_heap", "action", "due")
-
-    def __init__(self, due: float, action: Callable[[], object], heap: "TimerHeap") -> None:
-        self.due: float = due
-        self.action: Callable[[], object] | None = action
-        self._heap = heap
+    due: float
+    action: Callable[[], object] | None
+    heap: "TimerHeap"
 
     def cancel(self) -> float | None:
-        """Call it off.
-
-        Returns:
-            Seconds that were left, or `None` when it had fired or was cancelled before.
-        """
-        return self._heap.cancel(self)
+        """Call it off; return the seconds that were left, or `None` when it had fired or was cancelled before."""
+        return self.heap.cancel(self)
 
 
 class TimerHeap:
@@ -49,12 +44,12 @@ class TimerHeap:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
-    def add(self, delay: float, action: Callable[[], object]) -> tuple[Timer, bool]:
-        """Add a timer; return whether it is now the first one due."""
+    def add(self, delay: float, action: Callable[[], object]) -> Timer:
+        """Add a timer."""
         timer = Timer(self._now() + max(0.0, delay), action, self)
         with self._lock:
             heapq.heappush(self._heap, (timer.due, next(self._order), timer))
-            return timer, self._heap[0][2] is timer
+        return timer
 
     def cancel(self, timer: Timer) -> float | None:
         """Mark a timer as cancelled; give the seconds it had left."""
@@ -121,7 +116,7 @@ class Timers:
 
     def after(self, delay: float, action: Callable[[], object]) -> Timer:
         """Run `action()` after `delay` seconds of the env's clock. It must be quick and must not block."""
-        timer = self._heap.add(delay, action)[0]
+        timer = self._heap.add(delay, action)
         # Most timers are limits that are called off long before they are due: no reason to wake a thread that will
         # look in time. (If it should have looked by now, a test has moved the clock.)
         if not self._now() < self._looks_at <= timer.due:
@@ -164,7 +159,10 @@ class Timers:
     def _run(self) -> None:
         while True:
             for action in self._heap.take_due():
-                self._do(action)
+                try:
+                    action()
+                except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
+                    self._failed(error)
             left = self._heap.next_in()
             pause = LINGER if left is None else min(left, LONGEST_WAIT)
             self._looks_at = self._now() + pause
@@ -174,9 +172,3 @@ class Timers:
                 if self._closed or (not rung and left is None and not len(self._heap)):
                     self._thread = None
                     return
-
-    def _do(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
-            self._failed(error)

@@ -10,7 +10,7 @@ HEAD = """
 import os, sys, threading, time
 from mlld_sdk.actors.core.actor import Actor, PykkaActor
 from mlld_sdk.actors.core.errors import ActorError, ActorDead
-from mlld_sdk.actors.core.default_system import default_system
+from mlld_sdk.actors.core.system import default_system
 from mlld_sdk.actors.core.system import ActorSystem
 
 class Says(Actor):

@@ -10,12 +10,11 @@ import pytest
 from pykka import ActorRegistry, messages
 
 from mlld_sdk.actors.core.actor import Actor, PykkaActor
-from mlld_sdk.actors.core.default_system import default_system
 from mlld_sdk.actors.core.errors import ActorDead, StartFailed
 from mlld_sdk.actors.core.exits import NORMAL, Crash
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.pykka_compat import RefTable
-from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.system import ActorSystem, default_system
 from tests.support.actors import Gate, boom
 from tests.support.eventually import eventually
 

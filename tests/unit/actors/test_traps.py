@@ -21,7 +21,6 @@ import pytest
 
 from mlld_sdk.actors.core import scheduler as scheduler_module
 from mlld_sdk.actors.core.actor import Actor, PykkaActor
-from mlld_sdk.actors.core.default_system import default_system
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.errors import (
     ActorDead,
@@ -35,7 +34,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.events import ActorCallbackFailed, ActorExited, ResourceCloseFailed, ZombieEnded, ZombieLeft
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
 from mlld_sdk.actors.core.scheduler import blocking
-from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.actors.core.system import ActorSystem, default_system
 from mlld_sdk.base.env import Env
 from tests.support.actors import Clock, Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 from tests.support.eventually import eventually

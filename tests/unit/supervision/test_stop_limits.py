@@ -34,7 +34,7 @@ class HeapOnly:
 
     def after(self, delay: float, action: Callable[[], object]) -> Any:
         self.made += 1
-        return self.heap.add(delay, action)[0]
+        return self.heap.add(delay, action)
 
 
 class LimitsMachine(RuleBasedStateMachine):
