@@ -9,7 +9,7 @@ import msgspec
 
 from mlld_sdk.base.durations import FOREVER, Duration, seconds
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.events import discard, is_listened
+from mlld_sdk.base.events import discard
 from mlld_sdk.transport.call import Call, CallHost, OnEvents, new_request_id
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.errors import EngineOverloaded
@@ -101,7 +101,7 @@ class CallTable:
         seat = call.seat
         if seat is not None:
             seat.ring()
-        if self._observed and (error is not None or is_listened(self._core.sink)):
+        if self._observed and (error is not None or getattr(self._core.sink, "listened", True)):
             self._core.sink(
                 RequestFinished(
                     at=self._core.env.wall(),
@@ -122,7 +122,7 @@ class CallTable:
         # failure to the engine. What a run says from then on is no result; it ends when the engine does.
         signalled = core.ending is not None and core.ending != "died"
         # No event to emit, no engine to end: most answers only go into their future.
-        quiet = not (core.retired or signalled or (self._observed and is_listened(self._core.sink)))
+        quiet = not (core.retired or signalled or (self._observed and getattr(self._core.sink, "listened", True)))
         batches: dict[Call, list[EngineEvent]] = {}
         seen = 0
         last_id: Any = None

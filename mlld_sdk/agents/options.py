@@ -92,11 +92,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.having(changes)
 
     def caching(self, own_root: Callable[[], Path]) -> RunOptions:
-        """Return how requests use the cache of finished calls by default.
-
-        Args:
-            own_root: Returns where the cache lies if it belongs to this name alone.
-        """
+        """Return how requests use the cache of finished calls by default; `own_root` is for one of this name alone."""
         asked = {
             "checkpoint": bool(self.checkpoint),
             "checkpoint_root": str(own_root()) if self.checkpoint == "isolated" else None,

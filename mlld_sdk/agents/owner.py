@@ -137,12 +137,7 @@ class EngineOwner(Actor):
         return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
 
     def new_requests(self, health: EngineHealth | None = None, *, shared: bool = False) -> EngineRequests:
-        """Make a way to the engines that can be stopped for itself.
-
-        Args:
-            health: Takes note of failures; only the requests themselves unless given.
-            shared: All of them use one engine at once.
-        """
+        """Make a way to the engines that can be stopped for itself; `shared`: all requests use one engine at once."""
         options, kind, env = self.options, self._kind, self.services.env
         health, scope = health or EngineHealth(), CancelScope(options.max_waiting)
         source: EngineSource

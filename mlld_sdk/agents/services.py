@@ -100,14 +100,11 @@ class Services:
                 f"actor system {system.name!r} belongs to no runtime", hint="start agents under a Runtime"
             ) from None
 
-    def engine_pool(self, name: str, make: Callable[[], EnginePool], made_of: object = None) -> EnginePool:
+    def engine_pool(self, name: str, make: Callable[[], EnginePool], made_of: object) -> EnginePool:
         """Find the pool of a name in the tree, or make it. It outlives the incarnations that use it.
 
-        Args:
-            name: Path in the tree.
-            make: Makes the pool.
-            made_of: What its engines are. When that has changed (another rung of a ladder, another spec), the old pool
-                is of no use to this incarnation and is closed.
+        When what its engines are `made_of` has changed (another rung of a ladder, another spec), the old pool is of no
+        use to this incarnation and is closed.
         """
         with self._lock:
             old = self._engine_pools.get(name)

@@ -125,7 +125,8 @@ class Client(HandleRequests):
             heap=None if heap is None else _mib(heap),
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
-        gate = StartGate(partial(_start, self.engine_command, limits, env, sink), env)
+        made = self.engine_command
+        gate = StartGate(lambda: Engine.start(made(), exclusive=True, limits=limits, env=env, sink=sink), env)
         self.gate: StartGate = gate
 
         # Neither may keep the client alive.
@@ -247,17 +248,8 @@ class Client(HandleRequests):
         return mapping(self._others.requests.ask(method, params, timeout), method)
 
 
-def _start(command: Callable[[], EngineCommand], limits: EngineLimits | None, env: Env, sink: Sink) -> Engine:
-    return Engine.start(command(), exclusive=True, limits=limits, env=env, sink=sink)
-
-
 class _Engines:
-    """The engines behind an `EngineRequests` of a client, which begins anew with none after `close` and after a fork.
-
-    Args:
-        requests: What uses them.
-        make: Makes a pool and a source that takes engines from it.
-    """
+    """The engines behind the requests of a client, which begins anew with none after `close` and after a fork."""
 
     def __init__(self, requests: EngineRequests, make: Callable[[], tuple[EnginePool, EngineSource]]) -> None:
         self.requests = requests

@@ -66,12 +66,7 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
     _BASE = frozenset({"_condition", "_state", "_waiters", "_done_callbacks", "_result", "_exception"})
 
     def __init__(self, log: RequestLog, made_of: Callable[[EngineReply], R]) -> None:
-        """Handles are made by those who begin requests.
-
-        Args:
-            log: The request.
-            made_of: Makes the result from the engine's reply.
-        """
+        """Handles are made by those who begin requests; `made_of` makes the result from the engine's reply."""
         self._call = log.call
         self._log = log
         self._made_of = made_of

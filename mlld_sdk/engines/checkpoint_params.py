@@ -28,12 +28,6 @@ def apply_checkpoint_options(
 
     For the live engine this edits the cache on disk first, and may turn `execute` into `process`.
 
-    Args:
-        kind: `live`, `bridge` or `embedded`.
-        method: `process` or `execute`.
-        params: Parameters on the wire.
-        working_dir: Where the engine runs; its cache lies below.
-
     Raises:
         NoLiveCheckpoint: The live engine has no means for what is asked.
         CacheNotFound: There is nothing to fork from, or no checkpoint of that name.

@@ -478,7 +478,7 @@ Then = Callable[[EngineLease | BaseException], object]
 
 
 class Acquire:
-    """One wish for an engine.
+    """One wish for an engine. Made with `then`, it raises at once if too many wait already or the pool is closed.
 
     Args:
         pool: Where the engine is to come from.
@@ -492,10 +492,6 @@ class Acquire:
         since: When it began to wait in the queue it is in.
         pooled: The engine it was given; `None` while it has leave to start one.
         slot: What the quota granted it.
-
-    Raises:
-        EngineOverloaded: Too many wait already (with `then`; else `result` raises it).
-        EnginePoolClosed: There is nothing to acquire any more (likewise).
     """
 
     def __init__(self, pool: EnginePool, timeout: float, scope: CancelScope, then: Then | None = None) -> None:
@@ -543,7 +539,7 @@ class Acquire:
                         left = self._deadline - self._now()
                         if left <= 0 or self._scope.over is not None:
                             raise self.refusal()
-                        news.wait(min(left, self._pause, LONGEST_WAIT))
+                        news.wait(min(left, MEMORY_LOOK if self._in_quota else LONGEST_WAIT))
                         news.clear()
                         lease = self._advance()
                 finally:
@@ -578,11 +574,6 @@ class Acquire:
         """Make the error that names what was waited for in vain, by default for `timeout` seconds."""
         refuse = self._pool.quota.refusal if self._in_quota else self._pool.busy_for
         return refuse(self.timeout if waited is None else waited)
-
-    @property
-    def _pause(self) -> float:
-        """Seconds after which there may be something to do although nothing was set."""
-        return MEMORY_LOOK if self._in_quota else FOREVER
 
     def _advance(self) -> EngineLease | None:
         """Go as far as can be gone now, which may include starting an engine; returns the lease at the end."""
@@ -646,7 +637,7 @@ class Acquire:
                 left = self._deadline - self._now()
                 if self._then is None or left <= 0 or self._scope.over is not None:
                     raise self.refusal()
-                self._look_again(min(left, self._pause))
+                self._look_again(min(left, MEMORY_LOOK) if self._in_quota else left)
         except BaseException as error:  # noqa: BLE001 - it is the outcome
             self._leave()
             return error

@@ -176,7 +176,6 @@ class EngineRequests:
         may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
         max_events: Events of one request that are kept.
         health: How the owner's engines fare.
-        env: Clocks.
         sink: Takes the events.
 
     Attributes:

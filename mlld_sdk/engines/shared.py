@@ -82,8 +82,6 @@ class SharedEngines:
 
     Args:
         pool: Where the engine is leased.
-        scope: Ends the waiting.
-        health: Takes note of failures.
         keeps: Start the engine on the thread that asks, and keep it until the end, as clients do.
         retires_failed: Give an engine no more requests after a script has failed on it: the live one may go on with
             branches of it.

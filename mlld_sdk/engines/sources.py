@@ -89,7 +89,6 @@ class WaitingCall(LazyFuture[EngineReply]):
         send: Makes the call on what was acquired, with the seconds that are left.
         refused: Turns the error of an acquire into that of the request.
         timeout: Seconds for waiting and running together.
-        now: The clock.
 
     Attributes:
         call: The call on the engine, once there is one.
@@ -252,10 +251,6 @@ class LeasedEngines:
 
     Args:
         lessor: Where the engines are leased: a pool, or the one engine of a checkout, which is only used by `call`.
-        kind: `live`, `bridge` or `embedded`.
-        scope: Ends the waiting.
-        health: Takes note of failures.
-        env: The clock.
         starts_here: Start engines on the thread that asks, also in `submit`; else in the background, so that no event
             loop waits for a process to be started.
         reaps: Whether engines leave processes behind that are to be ended after each request.

@@ -34,12 +34,7 @@ class EngineCoolingDown(InfrastructureError):
 
 
 class StartGate:
-    """Starts engines, unless the last ones died at once and a delay is not over. Thread-safe.
-
-    Args:
-        start: Starts an engine and returns at once.
-        env: The clock.
-    """
+    """Starts engines by a function, unless the last ones died at once and a delay is not over. Thread-safe."""
 
     def __init__(self, start: Callable[[], Engine], env: Env) -> None:
         self._start = start

@@ -72,12 +72,7 @@ class AsyncJob:
     """The same job for `async def run`: every step is awaited and none blocks the loop."""
 
     def __init__(self, job: Job, bridge: "LoopBridge") -> None:
-        """Async jobs are made by the agent that works on a run.
-
-        Args:
-            job: What is done.
-            bridge: Between the code's loop and the threads its steps wait on.
-        """
+        """Async jobs are made by the agent that works on a run."""
         self._job = job
         self._bridge = bridge
         self.run_id: str = job.run_id

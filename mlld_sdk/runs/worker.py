@@ -142,12 +142,7 @@ class Worker(Actor):
     threaded: ClassVar[bool] = True
 
     def __init__(self, work: Work, freed: Callable[[], None]) -> None:
-        """Make a worker.
-
-        Args:
-            work: The run to work on.
-            freed: Called when the worker was ended before the run was, which is free to be taken up again.
-        """
+        """Make a worker; `freed` is called when it was ended before the run was, which is free to be taken up again."""
         super().__init__()
         self._work = work
         self._freed = freed
