@@ -156,7 +156,6 @@ class EngineOwner(Actor):
             caching=options.caching(lambda: self.services.cache_root(self.name)),
             timeout=options.timeout,
             may_cut=may_cut(kind, options.command_args, options.environ),
-            health=health,
             env=env,
             sink=self.services.sink,
         )

@@ -12,21 +12,11 @@ from mlld_sdk.base.durations import DEFAULT, Deadline, Timeout, seconds
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.engines.requests import RequestLog
 from mlld_sdk.engines.sources import WaitingCall, end_in_loop
+from mlld_sdk.scripts import stream_events
 from mlld_sdk.scripts.answers import mapping
 from mlld_sdk.scripts.params import a_text
 from mlld_sdk.scripts.results import read_object
 from mlld_sdk.scripts.stream import ScriptEvents
-from mlld_sdk.scripts.stream_events import (
-    EventsDropped,
-    GuardDenied,
-    ScriptCancelled,
-    ScriptCompleted,
-    ScriptEvent,
-    ScriptFailed,
-    SessionWritten,
-    StateWritten,
-    TraceRecorded,
-)
 from mlld_sdk.scripts.types import ExecuteResult, FileVerifyResult, HandleEvent
 from mlld_sdk.transport.errors import CallCancelled, EngineClosed, EngineDied, ScriptError
 
@@ -289,21 +279,21 @@ class Handle(concurrent.futures.Future[R], Generic[R]):
                 return
         self.set_exception(error)
 
-    def _in_upstreams_words(self, event: ScriptEvent) -> HandleEvent | None:
+    def _in_upstreams_words(self, event: stream_events.ScriptEvent) -> HandleEvent | None:
         match event:
-            case StateWritten(write=write):
+            case stream_events.StateWritten(write=write):
                 return HandleEvent("state_write", state_write=write)
-            case SessionWritten(write=session):
+            case stream_events.SessionWritten(write=session):
                 return HandleEvent("session_write", session_write=session)
-            case GuardDenied(denial=denial):
+            case stream_events.GuardDenied(denial=denial):
                 return HandleEvent("guard_denial", guard_denial=denial)
-            case TraceRecorded(trace=trace):
+            case stream_events.TraceRecorded(trace=trace):
                 return HandleEvent("trace_event", trace_event=trace)
-            case EventsDropped(count=count):
+            case stream_events.EventsDropped(count=count):
                 return HandleEvent("dropped", dropped=count)
-            case ScriptCompleted():
+            case stream_events.ScriptCompleted():
                 return HandleEvent("complete")
-            case ScriptFailed() | ScriptCancelled():
+            case stream_events.ScriptFailed() | stream_events.ScriptCancelled():
                 raise self._call.exception() or MlldError("the run failed")
         return None
 

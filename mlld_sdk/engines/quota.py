@@ -109,15 +109,13 @@ class EngineSlot:
     __slots__ = ("_quota", "idle_since", "reclaim")
 
     def __init__(self, quota: "EngineQuota") -> None:
-        self._quota: EngineQuota | None = quota
+        self._quota = quota
         self.idle_since = FOREVER
         self.reclaim: Callable[..., bool] = bool
 
     def release(self) -> None:
         """Return the right to the quota; the acquire that has waited longest gets it."""
-        quota, self._quota = self._quota, None
-        if quota is not None:
-            quota.released(self)
+        self._quota.released(self)
 
 
 class EngineQuota:

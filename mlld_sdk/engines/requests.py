@@ -22,7 +22,7 @@ from mlld_sdk.base.spans import Span, request_span
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
 from mlld_sdk.engines.shared import EngineSource
-from mlld_sdk.engines.sources import ENGINE_FAILURES, EngineHealth, WaitingCall, end_in_loop
+from mlld_sdk.engines.sources import ENGINE_FAILURES, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOptions, execute_params, process_params
@@ -175,10 +175,10 @@ class EngineRequests:
         strict: Raise when the engine cut something out of a result.
         may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
         max_events: Events of one request that are kept.
-        health: How the owner's engines fare.
         sink: Takes the events.
 
     Attributes:
+        health: How the owner's engines fare.
         gate: The circuit breaker in front of it, if there is one.
     """
 
@@ -196,18 +196,17 @@ class EngineRequests:
         strict: bool = False,
         may_cut: bool = False,
         max_events: int = MAX_EVENTS,
-        health: EngineHealth | None = None,
         env: Env | None = None,
         sink: Sink = discard,
     ) -> None:
         self.source = source
+        self.health = source.health
         self.kind = kind
         self.name = name
         self.timeout = timeout
         self.strict = strict
         self.may_cut = may_cut
         self.max_events = max_events
-        self.health = health or EngineHealth()
         self.env = env or Env()
         self.sink = sink
         self.labels = {"agent": name} if name else {}  # in every span
@@ -300,7 +299,7 @@ class EngineRequests:
     def on(self, source: EngineSource) -> EngineRequests:
         """Make the same on another source, whose failures concern none but the requests themselves."""
         made = copy.copy(self)
-        made.source, made.health, made.gate = source, EngineHealth(), None
+        made.source, made.health, made.gate = source, source.health, None
         made.on_events = made.tell_checkpoints if made.name else None
         return made
 

@@ -103,15 +103,11 @@ class RunHandle:
     async def _settled(self) -> Any:
         await asyncio.to_thread(self._refuse_to_wait_for_oneself)
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Outcome] = loop.create_future()
+        over: asyncio.Future[Outcome | None] = loop.create_future()
 
         def settle(result: Outcome | None) -> None:
-            if outcome.done():
-                return
-            if result is None:
-                outcome.set_exception(closed_while_waiting(self.id))
-            else:
-                outcome.set_result(result)
+            if not over.done():
+                over.set_result(result)
 
         def tell(result: Outcome | None = None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
@@ -120,9 +116,12 @@ class RunHandle:
         registered = asyncio.ensure_future(asyncio.to_thread(self._journal.on_outcome, self.id, tell, tell))
         try:
             await asyncio.shield(registered)
-            return _value_of(await outcome)
+            outcome = await over
+            if outcome is None:
+                raise closed_while_waiting(self.id)
+            return _value_of(outcome)
         finally:
-            outcome.cancel()
+            over.cancel()
             registered.add_done_callback(_withdraw)
 
     def __repr__(self) -> str:

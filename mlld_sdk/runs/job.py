@@ -320,10 +320,8 @@ class Job:
             policy = StepPolicy(on_interrupt="retry" if repeatable else "fail", max_attempts=most)
             while True:
                 self._wait_for_turn(step.position, retry)
-                try:
+                with contextlib.suppress(RetryStep):
                     return self._step_once(step, policy, act)
-                except RetryStep:
-                    continue
         finally:
             self._turn.release()
 

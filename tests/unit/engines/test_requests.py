@@ -8,6 +8,7 @@ import pytest
 from mlld_sdk.base.errors import InfrastructureError, InvalidRequest
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.engines.sources import EngineHealth
 from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
 from mlld_sdk.transport.errors import CallCancelled, EngineDied
 from mlld_sdk.transport.truncation import find_cuts
@@ -23,6 +24,7 @@ class FakeSource:
 
     def __init__(self, output: str = "x", error: BaseException | None = None) -> None:
         self.scope = CancelScope()
+        self.health = EngineHealth()
         self.asked: list[tuple[str, dict[str, Any], float | None]] = []
         self._reply = EngineReply(json.dumps({"result": {"id": 1, "output": output}}).encode())
         self._error = error
