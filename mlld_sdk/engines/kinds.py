@@ -61,16 +61,7 @@ def command_for(
     heap: int | None = None,
     heap_snapshot_near_limit: int | None = None,
 ) -> EngineCommand:
-    """Make the command that starts this engine.
-
-    Args:
-        engine: Which.
-        command: Program that starts mlld; the embedded engine has none.
-        args: Its arguments before `live --stdio`; for the embedded engine, its switches.
-        cwd: Directory to run in.
-        environ: Added to the environment.
-        heap: Limit of Node's heap in MiB.
-        heap_snapshot_near_limit: Let Node write up to that many heap snapshots near the limit.
+    """Make the command that starts this engine; the options are those of `Client`.
 
     Raises:
         ConfigurationError: The program or the package cannot be found or used, or an option does not fit the engine.

@@ -147,7 +147,11 @@ class WaitingCall(LazyFuture[EngineReply]):
             self._fail(self._refused(outcome))
         elif send is not None:
             try:
-                self._follow(send(outcome, self.left))
+                self.call = call = send(outcome, self.left)
+                self._let_go()
+                call.add_done_callback(self._copy)
+                if self.cancel_wanted:
+                    call.cancel()
             except StillWaiting:
                 return False
             except Exception as error:  # noqa: BLE001 - any error is the outcome
@@ -158,13 +162,6 @@ class WaitingCall(LazyFuture[EngineReply]):
         """End in a forked child, since it waits in the parent, which alone will be served."""
         self.begun = threading.Event()
         self._fail(ForkedProcess("the request waits in the process this one was forked from", hint="ask here anew"))
-
-    def _follow(self, call: Call) -> None:
-        self.call = call
-        self._let_go()
-        call.add_done_callback(self._copy)
-        if self.cancel_wanted:
-            call.cancel()
 
     def _copy(self, call: Call) -> None:
         error = call.exception()
