@@ -161,7 +161,7 @@ class EngineOwner(Actor):
         )
 
     def _stop_requests(self) -> None:
-        self.requests.stop(OwnerGone(f"{self.name} ended"))
+        self.requests.source.stop(OwnerGone(f"{self.name} ended"))
 
     def _make_engine_pool(self) -> EnginePool:
         services, command, options = self.services, self._command, self.options

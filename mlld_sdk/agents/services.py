@@ -160,7 +160,9 @@ class Services:
     def is_up(self, name: str) -> bool:
         """Return whether an incarnation works under this name and is not about to end."""
         requests = self.requests.get(name)
-        return requests is not None and not requests.refuses and self.whereis(name) is not None
+        if requests is None or requests.health.condemned or requests.source.scope.over is not None:
+            return False
+        return self.whereis(name) is not None
 
     def _find_requests(self, name: str) -> EngineRequests:
         tree, breaker = self.tree, None

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import InvalidRequest, MlldError
+from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, request_span
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
@@ -302,15 +302,6 @@ class EngineRequests:
         made.source, made.health, made.gate = source, source.health, None
         made.on_events = made.tell_checkpoints if made.name else None
         return made
-
-    def stop(self, why: MlldError) -> None:
-        """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
-        self.source.stop(why)
-
-    @property
-    def refuses(self) -> bool:
-        """Whether it was stopped, or its owner is about to end because an engine failed."""
-        return self.health.condemned or self.source.scope.over is not None
 
     @property
     def cache_folder(self) -> Path | None:

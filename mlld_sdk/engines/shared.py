@@ -160,22 +160,17 @@ class SharedEngines:
             raise
 
     def stop(self, why: MlldError) -> None:
-        """Refuse further requests with `why`, and kill the engine of those under way; returns at once."""
-        self.scope.end(why)
-        self.kill(partial(copy.copy, why))
-
-    def kill(self, because: Callable[[], MlldError]) -> None:
-        """Kill the engine, and those that only finish what they have; requests end with errors made by `because`."""
-        for at in self._all_held():
-            at.engine.kill(because)
+        """Refuse further requests with `why`, and kill the engines of those under way; returns at once."""
+        for at in self._end(why):
+            at.engine.kill(partial(copy.copy, why))
 
     def close(self, why: MlldError) -> None:
         """Refuse further requests with `why` and end the engines in good order."""
-        self.scope.end(why)
-        for at in self._all_held():
+        for at in self._end(why):
             at.engine.close()
 
-    def _all_held(self) -> list[SharedEngine]:
+    def _end(self, why: MlldError) -> list[SharedEngine]:
+        self.scope.end(why)
         with self._lock:
             self._current = None
             return list(self._held)

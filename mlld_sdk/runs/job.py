@@ -77,7 +77,7 @@ class Job:
         self._fingerprint = services.journal.values.fingerprint
         self._positions = Positions()
         self._turn = threading.Lock()
-        self.shared: JobState = JobState(requests, services.env)
+        self.shared: JobState = JobState(requests.source, services.env)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

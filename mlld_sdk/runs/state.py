@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink
-from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.engines.shared import EngineSource
 from mlld_sdk.journal import Journal
 
 LONGEST_LOOK = 60.0
@@ -52,7 +52,7 @@ class JobState:
         awake: Set when sleeping is over for good.
     """
 
-    def __init__(self, requests: EngineRequests, env: Env) -> None:
+    def __init__(self, source: EngineSource, env: Env) -> None:
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None
         self.progressed = env.now()
@@ -60,7 +60,7 @@ class JobState:
         self.awake = threading.Event()
         self._interrupt: Callable[[], None] | None = None
         self._env = env
-        self._requests = requests
+        self._source = source
         self._lock = threading.Lock()
 
     @property
@@ -75,7 +75,7 @@ class JobState:
                 return
             self.sealed = why
         self.awake.set()
-        self._requests.stop(why)
+        self._source.stop(why)
         if self._interrupt is not None:
             self._interrupt()
 
