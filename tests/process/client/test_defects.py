@@ -347,10 +347,12 @@ def test_engines_killed_under_eight_busy_threads_lose_only_what_was_in_flight(
         for _ in range(kills):
             before = len(outcomes)
             soon(lambda before=before: len(outcomes) > before + 20 and pid_of(client))
-            os.kill(pid_of(client), signal.SIGKILL)
+            killed = pid_of(client)
+            os.kill(killed, signal.SIGKILL)
         stop.set()
         for worker in workers:
             worker.result(30)
+    soon(lambda: pid_of(client) != killed)  # with no request in flight any more, its end may still be on the way
     lost = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert {outcome for outcome in outcomes if isinstance(outcome, str)} == {"x\n"}
     assert len(lost) <= kills * 8
