@@ -169,12 +169,12 @@ class Services:
         if tree is not None:
             version, requests = tree.context.version, self.requests.get(name)
             with suppress(ChildNotFound, ChildUnavailable):
-                breaker = tree.breaker(name)
-                tree.ref(name)  # raises if none works there now
                 if requests is not None and not requests.health.condemned:
-                    requests.gate = breaker
+                    _, requests.gate = tree.guarded(name)
                     self._gated[name] = requests, version
                     return requests
+            with suppress(ChildNotFound):
+                breaker = tree.breaker(name)
         view = None if breaker is None else breaker.view()
         if view is not None and view.retry_after:
             raise BreakerOpen(view.name, view.retry_after)
