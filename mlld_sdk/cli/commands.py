@@ -226,8 +226,7 @@ def demo(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
-    from mlld_sdk.runtime.runtime import Runtime
-    from mlld_sdk.runtime.service import EXIT_FORCED
+    from mlld_sdk.runtime.runtime import EXIT_FORCED, Runtime
     from mlld_sdk.telemetry.log import log_events, stderr_logger
 
     path = Path(options.file)

@@ -177,7 +177,7 @@ def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
         if (state := off_duty.get(name) or ("working" if pool.busy else "idle" if pool.idle or pool.waiting else ""))
     ]
     status = runtime.journal.status()
-    zombies = runtime.system.zombies.list()
+    zombies = runtime.services.system.zombies.list()
     return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store, "zombies": zombies}
 
 

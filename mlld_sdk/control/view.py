@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol
 
-from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.env import Env
@@ -28,10 +27,6 @@ class RuntimeView(Protocol):
     @property
     def services(self) -> Services:
         """What the agents share."""
-
-    @property
-    def system(self) -> ActorSystem:
-        """The actors."""
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place."""

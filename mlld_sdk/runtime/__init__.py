@@ -1,8 +1,8 @@
 """The runtime that carries a tree of agents inside a service.
 
-`runtime` starts and stops everything that the agents share, `places` finds what is in its tree, `service` runs it until
-a signal comes, with `signals` and `systemd`, and `keeper` keeps its history in the journal. Programs, the command line
-and the demonstrations come in by `Runtime`.
+`runtime` starts and stops everything that the agents share, finds what is in its tree, and runs until a signal comes,
+with `signals` and `systemd`; `keeper` keeps its history in the journal. Programs, the command line and the
+demonstrations come in by `Runtime`.
 """
 
 from typing import TYPE_CHECKING

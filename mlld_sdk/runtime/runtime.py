@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,9 +32,8 @@ from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
-from mlld_sdk.runtime.places import above, find, places
-from mlld_sdk.runtime.service import serve
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
+from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -50,6 +50,10 @@ ROUNDS: Final = 1.0
 
 KEEP: Final = Retention()
 """What is kept of ended runs by default."""
+
+EXIT_CLEAN: Final = 0
+EXIT_GAVE_UP: Final = 1
+EXIT_FORCED: Final = 75
 
 MOST_NAMED: Final = 5
 """Stopped places of which the verdict names the waiting runs, and how many of those."""
@@ -146,15 +150,11 @@ class Runtime:
         self._server: ControlServer | None = None
         self._lock = threading.Lock()
         self._tree: Tree | None = None
-        self._system: ActorSystem | None = None
-        self._journal: Journal | None = None
         self._services: Services | None = None
         self._keeper: HistoryKeeper | None = None
         self._report: ShutdownReport | None = None
         self._stopping = threading.Event()
         self._rounds: threading.Thread | None = None
-
-    # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
         """Start the tree and return when every child has started; unfinished runs are taken up again.
@@ -164,7 +164,7 @@ class Runtime:
             JournalError: The store cannot be opened.
         """
         with self._lock:
-            if self._journal is not None:
+            if self._services is not None:
                 raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
             sweep_orphans(sink=self.bus.emit, env=self.env)
             journal = self._open_journal()
@@ -174,23 +174,20 @@ class Runtime:
             self.bus.attach("history-keeper", self._keeper, events=FAILURES)
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir())
             services.publish()
-            self._journal, self._system, self._services = journal, system, services
+            self._services = services
             try:
                 self._tree = services.tree = Tree.start(
                     system, self._spec, name=self.name, timeout=self._start_timeout, sink=self.bus.emit
                 )
+                self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
+                self._rounds.start()
+                if self._control:
+                    self._server = ControlServer(self, socket_path(self.name))
             except BaseException:
+                if self._tree is not None:
+                    self._tree.stop(self._stop_timeout)
                 self._shut_down()
                 raise
-            self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
-            self._rounds.start()
-            if self._control:
-                try:
-                    self._server = ControlServer(self, socket_path(self.name))
-                except BaseException:
-                    self._tree.stop(self._stop_timeout)
-                    self._shut_down()
-                    raise
         return self
 
     def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
@@ -239,22 +236,30 @@ class Runtime:
             The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
             root gave up. `stop()` returns the report that says what.
         """
-        signals = SignalQueue()
-        try:
-            with caught_signals(signals):
-                if self._tree is None:
-                    self.start()
-                return serve(self, self._running().root, self._kill, signals)
-        finally:
-            signals.close()
+        with contextlib.closing(SignalQueue()) as signals, caught_signals(signals):
+            if self._tree is None:
+                self.start()
+            monitor = self._running().root.monitor(lambda _: signals.put("ended"))
+            with SystemdNotifier(self) as notifier:
+                signal = signals.get()
+                notifier.stopping()
+            if signal == "ended":
+                self.stop(drain=False)
+                return EXIT_GAVE_UP
+            monitor.cancel()
+            stopper = threading.Thread(target=self._stop_and_tell, args=(signals,), name=f"{self.name}-stop")
+            stopper.start()
+            in_order = signals.get() in ("stopped", "ended")
+            if not in_order:
+                self._kill()
+            stopper.join()
+        return EXIT_CLEAN if in_order and self._report is not None and self._report.clean else EXIT_FORCED
 
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop(drain=kind is None)
-
-    # -- finding ------------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
@@ -267,9 +272,9 @@ class Runtime:
         """
         path, start = self._find(name)
         services = self.services
-        if isinstance(start, type) and issubclass(start, Pool):
+        if _makes(start, Pool):
             return PoolHandle(services, path)
-        if isinstance(start, type) and issubclass(start, EngineOwner):
+        if _makes(start, EngineOwner):
             return AgentHandle(services, path)
         return self._running()[path]
 
@@ -310,22 +315,17 @@ class Runtime:
     def agents(self) -> list[AgentHandle]:
         """List the agents of the tree."""
         services = self.services
-        found = places(self._running())
-        return [
-            AgentHandle(services, path) for path, start in found if isinstance(start, type) and issubclass(start, Agent)
-        ]
-
-    # -- looking ------------------------------------------------------------------------------------------------------
+        return [AgentHandle(services, path) for path, start in self._places() if _makes(start, Agent)]
 
     @property
     def journal(self) -> Journal:
         """The runs."""
-        return self._here(self._journal)
+        return self.services.journal
 
     @property
     def system(self) -> ActorSystem:
         """The actors."""
-        return self._here(self._system)
+        return self.services.system
 
     def snapshot(self) -> NodeView:
         """Take a picture of the tree, without a message to any actor."""
@@ -352,8 +352,6 @@ class Runtime:
         """List the supervisors that run, in no order."""
         return list(self._running().context.states)
 
-    # -- operating ----------------------------------------------------------------------------------------------------
-
     def pause(self, path: str, reason: str) -> None:
         """Stop what is at a place and keep it stopped until `resume`; runs for it wait.
 
@@ -361,7 +359,7 @@ class Runtime:
             path: The place, or its name if that is unique.
             reason: Why; shown in the tree.
         """
-        supervisor, name = above(self._running(), self._find(path)[0])
+        supervisor, name = self._above(self._find(path)[0])
         supervisor.terminate_child(name, reason)
 
     def resume(self, path: str) -> None:
@@ -371,18 +369,16 @@ class Runtime:
             ChildRunning: It runs and takes work already; a pool that was drained leases engines again after `restart`.
         """
         whole, start = self._find(path)
-        runs = isinstance(start, type) and issubclass(start, Agent) and self.services.whereis(whole) is not None
+        runs = _makes(start, Agent) and self.services.whereis(whole) is not None
         if runs and AgentHandle(self.services, whole).resume():
             return
-        supervisor, name = above(self._running(), whole)
+        supervisor, name = self._above(whole)
         supervisor.restart_child(name)
 
     def restart(self, path: str, reason: str) -> None:
         """Stop what is at a place in order, and start it again; that counts towards no limit."""
         self.pause(path, reason)
         self.resume(path)
-
-    # -- inside -------------------------------------------------------------------------------------------------------
 
     def _waiting(self, path: str) -> str:
         """Name the runs that wait for a place, as far as there is room."""
@@ -404,17 +400,37 @@ class Runtime:
     @property
     def services(self) -> Services:
         """What the agents share."""
-        self._running()
-        assert self._services is not None
-        return self._services
+        return self._here(self._services)
+
+    def _places(self) -> Iterator[tuple[str, Any]]:
+        """List paths and what is started there, from the states that supervisors have published."""
+        tree = self._running()
+        todo = [tree.root]
+        while todo:
+            state = tree.context.states.get(todo.pop())
+            if state is None:
+                continue
+            for slot in state.slots:
+                yield f"{state.path}/{state.label_of(slot)}", slot.spec.start
+                if slot.child is not None:
+                    todo.append(slot.child)
 
     def _find(self, name: str) -> tuple[str, Any]:
-        try:
-            return find(self._running(), self.name, name)
-        except ChildNotFound:
-            if self._report is not None:
-                raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one") from None
-            raise
+        """Return the path of a place, given by its path or its name, and what is started there."""
+        whole = name if name.split("/", 1)[0] == self.name else f"{self.name}/{name}"
+        known = list(self._places())
+        exact = [place for place in known if place[0] == whole]
+        found = exact or [place for place in known if place[0].rsplit("/", 1)[-1] == name]
+        if len(found) == 1:
+            return found[0]
+        if self._report is not None:
+            raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
+        raise ChildNotFound(name, [path for path, _ in found[:10]])
+
+    def _above(self, path: str) -> tuple[SupervisorRef, str]:
+        """Return the supervisor of a place, and what it calls the child there."""
+        parent, _, name = path.rpartition("/")
+        return self._running()[parent].supervisor(), name
 
     def _state_dir(self) -> Path:
         if self._store is not None:
@@ -423,8 +439,7 @@ class Runtime:
 
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
-        services, keeper = self.services, self._keeper
-        assert keeper is not None
+        services, keeper = self.services, self._here(self._keeper)
         while not self._stopping.wait(ROUNDS):
             self._budget.sleep_idle()
             services.runs.settle_again()
@@ -437,6 +452,10 @@ class Runtime:
             for kind in kinds:
                 services.poke(kind)
 
+    def _stop_and_tell(self, signals: SignalQueue) -> None:
+        self.stop()
+        signals.put("stopped")
+
     def _kill(self) -> None:
         """End everything now: engines first, then actors."""
         services, tree = self.services, self._running()
@@ -444,23 +463,23 @@ class Runtime:
         tree.root.kill("a second signal came")
 
     def _shut_down(self) -> StopReport:
-        actors = StopReport()
+        services = self.services
         self._stopping.set()
         if self._server is not None:
             self._server.close()
-        if self._services is not None:
-            self._services.close()
-        if self._system is not None:
-            actors = self._system.stop()
-        if self._journal is not None:
-            self.bus.detach("history-keeper")  # it writes down the last crashes first
-            with contextlib.suppress(MlldError):  # it has told that it is not well
-                if self._keeper is not None:
-                    self._keeper.write_down()
-            self._journal.close()
+        services.close()
+        actors = services.system.stop()
+        self.bus.detach("history-keeper")  # it writes down the last crashes first
+        with contextlib.suppress(MlldError):  # the journal has told that it is not well
+            self._here(self._keeper).write_down()
+        services.journal.close()
         if self._rounds is not None:
             self._rounds.join()
-        if self._store is None and self._services is not None:
-            shutil.rmtree(self._services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
+        if self._store is None:
+            shutil.rmtree(services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
         self.bus.close()
         return actors
+
+
+def _makes(start: object, kind: type) -> bool:
+    return isinstance(start, type) and issubclass(start, kind)

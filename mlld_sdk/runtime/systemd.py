@@ -71,7 +71,7 @@ class Progress:
 
     def __init__(self, runtime: NotifiedRuntime) -> None:
         self._runtime = runtime
-        self._probe: ActorRef[_Probe] = runtime.system.start(_Probe, label="systemd-probe")
+        self._probe: ActorRef[_Probe] = runtime.services.system.start(_Probe, label="systemd-probe")
 
     def missing(self, within: float) -> str:
         """Return what has not moved within so many seconds; empty when all has."""

@@ -34,14 +34,16 @@ from mlld_sdk import Agent, Runtime, child, one_for_one
 def say_when_ready():
     while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         time.sleep(0.01)
-    print("ready", flush=True)
+    sys.stdout.write("ready\\n")  # in one piece, beside the other thread
+    sys.stdout.flush()
 
 class Worker(Agent):
     engine = "embedded"
     concurrency = 2
     engines = 2
     def run(self, job, payload):
-        print("working", flush=True)
+        sys.stdout.write("working\\n")
+        sys.stdout.flush()
         return job.execute("think.mld", {"n": payload}, idempotent=True).output
 
 class Brittle(Agent):
