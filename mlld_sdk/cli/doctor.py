@@ -89,16 +89,9 @@ def diagnose(store: str | os.PathLike[str] | None = None, *, env: Env | None = N
         store: The journal's file, if there is or is to be one.
         env: Clocks.
     """
-    checks = [
-        *([] if store is None else [check_store(Path(store))]),
-        check_socket_folder(),
-        check_node(),
-        check_files(),
-        check_processes(),
-        check_memory(),
-        check_leftovers(),
-        check_clock(env or Env()),
-    ]
+    checks = [] if store is None else [check_store(Path(store))]
+    checks += [check_socket_folder(), check_node(), check_files(), check_processes(), check_memory()]
+    checks += [check_leftovers(), check_clock(env or Env())]
     return Diagnosis(engines=check_engines(env=env), checks=tuple(checks))
 
 
@@ -117,8 +110,7 @@ def check_store(path: Path) -> Check:
     if path.is_dir():
         return Check("store", "problem", f"{path} is a folder", "name a file in it")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        hint = "check its owner and mode"
-        return Check("store", "problem", f"{path} may not be written", hint)
+        return Check("store", "problem", f"{path} may not be written", "check its owner and mode")
     if path.exists() and path.stat().st_size and (wrong := _wrong_with(path)):
         return wrong
     free = shutil.disk_usage(folder).free
@@ -134,9 +126,8 @@ def _wrong_with(path: Path) -> Check | None:
 
     deadline = Deadline(STORE_SECONDS)
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        ) as database:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=1.0)) as database:
             database.set_progress_handler(lambda: deadline.is_over, 10_000)
             (owner,) = database.execute("PRAGMA application_id").fetchone()
             (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -205,9 +196,7 @@ def check_processes() -> Check:
 
 def check_memory() -> Check:
     """Check how much memory is free, in this container if it has a limit."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
-    free = _available() or free
-    limit = _container_limit("memory.max")
+    free, limit = _available(), _container_limit("memory.max")
     if free is None:
         return Check("memory", "ok", "this system does not say how much is free")
     found = f"{free >> 20} MiB are free" + (f", this container may have {limit >> 20} MiB" if limit else "")

@@ -90,8 +90,6 @@ def crash_report(crash: dict[str, Any]) -> str:
 
 def event_line(event: dict[str, Any]) -> str:
     """Return an event in one line."""
-    skipped = ("at", "trace", "stderr_tail")
-    fields = " ".join(
-        f"{name}={shorten(str(value), 48)}" for name, value in event["fields"].items() if name not in skipped
-    )
+    shown = {name: value for name, value in event["fields"].items() if name not in ("at", "trace", "stderr_tail")}
+    fields = " ".join(f"{name}={shorten(str(value), 48)}" for name, value in shown.items())
     return f"{clock(event['at'])}  {event['level']:<7} {event['name']:<24} {fields}"

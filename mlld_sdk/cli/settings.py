@@ -6,22 +6,20 @@ the environment, so that two runtimes in one process never share a store by acci
 """
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.cli.render import table
 from mlld_sdk.control.protocol import socket_path
-from mlld_sdk.engines.kinds import KINDS, VARIABLE
+from mlld_sdk.engines.kinds import KINDS, VARIABLE, EngineKind
 
 Source = Literal["command line", "environment", "code", "default"]
 
-T = TypeVar("T")
-
-LOGS: Final = ("plain", "json", "off")
-LEVELS: Final = ("debug", "info")
+Log = Literal["plain", "json", "off"]
+Level = Literal["debug", "info"]
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,34 +92,22 @@ def configuration(
     return Configuration(settings=tuple(_effective(known, code, command_line, surroundings) for known in KNOWN))
 
 
-def _reader(kind: Callable[[str], T], allows: Callable[[T], bool]) -> Callable[[str], T]:
-    """Return a function that reads a text, and raises `ValueError` when the value is not allowed."""
-
-    def read(text: str) -> T:
-        value = kind(text)
-        if not allows(value):
-            raise ValueError
-        return value
-
-    return read
-
-
-READERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "log": _reader(str, LOGS.__contains__),
-    "log_level": _reader(str, LEVELS.__contains__),
-    "max_engines": _reader(int, lambda count: count >= 1),
-    "drain_timeout": _reader(float, lambda seconds: seconds >= 0),
-    "stop_timeout": _reader(float, lambda seconds: seconds >= 0),
-    "engine": _reader(str, KINDS.__contains__),
+READERS: Final[Mapping[str, Any]] = {
+    "log": Log,
+    "log_level": Level,
+    "max_engines": Annotated[int, msgspec.Meta(ge=1)],
+    "drain_timeout": Annotated[float, msgspec.Meta(ge=0)],
+    "stop_timeout": Annotated[float, msgspec.Meta(ge=0)],
+    "engine": EngineKind,
 }
-"""How variables are read that are no plain text, by the name of the setting."""
+"""What variables are read as that are no plain text, by the name of the setting."""
 
 KNOWN: Final = tuple(
     Setting(name=name, variable=variable, value=default, source="default", meaning=meaning)
     for name, variable, default, meaning in (
         ("store", "MLLD_OTP_STORE", None, "file of the journal; without one, runs end with the process"),
-        ("log", "MLLD_OTP_LOG", "plain", f"how events are written to stderr: {', '.join(LOGS)}"),
-        ("log_level", "MLLD_OTP_LOG_LEVEL", "info", f"from which level on: {', '.join(LEVELS)}"),
+        ("log", "MLLD_OTP_LOG", "plain", f"how events are written to stderr: {', '.join(get_args(Log))}"),
+        ("log_level", "MLLD_OTP_LOG_LEVEL", "info", f"from which level on: {', '.join(get_args(Level))}"),
         ("max_engines", "MLLD_OTP_MAX_ENGINES", None, "engines that may live at once, at least 1"),
         ("drain_timeout", "MLLD_OTP_DRAIN_TIMEOUT", 10.0, "seconds runs get to end before a stop"),
         ("stop_timeout", "MLLD_OTP_STOP_TIMEOUT", 20.0, "seconds the tree then gets to stop"),
@@ -146,8 +132,8 @@ def _effective(known: Setting, code: Mapping[str, Any], said: Mapping[str, Any],
         source, value = "code", code[known.name]
     if text := environ.get(known.variable):
         try:
-            source, value = "environment", READERS.get(known.name, str)(text)
-        except ValueError:
+            source, value = "environment", msgspec.convert(text, READERS.get(known.name, str), strict=False)
+        except msgspec.ValidationError:
             raise ConfigurationError(
                 f"{known.variable} has a value that makes no sense: {text!r}", hint=f"it means: {known.meaning}"
             ) from None

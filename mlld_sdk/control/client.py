@@ -40,9 +40,8 @@ class Remote:
             self._connection.connect(str(self.path))
         except OSError as error:
             self._connection.close()
-            hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: " + _names(
-                runtimes()
-            )
+            hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: "
+            hint += ", ".join(runtimes()) or "none"
             if isinstance(error, ConnectionRefusedError):
                 hint = "it was killed and has left its socket: start it again, its runs go on"
             raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=hint) from error
@@ -93,14 +92,10 @@ def _patience(request: p.Request) -> float:
     return LOOK_TIMEOUT if isinstance(request, LOOKS) else p.TIMEOUT + 5
 
 
-def _names(found: list[str]) -> str:
-    return ", ".join(found) or "none"
-
-
 def _only_one() -> str:
     found = runtimes()
     if len(found) > 1:
-        raise p.ControlError(f"several runtimes are running: {_names(found)}", hint="say which with --runtime NAME")
+        raise p.ControlError(f"several runtimes are running: {', '.join(found)}", hint="say which with --runtime NAME")
     if not found:
         folder = p.socket_path("any").parent
         killed = ", ".join(sorted(one.stem for one in folder.glob("*.sock")))

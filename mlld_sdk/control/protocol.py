@@ -151,23 +151,6 @@ class Evaluate(Request, frozen=True, kw_only=True, tag="evaluate"):
     script: str
 
 
-AnyRequest = (
-    AskTree
-    | AskTop
-    | AskWhy
-    | AskEvents
-    | AskCrashes
-    | AskRuns
-    | AskRun
-    | RetryRun
-    | CancelRun
-    | ResolveStep
-    | SubmitRun
-    | Operate
-    | Evaluate
-)
-
-
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What came of a request.
 
@@ -197,7 +180,6 @@ class Refused(MlldError):
 
 
 _LENGTH = struct.Struct(">I")
-decode_request = msgspec.json.Decoder(AnyRequest).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 

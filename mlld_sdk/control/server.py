@@ -7,18 +7,26 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from mlld_sdk.agents.handles import AgentHandle
+from mlld_sdk.agents.services import Services
+from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.control import protocol as p
-from mlld_sdk.control.view import RuntimeView
+from mlld_sdk.journal import Journal
 from mlld_sdk.journal.records import RunRecord, StepRecord
 from mlld_sdk.supervision.errors import ChildRunning
-from mlld_sdk.supervision.snapshot import walk
+from mlld_sdk.supervision.snapshot import NodeView, walk
+from mlld_sdk.supervision.verdict import Verdict
+from mlld_sdk.telemetry.bus import Bus
+from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.processes import rss_of
 
 CONNECTIONS = 32
@@ -28,6 +36,47 @@ LONGEST_WAIT = 30.0
 
 ACCEPT_AGAIN = 0.1
 """Seconds until the next try when the system could not hand out a connection."""
+
+
+class RuntimeView(Protocol):
+    """A running runtime, as far as it is looked at and operated from outside."""
+
+    name: str
+    env: Env
+    bus: Bus
+    history: History
+
+    @property
+    def journal(self) -> Journal:
+        """The runs."""
+
+    @property
+    def services(self) -> Services:
+        """What the agents share."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Find an agent, a pool or any other place."""
+
+    def agent(self, name: str) -> AgentHandle:
+        """Find an agent."""
+
+    def snapshot(self) -> NodeView:
+        """Take a picture of the tree."""
+
+    def tree(self) -> str:
+        """Print the tree."""
+
+    def verdict(self) -> Verdict:
+        """Return how it is, and what is wrong."""
+
+    def pause(self, path: str, reason: str) -> None:
+        """Stop what is at a place and keep it stopped."""
+
+    def resume(self, path: str) -> None:
+        """Start what was paused again."""
+
+    def restart(self, path: str, reason: str) -> None:
+        """Stop what is at a place and start it again."""
 
 
 class OperatorActed(Event, frozen=True, kw_only=True, tag="operator.acted"):
@@ -118,7 +167,7 @@ class ControlServer:
 
     def _answer(self, body: bytes, user: int) -> p.Answer:
         try:
-            request = p.decode_request(body)
+            request = _decode_request(body)
         except msgspec.MsgspecError as error:
             return p.Answer(code="MALFORMED", message=f"no such request: {error}", hint="are both of the same version?")
         try:
@@ -143,24 +192,19 @@ def _listen(path: Path) -> socket.socket:
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path, or control=False"
+        hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path"
         if error.errno == errno.EADDRINUSE:
-            hint = (
-                "another runtime of this name is running: give this one another name (`run --name`), or control=False"
-            )
-        raise p.ControlError(f"the control socket {path} cannot be opened: {error}", hint=hint) from error
+            hint = "another runtime of this name is running: give this one another name (`run --name`)"
+        what = f"the control socket {path} cannot be opened: {error}"
+        raise p.ControlError(what, hint=f"{hint}, or control=False") from error
     return listener
-
-
-# -- what can be asked -------------------------------------------------------------------------------------------------
 
 
 def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
     verdict, tree = runtime.verdict(), runtime.snapshot()
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
-    beside = [
-        f"{one.path}: {one.why}" for one in verdict.concerns if one.path not in paths or one.word == "maintenance"
-    ]
+    named = [one for one in verdict.concerns if one.path not in paths or one.word == "maintenance"]
+    beside = [f"{one.path}: {one.why}" for one in named]
     return {"verdict": verdict, "text": "\n".join([str(verdict), *beside, "", runtime.tree()]), "tree": tree}
 
 
@@ -231,11 +275,8 @@ def _kind(runtime: RuntimeView, agent: str) -> str:
 
 def _run(runtime: RuntimeView, ask: p.AskRun, _: int) -> Any:
     run, outcome = runtime.journal.run(ask.run_id), runtime.journal.outcome(ask.run_id)
-    return {
-        "run": _run_row(run),
-        "outcome": outcome,
-        "steps": [_step_row(one) for one in runtime.journal.steps(run.id)],
-    }
+    steps = [_step_row(one) for one in runtime.journal.steps(run.id)]
+    return {"run": _run_row(run), "outcome": outcome, "steps": steps}
 
 
 def _retry(runtime: RuntimeView, ask: p.RetryRun, user: int) -> Any:
@@ -320,3 +361,5 @@ _WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {
     p.Operate: _operate,
     p.Evaluate: _evaluate,
 }
+
+_decode_request: Callable[[bytes], p.Request] = msgspec.json.Decoder(reduce(or_, _WORK)).decode

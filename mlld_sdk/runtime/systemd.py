@@ -22,7 +22,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.control.view import RuntimeView
+from mlld_sdk.control.server import RuntimeView
 from mlld_sdk.transport.reactor import shared_reactor
 
 STATUS_EVERY: Final = 5.0
