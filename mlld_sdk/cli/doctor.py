@@ -82,17 +82,16 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([str(self.engines), *map(str, self.checks)])
 
 
-def diagnose(store: str | os.PathLike[str] | None = None, *, env: Env | None = None) -> Diagnosis:
+def diagnose(store: str | os.PathLike[str] | None = None) -> Diagnosis:
     """Check everything. Starts each engine once; changes nothing else, and leaves nothing behind.
 
     Args:
         store: The journal's file, if there is or is to be one.
-        env: Clocks.
     """
     checks = [] if store is None else [check_store(Path(store))]
     checks += [check_socket_folder(), check_node(), check_files(), check_processes(), check_memory()]
-    checks += [check_leftovers(), check_clock(env or Env())]
-    return Diagnosis(engines=check_engines(env=env), checks=tuple(checks))
+    checks += [check_leftovers(), check_clock(Env())]
+    return Diagnosis(engines=check_engines(), checks=tuple(checks))
 
 
 def check_store(path: Path) -> Check:

@@ -1,4 +1,4 @@
-"""The arguments of the command line, and how errors are printed.
+"""The arguments of the command line, how errors are printed, and commands line by line in `mlld-otp shell`.
 
 Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found something broken; 2 wrong arguments;
 3 `tree`: the tree is not healthy;
@@ -6,18 +6,18 @@ Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found som
 """
 
 import argparse
+import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.cli import commands
-from mlld_sdk.cli.shell import shell
 from mlld_sdk.demo import DEMOS
 
 STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb("evaluate", commands.evaluate, "run a line of mlld on an agent's engine")
     one.add_argument("agent")
     one.add_argument("script")
-    verb("shell", partial(shell, main), "talk to a running runtime line by line")
+    verb("shell", shell, "talk to a running runtime line by line")
     one = verb("demo", commands.demo, "break something for real and watch it heal")
     one.formatter_class = argparse.RawDescriptionHelpFormatter
     one.epilog = "\n".join(f"{name:9} {what}" for name, what in DEMOS.items())
@@ -174,3 +174,36 @@ def _command(arguments: Sequence[str] | None) -> int:
             print(f"mlld-otp: {error.hint}", file=sys.stderr)
         return 1
     return status
+
+
+def shell(options: argparse.Namespace) -> int:
+    """Talk to a runtime line by line: commands without their prefix, and `AGENT> mlld text` to run on its engine."""
+    print("Commands as on the command line; `AGENT> mlld text` runs on that agent's engine; ^D or an empty line ends.")
+    while True:
+        try:
+            line = input("mlld-otp> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return 0
+        if not line:
+            return 0
+        agent, arrow, script = line.partition(">")
+        if arrow and agent.strip().isprintable() and " " not in agent.strip():
+            _line(["evaluate", agent.strip(), script.strip()], options)
+            continue
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            print(f"mlld-otp: {error}: {line}", file=sys.stderr)
+        else:
+            _line(words, options)
+
+
+def _line(words: Sequence[str], options: argparse.Namespace) -> None:
+    """Run one line; wrong words do not end the shell."""
+    if words[0] in ("run", "shell"):
+        print(f"mlld-otp: `{words[0]}` does not work inside the shell", file=sys.stderr)
+        return
+    attaches = words[0] not in ("demo", "doctor", "config", "checkpoint")
+    extra = ["--runtime", options.runtime] if options.runtime and attaches else []
+    with contextlib.suppress(SystemExit):
+        main([*words[:1], *extra, *words[1:]])

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,25 +25,24 @@ class Remote:
 
     Args:
         name: Name of the runtime; not needed when there is only one.
-        path: Its socket, instead.
 
     Raises:
         ControlError: There is no such runtime, or more than one.
     """
 
-    def __init__(self, name: str | None = None, *, path: Path | None = None) -> None:
-        self.path = path or p.socket_path(name or _only_one())
+    def __init__(self, name: str | None = None) -> None:
+        path = p.socket_path(name or _only_one())
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.settimeout(LOOK_TIMEOUT)
         try:
-            self._connection.connect(str(self.path))
+            self._connection.connect(str(path))
         except OSError as error:
             self._connection.close()
             hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: "
             hint += ", ".join(runtimes()) or "none"
             if isinstance(error, ConnectionRefusedError):
                 hint = "it was killed and has left its socket: start it again, its runs go on"
-            raise p.ControlError(f"no runtime answers at {self.path}: {error}", hint=hint) from error
+            raise p.ControlError(f"no runtime answers at {path}: {error}", hint=hint) from error
 
     def ask(self, request: p.Request) -> Any:  # noqa: ANN401
         """Ask one thing.

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.env import Env
@@ -65,6 +66,9 @@ class RuntimeView(Protocol):
 
     def tree(self) -> str:
         """Print the tree."""
+
+    def supervisors(self) -> list[ActorRef[Any]]:
+        """List the supervisors that run."""
 
     def verdict(self) -> Verdict:
         """Return how it is, and what is wrong."""

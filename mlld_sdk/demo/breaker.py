@@ -6,6 +6,7 @@ The script kills its own engine for as long as a file named `broken` is there. W
 
 from mlld_sdk import AgentHandle, Backoff, InfrastructureError, Runtime, child, circuit_breaker, one_for_one
 from mlld_sdk.agents.agent import Agent
+from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.snapshot import shorten
@@ -35,7 +36,7 @@ def play(stage: Stage) -> str:
         backoff=Backoff.of(0.05, most=0.4, jitter=0.0, min_uptime=10.0),
         breaker=circuit_breaker(failures=FAILURES, cooldown=0.6, growth=2.0),
     )
-    story = stage.draws("A flapping engine and the circuit breaker in front of it", 11, "answers")
+    story = stage.story = Story("A flapping engine and the circuit breaker in front of it", 11, "answers")
     story.turn("breaker", "closed", 0.0)
     with stage.runtime(one_for_one(flaky, max_restarts=20, within=10.0)) as runtime:
         agent = runtime.agent("flaky")

@@ -13,10 +13,8 @@ exe llm @find(topic) = sh {
   echo "facts about $topic"
 }
 """
-COLLECT = FIND + 'for @topic in ["market", "law", "rivals"] => show @find(@topic)\n'
-ANALYSE = (
-    FIND
-    + """\
+COLLECT = 'for @topic in ["market", "law", "rivals"] => show @find(@topic)\n'
+ANALYSE = """\
 exe llm @judge(question, facts) = sh {
   echo "judge-$question" >> calls.log
   echo "$question: $facts"
@@ -26,7 +24,6 @@ var @b = @find("law")
 var @c = @find("rivals")
 show @judge(@payload, `@a, @b, @c`)
 """
-)
 QUESTIONS = ("risk", "cost", "growth")
 
 
@@ -43,9 +40,9 @@ class Analyst(Agent):
 
 def play(stage: Stage) -> str:
     """Collect, then analyse side by side."""
-    stage.script("collect.mld", COLLECT)
+    stage.script("collect.mld", FIND + COLLECT)
     for question in QUESTIONS:
-        stage.script(f"analyse-{question}.mld", ANALYSE)
+        stage.script(f"analyse-{question}.mld", FIND + ANALYSE)
     tree = one_for_one(
         child(Agent, name="collector", script="collect.mld", checkpoint=True, **stage.options),
         *(child(Analyst, name=question, **stage.options) for question in QUESTIONS),

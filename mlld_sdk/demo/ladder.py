@@ -53,17 +53,13 @@ def play(stage: Stage) -> str:
         for answer in answers:
             stage.tell(f"answer   {answer}")
         stage.show(runtime.tree())
-    stage.prove(
-        f"answers come from both models: {answers}",
-        [answer.split()[-1] for answer in answers] == ["small", "large", "large"],
-    )
+    models = [answer.split()[-1] for answer in answers]
+    stage.prove(f"answers come from both models: {answers}", models == ["small", "large", "large"])
     stage.prove(f"it was found stuck {TIMES} times", stage.count("child.wedged") == TIMES)
     calls = stage.calls()
     killed = calls.count("small hard")  # a kill may come before the call it ends, on a busy machine
-    stage.prove(
-        f"calls made: {calls}",
-        killed <= TIMES and calls == ["small easy", *["small hard"] * killed, "large hard", "large last"],
-    )
+    wanted = ["small easy", *["small hard"] * killed, "large hard", "large last"]
+    stage.prove(f"calls made: {calls}", killed <= TIMES and calls == wanted)
     return (
         f"stuck {TIMES} times on the small model, then the large one answered; the question finished before was not "
         f"asked again ({len(calls)} calls for 3 questions, {killed} of them killed)."

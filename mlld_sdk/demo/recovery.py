@@ -23,6 +23,7 @@ import msgspec
 from mlld_sdk import Agent, AgentHandle, Job, Runtime, child, one_for_one
 from mlld_sdk.base.durations import pause
 from mlld_sdk.base.events import Event
+from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import DemoFailed, Stage
 from mlld_sdk.journal.events import RunClaimed, StepFinished, StepStarted
 from mlld_sdk.supervision.events import ChildExited, ChildStarted
@@ -132,7 +133,7 @@ class Recovery:
     def __init__(self, stage: Stage, *, steps: int = STEPS, pause: float = PAUSE, kill: bool = True) -> None:
         self.stage = stage
         self.steps = steps
-        self.story = stage.draws(f"{steps} steps, killed three times", steps, "steps")
+        self.story = stage.story = Story(f"{steps} steps, killed three times", steps)
         self._pause = pause
         kills = (self._kill_engine, self._kill_agent, self._kill_service)
         self._kills = {steps * (n + 1) // 4: each for n, each in enumerate(kills)} if kill else {}

@@ -43,6 +43,7 @@ class Stage:
     Attributes:
         options: Where and on which engine the agents of a demo work.
         pace: How much longer than the embedded engine this one may take to start.
+        story: The picture, if the demo draws one: it adds progress, this stage deaths and states of agent and breaker.
     """
 
     def __init__(
@@ -81,11 +82,6 @@ class Stage:
     def named(self) -> list[str]:
         """List the names of all events so far."""
         return [name_of(event) for event in list(self.events)]
-
-    def draws(self, title: str, goal: int, unit: str) -> Story:
-        """Begin a picture: the demo adds progress, this stage adds deaths and the states of agent and breaker."""
-        self.story = Story(title=title, goal=goal, unit=unit)
-        return self.story
 
     def now(self) -> float:
         """Return the seconds since the beginning."""
@@ -196,17 +192,16 @@ Play = Callable[[Stage], str]
 """A demo: plays on a stage and returns the proof in words, or raises `DemoFailed`."""
 
 
-def perform(play: Play, engine: EngineKind, picture: Path | None = None, *, patience: float = 60.0) -> int:
+def perform(play: Play, engine: EngineKind, picture: Path | None = None) -> int:
     """Play a demo in a directory of its own, print how it went, and return the exit status.
 
     Args:
         play: The demo.
         engine: Which engine runs the scripts.
         picture: Where its picture goes, if it draws one.
-        patience: Seconds until something that does not happen counts as failed.
     """
     with tempfile.TemporaryDirectory(prefix="mlld-demo-") as folder:
-        stage, status = Stage(Path(folder), engine, patience=patience), 0
+        stage, status = Stage(Path(folder), engine), 0
         try:
             proof = play(stage)
         except DemoFailed as failed:

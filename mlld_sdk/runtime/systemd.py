@@ -12,11 +12,12 @@ An agent that is stuck is no reason to stop feeding: that is what supervision is
 nothing inside can help: systemd gets no more feedings and restarts the service.
 """
 
+import contextlib
 import os
 import socket
 import threading
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.ref import ActorRef
@@ -27,13 +28,6 @@ from mlld_sdk.transport.reactor import shared_reactor
 
 STATUS_EVERY: Final = 5.0
 """Seconds between two looks at the verdict when there is no watchdog to feed."""
-
-
-class NotifiedRuntime(RuntimeView, Protocol):
-    """What is asked of a runtime to tell systemd how it is."""
-
-    def supervisors(self) -> list[ActorRef[Any]]:
-        """List the supervisors that run."""
 
 
 def notify(*lines: str) -> bool:
@@ -69,7 +63,7 @@ class _Probe(Actor):
 class Progress:
     """Finds out whether a runtime still moves."""
 
-    def __init__(self, runtime: NotifiedRuntime) -> None:
+    def __init__(self, runtime: RuntimeView) -> None:
         self._runtime = runtime
         self._probe: ActorRef[_Probe] = runtime.services.system.start(_Probe, label="systemd-probe")
 
@@ -102,15 +96,13 @@ class Progress:
 class SystemdNotifier:
     """Keeps systemd informed about one runtime, from `READY=1` on; use it in a `with` block."""
 
-    def __init__(self, runtime: NotifiedRuntime) -> None:
+    def __init__(self, runtime: RuntimeView) -> None:
         self._runtime = runtime
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._progress: Progress | None = None
 
     def __enter__(self) -> Self:
         if os.environ.get("NOTIFY_SOCKET") and notify("READY=1", f"STATUS={self._status()}"):
-            self._progress = Progress(self._runtime)
             self._thread = threading.Thread(target=self._attend, name=f"{self._runtime.name}-systemd", daemon=True)
             self._thread.start()
         return self
@@ -125,20 +117,18 @@ class SystemdNotifier:
         self._over.set()
         if self._thread is not None:
             self._thread.join(STATUS_EVERY)
-        if self._progress is not None:
-            self._progress.close()
 
     def _attend(self) -> None:
         interval = watchdog_interval()
         pause = STATUS_EVERY if interval is None else interval / 3
-        while not self._over.wait(pause):
-            lines = [f"STATUS={self._status()}"]
-            if interval is not None:
-                assert self._progress is not None
-                stuck = self._progress.missing(pause)
-                lines = [f"STATUS={stuck}"] if stuck else ["WATCHDOG=1", *lines]
-            if not self._over.is_set():
-                notify(*lines)
+        with contextlib.closing(Progress(self._runtime)) as progress:
+            while not self._over.wait(pause):
+                lines = [f"STATUS={self._status()}"]
+                if interval is not None:
+                    stuck = progress.missing(pause)
+                    lines = [f"STATUS={stuck}"] if stuck else ["WATCHDOG=1", *lines]
+                if not self._over.is_set():
+                    notify(*lines)
 
     def _status(self) -> str:
         verdict = self._runtime.verdict()

@@ -86,8 +86,6 @@ class History:
             if self._waiting:
                 self._news.notify_all()
 
-    # -- asking -------------------------------------------------------------------------------------------------------
-
     @property
     def last(self) -> int:
         """Number of the newest event."""
@@ -130,8 +128,6 @@ class History:
         with self._lock:
             return sorted(self._engines.values(), key=lambda engine: engine.at)
 
-    # -- across restarts ----------------------------------------------------------------------------------------------
-
     def resume(self, story: Iterable[HistoryEntry], crashes: Iterable[CrashReport]) -> None:
         """Take over what an earlier process has kept, before anything else happens."""
         with self._lock:
@@ -146,8 +142,6 @@ class History:
             chapter = list(self._chapter)
             self._chapter.clear()
         return [_brief(_entry(n, event)) for n, event in chapter]
-
-    # -- inside -------------------------------------------------------------------------------------------------------
 
     def _note(self, event: Event) -> None:
         if isinstance(event, EngineStarted):

@@ -6,7 +6,6 @@ transitions of their own and are told by the event at their end.
 """
 
 import threading
-from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -23,7 +22,6 @@ from mlld_sdk.supervision.events import (
     ChildStartFailedEvent,
     ChildStopped,
     Decision,
-    SupervisorGaveUp,
     SupervisorStarted,
     SupervisorStopped,
 )
@@ -68,13 +66,26 @@ class Places:
         self._places: dict[str, PlaceView] = {}
         self._breakers: dict[str, BreakerState] = {}
         self._crowds: set[str] = set()
-        self.gave_up: Counter[str] = Counter()
-        """How often each supervisor gave up."""
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
         with self._lock:
-            self._note(event)
+            match event:
+                case ChildStarted():
+                    self._put(event.path, "running", event.incarnation, event.at, again=event.cause == "restart")
+                case ChildExited() | ChildStartFailedEvent() | ChildPutOff() | ChildStopped():
+                    decision = "stop" if isinstance(event, ChildStopped) else event.decision
+                    self._forget_below(event.path)
+                    self._settle(event.path, decision, event.incarnation, event.at)
+                case ChildIgnored():
+                    self._settle(event.path, "stop" if event.kept else "remove", event.incarnation, event.at)
+                case SupervisorStarted():
+                    if event.strategy == "dynamic":
+                        self._crowds.add(event.path)
+                case SupervisorStopped():
+                    self._forget_below(event.path)
+                case BreakerOpened() | BreakerHalfOpened() | BreakerClosed():
+                    self._breakers[event.breaker] = BREAKERS[type(event)]
 
     def places(self) -> dict[str, PlaceView]:
         """Return what is known of every child, by path."""
@@ -85,26 +96,6 @@ class Places:
         """Return every breaker that has ever changed, by name."""
         with self._lock:
             return dict(self._breakers)
-
-    def _note(self, event: Event) -> None:
-        match event:
-            case ChildStarted():
-                self._put(event.path, "running", event.incarnation, event.at, again=event.cause == "restart")
-            case ChildExited() | ChildStartFailedEvent() | ChildPutOff() | ChildStopped():
-                decision = "stop" if isinstance(event, ChildStopped) else event.decision
-                self._forget_below(event.path)
-                self._settle(event.path, decision, event.incarnation, event.at)
-            case ChildIgnored():
-                self._settle(event.path, "stop" if event.kept else "remove", event.incarnation, event.at)
-            case SupervisorStarted():
-                if event.strategy == "dynamic":
-                    self._crowds.add(event.path)
-            case SupervisorStopped():
-                self._forget_below(event.path)
-            case SupervisorGaveUp():
-                self.gave_up[event.path] += 1
-            case BreakerOpened() | BreakerHalfOpened() | BreakerClosed():
-                self._breakers[event.breaker] = BREAKERS[type(event)]
 
     def _put(self, path: str, state: PlaceState, incarnation: int, at: float, *, again: bool = False) -> None:
         known = self._places.get(path)

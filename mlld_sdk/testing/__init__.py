@@ -16,6 +16,6 @@ if TYPE_CHECKING:
     from mlld_sdk.testing.leaks import Leaked as Leaked
     from mlld_sdk.testing.leaks import leak_check as leak_check
     from mlld_sdk.testing.recorder import Recorder as Recorder
-    from mlld_sdk.testing.waiting import eventually as eventually
+    from mlld_sdk.testing.recorder import eventually as eventually
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

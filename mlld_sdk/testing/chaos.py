@@ -29,8 +29,7 @@ class Chaos:
 
     def stop(self, name: str) -> int:
         """SIGSTOP them: they live and do nothing, until `resume`."""
-        pids = self.engines(name)
-        self._stopped.update(pids)
+        self._stopped.update(self.engines(name))
         return self._signal(name, signal.SIGSTOP)
 
     def resume(self, name: str) -> int:

@@ -1,13 +1,32 @@
-"""Every event of a runtime, kept for a test that waits for one after the other."""
+"""Waiting in tests without guessing how long: for a condition, or for one event of a runtime after the other."""
 
 import threading
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
-from mlld_sdk.base.durations import Deadline
+from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.events import Event, name_of
-from mlld_sdk.testing.waiting import PATIENCE
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+PATIENCE: Final = 10.0
+"""Seconds that waiting in tests lasts unless something else is said."""
+
+
+def eventually(check: Callable[[], T], within: float = PATIENCE) -> T:
+    """Return the first true value of `check`, asked every few milliseconds.
+
+    Raises:
+        AssertionError: It was not true within that many seconds.
+    """
+    deadline = Deadline(within)
+    while True:
+        value = check()
+        if value:
+            return value
+        assert not deadline.is_over, f"not so within {within:g} s"
+        pause(0.005)
 
 
 class Recorder:
@@ -51,21 +70,16 @@ class Recorder:
         Raises:
             AssertionError: There was none in that time; says what there was instead.
         """
-        deadline = Deadline(within)
-        at = self._seen
+        deadline, at = Deadline(within), self._seen
         with self._news:
-            while True:
-                while at < len(self._events):
-                    event = self._events[at]
-                    at += 1
-                    if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
-                        self._seen = at
-                        return event
-                left = deadline.left
-                if left <= 0:
-                    since = ", ".join(name_of(event) for event in self._events[self._seen :][-20:]) or "nothing"
-                    asked = f"{kind.__name__} {fields}" if fields else kind.__name__
-                    before = any(isinstance(event, kind) for event in self._events[: self._seen])
-                    passed = "; one came before the event that was asked for last" if before else ""
-                    raise AssertionError(f"no {asked} within {within:g} s; there was: {since}{passed}")
-                self._news.wait(left)
+            while self._news.wait_for(lambda: at < len(self._events), deadline.left):  # noqa: B023 - asked at once
+                event = self._events[at]
+                at += 1
+                if isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items()):
+                    self._seen = at
+                    return event
+            since = ", ".join(name_of(event) for event in self._events[self._seen :][-20:]) or "nothing"
+            asked = f"{kind.__name__} {fields}" if fields else kind.__name__
+            before = any(isinstance(event, kind) for event in self._events[: self._seen])
+            passed = "; one came before the event that was asked for last" if before else ""
+            raise AssertionError(f"no {asked} within {within:g} s; there was: {since}{passed}")
