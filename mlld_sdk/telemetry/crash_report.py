@@ -98,7 +98,7 @@ class CrashReporter:
     """Remembers what may become part of a crash report, and makes one of each failure. Not thread-safe.
 
     Attributes:
-        notes: What is done with an event, by the classes of events there is a use for.
+        notes: What is done with an event, by the classes of events there is a use for; a failure gives a crash report.
     """
 
     def __init__(self) -> None:
@@ -121,11 +121,6 @@ class CrashReporter:
             ChildStartFailedEvent: self._report,
             SupervisorGaveUp: gave_up,
         }
-
-    def take(self, event: Event) -> CrashReport | None:
-        """Take an event of a class in `notes`; returns a crash report if the event is a failure."""
-        found = self.notes[type(event)](event)
-        return found if isinstance(found, CrashReport) else None
 
     def _report(self, event: ChildFailure) -> CrashReport | None:
         if event.kind in ("normal", "shutdown"):

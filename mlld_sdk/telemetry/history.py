@@ -149,8 +149,8 @@ class History:
             return
         if isinstance(event, EngineExited):
             self._engines.pop(event.engine, None)
-        crash = self._reporter.take(event)
-        if crash is not None:
+        crash = self._reporter.notes[type(event)](event)
+        if isinstance(crash, CrashReport):
             self._crashes.append(crash)
 
 
