@@ -30,12 +30,8 @@ class UnsupportedConstruct(ScriptFailure):
     """The script uses something outside the embedded engine's subset of mlld; nothing ran."""
 
     def __init__(self, construct: str, line: int) -> None:
-        super().__init__(
-            f"{construct} (line {line}) is outside the embedded engine's subset of mlld; "
-            "run this script on the real engine",
-            "UNSUPPORTED_CONSTRUCT",
-            "UnsupportedConstruct",
-        )
+        reason = "is outside the embedded engine's subset of mlld; run this script on the real engine"
+        super().__init__(f"{construct} (line {line}) {reason}", "UNSUPPORTED_CONSTRUCT", "UnsupportedConstruct")
 
 
 class RequestError(Exception):
@@ -46,6 +42,8 @@ class RequestError(Exception):
         self.code = code
         self.message = message
 
+
+invalid_request = partial(RequestError, "INVALID_REQUEST")
 
 # What the real engine calls its own kinds of errors.
 

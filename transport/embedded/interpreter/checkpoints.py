@@ -65,10 +65,7 @@ class CheckpointMemory:
         return self._name is not None and self._writes
 
     def prepare(self, checkpoints: list[str]) -> None:
-        """Do what the request asked for before the script starts: clear, copy, drop.
-
-        Args:
-            checkpoints: Names of the checkpoints the script has, in order.
+        """Do what the request asked for before a script with these checkpoints starts: clear, copy, drop.
 
         Raises:
             ScriptFailure: For a fork or a named checkpoint that does not exist.

@@ -67,7 +67,7 @@ class Compounds:
         subject = None if node.subject is None else self._context.operand(node.subject, scope)
         for condition, action in node.branches:
             self._run.step()
-            if condition is None or condition == syntax.Literal("none"):
+            if condition is None or (isinstance(condition, syntax.Literal) and condition.data == "none"):
                 return action
             value = self._context.operand(condition, scope)
             if is_truthy(value.data) if subject is None else fits(subject.data, value.data):

@@ -34,11 +34,7 @@ class ScriptContext:
     """One script being run, as the parts of the interpreter see it.
 
     The parts know each other's work through this: each registers what it does with `add`, and asks for the value or
-    the effect of any node with `evaluate` and `execute`.
-
-    Args:
-        run: Effects, state and children of the script.
-        open_memory: Makes its view of the checkpoint cache; called at the first use.
+    the effect of any node with `evaluate` and `execute`. `open_memory` is called when the cache is first used.
     """
 
     def __init__(self, run: ScriptRun, open_memory: "Callable[[], CheckpointMemory]") -> None:
@@ -124,7 +120,3 @@ class ScriptContext:
         if name == "now":
             return Value(clock.iso())
         return Value(run.root) if name in ("base", "root") else None
-
-    def line(self, span: syntax.TextSpan) -> int:
-        """Return the line on which a part begins."""
-        return self.run.positions.point(span.start)["line"]

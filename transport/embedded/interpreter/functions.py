@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlld_sdk.transport.embedded import clock
-from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, interpreter_failure
+from mlld_sdk.transport.embedded.errors import ScriptFailure, interpreter_failure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
@@ -16,12 +16,7 @@ HOST_NAMES = ("payload", "state", "now")
 
 
 class Functions:
-    """Calls functions and methods.
-
-    Args:
-        context: The script.
-        shells: Runs the functions whose body is a command.
-    """
+    """Calls functions and methods."""
 
     def __init__(self, context: ScriptContext, shells: Shells) -> None:
         self._context = context
@@ -67,13 +62,8 @@ class Functions:
     ) -> Value:
         """Call a function, or take its stored answer.
 
-        Args:
-            function: What to call.
-            name: The name it is called by, which is what the cache knows it by.
-            values: The arguments.
-            caller: The scope of the call, to notice recursion.
-            nodes: The arguments as they were written; None for calls that are never cached: statements and pipelines.
-            span: Where the call stands, if it stands anywhere by itself.
+        The cache knows it by the `name` it is called by, and its arguments by the `nodes` they were written as: calls
+        without are never cached. `span` is where the call stands, if it stands anywhere by itself.
         """
         self._context.run.step()
         if function.name in caller.calling:
@@ -112,8 +102,6 @@ class Functions:
             value = self._shells.run(body, scope, params=function.params)
         elif isinstance(body, Block):
             value = self._context.block_value(body, scope)
-        elif isinstance(body, syntax.Unsupported):
-            raise UnsupportedConstruct(body.construct, self._context.line(body.span))
         elif isinstance(body, FunctionCall):
             value = self.call_by_name(body, scope)
         else:

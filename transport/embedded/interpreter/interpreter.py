@@ -115,13 +115,7 @@ class Modules:
 
 
 def run_script(script: syntax.ParsedScript, run: ScriptRun, open_memory: "Callable[[], CheckpointMemory]") -> None:
-    """Run all statements of a script.
-
-    Args:
-        script: What to run.
-        run: Collects what the script does, and stops it.
-        open_memory: Makes the script's view of the checkpoint cache; called at the first use.
-    """
+    """Run all statements of a script; `open_memory` makes its view of the checkpoint cache, at the first use."""
     context = ScriptContext(run, open_memory)
     shells = Shells(context)
     statements = Statements(context, Functions(context, shells), shells)

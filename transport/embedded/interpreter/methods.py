@@ -1,6 +1,7 @@
 """What texts, lists and objects can do: `.length`, `.split(...)`, `.includes(...)` and their like."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,26 +41,13 @@ def _replace(data: str, args: list[Any], times: int = 1) -> str:
     wanted, pattern = _text(args), _text(args, 1)
     if "$" not in pattern:
         return data.replace(wanted, pattern, times)
-    parts: list[str] = []
-    begin, at = 0, data.find(wanted)
-    while at >= 0 and times != 0:
-        parts += (data[begin:at], _filled(pattern, data, at, at + len(wanted)))
-        begin, times = at + len(wanted), times - 1
-        at = data.find(wanted, begin if wanted else at + 1)
-    return "".join([*parts, data[begin:]])
 
+    def filled(found: re.Match[str]) -> str:
+        """Write out the replacement, in which `$&` and its like stand for parts of the text."""
+        meant = {"$": "$", "&": found.group(), "`": data[: found.start()], "'": data[found.end() :]}
+        return re.sub(r"\$([$&`'])", lambda sign: meant[sign[1]], pattern)
 
-def _filled(pattern: str, data: str, start: int, end: int) -> str:
-    """Write out a replacement, in which `$&` and its like stand for parts of the text."""
-    meant = {"$": "$", "&": data[start:end], "`": data[:start], "'": data[end:]}
-    parts: list[str] = []
-    at = 0
-    while (sign := pattern.find("$", at)) >= 0:
-        what = pattern[sign + 1 : sign + 2]
-        known = what in meant
-        parts += (pattern[at:sign], meant[what] if known else "$")
-        at = sign + 1 + known
-    return "".join([*parts, pattern[at:]])
+    return re.sub(re.escape(wanted), filled, data, count=max(times, 0))
 
 
 def _repeat(data: str, args: list[Any]) -> str:

@@ -61,11 +61,8 @@ def calculate(sign: str, left: Any, right: Any) -> float:
     """
     first, second = to_number(left), to_number(right)
     if sign == "+" and isinstance(left, str) and isinstance(right, str) and (math.isnan(first) or math.isnan(second)):
-        raise ScriptFailure(
-            "Two texts cannot be added with +; put them into one template",
-            "STRING_CONCAT_WITH_PLUS",
-            "MlldDirectiveError",
-        )
+        advice = "Two texts cannot be added with +; put them into one template"
+        raise ScriptFailure(advice, "STRING_CONCAT_WITH_PLUS", "MlldDirectiveError")
     try:
         return tidy_number(_calculated(sign, first, second))
     except OverflowError:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 PIECE = 65536
 CHILD_ENVIRONMENT = {"MLLD_NO_STREAMING": "true"}
 
-OnChunk = Callable[[str, str], None]
-"""Takes `(text, "stdout" or "stderr")` for every piece read from a pipe."""
-
 
 class ShellProcess:
     """One running command. Made by `start`, read by `collect`, stopped by `kill` from any thread."""
@@ -25,8 +22,8 @@ class ShellProcess:
         self.process = process
         self.killed = False
 
-    def collect(self, on_chunk: OnChunk | None) -> tuple[str, str]:
-        """Read stdout and stderr to their ends and wait for the exit."""
+    def collect(self, on_chunk: Callable[[str, str], None] | None) -> tuple[str, str]:
+        """Read stdout and stderr to their ends and wait for the exit; `on_chunk` is told each piece and its pipe."""
         out, err = self.process.stdout, self.process.stderr
         assert out is not None
         assert err is not None

@@ -71,12 +71,9 @@ class Scope:
         return False
 
     def declare(self, name: str, value: Value | Callable[[], Value], place: tuple[str, str]) -> None:
-        """Set a name here for the first time.
+        """Set a name here for the first time, to a value or to what a function gives at the first use.
 
-        Args:
-            name: The name.
-            value: What it stands for, or a function that gives it at the first use.
-            place: Where in which file this happens: as a later error tells it, and as the end of this error's message.
+        `place` is where this happens: as a later error tells it, and as the end of this error's message.
         """
         there, here = place
         if name in self.lines:

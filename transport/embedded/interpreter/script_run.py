@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlld_sdk.transport.embedded import clock
@@ -25,9 +26,6 @@ ROOT_MARKERS = (
 STEPS_BETWEEN_YIELDS = 64
 LONGEST_INDEX = 6
 """Digits of a list's index in a state path: what a longer one would create is no list but a mistake."""
-
-Report = Callable[[dict[str, Any]], None]
-"""Takes an event, without its id."""
 
 
 class CachePlan(NamedTuple):
@@ -102,7 +100,9 @@ class ScriptRun:
     at its next step and its children are killed at once.
     """
 
-    def __init__(self, request: ScriptRequest, report: Report, turn: FairLock, *, kill_children: bool) -> None:
+    def __init__(
+        self, request: ScriptRequest, report: Callable[[dict[str, Any]], None], turn: FairLock, *, kill_children: bool
+    ) -> None:
         self.request = request
         self.turn = turn
         self.positions = LineMap(request.script)
@@ -154,17 +154,18 @@ class ScriptRun:
                 clock.sleep(seconds)
         self.step()
 
-    def watch(self, child: ShellProcess) -> None:
-        """Remember a child that an abort has to kill."""
+    @contextmanager
+    def watching(self, child: ShellProcess) -> Iterator[None]:
+        """Let an abort kill a child for as long as a `with` block waits for it."""
         with self._children_lock:
             self._children.add(child)
-        if self.abort_error is not None and self._kill_children:
-            child.kill()
-
-    def unwatch(self, child: ShellProcess) -> None:
-        """Forget a child that has ended."""
-        with self._children_lock:
-            self._children.discard(child)
+        try:
+            if self.abort_error is not None and self._kill_children:
+                child.kill()
+            yield
+        finally:
+            with self._children_lock:
+                self._children.discard(child)
 
     def place(self, span: TextSpan) -> tuple[str, str]:
         """Return where a part begins: as `path:line:column`, and as the end of an error's message."""

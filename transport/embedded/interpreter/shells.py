@@ -30,11 +30,7 @@ class Shells:
     def run(self, node: ShellCommand, scope: Scope, *, params: tuple[str, ...] = (), stdin: str | None = None) -> Value:
         """Run a command and return what it printed as data: stdout, or stderr when that is empty, however it ended.
 
-        Args:
-            node: The command.
-            scope: Where it finds its variables.
-            params: Names of the variables of `sh`, if it does not name them itself.
-            stdin: What it reads, if it does not say so itself.
+        `params` names the variables of `sh`, and `stdin` is what it reads, if the command does not say so itself.
         """
         text, origin, _ = self._run(node, scope, params, stdin, "pipeline")
         return Value(parsed_output(text), origin)
@@ -97,12 +93,8 @@ class Shells:
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise ScriptFailure(f"spawn {argv[0]} failed: {reason}", "COMMAND_EXECUTION_FAILED") from error
-        run.watch(child)
-        try:
-            with run.turn.pause():
-                stdout, stderr = child.collect(None if pipeline is None else partial(run.chunk, pipeline=pipeline))
-        finally:
-            run.unwatch(child)
+        with run.watching(child), run.turn.pause():
+            stdout, stderr = child.collect(None if pipeline is None else partial(run.chunk, pipeline=pipeline))
         if child.killed and run.abort_error is not None:
             raise run.abort_error
         return (stdout if stdout.strip() else stderr).rstrip()

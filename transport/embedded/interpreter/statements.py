@@ -5,7 +5,6 @@ from typing import Any
 
 from mlld_sdk.transport.embedded.errors import (
     ScriptFailure,
-    UnsupportedConstruct,
     bailed,
     directive_failure,
     output_failure,
@@ -124,8 +123,6 @@ class Statements:
     def _do_run(self, node: SimpleStatement, scope: Scope) -> Value:
         body = node.value
         source = ""
-        if isinstance(body, syntax.Unsupported):
-            raise UnsupportedConstruct(body.construct, self._context.line(body.span))
         if isinstance(body, syntax.ShellCommand):
             value, source = self._shells.run_statement(body, scope)
         elif isinstance(body, FunctionCall):

@@ -21,10 +21,7 @@ _FOREIGN_ACTIONS = ("deny", "allow", "retry")
 class CompoundParser:
     """Reads values and statements that have blocks of their own.
 
-    Args:
-        scan: The cursor.
-        block: Reads `[ statements ]`.
-        action: Reads a statement or block behind `=>`.
+    `block` reads `[ statements ]`, `action` a statement or block behind `=>`.
     """
 
     def __init__(self, scan: Scanner, block: Callable[[], Block], action: Callable[[], Any]) -> None:
@@ -34,12 +31,7 @@ class CompoundParser:
         self._action = action
 
     def read(self, when_action: Callable[[], Any], for_action: Callable[[], Any]) -> Any:
-        """Read a `when`, `for` or `loop`, or return None if none is next.
-
-        Args:
-            when_action: Reads what stands behind `=>` in a `when`.
-            for_action: Reads what stands behind `=>` in a `for`.
-        """
+        """Read a `when`, `for` or `loop`, with what stands behind their `=>`; return None if none is next."""
         scan = self._scan
         start = scan.pos
         if scan.take_keyword("when"):
@@ -85,7 +77,7 @@ class CompoundParser:
             scan.skip_blanks()
             if scan.take("=>"):
                 scan.skip_space()
-                return syntax.WhenExpression(None, ((subject, action()),), scan.span(start))
+                return syntax.WhenExpression(None, ((subject, action()),))
         scan.expect("[", "to open the branches of when")
         branches: list[tuple[Any, Any]] = []
         scan.skip_space()
@@ -100,7 +92,7 @@ class CompoundParser:
             scan.skip_space()
             branches.append((condition, action()))
             scan.skip_space()
-        return syntax.WhenExpression(subject, tuple(branches), scan.span(start))
+        return syntax.WhenExpression(subject, tuple(branches))
 
     def _for(self, start: int, action: Callable[[], Any]) -> syntax.ForLoop:
         scan = self._scan
@@ -183,4 +175,4 @@ class CompoundParser:
         body = self._block()
         if any(syntax.is_simple(statement, "=>") for statement in body.statements):
             raise scan.error("'=>' cannot stand directly in the block of a loop; use done", start)
-        return syntax.RepeatLoop(limit, pace, until, body, scan.span(start))
+        return syntax.RepeatLoop(limit, pace, until, body)

@@ -30,12 +30,7 @@ _DIGITS = re.compile("[0-9]+")
 
 
 class ExpressionParser:
-    """Reads what may stand right of `=`.
-
-    Args:
-        scan: The cursor.
-        compound: Reads `when`, `for` or `loop` if one is next, and gives None otherwise.
-    """
+    """Reads what may stand right of `=`; `compound` reads `when`, `for` or `loop`, or gives None if none is next."""
 
     def __init__(self, scan: Scanner, compound: Callable[[], Any]) -> None:
         self.scan = scan
@@ -45,7 +40,6 @@ class ExpressionParser:
     def expression(self) -> Any:
         """Read an expression with everything that may follow it on its line, pipes included."""
         scan = self.scan
-        start = scan.pos
         value = self.ternary()
         mark = scan.pos
         stages: list[Any] = []
@@ -58,7 +52,7 @@ class ExpressionParser:
             stages.append(self._stage())
             mark = scan.pos
         scan.pos = mark
-        return syntax.PipedValue(value, tuple(stages), scan.span(start)) if stages else value
+        return syntax.PipedValue(value, tuple(stages)) if stages else value
 
     def _stage(self) -> Any:
         scan = self.scan
@@ -139,7 +133,7 @@ class ExpressionParser:
                 raise scan.error(
                     "Invalid variable reference. Variable names must start with a letter or underscore.", start
                 )
-            value: Any = Reference(name, scan.span(start))
+            value: Any = Reference(name)
         elif scan.at_quote():
             value = self.texts.quoted()
         elif scan.take("["):
@@ -191,7 +185,7 @@ class ExpressionParser:
             self._arguments()
             scan.skip_blanks()
         self.texts.shell_body()
-        return syntax.Unsupported(f"'{language} {{ }}'", scan.span(start), {"language": language})
+        return syntax.Unsupported(f"'{language} {{ }}'", {"language": language})
 
     def _at_number(self) -> bool:
         return bool(self.scan.match(_NUMBER))
@@ -305,7 +299,6 @@ class ExpressionParser:
 
     def _shell(self) -> ShellCommand:
         scan = self.scan
-        start = scan.pos
         language = scan.identifier()
         scan.skip_blanks()
         variables: tuple[str, ...] = ()
@@ -318,7 +311,7 @@ class ExpressionParser:
         if scan.peek() == ":":
             raise UnsupportedConstruct(f"working directory of '{language}'", scan.line())
         body: Any = self.texts.command_body() if language == "cmd" else self.texts.shell_body()
-        return self._with(ShellCommand(language, body, variables, None, False, scan.span(start)))
+        return self._with(ShellCommand(language, body, variables, None, False))
 
     def _with(self, shell: ShellCommand) -> ShellCommand:
         """Read `with { stdin: ... }` behind a shell, if it is there."""

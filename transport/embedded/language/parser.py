@@ -123,7 +123,7 @@ class StatementParser:
                 continue
             depth += (char in "[{(") - (char in ")}]")
             scan.pos += 1
-        return syntax.Unsupported(word, scan.span(start), facts)
+        return syntax.Unsupported(word, facts)
 
     def _guard_facts(self) -> dict[str, Any]:
         scan = self._scan
@@ -226,7 +226,7 @@ class StatementParser:
             scan.skip_space()
         else:
             self._assigned("let", start)
-        return syntax.LetStatement(name, self._right_side(), augment, scan.span(start))
+        return syntax.LetStatement(name, self._right_side(), augment)
 
     def _exe(self, start: int) -> syntax.ExeStatement:
         scan = self._scan
@@ -299,7 +299,7 @@ class StatementParser:
         scan.skip_blanks()
         if isinstance(value, syntax.Reference) and not top and scan.take("+="):
             scan.skip_blanks()
-            return syntax.LetStatement(value.name, self._expression(), True, scan.span(start))
+            return syntax.LetStatement(value.name, self._expression(), True)
         if isinstance(value, (syntax.FunctionCall, syntax.MethodCall, syntax.PipedValue)):
             return self._simple("run", value, start)
         raise scan.error(PROSE, start)
@@ -316,7 +316,7 @@ class StatementParser:
         scan.skip_blanks()
         kind, target = "stdout", Template(())
         if not scan.take_keyword("to"):
-            return syntax.OutputStatement(value, kind, target, "", scan.span(start))
+            return syntax.OutputStatement(value, kind, target, scan.span(start))
         if scan.word() == "env":
             raise UnsupportedConstruct("'output ... to env'", scan.line(start))
         if scan.take_word("stderr"):
@@ -328,17 +328,18 @@ class StatementParser:
                 # the rest is taken as it stands: nothing is filled in
                 written = scan.text[begin : scan.pos].strip("\"'`")
                 kind, target = "state", Template((written[len("state://") :],))
-        return syntax.OutputStatement(value, kind, target, self._format(), scan.span(start))
+        self._skip_format()
+        return syntax.OutputStatement(value, kind, target, scan.span(start))
 
-    def _format(self) -> str:
-        """Read `as name` if it is next, and return the name or an empty text."""
+    def _skip_format(self) -> None:
+        """Step over `as name` if it is next; it changes nothing."""
         scan = self._scan
         mark = scan.pos
         scan.skip_blanks()
         if scan.take_keyword("as"):
-            return scan.identifier()
-        scan.pos = mark
-        return ""
+            scan.identifier()
+        else:
+            scan.pos = mark
 
     def _path(self) -> Template:
         scan = self._scan
@@ -358,7 +359,7 @@ class StatementParser:
         scan.skip_blanks()
         if not scan.take_keyword("to"):
             raise scan.error("Missing 'to' in append directive. Expected: append @value to \"file\"", start)
-        return syntax.OutputStatement(value, "append", self._path(), "", scan.span(start))
+        return syntax.OutputStatement(value, "append", self._path(), scan.span(start))
 
     def _import(self, start: int) -> syntax.ImportStatement:
         scan = self._scan
@@ -406,7 +407,7 @@ class StatementParser:
         names = self._scan.items("}", lambda: self._listed("a name in the export list"))
         return syntax.ExportStatement(names, self._scan.span(start))
 
-    def _if(self, start: int) -> syntax.IfStatement:
+    def _if(self, _: int) -> syntax.IfStatement:
         scan = self._scan
         condition = self._expressions.ternary()
         scan.skip_blanks()
@@ -414,13 +415,11 @@ class StatementParser:
         mark = scan.pos
         scan.skip_space()
         no: Any = None
-        begin = scan.pos
-        if not scan.take_keyword("else"):
-            scan.pos = mark
+        if scan.take_keyword("else"):
+            no = self._if(scan.pos) if scan.take_keyword("if") else self._block()
         else:
-            begin = scan.pos
-            no = self._if(begin) if scan.take_keyword("if") else self._block()
-        return syntax.IfStatement(condition, yes, no, scan.span(start))
+            scan.pos = mark
+        return syntax.IfStatement(condition, yes, no)
 
     def _round_value(self, _: int) -> Any:
         """Read the value of `continue` or `done`; in parentheses it is just that."""
@@ -437,11 +436,7 @@ class StatementParser:
 
 
 def parse(text: str, *, lenient: bool = False) -> ParsedScript:
-    """Read a script.
-
-    Args:
-        text: The script.
-        lenient: Read past what this engine does not run, for `analyze`.
+    """Read a script; `lenient` reads past what this engine does not run, for `analyze`.
 
     Raises:
         ScriptParseError: When the text is no script.

@@ -47,10 +47,7 @@ class LineMap:
 class Scanner:
     """A cursor over a text, shared by the parsers. It knows characters, words and comments, not mlld.
 
-    Args:
-        text: The whole text.
-        pos: Where the cursor stands.
-        lenient: Read past what this engine does not run, for `analyze`.
+    `lenient` lets the parsers read past what this engine does not run, for `analyze`.
     """
 
     def __init__(self, text: str, pos: int, *, lenient: bool) -> None:
@@ -147,11 +144,7 @@ class Scanner:
     def items(self, closing: str, read: Callable[[], T], *, of: str = "", start: int = 0) -> tuple[T, ...]:
         """Read items up to and over `closing`.
 
-        Args:
-            closing: The character behind the last item.
-            read: Reads one item.
-            of: What the items are in, for errors. Without it commas between items may be missing.
-            start: Where that starts, for errors.
+        For errors, `of` is what the items are in, and `start` where that starts. Without it commas may be missing.
         """
         found: list[T] = []
         self.skip_space()

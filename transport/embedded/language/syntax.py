@@ -44,7 +44,6 @@ class Reference(NamedTuple):
     """`@name`."""
 
     name: str
-    span: TextSpan
 
 
 class FieldAccess(NamedTuple):
@@ -121,7 +120,6 @@ class WhenExpression(NamedTuple):
 
     subject: Any
     branches: tuple[tuple[Any, Any], ...]
-    span: TextSpan
 
 
 class Parallel(NamedTuple):
@@ -150,7 +148,6 @@ class RepeatLoop(NamedTuple):
     pace: float
     until: Any
     body: "Block"
-    span: TextSpan
 
 
 class Block(NamedTuple):
@@ -167,7 +164,6 @@ class ShellCommand(NamedTuple):
     variables: tuple[str, ...]
     stdin: Any
     stream: bool
-    span: TextSpan
 
 
 class FileRead(NamedTuple):
@@ -175,7 +171,6 @@ class FileRead(NamedTuple):
 
     path: Template
     optional: bool
-    span: TextSpan
 
 
 class PipedValue(NamedTuple):
@@ -183,14 +178,12 @@ class PipedValue(NamedTuple):
 
     source: Any
     stages: tuple[Any, ...]
-    span: TextSpan
 
 
 class Unsupported(NamedTuple):
     """Something mlld has and this engine has not. `analyze` reads past it, a run refuses it before anything happens."""
 
     construct: str
-    span: TextSpan
     facts: dict[str, Any]
 
 
@@ -221,7 +214,6 @@ class LetStatement(NamedTuple):
     name: str
     value: Any
     augment: bool
-    span: TextSpan
 
 
 class ExeStatement(NamedTuple):
@@ -255,7 +247,6 @@ class OutputStatement(NamedTuple):
     value: Any
     kind: str
     target: Template
-    format: str
     span: TextSpan
 
 
@@ -281,17 +272,10 @@ class IfStatement(NamedTuple):
     condition: Any
     yes: Block
     no: Any
-    span: TextSpan
 
 
 class ParsedScript(NamedTuple):
-    """A whole script.
-
-    Attributes:
-        statements: What to do, in order.
-        resume: Mode of the `resume:` header, or None.
-        frontmatter: Text between `---` lines at the top, or None.
-    """
+    """A whole script, with the mode of its `resume:` header and the text between `---` lines at the top, if any."""
 
     statements: tuple[Any, ...]
     resume: str | None

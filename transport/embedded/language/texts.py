@@ -35,12 +35,7 @@ COLONS = Quoting("::", "template", "::", {"@": "@"})
 
 
 class TextParser:
-    """Reads quoted texts, command bodies and file names.
-
-    Args:
-        scan: The cursor.
-        fields: Reads what clings to a value inside a text: fields, indexes, calls and methods.
-    """
+    """Reads quoted texts, command bodies and file names; `fields` reads what clings to a value inside a text."""
 
     def __init__(self, scan: Scanner, fields: Callable[[Any, int], Any]) -> None:
         self._scan = scan
@@ -86,7 +81,7 @@ class TextParser:
         scan = self._scan
         start = scan.pos
         scan.pos += 1
-        value = self._fields(Reference(scan.identifier(), scan.span(start)), start)
+        value = self._fields(Reference(scan.identifier()), start)
         raw = scan.text[start : scan.pos]
         if scan.looking_at("|@"):
             raise UnsupportedConstruct("a pipe inside a text", scan.line(start))
@@ -155,14 +150,14 @@ class TextParser:
             path[0] = path[0].lstrip()
         if path and isinstance(path[-1], str):
             path[-1] = path[-1].rstrip()
-        return FileRead(Template(tuple(path)), scan.take("?"), scan.span(start))
+        return FileRead(Template(tuple(path)), scan.take("?"))
 
     def _path_hole(self) -> Hole:
         """Read `@name.field` inside a path; an extension begins with a dot behind a backslash."""
         scan = self._scan
         start = scan.pos
         scan.pos += 1
-        value: Any = Reference(scan.identifier(), scan.span(start))
+        value: Any = Reference(scan.identifier())
         while scan.peek() == "." and scan.peek(1) in LETTERS:
             scan.pos += 1
             value = FieldAccess(value, Literal(scan.identifier()))

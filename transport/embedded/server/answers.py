@@ -12,13 +12,7 @@ VERSION = "0.1.0"
 
 
 class Answers:
-    """Sends events and results.
-
-    Args:
-        writer: Where the lines go.
-        mischief: Spoils lines where that was asked for.
-        extended: Speak the extended protocol: nothing is lost, and events carry their request's id twice.
-    """
+    """Sends events and results. In the extended protocol nothing is lost, and events carry their request's id twice."""
 
     def __init__(self, writer: LineWriter, mischief: Misbehaviour, *, extended: bool) -> None:
         self._writer = writer
@@ -40,13 +34,7 @@ class Answers:
         self._send({"result": {"id": request_id, **fields}})
 
     def error(self, fault: Exception, path: str | None = None, *, execute: bool = False) -> dict[str, Any]:
-        """Return what a result says of a failure.
-
-        Args:
-            fault: What went wrong.
-            path: The script's path, if it has one.
-            execute: Whether the request was `execute`.
-        """
+        """Return what a result says of a failure, of the script at `path` if it was one with a path."""
         if isinstance(fault, RequestError):
             return {"error": {"code": fault.code, "message": fault.message}}
         failure = _as_failure(fault)

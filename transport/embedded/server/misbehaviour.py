@@ -33,11 +33,7 @@ def size(text: str) -> int:
 
 
 class Misbehaviour:
-    """What was asked for, and how far it has come.
-
-    Args:
-        keys: Misbehaviours and their values.
-    """
+    """What was asked for, by key, and how far it has come."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         unknown = [key for key in keys if key not in KEYS]

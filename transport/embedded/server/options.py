@@ -21,15 +21,7 @@ class BadOptions(Exception):
 
 
 class EmbeddedOptions(NamedTuple):
-    """What the command line and the environment ask for.
-
-    Attributes:
-        like_real: Take on the real engine's habits.
-        survive: With `like_real`: stay alive after a failing script.
-        misbehave: Misbehaviours by name.
-        request_fd: Where requests come from.
-        response_fd: Where answers go.
-    """
+    """What the command line and the environment ask for; `USAGE` says what it means."""
 
     like_real: bool = False
     survive: bool = False

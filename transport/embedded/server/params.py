@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from mlld_sdk.transport.embedded.errors import RequestError, ScriptFailure
+from mlld_sdk.transport.embedded.errors import ScriptFailure, invalid_request
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, CachePlan, ScriptRequest
 from mlld_sdk.transport.javascript import json_text
 
@@ -71,24 +71,16 @@ def execute_request(params: dict[str, Any], script: str, path: str | None) -> Sc
 
 
 def control_target(method: str, params: Any) -> tuple[Any, str]:
-    """Return which request `state:update` or `file:write` is about, and the path it names.
-
-    Raises:
-        RequestError: When something is missing.
-    """
-
-    def refuse(text: str) -> RequestError:
-        return RequestError("INVALID_REQUEST", f"{method} params{text}")
-
+    """Return which request `state:update` or `file:write` is about, and the path it names; refuse what lacks either."""
     if not isinstance(params, dict):
-        raise refuse(" must be an object")
+        raise invalid_request(f"{method} params must be an object")
     if not is_id(params.get("requestId")):
-        raise refuse(".requestId must be a string or number")
+        raise invalid_request(f"{method} params.requestId must be a string or number")
     path = params.get("path")
     if not isinstance(path, str) or not path.strip():
-        raise refuse(".path must be a non-empty string")
+        raise invalid_request(f"{method} params.path must be a non-empty string")
     if method == "file:write" and not isinstance(params.get("content"), str):
-        raise refuse(".content must be a string")
+        raise invalid_request(f"{method} params.content must be a string")
     return params["requestId"], path.strip()
 
 
@@ -156,7 +148,7 @@ def timeout_of(params: Any, *, extended: bool, execute: bool) -> float | None:
         if raw is None:
             return None
         if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not 0 < raw <= MAX_TIMEOUT_MS:
-            raise RequestError("INVALID_REQUEST", f"timeoutMs must be a positive number of at most {MAX_TIMEOUT_MS}")
+            raise invalid_request(f"timeoutMs must be a positive number of at most {MAX_TIMEOUT_MS}")
         return raw / 1000
     if not execute or isinstance(raw, bool) or not isinstance(raw, (int, float)):
         return None
@@ -175,7 +167,7 @@ def cache_plan(params: Any, path: str | None) -> CachePlan:
     root, name, fork = (_text(params, name) for name in ("checkpointRoot", "checkpointName", "fork"))
     resume = params.get("resume")
     if resume is not None and not isinstance(resume, (bool, str)):
-        raise RequestError("INVALID_REQUEST", "resume must be true, false or a selector")
+        raise invalid_request("resume must be true, false or a selector")
     drop = _selector(resume) if isinstance(resume, str) else None
     off = off or checkpoint is False
     given = {
@@ -186,11 +178,9 @@ def cache_plan(params: Any, path: str | None) -> CachePlan:
     }
     wanted = next((what for what, is_given in given.items() if is_given), None)
     if off and wanted:
-        raise RequestError("INVALID_REQUEST", f"checkpointing cannot be off together with {wanted}")
+        raise invalid_request(f"checkpointing cannot be off together with {wanted}")
     if wanted and path is None and name is None:
-        raise RequestError(
-            "INVALID_REQUEST", f"{wanted} needs filePath or checkpointName: there is no cache without a name"
-        )
+        raise invalid_request(f"{wanted} needs filePath or checkpointName: there is no cache without a name")
     return CachePlan(
         root=os.path.abspath(root) if root is not None else None,
         name=name,
@@ -205,7 +195,7 @@ def _flag(params: dict[str, Any], name: str) -> bool | None:
     value = params.get(name)
     if value is None or isinstance(value, bool):
         return value
-    raise RequestError("INVALID_REQUEST", f"{name} must be true or false")
+    raise invalid_request(f"{name} must be true or false")
 
 
 def _text(params: dict[str, Any], name: str) -> str | None:
@@ -213,9 +203,9 @@ def _text(params: dict[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip():
-        raise RequestError("INVALID_REQUEST", f"{name} must be a non-empty string")
+        raise invalid_request(f"{name} must be a non-empty string")
     if name != "checkpointRoot" and ("/" in value or value in (".", "..")):
-        raise RequestError("INVALID_REQUEST", f"{name} must be a plain name without '/'")
+        raise invalid_request(f"{name} must be a plain name without '/'")
     return value
 
 
@@ -225,4 +215,4 @@ def _selector(text: str) -> "Selector":
     try:
         return parse_selector(text)
     except SelectorError as error:
-        raise RequestError("INVALID_REQUEST", f"resume: {error}") from error
+        raise invalid_request(f"resume: {error}") from error

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 from typing import Any, NoReturn
 
-from mlld_sdk.transport.embedded.errors import RequestError, aborted
+from mlld_sdk.transport.embedded.errors import RequestError, aborted, invalid_request
 from mlld_sdk.transport.embedded.server import habits, params
 from mlld_sdk.transport.embedded.server.answers import VERSION, Answers
 from mlld_sdk.transport.embedded.server.misbehaviour import Misbehaviour, hang
@@ -91,10 +91,10 @@ class EmbeddedServer:
 
     def _dispatch(self, method: Any, request_id: Any, given: Any) -> None:
         if not isinstance(method, str) or not method:
-            raise RequestError("INVALID_REQUEST", "Request method is required")
+            raise invalid_request("Request method is required")
         if request_id is None:
             what = "Cancel id" if method == "cancel" else "Request id"
-            raise RequestError("INVALID_REQUEST", f"{what} is required")
+            raise invalid_request(f"{what} is required")
         if method == "cancel":
             self._cancel(request_id)
         elif method in ("state:update", "file:write"):

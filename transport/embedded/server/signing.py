@@ -85,14 +85,10 @@ def _write(path: str, data: bytes, mode: str = "wb") -> None:
         raise ScriptFailure(f"{error.strerror}, open '{path}'") from error
 
 
-def _start_store(root: str) -> None:
+def _sign(root: str, path: str, identity: str) -> None:
     config = os.path.join(root, ".sig", "config.json")
     if not os.path.exists(config):
         _write(config, b'{\n  "version": 1\n}\n')
-
-
-def _sign(root: str, path: str, identity: str) -> None:
-    _start_store(root)
     relative = _relative(root, path)
     _keep(root, ("sigs", relative), {"file": relative}, _read(path), identity)
 

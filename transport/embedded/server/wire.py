@@ -95,12 +95,7 @@ def _unknown(value: Any) -> Any:
 
 
 class LineWriter:
-    """Writes lines, whole and one after the other, from any thread.
-
-    Args:
-        descriptor: Where to write.
-        on_broken: Called when the other end has been closed.
-    """
+    """Writes lines, whole and one after the other, from any thread; tells when the other end has been closed."""
 
     def __init__(self, descriptor: int, on_broken: Callable[[], None]) -> None:
         self._descriptor = descriptor
