@@ -1,14 +1,16 @@
-"""Exit reasons and exceptions that supervision adds to those of actors.
+"""Exit reasons and exceptions that supervision adds to those of actors, and what decisions see of any of them.
 
 An actor ends itself for good with `raise StopAgent("done for ever")`, and takes its supervisor down on purpose with
 `raise EscalateFailure("the licence has expired")`. Both are judged by what they are, whatever the child's spec says.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
-from mlld_sdk.actors.core.exits import NORMAL, SHUTDOWN, Crash, Killed, NoProc, Normal, Reason, Shutdown
+import msgspec
+
+from mlld_sdk.actors.core import exits
+from mlld_sdk.actors.core.exits import Crash, Killed, NoProc, Normal, Reason, Shutdown
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
-from mlld_sdk.supervision.exits import ChildExit, Kind
 
 
 class StopForGood(Reason, frozen=True, tag="stop_for_good"):
@@ -104,6 +106,47 @@ class EscalateFailure(InfrastructureError):
         return Escalation(self.message)
 
 
+Kind: TypeAlias = Literal[
+    "normal", "shutdown", "crash", "killed", "wedged", "gave_up", "configuration", "stop", "escalate", "noproc"
+]
+"""Families of exit reasons.
+
+`normal` and `shutdown` are expected. `stop` is a child that wants to end for good, whatever its spec says; `escalate`
+one that wants its supervisor to give up. `configuration` is a failure that trying again cannot mend.
+"""
+
+EXPECTED = frozenset({"normal", "shutdown", "stop"})
+
+
+class ChildExit(msgspec.Struct, frozen=True):
+    """How an incarnation ended, or why it did not start.
+
+    Attributes:
+        kind: Family of the reason.
+        text: The reason in one line.
+        trace: Formatted traceback, bounded; empty when there is none.
+        reason: The reason itself, as actors know it. Not looked at by decisions.
+    """
+
+    kind: Kind
+    text: str = ""
+    trace: str = ""
+    reason: Any = None
+
+    @property
+    def expected(self) -> bool:
+        """Whether it belongs to the normal family: no failure."""
+        return self.kind in EXPECTED
+
+    def __str__(self) -> str:
+        return self.text or self.kind
+
+
+NORMAL = ChildExit("normal", "normal", reason=exits.NORMAL)
+SHUTDOWN = ChildExit("shutdown", "shutdown", reason=exits.SHUTDOWN)
+KILLED = ChildExit("killed")
+
+
 def as_exit(reason: Reason | None, error: BaseException | None = None) -> ChildExit:
     """See a reason as decisions do.
 
@@ -114,22 +157,17 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> ChildE
     if isinstance(error, ConfigurationError):
         text = str(error)
         return ChildExit("configuration", text, reason=Misconfigured(text))
-    if reason is SHUTDOWN:  # how nearly all children end that are told to
-        return _SHUTDOWN
+    if reason is exits.SHUTDOWN:  # how nearly all children end that are told to
+        return SHUTDOWN
     if reason is None:
-        return ChildExit("normal", "normal", reason=NORMAL)
-    kind = _KINDS.get(type(reason)) or _kind_of(reason)
-    if kind == "crash" and isinstance(reason, Crash):
-        return ChildExit(kind, str(reason), reason.trace, reason)
+        return NORMAL
     if isinstance(reason, ChildFailedToStart):
         inner = as_exit(reason.reason)
-        return ChildExit(
-            "configuration" if inner.kind == "configuration" else "crash", str(reason), inner.trace, reason
-        )
-    return ChildExit(kind, str(reason), reason=reason)
+        kind: Kind = "configuration" if inner.kind == "configuration" else "crash"
+        return ChildExit(kind, str(reason), inner.trace, reason)
+    kind = _KINDS.get(type(reason)) or _kind_of(reason)
+    return ChildExit(kind, str(reason), getattr(reason, "trace", ""), reason)
 
-
-_SHUTDOWN = ChildExit("shutdown", str(SHUTDOWN), reason=SHUTDOWN)
 
 _KINDS: dict[type[Reason], Kind] = {
     Normal: "normal",

@@ -19,7 +19,7 @@ from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.messages import Boot, Happened, booting
 from mlld_sdk.supervision.execution.tree_context import TreeContext
-from mlld_sdk.supervision.exits import SHUTDOWN
+from mlld_sdk.supervision.reasons import SHUTDOWN
 from mlld_sdk.supervision.snapshot import NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.supervisor import Supervisor

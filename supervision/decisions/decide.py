@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import force_setattr, replace
 
-from mlld_sdk.supervision.decisions import inputs, lifecycle, reports
+from mlld_sdk.supervision.decisions import inputs, lifecycle
 from mlld_sdk.supervision.decisions.draft import Draft, S, World
 from mlld_sdk.supervision.decisions.dynamic import DynamicSiblings
 from mlld_sdk.supervision.decisions.effects import Arm, Effect, LimitStops
@@ -20,7 +20,7 @@ from mlld_sdk.supervision.decisions.state import DynamicState, StaticState, Supe
 from mlld_sdk.supervision.decisions.static import StaticSiblings
 from mlld_sdk.supervision.errors import SupervisorStopping
 from mlld_sdk.supervision.events import ChildExited, ChildIgnored, ChildStartFailedEvent, Decision
-from mlld_sdk.supervision.exits import KILLED, SHUTDOWN, ChildExit
+from mlld_sdk.supervision.reasons import KILLED, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
 Siblings: TypeAlias = StaticSiblings | DynamicSiblings
@@ -127,7 +127,7 @@ def _on_due(siblings: Siblings, slot: Slot, due: inputs.Due) -> None:
         return
     ruling = when_due(slot, draft.state, draft.world, due.closed_for)
     exit_ = slot.last or KILLED
-    reports.put_off(draft, slot, exit_, ruling)
+    lifecycle.report_put_off(draft, slot, exit_, ruling)
     _follow(siblings, ruling, exit_, None)
 
 
@@ -135,7 +135,7 @@ def _follow(
     siblings: Siblings,
     ruling: Ruling,
     exit_: ChildExit,
-    event: reports.FailureEvent | None,
+    event: lifecycle.FailureEvent | None,
     lived: float | None = None,
 ) -> None:
     """Carry out a ruling of the restart policy."""
@@ -143,14 +143,14 @@ def _follow(
     slot, decision = ruling.slot, ruling.decision
     force_setattr(draft.state, "window", ruling.window)
     exited = event is ChildExited
-    shuts_down = exited and decision in ("stop", "remove") and siblings.ends_supervisor(slot)
+    shuts_down = exited and decision in ("stop", "remove") and _ends_supervisor(draft.state, slot)
     if decision == "remove" or (decision == "give_up" and not draft.state.keeps):
         siblings.remove(slot)
     elif decision != "restart":
         draft.put(slot)
     if event is not None:
         told: Decision = "shutdown" if shuts_down else decision
-        reports.failed(draft, event, slot, exit_, told, ruling, lived)
+        lifecycle.report_failed(draft, event, slot, exit_, told, ruling, lived)
     if decision == "restart":
         siblings.restart(slot)
     elif decision in ("wait", "park"):
@@ -160,6 +160,16 @@ def _follow(
         siblings.stop_all(lifecycle.give_up(draft, ruling, exit_), "give_up")
     elif shuts_down:
         siblings.stop_all(SHUTDOWN, "stop")
+
+
+def _ends_supervisor(state: Any, slot: Slot) -> bool:
+    """Return whether the end of this child, which is not restarted, ends the supervisor (SUP-49, SUP-50)."""
+    if not slot.spec.significant or state.spec.auto_shutdown == "never":
+        return False
+    if state.spec.auto_shutdown == "any_significant":
+        return True
+    others = (other for other in state.slots if other.key != slot.key and other.spec.significant)
+    return not any(other.live or other.planned for other in others)
 
 
 def _on_asked(siblings: Siblings, asked: inputs.Asked) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.decisions import lifecycle, reports
+from mlld_sdk.supervision.decisions import lifecycle
 from mlld_sdk.supervision.decisions.draft import Draft
 from mlld_sdk.supervision.decisions.effects import AnswerCall, Disarm, Start
 from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart, Input
@@ -18,7 +18,7 @@ from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import DynamicState, Why
 from mlld_sdk.supervision.errors import ChildNotFound, NotSupported, SupervisorStopping, TooManyChildren
 from mlld_sdk.supervision.events import ChildStartFailedEvent
-from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
 
 
@@ -33,10 +33,6 @@ class DynamicSiblings(msgspec.Struct):
 
     def clear_group(self, slot: Slot, exited: bool) -> None:
         """Leave the siblings alone."""
-
-    def ends_supervisor(self, _: Slot) -> bool:
-        """Return `False`: it goes on without children."""
-        return False
 
     def begin(self) -> None:
         """Return the first state: there is nothing to start yet."""
@@ -73,7 +69,7 @@ class DynamicSiblings(msgspec.Struct):
             elif slot.status != "stopping":
                 if slot.planned:
                     draft.do(Disarm(slot.key))
-                    reports.called_off(draft, slot, "stop")
+                    lifecycle.report_called_off(draft, slot, "stop")
                 self.remove(slot)
         if not draft.state.slots:
             lifecycle.finish(draft)
@@ -103,7 +99,7 @@ class DynamicSiblings(msgspec.Struct):
             draft.answer(asked.call, error=ChildNotFound(str(key)))
         elif slot.planned:
             draft.do(Disarm(key))
-            reports.called_off(draft, slot, "call")
+            lifecycle.report_called_off(draft, slot, "call")
             self.remove(slot)
             draft.answer(asked.call, True)
         elif slot.status == "stopping":
@@ -136,7 +132,7 @@ class DynamicSiblings(msgspec.Struct):
         """Refuse the calls that waited for a first start; return `False` for a restart, which the policy judges."""
         if slot.incarnation > 1:
             return False
-        reports.failed(self.draft, ChildStartFailedEvent, slot, failed.exit, "refuse")
+        lifecycle.report_failed(self.draft, ChildStartFailedEvent, slot, failed.exit, "refuse")
         self.remove(slot)
         self._refuse(slot, start_refused(slot, failed))
         return True
@@ -155,7 +151,7 @@ class DynamicSiblings(msgspec.Struct):
         """Forget a child that was told to stop and is gone."""
         draft = self.draft
         stopping = draft.state.phase == "stopping"
-        reports.stopped(draft, slot, exit_, "stop" if stopping else "call")
+        lifecycle.report_stopped(draft, slot, exit_, "stop" if stopping else "call")
         self.remove(slot)
         self.start_done(slot, True)
         if stopping and not draft.state.slots:

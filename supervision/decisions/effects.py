@@ -9,7 +9,7 @@ import msgspec
 
 from mlld_sdk.base.events import Event
 from mlld_sdk.supervision.decisions.inputs import Due
-from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from mlld_sdk.supervision.decisions.requests import ManagementRequest
-from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.reasons import ChildExit
 
 
 class Begin(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.supervision.decisions import lifecycle, reports, requests
+from mlld_sdk.supervision.decisions import lifecycle, requests
 from mlld_sdk.supervision.decisions.draft import Draft
 from mlld_sdk.supervision.decisions.inputs import Asked, FailedToStart
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
@@ -135,7 +135,7 @@ def _terminate(draft: Draft[StaticState], asked: Asked, slot: Slot, why: str) ->
     if not down:
         return Operation(cause="call", why="call", stops=(slot.key,), call=None if own else asked, note=why)
     if slot.status == "failed":
-        reports.called_off(draft, slot, "call", "it was down already")
+        lifecycle.report_called_off(draft, slot, "call", "it was down already")
     draft.put(replace(slot, status="stopped", held=why))
     return None
 

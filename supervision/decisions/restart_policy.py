@@ -33,8 +33,8 @@ from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.slots import MEMORY, Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView, Decision, GivenUpFor
-from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.intensity import RestartWindow
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import Then
 
 STABLE = 5.0

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.intensity import RestartWindow
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec
 
 Status: TypeAlias = Literal["stopped", "starting", "running", "stopping", "waiting", "parked", "failed"]

@@ -7,8 +7,8 @@ import msgspec
 
 from mlld_sdk.supervision.decisions.inputs import Asked, Input
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
-from mlld_sdk.supervision.exits import ChildExit
 from mlld_sdk.supervision.intensity import RestartWindow
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
 Cause: TypeAlias = Literal["init", "restart", "call"]

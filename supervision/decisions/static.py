@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import force_setattr, replace
 
-from mlld_sdk.supervision.decisions import lifecycle, management, reports
+from mlld_sdk.supervision.decisions import lifecycle, management
 from mlld_sdk.supervision.decisions.draft import Draft
 from mlld_sdk.supervision.decisions.effects import Disarm
 from mlld_sdk.supervision.decisions.inputs import Asked, Ended, FailedToStart, Input
@@ -25,8 +25,7 @@ from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import Operation, StaticState, Why
 from mlld_sdk.supervision.errors import SupervisorBusy, SupervisorStopping
 from mlld_sdk.supervision.events import ChildStartFailedEvent
-from mlld_sdk.supervision.exits import ChildExit, Kind
-from mlld_sdk.supervision.reasons import ChildFailedToStart
+from mlld_sdk.supervision.reasons import ChildExit, ChildFailedToStart, as_exit
 from mlld_sdk.supervision.spec import Strategy
 
 
@@ -117,11 +116,9 @@ class StaticSiblings(msgspec.Struct):
             return False
         first = operation.cause == "init"
         slot = draft.put(replace(slot, status="stopped", child=None, since=draft.world.now, last=failed.exit))
-        reports.failed(draft, ChildStartFailedEvent, slot, failed.exit, "roll_back" if first else "refuse")
+        lifecycle.report_failed(draft, ChildStartFailedEvent, slot, failed.exit, "roll_back" if first else "refuse")
         if first:  # SUP-16
-            reason = ChildFailedToStart(slot.spec.name, failed.exit.reason)
-            kind: Kind = "configuration" if failed.exit.kind == "configuration" else "crash"
-            self.stop_all(ChildExit(kind, str(reason), failed.exit.trace, reason), "roll_back")
+            self.stop_all(as_exit(ChildFailedToStart(slot.spec.name, failed.exit.reason)), "roll_back")
             return True
         asked = operation.call
         assert asked is not None, "a start that is neither init nor restart was asked for"
@@ -167,16 +164,6 @@ class StaticSiblings(msgspec.Struct):
                     self._call_off(other, "stop")
         elif stops := self._to_stop(group, slot):
             self._begin(Operation(cause="restart", stops=stops))
-
-    def ends_supervisor(self, slot: Slot) -> bool:
-        """Return whether the end of this child, which is not restarted, ends the supervisor (SUP-49, SUP-50)."""
-        state = self.draft.state
-        if not slot.spec.significant or state.spec.auto_shutdown == "never":
-            return False
-        if state.spec.auto_shutdown == "any_significant":
-            return True
-        others = (other for other in state.slots if other.key != slot.key and other.spec.significant)
-        return not any(other.live or other.planned for other in others)
 
     def _to_stop(self, group: Sequence[int], slot: Slot) -> tuple[int, ...]:
         """List who of a group has to be stopped or called back before it is started again, last one first."""
@@ -235,7 +222,7 @@ class StaticSiblings(msgspec.Struct):
     def _down(self, slot: Slot, exit_: ChildExit) -> None:
         """Note that a child the operation wants stopped is down, told or not."""
         draft, operation = self.draft, self.draft.state.operation
-        reports.stopped(draft, slot, exit_, "stop" if operation is None else operation.why)
+        lifecycle.report_stopped(draft, slot, exit_, "stop" if operation is None else operation.why)
         if slot.spec.restart == "temporary" and draft.state.phase != "stopping":  # SUP-35, SUP-56
             self.remove(slot)
             return
@@ -247,7 +234,7 @@ class StaticSiblings(msgspec.Struct):
         """Call off a planned restart: the child is stopped now."""
         self.draft.do(Disarm(slot.key))
         self.draft.put(replace(slot, status="stopped", next_at=None, held=note))
-        reports.called_off(self.draft, slot, why)
+        lifecycle.report_called_off(self.draft, slot, why)
 
     def _finish(self, operation: Operation) -> None:
         """End the operation: all stops and starts are done."""

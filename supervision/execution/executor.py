@@ -23,8 +23,7 @@ from mlld_sdk.supervision.execution.guards import BreakerGuards
 from mlld_sdk.supervision.execution.messages import Boot, Happened, Ref, StartOutcome, StopLimitDue, batched, booting
 from mlld_sdk.supervision.execution.progress import ProgressWatches
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
-from mlld_sdk.supervision.exits import SHUTDOWN
-from mlld_sdk.supervision.reasons import as_exit
+from mlld_sdk.supervision.reasons import SHUTDOWN, as_exit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
 

@@ -7,7 +7,7 @@ from mlld_sdk.supervision.breaker import Breaker, Breakers, Permit
 from mlld_sdk.supervision.decisions.restart_policy import STABLE
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import BreakerOpen
-from mlld_sdk.supervision.exits import ChildExit
+from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec
 
 SHORTEST_PARK = 0.05

@@ -36,7 +36,7 @@ from mlld_sdk.supervision.decisions.inputs import (
 from mlld_sdk.supervision.decisions.management import counts
 from mlld_sdk.supervision.decisions.management import rows as rows_of
 from mlld_sdk.supervision.decisions.requests import DeleteChild, GetSpec, RestartChild, StartChild, TerminateChild
-from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
+from mlld_sdk.supervision.reasons import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.spec import SupervisorSpec
 from tests.oracle.trace import build, build_child, refused, result, rows
 

@@ -213,7 +213,7 @@ class DecidingMachine(RuleBasedStateMachine):
 
 def halt() -> Any:
     from mlld_sdk.supervision.decisions.inputs import StopRequested
-    from mlld_sdk.supervision.exits import SHUTDOWN as EXIT
+    from mlld_sdk.supervision.reasons import SHUTDOWN as EXIT
 
     return StopRequested(EXIT)
 

@@ -15,8 +15,8 @@ from mlld_sdk.supervision.decisions.restart_policy import after_exit, after_fail
 from mlld_sdk.supervision.decisions.slots import EMPTY, MEMORY, Slot, SlotMap
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.decisions.static import affected
-from mlld_sdk.supervision.exits import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.intensity import RestartLimit, RestartWindow
+from mlld_sdk.supervision.reasons import KILLED, NORMAL, SHUTDOWN, ChildExit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, Restart, Strategy, SupervisorSpec, budget, wedge
 
 BOOM = ChildExit("crash", "boom")

@@ -19,7 +19,7 @@ from mlld_sdk.supervision.decisions.effects import Kill, LimitStops, RequestStop
 from mlld_sdk.supervision.decisions.inputs import Asked, Begin, Overdue, Started, StopRequested
 from mlld_sdk.supervision.decisions.requests import StartChild, TerminateChild
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
-from mlld_sdk.supervision.exits import SHUTDOWN
+from mlld_sdk.supervision.reasons import SHUTDOWN
 from tests.support.actors import Clock
 
 KEYS = integers(0, 5)

@@ -27,7 +27,7 @@ from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World as Circumstances
 from mlld_sdk.supervision.decisions.effects import Finish
 from mlld_sdk.supervision.decisions.inputs import Begin, Ended, Started, StopRequested
-from mlld_sdk.supervision.exits import SHUTDOWN as SHUTDOWN_EXIT
+from mlld_sdk.supervision.reasons import SHUTDOWN as SHUTDOWN_EXIT
 from mlld_sdk.supervision.supervisor_ref import PORTION
 from tests.support.eventually import eventually
 from tests.support.trees import Later, Puppet, World, attempt
