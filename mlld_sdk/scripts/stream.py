@@ -4,14 +4,12 @@ A run's raw events arrive on the I/O thread and are only put away there. They ar
 reader of `events()` that comes first, or when the result is built. So a run that is not watched costs next to nothing.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,9 +29,9 @@ from mlld_sdk.scripts.stream_events import (
 )
 from mlld_sdk.scripts.types import Effect, GuardDenial, StateWrite
 from mlld_sdk.transport.errors import CallCancelled
+from mlld_sdk.transport.wire import EngineEvent
 
-if TYPE_CHECKING:
-    from mlld_sdk.transport.wire import EngineEvent
+T = TypeVar("T")
 
 MAX_EVENTS = 10_000
 """Events of one run that wait for a slow reader, unless the client says otherwise. The oldest are dropped first."""
@@ -42,8 +40,6 @@ MAX_BYTES = 64 << 20
 """Bytes of raw events that one run keeps for its readers, and again for its result."""
 
 PART_OF_RESULT = frozenset({"state:write", "guard_denial", "effect"})
-T = TypeVar("T")
-
 REPEATS_THE_RESULT = frozenset({"execution:complete", "result"})
 
 
@@ -88,13 +84,8 @@ class EventHistory:
         return self._values("effect", "effect", Effect)
 
     def _values(self, event_type: str, member: str, kind: type[T]) -> list[T]:
-        found: list[T] = []
-        for event in list(self._kept or ()):
-            if event.type == event_type and (body := _body(event)) is not None:
-                value = results.read(kind, body.get(member))
-                if value is not None:
-                    found.append(value)
-        return found
+        bodies = [_body(event) for event in list(self._kept or ()) if event.type == event_type]
+        return results.read_all(kind, [body.get(member) for body in bodies if body is not None])
 
 
 class RunLog(EventHistory):
@@ -280,8 +271,7 @@ class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
         """Wait for the next event; `None` if the stream has ended or nothing came within so many seconds."""
         if self._done:
             return None
-        deadline = Deadline(within)
-        return self._took(self._log.wait_after(self._seq, deadline))
+        return self._took(self._log.wait_after(self._seq, Deadline(within)))
 
     async def __anext__(self) -> ScriptEvent:
         event = await self.anext(None)
