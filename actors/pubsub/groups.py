@@ -31,8 +31,8 @@ class GroupMonitor(Outlet):
 
     def __init__(self, groups: "Groups", owner: Ref, watched: Group, limit: int) -> None:
         super().__init__(owner, groups.name, limit)
-        self.watched = watched
-        self.cancelled = False
+        self.watched: Group = watched
+        self.cancelled: bool = False
         self._groups = groups
 
     def cancel(self) -> None:

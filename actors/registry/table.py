@@ -72,7 +72,7 @@ class Table:
         one_of("when_full", when_full, *get_args(WhenFull))
         self.name = name
         self.access = access
-        self.limit = whole("limit", limit, least=1)
+        self.limit: int = whole("limit", limit, least=1)
         self.owner = owner or current_actor()
         self._heir = heir
         self._heir_data = heir_data
