@@ -8,7 +8,7 @@ import msgspec
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason
-from mlld_sdk.actors.core.ref import ActorRef, Down
+from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Duration, now, seconds
 from mlld_sdk.base.errors import InvalidOption
@@ -18,15 +18,13 @@ from mlld_sdk.supervision.decisions.inputs import StopRequested
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.messages import Boot, Happened, booting
-from mlld_sdk.supervision.execution.tree_context import TreeContext
+from mlld_sdk.supervision.execution.tree_context import Ref, TreeContext
 from mlld_sdk.supervision.reasons import SHUTDOWN
 from mlld_sdk.supervision.snapshot import NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
 from mlld_sdk.supervision.verdict import Verdict, verdict
-
-Ref = ActorRef[Any]
 
 
 class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from mlld_sdk.supervision.events import (
     SupervisorStarted,
     SupervisorStopped,
 )
-from mlld_sdk.supervision.reasons import KILLED, SHUTDOWN, ChildExit, GaveUp, Wedged
+from mlld_sdk.supervision.reasons import KILLED, SHUTDOWN, ChildExit, GaveUp, Wedged, as_exit
 
 FailureEvent = type[ChildExited] | type[ChildStartFailedEvent]
 
@@ -100,8 +100,7 @@ def on_no_progress(draft: Draft[Any], slot: Slot, seen: NoProgress) -> None:
     at, path, times = draft.world.wall, draft.state.path_of(slot), slot.wedges + 1
     wedged = ChildWedged(at=at, path=path, incarnation=slot.incarnation, idle=seen.idle, times=times, rung=slot.rung)
     draft.emit(wedged)
-    reason = Wedged(seen.idle)
-    draft.do(Kill(slot.key, slot.incarnation, ChildExit("wedged", str(reason), reason=reason)))
+    draft.do(Kill(slot.key, slot.incarnation, as_exit(Wedged(seen.idle))))
 
 
 def give_up(draft: Draft[S], ruling: Ruling, exit_: ChildExit) -> ChildExit:

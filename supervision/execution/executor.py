@@ -20,9 +20,10 @@ from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.execution.guards import BreakerGuards
-from mlld_sdk.supervision.execution.messages import Boot, Happened, Ref, StartOutcome, StopLimitDue, batched, booting
+from mlld_sdk.supervision.execution.messages import Boot, Happened, StartOutcome, StopLimitDue, batched, booting
 from mlld_sdk.supervision.execution.progress import ProgressWatches
 from mlld_sdk.supervision.execution.stop_limits import StopLimits
+from mlld_sdk.supervision.execution.tree_context import Ref
 from mlld_sdk.supervision.reasons import SHUTDOWN, as_exit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 

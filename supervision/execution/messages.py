@@ -12,11 +12,9 @@ from mlld_sdk.actors.core.directives import UNSET
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.mailbox import SystemMessage
 from mlld_sdk.actors.core.protocols import AnyCell
-from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
+from mlld_sdk.actors.core.ref import ReplyTo
 from mlld_sdk.supervision.decisions.inputs import Input
-from mlld_sdk.supervision.execution.tree_context import TreeContext
-
-Ref = ActorRef[Any]
+from mlld_sdk.supervision.execution.tree_context import Ref, TreeContext
 
 
 class Boot:
