@@ -99,7 +99,7 @@ def _on_ignored(siblings: Siblings, slot: Slot, _: inputs.Ignored) -> None:
 def _on_failed_to_start(siblings: Siblings, slot: Slot, failed: inputs.FailedToStart) -> None:
     """Take in a failed start."""
     draft: Draft[Any] = siblings.draft
-    if slot.status == "stopping":
+    if slot.status == "stopping" or (slot.status == "starting" and draft.state.phase == "stopping"):  # or not yet told
         siblings.stopped(slot, failed.exit)
     elif slot.status == "starting" and not siblings.takes_failed_start(slot, failed):
         ruling = after_failed_start(slot, failed.exit, draft.state, draft.world, failed.closed_for)

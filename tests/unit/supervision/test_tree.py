@@ -276,6 +276,29 @@ def test_stop_interrupts_a_start_that_hangs(world: World) -> None:  # D-1, circu
     assert stopper.result().killed == ("root/n",)
 
 
+def test_a_restart_that_fails_while_its_siblings_are_being_stopped_does_not_stop_the_stop(world: World) -> None:  # D-1
+    fails, ends = threading.Event(), threading.Event()
+    starts: list[str] = []
+
+    def begin(_: Puppet) -> None:
+        starts.append("a")
+        if len(starts) == 2:
+            fails.wait(10)
+            raise RuntimeError("does not come back")
+
+    b = child(Puppet, name="b", finish=lambda *_: ends.wait(10) and None)
+    tree = world.start(one_for_one(child(Puppet, name="a", begin=begin), b, max_restarts=9))
+    tree["a"].ref().tell(RuntimeError("boom"))
+    eventually(lambda: len(starts) == 2)
+    stopper = Later(tree.stop)
+    eventually(lambda: tree.snapshot().children[1].state == "stopping")
+    fails.set()
+    eventually(lambda: tree.snapshot().children[0].state == "stopped")
+    ends.set()
+    assert stopper.result().clean
+    assert len(starts) == 2
+
+
 def test_stop_is_safe_at_any_time_and_as_often_as_one_likes(world: World) -> None:  # suture#12, #14, #38
     tree = world.start(one_for_one(child(Puppet, name="a")))
     stoppers = [Later(tree.stop) for _ in range(5)]
