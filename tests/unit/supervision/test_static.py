@@ -10,7 +10,7 @@ from mlld_sdk.supervision.decisions import effects, inputs
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.requests import DeleteChild, RestartChild, StartChild, TerminateChild
-from mlld_sdk.supervision.exits import NORMAL, SHUTDOWN, ChildExit
+from mlld_sdk.supervision.reasons import NORMAL, SHUTDOWN, ChildExit
 from tests.support.trees import Puppet
 
 BOOM = ChildExit("crash", "boom")
