@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.future import Future
@@ -30,27 +30,38 @@ Outcome: TypeAlias = Ok[T] | Exited
 _Entry: TypeAlias = tuple[Task[T], I, Timer | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamOptions:
-    """How a stream runs; checked when it is built.
+class StreamOptions(TypedDict, total=False):
+    """How a stream runs.
 
     Attributes:
         max_concurrency: Tasks that may run at once; the number of processors when left out.
-        ordered: Give results in the order of the input, not as they come.
-        timeout: Seconds for each task, from its start; `None` for no limit.
-        on_timeout: What a slow task does: end the iteration (`exit`), or only itself (`kill_task`).
+        ordered: Give results in the order of the input, which is the default, or as they come.
+        timeout: Seconds for each task, from its start, 5 when left out; `None` for no limit.
+        on_timeout: What a slow task does: end the iteration (`exit`, the default), or only itself (`kill_task`).
         zip_input_on_exit: Say in `Exited.input` what a failed task was working on.
-        linked: A task that fails ends the iteration too, unless the iterating actor traps exits.
-        max_waiting: Finished results kept at most behind a slow one; then nothing more is started.
-        shutdown: Seconds a task gets to end when its supervisor ends, or `BRUTAL_KILL`.
+        max_waiting: Finished results kept at most behind a slow one, then nothing more is started; 1,000 when left out.
+        shutdown: Seconds a task gets to end when its supervisor ends, 5 when left out, or `BRUTAL_KILL`.
     """
 
+    max_concurrency: int
+    ordered: bool
+    timeout: float | None
+    on_timeout: OnSlow
+    zip_input_on_exit: bool
+    max_waiting: int
+    shutdown: ShutdownTime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """The options of a stream, complete and checked; when it is `linked`, a task that fails ends the iteration too."""
+
+    linked: bool
     max_concurrency: int = os.cpu_count() or 1
     ordered: bool = True
     timeout: float | None = 5.0
     on_timeout: OnSlow = "exit"
     zip_input_on_exit: bool = False
-    linked: bool = True
     max_waiting: int = 1_000
     shutdown: ShutdownTime = 5.0
 
@@ -73,7 +84,7 @@ class TaskStream(Generic[I, T]):
     system: ActorSystem
     source: Iterable[I]
     spawn: Callable[[I], Task[T]]
-    options: StreamOptions
+    plan: StreamPlan
 
     def __iter__(self) -> "_Run[I, T]":
         return _Run(self, iter(self.source))
@@ -92,11 +103,9 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
         self._closed = False
         self._watch: Monitor | None = None
         self._stream = stream
-        self._options = options = stream.options
+        self._plan = plan = stream.plan
         self._source = source
-        self._slots: Slots[Outcome[T]] = Slots(
-            options.max_concurrency, ordered=options.ordered, waiting=options.max_waiting
-        )
+        self._slots: Slots[Outcome[T]] = Slots(plan.max_concurrency, ordered=plan.ordered, waiting=plan.max_waiting)
         self._exhausted = False
         self._news: _News[T] = _News()
         self._owner = current_actor()
@@ -162,7 +171,7 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
 
     def _start(self, item: I) -> None:
         task, number, news = self._stream.spawn(item), self._slots.enter(), self._news
-        limit, timers = self._options.timeout, self._stream.system.timers
+        limit, timers = self._plan.timeout, self._stream.system.timers
         timer = None if limit is None else timers.after(limit, lambda: news.note(number, None))
         self._running[number] = (task, item, timer)
         task.watch(lambda done: news.note(number, done.outcome))
@@ -181,9 +190,9 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
             timer.cancel()
         if outcome is None:
             _kill(task)
-            if self._options.on_timeout == "exit":
+            if self._plan.on_timeout == "exit":
                 raise TaskTimeout(
-                    f"an item took longer than {self._options.timeout} s",
+                    f"an item took longer than {self._plan.timeout} s",
                     hint='give it more time, or go on without it: on_timeout="kill_task"',
                 )
             failed: Exited = Exited(TOO_SLOW)
@@ -191,9 +200,9 @@ class _Run(Iterator[Outcome[T]], AsyncIterator[Outcome[T]], Generic[I, T]):
             return outcome
         else:
             failed = outcome
-            if self._options.linked and not self._traps_exits():
+            if self._plan.linked and not self._traps_exits():
                 task.result(timeout=0)
-        return replace(failed, input=item) if self._options.zip_input_on_exit else failed
+        return replace(failed, input=item) if self._plan.zip_input_on_exit else failed
 
     def _traps_exits(self) -> bool:
         return self._owner is not None and self._owner.info().traps_exits

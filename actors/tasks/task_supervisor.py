@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
 import msgspec
 
@@ -30,7 +30,7 @@ from mlld_sdk.actors.core.ref import Down, monitor
 from mlld_sdk.actors.core.services import Ref, kill, offer, spawn, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.tasks.errors import TooManyTasks
-from mlld_sdk.actors.tasks.streams import StreamOptions, TaskStream
+from mlld_sdk.actors.tasks.streams import StreamOptions, StreamPlan, TaskStream
 from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
 from mlld_sdk.base.options import one_of, whole
@@ -92,9 +92,17 @@ class Tasks:
 
     @classmethod
     def start(
-        cls, system: ActorSystem, *, name: Name | None = None, parent: Ref | None = None, **options: Any
+        cls,
+        system: ActorSystem,
+        *,
+        max_children: int = 100_000,
+        max_restarts: int = 3,
+        within: float = 5.0,
+        name: Name | None = None,
+        parent: Ref | None = None,
     ) -> "Tasks":
         """Start a `TaskSupervisor` with these options and return the way to use it."""
+        options = {"max_children": max_children, "max_restarts": max_restarts, "within": within}
         return cls.of(system.start(TaskSupervisor, kwargs=options, name=name, parent=parent))
 
     @classmethod
@@ -149,19 +157,19 @@ class Tasks:
         return self.run(child)[0]
 
     def async_stream(
-        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Any
+        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Unpack[StreamOptions]
     ) -> TaskStream[I, T]:
         """Apply `function(item, *args)` to every item by tasks, lazily; see `StreamOptions` for the options.
 
         A task that fails ends the iteration with `TaskExited`, unless an actor that traps exits iterates.
         """
-        return self._stream(source, function, args, StreamOptions(**options, linked=True))
+        return self._stream(source, function, args, StreamPlan(**options, linked=True))
 
     def async_stream_nolink(
-        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Any
+        self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Unpack[StreamOptions]
     ) -> TaskStream[I, T]:
         """Do the same, but give a task that fails as `Exited` and go on."""
-        return self._stream(source, function, args, StreamOptions(**options, linked=False))
+        return self._stream(source, function, args, StreamPlan(**options, linked=False))
 
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
@@ -187,14 +195,14 @@ class Tasks:
         _end(children)
 
     def _stream(
-        self, source: Iterable[I], function: Callable[..., T], args: tuple[Any, ...], options: StreamOptions
+        self, source: Iterable[I], function: Callable[..., T], args: tuple[Any, ...], plan: StreamPlan
     ) -> TaskStream[I, T]:
         what = name_of(function)
 
         def spawn(item: I) -> Task[T]:
-            return self._task(what, lambda: function(item, *args), options.shutdown, link=None)
+            return self._task(what, lambda: function(item, *args), plan.shutdown, link=None)
 
-        return TaskStream(self._system, source, spawn, options)
+        return TaskStream(self._system, source, spawn, plan)
 
     def _task(self, what: str, function: Callable[[], T], shutdown: ShutdownTime, *, link: Ref | None) -> Task[T]:
         check_shutdown(shutdown)

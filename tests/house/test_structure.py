@@ -16,7 +16,6 @@ MOST_LINES, MOST_METHODS, MOST_FLAT = 600, 45, 5
 FOR_USERS = {"mlld_sdk.actors.core.actor", "mlld_sdk.actors.stages.producers"}
 """Modules with methods that a user's class must define, as OTP's callbacks."""
 DECLARED = {
-    "mlld_sdk.actors.tasks.task_supervisor.Tasks.start(**options)",
     "mlld_sdk.agents.agent.Agent.__init__(**options)",
     "mlld_sdk.agents.owner.EngineOwner.__init__(**options)",
 }
