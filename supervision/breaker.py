@@ -297,7 +297,7 @@ class Breaker:
 
     def __init__(self, policy: BreakerPolicy, env: Env | None = None, sink: Sink = discard) -> None:
         self.policy = policy
-        self.name = policy.name
+        self.name: str = policy.name
         self._env = env or Env()
         self._sink = sink
         self._lock = threading.Lock()

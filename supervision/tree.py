@@ -114,9 +114,9 @@ class Tree:
 
     def __init__(self, boot: Boot, root: Ref) -> None:
         self._boot = boot
-        self.context = boot.context
+        self.context: TreeContext = boot.context
         self.root = root
-        self.name = boot.path
+        self.name: str = boot.path
 
     @classmethod
     def start(

@@ -57,7 +57,7 @@ class RunLease:
         self.until: float = run.owner.until
         self.auto_renew = auto_renew
         self._core = core
-        self.holder = Holder(run.id, self.owner, run.epoch)
+        self.holder: Holder = Holder(run.id, self.owner, run.epoch)
         self._lock = threading.Lock()
         self.lost: LeaseLost | None = None
         self._on_lost: list[Callable[[LeaseLost], None]] = []
