@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from mlld_sdk.transport.embedded.interpreter.checkpoints import CheckpointMemory
 
 SHUTDOWN_GRACE = 2.0
+ORDER_LIMIT = 30.0
 PARSED_LIMIT = 64
 
 
 class ActiveRequest:
     """A request whose script is being run."""
 
-    def __init__(self, request_id: Any, *, execute: bool) -> None:
+    def __init__(self, request_id: Any, before: threading.Event, *, execute: bool) -> None:
         self.id = request_id
+        self.before = before  # set when the request that came before is active, or over
         self.key = params.id_key(request_id)
         self.execute = execute
         self.run: ScriptRun | None = None
@@ -53,6 +55,8 @@ class ScriptRunner:
         self._turn = FairLock()
         self._active: dict[Any, ActiveRequest] = {}
         self._unbegun: list[threading.Thread] = []
+        self._latest = threading.Event()
+        self._latest.set()
         self._lock = threading.Lock()
         self._parsed: dict[str, tuple[str, ParsedScript]] = {}
 
@@ -102,7 +106,8 @@ class ScriptRunner:
 
     def start(self, request_id: Any, method: str, given: Any) -> None:
         """Run the script of a `process` or `execute` request on a thread of its own, from the next `begin` on."""
-        request = ActiveRequest(request_id, execute=method == "execute")
+        request = ActiveRequest(request_id, self._latest, execute=method == "execute")
+        self._latest = request.ready
         if self._extended:
             with self._lock:
                 self._active[request.key] = request
@@ -186,10 +191,11 @@ class ScriptRunner:
             raise
 
     def _activate(self, request: ActiveRequest, run: ScriptRun, turn: FairLock) -> None:
-        """Make a request reachable for control messages; the real engine takes its time."""
+        """Make a request reachable for control messages; the real engine takes its time, and does it in their order."""
         if not self._extended:
             with turn.pause():
                 clock.sleep(habits.ACTIVATION_DELAY)
+                request.before.wait(ORDER_LIMIT)
             with self._lock:
                 self._active[request.key] = request
         request.run = run
