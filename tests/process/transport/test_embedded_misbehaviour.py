@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from mlld_sdk.transport.embedded.server.misbehaviour import KEYS
-from tests.support.embedded import Embedded, descendants, is_running
+from tests.support.embedded import COMMAND, DEADLINE, Embedded, descendants, is_running
 from tests.support.eventually import eventually
 
 TWO_ASKS = 'exe llm @ask(p) = sh { echo "$p" >> calls.log; echo "A $p" }\nshow @ask("a")\nshow @ask("b")\n'
@@ -143,10 +145,16 @@ def test_it_glues_text_in_front_of_lines(tmp_path: Path) -> None:
 
 
 def test_it_splits_lines_into_pieces(tmp_path: Path) -> None:
-    with started(tmp_path, "split-lines=5") as engine:
-        engine.send("hello", 1)
-        assert engine.process.stdout is not None
-        assert len(os.read(engine.process.stdout.fileno(), 65536)) < 100
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a read gives what one write gave
+    ours.settimeout(DEADLINE)
+    command = [*COMMAND, "--misbehave", "split-lines=5"]
+    engine = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=theirs)
+    theirs.close()
+    with ours:
+        engine.communicate(b'{"method":"hello","id":1}\n', timeout=DEADLINE)
+        pieces = list(iter(lambda: ours.recv(65536), b""))
+    assert {len(piece) for piece in pieces[:-1]} == {5}
+    assert json.loads(b"".join(pieces))["result"]["id"] == 1
 
 
 def test_it_forges_an_answer(tmp_path: Path) -> None:
