@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 COMMAND = [sys.executable, "-m", "mlld_sdk.transport.embedded", "live", "--stdio"]
-DEADLINE = 15.0
+DEADLINE = 60.0
 
 
 class Embedded:

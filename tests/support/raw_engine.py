@@ -142,12 +142,12 @@ class RawEngine:
         self.send_line(json.dumps(message if params is None else {**message, "params": params}))
         return request_id
 
-    def read(self, within: float = 30.0) -> dict[str, Any] | None:
+    def read(self, within: float = 60.0) -> dict[str, Any] | None:
         """Read the next message; `None` at the end of the answers."""
         line = self.read_line(within)
         return None if line is None else json.loads(line)
 
-    def read_line(self, within: float = 30.0) -> bytes | None:
+    def read_line(self, within: float = 60.0) -> bytes | None:
         deadline = time.monotonic() + within
         searched = 0
         while (newline := self._buffer.find(b"\n", searched)) < 0:
@@ -163,7 +163,7 @@ class RawEngine:
         del self._buffer[: newline + 1]
         return line
 
-    def answer(self, request_id: Any, within: float = 30.0) -> Answer:
+    def answer(self, request_id: Any, within: float = 60.0) -> Answer:
         """Read until the result of this request is there."""
         events = []
         while True:
@@ -175,7 +175,7 @@ class RawEngine:
             if "event" in message:
                 events.append(message["event"])
 
-    def until_results(self, count: int, within: float = 30.0) -> list[dict[str, Any]]:
+    def until_results(self, count: int, within: float = 60.0) -> list[dict[str, Any]]:
         """Read messages until so many results have come; return the results' messages. Every line must be a message."""
         results: list[dict[str, Any]] = []
         while len(results) < count:
@@ -185,10 +185,10 @@ class RawEngine:
                 results.append(message)
         return results
 
-    def ask(self, method: str, params: Any = None, within: float = 30.0) -> Answer:
+    def ask(self, method: str, params: Any = None, within: float = 60.0) -> Answer:
         return self.answer(self.send(method, params), within)
 
-    def run(self, script: str, within: float = 30.0, **params: Any) -> Answer:
+    def run(self, script: str, within: float = 60.0, **params: Any) -> Answer:
         return self.ask("process", {"script": script, **params}, within)
 
     def end_requests(self) -> None:
@@ -201,9 +201,9 @@ class RawEngine:
         """SIGKILL the whole group, as a host that must be certain does, and wait."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def wait(self, within: float = 10.0) -> int:
+    def wait(self, within: float = 60.0) -> int:
         return self.process.wait(within)
 
     @property
