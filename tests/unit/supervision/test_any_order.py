@@ -4,12 +4,14 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from mlld_sdk.supervision import Backoff, child, one_for_all, one_for_one, rest_for_one
+from mlld_sdk.supervision import Backoff, child, dynamic, one_for_all, one_for_one, rest_for_one
 from mlld_sdk.supervision.decisions import effects, inputs
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
 from mlld_sdk.supervision.decisions.requests import DeleteChild, RestartChild, StartChild, TerminateChild
+from mlld_sdk.supervision.decisions.state import DynamicState
 from mlld_sdk.supervision.reasons import NORMAL, SHUTDOWN, ChildExit
 from tests.support.trees import Puppet
 
@@ -31,16 +33,16 @@ class Executor:
         self.calls: set[int] = set()
         self.called = 0
         self.finished = False
-        strategy = self.chance.choice((one_for_one, one_for_all, rest_for_one))
+        strategy = self.chance.choice((one_for_one, one_for_all, rest_for_one, dynamic))
         self.auto_shutdown: Any = self.chance.choice(("never", "never", "any_significant", "all_significant"))
-        spec = strategy(
-            *(self.child(name) for name in "abcd"[: self.chance.randint(1, 4)]),
-            max_restarts=self.chance.choice((0, 2, 50)),
-            within=100,
-            auto_shutdown=self.auto_shutdown,
-        )
-        self.state = initial("root", spec)
+        limits: Any = {"max_restarts": self.chance.choice((0, 2, 50)), "within": 100}
+        spec = dynamic(**limits) if strategy is dynamic else self.static(strategy, limits)
+        self.state: Any = initial("root", spec)
         self.feed(inputs.Begin())
+
+    def static(self, strategy: Any, limits: dict[str, Any]) -> Any:
+        names = "abcd"[: self.chance.randint(1, 4)]
+        return strategy(*map(self.child, names), auto_shutdown=self.auto_shutdown, **limits)
 
     def child(self, name: str) -> Any:
         restart = self.chance.choice(RESTARTS)
@@ -101,10 +103,12 @@ class Executor:
     def someone_asks(self) -> None:
         self.called += 1
         self.calls.add(self.called)
-        name = self.chance.choice("abcdef")
-        request = self.chance.choice(
-            (StartChild(self.child(name)), RestartChild(name), TerminateChild(name), DeleteChild(name))
-        )
+        name: Any = self.chance.choice("abcdef")
+        child = self.child(name)
+        if isinstance(self.state, DynamicState):
+            name = self.chance.randint(0, self.state.next_key)
+            child = replace(child, significant=False)
+        request = self.chance.choice((StartChild(child), RestartChild(name), TerminateChild(name), DeleteChild(name)))
         self.feed(inputs.Asked(self.called, request))
 
     def anything(self, *, asks: bool) -> bool:
@@ -141,7 +145,7 @@ def test_whatever_order_answers_come_in_nothing_waits_for_ever(block: int) -> No
         if it.chance.random() < 0.5:
             it.settle()
             if not it.finished:
-                assert it.state.operation is None, seed
+                assert isinstance(it.state, DynamicState) or it.state.operation is None, seed
                 assert not it.state.queue, seed
                 assert not it.calls, seed
                 waiting = {slot.key for slot in it.state.slots if slot.planned}
