@@ -5,15 +5,19 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from mlld_sdk.journal.audit import audit
 from mlld_sdk.journal.errors import JournalClosed, JournalRefusal
-from mlld_sdk.journal.rows import Notes, Tx
+from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema
 from mlld_sdk.journal.store import Host, Problem, StoreStatus
 
 T = TypeVar("T")
+
+_OUTERMOST: Final = "BEGIN", "ROLLBACK", "COMMIT"
+_WITHIN: Final = "SAVEPOINT within", "ROLLBACK TO within", "RELEASE within"
+"""How a write begins, is undone and ends: those who hear within one that a lease is lost may write, too."""
 
 
 class MemoryStore:
@@ -21,7 +25,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        weakref.finalize(self, connection.close)
+        # Not when the interpreter exits: threads may be at work then, and a connection closed under them is a crash.
+        weakref.finalize(self, connection.close).atexit = False
         schema.upgrade(connection, 0)
         self._tx = Tx(connection)
         self._lock = threading.RLock()
@@ -81,14 +86,20 @@ class MemoryStore:
         )
 
     def _run(self, session: str, work: Callable[[Tx], T]) -> T:
-        self._tx.notes = notes = Notes()
-        with self._tx.connection as connection:  # commits, or rolls back
-            connection.execute("BEGIN")
-            result = work(self._tx)
+        connection = self._tx.connection
+        tx, (begin, undo, end) = Tx(connection), _WITHIN if connection.in_transaction else _OUTERMOST
+        try:
+            connection.execute(begin)
+            result = work(tx)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(undo)
+            raise
+        connection.execute(end)
         self._writes += 1
         for name, host in list(self._hosts.items()):
             if name == session:
-                host.committed(notes)
+                host.committed(tx.notes)
             else:
                 host.changed_elsewhere()
         return result

@@ -31,7 +31,7 @@ from mlld_sdk.journal.errors import (
 )
 from mlld_sdk.journal.memory import MemoryStore
 from mlld_sdk.journal.sqlite.store import SqliteStore
-from tests.support.journal import AGAIN, Clock, act, begin, quick
+from tests.support.journal import AGAIN, Clock, act, begin, python, quick
 
 FAIL = StepPolicy()
 
@@ -404,6 +404,43 @@ def test_a_cancelled_run_takes_the_lease_away_at_once(world: World, journal: Jou
     late: list[LeaseLost] = []
     lease.on_lost(late.append)
     assert len(late) == 1
+
+
+def test_whoever_hears_that_a_lease_is_lost_may_write_to_a_journal_in_memory() -> None:
+    """It is noticed within the transaction that renews the lease."""
+    clock, memory = Clock(), MemoryStore()
+    journal, other = Journal(memory, env=clock.env), Journal(memory, env=clock.env)
+    for n in range(3):
+        journal.submit("a", n, key=str(n))
+    leases = journal.claim_unfinished("a", "w", limit=2)
+    tried: list[str] = []
+
+    def heard(lost: LeaseLost) -> None:
+        with pytest.raises(IdempotencyConflict):
+            journal.submit("a", "another", key="2")
+        tried.append(journal.submit("heard", lost.run_id).id)
+
+    for lease in leases:
+        lease.on_lost(heard)
+        other.cancel(lease.run_id)
+    clock.advance(leases[0].ttl)
+    last = other.submit("a", "last")
+    assert [run.id for run in journal.runs(kind="heard")] == tried
+    assert {journal.input(run_id) for run_id in tried} == {lease.run_id for lease in leases}
+    assert journal.run(last.id).state == "pending"
+
+
+def test_a_journal_in_memory_works_until_the_interpreter_is_gone() -> None:
+    """As long as there are threads that may be using it."""
+    child = python("""
+import atexit
+atexit.register(lambda: print(journal.submit("kind").state))  # it is called last
+
+from mlld_sdk.journal import Journal
+
+journal = Journal.open()
+""")
+    assert child.communicate(timeout=60) == ("pending\n", "")
 
 
 def test_whoever_waits_is_told_once_however_the_run_comes_to_rest(journal: Journal) -> None:  # J-21
