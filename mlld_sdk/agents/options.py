@@ -96,7 +96,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         asked = {
             "checkpoint": bool(self.checkpoint),
             "checkpoint_root": str(own_root()) if self.checkpoint == "isolated" else None,
-            "resume": self.resume,
+            "resume": self.resume or None,
             "fresh": self.fresh,
             "fork": self.fork,
         }

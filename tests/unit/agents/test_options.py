@@ -64,3 +64,14 @@ def test_a_class_that_forgets_its_parent_s_init_is_told_so() -> None:
         Runtime(one_for_one(child(NoSuper, name="a"))),
     ):
         pytest.fail("it started")
+
+
+def test_a_cache_that_is_not_asked_for_is_not_mentioned() -> None:
+    def caching(**options: Any) -> object:
+        return AgentOptions(**options).caching(lambda: Path("/own"))
+
+    for nothing in ({}, {"checkpoint": False}, {"resume": False}, {"resume": ""}, {"fresh": False}, {"fork": None}):
+        assert caching(**nothing) == {}
+    assert caching(resume=True, fork="", checkpoint=True) == {"resume": True, "fork": "", "checkpoint": True}
+    isolated = caching(resume="@f", checkpoint="isolated")
+    assert isolated == {"resume": "@f", "checkpoint": True, "checkpoint_root": "/own"}
