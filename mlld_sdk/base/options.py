@@ -21,10 +21,20 @@ def checked(kind: type[msgspec.Struct], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name not in kind.__struct_fields__:
             raise unknown(name, value, kind.__struct_fields__)
-        try:
-            msgspec.convert(value, hints[name])
-        except msgspec.ValidationError:
-            raise InvalidOption(name, value, allowed(hints[name])) from None
+        if not _fits(value, hints[name]):
+            raise InvalidOption(name, value, allowed(hints[name]))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a value is of a type: of a class of structs when it is an object, not a mapping of its fields."""
+    structs = tuple(one for one in get_args(hint) or (hint,) if isinstance(one, type(msgspec.Struct)))
+    if structs and isinstance(value, Mapping | msgspec.Struct):
+        return isinstance(value, structs)
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def unknown(option: str, value: object, known: Iterable[str], where: str = "there are") -> UnknownOption:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.names import Via
 from mlld_sdk.base.errors import ConfigurationError, UnknownOption
 from mlld_sdk.supervision import (
     Backoff,
@@ -87,10 +88,27 @@ def test_something_that_is_no_class_cannot_be_a_child() -> None:  # SUP-1, SUP-3
         ("budget", (1, 2)),
         ("breaker", "open"),
         ("wedge", 30),
+        ("register", {"service": 1, "key": 2}),
+        ("backoff", {}),
+        ("budget", {"limit": {}}),
+        ("breaker", {"name": "x"}),
+        ("wedge", {"after": 1.0}),
     ],
 )
 def test_a_wrong_option_is_refused_by_name_value_and_range(option: str, wrong: Any) -> None:  # SUP-3
     refuses(option, wrong, lambda: child(LogReader, **{option: wrong}))
+
+
+def test_options_may_be_of_classes_made_of_those_they_are_said_to_be_of() -> None:  # SUP-3
+    class Patient(Backoff, frozen=True):
+        """A backoff of one's own making."""
+
+    class Known(Via, frozen=True):
+        """A name kept by a service that everyone knows."""
+
+    patient, known = Patient(), Known(None, "x")
+    spec = child(LogReader, backoff=patient, register=known)
+    assert (spec.backoff, spec.register) == (patient, known)
 
 
 def test_zero_and_a_millisecond_are_legal_shutdowns() -> None:  # SUP-3
