@@ -148,7 +148,7 @@ class Tree:
             if isinstance(top.start, SupervisorSpec | DynamicSpec)
             else (top.start, top.args, dict(top.kwargs))
         )
-        if not issubclass(start, Supervisor):
+        if not (isinstance(start, type) and issubclass(start, Supervisor)):
             raise InvalidOption("spec", spec, "a supervisor spec or a supervisor class")
         for option in ("backoff", "budget", "breaker", "wedge", "register"):
             if getattr(top, option) is not None:

@@ -163,7 +163,8 @@ class Executor:
         """Start a child; what comes of it arrives later, or right now when its start has nothing to wait for."""
         key, incarnation, spec, label = effect.key, effect.incarnation, effect.spec, effect.label
         start, args, kwargs = self.recipe(spec, effect.rung)
-        boot = Boot(self.context, f"{self.path}/{label}") if issubclass(start, self.supervisor) else None
+        supervises = isinstance(start, type) and issubclass(start, self.supervisor)
+        boot = Boot(self.context, f"{self.path}/{label}") if supervises else None
         token = None if boot is None else booting.set(boot)
         try:
             cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
