@@ -482,6 +482,27 @@ def test_an_actor_that_would_wait_for_itself_is_told_at_once(unique: Registry, o
     assert len(unique._locks._queues) == 0
 
 
+def test_a_lock_that_many_share_is_held_by_one_of_them_at_a_time(unique: Registry) -> None:  # REG-14
+    shared, order = unique.lock("k", timeout=5), []
+    two_wait = threading.Event()
+
+    def work(number: int) -> None:
+        with shared:
+            order.append(f"{number} in")
+            two_wait.wait(5)
+            order.append(f"{number} out")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        eventually(lambda number=number: len(unique._locks._queues.under("k")) == number + 1)
+    two_wait.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == [f"{number} {way}" for number in range(3) for way in ("in", "out")]
+    assert len(unique._locks._queues) == 0
+
+
 def test_waiting_for_a_lock_ends_in_time_and_leaves_the_queue(unique: Registry) -> None:  # REG-14
     with unique.lock("k"):
         with pytest.raises(LockTimeout), unique.lock("k", timeout=0.01):
