@@ -39,7 +39,7 @@ _LONGEST_RING: Final = 10_000
 """A search for a ring of waiting actors gives up after this many."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Cell:
     """One incarnation of an actor. Everything here belongs to the runtime; users hold an `ActorRef`.
 
@@ -120,7 +120,9 @@ class Cell:
 
     def describe(self, message: Any) -> str:
         """Describe a message, the way the class wants it described; never raises."""
-        return self._in_words("describe_message", message)[:200] if self.actor else type(message).__name__
+        if self.actor is None:
+            return type(message).__name__
+        return self._in_words("describe_message", message)[:200]
 
     def _in_words(self, hook: str, *args: Any) -> str:
         try:
@@ -336,7 +338,7 @@ class Cell:
             normal=normal,
             trace=reason.trace if isinstance(reason, Crash) else "",
             last_message="" if normal or last is None else self.describe(last[0]),
-            state="" if normal or not self.actor else self._in_words("format_state")[:2_000],
+            state="" if normal or self.actor is None else self._in_words("format_state")[:2_000],
             queued=refused,
         )
 

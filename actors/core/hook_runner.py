@@ -34,7 +34,7 @@ Then = Callable[[Any, BaseException | None], object]
 """What goes on when a coroutine is done: takes its result and its exception."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class HookRunner:
     """Runs the hooks of one actor, one at a time, on whichever worker calls it.
 

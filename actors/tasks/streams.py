@@ -74,7 +74,7 @@ class StreamPlan:
         check_shutdown(self.shutdown)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskStream(Generic[I, T]):
     """Results of tasks, as they are asked for: `Ok(value)` or `Exited(reason)` for each item.
 

@@ -394,3 +394,8 @@ def test_consumers_killed_at_any_instant_leave_no_task_and_no_reserved_place() -
             consumer.kill()
         assert eventually(lambda: tasks._count == 0)
         assert (tasks.children(), tasks._children, len(system.timers)) == ([], {}, 0)
+
+
+def test_a_stream_in_a_log_line_does_not_show_its_input(tasks: Tasks) -> None:
+    assert len(repr(tasks.async_stream(range(10), double))) < 200
+    assert "secret" not in repr(tasks.async_stream(["secret"], str))

@@ -663,6 +663,27 @@ def test_a_report_survives_a_class_that_cannot_describe_itself(system: ActorSyst
     assert "its text could not be made" in report.reason
 
 
+def test_a_report_survives_a_class_that_cannot_count_itself(system: ActorSystem, sink: Sink) -> None:  # T-21
+    class Countless(Puppet):
+        def __len__(self) -> int:
+            return self.never_set  # type: ignore[attr-defined,no-any-return]
+
+    ref = system.start(Countless)
+    assert ref.ask(lambda me: ref.info().current) == "function"
+    with pytest.raises(ValueError, match="boom"):
+        ref.ask(boom)
+    (report,) = sink.of(ActorExited)
+    assert (report.last_message, report.state) == ("function", "trap_exit, seen, ended")
+
+
+def test_an_actor_in_a_log_line_shows_neither_what_it_holds_nor_whom_it_knows(system: ActorSystem) -> None:  # T-21
+    known = [system.start(Puppet) for _ in range(4)]
+    for one in known:
+        one.ask(lambda me: [me.link(other) for other in known if other is not me.actor_ref] and None)
+    cell = known[0].cell
+    assert all(len(repr(part)) < 200 for part in (cell, cell.runner))
+
+
 def test_a_crash_keeps_no_frame_alive(system: ActorSystem) -> None:  # T-21
     class Big:
         pass
