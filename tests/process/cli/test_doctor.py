@@ -24,7 +24,7 @@ def say(directory: Path, *words: str, **environ: str) -> subprocess.CompletedPro
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLLD_OTP_RUNTIME_DIR": str(directory), **environ},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=60,
         check=False,
     )
 
@@ -118,13 +118,17 @@ def test_config_says_what_a_service_would_run_with(tmp_path: Path) -> None:
 
 def test_a_service_takes_its_settings_from_the_environment_and_logs_as_told(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(
-        "import os, signal, threading\n"
+        "import os, signal, threading, time\n"
         "from mlld_sdk import Agent, child, one_for_one\n"
+        "def end_when_heard():\n"
+        "    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "class Ends(Agent):\n"
         "    engine = 'embedded'\n"
         "    def on_start(self):\n"
         "        super().on_start()\n"
-        "        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "        threading.Thread(target=end_when_heard).start()\n"
         "tree = one_for_one(child(Ends, name='ends'))\n"
         "runtime_options = {'store': 'code.db'}\n"
     )

@@ -1,8 +1,6 @@
 """The stream of events is the whole truth: what is put together from it alone equals the tree, whatever happens."""
 
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -100,7 +98,7 @@ def agrees(runtime: Runtime, places: Places) -> str:
     return " ".join(f"{path}: tree {true.get(path)} events {said.get(path)}" for path in extra | missing | wrong)
 
 
-def must_agree(runtime: Runtime, places: Places, within: float = 10.0) -> None:
+def must_agree(runtime: Runtime, places: Places, within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while differ := agrees(runtime, places):
         assert time.monotonic() < deadline, f"{differ}\n{runtime.tree()}"
@@ -184,7 +182,7 @@ def _do_something(runtime: Runtime, crowd: Any, chance: random.Random) -> None:
                 ref = runtime.place(node.path).ref()
                 if node.kind == "Fragile":
                     ref.tell(RuntimeError("boom"))
-                    ref.join(5)
+                    ref.join(60)
             case 3:
                 runtime.place(node.path).ref().kill("by the test")
             case 4:
@@ -206,10 +204,8 @@ def test_an_agents_engine_killed_over_and_over_is_told_death_by_death(tmp_path: 
     with runtime.bus.recording() as seen, runtime:
         for starts in (2, 3, 4):
             engine = eventually(lambda: next(iter(runtime.history.engines()), None))
-            killer = threading.Timer(0.2, os.kill, (engine.pid, signal.SIGKILL))
-            killer.start()
             with pytest.raises(MlldError):
-                runtime["worker"].process("run sh { sleep 20 }")
+                runtime["worker"].process("run sh { kill -KILL $PPID }")
             eventually(lambda dead=engine.pid: dead not in [one.pid for one in runtime.history.engines()])
             eventually(lambda starts=starts: sum(isinstance(event, ChildStarted) for event in seen) == starts)
     names = Counter(map(name_of, seen))
@@ -226,7 +222,7 @@ def test_a_handler_that_blocks_is_not_felt_in_a_storm_of_restarts() -> None:  # 
     Fragile.chance.random = lambda: 1.0  # type: ignore[method-assign]
 
     def blocks(event: Event) -> None:
-        gate.wait(30)
+        gate.wait(60)
 
     def raises(event: Event) -> None:
         raise SystemExit("on purpose")
@@ -243,7 +239,7 @@ def test_a_handler_that_blocks_is_not_felt_in_a_storm_of_restarts() -> None:  # 
                 for number in range(10):
                     ref = eventually(lambda number=number: _ref(runtime, f"n{number}"))
                     ref.tell(RuntimeError("boom"))
-                    ref.join(5)
+                    ref.join(60)
             must_agree(runtime, places)
             assert {node.restarts for node in runtime.snapshot().children} == {20}
             assert "blocks" in runtime.bus.handlers()

@@ -95,10 +95,12 @@ def test_the_standard_functions_work_on_it() -> None:
     assert (done, rest) == ({early, late, failed}, set())
     assert set(concurrent.futures.as_completed([early, late, failed], timeout=10)) == {early, late, failed}
     first, second = Quiet(), Quiet()
-    timers = [threading.Timer(0.01, second.finish, (2, None)), threading.Timer(0.03, first.finish, (1, ValueError()))]
-    for timer in timers:
+    timers = [threading.Timer(0.01, second.finish, (2, None)), threading.Timer(0.01, first.finish, (1, ValueError()))]
+    completed = concurrent.futures.as_completed([first, second], timeout=10)
+    for timer, due in zip(timers, (second, first), strict=True):
         timer.start()
-    assert list(concurrent.futures.as_completed([first, second], timeout=10)) == [second, first]
+        assert next(completed) is due
+    assert list(completed) == []
     done, _ = concurrent.futures.wait([first, second], return_when="FIRST_EXCEPTION")
     assert first in done
     for timer in timers:
