@@ -36,5 +36,5 @@ def test_every_error_that_programs_can_meet_is_among_the_errors() -> None:
 
 def test_asynchronous_twins_take_and_answer_the_same() -> None:
     twins = Path(__file__).parents[1] / "types" / "twins.py"
-    done = subprocess.run([sys.executable, twins], capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run([sys.executable, twins], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -69,7 +69,7 @@ class Run:
         how = script[min(turn, len(script)) - 1]
         if how == "hang":
             gate, answer = self.hanging[name] = (threading.Event(), [])
-            assert gate.wait(10), "nobody released a hanging start"
+            assert gate.wait(60), "nobody released a hanging start"
             how = answer[0]
         return str(how)
 
@@ -100,7 +100,7 @@ class Run:
                 run.log("term", data["id"], word(reason))
                 manner = data.get("stop", "ok")
                 if manner == "stubborn":
-                    run.over.wait(10)
+                    run.over.wait(60)
                 elif manner != "ok":
                     raise EndsWith(REASONS[manner])
 
@@ -233,20 +233,20 @@ class Run:
 
         def hold(_: Any) -> None:
             held.set()
-            gate.wait(5)
+            gate.wait(60)
 
         holder = threading.Thread(target=lambda: supervisor.replace_state(hold))
         holder.start()
-        assert held.wait(5)
+        assert held.wait(60)
         for id_, reason in deaths:
             ref = self.refs[id_]
             if reason == "kill":
                 ref.kill()
             else:
                 ref.tell(reason)
-            ref.join(5)
+            ref.join(60)
         gate.set()
-        holder.join(5)
+        holder.join(60)
 
     def call(self, on: str, function: str, args: Any) -> Any:
         supervisor = SupervisorRef(self.refs[on])
@@ -293,7 +293,7 @@ class Run:
                 self.patiently(self.tree.stop)
                 self.log("alive")
             else:
-                self.log("ended", word(self.tree.wait(5)))
+                self.log("ended", word(self.tree.wait(60)))
             return self.trace
         finally:
             self.over.set()
@@ -301,7 +301,7 @@ class Run:
                 answer.append("error")
                 gate.set()
             for helper in self.helpers:
-                helper.join(5)
+                helper.join(60)
             self.system.stop(2)
 
 

@@ -73,13 +73,13 @@ class Gate:
 
     def __call__(self, actor: Any) -> str:
         self.entered.set()
-        assert self.open.wait(20)
+        assert self.open.wait(60)
         return "through"
 
 
 def seen_by(ref: Any) -> list[Any]:
     """Copy what a puppet has kept, after everything sent to it before."""
-    result: list[Any] = ref.ask(lambda actor: list(actor.seen), timeout=10)
+    result: list[Any] = ref.ask(lambda actor: list(actor.seen), timeout=60)
     return result
 
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def soon(check: Callable[[], T]) -> T:
     """Wait as `eventually` does, with the patience a cold engine on a busy machine needs."""
-    return eventually(check, within=40)
+    return eventually(check, within=60)
 
 
 @dataclass(frozen=True)

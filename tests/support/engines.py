@@ -29,7 +29,7 @@ def running(*habits: str, command: EngineCommand | None = None, **options: Any) 
         yield engine
     finally:
         engine.kill()
-        assert engine.wait(10), f"{engine} is not gone"
+        assert engine.wait(60), f"{engine} is not gone"
 
 
 def do(*verbs: Any) -> dict[str, Any]:

@@ -10,6 +10,6 @@ T = TypeVar("T")
 __all__ = ["eventually"]
 
 
-def eventually(check: Callable[[], T], within: float = 30.0) -> T:
+def eventually(check: Callable[[], T], within: float = 60.0) -> T:
     """Return the first true value of `check`; patient, since a busy machine may take seconds to start a process."""
     return until(check, within)

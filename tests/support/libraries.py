@@ -34,7 +34,7 @@ class Clock:
         done = threading.Event()
         self.system.timers.after(0.0, done.set)
         self.system.timers.wake()
-        assert done.wait(10)
+        assert done.wait(60)
 
 
 @contextmanager
@@ -108,12 +108,12 @@ class Gates:
         """Wait, in a task, until `let` is called for `name`; give `name` back."""
         entered, gate = self._pair(name)
         entered.set()
-        assert gate.wait(30)
+        assert gate.wait(60)
         return name
 
     def wait_for(self, name: Any = None) -> None:
         """Wait, in the test, until a task is held under `name`."""
-        assert self._pair(name)[0].wait(10)
+        assert self._pair(name)[0].wait(60)
 
     def has(self, name: Any = None) -> bool:
         return self._pair(name)[0].is_set()

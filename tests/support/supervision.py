@@ -42,7 +42,7 @@ class Recorder:
         with self._changed:
             return [event for event in self.events if name_of(event) in names]
 
-    def wait_for(self, holds: Callable[[Any], bool], within: float = 5.0) -> Any:
+    def wait_for(self, holds: Callable[[Any], bool], within: float = 60.0) -> Any:
         """Return the first event that satisfies `holds`, past or to come."""
         deadline = time.monotonic() + within
         seen = 0
@@ -77,7 +77,7 @@ def is_quiet(system: ActorSystem) -> bool:
     return True
 
 
-def quiet(system: ActorSystem, within: float = 5.0) -> None:
+def quiet(system: ActorSystem, within: float = 60.0) -> None:
     """Wait until no actor has anything to do, twice in a row."""
     deadline = time.monotonic() + within
     calm = 0

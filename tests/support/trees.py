@@ -54,12 +54,12 @@ class World:
         """Have a child crash, and wait until its supervisor has dealt with it."""
         ref = tree[path].ref()
         ref.tell(error or RuntimeError("boom"))
-        ref.join(5)
+        ref.join(60)
         self.settle()
 
     def blocks(self) -> Callable[[Any, Any], None]:
         """Make a stop hook that does not end until the test is over."""
-        return lambda *_: self.release.wait(10) and None
+        return lambda *_: self.release.wait(60) and None
 
     def advance_until(self, done: Callable[[], bool], step: float = 0.5) -> float:
         """Let time pass in steps until something is so; says how much it took."""
@@ -90,7 +90,7 @@ class Later:
     def running(self) -> bool:
         return self._thread.is_alive()
 
-    def result(self, within: float = 5.0) -> Any:
+    def result(self, within: float = 60.0) -> Any:
         self._thread.join(within)
         assert not self._thread.is_alive(), "still running"
         return self._answer[0]

@@ -125,7 +125,7 @@ class Chaos:
             lambda: ref.tell(lambda me: me.monitor(other)),
             lambda: ref.tell(lambda me: other.cast("hello")),
             lambda: ref.tell(lambda me: me.start_link(Plain, True, 1.0)),
-            lambda: ref.call("x", timeout=10),
+            lambda: ref.call("x", timeout=60),
             lambda: ref.request("y").cancel(),
             lambda: (ref.suspend(1), ref.resume(1)),
             ref.info,
@@ -164,7 +164,7 @@ def test_twenty_thousand_linked_actors_need_few_threads_and_little_memory() -> N
         refs = parent.call(lambda me: [me.start_link(Plain, False, 1.0) for _ in range(count)], timeout=60)
         assert threading.active_count() <= threads + 3
         assert (resident() - before) / count < 3_000
-        assert [ref.call(7, timeout=30) for ref in refs[::1_000]] == [7] * 20
+        assert [ref.call(7, timeout=60) for ref in refs[::1_000]] == [7] * 20
         parent.stop(timeout=60)
         for ref in refs[::100]:
             ref.join(60)

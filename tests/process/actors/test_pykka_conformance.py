@@ -75,7 +75,7 @@ def test_pykkas_own_suite_passes_with_our_actors(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=60,
         check=False,
     )
     assert result.returncode == 0, result.stdout[-4_000:] + result.stderr[-2_000:]

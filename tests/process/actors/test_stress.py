@@ -80,7 +80,7 @@ def race(asks: int, seed: int) -> Counter[str]:
         for pairs in asked:
             for count, future in pairs:
                 try:
-                    outcomes["right" if future.get(timeout=10) == count else "wrong"] += 1
+                    outcomes["right" if future.get(timeout=60) == count else "wrong"] += 1
                 except AskTimeout:
                     outcomes["lost"] += 1
                 except (ActorDead, MailboxFull) as refused:
@@ -114,5 +114,5 @@ def test_a_busy_neighbour_does_not_make_orderly_ends_look_like_stuck_ones() -> N
         for _ in range(3):
             system.start(Burner).tell("burn")
         ends = [system.start(Echo).shutdown(5.0) for _ in range(50)]
-        assert {str(end.get(timeout=20)) for end in ends} == {"shutdown"}
+        assert {str(end.get(timeout=60)) for end in ends} == {"shutdown"}
         over.set()

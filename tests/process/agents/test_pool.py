@@ -111,11 +111,11 @@ def test_the_death_of_an_owner_gives_its_engine_back_as_broken(make: Any) -> Non
             return True
 
     owner = runtime.system.start(Owner)
-    assert owner.ask("take it", timeout=10)
+    assert owner.ask("take it", timeout=60)
     with pytest.raises(NoEngineFree):
         pool.checkout(timeout=0.05)
     owner.kill("on purpose")
-    with pool.checkout(timeout=10):
+    with pool.checkout(timeout=60):
         assert pool.status().engines.started == 2
 
 
@@ -149,11 +149,11 @@ def test_a_pool_changes_its_size_while_it_works(make: Any) -> None:  # P-6
     pool, _, _ = make(size=1)
     first = pool.checkout()
     waiting: list[Any] = []
-    thread = threading.Thread(target=lambda: waiting.append(pool.checkout(timeout=20)))
+    thread = threading.Thread(target=lambda: waiting.append(pool.checkout(timeout=60)))
     thread.start()
     eventually(lambda: pool.status().engines.waiting == 1)
     pool.resize(2)
-    thread.join(20)
+    thread.join(60)
     assert pool.status().engines.busy == 2
     waiting[0].checkin()
     first.checkin()

@@ -30,7 +30,7 @@ def test_an_actor_that_dies_while_it_waits_leaves_the_queue_and_costs_no_engine(
             threaded = True
 
             def on_receive(self, message: Any) -> None:
-                pool.checkout(timeout=30)
+                pool.checkout(timeout=60)
 
         with pool.checkout():
             waiter = runtime.system.start(Waiter)
@@ -58,7 +58,7 @@ def test_deadlines_are_no_failures_of_engines(tmp_path: Path) -> None:  # P-2
         pool = runtime.pool("pool")
         for _ in range(6):
             with pytest.raises(InfrastructureError):
-                pool.process("run sh { sleep 30; }", timeout=0.05)
+                pool.process("run sh { sleep 300; }", timeout=0.05)
         with pytest.raises(InfrastructureError):
             pool.process("run sh { kill -KILL $PPID; }")
         assert pool.process('show "fine"') == "fine\n"
@@ -94,7 +94,7 @@ def test_a_drained_pool_waits_for_its_engines_and_is_back_after_a_restart(
                 ask()
         assert held.process('show "still mine"') == "still mine\n"
         held.checkin()
-        thread.join(20)
+        thread.join(60)
         assert drained.is_set()
         first = pool.ref
         assert first is not None

@@ -46,7 +46,7 @@ class Flaky(Agent):
 class Stuck(Agent):
     engine = "embedded"
     def run(self, job, payload):
-        return job.process("run sh { sleep 60 }", idempotent=True)
+        return job.process("run sh { sleep 300 }", idempotent=True)
 
 tree = one_for_one(
     child(Worker, name="worker"),
@@ -88,7 +88,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield say
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def test_an_operator_sees_what_crashed_why_and_what_follows(service: Any, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_runtime_that_was_killed_leaves_a_socket_its_successor_takes_over(serv
         eventually(lambda: "HEALTHY" in service("tree", status=None))
     finally:
         again.send_signal(signal.SIGTERM)
-        assert again.wait(20) == 0
+        assert again.wait(60) == 0
     assert not socket_path("service").exists()
 
 
@@ -264,7 +264,7 @@ def test_a_file_without_a_tree_is_refused(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1

@@ -65,7 +65,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield run
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_child_in_backoff_says_when_it_is_tried_again(say: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_drained_agent_finishes_and_takes_no_more(say: Any, tmp_path: Path) ->
     with say.apart("drain", "busy") as drain:
         eventually(lambda: "draining" in say("tree"))
         (tmp_path / "gate").touch()
-        assert drain.wait(30) == 0
+        assert drain.wait(60) == 0
     assert "finished" in say("runs", "show", first)
     second = say("runs", "submit", "busy", "2").strip()
     assert "pending" in say("runs", "show", second)
@@ -123,7 +123,7 @@ def test_a_draining_agent_is_seen_and_can_be_resumed_before_it_is_drained(say: A
     with say.apart("drain", "busy") as drain:
         eventually(lambda: "draining" in say("tree"))
         say("resume", "busy")
-        drain.wait(30)
+        drain.wait(60)
     (tmp_path / "gate").touch()
     assert "HEALTHY" in say("tree")
     say("resume", "busy", status=1)  # it takes work already
@@ -132,7 +132,7 @@ def test_a_draining_agent_is_seen_and_can_be_resumed_before_it_is_drained(say: A
 def test_one_file_runs_twice_under_two_names(say: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlld_sdk", "run", "service.py", "--quiet"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    same = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    same = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert same.returncode == 1
     assert "--name" in same.stderr
     second = subprocess.Popen([*command, "--name", "second"], cwd=tmp_path, env=environ)
@@ -143,7 +143,7 @@ def test_one_file_runs_twice_under_two_names(say: Any, tmp_path: Path) -> None:
         assert "service  " in say("tree", "--runtime", "service")
     finally:
         second.send_signal(signal.SIGTERM)
-        assert second.wait(30) == 0
+        assert second.wait(60) == 0
 
 
 def test_events_are_followed_as_they_happen(say: Any) -> None:
@@ -165,7 +165,7 @@ def test_events_are_followed_as_they_happen(say: Any) -> None:
             pytest.fail("the stream ended")
     finally:
         seen.set()
-        operator.join(30)
+        operator.join(60)
         follower.kill()
         follower.wait()
         follower.stdout.close()

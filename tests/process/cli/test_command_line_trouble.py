@@ -158,7 +158,7 @@ def test_a_reader_that_has_enough_is_no_error(runtime: Runtime) -> None:
         command.stdout.close()
         assert command.stderr is not None
         assert command.stderr.read() == b""
-        assert command.wait(20) == 0
+        assert command.wait(60) == 0
 
 
 def test_a_line_the_shell_cannot_read_does_not_end_it(

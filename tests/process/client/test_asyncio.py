@@ -48,7 +48,7 @@ def test_a_run_is_watched_and_steered_from_a_coroutine(client: Client) -> None: 
         handle = await shared.process_async(
             'output "ping" to "state://pending"\n' + LOOP, state={"exit": False, "pending": None}
         )
-        event = await handle.next_event(timeout=30)
+        event = await handle.next_event(timeout=60)
         assert event is not None
         assert event.state_write.value == "ping"
         assert await handle.next_event(timeout=0.01) is None
@@ -107,12 +107,12 @@ def test_cancelling_the_task_cancels_a_run_that_is_only_being_begun(monkeypatch:
             begin = client.sync.process_async
 
             def slowly(*args: Any, **options: Any) -> ProcessHandle:
-                assert may_begin.wait(20)
+                assert may_begin.wait(60)
                 begun.append(begin(*args, **options))
                 return begun[0]
 
             monkeypatch.setattr(client.sync, "process_async", slowly)
-            waiting = asyncio.create_task(client.process("run sh { sleep 60 }"))
+            waiting = asyncio.create_task(client.process("run sh { sleep 300 }"))
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -166,7 +166,7 @@ def test_a_loop_that_is_closed_while_a_run_goes_on_disturbs_nobody(client: Clien
         reader.cancel()
 
     asyncio.run(look())  # which cancels what still waits when it ends, and that cancels the run
-    assert isinstance(handle.exception(30), CallCancelled)
+    assert isinstance(handle.exception(60), CallCancelled)
     with pytest.raises(RequestEnded):
         handle.update_state("exit", True)
     assert client.process('show "next"') == "next\n"

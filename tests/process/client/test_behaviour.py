@@ -28,7 +28,7 @@ def looping(client: Client, **options: Any) -> Any:
     handle = client.process_async(
         'output "go" to "state://going"\n' + LOOP, state={"exit": False, "going": None}, **options
     )
-    assert handle.next_event(timeout=30) is not None
+    assert handle.next_event(timeout=60) is not None
     return handle
 
 
@@ -200,12 +200,12 @@ def test_next_event_tells_writes_then_the_end_once(client: Client) -> None:  # C
         "show @state.result\n",
         state={"pending": None, "result": None},
     )
-    event = handle.next_event(timeout=30)
+    event = handle.next_event(timeout=60)
     assert event is not None
     assert (event.type, event.state_write.path, event.state_write.value) == ("state_write", "pending", "ping")
     assert handle.next_event(timeout=0.01) is None
     handle.update_state("result", "pong")
-    assert handle.next_event(timeout=30).type == "complete"
+    assert handle.next_event(timeout=60).type == "complete"
     assert handle.next_event(timeout=0.01) is None
     assert handle.result() == "pong\n"
     assert [write.value for write in handle.full_result().state_writes] == ["ping"]
@@ -221,7 +221,7 @@ GUARDED = (
 def test_a_denial_is_an_event_and_part_of_the_result_once(client: Client, engine: EngineUnderTest) -> None:  # C-22 C-37
     handle = client.process_async(GUARDED)
     try:
-        event = handle.next_event(timeout=30)
+        event = handle.next_event(timeout=60)
     except ScriptError:
         assert engine.kind == "embedded"
         pytest.skip("the embedded engine has no guards")
@@ -229,7 +229,7 @@ def test_a_denial_is_an_event_and_part_of_the_result_once(client: Client, engine
     assert event.type == "guard_denial"
     assert (event.guard_denial.guard, event.guard_denial.operation) == ("blocker", "send")
     assert event.guard_denial.args == {"value": "hello"}
-    assert handle.next_event(timeout=30).type == "complete"
+    assert handle.next_event(timeout=60).type == "complete"
     assert handle.result() == "blocked\n"
     assert len(handle.full_result().denials) == 1
 
@@ -244,9 +244,9 @@ def test_a_failed_run_still_shows_what_it_had_produced(client: Client) -> None: 
     events = list(handle.events())
     assert events[-1].kind == "run.failed"
     assert events[-1].infrastructure is False
-    assert handle.next_event(timeout=5).type == "state_write"
+    assert handle.next_event(timeout=60).type == "state_write"
     with pytest.raises(ScriptError):
-        handle.next_event(timeout=5)
+        handle.next_event(timeout=60)
     assert handle.next_event(timeout=0.01) is None
 
 
@@ -283,8 +283,8 @@ def test_reading_events_and_waiting_for_the_result_from_two_threads_starves_neit
         events = [threads.submit(lambda: [event.kind for event in handle.events()]) for _ in range(2)]
         result = threads.submit(handle.result)
         handle.update_state("exit", True)
-        assert result.result(30) == "loop-stopped\n"
-        assert events[0].result(30) == events[1].result(30)
+        assert result.result(60) == "loop-stopped\n"
+        assert events[0].result(60) == events[1].result(60)
     assert "state.written" in events[0].result()
 
 
@@ -346,7 +346,7 @@ def test_a_deadline_counts_from_the_call_and_names_itself(client: Client) -> Non
 
 def test_no_deadline_really_means_none(make_client: Make) -> None:  # C-8
     client = make_client(timeout=1.0)
-    client.process('show "warm"', timeout=30)
+    client.process('show "warm"', timeout=60)
     assert client.process('run sh { sleep 1.3 }\nshow "patient"\n', timeout=None) == "patient\n"
 
 
@@ -368,7 +368,7 @@ def test_close_wakes_every_waiter_at_once_also_one_without_a_deadline(make_clien
         waiting = [threads.submit(handle.exception) for handle in handles]
         client.close()
         for waiter in waiting:
-            assert isinstance(waiter.result(40), EngineClosed)
+            assert isinstance(waiter.result(60), EngineClosed)
     assert client.process('show "again"') == "again\n"
 
 
@@ -376,12 +376,12 @@ def test_handles_are_futures_of_the_standard_library(client: Client) -> None:  #
     handles = [client.process_async(f'show "{number}"') for number in range(5)]
     done, pending = concurrent.futures.wait(handles, timeout=30)
     assert (len(done), pending) == (5, set())
-    assert {handle.result() for handle in concurrent.futures.as_completed(handles, timeout=30)} == {
+    assert {handle.result() for handle in concurrent.futures.as_completed(handles, timeout=60)} == {
         f"{number}\n" for number in range(5)
     }
     called = threading.Event()
     handles[0].add_done_callback(lambda handle: called.set() if handle is handles[0] else None)
-    assert called.wait(10)
+    assert called.wait(60)
     failing = client.process_async("show @nothing_here")
     done, _ = concurrent.futures.wait([failing], timeout=30)
     assert isinstance(failing.exception(), ScriptError)

@@ -39,7 +39,7 @@ def run(folder: Path, *words: str, status: int = 0) -> str:
         env=environ(folder),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=60,
         check=False,
     )
     assert done.returncode == status, done.stdout + done.stderr
@@ -55,7 +55,7 @@ def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -102,7 +102,7 @@ def test_an_asyncio_service_answers_several_clients(folder: Path) -> None:
 
 def test_the_service_file_is_operated_from_the_command_line(folder: Path) -> None:
     with started(folder, "-m", "mlld_sdk", "run", "examples/service.py", "--store", "state.db", "--quiet"):
-        eventually(lambda: list((folder / "rt").rglob("service.sock")), within=20)
+        eventually(lambda: list((folder / "rt").rglob("service.sock")), within=60)
         assert "HEALTHY" in run(folder, "-m", "mlld_sdk", "tree")
         submitted = run(folder, "-m", "mlld_sdk", "runs", "submit", "reviewer", '{"topic": "safety"}').strip()
         eventually(lambda: "review of notes of safety" in run(folder, "-m", "mlld_sdk", "runs", "show", submitted), 20)

@@ -120,7 +120,7 @@ def test_a_second_request_under_an_active_id_is_refused_at_once(engine: RawEngin
 
 
 def test_end_of_file_ends_the_engine_with_every_request_answered(own: RawEngine) -> None:  # XP-5
-    running = own.send("process", {"script": 'run sh { sleep 30 }\nshow "done"\n'})
+    running = own.send("process", {"script": 'run sh { sleep 300 }\nshow "done"\n'})
     own.ask("hello")
     own.end_requests()
     assert own.answer(running).error["code"] == "ABORTED"
@@ -128,7 +128,7 @@ def test_end_of_file_ends_the_engine_with_every_request_answered(own: RawEngine)
 
 
 def test_sigterm_ends_the_engine_with_every_request_answered(own: RawEngine) -> None:  # XP-5
-    running = own.send("process", {"script": 'run sh { sleep 30 }\nshow "done"\n'})
+    running = own.send("process", {"script": 'run sh { sleep 300 }\nshow "done"\n'})
     own.ask("hello")
     own.process.terminate()
     assert own.answer(running).error["code"] == "ABORTED"
@@ -526,7 +526,7 @@ def test_a_state_update_sent_with_the_request_is_not_too_early(engine: RawEngine
 @pytest.mark.parametrize("method", ["process", "execute"])
 def test_a_timeout_is_a_timeout_for_both_methods(engine: RawEngine, tmp_path: Path, method: str) -> None:  # XP-24
     script = tmp_path / "slow.mld"
-    script.write_text("run sh { sleep 20 }\n")
+    script.write_text("run sh { sleep 300 }\n")
     params = {"filepath": str(script)} if method == "execute" else {"script": script.read_text()}
     assert engine.ask(method, {**params, "timeoutMs": 150}, within=10).error["code"] == "TIMEOUT"
     assert engine.run('show "next"').output == "next\n"
@@ -547,7 +547,7 @@ def test_metrics_are_part_of_both_results(engine: RawEngine, tmp_path: Path) -> 
 
 
 def test_scripts_of_two_requests_do_not_wait_for_each_other(engine: RawEngine) -> None:
-    slow = engine.send("process", {"script": 'run sh { sleep 50 }\nshow "slow"\n'})
+    slow = engine.send("process", {"script": 'run sh { sleep 300 }\nshow "slow"\n'})
     quick = engine.run('show "quick"', within=30)
     assert quick.output == "quick\n"
     engine.send("cancel", name=slow)

@@ -71,5 +71,5 @@ def test_an_agent_may_fork_by_declaration_and_keep_its_cache_to_itself(tmp_path:
     )
     with running(tree, tmp_path) as (runtime, _):
         for name, paid in (("collector", 3), ("forked", 3), ("alone", 6), ("alone", 6)):
-            runtime[name].run().result(30)
+            runtime[name].run().result(60)
             assert len(calls(tmp_path)) == paid, name

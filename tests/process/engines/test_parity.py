@@ -323,7 +323,7 @@ def test_more_requests_than_may_wait_are_refused_at_once_by_every_owner(kind: st
         first = (runtime["busy"] if kind == "sharing" else owner).process_async(
             started, state={"exit": False, "on": ""}
         )
-        assert first.next_event(timeout=30).type == "state_write"
+        assert first.next_event(timeout=60).type == "state_write"
         waiting = [owner.process_async(f'show "{n}"') for n in range(3)]
         for ask in (owner.process_async, owner.process):
             assert outcome(lambda ask=ask: ask('show "one too many"')) == (
@@ -334,4 +334,4 @@ def test_more_requests_than_may_wait_are_refused_at_once_by_every_owner(kind: st
         assert waiting[0].cancel()
         waiting.append(owner.process_async('show "3"'))
         first.update_state("exit", True)
-        assert [handle.result(30) for handle in waiting[1:]] == ["1\n", "2\n", "3\n"]
+        assert [handle.result(60) for handle in waiting[1:]] == ["1\n", "2\n", "3\n"]

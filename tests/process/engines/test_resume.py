@@ -74,7 +74,7 @@ def test_a_pipeline_killed_in_its_fourth_call_goes_on_there(tmp_path: Path, body
     pipeline.open("1", "2", "3")
     with started(first, tmp_path) as engine:
         pipeline.send(engine, first)
-        eventually(lambda: pipeline.stored == 3 and "4" in pipeline.read("began"), within=20)
+        eventually(lambda: pipeline.stored == 3 and "4" in pipeline.read("began"), within=60)
         engine.kill()
     assert sorted(pipeline.read("finished")) == ["1", "2", "3"]
 

@@ -135,21 +135,21 @@ def check_promises(folder: Path) -> None:
 def test_nothing_confirmed_is_lost_wherever_the_process_dies(point: str, tmp_path: Path) -> None:  # J-60, J-90
     turn = 5 if point.startswith("commit") else 1
     child = python(EVERYTHING, str(tmp_path), env={VARIABLE: f"{point}:{turn}"})
-    out, err = child.communicate(timeout=50)
+    out, err = child.communicate(timeout=60)
     assert child.returncode == -signal.SIGKILL, f"{point} was never reached: {out}{err}"
     check_promises(tmp_path)
 
 
 def test_the_same_program_runs_to_its_end_when_nothing_kills_it(tmp_path: Path) -> None:
     child = python(EVERYTHING, str(tmp_path))
-    out, err = child.communicate(timeout=50)
+    out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (0, "reached the end\n"), err
     check_promises(tmp_path)
 
 
 def test_a_crash_point_that_does_not_exist_is_refused_at_once() -> None:  # J-90
     child = python("from mlld_sdk.journal import Journal", env={VARIABLE: "nowhere.after"})
-    _, err = child.communicate(timeout=50)
+    _, err = child.communicate(timeout=60)
     assert child.returncode == 1
     assert "nowhere.after" in err
 
@@ -181,7 +181,7 @@ def test_no_confirmed_step_is_lost_when_a_busy_process_is_killed(durability: str
                 [sys.executable, "-c", WRITERS, str(path), durability], stdout=out, cwd=Path(__file__).parents[3]
             )
             size = log.stat().st_size
-            eventually(lambda size=size: log.stat().st_size > size + 4000, within=30)
+            eventually(lambda size=size: log.stat().st_size > size + 4000, within=60)
             child.kill()
             child.wait()
     confirmed = [line.split() for line in log.read_text().splitlines() if line.count(" ") == 1]
@@ -243,7 +243,7 @@ def test_processes_that_want_the_same_runs_never_own_one_together(tmp_path: Path
             child.stdin.write("go\n")
             child.stdin.flush()
         for child in children:
-            _, err = child.communicate(timeout=50)
+            _, err = child.communicate(timeout=60)
             assert child.returncode == 0, err
         assert journal.status().runs == {"finished": 30}
         rows = [line.split() for line in log.read_text().splitlines()]
@@ -321,7 +321,7 @@ def test_a_stopped_process_that_comes_back_late_finds_its_word_refused(tmp_path:
         lease = eventually(take_over)
         assert begin(journal, lease, "1").attempt == 2
         child.send_signal(signal.SIGCONT)
-        out, _ = child.communicate("go\n", timeout=30)
+        out, _ = child.communicate("go\n", timeout=60)
         assert out == "LeaseLost\n"
         assert lease.finish_step("1", "mine") == "mine"
         assert journal.step_result(journal.steps(run.id)[0]) == "mine"
@@ -337,7 +337,7 @@ def test_a_living_process_renews_its_leases_by_itself(tmp_path: Path) -> None:  
         eventually(lambda: journal.run(run.id).owner.until > first.until + 1)  # type: ignore[union-attr]
         with pytest.raises(LeaseHeld):
             journal.claim(run.id, "me")
-        out, _ = child.communicate("go\n", timeout=30)
+        out, _ = child.communicate("go\n", timeout=60)
         assert out == "written\n"
 
 
@@ -353,7 +353,7 @@ def test_a_waiter_is_woken_by_the_end_of_a_run_in_another_process(tmp_path: Path
         told: list[object] = []
         journal.on_outcome(run.id, lambda outcome: told.append(outcome.value))
         child = python(code, str(path), run.id, stdin=subprocess.PIPE)
-        child.communicate("go\n", timeout=30)
+        child.communicate("go\n", timeout=60)
         assert child.returncode == 0
         assert journal.wait(run.id, 20).value == {"from": "afar"}
         assert eventually(lambda: told) == [{"from": "afar"}]
@@ -369,7 +369,7 @@ def test_many_processes_may_open_a_new_file_at_the_same_moment(tmp_path: Path) -
     )
     children = [python(code, str(tmp_path / "journal.db"), str(n)) for n in range(4)]
     for child in children:
-        _, err = child.communicate(timeout=50)
+        _, err = child.communicate(timeout=60)
         assert child.returncode == 0, err
     with quick(tmp_path / "journal.db") as journal:
         assert journal.status().runs == {"pending": 80}
@@ -400,6 +400,6 @@ os.kill(os.getpid(), 9)
         child = python(code, str(path), run.id, stdin=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == "refused\n"
-        child.wait(20)
+        child.wait(60)
         assert journal.claim(run.id, "me").attempt == 2  # though the child still runs
         child.communicate("end\n")

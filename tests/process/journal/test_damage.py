@@ -119,11 +119,11 @@ def test_one_write_that_does_not_fit_does_not_take_its_group_with_it(path: Path)
 
         def block(tx: object) -> None:
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
-        blocker = threading.Thread(target=journal._store.write, args=(journal.session, block, 20))
+        blocker = threading.Thread(target=journal._store.write, args=(journal.session, block, 90))
         blocker.start()
-        assert entered.wait(20)
+        assert entered.wait(60)
         results: dict[int, object] = {}
 
         def finish(n: int) -> None:
@@ -160,7 +160,7 @@ with quick(sys.argv[1]) as journal:
     print(journal.submit("a", "again").state, journal.status().store.degraded, len(journal.verify()))
 """
     child = python(code, str(path))
-    out, err = child.communicate(timeout=50)
+    out, err = child.communicate(timeout=60)
     assert out.splitlines() == ["JOURNAL_UNREADABLE JOURNAL_UNREADABLE", "pending None 0"], err
 
 
@@ -184,7 +184,7 @@ except MlldError as error:
     filled(tmp_path / "there.db")
     for name in ("new.db", "there.db"):
         child = python(code, str(tmp_path / name))
-        out, err = child.communicate(timeout=50)
+        out, err = child.communicate(timeout=60)
         assert out.startswith("JOURNAL_READ_ONLY "), (name, out, err)
         assert name in out
     with quick(tmp_path / "there.db") as journal:
@@ -231,7 +231,7 @@ def test_a_file_that_vanishes_while_open_is_noticed_and_stays_refused(path: Path
                 return "deleted or replaced" in str(error)
             return False
 
-        eventually(refused, within=5)
+        eventually(refused, within=60)
         for _ in range(2):
             assert refused()
     assert [event.code for event in told if name_of(event) == "journal.degraded"] == ["JOURNAL_GONE"]  # type: ignore[attr-defined]
@@ -330,7 +330,7 @@ def test_a_migration_that_is_killed_is_done_again(path: Path) -> None:  # J-73, 
         as_version_1(path)
         code = "import sys; from tests.support.journal import quick; quick(sys.argv[1])"
         child = python(code, str(path), env={"MLLD_CRASH_AT": point})
-        child.communicate(timeout=50)
+        child.communicate(timeout=60)
         assert child.returncode == -9
         with quick(path) as journal:
             assert journal.verify() == []
@@ -589,11 +589,11 @@ def test_writers_beyond_the_queue_wait_and_are_refused_when_their_time_is_up(pat
 
         def block(tx: object) -> None:
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
-        blocker = threading.Thread(target=lambda: journal._store.write(journal.session, block, 30))
+        blocker = threading.Thread(target=lambda: journal._store.write(journal.session, block, 90))
         blocker.start()
-        assert entered.wait(20)
+        assert entered.wait(60)
         outcomes: list[str] = []
 
         def submit(n: int) -> None:
@@ -620,13 +620,13 @@ def test_writes_that_wait_together_are_committed_together(path: Path) -> None:  
 
         def block(tx: object) -> None:
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
-        works = [lambda: journal._store.write(journal.session, block, 30)]
+        works = [lambda: journal._store.write(journal.session, block, 90)]
         works += [lambda n=n: journal.submit("a", n) for n in range(50)]
         threads = [threading.Thread(target=work) for work in works]
         threads[0].start()
-        assert entered.wait(20)
+        assert entered.wait(60)
         before = journal.status().store.commits
         for thread in threads[1:]:
             thread.start()
@@ -649,11 +649,11 @@ def test_a_step_of_a_lost_lease_does_not_take_the_steps_beside_it_along(path: Pa
         def cancel(tx: Tx) -> None:
             writes.cancel(tx, leases[3].run_id, "from elsewhere", 0.0)  # its lease is not told
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
-        blocker = threading.Thread(target=journal._store.write, args=(journal.session, cancel, 20))
+        blocker = threading.Thread(target=journal._store.write, args=(journal.session, cancel, 90))
         blocker.start()
-        assert entered.wait(20)
+        assert entered.wait(60)
         results: dict[int, object] = {}
 
         def finish(n: int) -> None:
@@ -679,16 +679,16 @@ def test_a_step_of_a_lost_lease_does_not_take_the_steps_beside_it_along(path: Pa
 
 
 def test_a_commit_that_does_not_come_back_in_time_is_uncertain(path: Path) -> None:  # J-61
-    with quick(path, limits=JournalLimits(write_timeout=0.3)) as journal:
+    with quick(path) as journal:
         gate = threading.Event()
         entered = threading.Event()
 
         def slow(tx: object) -> None:
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
         with pytest.raises(e.JournalUncertain, match="may be written or not"):
-            journal._store.write(journal.session, slow, 0.2)
+            journal._store.write(journal.session, slow, 1.0)
         assert entered.is_set()
         gate.set()
         assert eventually(lambda: journal.submit("a").state) == "pending"

@@ -33,7 +33,7 @@ class Worker(Agent):
 
 with Runtime(one_for_one(child(Worker, name="worker")), store="state.db") as runtime:
     run = runtime["worker"].run(key="once", run_id="flaky")
-    print(run.result(30), flush=True)
+    print(run.result(60), flush=True)
 """
 
 
@@ -62,13 +62,13 @@ def test_a_wait_survives_sigkill(tmp_path: Path) -> None:  # A-28, A-29
         process = start(tmp_path)
         try:
             eventually(lambda: (tmp_path / "state.db").exists())
-            eventually(lambda known=known: known.items() <= steps().items(), within=20)
+            eventually(lambda known=known: known.items() <= steps().items(), within=60)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
     last = start(tmp_path)
     try:
-        said, _ = last.communicate(timeout=30)
+        said, _ = last.communicate(timeout=100)
     finally:
         last.kill()
         last.wait()
@@ -102,7 +102,7 @@ def test_a_service_that_is_killed_again_and_again_while_a_run_sleeps_does_not_ha
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "working\n"
-            eventually(lambda: resting(tmp_path), within=20)
+            eventually(lambda: resting(tmp_path), within=60)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -83,7 +83,7 @@ def service(directory: Path, *arguments: str, pause: str) -> subprocess.Popen[st
 
 def end_of(process: subprocess.Popen[str]) -> int:
     try:
-        return process.wait(30)
+        return process.wait(60)
     finally:
         process.kill()
         process.wait()
@@ -104,14 +104,14 @@ def test_a_signal_lets_the_run_end_and_the_exit_status_says_clean(tmp_path: Path
 
 
 def test_a_run_that_outlasts_the_drain_is_handed_back(tmp_path: Path) -> None:
-    process = service(tmp_path, "sturdy", "0.1", pause="30")
+    process = service(tmp_path, "sturdy", "0.1", pause="300")
     process.send_signal(signal.SIGINT)
     assert end_of(process) == 0
     assert run_in(tmp_path) == "pending"
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
-    process = service(tmp_path, "sturdy", "60", pause="30")
+    process = service(tmp_path, "sturdy", "60", pause="300")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)  # another one: two of a kind may arrive as one
     assert end_of(process) == 75
@@ -172,7 +172,7 @@ def test_a_killed_worker_whose_code_goes_on_is_seen_until_it_ends(tmp_path: Path
 
     with running(one_for_one(child(Stuck, name="stuck", engine="embedded")), tmp_path) as (runtime, _):
         runtime["stuck"].run()
-        assert entered.wait(10)  # a run is `running` when it is claimed, and its code a moment later
+        assert entered.wait(60)  # a run is `running` when it is claimed, and its code a moment later
         runtime.restart("stuck", "a look at what is left")
         eventually(lambda: "zombies 1" in runtime.tree())
         assert runtime.system.zombies.count() == 1
@@ -181,7 +181,7 @@ def test_a_killed_worker_whose_code_goes_on_is_seen_until_it_ends(tmp_path: Path
 
 
 def test_a_root_that_gives_up_ends_the_program_with_a_failure(tmp_path: Path) -> None:
-    process = service(tmp_path, "brittle", "1", pause="30")
+    process = service(tmp_path, "brittle", "1", pause="300")
     assert end_of(process) == 1
     assert run_in(tmp_path) == "pending"
 
@@ -219,7 +219,7 @@ def test_agents_come_and_go_under_a_dynamic_supervisor(tmp_path: Path) -> None:
         sessions = runtime.place("sessions").supervisor()
         ref = sessions.start_child(child(Thinker, name="guest", engine="embedded", working_dir=tmp_path))
         handle = runtime[ref.path]
-        assert handle.run({"thoughts": 1}).result(30) == ["thought 0"]
+        assert handle.run({"thoughts": 1}).result(60) == ["thought 0"]
         sessions.terminate_child(ref)
         with pytest.raises(ChildNotFound):
             runtime[ref.path]
@@ -261,7 +261,7 @@ def test_another_process_hands_in_runs_and_takes_their_results(tmp_path: Path) -
             "from mlld_sdk.journal import Journal; from mlld_sdk import RunHandle\n"
             "journal = Journal.open('state.db')\n"
             "run = journal.submit('root/a', {'thoughts': 2}, run_id='from-outside')\n"
-            "print(RunHandle(journal, run.id).result(30)); journal.close()"
+            "print(RunHandle(journal, run.id).result(60)); journal.close()"
         )
         done = subprocess.run(
             [sys.executable, "-c", other],
@@ -269,7 +269,7 @@ def test_another_process_hands_in_runs_and_takes_their_results(tmp_path: Path) -
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
             check=False,
         )
         assert done.stdout == "['thought 0', 'thought 1']\n", done.stderr

@@ -38,7 +38,7 @@ class Waits(Agent):
     gate = threading.Event()
 
     def run(self, job: Job, payload: Any) -> Any:
-        self.gate.wait(20)
+        self.gate.wait(60)
         return payload
 
 
@@ -64,9 +64,9 @@ def test_a_run_that_stops_its_runtime_is_handed_back(tmp_path: Path) -> None:  #
 
     with running(one_for_one(child(Stops, name="agent")), tmp_path) as (runtime, _):
         run_id = runtime["agent"].run().id
-        assert stopped.wait(20)
+        assert stopped.wait(60)
     with running(one_for_one(child(Stops, name="agent")), tmp_path) as (runtime, _):
-        assert runtime.run(run_id).result(20) is None
+        assert runtime.run(run_id).result(60) is None
 
 
 def test_an_actor_that_stops_its_runtime_does_not_wedge_it(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_actor_that_stops_its_runtime_does_not_wedge_it(tmp_path: Path) -> No
 
     with running(one_for_one(child(Waits, name="agent"), child(Stops, name="stops")), tmp_path) as (runtime, _):
         runtime.services.whereis("root/stops").tell("stop")
-        eventually(lambda: runtime.supervisors() == [], within=20)
+        eventually(lambda: runtime.supervisors() == [], within=60)
 
 
 def test_a_body_that_raises_is_heard_and_everything_is_stopped(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_who_waits_for_a_run_hears_of_the_end_of_the_runtime(tmp_path: Path) -> 
         runtime.stop(0.2)
         for wait in waits:
             with pytest.raises(JournalClosed):
-                wait.result(10)
+                wait.result(60)
         Waits.gate.set()
 
 
@@ -132,7 +132,7 @@ def test_a_loop_that_ends_early_leaves_nobody_waiting(tmp_path: Path) -> None:
         asyncio.run(give_up())
         eventually(lambda: runtime.journal.status().waiting == 0)
         Waits.gate.set()
-        assert run.result(20) == "done"
+        assert run.result(60) == "done"
 
 
 def test_a_runtime_that_did_not_start_is_not_started_again(tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_an_engine_that_is_stopped_under_a_step_costs_its_deadline(tmp_path: Pat
         def run(self, job: Job, payload: None) -> str:
             return job.execute("think.mld", {"n": "1"}, timeout=4, idempotent=True).output
 
-    spec = one_for_one(child(Asks, name="agent", engine="embedded", working_dir=tmp_path, environ={"PAUSE": "30"}))
+    spec = one_for_one(child(Asks, name="agent", engine="embedded", working_dir=tmp_path, environ={"PAUSE": "300"}))
     with running(spec, tmp_path) as (runtime, _):
         run = runtime["agent"].run()
         eventually(lambda: calls(tmp_path))
         pid = engine_pid(tmp_path)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(MlldError) as late:
-            run.result(20)
+            run.result(60)
         assert late.value.code == "TIMEOUT"
         eventually(lambda: not Path(f"/proc/{pid}").exists())
 
@@ -182,7 +182,7 @@ def test_pausing_and_resuming_from_many_threads_loses_no_run(tmp_path: Path) -> 
         with contextlib.suppress(MlldError):
             runtime.resume("agent")
         for n, run in enumerate(runs):
-            assert run.result(40) == [f"thought {n}.0", f"thought {n}.1"]
+            assert run.result(60) == [f"thought {n}.0", f"thought {n}.1"]
 
 
 LATE = """
@@ -218,7 +218,7 @@ def test_an_owner_that_slept_through_its_lease_acts_no_more(  # A-8
         text=True,
     )
     try:
-        eventually(lambda: calls(tmp_path) == ["first"], within=20)
+        eventually(lambda: calls(tmp_path) == ["first"], within=60)
         os.kill(late.pid, signal.SIGSTOP)
         with Journal.open(tmp_path / "state.db") as journal:
             run = journal.run("contested")
@@ -228,7 +228,7 @@ def test_an_owner_that_slept_through_its_lease_acts_no_more(  # A-8
             [lease] = journal.claim_unfinished("root/agent", "successor")
             os.kill(late.pid, signal.SIGCONT)
             lease.finish_run("by the successor")
-        out, _ = late.communicate("\n", timeout=30)
+        out, _ = late.communicate("\n", timeout=60)
         assert out.strip() == "by the successor"
     finally:
         late.kill()

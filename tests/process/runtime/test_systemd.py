@@ -64,7 +64,7 @@ def test_a_service_says_ready_feeds_the_watchdog_and_says_that_it_stops(systemd:
     try:
         eventually(lambda: systemd.lines().count("WATCHDOG=1") >= 3)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -122,7 +122,7 @@ def test_an_io_thread_that_is_stuck_is_no_progress(systemd: Listener, monkeypatc
     gate = threading.Event()
     with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, SystemdNotifier(runtime):
         eventually(lambda: "WATCHDOG=1" in systemd.lines())
-        shared_reactor().call_soon(lambda: gate.wait(10))
+        shared_reactor().call_soon(lambda: gate.wait(60))
         eventually(lambda: "STATUS=the I/O thread does not turn" in systemd.lines())
         fed = systemd.lines().count("WATCHDOG=1")
         said = len(systemd.lines())
@@ -137,7 +137,7 @@ def test_a_stuck_agent_is_no_reason_to_restart_the_service(systemd: Listener, mo
 
     class Stuck(Actor):
         def on_receive(self, message: object) -> None:
-            gate.wait(10)
+            gate.wait(60)
 
     monkeypatch.setenv("WATCHDOG_USEC", "150000")
     with Runtime(one_for_one(child(Stuck, name="stuck"))) as runtime, SystemdNotifier(runtime):
@@ -153,14 +153,14 @@ def test_a_supervisor_that_is_stuck_and_a_journal_that_is_gone_are_no_progress()
     def hangs(event: object) -> None:
         if type(event).__name__ == "ChildExited":
             entered.set()
-            gate.wait(10)
+            gate.wait(60)
 
     runtime = Runtime(one_for_one(child(Idle, name="idle")))
     runtime.bus.attach_inline("hangs", hangs)  # in the thread of the supervisor, as only the library itself may
     with runtime:
         progress = Progress(runtime)
         runtime.place("idle").ref().kill("by the test")
-        assert entered.wait(5)
+        assert entered.wait(60)
         assert "has been at one message" in eventually(lambda: progress.missing(0.1))
         gate.set()
         eventually(lambda: progress.missing(5.0) == "")
@@ -172,7 +172,7 @@ def test_a_supervisor_that_is_stuck_and_a_journal_that_is_gone_are_no_progress()
 def test_a_tree_that_has_just_ended_has_a_status_too(systemd: Listener) -> None:
     with Runtime(one_for_one(child(Idle, name="idle"))) as runtime:
         runtime.supervisor.ref.kill("by the test")
-        runtime.supervisor.ref.join(5)
+        runtime.supervisor.ref.join(60)
         with SystemdNotifier(runtime) as notifier:
             notifier.stopping()
     assert systemd.lines()[1].startswith("STATUS=")

@@ -135,7 +135,7 @@ extra = {top for top in tops - known if not top.startswith(("_", "__editable__")
 print(sorted(extra))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     found = set(ast.literal_eval(done.stdout))

@@ -41,10 +41,10 @@ def test_survives(runtime, chaos, events):
         pass
     assert events.next(ChildExited).decision == "restart"
     assert events.next(ChildStarted).incarnation == 2
-    assert run.result(timeout=30) == "reviewed\\n"
+    assert run.result(timeout=60) == "reviewed\\n"
 
 def test_engine(engine):
-    assert engine.call("process", {"script": 'show "x"'}, timeout=10).payload["output"] == "x\\n"
+    assert engine.call("process", {"script": 'show "x"'}, timeout=60).payload["output"] == "x\\n"
 
 def test_time_stands_still(clock, make_runtime, tree):
     runtime = make_runtime(tree)
@@ -85,7 +85,7 @@ def test_a_project_gets_the_fixtures_by_installing_the_package(tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=60,
         check=False,
     )
     assert "6 passed, 3 errors" in done.stdout, done.stdout

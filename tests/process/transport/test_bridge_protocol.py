@@ -56,7 +56,7 @@ def start_by_hand(
         env={**environment, **environ},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         input="",
         pass_fds=pass_fds,
     )
@@ -110,7 +110,7 @@ def test_a_working_directory_that_is_gone_is_refused_by_name(tmp_path: Path) -> 
     where.mkdir()
     program = f"rmdir {shlex.quote(str(where))}; exec node {shlex.quote(str(PROGRAM))}"
     environ = {**os.environ, READ_FD: "0", WRITE_FD: "1", "MLLD_OTP_BRIDGE_PACKAGE": "/"}
-    ended = subprocess.run(["sh", "-c", program], cwd=where, env=environ, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run(["sh", "-c", program], cwd=where, env=environ, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 78
     problem, hint = ended.stderr.splitlines()
     assert "the working directory is gone" in problem
@@ -177,7 +177,7 @@ class TestReal:
         try:
             answers = {message["result"]["id"] for message in own.until_results(30)}
         finally:
-            writer.join(30)
+            writer.join(60)
         assert answers == set(range(30))
 
     # ---- scripts that would end another process
@@ -388,7 +388,7 @@ class TestReal:
     def test_the_engine_class_drives_it_over_private_pipes(self, tmp_path: Path) -> None:
         with Engine.start(replace(command_of("bridge"), cwd=str(tmp_path))) as engine:
             engine.wait_ready(20)
-            reply = engine.call("process", {"script": "show @payload.t\n", "payload": {"t": "x" * 100_000}}, timeout=20)
+            reply = engine.call("process", {"script": "show @payload.t\n", "payload": {"t": "x" * 100_000}}, timeout=60)
             assert len(reply.payload["output"]) == 100_001
             assert reply.cuts == []
             assert list(engine.noise) == []

@@ -85,17 +85,17 @@ def test_whatever_happens_every_call_gets_one_outcome_and_nothing_stays_behind(s
             if chance.random() < 0.5:
                 engine._core.child.signal_group(signal.SIGKILL)
             for call in [call for call in calls if call.engine is engine]:
-                error = call.exception(20)
+                error = call.exception(60)
                 if error is not None and not isinstance(error, KNOWN):
                     unknown.append(error)
             engine.kill() if chance.random() < 0.5 else engine.close(0.2)
-            assert engine.wait(10), engine
+            assert engine.wait(60), engine
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert unknown == []
     assert set(outcomes.values()) == {1}

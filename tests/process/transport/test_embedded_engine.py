@@ -12,7 +12,7 @@ import pytest
 from tests.support.embedded import Embedded, descendants, is_running
 from tests.support.eventually import eventually
 
-SLOW = 'show "go"\nrun sh { sleep 30; echo never > late.txt }\nshow "after"'
+SLOW = 'show "go"\nrun sh { sleep 300; echo never > late.txt }\nshow "after"'
 ASKS = 'exe llm @ask(p) = sh { echo "$p" >> calls.log; echo "answer to $p" }\n'
 
 
@@ -40,31 +40,31 @@ def test_a_cancel_is_answered_when_the_script_and_its_children_are_gone(tmp_path
     with Embedded(tmp_path) as engine:
         engine.send("process", 1, {"script": SLOW})
         engine.until_event("effect")
-        eventually(lambda: descendants(engine.process.pid) != [], within=5)
+        eventually(lambda: descendants(engine.process.pid) != [], within=60)
         children = descendants(engine.process.pid)
         engine.send("cancel", 1)
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
-        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=60)
         assert engine.ask("process", "show `still here`", 2)["output"] == "still here\n"
     assert not (tmp_path / "late.txt").exists()
 
 
 def test_a_cancel_reaches_every_item_of_a_parallel_loop(tmp_path: Path) -> None:
-    script = 'exe @w(n) = sh { sleep 30 }\nshow "go"\nvar @r = for parallel(3) @i in [0, 1, 2, 3] => @pick(@i)\n'
+    script = 'exe @w(n) = sh { sleep 300 }\nshow "go"\nvar @r = for parallel(3) @i in [0, 1, 2, 3] => @pick(@i)\n'
     script = script.replace("var @r", 'exe @pick(n) = when [ @n == 0 => "first" * => @w(@n) ]\nvar @r')
     with Embedded(tmp_path) as engine:
         engine.send("process", 1, {"script": script})
-        eventually(lambda: len(descendants(engine.process.pid)) >= 3, within=5)
+        eventually(lambda: len(descendants(engine.process.pid)) >= 3, within=60)
         engine.send("cancel", 1)
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
-        eventually(lambda: descendants(engine.process.pid) == [], within=5)
+        eventually(lambda: descendants(engine.process.pid) == [], within=60)
 
 
 def test_a_timeout_stops_the_script_too(tmp_path: Path) -> None:  # XP-24
     with Embedded(tmp_path) as engine:
         result = engine.ask("process", {"script": SLOW, "timeoutMs": 300})
         assert result["error"]["code"] == "TIMEOUT"
-        eventually(lambda: descendants(engine.process.pid) == [], within=5)
+        eventually(lambda: descendants(engine.process.pid) == [], within=60)
 
 
 def test_control_messages_work_from_the_moment_the_request_was_read(tmp_path: Path) -> None:  # XP-26
@@ -164,12 +164,12 @@ def test_the_end_of_requests_ends_the_engine_and_its_children(tmp_path: Path) ->
     with Embedded(tmp_path) as engine:
         engine.send("process", 1, {"script": SLOW})
         engine.until_event("effect")
-        eventually(lambda: descendants(engine.process.pid) != [], within=5)
+        eventually(lambda: descendants(engine.process.pid) != [], within=60)
         children = descendants(engine.process.pid)
         engine.close_requests()
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
         assert engine.exit_code() == 0
-        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=60)
 
 
 def test_sigterm_ends_the_engine_politely(tmp_path: Path) -> None:  # XP-5
@@ -228,7 +228,7 @@ def test_like_the_real_one_a_cancelled_script_runs_on_as_a_ghost(tmp_path: Path)
         engine.until_event("effect")
         engine.send("cancel", 1)
         assert engine.messages(1)[-1]["result"]["error"]["code"] == "ABORTED"
-        eventually(lambda: (tmp_path / "ghost.txt").exists(), within=5)
+        eventually(lambda: (tmp_path / "ghost.txt").exists(), within=60)
 
 
 def test_like_the_real_one_it_cuts_long_texts(tmp_path: Path) -> None:
@@ -273,13 +273,13 @@ def test_it_ends_with_its_children_when_nobody_reads_its_answers(tmp_path: Path)
     with Embedded(tmp_path) as engine:
         engine.send("process", 1, {"script": SLOW})
         engine.until_event("effect")
-        eventually(lambda: descendants(engine.process.pid) != [], within=5)
+        eventually(lambda: descendants(engine.process.pid) != [], within=60)
         children = descendants(engine.process.pid)
         assert engine.process.stdout is not None
         engine.process.stdout.close()
         engine.send("hello", 2)
         assert engine.exit_code() == 0
-        eventually(lambda: not any(is_running(pid) for pid in children), within=5)
+        eventually(lambda: not any(is_running(pid) for pid in children), within=60)
 
 
 def test_an_endless_loop_without_a_pause_can_be_cancelled_and_blocks_nobody(tmp_path: Path) -> None:

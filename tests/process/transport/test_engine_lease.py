@@ -22,7 +22,7 @@ FOREVER = 3600.0
 
 
 def ask(engine: Engine, number: int) -> Call:
-    return engine.submit("process", do(("answer", {"n": number})), timeout=30)
+    return engine.submit("process", do(("answer", {"n": number})), timeout=60)
 
 
 def waited_for_often(engine: Engine) -> None:
@@ -80,7 +80,7 @@ def in_a_thread(engine: Engine, calls: list[Call]) -> None:
 def with_a_callback(engine: Engine, calls: list[Call]) -> None:
     told = threading.Event()
     calls[-1].add_done_callback(lambda _: told.set())
-    assert told.wait(10)
+    assert told.wait(60)
 
 
 def with_the_standard_library(engine: Engine, calls: list[Call]) -> None:
@@ -97,7 +97,7 @@ def with_asyncio(engine: Engine, calls: list[Call]) -> None:
 
 def with_a_call_of_its_own(engine: Engine, calls: list[Call]) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: ask(engine, 9).result(10)).result().payload == {"n": 9}
+        assert pool.submit(lambda: ask(engine, 9).result(60)).result().payload == {"n": 9}
 
 
 @pytest.mark.parametrize(

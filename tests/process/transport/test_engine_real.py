@@ -62,11 +62,11 @@ def test_a_failing_script_is_its_own_fault_and_the_engine_lives(engine: Engine) 
 
 def test_without_the_surviving_flag_the_error_comes_before_the_death(place: Path) -> None:  # T-8
     with running(command=command(place, survive=False)) as engine:
-        waiting = engine.submit("process", {"script": "run sh {sleep 30}"}, timeout=TIMEOUT)
+        waiting = engine.submit("process", {"script": "run sh {sleep 300}"}, timeout=TIMEOUT)
         with pytest.raises(ScriptError):
             engine.submit("process", {"script": "show @nowhere"}, timeout=TIMEOUT).result()
         assert isinstance(waiting.exception(TIMEOUT), EngineDied)
-        assert engine.wait(10)
+        assert engine.wait(60)
         assert engine.exit is not None
         assert engine.exit.code == 1
 
@@ -78,10 +78,10 @@ def test_a_cancelled_scripts_shells_die_with_it(place: Path, how: str, script: s
         engine.wait_ready(TIMEOUT)
         limit = 6.0 if how == "timeout" else None
         call = engine.submit("process", {"script": script}, timeout=limit)
-        pids = eventually(lambda: sleepers(engine), within=30)
+        pids = eventually(lambda: sleepers(engine), within=60)
         if how == "cancelled":
             call.cancel()
-        error = call.exception(30)
+        error = call.exception(60)
         assert isinstance(error, CallCancelled if how == "cancelled" else CallTimeout)
         assert not any(map(is_alive, [engine.pid, *pids]))
 
@@ -124,8 +124,8 @@ def test_a_paced_loop_takes_state_and_ends(engine: Engine) -> None:  # T-14
 
 def test_a_cancelled_neighbour_on_a_shared_engine_does_not_take_the_others_along(engine: Engine) -> None:  # T-19
     neighbour = engine.submit("process", {"script": 'run sh {sleep 1}\nshow "there"'}, timeout=TIMEOUT)
-    doomed = engine.submit("process", {"script": "run sh {sleep 20}"}, timeout=TIMEOUT)
-    eventually(lambda: len(sleepers(engine)) >= 2, within=30)
+    doomed = engine.submit("process", {"script": "run sh {sleep 300}"}, timeout=TIMEOUT)
+    eventually(lambda: len(sleepers(engine)) >= 2, within=60)
     doomed.cancel()
     assert isinstance(doomed.exception(TIMEOUT), CallCancelled)
     assert "there" in neighbour.result().payload["output"]
