@@ -328,7 +328,8 @@ def restart(argv: list[str], quick: bool) -> None:
             successor.submit("process", PARAMS, timeout=30).add_done_callback(lambda _: answered.set())
 
         successor: Engine | None = None
-        victim = Engine.start(command, on_exit=revive)
+        victim = Engine.start(command)
+        victim.add_exit_callback(revive)
         victim.call("process", PARAMS, timeout=30)
 
         def kill_and_wait(pid: int = victim.pid, answered: threading.Event = answered) -> None:
@@ -338,7 +339,6 @@ def restart(argv: list[str], quick: bool) -> None:
         again.append(spent(kill_and_wait, 1))
         assert successor is not None
         victim.wait(5)
-        successor._exit_callbacks.clear()
         successor.close()
     found = {"bare spawn and first answer": medians(bare), "SIGKILL to answering again": medians(again)}
     rows = compared(found, "bare spawn and first answer")
