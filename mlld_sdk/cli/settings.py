@@ -6,7 +6,7 @@ the environment, so that two runtimes in one process never share a store by acci
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -92,15 +92,15 @@ def configuration(
     return Configuration(settings=tuple(_effective(known, code, command_line, surroundings) for known in KNOWN))
 
 
-READERS: Final[Mapping[str, Any]] = {
-    "log": Log,
-    "log_level": Level,
-    "max_engines": Annotated[int, msgspec.Meta(ge=1)],
-    "drain_timeout": Annotated[float, msgspec.Meta(ge=0)],
-    "stop_timeout": Annotated[float, msgspec.Meta(ge=0)],
-    "engine": EngineKind,
+READERS: Final[Mapping[str, tuple[Callable[[str], Any], Any]]] = {
+    "log": (str, Log),
+    "log_level": (str, Level),
+    "max_engines": (int, Annotated[int, msgspec.Meta(ge=1)]),
+    "drain_timeout": (float, Annotated[float, msgspec.Meta(ge=0)]),
+    "stop_timeout": (float, Annotated[float, msgspec.Meta(ge=0)]),
+    "engine": (str, EngineKind),
 }
-"""What variables are read as that are no plain text, by the name of the setting."""
+"""What reads variables that are no plain text, as Python reads numbers, and what may come of it, by name of setting."""
 
 KNOWN: Final = tuple(
     Setting(name=name, variable=variable, value=default, source="default", meaning=meaning)
@@ -132,8 +132,9 @@ def _effective(known: Setting, code: Mapping[str, Any], said: Mapping[str, Any],
         source, value = "code", code[known.name]
     if text := environ.get(known.variable):
         try:
-            source, value = "environment", msgspec.convert(text, READERS.get(known.name, str), strict=False)
-        except msgspec.ValidationError:
+            read, kind = READERS.get(known.name, (str, str))
+            source, value = "environment", msgspec.convert(read(text), kind)
+        except (ValueError, msgspec.ValidationError):
             raise ConfigurationError(
                 f"{known.variable} has a value that makes no sense: {text!r}", hint=f"it means: {known.meaning}"
             ) from None

@@ -51,6 +51,14 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(variable: str, value: st
         configuration(environ={variable: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("drain_timeout", ".5", 0.5), ("stop_timeout", " 7 ", 7.0), ("max_engines", "04", 4), ("max_engines", "+4 ", 4)],
+)
+def test_numbers_are_read_as_python_reads_them(name: str, text: str, value: float) -> None:
+    assert sources(environ={f"MLLD_OTP_{name.upper()}": text})[name] == (value, "environment")
+
+
 def test_a_misspelt_variable_is_refused_and_told_what_there_is() -> None:
     with pytest.raises(ConfigurationError, match=r"MLLD_OTP_STOER.*MLLD_OTP_STORE"):
         configuration(environ={"MLLD_OTP_STOER": "x.db"})
