@@ -101,6 +101,8 @@ def _on_failed_to_start(siblings: Siblings, slot: Slot, failed: inputs.FailedToS
     draft: Draft[Any] = siblings.draft
     if slot.status == "stopping" or (slot.status == "starting" and draft.state.phase == "stopping"):  # or not yet told
         siblings.stopped(slot, failed.exit)
+    elif slot.status == "running":  # a supervisor that was ready and was killed before its own start had ended
+        _on_ended(siblings, slot, inputs.Ended(slot.key, slot.incarnation, failed.exit, failed.closed_for))
     elif slot.status == "starting" and not siblings.takes_failed_start(slot, failed):
         ruling = after_failed_start(slot, failed.exit, draft.state, draft.world, failed.closed_for)
         _follow(siblings, ruling, failed.exit, ChildStartFailedEvent)

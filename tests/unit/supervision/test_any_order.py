@@ -92,8 +92,10 @@ class Executor:
     def child_ends(self, among: set[tuple[int, int]]) -> None:
         one = self.chance.choice(sorted(among))
         self.up.remove(one)
-        stopped = one in self.asked_to_stop
-        self.feed(inputs.Ended(*one, exit=SHUTDOWN if stopped else self.chance.choice((BOOM, BOOM, NORMAL))))
+        exit_ = SHUTDOWN if one in self.asked_to_stop else self.chance.choice((BOOM, BOOM, NORMAL))
+        # A supervisor that was ready may be killed before its own start has ended: that start has failed, then.
+        how = self.chance.choice((inputs.Ended, inputs.Ended, inputs.FailedToStart))
+        self.feed(how(*one, exit=exit_))
 
     def time_passes(self) -> None:
         due = self.timers.pop(self.chance.choice(sorted(self.timers)))
