@@ -32,7 +32,7 @@ from mlld_sdk.demo.picture import Story
 from mlld_sdk.demo.stage import hang
 from mlld_sdk.journal import Journal, JournalLimits, StepPolicy
 from mlld_sdk.journal.errors import JournalLocked
-from mlld_sdk.testing import eventually
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.journal import Journal
-from mlld_sdk.testing import eventually
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 

@@ -12,7 +12,8 @@ from mlld_sdk import Agent, Runtime, child, circuit_breaker, dynamic, one_for_on
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.supervision.events import ChildStarted
-from mlld_sdk.testing import Recorder, eventually
+from mlld_sdk.testing import Recorder
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 prometheus_client = pytest.importorskip("prometheus_client")

@@ -41,7 +41,7 @@ def test_many_threads_racing_to_answer_one_future_have_one_winner() -> None:
         start = threading.Barrier(4)
 
         def race(number: int, future: Future[int] = future, wins: list[int] = wins, start: Any = start) -> None:
-            start.wait(10)
+            start.wait(60)
             if future.try_set(number):
                 wins.append(number)
 
@@ -62,7 +62,7 @@ def test_many_waiters_are_all_woken() -> None:
         thread.start()
     future.set("x")
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert got == ["x"] * 5
 
 
@@ -88,7 +88,7 @@ def test_an_exception_needs_to_be_one() -> None:
 def test_a_cancelled_request_that_still_waits_is_not_executed(system: ActorSystem) -> None:
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     future = ref.request("never")
     assert future.cancel()
     assert not future.cancel()
@@ -106,7 +106,7 @@ def test_the_standard_librarys_futures_can_wait_for_ours(system: ActorSystem) ->
         system.start(Puppet).request(boom).to_concurrent().result(10)
     gate = Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     ours = ref.request("never")
     bridge = ours.to_concurrent()
     assert bridge.cancel()
@@ -157,7 +157,7 @@ def test_awaiting_raises_what_was_answered_and_works_when_answered_already(syste
 def test_cancelling_an_await_cancels_the_call(system: ActorSystem) -> None:
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     future = ref.request("never")
 
     async def main() -> None:
@@ -187,9 +187,9 @@ def test_cancelling_a_call_cancels_the_coroutine_that_serves_it(system: ActorSys
 
     ref = system.start(Async)
     future = ref.request("wait")
-    assert began.wait(10)
+    assert began.wait(60)
     future.cancel()
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)
     assert ref.ask("alive", timeout=10) == "alive"
 
 

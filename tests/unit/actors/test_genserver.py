@@ -155,7 +155,7 @@ def test_a_start_that_takes_too_long_is_killed_and_its_name_is_free(system: Acto
 def test_a_start_in_the_background_tells_its_outcome(system: ActorSystem) -> None:  # GEN-1
     gate = Gate()
     started = system.start_soon(Starter, (gate,))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert not started.done
     assert started.ref is not None
     assert started.ref.info().state == "starting"
@@ -172,7 +172,7 @@ def test_a_start_in_the_background_tells_its_outcome(system: ActorSystem) -> Non
 def test_messages_sent_during_the_start_wait_for_it(system: ActorSystem) -> None:  # GEN-1
     gate = Gate()
     started = system.start_soon(Starter, (lambda me: me.seen.append(gate(me)),))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert started.ref is not None
     started.ref.tell("early")
     gate.open.set()
@@ -237,7 +237,7 @@ def test_calling_the_dead_raises_at_once(system: ActorSystem) -> None:  # GEN-3
 def test_the_caller_of_an_actor_that_ends_meanwhile_gets_its_reason(system: ActorSystem) -> None:  # GEN-3
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     waiting = [ref.request("x") for _ in range(3)]
     ref.stop(block=False, reason="going")
     gate.open.set()
@@ -330,7 +330,7 @@ def test_a_reply_can_carry_what_is_to_be_done_next(system: ActorSystem) -> None:
     assert ref.call(lambda me: Reply("now", Continue(2))) == "now"
     assert seen_by(ref) == ["continue 2", "continue 1"]
     assert ref.call(lambda me: Reply("end", Stop(Other("done")))) == "end"
-    assert ref.join(10) == Other("done")
+    assert ref.join(60) == Other("done")
 
 
 def test_a_wrong_return_value_is_a_crash(system: ActorSystem) -> None:  # GEN-8
@@ -350,7 +350,7 @@ def test_continue_runs_before_messages_that_wait_already(system: ActorSystem) ->
 
     gate = Gate()
     started = system.start_soon(Careful, (lambda me: (gate(me), Continue("first"))[1],))
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert started.ref is not None
     started.ref.tell("waiting")
     gate.open.set()
@@ -377,7 +377,7 @@ def test_an_idle_time_passes_without_a_message(system: ActorSystem) -> None:  # 
     ref = system.start(Idler)
     idled = ref.ask(lambda me: me.idled)
     ref.tell(lambda me: Idle(0.01))
-    assert idled.wait(10)
+    assert idled.wait(60)
     assert seen_by(ref) == ["idle"]
 
 
@@ -397,7 +397,7 @@ def test_a_message_cancels_the_idle_time() -> None:  # GEN-10
 def test_with_no_idle_time_at_all_a_waiting_message_wins(system: ActorSystem) -> None:  # GEN-10
     ref, gate = system.start(Idler), Gate()
     ref.tell(lambda me: (gate(me), Idle(0))[1])
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     ref.tell("first")
     gate.open.set()
     assert seen_by(ref) == ["first"]
@@ -410,7 +410,7 @@ def test_an_idle_class_is_called_whenever_it_has_been_idle(system: ActorSystem) 
     ref = system.start(Sleepy)
     for _ in range(2):
         ref.ask(lambda me: me.idled.clear())
-        assert ref.cell.actor.idled.wait(10)
+        assert ref.cell.actor.idled.wait(60)
 
 
 # -- GEN-7, GEN-11, GEN-13, GEN-15: crashes
@@ -454,7 +454,7 @@ def test_a_caller_learns_of_the_crash_also_if_the_stop_hook_is_killed(system: Ac
 
     ref = system.start(SlowEnd)
     future = ref.request(boom)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert ref.info().state == "stopping"
     ref.kill()
     with pytest.raises(ActorCrashed, match="boom"):
@@ -545,7 +545,7 @@ def test_the_stop_hook_runs_at_every_end_but_a_kill(system: ActorSystem, trap: b
 
     ref = hooked()
     ref.ask(lambda me: Stop(Other("returned")))
-    assert ref.join(10) == Other("returned")
+    assert ref.join(60) == Other("returned")
     assert log == [Other("returned")]
     ref = hooked()
     ref.tell(boom)
@@ -569,7 +569,7 @@ def test_a_strangers_exit_signal_is_only_a_message_to_who_traps(system: ActorSys
     assert seen_by(trapping) == [Exit(None, Other("go"))]
     assert log == []
     plain.exit("go")
-    plain.join(10)
+    plain.join(60)
     assert log == [Other("go")]  # a deviation from OTP: the stop hook runs
 
 
@@ -586,7 +586,7 @@ def test_pykkas_hooks_run_as_pykka_says(system: ActorSystem) -> None:  # GEN-12
     system.start(Old).stop()
     ref = system.start(Old)
     ref.tell(boom)
-    ref.join(10)
+    ref.join(60)
     assert log == ["stop", (ValueError, "boom")]
 
 
@@ -606,7 +606,7 @@ def test_stop_overtakes_the_backlog_unless_asked_to_drain(system: ActorSystem) -
         ref, gate = system.start(Puppet), Gate()
         ref.tell(gate)
         actor = ref.cell.actor
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         for number in range(3):
             ref.tell(number)
         done = ref.stop(block=False, drain=drain, reason="why")
@@ -630,17 +630,17 @@ def test_a_class_may_take_its_end_into_its_own_hands(system: ActorSystem) -> Non
 def test_a_stop_that_takes_too_long_times_out_and_goes_on(system: ActorSystem) -> None:  # GEN-14
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     with pytest.raises(AskTimeout):
         ref.stop(timeout=0.02)
     gate.open.set()
-    assert ref.join(10) == NORMAL
+    assert ref.join(60) == NORMAL
 
 
 def test_an_orderly_shutdown_that_is_too_slow_is_killed(system: ActorSystem) -> None:  # GEN-14, T-3
     ref, gate = system.start(Puppet), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     assert isinstance(ref.shutdown(0.02).get(timeout=10), Killed)
     quick = system.start(Puppet)
     assert quick.shutdown(5).get(timeout=10) == SHUTDOWN
@@ -695,7 +695,7 @@ def test_looking_at_a_busy_actor_does_not_disturb_it(system: ActorSystem) -> Non
     ref, gate = system.start(Puppet, name="busy"), Gate()
     ref.tell(gate)
     ref.tell("next")
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     info = ref.info()
     assert (info.path, info.state, info.queued, info.current) == ("busy", "running", 1, "Gate")
     assert info.current_for is not None

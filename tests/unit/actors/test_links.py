@@ -94,7 +94,7 @@ def test_an_abnormal_end_of_a_link_ends_who_does_not_trap_with_the_same_reason(s
     one, other = system.start(Puppet), system.start(Puppet)
     one.ask(lambda me: me.link(other))
     other.stop(reason=Other("bad"))
-    assert one.join(10) == Other("bad")
+    assert one.join(60) == Other("bad")
 
 
 def test_who_traps_gets_every_reason_as_a_message_even_normal(system: ActorSystem) -> None:  # LNK-3
@@ -126,7 +126,7 @@ def test_an_exit_signal_normal_to_another_is_ignored_unless_trapped(system: Acto
 def test_an_exit_signal_with_any_other_reason_ends_who_does_not_trap(system: ActorSystem) -> None:  # LNK-4
     plain = system.start(Puppet)
     plain.exit("bored")
-    assert plain.join(10) == Other("bored")
+    assert plain.join(60) == Other("bored")
 
 
 def test_an_exit_signal_names_its_sender(system: ActorSystem) -> None:  # LNK-4
@@ -150,7 +150,7 @@ def test_linking_to_the_dead_is_an_exit_signal_noproc(system: ActorSystem) -> No
     trapper.ask(lambda me: me.link(dead))
     assert notices_of(trapper, 1) == [Exit(dead, NOPROC)]
     plain.ask(lambda me: me.link(dead))
-    assert plain.join(10) == NOPROC
+    assert plain.join(60) == NOPROC
 
 
 def test_a_cancelled_monitor_is_never_heard_of_even_if_its_notice_waits(system: ActorSystem) -> None:  # LNK-6
@@ -158,7 +158,7 @@ def test_a_cancelled_monitor_is_never_heard_of_even_if_its_notice_waits(system: 
     gate = Gate()
     handle = watcher.ask(lambda me: me.monitor(target))
     watcher.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     target.stop()
     assert watcher.info().queued == 1  # the notice is in the mailbox already
     handle.cancel()
@@ -195,7 +195,7 @@ def test_everything_sent_before_dying_arrives_before_the_notice(system: ActorSys
             me.stop()
 
         teller.tell(last_words)
-        teller.join(10)
+        teller.join(60)
         assert seen_by(keeper) == [*range(20), "end", "end"]
 
 
@@ -211,7 +211,7 @@ def test_an_urgent_class_hears_of_the_end_before_its_waiting_messages(system: Ac
     urgent.ask(lambda me: me.link(child))
     gate = Gate()
     urgent.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     urgent.tell("waiting")
     child.stop()
     gate.open.set()
@@ -253,7 +253,7 @@ def test_the_end_of_the_parent_ends_the_child_with_its_reason(
     parent = system.start(Puppet)
     child = parent.ask(lambda me: me.start_link(Child, trap))
     parent.stop(reason=reason)
-    assert child.join(10) == reason
+    assert child.join(60) == reason
     assert ended == [reason]
 
 
@@ -263,7 +263,7 @@ def test_the_parents_explicit_exit_signal_ends_a_trapping_child(system: ActorSys
     stranger.ask(lambda me: child.exit("shutdown"))
     assert notices_of(child, 1) == [Exit(stranger, SHUTDOWN)]
     parent.ask(lambda me: child.exit("shutdown"))
-    assert child.join(10) == SHUTDOWN
+    assert child.join(60) == SHUTDOWN
 
 
 def test_parent_and_child_cannot_be_unlinked(system: ActorSystem) -> None:  # LNK-9
@@ -272,7 +272,7 @@ def test_parent_and_child_cannot_be_unlinked(system: ActorSystem) -> None:  # LN
     assert not child.ask(lambda me: me.unlink(parent))
     assert not parent.ask(lambda me: me.unlink(child))
     parent.kill()
-    assert child.join(10) == Killed()
+    assert child.join(60) == Killed()
 
 
 def test_a_killed_parent_takes_its_whole_tree_along(system: ActorSystem, sink: Sink) -> None:  # T-6
@@ -282,7 +282,7 @@ def test_a_killed_parent_takes_its_whole_tree_along(system: ActorSystem, sink: S
     assert leaves[0].path.startswith("root/Puppet-")
     root.kill()
     for ref in [*middle, *leaves]:
-        assert ref.join(10) == Killed()
+        assert ref.join(60) == Killed()
     assert len(system) == 0
 
 
@@ -301,7 +301,7 @@ def test_a_callback_monitor_runs_once_where_the_end_happens(system: ActorSystem)
     told = threading.Event()
     target.monitor(lambda down: (seen.append(down), told.set()))
     target.stop()
-    assert told.wait(10)
+    assert told.wait(60)
     assert [down.reason for down in seen] == [NORMAL]
     target.monitor(seen.append)
     assert seen[-1].reason == NOPROC
@@ -312,7 +312,7 @@ def test_a_linked_actor_that_dies_of_a_link_refuses_what_waits(system: ActorSyst
     gate = Gate()
     one.ask(lambda me: me.link(other))
     one.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     waiting = one.request("never")
     other.kill()
     gate.open.set()

@@ -177,16 +177,16 @@ def test_a_blocked_sender_goes_on_when_there_is_room_and_gives_up_in_time(system
 
     ref, gate = system.start(Narrow), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     sending = threading.Thread(target=lambda: [ref.tell(number) for number in range(10)])
     sending.start()
     gate.open.set()
-    sending.join(10)
+    sending.join(60)
     assert not sending.is_alive()
     assert seen_by(ref) == list(range(10))
     ref, gate = system.start(Impatient), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     ref.tell(1)
     ref.tell(2)
     with pytest.raises(MailboxFull) as caught:
@@ -212,7 +212,7 @@ def test_a_refused_ask_is_answered_and_a_refused_tell_raises(system: ActorSystem
 
     ref, gate = system.start(Narrow), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     ref.tell("fills it")
     with pytest.raises(MailboxFull):
         ref.tell("too much")
@@ -252,7 +252,7 @@ def test_a_slice_gives_others_their_turn(system: ActorSystem) -> None:  # BOX-4
     one, two, gate = system.start(Short), system.start(Short), Gate()
     blocker = system.start(Puppet)
     blocker.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     system.scheduler.max_workers = system.scheduler.size  # no helpers: one worker, so the order is the queue's
     for number in range(4):
         one.tell(lambda me, number=number: order.append(f"one {number}"))

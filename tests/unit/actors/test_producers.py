@@ -277,7 +277,7 @@ def test_the_end_of_a_producer_comes_after_its_events(
     if lives:
         assert len(collected(consumer)) == 3
     else:
-        assert consumer.join(10) == reason
+        assert consumer.join(60) == reason
 
 
 def test_a_consumer_may_ask_by_itself(system: ActorSystem) -> None:  # DEM-2
@@ -418,7 +418,7 @@ def test_a_thread_reads_events_at_its_own_pace(system: ActorSystem) -> None:  # 
         assert source.call(lambda me: me.next) <= 7
         assert [next(read) for _ in range(10)] == list(range(3, 13))
         pump = events._pump
-    assert pump.join(10) == NORMAL
+    assert pump.join(60) == NORMAL
     assert eventually(lambda: source.call(lambda me: len(me._downstream.wanted)) == 0)
 
 

@@ -101,7 +101,7 @@ def test_a_pykka_actor_survives_an_asked_exception_and_dies_of_a_told_one(
 def test_a_pykka_actor_handles_what_was_sent_before_the_stop() -> None:  # PYK-2
     ref, gate = Calculator.start(), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     before = ref.ask("before", block=False)
     stopping = ref.stop(block=False)
     after = ref.ask("after", block=False)
@@ -147,7 +147,7 @@ def test_pykkas_envelopes_stop_messages_and_broadcasts_are_understood() -> None:
     assert ref not in ActorRegistry.get_all()
     assert ref.actor_inbox.empty()
     assert ref.actor_stopped.is_set()
-    assert ref.actor_stopped.wait(1)
+    assert ref.actor_stopped.wait(60)
 
 
 @pytest.mark.usefixtures("stop_all")

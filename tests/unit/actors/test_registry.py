@@ -144,7 +144,7 @@ def test_a_key_whose_holder_is_dead_but_not_yet_forgotten_is_taken_over(unique: 
         eventually(lambda: one.reason is not None)
         assert (unique.whereis("k"), unique.lookup("k"), unique.select(), len(unique)) == (None, [], [], 1)
         unique.register("k", 2, ref=two)
-    killer.join(10)
+    killer.join(60)
     assert unique.lookup("k") == [Registration("k", two, 2)]
 
 
@@ -253,7 +253,7 @@ def test_whoever_learns_of_a_death_finds_the_key_free(system: ActorSystem, uniqu
         with pytest.raises(Exception, match="division"):
             holder.call(lambda _: 1 / 0)
         found.append(len(unique))
-    assert told.wait(10)
+    assert told.wait(60)
     assert set(found) == {0}
 
 
@@ -489,7 +489,7 @@ def test_a_lock_that_many_share_is_held_by_one_of_them_at_a_time(unique: Registr
     def work(number: int) -> None:
         with shared:
             order.append(f"{number} in")
-            two_wait.wait(5)
+            two_wait.wait(60)
             order.append(f"{number} out")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
@@ -498,7 +498,7 @@ def test_a_lock_that_many_share_is_held_by_one_of_them_at_a_time(unique: Registr
         eventually(lambda number=number: len(unique._locks._queues.under("k")) == number + 1)
     two_wait.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == [f"{number} {way}" for number in range(3) for way in ("in", "out")]
     assert len(unique._locks._queues) == 0
 

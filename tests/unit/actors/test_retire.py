@@ -55,7 +55,7 @@ def test_one_with_code_for_its_end_has_to_be_asked(system: ActorSystem, kind: ty
 def test_one_that_works_has_to_be_asked(system: ActorSystem) -> None:
     ref, gate = system.start(Puppet), Gate()
     answer = ref.request(gate)
-    assert gate.entered.wait(5)
+    assert gate.entered.wait(60)
     assert not ref.cell.retire(SHUTDOWN)
     gate.open.set()
     assert answer.get(timeout=5) == "through"
@@ -84,15 +84,15 @@ def test_no_answer_is_lost_when_messages_and_the_end_meet(system: ActorSystem) -
         answers: list[Any] = []
 
         def ask(ref: Any = ref, asked: Any = asked, answers: Any = answers) -> None:
-            asked.wait(5)
+            asked.wait(60)
             answers.extend(ref.request(number) for number in range(3))
 
         sender = threading.Thread(target=ask)
         sender.start()
-        asked.wait(5)
+        asked.wait(60)
         while not ref.cell.retire(SHUTDOWN):
             pass
-        sender.join(5)
+        sender.join(60)
         for number, answer in enumerate(answers):
             found = attempt(lambda answer=answer: answer.get(timeout=5))
             assert found == number or isinstance(found, ActorDead)
@@ -118,7 +118,7 @@ def test_a_start_is_told_of_once_even_if_a_kill_comes_in_between(system: ActorSy
             cell.open()
         killer.start()
         cell.open() if number % 3 == 1 else None
-        killer.join(5)
+        killer.join(60)
         assert len(told.of) == 1
         seen.add(told.of[0])
     assert seen == {"up", "down"}

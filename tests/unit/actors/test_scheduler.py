@@ -34,7 +34,7 @@ def test_an_idle_actor_of_such_a_class_runs_in_its_callers_thread(system: ActorS
 def test_a_busy_one_is_waited_for_like_any_other(system: ActorSystem) -> None:
     ref, gate = system.start(Inline), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     threading.Timer(0.01, gate.open.set).start()
     assert ref.call(lambda me: threading.get_ident(), timeout=10) != threading.get_ident()
     assert seen_by(ref) == []
@@ -59,7 +59,7 @@ def test_a_limit_holds_for_them_too(system: ActorSystem) -> None:
 
     ref, gate = system.start(Narrow), Gate()
     ref.tell(gate)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     ref.tell("fills it")
     with pytest.raises(MailboxFull):
         ref.ask("too much")

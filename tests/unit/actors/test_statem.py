@@ -317,7 +317,7 @@ def test_an_enter_method_may_set_timers_but_not_change_postpone_or_insert(world:
         assert reason.is_crash
     stopping = entering(stop("enough"))
     act(stopping, goto("d"))
-    assert stopping.join(10) == Other("enough")
+    assert stopping.join(60) == Other("enough")
 
 
 def test_a_question_may_be_answered_from_another_state(world: tuple[ActorSystem, Clock]) -> None:  # FSM-9
@@ -376,7 +376,7 @@ def test_its_end_runs_terminate_in_the_state_it_was_in(world: tuple[ActorSystem,
     ref = world[0].start(Ending)
     act(ref, goto("b"))
     act(ref, stop())
-    assert ref.join(10) == NORMAL
+    assert ref.join(60) == NORMAL
     assert ends == [("b", NORMAL)]
     assert len(world[0].timers) == 0
 

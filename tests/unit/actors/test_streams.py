@@ -108,7 +108,7 @@ def test_ordered_results_wait_for_the_slowest_first_while_later_ones_run_on(
     gates.wait_for(2)
     assert collected == []
     gates.let("slow")
-    reader.join(10)
+    reader.join(60)
     assert [*collected, *run] == [Ok("slow"), Ok(1), Ok(2)]
 
 
@@ -139,7 +139,7 @@ def test_the_finished_that_wait_are_bounded_too(tasks: Tasks, gates: Gates) -> N
     reader = puppet_thread(lambda: next(run))
     eventually(lambda: len(pulled) == 6)
     gates.let(0)
-    reader.join(10)
+    reader.join(60)
     assert len(list(run)) == 99
 
 
@@ -159,7 +159,7 @@ def test_a_linked_failure_ends_the_iteration_and_a_consumer_that_does_not_catch_
     with pytest.raises(TaskExited, match="odd: 1"):
         list(tasks.async_stream(range(4), odd_fails, max_concurrency=width))
     one.cast(lambda _: list(tasks.async_stream(range(4), odd_fails, max_concurrency=width)))
-    assert one.join(10).is_crash
+    assert one.join(60).is_crash
     assert tasks.children() == []
 
 
@@ -221,7 +221,7 @@ def test_a_slow_task_ends_the_iteration_unless_told_otherwise(
     gates.wait_for("slow")
     eventually(lambda: len(system.timers) == 1)
     clock.advance(50)
-    reader.join(10)
+    reader.join(60)
     assert len(failed) == 1
     assert (tasks.children(), len(system.timers)) == ([], 0)
 
@@ -256,7 +256,7 @@ def test_each_task_has_its_own_time_from_its_own_start(
     gates.wait_for(1)
     clock.advance(40)
     gates.let(1)
-    reader.join(10)
+    reader.join(60)
     assert reader_got == [Ok(1)]
     assert len(system.timers) == 0
 

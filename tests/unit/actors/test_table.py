@@ -113,7 +113,7 @@ def test_reading_sends_no_message_and_waits_for_no_one(system: ActorSystem, one:
     with table._lock:
         reader = threading.Thread(target=lambda: (table["k"], len(table), "k" in table))
         reader.start()
-        reader.join(10)
+        reader.join(60)
         assert not reader.is_alive()
     assert one.info().handled == handled + 1
     gates.open_all()

@@ -167,7 +167,7 @@ def test_a_task_that_asks_the_actor_that_waits_for_it_is_told_at_once(tasks: Tas
 
 def test_a_linked_task_takes_its_caller_down_with_it(tasks: Tasks, one: Ref) -> None:  # TSK-1
     within(one, lambda: tasks.async_(boom))
-    assert one.join(10).is_crash
+    assert one.join(60).is_crash
 
 
 def test_a_caller_that_traps_exits_is_told_and_lives(system: ActorSystem, tasks: Tasks) -> None:  # TSK-1, TS5
@@ -199,7 +199,7 @@ def test_a_task_that_kills_its_caller_ends_too_and_breaks_nothing(system: ActorS
         one.kill()
 
     one.cast(lambda _: tasks.async_(kill_caller))
-    assert ended.wait(10)
+    assert ended.wait(60)
     eventually(lambda: tasks.children() == [])
     assert tasks.children() == []
 
@@ -220,7 +220,7 @@ def test_a_link_to_a_caller_that_died_meanwhile_ends_the_task(tasks: Tasks, one:
 
     started: list[Any] = []
     one.cast(start_and_die)
-    one.join(10)
+    one.join(60)
     assert eventually(lambda: not started[0].ref.is_alive())
 
 
@@ -373,7 +373,7 @@ def test_a_child_runs_for_its_effects_and_is_linked_to_the_supervisor_only(
     ran = threading.Event()
     ref = within(one, lambda: tasks.start_child(gates.hold))
     within(one, lambda: tasks.start_child(lambda event: event.set(), ran))
-    assert ran.wait(10)
+    assert ran.wait(60)
     within(one, lambda: tasks.start_child(boom)).join(10)
     assert one.is_alive()
     one.kill()
@@ -447,7 +447,7 @@ def test_a_child_comes_back_as_its_restart_says(
             gates.hold()
 
     ref = tasks.start_child(run, restart=restart)
-    ref.join(10)
+    ref.join(60)
     if again:
         gates.wait_for()
         assert tasks.children() == [runs[1]]
@@ -549,9 +549,9 @@ def test_killing_a_task_cancels_its_coroutine(tasks: Tasks) -> None:  # TSK-7
             raise
 
     task = tasks.async_nolink(work)
-    assert started.wait(10)
+    assert started.wait(60)
     assert task.shutdown(BRUTAL_KILL) is None
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)
 
 
 def test_a_coroutine_awaits_a_task_without_stopping_its_loop(tasks: Tasks, gates: Gates) -> None:  # TSK-8
@@ -624,7 +624,7 @@ def test_a_task_that_is_over_before_anybody_watches_still_tells_why(
 ) -> None:  # TSK-2, TSK-4
     def spawn_and_wait(*args: Any, **kwargs: Any) -> Ref:
         ref = spawn(*args, **kwargs)
-        ref.join(10)
+        ref.join(60)
         return ref
 
     spawn = task_supervisor.spawn

@@ -69,7 +69,7 @@ def test_many_waiters_are_woken() -> None:
         thread.start()
     future.finish(3, None)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert got == [3] * 5
 
 

@@ -107,7 +107,7 @@ def test_threads_and_orders_stand_in_one_queue(size: int, yard: Yard, budget: En
     first = held.pop()
     first.give_back()  # one engine goes from hand to hand, however many there are
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     eventually(lambda: len(order) == 30)
     assert order == list(range(30))
     for lease in held:
@@ -134,7 +134,7 @@ def test_none_starves_while_others_keep_coming(yard: Yard, budget: EngineQuota) 
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     eventually(lambda: at_rest(pool, budget, yard))
 
 
@@ -178,7 +178,7 @@ def test_engines_that_do_not_want_to_end_hold_up_those_who_wait_for_that_and_nob
 
     class Stubborn(FakeEngine):
         def close(self, timeout: float) -> None:
-            assert may_end.wait(20)
+            assert may_end.wait(60)
             super().close(timeout)
 
     budget = EngineQuota(THREADS)

@@ -331,7 +331,7 @@ def test_nobody_waits_for_the_spare_that_replaces_the_one_taken(yard: Yard) -> N
 
     def start() -> FakeEngine:
         if slow:
-            gate.wait(10)
+            gate.wait(60)
         return yard.start()
 
     pool = EnginePool(start, size=1, spares=1)

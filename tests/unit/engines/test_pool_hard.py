@@ -151,7 +151,7 @@ def test_one_lease_given_back_by_many_is_given_back_once() -> None:
                 lease, start = pool.lease(5), threading.Barrier(4)
 
                 def give_back(lease: Any = lease, start: threading.Barrier = start) -> None:
-                    start.wait(5)
+                    start.wait(60)
                     lease.give_back()
 
                 for call in [threads.submit(give_back) for _ in range(4)]:
@@ -184,5 +184,5 @@ def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
 
     pool: EnginePool = EnginePool(start, size=1, spares=1)
     with pool.lease(1):
-        assert asked.wait(5)
+        assert asked.wait(60)
     pool.lease(1).give_back()

@@ -501,7 +501,7 @@ def test_a_thread_that_waits_is_woken_by_an_end_in_another_journal(world: World,
     waiter = threading.Thread(target=lambda: found.append(other.wait(run.id, 20).value))
     waiter.start()
     journal.claim(run.id, "w").finish_run("from elsewhere")
-    waiter.join(20)
+    waiter.join(60)
     assert found == ["from elsewhere"]
 
 

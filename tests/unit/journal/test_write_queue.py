@@ -23,10 +23,10 @@ def test_each_caller_wakes_the_next_in_turn() -> None:
     writes = taken(3)
     batch = WriteBatch(writes)
     assert states(writes) == [True, False, False]
-    assert writes[0].wait(1)
+    assert writes[0].wait(60)
     assert states(writes) == [True, True, False]
-    assert writes[1].wait(1)
-    assert writes[2].wait(1)
+    assert writes[1].wait(60)
+    assert writes[2].wait(60)
     assert not batch.left
 
 
@@ -61,20 +61,20 @@ def test_the_writer_wakes_whoever_was_not_woken(tmp_path: Path) -> None:  # J-61
         def block(tx: object) -> None:
             journal._store._writer._queue.put(left)  # type: ignore[attr-defined]
             entered.set()
-            gate.wait(20)
+            gate.wait(60)
 
         def submit(n: int) -> None:
             results.append(journal.submit("a", n).state)
 
         threads = [threading.Thread(target=journal._store.write, args=(journal.session, block, 20))]
         threads[0].start()
-        assert entered.wait(20)
+        assert entered.wait(60)
         threads += [threading.Thread(target=submit, args=(n,)) for n in range(4)]
         for thread in threads[1:]:
             thread.start()
         eventually(lambda: journal.status().store.queued >= 5)
         gate.set()  # one commit for all of them
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert results == ["pending"] * 4
         assert left.state == DONE

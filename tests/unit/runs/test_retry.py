@@ -13,7 +13,7 @@ from mlld_sdk.errors import RunCancelled, RunFailed, StepFailed
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.retry import HOPELESS
 from mlld_sdk.scripts.answers import TruncatedResult
-from mlld_sdk.testing import eventually
+from tests.support.eventually import eventually
 
 NOW = Retry(attempts=3, delay=0)
 LATER = Retry(attempts=3, delay=60, longest=60, jitter=0)
@@ -102,7 +102,7 @@ def test_a_step_is_tried_again_until_it_succeeds_and_replayed_as_one() -> None: 
 
     with Runtime(agent_for(code)) as runtime:
         run = runtime["worker"].run()
-        assert run.result(10) == 3
+        assert run.result(60) == 3
         (step,) = run.steps()
         assert (step.state, step.attempts) == ("finished", 3)
 
@@ -118,7 +118,7 @@ def test_the_last_failure_is_the_answer_for_good() -> None:  # A-28
 
     with Runtime(agent_for(code)) as runtime:
         run = runtime["worker"].run()
-        kind, text = run.result(10)
+        kind, text = run.result(60)
         assert kind.endswith("ValueError")
         assert "call 3" in text
         (step,) = run.steps()
@@ -133,7 +133,7 @@ def test_another_error_is_not_tried_again() -> None:  # A-28
         job.step("flaky", calls, retry=Retry(delay=0, on=OSError))
 
     with Runtime(agent_for(code)) as runtime, pytest.raises(RunFailed, match="call 1"):
-        runtime["worker"].run().result(10)
+        runtime["worker"].run().result(60)
     assert calls.made == 1
 
 
@@ -156,7 +156,7 @@ def test_async_code_has_the_same() -> None:  # A-28
         return await job.step("flaky", calls.awaited, retry=NOW)
 
     with Runtime(agent_for(code)) as runtime:
-        assert runtime["worker"].run().result(10) == 3
+        assert runtime["worker"].run().result(60) == 3
 
 
 # -- the waiting
@@ -196,7 +196,7 @@ def test_cancelling_a_run_ends_the_wait(code: Any) -> None:  # A-29
         run = runtime.run("waits")
         run.cancel("enough")
         with pytest.raises(RunCancelled):
-            run.result(10)
+            run.result(60)
         eventually(lambda: runtime["worker"].status().runs == ())
     finally:
         assert runtime.stop().clean
@@ -206,7 +206,7 @@ def test_cancelling_a_run_ends_the_wait(code: Any) -> None:  # A-29
 def test_the_deadline_of_the_run_ends_the_wait(code: Any) -> None:
     with Runtime(agent_for(code)) as runtime:
         with pytest.raises(RunFailed, match="deadline"):
-            runtime["worker"].run(deadline=0.5).result(10)
+            runtime["worker"].run(deadline=0.5).result(60)
         eventually(lambda: runtime["worker"].status().runs == ())
 
 
@@ -244,7 +244,7 @@ def test_an_agent_that_goes_on_waits_for_what_is_left_only(tmp_path: Path) -> No
     runtime.stop()
     with Runtime(agent_for(code), store=tmp_path / "s.db") as again:
         run = again.run("waits")
-        assert run.result(10) == 2
+        assert run.result(60) == 2
         sleep, flaky_step = run.steps()
         assert (sleep.name, sleep.attempts) == ("sleep", 1)
         assert flaky_step.attempts == 2
@@ -260,9 +260,9 @@ def test_a_retried_run_waits_for_nothing() -> None:  # A-28
     with Runtime(agent_for(code)) as runtime:
         run = runtime["worker"].run()
         with pytest.raises(RunFailed):
-            run.result(10)
+            run.result(60)
         run.retry()
-        assert run.result(10) == 3
+        assert run.result(60) == 3
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
@@ -271,4 +271,4 @@ def test_a_sleep_has_an_end(seconds: float) -> None:
         job.sleep(seconds)
 
     with Runtime(agent_for(code)) as runtime, pytest.raises(RunFailed, match="seconds must be a number of 0 or more"):
-        runtime["worker"].run().result(10)
+        runtime["worker"].run().result(60)

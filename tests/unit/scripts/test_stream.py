@@ -171,7 +171,7 @@ def test_two_threads_reading_one_run_starve_neither() -> None:  # C-34, upstream
         log.push([write(number, number)])
     finished(log)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(seen) == 2
     assert seen[0] == seen[1]
     assert len(seen[0]) == 102

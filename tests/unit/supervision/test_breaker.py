@@ -228,7 +228,7 @@ def test_many_threads_find_exactly_the_allowed_probes() -> None:
     gate = threading.Barrier(16)
 
     def caller() -> None:
-        gate.wait(5)
+        gate.wait(60)
         with suppress(BreakerOpen):
             let_through.append(guard.acquire())
 
@@ -236,7 +236,7 @@ def test_many_threads_find_exactly_the_allowed_probes() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert len(let_through) == 3
 
 

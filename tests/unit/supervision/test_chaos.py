@@ -74,7 +74,7 @@ def test_a_tree_survives_kills_from_everywhere_and_stops_clean(seed: int) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert not failures
     eventually(lambda: settled(tree) and owned(tree) == set(system.actors()))

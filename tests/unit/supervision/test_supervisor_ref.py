@@ -116,13 +116,13 @@ def test_under_a_dynamic_supervisor_many_start_side_by_side_and_others_are_serve
 
     def begin(_: Any) -> None:
         inside.release()
-        together.wait(10)
+        together.wait(60)
 
     later = Later(lambda: tree.supervisor.start_children([child(Puppet, begin=begin)] * 2))
     assert inside.acquire(timeout=5)
     assert inside.acquire(timeout=5)
     assert tree.supervisor.count_children().specs == 2
-    together.wait(10)
+    together.wait(60)
     assert [ref.is_alive() for ref in later.result()] == [True, True]
 
 
@@ -143,7 +143,7 @@ def test_a_stop_answers_all_that_have_not_started(world: World) -> None:  # D-1
     assert first.cell.traits.actor_class is Plain
     assert [type(one) for one in others] == [SupervisorStopping] * 2
     world.release.set()
-    tree.wait(5)
+    tree.wait(60)
 
 
 def test_a_supervisor_that_is_killed_meanwhile_answers_as_the_dead_do(world: World) -> None:
@@ -200,9 +200,9 @@ def test_a_plain_child_that_is_busy_gets_its_time_and_is_killed_after_it(world: 
     inside = threading.Event()
     busy.tell(lambda _: (inside.set(), world.release.wait(10)))
     waiting = busy.request("after that")
-    assert inside.wait(5)
+    assert inside.wait(60)
     stopping = Later(lambda: tree.stop(30))
-    quick.join(5)
+    quick.join(60)
     assert busy.is_alive()
     eventually(lambda: world.clock.advance(0.5) or not stopping.running)
     assert stopping.result().killed == ("root/plain-1",)

@@ -81,7 +81,7 @@ def test_a_blocked_handler_holds_up_nobody_and_learns_what_it_missed(bus: Bus) -
     quick: list[Event] = []
 
     def blocked(event: Event) -> None:
-        gate.wait(10)
+        gate.wait(60)
         slow.append(event)
 
     bus.attach("blocked", blocked, backlog=10)

@@ -16,8 +16,8 @@ from mlld_sdk.runtime.keeper import HistoryKeeper
 from mlld_sdk.supervision.events import BudgetView, ChildExited, ChildStarted
 from mlld_sdk.telemetry import SpanStarted
 from mlld_sdk.telemetry.history import CHAPTER, LONGEST, History
-from mlld_sdk.testing import eventually
 from mlld_sdk.transport.events import EngineExited, EngineStarted
+from tests.support.eventually import eventually
 
 
 class Brittle(Actor):

@@ -17,8 +17,8 @@ from mlld_sdk.supervision.events import (
 )
 from mlld_sdk.telemetry import Bus, HandlerDetached, SpanStarted
 from mlld_sdk.telemetry.log import level_of, log_events, stderr_logger
-from mlld_sdk.testing import eventually
 from mlld_sdk.transport.events import EngineExited
+from tests.support.eventually import eventually
 
 
 def exited(decision: str, kind: str = "crash") -> ChildExited:
