@@ -250,7 +250,7 @@ class EnginePool:
         before = self.now() - idle_for
         with self.lock:
             sleepy = [pooled for pooled in self._idle if pooled.slot.idle_since <= before]
-            self._idle = [pooled for pooled in self._idle if pooled.slot.idle_since > before]
+            self._idle = [pooled for pooled in self._idle if pooled not in sleepy]  # the quota may change it meanwhile
         for pooled in sleepy:
             self._retire(pooled, politely=True)
         return len(sleepy)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlld_sdk.base.durations import FOREVER
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.engines.pool import EnginePool, NoEngineFree
@@ -186,3 +187,28 @@ def test_a_spare_that_cannot_be_started_any_more_fails_no_thread() -> None:
     with pool.lease(1):
         assert asked.wait(60)
     pool.lease(1).give_back()
+
+
+def test_an_engine_is_put_to_sleep_or_stays_idle_whatever_the_quota_does_meanwhile() -> None:
+    class Wanted:
+        """A slot that the quota begins to put to sleep, too, as soon as its time has been looked at."""
+
+        def __init__(self) -> None:
+            self.looks = iter((0.0,))
+
+        @property
+        def idle_since(self) -> float:
+            return next(self.looks, FOREVER)
+
+        @idle_since.setter
+        def idle_since(self, since: float) -> None: ...
+
+    class Slow(FakeEngine):
+        def close(self, timeout: float) -> None:
+            self.ended = "closing"
+
+    pool: EnginePool = EnginePool(Slow)
+    pool.lease(1).give_back()
+    pool._idle[0].slot = Wanted()  # type: ignore[assignment]
+    assert pool.sleep_idle(0) == 1
+    assert pool.lease_now() is None
