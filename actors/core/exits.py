@@ -135,10 +135,11 @@ def crash(error: BaseException) -> Crash:
     """Write an exception down: type, message and formatted trace, with no reference to any frame."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Crash(name, _text_of(error), _trace_of(error))
+    return Crash(name, text_of(error), _trace_of(error))
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return the bounded text of an exception, whatever its class makes of that; never raises."""
     try:
         return str(error)[:1_000]
     except Exception as second:  # noqa: BLE001 - a broken __str__ must not hide the crash it describes

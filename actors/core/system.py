@@ -21,7 +21,7 @@ from mlld_sdk.actors.core.counters import Counters
 from mlld_sdk.actors.core.directory import Directory
 from mlld_sdk.actors.core.errors import ActorError, AskTimeout, CallingSelf, StartFailed
 from mlld_sdk.actors.core.event_loop import LoopThread
-from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
+from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash, text_of
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.info import Address
 from mlld_sdk.actors.core.names import Name
@@ -82,7 +82,7 @@ class Release:
             try:
                 close()
             except BaseException as error:  # noqa: BLE001 - reported; the next one is closed all the same
-                self._failed(type(resource).__name__, f"{type(error).__name__}: {error}")
+                self._failed(type(resource).__name__, f"{type(error).__name__}: {text_of(error)}")
 
     def _failed(self, resource: str, error: str) -> None:
         cell = self.cell

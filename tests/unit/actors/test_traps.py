@@ -663,6 +663,27 @@ def test_a_report_survives_a_class_that_cannot_describe_itself(system: ActorSyst
     assert "its text could not be made" in report.reason
 
 
+def test_a_close_that_fails_without_words_costs_no_worker(system: ActorSystem, sink: Sink) -> None:  # T-1, T-21
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Broken:
+        def close(self) -> None:
+            raise Unprintable
+
+    workers = set(system.scheduler._threads)
+    closed = threading.Event()
+    ref = system.start(Puppet)
+    ref.ask(lambda me: me.own(closed, closed.set))
+    ref.ask(lambda me: me.own(Broken()))
+    ref.kill()
+    assert closed.wait(10)
+    (failed,) = sink.of(ResourceCloseFailed)
+    assert failed.error == "Unprintable: <its text could not be made: RuntimeError>"
+    assert workers <= set(system.scheduler._threads)
+
+
 def test_a_report_survives_a_class_that_cannot_count_itself(system: ActorSystem, sink: Sink) -> None:  # T-21
     class Countless(Puppet):
         def __len__(self) -> int:
