@@ -457,11 +457,11 @@ def test_a_wedged_run_is_killed_and_climbs_the_ladder(tmp_path: Path) -> None:
             self.model = model
 
         def run(self, job: Job, payload: None) -> str:
-            pause = "30" if self.model == "small" else "0"
+            pause = "300" if self.model == "small" else "0"
             return job.process(f'run sh {{ sleep {pause} }}\nshow "{self.model}"', idempotent=True).strip()
 
     spec = one_for_one(
-        child(Model, name="agent", engine="embedded", wedge=wedge(0.5, times=1, ladder=[{"model": "large"}])),
+        child(Model, name="agent", engine="embedded", wedge=wedge(3, times=1, ladder=[{"model": "large"}])),
         max_restarts=10,
         within=10,
     )
@@ -475,7 +475,7 @@ def test_requests_go_through_the_breaker_in_front(kind: Any, tmp_path: Path) -> 
     broken = tmp_path / "broken"
     broken.touch()
     ask = "exe @ask() = sh { [ ! -e broken ] || kill -KILL $PPID; echo fine; }\nshow @ask()"
-    policy = circuit_breaker(failures=2, cooldown=0.5)
+    policy = circuit_breaker(failures=2, cooldown=2)
     spec = one_for_one(child(kind, name="it", engine="embedded", working_dir=tmp_path, breaker=policy), max_restarts=9)
     with running(spec, tmp_path) as (runtime, seen):
         guard = runtime.place("root/it").breaker()
@@ -488,7 +488,7 @@ def test_requests_go_through_the_breaker_in_front(kind: Any, tmp_path: Path) -> 
         eventually(lambda: guard.view().status == "open")
         with pytest.raises(BreakerOpen) as refused:
             runtime["it"].process('show "not even this"')
-        assert 0 < refused.value.retry_after <= 0.5
+        assert 0 < refused.value.retry_after <= 2
         broken.unlink()
         eventually(lambda: guard.view().status == "half_open")
         assert runtime["it"].process(ask) == "fine\n"
@@ -508,7 +508,7 @@ def test_a_rung_may_bring_other_engines(tmp_path: Path) -> None:
             return job.process(ask, idempotent=True).strip()
 
     ladder = [{"environ": {"MODEL": "large"}}]
-    given = {"engine": "embedded", "environ": {"MODEL": "small"}, "wedge": wedge(0.5, times=1, ladder=ladder)}
+    given = {"engine": "embedded", "environ": {"MODEL": "small"}, "wedge": wedge(3, times=1, ladder=ladder)}
     with running(one_for_one(child(Model, name="agent", **given), max_restarts=10, within=10), tmp_path) as (
         runtime,
         _,
@@ -521,11 +521,11 @@ def test_who_waits_for_an_agent_to_be_back_meets_the_next_incarnation() -> None:
     with Runtime(tree) as runtime:
         agent = runtime.agent("a")
         for _ in range(10):
-            assert agent.wait_until_up(10)
+            assert agent.wait_until_up(60)
             before = agent.ref
             with pytest.raises(EngineDied):
                 agent.process("run sh { kill -9 $PPID }")
-            assert agent.wait_until_up(10)
+            assert agent.wait_until_up(60)
             assert agent.ref not in (None, before)
             assert agent.process('show "back"').strip() == "back"
     assert not agent.wait_until_up(0.01)
