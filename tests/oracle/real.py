@@ -1,5 +1,6 @@
 """Plays a scenario on running supervisors: real actors, real threads, and a clock that moves when nothing else does."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import IGNORE, Stop
 from mlld_sdk.actors.core.errors import ActorDead, StartFailed
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, SHUTDOWN, Killed, Other, Reason, Shutdown
+from mlld_sdk.actors.core.future import Future
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.supervision import Supervisor, SupervisorRef, Tree
 from mlld_sdk.supervision.decisions.state import StaticState
 from mlld_sdk.supervision.reasons import ChildFailedToStart
 from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec
 from tests.oracle.trace import build, build_child, refused, result, rows
+from tests.support.eventually import eventually
 from tests.support.supervision import fake_system, is_quiet
 
 REASONS = {"normal": NORMAL, "shutdown": SHUTDOWN, "shutdown_x": Shutdown("x"), "boom": Other("boom"), "kill": KILLED}
@@ -28,6 +31,14 @@ class EndsWith(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(str(reason))
         self.exit_reason = reason
+
+
+def is_queued(caller: threading.Thread) -> bool:
+    """Say whether the call that a thread makes is on its way: the thread waits for the answer."""
+    frame = sys._current_frames().get(caller.ident or 0)
+    while frame is not None and frame.f_code is not Future._wait.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def word(reason: Reason | None) -> str:
@@ -139,7 +150,7 @@ class Run:
 
     def settle(self) -> None:
         """Wait until nothing is left to do; when somebody only waits for time to pass, let it."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         calm = since = 0.0
         while calm < 3:
             if self.hangs and all(not gate.is_set() for gate, _ in self.hanging.values()):
@@ -184,7 +195,7 @@ class Run:
                 )
                 self.helpers.append(helper)
                 helper.start()
-                time.sleep(0.02)  # calls are queued in the order they are made
+                eventually(lambda: not helper.is_alive() or is_queued(helper))  # in the order they are made
             case ("hanging", flag):
                 self.hangs = flag == "true"
             case ("release", id_, how):
@@ -219,7 +230,7 @@ class Run:
                 self.clock.advance(0.05)
 
     def release(self, id_: str, how: str) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while id_ not in self.hanging or self.hanging[id_][0].is_set():
             assert time.monotonic() < deadline, f"{id_} does not hang: {self.trace}"
             time.sleep(0.001)
