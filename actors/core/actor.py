@@ -8,14 +8,14 @@ import pykka
 from mlld_sdk.actors.core import events
 from mlld_sdk.actors.core.cell import Cell
 from mlld_sdk.actors.core.class_options import Overflow, default_hook
-from mlld_sdk.actors.core.context import current_cell
+from mlld_sdk.actors.core.context import current_cell, topology
 from mlld_sdk.actors.core.errors import ActorError, ActorKilled
 from mlld_sdk.actors.core.exits import NORMAL, Reason, as_reason
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.links import link, unlink
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.ref import ActorRef, Monitor, ReplyTo, StoppedFlag, monitor, urn_of
-from mlld_sdk.actors.core.system import ActorSystem, current_system
+from mlld_sdk.actors.core.system import ActorSystem, Release, current_system
 from mlld_sdk.actors.core.system_messages import EndNow
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.base.durations import Duration, seconds
@@ -276,10 +276,13 @@ class Actor(pykka.Actor):
                     f"{type(resource).__name__} has no kill, close or stop", hint="say how: own(x, close=...)"
                 )
         cell = self._cell
-        cell.owned = cell.owned or []
-        cell.owned.append((resource, close))
-        if cell.reason is not None:  # killed meanwhile: closed at once, like the rest of what it owned
-            cell.system.release(cell)
+        with topology:
+            alive = cell.reason is None
+            if alive:
+                cell.owned = cell.owned or []
+                cell.owned.append((resource, close))
+        if not alive:  # killed meanwhile: closed at once, like the rest of what it owned
+            cell.system.schedule(Release(cell, [(resource, close)]))
             raise ActorKilled(f"{cell.path} was killed")
         return resource
 

@@ -663,6 +663,36 @@ def test_a_report_survives_a_class_that_cannot_describe_itself(system: ActorSyst
     assert "its text could not be made" in report.reason
 
 
+def test_what_an_actor_comes_to_own_at_the_moment_of_its_kill_is_closed(system: ActorSystem) -> None:  # T-1
+    passed, at = 0, 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal passed
+        if frame.f_code is Actor.own.__code__ and event == "line":
+            passed += 1
+            if passed == at:
+                killer.start()
+                killer.join(0.1)  # it cannot end before a lock is given back
+        return trace
+
+    def own(me: Any) -> None:
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            me.own(closed, closed.set)
+        finally:
+            sys.settrace(before)
+
+    while passed >= at:  # at each line in turn, until there are no more
+        closed, ref, passed, at = threading.Event(), system.start(Puppet), 0, at + 1
+        ref.ask(lambda me: me.own(threading.Event(), print))  # so that there is a list already
+        killer = threading.Thread(target=ref.kill)
+        future = ref.request(own)
+        eventually(lambda future=future: future.done)
+        assert closed.wait(10) or passed < at, at
+    assert at > 6
+
+
 def test_a_close_that_fails_without_words_costs_no_worker(system: ActorSystem, sink: Sink) -> None:  # T-1, T-21
     class Unprintable(Exception):
         def __str__(self) -> str:
