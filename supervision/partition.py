@@ -16,9 +16,9 @@ from typing import Any, Unpack
 import msgspec
 
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import whole
+from mlld_sdk.base.options import refuse_unknown, whole
 from mlld_sdk.supervision.errors import ChildNotFound, ChildRunning
-from mlld_sdk.supervision.spec import RestartOptions, Strategy, SupervisorSpec, refuse_unknown, settle, supervisor
+from mlld_sdk.supervision.spec import RestartOptions, Strategy, SupervisorSpec, settle, supervisor
 from mlld_sdk.supervision.tree import Place, Tree
 
 

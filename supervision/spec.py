@@ -28,7 +28,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import check_class, checked, unknown, whole
+from mlld_sdk.base.options import check_class, checked, refuse_unknown, unknown, whole
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
@@ -335,13 +335,6 @@ def one_for_all(*children: Any, **options: Unpack[SupervisorOptions]) -> Supervi
 def rest_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
     """Declare a supervisor that restarts the child that died and those after it. Options as in `SupervisorOptions`."""
     return supervisor("rest_for_one", *children, **options)
-
-
-def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
-    """Raise `UnknownOption` for the first option that this type of options does not name."""
-    for option, value in options.items():
-        if option not in known.__annotations__:
-            raise unknown(option, value, known.__annotations__)
 
 
 def dynamic(

@@ -33,7 +33,7 @@ from mlld_sdk.actors.tasks.errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, StreamPlan, TaskStream
 from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
-from mlld_sdk.base.options import one_of, whole
+from mlld_sdk.base.options import one_of, refuse_unknown, whole
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
@@ -163,13 +163,13 @@ class Tasks:
 
         A task that fails ends the iteration with `TaskExited`, unless an actor that traps exits iterates.
         """
-        return self._stream(source, function, args, StreamPlan(**options, linked=True))
+        return self._stream(source, function, args, options, linked=True)
 
     def async_stream_nolink(
         self, source: Iterable[I], function: Callable[..., T], /, *args: Any, **options: Unpack[StreamOptions]
     ) -> TaskStream[I, T]:
         """Do the same, but give a task that fails as `Exited` and go on."""
-        return self._stream(source, function, args, StreamPlan(**options, linked=False))
+        return self._stream(source, function, args, options, linked=False)
 
     def children(self) -> list[Ref]:
         """List the tasks that are running."""
@@ -195,9 +195,16 @@ class Tasks:
         _end(children)
 
     def _stream(
-        self, source: Iterable[I], function: Callable[..., T], args: tuple[Any, ...], plan: StreamPlan
+        self,
+        source: Iterable[I],
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        options: StreamOptions,
+        *,
+        linked: bool,
     ) -> TaskStream[I, T]:
-        what = name_of(function)
+        refuse_unknown(options, StreamOptions)
+        plan, what = StreamPlan(**options, linked=linked), name_of(function)
 
         def spawn(item: I) -> Task[T]:
             return self._task(what, lambda: function(item, *args), plan.shutdown, link=None)

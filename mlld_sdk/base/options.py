@@ -45,6 +45,13 @@ def unknown(option: str, value: object, known: Iterable[str], where: str = "ther
     return UnknownOption(option, value, f"{meant}{where}: {', '.join(names)}")
 
 
+def refuse_unknown(options: Mapping[str, object], known: type) -> None:
+    """Raise `UnknownOption` for the first option that this class of options does not name."""
+    for option, value in options.items():
+        if option not in known.__annotations__:
+            raise unknown(option, value, known.__annotations__)
+
+
 def whole(option: str, value: object, *, least: int = 0) -> int:
     """Return an integer of at least `least`, or raise `InvalidOption`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

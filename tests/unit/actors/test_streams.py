@@ -14,7 +14,7 @@ from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout, TooManyTasks
 from mlld_sdk.actors.tasks.task_actor import callers
 from mlld_sdk.actors.tasks.task_supervisor import Tasks
 from mlld_sdk.actors.tasks.tasks import TOO_SLOW, Exited, Ok
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, UnknownOption
 from tests.support.eventually import eventually
 from tests.support.libraries import Clock, Gates, Ref, fresh_system, puppet, seen, within
 
@@ -322,7 +322,7 @@ def test_bad_options_are_refused_when_the_stream_is_built(tasks: Tasks, kind: st
     # STR-6, TS36, TK9
     with pytest.raises(ConfigurationError, match=next(iter(option))):
         getattr(tasks, kind)([], double, **option)
-    with pytest.raises(TypeError, match="concurrency"):
+    with pytest.raises(UnknownOption, match="did you mean `max_concurrency`"):
         getattr(tasks, kind)([], double, concurrency=4)
 
 
