@@ -205,7 +205,7 @@ def journal_report() -> str:
         "### Resuming a run",
         "",
         "Every finished step is asked for again and answered from the journal: found, checked against its checksum and",
-        "its fingerprint. Its value is decoded when somebody looks at it; here nobody does.",
+        "its fingerprint. Its value is decoded when it is read, which this benchmark does not do.",
         "The floor reads the same rows raw.",
         "",
         "| finished steps | resume, ms | floor, ms | times the floor |",
