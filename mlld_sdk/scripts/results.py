@@ -75,7 +75,9 @@ def read_object(kind: type[T], payload: dict[str, Any], **given: Any) -> T:
 
 def read_all(kind: type[T], items: Any) -> list[T]:
     """Make values of this kind from a list, without what is no such thing."""
-    return [value for item in items if (value := read(kind, item)) is not None] if isinstance(items, list) else []
+    if not items or not isinstance(items, list):
+        return []
+    return [value for item in items if (value := read(kind, item)) is not None]
 
 
 _PLAIN: Final[dict[Any, tuple[tuple[type, ...], Any]]] = {

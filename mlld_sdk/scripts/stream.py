@@ -84,7 +84,9 @@ class EventHistory:
         return self._values("effect", "effect", Effect)
 
     def _values(self, event_type: str, member: str, kind: type[T]) -> list[T]:
-        bodies = [_body(event) for event in list(self._kept or ()) if event.type == event_type]
+        if not self._kept:
+            return []
+        bodies = [_body(event) for event in list(self._kept) if event.type == event_type]
         return results.read_all(kind, [body.get(member) for body in bodies if body is not None])
 
 
