@@ -108,8 +108,8 @@ class Cell:
         parts: list[str] = []
         cell: Cell | None = self
         while cell is not None:
-            name = cell.name
-            parts.append(name if isinstance(name, str) else cell.label)
+            own = cell.segment if cell.name is None else cell.name
+            parts.append(own if own and isinstance(own, str) else cell.label)
             cell = cell.parent
         return "/".join(reversed(parts))
 

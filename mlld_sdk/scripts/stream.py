@@ -84,10 +84,13 @@ class EventHistory:
         return self._values("effect", "effect", Effect)
 
     def _values(self, event_type: str, member: str, kind: type[T]) -> list[T]:
-        if not self._kept:
-            return []
-        bodies = [_body(event) for event in list(self._kept) if event.type == event_type]
-        return results.read_all(kind, [body.get(member) for body in bodies if body is not None])
+        values = []
+        for event in list(self._kept or ()):
+            body = _body(event) if event.type == event_type else None
+            value = None if body is None else results.read(kind, body.get(member))
+            if value is not None:
+                values.append(value)
+        return values
 
 
 class RunLog(EventHistory):

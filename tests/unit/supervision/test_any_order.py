@@ -139,7 +139,7 @@ class Executor:
 
 @pytest.mark.parametrize("block", range(4))
 def test_whatever_order_answers_come_in_nothing_waits_for_ever(block: int) -> None:  # D-1
-    for seed in range(block * 1_000, block * 1_000 + 1_000):
+    for seed in range(block * 300, block * 300 + 300):
         it = Executor(seed)
         for _ in range(it.chance.randint(0, 30)):
             if not it.finished:
