@@ -689,7 +689,7 @@ def test_what_an_actor_comes_to_own_at_the_moment_of_its_kill_is_closed(system: 
         killer = threading.Thread(target=ref.kill)
         future = ref.request(own)
         eventually(lambda future=future: future.done)
-        assert closed.wait(10) or passed < at, at
+        assert passed < at or closed.wait(10), at
     assert at > 6
 
 
