@@ -34,7 +34,7 @@ help:  ## this list
 demo: $(DEMO_STAMP)  ## kill an engine, an agent and a whole service for real, and watch the work finish
 	$(BIN)/python -m mlld_sdk demo
 
-test: $(STAMP)  ## everything but the long runs, in about four minutes; real mlld and Erlang are used when they are there
+test: $(STAMP)  ## everything but the long runs, in four to five minutes; real mlld and Erlang are used when they are there
 	$(COMPILE)
 	$(PYTEST) -m "not long and not types"
 
