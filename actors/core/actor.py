@@ -69,7 +69,7 @@ class Actor(pykka.Actor):
 
     caller_runs: ClassVar[bool] = False
     """Allow a waiting caller to run this actor in its own thread when it is idle; only for handlers that never block,
-    because a timeout cannot interrupt them then."""
+    because a timeout cannot interrupt them then. Never done on the main thread, into which signal handlers raise."""
 
     urgent_exits: ClassVar[bool] = False
     """Handle exit and down notices before waiting messages. Gives up "after everything the dead actor sent"."""

@@ -1,6 +1,8 @@
 """The event loop on which `async def` hooks run: one thread for a whole system, started when first needed."""
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.actors.core.context import async_cell, context
@@ -68,18 +70,31 @@ class LoopThread:
     def _work(self, loop: "asyncio.AbstractEventLoop") -> None:
         import asyncio
 
-        context.on_loop = True
+        context.on_loop = context.own_only = True
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            self._outlive_exits(loop, loop.run_forever)
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            for ending in (asyncio.gather(*left, return_exceptions=True), loop.shutdown_asyncgens()):
+                self._outlive_exits(loop, partial(loop.run_until_complete, asyncio.ensure_future(ending, loop=loop)))
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+    def _outlive_exits(self, loop: "asyncio.AbstractEventLoop", run: Callable[[], object]) -> None:
+        """Run the loop on when a hook raises `SystemExit` or `KeyboardInterrupt`: asyncio lets these two end a loop.
+
+        The task has its exception by then, so its actor crashes of it like of any other.
+        """
+        while True:
+            try:
+                run()
+            except (SystemExit, KeyboardInterrupt):
+                if self._loop is loop or run != loop.run_forever:  # else it was told to stop in the same instant
+                    continue
+            return
 
     def _begin(self, runner: HookRunner) -> None:
         parked, runner.parked = runner.parked, None

@@ -84,8 +84,9 @@ class HookRunner:
         except BaseException as error:  # noqa: BLE001 - the runtime's own code failed: that is this actor's crash
             cell.finish(crash(error), error)
             more = False
-        context.cell = outer
-        self.thread = None
+        finally:
+            context.cell = outer
+            self.thread = None
         mailbox = cell.mailbox
         if cell.reason is not None:
             if cell.condemned:

@@ -269,7 +269,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         if cell.ending is not None:
             future.try_set_exception(cell.dead())
             return
-        if block and cell.traits.caller_runs and context.depth < MAX_INLINE_DEPTH and not context.on_loop:
+        if block and cell.traits.caller_runs and context.depth < MAX_INLINE_DEPTH and not context.own_only:
             self._run_here(message, future)
             return
         try:

@@ -201,7 +201,7 @@ class ActorSystem:
             return cast("ActorRef[A]", cell.ref)
         started: Future[ActorRef[A]] = Future(cell)
         cell.tell_when_started(started)
-        if cell.traits.caller_runs and not context.on_loop:
+        if cell.traits.caller_runs and not context.own_only:
             cell.runner.run()
         else:
             cell.mailbox.schedule(cell.runner)

@@ -147,3 +147,44 @@ def test_async_hooks_do_not_go_with_a_thread_of_ones_own(system: ActorSystem, op
     bad = type("Bad", (Async,), {option: True})
     with pytest.raises(ConfigurationError, match=option):
         system.start(bad)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("deep", [False, True], ids=["in the hook", "in a task of it"])
+def test_an_exit_in_a_coroutine_is_that_actors_crash_and_no_end_of_the_loop(
+    system: ActorSystem, error: type[BaseException], deep: bool
+) -> None:
+    class Exits(Async):
+        async def on_receive(self, message: Any) -> Any:
+            if message != "exit":
+                return message
+
+            async def leave() -> None:
+                raise error
+
+            return await (asyncio.create_task(leave()) if deep else leave())
+
+    doomed, other = system.start(Exits), system.start(Async)
+    with pytest.raises(ActorCrashed):
+        doomed.call("exit", timeout=20)
+    assert not doomed.is_alive()
+    assert other.call("alive", timeout=20) == "alive"
+    assert system.start(Async).call("new", timeout=20) == "new"
+    other.cast("while it is stopped")
+    assert system.stop(20).clean
+
+
+def test_an_exit_raised_when_the_loop_ends_does_not_keep_it(system: ActorSystem) -> None:
+    class Exits(Async):
+        async def on_receive(self, message: Any) -> Any:
+            message.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                raise SystemExit
+
+    began = threading.Event()
+    system.start(Exits).tell(began)
+    assert began.wait(20)
+    system.stop(0.1)
+    assert [one.name for one in threading.enumerate() if one.name == "test-loop"] == []

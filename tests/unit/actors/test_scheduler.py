@@ -1,11 +1,17 @@
 """Workers, callers that run actors themselves, and what surrounds a run."""
 
+import os
+import random
+import signal
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from mlld_sdk.actors import current_actor
 from mlld_sdk.actors.core import scheduler as scheduler_module
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import ActorCrashed, DeadlockDetected, MailboxFull
@@ -13,6 +19,7 @@ from mlld_sdk.actors.core.events import WorkersExhausted
 from mlld_sdk.actors.core.exits import KILLED, Killed, Normal, Other, Shutdown, as_reason, crash
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.supervision import Tree, child, one_for_one
 from tests.support.actors import Gate, Puppet, Sink, boom, seen_by
 from tests.support.eventually import eventually
 
@@ -22,22 +29,58 @@ class Inline(Puppet):
     answers = (DeadlockDetected, MailboxFull)
 
 
+def on_another_thread(test: Callable[[], object]) -> None:
+    """Run a test where callers run others: not on the main thread."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(test).result(60)
+
+
 def test_an_idle_actor_of_such_a_class_runs_in_its_callers_thread(system: ActorSystem) -> None:
+    def test() -> None:
+        ref = system.start(Inline)
+        assert ref.call(lambda me: threading.get_ident()) == threading.get_ident()
+        assert ref.request(lambda me: threading.get_ident()).get(timeout=10) != threading.get_ident()
+        with pytest.raises(ActorCrashed):
+            ref.call(boom)
+        assert not ref.is_alive()
+
+    on_another_thread(test)
+
+
+def test_ctrl_c_while_it_works_for_the_main_thread_interrupts_the_caller_and_not_the_actor(system: ActorSystem) -> None:
     ref = system.start(Inline)
-    assert ref.call(lambda me: threading.get_ident()) == threading.get_ident()
-    assert ref.request(lambda me: threading.get_ident()).get(timeout=10) != threading.get_ident()
-    with pytest.raises(ActorCrashed):
-        ref.call(boom)
-    assert not ref.is_alive()
+    with pytest.raises(KeyboardInterrupt):
+        ref.call(lambda me: (os.kill(os.getpid(), signal.SIGINT), me.sleep(0.2)), timeout=30)
+    assert current_actor() is None
+    assert ref.call("alive", timeout=10) == "alive"
+
+
+def test_ctrl_c_at_any_moment_of_a_managing_main_thread_hurts_no_supervisor(system: ActorSystem) -> None:
+    def manage(tree: Tree) -> None:
+        while True:
+            tree.supervisor.count_children()
+
+    chance = random.Random(7)
+    with Tree.start(system, one_for_one(child(Puppet, name="a"))) as tree:
+        for _ in range(25):
+            threading.Timer(chance.uniform(0.001, 0.02), os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                manage(tree)
+            assert current_actor() is None
+        assert tree.running
+        assert tree["a"].call("alive") == "alive"
 
 
 def test_a_busy_one_is_waited_for_like_any_other(system: ActorSystem) -> None:
-    ref, gate = system.start(Inline), Gate()
-    ref.tell(gate)
-    assert gate.entered.wait(60)
-    threading.Timer(0.01, gate.open.set).start()
-    assert ref.call(lambda me: threading.get_ident(), timeout=10) != threading.get_ident()
-    assert seen_by(ref) == []
+    def test() -> None:
+        ref, gate = system.start(Inline), Gate()
+        ref.tell(gate)
+        assert gate.entered.wait(60)
+        threading.Timer(0.01, gate.open.set).start()
+        assert ref.call(lambda me: threading.get_ident(), timeout=10) != threading.get_ident()
+        assert seen_by(ref) == []
+
+    on_another_thread(test)
 
 
 def test_callers_run_each_other_only_so_deep_and_rings_are_still_found(system: ActorSystem) -> None:
