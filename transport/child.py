@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound, SpawnRefused, WorkingDirectoryMissing
+from mlld_sdk.transport.memory import kill_count
 from mlld_sdk.transport.processes import MARKER, Birth, Mark, our_mark
 
 _HAS_PIDFD = hasattr(os, "pidfd_open")
@@ -59,6 +60,7 @@ class Child:
 
         It is started from the caller's thread, without a parent-death signal: that one fires when the *thread* ends.
         """
+        kill_count.look()
         mark = our_mark(os.urandom(8).hex())
         directory = os.path.join(_place_for_directories(), directory_prefix(mark) + mark.engine)
         fds: list[int] = []

@@ -14,6 +14,7 @@ from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.events import EngineExited
 from mlld_sdk.transport.exits import decode_exit
 from mlld_sdk.transport.inline_reader import InlineReader
+from mlld_sdk.transport.memory import kill_count
 from mlld_sdk.transport.reactor import ReactorTimer
 from mlld_sdk.transport.reaper import Burial, bury
 
@@ -187,6 +188,7 @@ class Ending:
                 expected=core.ending != "died" or self.was_killed,
                 wrapped=self._child.command.wrapped,
                 stderr_tail=core.stderr.text,
+                kernel_killed=kill_count.has_grown,
             )
             core.note_exit(exit_)
         core.sink(  # before any call fails, so that a report about the failure knows how the engine ended

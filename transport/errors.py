@@ -16,7 +16,7 @@ InfrastructureError
 ├── EngineBabbling            ENGINE_BABBLING            what it writes is not the protocol
 ├── EngineOverloaded          BACKPRESSURE               the engine does not read, or too much is in flight
 ├── EngineAborted             ABORTED                    the engine gave the request up without being asked to
-└── CallTimeout               TIMEOUT                    the deadline passed
+└── CallTimeout               TIMEOUT                    the deadline passed; also a `TimeoutError`
 TaskError
 └── ScriptError               the engine's own code      the engine answered with an error
 MlldError
@@ -130,7 +130,7 @@ class EngineAborted(InfrastructureError):
     code = "ABORTED"
 
 
-class CallTimeout(InfrastructureError):
+class CallTimeout(InfrastructureError, TimeoutError):
     """The deadline of a call passed. On an exclusive engine the process is dead by the time this is raised."""
 
     code = "TIMEOUT"

@@ -26,7 +26,7 @@ class EngineExited(Event, frozen=True, kw_only=True, tag="engine.exited"):
         reason: `closed`, `killed`, `cancelled`, `timeout` when this side ended it; `died` when it went by itself.
         code: Exit status, if it exited by itself.
         signal: Number of the signal that ended it, if one did.
-        out_of_memory: It looks as if memory ran out.
+        out_of_memory: The kernel has killed a process for memory just then, or node's heap was full.
         doubtful: A wrapper stood in between, so an exit status of 0 proves nothing.
         in_flight: How many requests it took with it.
         stderr_tail: Its last words, bounded.

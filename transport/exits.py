@@ -1,6 +1,7 @@
 """How an engine process ended: its exit status, decoded."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _HEAP_SIGNS = ("JavaScript heap out of memory", "Allocation failed", "Cannot allocate memory")
@@ -15,8 +16,8 @@ class EngineExit:
         code: Exit status, or `None` when a signal ended it.
         signal: Number of the signal that ended it, or `None`.
         expected: This side asked for the end: `close`, `kill`, a cancel or a deadline.
-        out_of_memory: The signs are those of memory running out: a SIGKILL or status 137 not sent here, or node's
-            heap limit. A suspicion, not a proof.
+        out_of_memory: There is evidence that memory ran out: a SIGKILL or status 137 not sent here, while the kernel
+            counted a process it killed for memory; or node said that its heap was full.
         doubtful: The status is that of a wrapper, which says 0 even when the engine behind it was killed.
     """
 
@@ -44,8 +45,13 @@ class EngineExit:
         return text + (" (out of memory?)" if self.out_of_memory else "")
 
 
-def decode_exit(status: int | None, *, expected: bool, wrapped: bool, stderr_tail: str) -> EngineExit:
-    """Decode a status, as `subprocess` counts it, with the help of the last lines on stderr."""
+def decode_exit(
+    status: int | None, *, expected: bool, wrapped: bool, stderr_tail: str, kernel_killed: Callable[[], bool]
+) -> EngineExit:
+    """Decode a status, as `subprocess` counts it, with the help of the last lines on stderr.
+
+    `kernel_killed` is asked when a SIGKILL came from elsewhere: has the kernel killed a process for memory just now?
+    """
     number = -status if status is not None and status < 0 else None
     heap = any(sign in stderr_tail for sign in _HEAP_SIGNS)
     killed = number == signal.SIGKILL or status == _SHELL_SIGNAL_BASE + signal.SIGKILL
@@ -54,6 +60,6 @@ def decode_exit(status: int | None, *, expected: bool, wrapped: bool, stderr_tai
         code=status if number is None else None,
         signal=number,
         expected=expected,
-        out_of_memory=(killed and not expected) or (aborted and heap),
+        out_of_memory=(killed and not expected and kernel_killed()) or (aborted and heap),
         doubtful=wrapped and status == 0 and not expected,
     )

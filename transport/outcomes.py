@@ -49,7 +49,9 @@ def reported(said: dict[str, Any], call: Call, *, trusted: bool) -> MlldError:
     if (aborted and call.has_engine_timeout) or (trusted and code == "TIMEOUT"):
         error: MlldError = CallTimeout(f"{call.method} ran into the engine's own time limit")
     elif aborted:
-        error = EngineAborted(f"the engine gave {call.method} up", hint="another program ended it; look at its exit")
+        error = EngineAborted(
+            f"the engine gave {call.method} up", hint="it does so when another program signals it; look at its exit"
+        )
     else:
         return _script_error(said, "RUNTIME_ERROR" if code in ("ABORTED", "TIMEOUT") else None)
     error.__cause__ = _script_error(said, None)

@@ -11,7 +11,7 @@ ActorError                 (an InfrastructureError: nothing is known about the t
 ├── DeadlockDetected       actors wait for each other in a ring
 ├── MailboxFull            the mailbox is at its limit and its policy is to refuse
 ├── StartFailed            the actor did not come up
-│   ├── StartTimeout       ... in time
+│   ├── StartTimeout       ... in time; also a `TimeoutError`
 │   └── AlreadyStarted     ... because its name is taken
 ├── StartIgnored           the actor declined to run
 ├── SystemStopped          the actor system is not running (any more, or not in this forked process)
@@ -122,7 +122,7 @@ class StartFailed(ActorError):
     reason: Reason
 
 
-class StartTimeout(StartFailed):
+class StartTimeout(StartFailed, TimeoutError):
     """`on_start` did not return in time; the incarnation was killed."""
 
     code = "START_TIMEOUT"

@@ -4,19 +4,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Self, TypeVar, Unpack
+from functools import cached_property, partial
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, Unpack
 
 import msgspec
 
 from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
-from mlld_sdk.agents.handles import Named
+from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.client.aio import in_thread
 from mlld_sdk.client.handles import ExecuteHandle
 from mlld_sdk.client.requests import Requests
 from mlld_sdk.engines.pool import EngineLease
@@ -56,6 +57,20 @@ class PoolOptions(EngineOptions, frozen=True, kw_only=True):
         super().check()
         self._at_least(1, "size")
         self._at_least(0, "overflow")
+
+
+@dataclass(eq=False, repr=False)
+class PoolTakesNoRuns(ConfigurationError):
+    """A run was submitted to a pool, which works on requests only.
+
+    Attributes:
+        name: The pool.
+    """
+
+    code = "POOL_TAKES_NO_RUNS"
+    message = "{name} is a pool: pools take requests, agents take runs"
+    hint = "ask it with process, execute, map or checkout, or declare an Agent and submit the run to that"
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,19 @@ class Checkout(Requests):
 class PoolHandle(Named):
     """A pool by its name."""
 
+    def run(self, payload: object = None, /, **given: object) -> NoReturn:  # noqa: ARG002 - whatever it was
+        """Refuse: pools take requests, agents take runs.
+
+        Raises:
+            PoolTakesNoRuns: Always.
+        """
+        raise PoolTakesNoRuns(self.name)
+
+    @cached_property
+    def aio(self) -> "AsyncPoolHandle":
+        """The same for asyncio: nothing blocks the loop, and no thread waits for an engine."""
+        return AsyncPoolHandle(self)
+
     def checkout(self, timeout: float = 5.0, *, owner: ActorRef[Any] | None = None) -> Checkout:
         """Take an engine out of the pool, for several requests in a row; waiters are served in order.
 
@@ -223,6 +251,12 @@ class PoolHandle(Named):
             overflow: As in the declaration; left out, it stays what it is.
         """
         self._ask(Resize(size, overflow))
+
+
+class AsyncPoolHandle(AsyncNamed[PoolHandle]):
+    """A pool by its name, for asyncio."""
+
+    run = in_thread(PoolHandle.run)
 
 
 def _outcome(call: ExecuteHandle | Exception) -> ExecuteResult | Exception:

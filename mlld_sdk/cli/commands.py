@@ -87,7 +87,7 @@ def why(options: Namespace) -> int:
 def events(options: Namespace) -> int:
     """Print events, the last ones or as they come."""
     with Remote(options.runtime) as remote:
-        after, wait = -options.last or remote.ask(p.AskEvents(after=-1))["last"], 0.0
+        after, wait = -options.limit or remote.ask(p.AskEvents(after=-1))["last"], 0.0
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
             for event in found["events"]:
@@ -170,7 +170,7 @@ def _run_text(found: dict[str, Any]) -> str:
 
 def operate(options: Namespace) -> int:
     """Pause, resume, restart or drain a place."""
-    found = _ask(options, p.Operate(what=options.command, path=options.path, reason=options.reason or ""))
+    found = _ask(options, p.Operate(what=options.command, path=options.path, reason=options.reason))
     return _print(options, found, found["text"])
 
 

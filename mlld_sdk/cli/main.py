@@ -1,4 +1,4 @@
-"""The arguments of the command line, how errors are printed, and commands line by line in `mlld-otp shell`.
+"""The arguments of the command line, and how errors are printed.
 
 Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found something broken; 2 wrong arguments;
 3 `tree`: the tree is not healthy;
@@ -6,11 +6,9 @@ Exit status: 0 done; 1 it failed, the reason is on stderr, or `doctor` found som
 """
 
 import argparse
-import contextlib
 import io
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.cli import commands
+from mlld_sdk.cli.shell import Shell
 from mlld_sdk.demo import DEMOS
 
 STATES = ["pending", "running", "finished", "failed", "cancelled", "parked"]
@@ -74,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("subject", metavar="PATH|CRASH")
     one = verb("events", commands.events, "print what happened")
     one.add_argument("--follow", action="store_true", help="go on printing as it happens")
-    one.add_argument("--last", type=count, default=100, help="how many to begin with (default: 100)")
+    one.add_argument(
+        "--limit", "--last", dest="limit", type=count, default=100, help="begin with so many of the last (default: 100)"
+    )
     one = verb("crashes", commands.crashes, "print crashes, newest first")
     one.add_argument("path", nargs="?", help="only of this place and below")
     one.add_argument("--last", type=span, help="only of so long ago, as 90s, 5m, 1h or 2d")
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         one = verb(name, commands.operate, text)
         one.add_argument("path")
-        one.add_argument("--reason", required=name in ("pause", "restart"), help="why; kept and shown")
+        one.add_argument("--reason", default="", help="why; kept and shown")
     one = verb("doctor", commands.doctor, "say which engines are installed and answer, and what this machine allows")
     one.add_argument("--store", help="file of the journal to look at")
     one = verb("config", commands.config, "print the effective settings of a service and where they come from")
@@ -177,33 +178,5 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 
 def shell(options: argparse.Namespace) -> int:
-    """Talk to a runtime line by line: commands without their prefix, and `AGENT> mlld text` to run on its engine."""
-    print("Commands as on the command line; `AGENT> mlld text` runs on that agent's engine; ^D or an empty line ends.")
-    while True:
-        try:
-            line = input("mlld-otp> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return 0
-        if not line:
-            return 0
-        agent, arrow, script = line.partition(">")
-        if arrow and agent.strip().isprintable() and " " not in agent.strip():
-            _line(["evaluate", agent.strip(), script.strip()], options)
-            continue
-        try:
-            words = shlex.split(line)
-        except ValueError as error:
-            print(f"mlld-otp: {error}: {line}", file=sys.stderr)
-        else:
-            _line(words, options)
-
-
-def _line(words: Sequence[str], options: argparse.Namespace) -> None:
-    """Run one line; wrong words do not end the shell."""
-    if words[0] in ("run", "shell"):
-        print(f"mlld-otp: `{words[0]}` does not work inside the shell", file=sys.stderr)
-        return
-    attaches = words[0] not in ("demo", "doctor", "config", "checkpoint")
-    extra = ["--runtime", options.runtime] if options.runtime and attaches else []
-    with contextlib.suppress(SystemExit):
-        main([*words[:1], *extra, *words[1:]])
+    """Talk to a runtime line by line."""
+    return Shell(main, options.runtime).talk()

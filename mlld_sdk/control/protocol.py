@@ -141,7 +141,7 @@ class Operate(Request, frozen=True, kw_only=True, tag="operate"):
 
     what: Literal["pause", "resume", "restart", "drain"]
     path: str
-    reason: str
+    reason: str = ""
 
 
 class Evaluate(Request, frozen=True, kw_only=True, tag="evaluate"):

@@ -73,13 +73,13 @@ class RuntimeView(Protocol):
     def verdict(self) -> Verdict:
         """Return how it is, and what is wrong."""
 
-    def pause(self, path: str, reason: str) -> None:
+    def pause(self, path: str, reason: str = "") -> None:
         """Stop what is at a place and keep it stopped."""
 
     def resume(self, path: str) -> None:
         """Start what was paused again."""
 
-    def restart(self, path: str, reason: str) -> None:
+    def restart(self, path: str, reason: str = "") -> None:
         """Stop what is at a place and start it again."""
 
 

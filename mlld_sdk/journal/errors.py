@@ -111,7 +111,7 @@ class LeaseLost(JournalError):
     state: str | None
 
 
-class WaitTimeout(JournalError):
+class WaitTimeout(JournalError, TimeoutError):
     """The run did not end in the time given; it goes on, and may be waited for again."""
 
     code = "TIMEOUT"

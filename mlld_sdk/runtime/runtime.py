@@ -43,6 +43,7 @@ from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
 from mlld_sdk.supervision.verdict import Concern, Verdict
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
+from mlld_sdk.transport.memory import kill_count
 from mlld_sdk.transport.sweep import sweep_orphans
 
 ROUNDS: Final = 1.0
@@ -57,6 +58,9 @@ EXIT_FORCED: Final = 75
 
 MOST_NAMED: Final = 5
 """Stopped places of which the verdict names the waiting runs, and how many of those."""
+
+UNSAID: Final = "no reason was given"
+"""Shown where a place was paused without a word."""
 
 T = TypeVar("T")
 
@@ -352,7 +356,7 @@ class Runtime:
         """List the supervisors that run, in no order."""
         return list(self._running().context.states)
 
-    def pause(self, path: str, reason: str) -> None:
+    def pause(self, path: str, reason: str = "") -> None:
         """Stop what is at a place and keep it stopped until `resume`; runs for it wait.
 
         Args:
@@ -360,7 +364,7 @@ class Runtime:
             reason: Why; shown in the tree.
         """
         supervisor, name = self._above(self._find(path)[0])
-        supervisor.terminate_child(name, reason)
+        supervisor.terminate_child(name, reason or UNSAID)
 
     def resume(self, path: str) -> None:
         """Start again what `pause` has stopped or what was given up on, or let an agent take runs again after `drain`.
@@ -375,7 +379,7 @@ class Runtime:
         supervisor, name = self._above(whole)
         supervisor.restart_child(name)
 
-    def restart(self, path: str, reason: str) -> None:
+    def restart(self, path: str, reason: str = "") -> None:
         """Stop what is at a place in order, and start it again; that counts towards no limit."""
         self.pause(path, reason)
         self.resume(path)
@@ -442,6 +446,7 @@ class Runtime:
         services, keeper = self.services, self._here(self._keeper)
         while not self._stopping.wait(ROUNDS):
             self._budget.sleep_idle()
+            kill_count.look()
             services.runs.settle_again()
             try:
                 keeper.write_down()

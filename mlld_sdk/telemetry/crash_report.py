@@ -35,7 +35,7 @@ class EngineEnd(msgspec.Struct, frozen=True, kw_only=True):
         engine: Its label.
         pid: Its process.
         exit: The exit in words: `exit 1`, `SIGKILL`.
-        out_of_memory: Whether it looks like memory ran out.
+        out_of_memory: Whether there is evidence that memory ran out.
         stderr_tail: Its last words, at most `STDERR_LINES` lines.
     """
 

@@ -124,7 +124,7 @@ class Writer:
         if not write.wait(0.05):  # it may have been done this very moment
             raise JournalUncertain(
                 f"a write was not confirmed within {timeout:g} s; it may be written or not",
-                hint="the disk is very slow or stuck; read the run before you go on",
+                hint="the disk may be very slow or stuck; read the run before you go on",
             )
 
     def _late(self, timeout: float) -> JournalError:
@@ -132,7 +132,7 @@ class Writer:
             return JournalLocked(f"another process held the journal for {timeout:g} s; nothing was written")
         return JournalBusy(
             f"a write did not get its turn within {timeout:g} s; it was withdrawn",
-            hint="the disk does not keep up with the writers: fewer at once, durability='normal', or a faster disk",
+            hint="mostly the disk does not keep up: fewer writers at once, durability='normal', or a faster disk",
         )
 
     # -- the thread ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Pools: exclusive engines in order, failures that cost their own request only, and limits that hold under load."""
 
+import asyncio
 import itertools
 import os
 import signal
@@ -13,9 +14,9 @@ import pytest
 
 from mlld_sdk import ExecuteResult, InfrastructureError, Pool, PoolHandle, Runtime, child, one_for_one
 from mlld_sdk.actors.core.actor import Actor
-from mlld_sdk.base.errors import TaskError
+from mlld_sdk.base.errors import ConfigurationError, TaskError
 from mlld_sdk.base.events import Event, name_of
-from mlld_sdk.errors import NoEngineFree
+from mlld_sdk.errors import NoEngineFree, PoolTakesNoRuns
 from tests.support.agents import ENGINES, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -35,6 +36,15 @@ def make(tmp_path: Path) -> Iterator[Any]:
     yield start
     for context in opened:
         context.__exit__(None, None, None)
+
+
+def test_a_pool_says_that_it_takes_no_runs(make: Any) -> None:
+    pool, _, _ = make()
+    with pytest.raises(PoolTakesNoRuns, match=r"pools take requests, agents take runs.*process, execute") as caught:
+        pool.run({"topic": "safety"}, key="7")
+    assert isinstance(caught.value, ConfigurationError)
+    with pytest.raises(PoolTakesNoRuns):
+        asyncio.run(pool.aio.run("x"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

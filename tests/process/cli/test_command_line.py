@@ -132,7 +132,15 @@ def test_a_place_is_paused_with_a_reason_and_resumed(service: Any) -> None:
     service("restart", "worker", "--reason", "just because")
     assert "operator.acted" in service("events", "--last", "500")
     service("drain", "worker")
-    assert "--reason" in service("pause", "worker", status=2)
+
+
+def test_a_reason_may_be_left_out_and_a_place_that_is_paused_says_so_all_the_same(service: Any) -> None:
+    service("pause", "worker")
+    assert "MAINTENANCE" in service("tree")
+    assert "no reason was given" in service("tree")
+    service("resume", "worker", "--reason", "it was a mistake")
+    service("restart", "worker")
+    assert "HEALTHY" in service("tree")
 
 
 def test_a_wedged_agent_is_named(service: Any) -> None:
@@ -145,6 +153,34 @@ def test_the_shell_runs_commands_and_mlld(service: Any) -> None:
     said = service.shell('runs ls\npool> show "from the shell"\nnonsense\ntree\n')
     assert "from the shell" in said
     assert "one_for_one" in said
+
+
+def test_the_shell_remembers_what_earlier_lines_have_defined(service: Any) -> None:
+    said = service.shell(
+        "pool> var @word = 'first'\n"
+        "pool> show `word: @word`\n"
+        "pool> var @word = 'second'\n"
+        "pool> exe @twice(text) = `@text @text`\n"
+        "pool> show @twice(@word)\n"
+        "pool> var @broken = @nothing.at(all\n"
+        "pool> show `still @word`\n"
+        "worker> show `of another: @word`\n"
+        "forget\n"
+        "pool> show `forgotten: @word`\n"
+        "help\n"
+        "help events\n"
+    )
+    assert "word: first" in said
+    assert "second second" in said
+    assert "still second" in said
+    assert "of another: second" not in said
+    assert "forgotten: second" not in said
+    assert "run again in front of" in said
+    assert "--limit" in said
+
+
+def test_the_number_of_events_is_limited(service: Any) -> None:
+    assert len(service("events", "--limit", "2").splitlines()) == 2
 
 
 def test_a_runtime_that_was_killed_leaves_a_socket_its_successor_takes_over(service: Any, tmp_path: Path) -> None:

@@ -125,16 +125,16 @@ def test_the_end_is_told_before_the_failures_it_causes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "code", "number", "memory"),
+    ("verb", "code", "number"),
     [
-        (("exit", 7), 7, None, False),
-        (("exit", 137), 137, None, True),
-        (("signal", signal.SIGSEGV), None, signal.SIGSEGV, False),
-        (("signal", signal.SIGKILL), None, signal.SIGKILL, True),
+        (("exit", 7), 7, None),
+        (("exit", 137), 137, None),
+        (("signal", signal.SIGSEGV), None, signal.SIGSEGV),
+        (("signal", signal.SIGKILL), None, signal.SIGKILL),
     ],
 )
 def test_death_with_requests_in_flight_is_an_infrastructure_error_for_each(
-    verb: Any, code: int | None, number: int | None, memory: bool
+    verb: Any, code: int | None, number: int | None
 ) -> None:  # T-25
     told = Recorder()
     with running(sink=told) as engine:
@@ -145,7 +145,7 @@ def test_death_with_requests_in_flight_is_an_infrastructure_error_for_each(
             assert isinstance(error, EngineDied)
             assert not isinstance(error, EngineDiedAtStart) or not engine._core.heard
             assert error.exit is not None
-            assert (error.exit.code, error.exit.signal, error.exit.out_of_memory) == (code, number, memory)
+            assert (error.exit.code, error.exit.signal, error.exit.out_of_memory) == (code, number, False)
             assert "last words" in error.stderr_tail
         assert engine.wait(60)
         (exited,) = told.of(EngineExited)

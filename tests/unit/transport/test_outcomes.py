@@ -1,6 +1,7 @@
 """Which error a call ends with."""
 
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from mlld_sdk.transport.child import mark_of_directory
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.exits import EngineExit, decode_exit
 from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.memory import KillCount
 from mlld_sdk.transport.processes import Mark
 
 
@@ -91,9 +93,9 @@ def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
         (0, True, False, "", EngineExit(0, expected=True)),
         (0, False, True, "", EngineExit(0, doubtful=True)),
         (0, True, True, "", EngineExit(0, expected=True)),
-        (-9, False, False, "", EngineExit(None, 9, out_of_memory=True)),
+        (-9, False, False, "", EngineExit(None, 9)),
         (-9, True, False, "", EngineExit(None, 9, expected=True)),
-        (137, False, False, "", EngineExit(137, out_of_memory=True)),
+        (137, False, False, "", EngineExit(137)),
         (-6, False, False, "JavaScript heap out of memory", EngineExit(None, 6, out_of_memory=True)),
         (134, False, False, "Allocation failed", EngineExit(134, out_of_memory=True)),
         (-6, False, False, "assert", EngineExit(None, 6)),
@@ -101,8 +103,51 @@ def test_the_end_of_an_engine_is_told_by_its_cause() -> None:  # T-25
     ],
 )
 def test_an_exit_is_decoded(status: Any, expected: bool, wrapped: bool, tail: str, exit_: EngineExit) -> None:  # T-25
-    assert decode_exit(status, expected=expected, wrapped=wrapped, stderr_tail=tail) == exit_
+    found = decode_exit(status, expected=expected, wrapped=wrapped, stderr_tail=tail, kernel_killed=lambda: False)
+    assert found == exit_
     assert str(exit_)
+
+
+@pytest.mark.parametrize(("status", "expected", "memory"), [(-9, False, True), (137, False, True), (-9, True, False)])
+def test_a_kill_by_somebody_is_memory_only_if_the_kernel_says_that_it_killed(
+    status: int, expected: bool, memory: bool
+) -> None:  # T-25
+    found = decode_exit(status, expected=expected, wrapped=False, stderr_tail="", kernel_killed=lambda: True)
+    assert found.out_of_memory is memory
+    assert ("out of memory?" in str(found)) is memory
+
+
+@pytest.mark.parametrize(
+    ("groups", "file"),
+    [
+        ("0::/service\n", "service/memory.events"),
+        ("0::/\n", "memory.events"),
+        ("5:cpu:/\n4:memory:/service\n0::/\n", "memory/service/memory.oom_control"),
+        ("4:memory,hugetlb:/as/seen/outside\n", "memory/memory.oom_control"),
+        ("0::/\n", None),
+    ],
+)
+def test_the_kernels_count_of_kills_is_read_where_it_is_kept(tmp_path: Path, groups: str, file: str | None) -> None:
+    (tmp_path / "groups").write_text(groups)  # T-25
+    machine = tmp_path / "vmstat"
+    machine.write_text("pgfault 7\noom_kill 3\n")
+    kept = machine if file is None else tmp_path / "mounted" / file
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("oom 9\noom_kill 3\n")
+    count = KillCount(tmp_path / "groups", tmp_path / "mounted", machine)
+    assert not count.has_grown()  # nothing to compare with yet
+    count.look()
+    assert not count.has_grown()
+    kept.write_text("oom 9\noom_kill 4\n")
+    assert count.has_grown()
+    count.look()  # a moment later: the kill still stands out
+    assert count.has_grown()
+
+
+def test_where_the_kernel_counts_nothing_nothing_is_said(tmp_path: Path) -> None:  # T-25
+    count = KillCount(tmp_path / "none", tmp_path, tmp_path / "neither")
+    count.look()
+    assert not count.has_grown()
 
 
 def test_every_leaf_has_a_code_and_says_whose_fault_it_is() -> None:
