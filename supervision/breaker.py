@@ -1,7 +1,7 @@
 """Circuit breakers: stop hammering what is broken, and find out carefully when it works again.
 
 ```
-            too many failures                    cooldown over
+            too many failures                    its time is over
   closed ───────────────────────▶ open ───────────────────────▶ half-open
     ▲                              ▲                               │  │
     └──────────────────────────────┼───── enough probes went well ─┘  │
@@ -12,7 +12,7 @@ The rules are pure functions over a frozen `Circuit`; `Breaker` is the thin shel
 
 - Closed: everything passes. It opens on `failures` failures in a row within `within` seconds, or when at least
   `minimum` results of the last `within` seconds hold `rate` or more failures.
-- Open: every call is refused at once with the time to wait. The cooldown grows with every opening in a row.
+- Open: every call is refused at once with the time to wait. That time grows with every opening in a row.
 - Half-open: at most `probes` calls are on their way at any time, the rest is refused. `successes` good ones close the
   breaker, one bad one opens it again. A probe that never reports counts as bad after `probe_timeout`, so a caller that
   died cannot hold the breaker half-open for ever.
@@ -59,7 +59,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
     minimum: int = 10
     within: float = 30.0
-    cooldown: float = 10.0
+    open_for: float = 10.0
     growth: float = 2.0
     longest: float = 300.0
     probes: int = 1
@@ -76,7 +76,7 @@ def circuit_breaker(
     rate: float | None = None,
     minimum: int = 10,
     within: Duration = 30.0,
-    cooldown: Duration = 10.0,
+    open_for: Duration = 10.0,
     growth: float = 2.0,
     longest: Duration = 300.0,
     probes: int = 1,
@@ -93,9 +93,9 @@ def circuit_breaker(
         rate: Share of failures among the results within `within` that opens it. `None` turns this rule off.
         minimum: Results the rate rule needs before it judges.
         within: Length of the window of both rules.
-        cooldown: How long it stays open the first time.
+        open_for: How long it stays open the first time.
         growth: Factor from one opening to the next when the probes keep failing.
-        longest: Upper bound of the cooldown.
+        longest: Upper bound of that time when it grows.
         probes: Calls let through at the same time when half-open.
         successes: Good probes that close it.
         probe_timeout: A probe without a result for so long counts as bad.
@@ -107,14 +107,14 @@ def circuit_breaker(
     """
     if failures is None and rate is None:
         raise InvalidOption("failures", failures, "a whole number >= 1 unless `rate` is given")
-    shortest = seconds(cooldown, "cooldown", above=0, infinite=False)
+    shortest = seconds(open_for, "open_for", above=0, infinite=False)
     return BreakerPolicy(
         name=name,
         failures=None if failures is None else whole("failures", failures, least=1),
         rate=None if rate is None else number("rate", rate, 0, 1),
         minimum=whole("minimum", minimum, least=1),
         within=seconds(within, "within", above=0, infinite=False),
-        cooldown=shortest,
+        open_for=shortest,
         growth=number("growth", growth, 1, 1000),
         longest=max(seconds(longest, "longest", above=0, infinite=False), shortest),
         probes=whole("probes", probes, least=1),
@@ -133,7 +133,7 @@ class Circuit(msgspec.Struct, frozen=True):
         period: Number of the current period; results of calls from older ones do not count.
         failed_at: When the failures in a row happened, oldest first (closed).
         buckets: Results by time (closed, with a rate).
-        until: When the cooldown ends (open); `None` while tripped by hand.
+        until: When it may be tried again (open); `None` while tripped by hand.
         openings: Openings in a row.
         probes: Start times of the probes on their way (half-open).
         good: Good probes so far (half-open).
@@ -152,7 +152,7 @@ class Circuit(msgspec.Struct, frozen=True):
 
 
 def advance(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
-    """Return it as of now: an open one whose cooldown is over becomes half-open; overdue probes count as bad."""
+    """Return it as of now: an open one whose time is over becomes half-open; overdue probes count as bad."""
     if circuit.status == "open" and circuit.until is not None and now >= circuit.until:
         return Circuit("half_open", circuit.period + 1, openings=circuit.openings, cause=circuit.cause)
     if circuit.status == "half_open" and any(now - at > policy.probe_timeout for at in circuit.probes):
@@ -170,7 +170,7 @@ def admit(policy: BreakerPolicy, circuit: Circuit, now: float) -> tuple[Circuit,
 
 
 def retry_after(policy: BreakerPolicy, circuit: Circuit, now: float) -> float:
-    """Return how long a refused caller should wait: the rest of the cooldown, or of the oldest probe's time."""
+    """Return how long a refused caller should wait: the rest of its time, or of the oldest probe's time."""
     if circuit.status == "open":
         return policy.longest if circuit.until is None else max(circuit.until - now, 0.0)
     if circuit.probes:
@@ -210,9 +210,9 @@ def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circ
 
 
 def opened(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
-    """Open the breaker for the next cooldown."""
-    cooldown = min(policy.cooldown * policy.growth ** min(circuit.openings, 60), policy.longest)
-    return Circuit("open", circuit.period + 1, until=now + cooldown, openings=circuit.openings + 1, cause=cause)
+    """Open the breaker, for longer each time in a row."""
+    open_for = min(policy.open_for * policy.growth ** min(circuit.openings, 60), policy.longest)
+    return Circuit("open", circuit.period + 1, until=now + open_for, openings=circuit.openings + 1, cause=cause)
 
 
 def tripped(circuit: Circuit, cause: str) -> Circuit:

@@ -263,7 +263,7 @@ class BreakerOpened(BreakerEvent, frozen=True, kw_only=True, tag="breaker.opened
 
 
 class BreakerHalfOpened(BreakerEvent, frozen=True, kw_only=True, tag="breaker.half_opened"):
-    """The cooldown is over, a few probes may pass."""
+    """It has been open for its time, a few probes may pass."""
 
 
 class BreakerClosed(BreakerEvent, frozen=True, kw_only=True, tag="breaker.closed"):

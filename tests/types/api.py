@@ -71,7 +71,7 @@ def trees() -> SupervisorSpec:
         name="reviewer",
         backoff=Backoff.of(0.1, most=30.0),
         budget=budget(3, 60.0),
-        breaker=circuit_breaker(failures=3, cooldown=10.0),
+        breaker=circuit_breaker(failures=3, open_for=10.0),
         wedge=wedge(120.0, times=2, ladder=[{"environ": {"MODEL": "large"}}]),
     )
     assert_type(worker, ChildSpec)

@@ -475,7 +475,7 @@ def test_requests_go_through_the_breaker_in_front(kind: Any, tmp_path: Path) -> 
     broken = tmp_path / "broken"
     broken.touch()
     ask = "exe @ask() = sh { [ ! -e broken ] || kill -KILL $PPID; echo fine; }\nshow @ask()"
-    policy = circuit_breaker(failures=2, cooldown=2)
+    policy = circuit_breaker(failures=2, open_for=2)
     spec = one_for_one(child(kind, name="it", engine="embedded", working_dir=tmp_path, breaker=policy), max_restarts=9)
     with running(spec, tmp_path) as (runtime, seen):
         guard = runtime.place("root/it").breaker()

@@ -467,7 +467,7 @@ def guard_of(runtime: Runtime) -> Any:
 
 
 def test_an_open_breaker_refuses_at_once(tmp_path: Path) -> None:
-    with running(Pool, tmp_path, breaker=circuit_breaker(cooldown=60)) as (runtime, it):
+    with running(Pool, tmp_path, breaker=circuit_breaker(open_for=60)) as (runtime, it):
         guard_of(runtime).trip("on purpose")
         for ask in (it.process_async, it.execute_async):
             with pytest.raises(BreakerOpen):
@@ -513,7 +513,7 @@ def test_failures_successes_and_what_was_taken_back_are_counted_once(in_queue: b
 
 
 def test_a_probe_that_cannot_begin_or_is_cancelled_lets_the_next_through(tmp_path: Path) -> None:
-    with running(Pool, tmp_path, breaker=circuit_breaker(failures=1, cooldown=0.05, probe_timeout=600)) as (
+    with running(Pool, tmp_path, breaker=circuit_breaker(failures=1, open_for=0.05, probe_timeout=600)) as (
         runtime,
         it,
     ):

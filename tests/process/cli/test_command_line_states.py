@@ -34,7 +34,7 @@ class Worker(Agent):
 
 tree = one_for_one(
     child(Worker, name="patient", backoff=Backoff(30, jitter=0), step_attempts=50),
-    child(Worker, name="guarded", breaker=circuit_breaker(failures=1, cooldown=60, parks=True)),
+    child(Worker, name="guarded", breaker=circuit_breaker(failures=1, open_for=60, parks=True)),
     child(Worker, name="spent", budget=budget(0, within=60)),
     child(Worker, name="busy"),
     max_restarts=100,

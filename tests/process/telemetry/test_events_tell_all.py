@@ -58,8 +58,8 @@ def random_children(chance: random.Random, depth: int = 0) -> list[Any]:
         if chance.random() < 0.2:
             options["budget"] = budget(2, within=60.0, then="stop")
         if chance.random() < 0.2:
-            cooldown = chance.choice([0.05, 60.0])
-            options["breaker"] = circuit_breaker(failures=1, within=60.0, cooldown=cooldown, parks=True)
+            open_for = chance.choice([0.05, 60.0])
+            options["breaker"] = circuit_breaker(failures=1, within=60.0, open_for=open_for, parks=True)
         found.append(child(Fragile, name=name, **options))
     return found
 

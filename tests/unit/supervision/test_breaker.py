@@ -36,7 +36,7 @@ def refused(guard: Breaker) -> float:
 
 def test_it_opens_after_so_many_failures_in_a_row_and_says_when_to_come_back() -> None:  # FUSE-2
     clock = Clock()
-    guard = make(clock, failures=3, cooldown=10)
+    guard = make(clock, failures=3, open_for=10)
     fail(guard, 2)
     guard.acquire().settle()
     fail(guard, 2)
@@ -81,7 +81,7 @@ def test_old_results_leave_the_rate_window() -> None:
 
 def test_half_open_lets_few_through_and_one_bad_probe_opens_it_for_longer() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=10, growth=3, longest=50, probes=2)
+    guard = make(clock, failures=1, open_for=10, growth=3, longest=50, probes=2)
     fail(guard)
     for wait in (10, 30, 50, 50):
         assert refused(guard) == wait
@@ -94,9 +94,9 @@ def test_half_open_lets_few_through_and_one_bad_probe_opens_it_for_longer() -> N
         assert guard.view().status == "open"
 
 
-def test_enough_good_probes_close_it_and_the_cooldown_starts_over() -> None:
+def test_enough_good_probes_close_it_and_the_time_it_is_open_starts_over() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=10, growth=2, successes=2)
+    guard = make(clock, failures=1, open_for=10, growth=2, successes=2)
     fail(guard)
     clock.advance(10)
     guard.acquire().settle()
@@ -109,7 +109,7 @@ def test_enough_good_probes_close_it_and_the_cooldown_starts_over() -> None:
 
 def test_a_probe_that_never_reports_counts_as_bad() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=10, growth=1, probe_timeout=5)
+    guard = make(clock, failures=1, open_for=10, growth=1, probe_timeout=5)
     fail(guard)
     clock.advance(10)
     guard.acquire()
@@ -121,7 +121,7 @@ def test_a_probe_that_never_reports_counts_as_bad() -> None:
 
 def test_a_late_result_from_before_the_opening_says_nothing_about_the_probes() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=10)
+    guard = make(clock, failures=1, open_for=10)
     slow = guard.acquire()
     fail(guard)
     clock.advance(10)
@@ -167,7 +167,7 @@ def test_a_task_that_failed_by_itself_is_no_failure_of_what_runs_it() -> None:
 
 def test_tripped_by_hand_it_stays_open_until_reset() -> None:  # FUSE-3, FUSE-5
     clock = Clock()
-    guard = make(clock, cooldown=1)
+    guard = make(clock, open_for=1)
     guard.trip("maintenance")
     clock.advance(10_000)
     assert refused(guard) > 0
@@ -182,7 +182,7 @@ def test_tripped_by_hand_it_stays_open_until_reset() -> None:  # FUSE-3, FUSE-5
 
 def test_every_change_of_status_is_one_event() -> None:  # E-8, FUSE-7
     clock, sink = Clock(), Recorder()
-    guard = make(clock, sink, failures=2, cooldown=10)
+    guard = make(clock, sink, failures=2, open_for=10)
     fail(guard, 2)
     refused(guard)
     refused(guard)
@@ -197,7 +197,7 @@ def test_every_change_of_status_is_one_event() -> None:  # E-8, FUSE-7
 
 def test_looking_at_a_breaker_uses_up_no_probe() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=10)
+    guard = make(clock, failures=1, open_for=10)
     fail(guard)
     clock.advance(10)
     for _ in range(5):
@@ -221,7 +221,7 @@ def test_breakers_of_one_name_are_one_breaker_with_one_setting() -> None:
 
 def test_many_threads_find_exactly_the_allowed_probes() -> None:
     clock = Clock()
-    guard = make(clock, failures=1, cooldown=1, probes=3)
+    guard = make(clock, failures=1, open_for=1, probes=3)
     fail(guard)
     clock.advance(1)
     let_through = []
@@ -254,7 +254,7 @@ class BreakerMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock, self.sink = Clock(), Recorder()
         self.guard = make(
-            self.clock, self.sink, failures=3, within=30, cooldown=10, growth=2, longest=40, probes=2, probe_timeout=20
+            self.clock, self.sink, failures=3, within=30, open_for=10, growth=2, longest=40, probes=2, probe_timeout=20
         )
         self.out: list[Permit] = []
         self.by_hand = False

@@ -240,7 +240,7 @@ def test_a_subtree_takes_no_arguments() -> None:
         lambda: circuit_breaker(rate=2.0),
         lambda: circuit_breaker(growth=0),
         lambda: circuit_breaker(probes=0),
-        lambda: circuit_breaker(cooldown=0),
+        lambda: circuit_breaker(open_for=0),
     ],
 )
 def test_the_smaller_specs_check_themselves_too(make: Any) -> None:

@@ -702,7 +702,7 @@ def test_a_child_with_its_own_budget_goes_down_alone(world: World) -> None:  # J
 
 
 def test_callers_of_a_place_behind_an_open_breaker_are_refused_at_once(world: World) -> None:
-    policy = circuit_breaker(failures=1, cooldown=10)
+    policy = circuit_breaker(failures=1, open_for=10)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy, backoff=Backoff.of(0.001)), max_restarts=9))
     with pytest.raises(ActorCrashed):
         tree["a"].call(RuntimeError("down"))
@@ -717,7 +717,7 @@ def test_callers_of_a_place_behind_an_open_breaker_are_refused_at_once(world: Wo
 
 
 def test_a_parking_breaker_keeps_a_flapping_child_down_and_its_siblings_up(world: World) -> None:  # J-4, J-8
-    policy = circuit_breaker(failures=2, cooldown=10, growth=2, parks=True)
+    policy = circuit_breaker(failures=2, open_for=10, growth=2, parks=True)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy), child(Puppet, name="b"), max_restarts=1))
     world.crash(tree, "a")
     world.crash(tree, "a")
@@ -739,7 +739,7 @@ def test_a_parking_breaker_keeps_a_flapping_child_down_and_its_siblings_up(world
 
 
 def test_resetting_a_breaker_by_hand_brings_its_parked_child_back(world: World) -> None:
-    policy = circuit_breaker("model", failures=1, cooldown=1000, longest=1000, parks=True)
+    policy = circuit_breaker("model", failures=1, open_for=1000, longest=1000, parks=True)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy), child(Puppet, name="b", breaker=policy)))
     world.crash(tree, "a")
     world.crash(tree, "b")
@@ -750,7 +750,7 @@ def test_resetting_a_breaker_by_hand_brings_its_parked_child_back(world: World) 
 
 
 def test_one_crash_is_one_failure_for_the_breaker_and_being_down_is_none(world: World) -> None:
-    policy = circuit_breaker(failures=2, cooldown=10)
+    policy = circuit_breaker(failures=2, open_for=10)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy, backoff=Backoff.of(5, jitter=0))))
     place = tree["a"]
     with pytest.raises(ActorCrashed):
@@ -779,7 +779,7 @@ def test_a_silent_child_opens_the_breaker_of_its_callers(world: World) -> None:
 
 
 def test_stopping_the_probe_of_a_breaker_says_nothing_about_it(world: World) -> None:
-    policy = circuit_breaker("model", failures=1, cooldown=10, parks=True)
+    policy = circuit_breaker("model", failures=1, open_for=10, parks=True)
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=policy)))
     world.crash(tree, "a")
     world.clock.advance(10)
