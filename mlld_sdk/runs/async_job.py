@@ -8,8 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
+from mlld_sdk.runs.functions import is_async, is_awaitable
 from mlld_sdk.runs.job import Job
 from mlld_sdk.runs.retry import Retry
 
@@ -35,12 +37,21 @@ class LoopBridge:
         """Await a step on a thread."""
         return await self._loop.run_in_executor(self._threads, contextvars.copy_context().run, step)
 
-    def back(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await a coroutine on the loop, from a thread of a step."""
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Call a function on this thread of a step, and await on the loop what it returns if that is to be awaited."""
+        value = function(*args)
+        return self.back(lambda: value) if is_awaitable(value) else value
+
+    def back(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Call a function on the loop and await what it returns, from a thread of a step."""
+
+        async def begun() -> T:
+            return await function(*args)
+
         with self._lock:
             if not self._open:
                 raise RuntimeError("the code of the run has ended")
-            call = asyncio.run_coroutine_threadsafe(function(), self._loop)
+            call = asyncio.run_coroutine_threadsafe(begun(), self._loop)
             self._calls.add(call)
         try:
             return call.result()
@@ -98,6 +109,7 @@ class AsyncJob:
     execute = _awaited(Job.execute)
     process = _awaited(Job.process)
 
+    @overload
     async def step(
         self,
         name: str,
@@ -105,16 +117,23 @@ class AsyncJob:
         *args: Any,
         idempotent: bool = False,
         retry: Retry | None = None,
-    ) -> T:
-        """Await a coroutine function as a step; see `Job.step`."""
+    ) -> T: ...
 
-        def act(*given: Any) -> T:
-            async def call() -> T:
-                return await function(*given)
+    @overload
+    async def step(
+        self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
+    ) -> T: ...
 
-            return self._bridge.back(call)
+    async def step(
+        self, name: str, function: Callable[..., Any], *args: Any, idempotent: bool = False, retry: Retry | None = None
+    ) -> Any:
+        """Take a function of any kind as a step; see `Job.step`.
 
-        return await self._bridge.aside(lambda: self._job.step(name, act, *args, idempotent=idempotent, retry=retry))
+        A coroutine function is called and awaited on the loop. Any other is called on a thread, never on the loop; if
+        what it returns is to be awaited, that is done on the loop.
+        """
+        act = partial(self._bridge.back if is_async(function) else self._bridge.call, function)
+        return await self._bridge.aside(lambda: self._job.call_step(name, act, args, idempotent, retry))
 
     async def sleep(self, seconds: float | timedelta) -> None:
         """Sleep as a step, without a thread; see `Job.sleep`."""

@@ -1,5 +1,7 @@
 """What a run, a step of it, or waiting for it can fail with."""
 
+from dataclasses import dataclass
+
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.journal.records import ErrorRecord
 
@@ -80,3 +82,13 @@ class StepsOverlap(ConfigurationError):
 
     code = "STEPS_OVERLAP"
     hint = "side by side goes with map and parallel, each branch with its own job; a step has no steps"
+
+
+@dataclass(eq=False, repr=False)
+class StepIsAsync(ConfigurationError):
+    """A run that is not async was given a coroutine function as a step, which nothing there could await."""
+
+    code = "STEP_IS_ASYNC"
+    message = "step {step} is to be awaited, and the code of the run is not async"
+    hint = "make it `async def run` and await its steps, or give the step a function that returns a value"
+    step: str

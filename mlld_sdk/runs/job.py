@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from mlld_sdk.actors.core.errors import ActorKilled
@@ -21,8 +22,9 @@ from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
-from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepsOverlap
+from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepIsAsync, StepsOverlap
 from mlld_sdk.runs.events import RunProgressed
+from mlld_sdk.runs.functions import called, is_async
 from mlld_sdk.runs.retry import Retry
 from mlld_sdk.runs.state import JobState, RunServices
 from mlld_sdk.scripts import results
@@ -159,9 +161,11 @@ class Job:
         Raises:
             StepFailed: The function raised, as often as `retry` allows. An `InfrastructureError` is no answer: it
                 passes through, the agent is restarted and the step treated as interrupted.
+            StepIsAsync: It is a coroutine function, which only `async def run` can take; it was not called.
         """
-        asked = self._fingerprint("step", name, args)
-        return cast("T", self._step(name, asked, idempotent, lambda: function(*args), retry))
+        if is_async(function):
+            raise StepIsAsync(name)
+        return cast("T", self.call_step(name, partial(called, name, function), args, idempotent, retry))
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Wait so many seconds from the first time this is called in the run, restarts and replays included.
@@ -244,6 +248,13 @@ class Job:
             raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
         with self._alone("branches"):
             yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
+
+    def call_step(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], idempotent: bool, retry: Retry | None
+    ) -> Any:
+        """Call a function as a step; what it returns is its result."""
+        asked = self._fingerprint("step", name, args)
+        return self._step(name, asked, idempotent, lambda: function(*args), retry)
 
     @property
     def last_progress(self) -> float:

@@ -59,9 +59,15 @@ class Reviewer(Agent):
         return "done"
 
 
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
 class AsyncReviewer(Agent):
     async def run(self, job: AsyncJob, payload: Any) -> list[str]:
         assert_type(await job.execute("collect.mld", payload), ExecuteResult)
+        assert_type(await job.step("add", add, 1, 2), int)
+        assert_type(await job.step("fetch", fetch, "url"), bytes)
         return [await job.process("show 1")]
 
 
