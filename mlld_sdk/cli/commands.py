@@ -4,29 +4,88 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mlld_sdk.base.durations import pause
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.cli import render
 from mlld_sdk.cli.settings import configuration
 from mlld_sdk.control import protocol as p
-from mlld_sdk.control.client import Remote
+from mlld_sdk.control.client import Remote, processes_of
 from mlld_sdk.supervision.snapshot import duration
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
 DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
 
 
+ALL: Final = 0
+"""What `--pid all` is read as."""
+
+
+def _remote(options: Namespace) -> Remote:
+    """Connect to the one process that is meant."""
+    return Remote(options.runtime, pid=options.pid or None)
+
+
 def _ask(options: Namespace, request: p.Request) -> Any:
-    with Remote(options.runtime) as remote:
+    with _remote(options) as remote:
         return remote.ask(request)
+
+
+def _processes(options: Namespace) -> list[p.RuntimeProcess]:
+    """Find all processes of the runtime that is meant, or the one that was named."""
+    return processes_of(options.runtime, options.pid or None)
+
+
+def _ask_all(options: Namespace, request: p.Request) -> list[tuple[p.RuntimeProcess, Any]]:
+    """Ask every process of a runtime; the answer of one that does not answer, or refuses, is its error.
+
+    Raises:
+        MlldError: There is one process, or all have failed: the error of the first.
+    """
+    found: list[tuple[p.RuntimeProcess, Any]] = []
+    for process in _processes(options):
+        try:
+            with Remote(process.name, pid=process.pid) as remote:
+                found.append((process, remote.ask(request)))
+        except MlldError as error:
+            found.append((process, error))
+    if all(isinstance(answer, MlldError) for _, answer in found):
+        raise found[0][1]
+    return found
+
+
+def _print_all(
+    options: Namespace, found: list[tuple[p.RuntimeProcess, Any]], text: Callable[[Any], str], status: int = 0
+) -> int:
+    """Print what one process has answered, or what each of several has, and return the status: 1 if one has failed."""
+    if len(found) == 1:
+        _print(options, found[0][1], text(found[0][1]))
+        return status
+    data, said = [], []
+    for process, answer in found:
+        failed = isinstance(answer, MlldError)
+        shown = {"error": {"code": answer.code, "message": answer.message, "hint": answer.hint}} if failed else answer
+        data.append({"runtime": process.name, "pid": process.pid, **shown})
+        said.append(f"{process}\n{answer.message if failed else text(answer)}")
+    _print(options, {"processes": data}, "\n\n".join(said))
+    return 1 if any("error" in one for one in data) else status
+
+
+def _any_of(options: Namespace) -> Remote:
+    """Connect to any process of a runtime, if it makes no difference: all keep their runs in the same store."""
+    found = _ask_all(options, p.AskWho())
+    stores = {answer["store"] for _, answer in found if isinstance(answer, dict)}
+    if len(found) == 1 or (len(stores) == 1 and None not in stores):
+        process = next(process for process, answer in found if isinstance(answer, dict))
+        return Remote(process.name, pid=process.pid)
+    return _remote(options)  # says that there are several
 
 
 def _print(options: Namespace, data: object, text: str) -> int:
@@ -35,45 +94,52 @@ def _print(options: Namespace, data: object, text: str) -> int:
 
 
 def tree(options: Namespace) -> int:
-    """Print the tree and its verdict; the exit status says whether it is healthy."""
-    found = _ask(options, p.AskTree())
-    _print(options, found, found["text"])
-    return 0 if found["verdict"]["word"] in ("healthy", "recovering", "maintenance") else 3
+    """Print the tree and its verdict, of every process; the exit status says whether all are healthy."""
+    found = _ask_all(options, p.AskTree())
+    words = [answer["verdict"]["word"] for _, answer in found if isinstance(answer, dict)]
+    healthy = all(word in ("healthy", "recovering", "maintenance") for word in words)
+    return _print_all(options, found, itemgetter("text"), 0 if healthy else 3)
 
 
 def top(options: Namespace) -> int:
-    """Print who works and what it costs."""
-    with Remote(options.runtime) as remote:
-        while True:
-            found = remote.ask(p.AskTop())
-            engines = [
-                (one["engine"], one["pid"], render.ago(one["since"]), render.size(one["rss"]))
-                for one in found["engines"]
-            ]
-            agents = [(one["path"], one["state"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
-            zombies = [(one["actor"], duration(one["age"]), render.where(one["stack"])) for one in found["zombies"]]
-            runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
-            if found["journal"]["degraded"]:
-                runs += f"\njournal: takes no writes: {found['journal']['reason']}"
-            text = "\n\n".join(
-                [
-                    f"runs: {runs}",
-                    render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
-                    render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "none has an engine"),
-                    *([render.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
-                ]
-            )
-            if options.every and not options.json and sys.stdout.isatty():
-                sys.stdout.write("\033[2J\033[H")
-            _print(options, found, text)
-            if not options.every:
-                return 0
-            pause(options.every)
+    """Print who works and what it costs, in every process."""
+    while True:
+        found = _ask_all(options, p.AskTop())
+        if options.every and not options.json and sys.stdout.isatty():
+            sys.stdout.write("\033[2J\033[H")
+        status = _print_all(options, found, _top_text)
+        if not options.every:
+            return status
+        pause(options.every)
+
+
+def _top_text(found: dict[str, Any]) -> str:
+    engines = [
+        (one["engine"], one["pid"], render.ago(one["since"]), render.size(one["rss"])) for one in found["engines"]
+    ]
+    agents = [(one["path"], one["state"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
+    zombies = [(one["actor"], duration(one["age"]), render.where(one["stack"])) for one in found["zombies"]]
+    runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
+    if found["journal"]["degraded"]:
+        runs += f"\njournal: takes no writes: {found['journal']['reason']}"
+    return "\n\n".join(
+        [
+            f"runs: {runs}",
+            render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
+            render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "none has an engine"),
+            *([render.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
+        ]
+    )
 
 
 def why(options: Namespace) -> int:
     """Print everything known about a crash, or about a place and its crashes."""
-    found = _ask(options, p.AskWhy(subject=options.subject))
+    found = _ask_all(options, p.AskWhy(subject=options.subject))
+    unknown = [one for one in found if isinstance(one[1], p.Refused)]  # a crash is known to the process it was in
+    return _print_all(options, [one for one in found if one not in unknown], _why_text)
+
+
+def _why_text(found: dict[str, Any]) -> str:
     place = found.get("place")
     said = []
     if place:
@@ -81,12 +147,12 @@ def why(options: Namespace) -> int:
     said += [render.crash_report(crash) for crash in found["crashes"]]
     if not found["crashes"]:
         said.append("it has not failed, as far as is remembered")
-    return _print(options, found, "\n\n".join(said))
+    return "\n\n".join(said)
 
 
 def events(options: Namespace) -> int:
     """Print events, the last ones or as they come."""
-    with Remote(options.runtime) as remote:
+    with _remote(options) as remote:
         after, wait = -options.limit or remote.ask(p.AskEvents(after=-1))["last"], 0.0
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
@@ -100,13 +166,19 @@ def events(options: Namespace) -> int:
 
 def crashes(options: Namespace) -> int:
     """Print crashes, newest first, one line each."""
-    found = _ask(options, p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
-    return _print(options, found, "\n".join(render.crash_line(crash) for crash in found["crashes"]) or "none")
+    found = _ask_all(options, p.AskCrashes(path=options.path, since=options.last, limit=options.limit))
+    return _print_all(
+        options, found, lambda told: "\n".join(render.crash_line(crash) for crash in told["crashes"]) or "none"
+    )
 
 
 def runs(options: Namespace) -> int:
     """List, show, retry, cancel or submit runs, or record what an interrupted step of one gave."""
-    ask = partial(_ask, options)
+    with _any_of(options) as remote:
+        return _runs(options, remote.ask)
+
+
+def _runs(options: Namespace, ask: Callable[[p.Request], Any]) -> int:
     match options.action:
         case "ls":
             asked = p.AskRuns(
@@ -169,8 +241,11 @@ def _run_text(found: dict[str, Any]) -> str:
 
 
 def operate(options: Namespace) -> int:
-    """Pause, resume, restart or drain a place."""
-    found = _ask(options, p.Operate(what=options.command, path=options.path, reason=options.reason))
+    """Pause, resume, restart or drain a place, in one process or in all of them."""
+    request = p.Operate(what=options.command, path=options.path, reason=options.reason)
+    if options.pid == ALL:
+        return _print_all(options, _ask_all(options, request), itemgetter("text"))
+    found = _ask(options, request)
     return _print(options, found, found["text"])
 
 

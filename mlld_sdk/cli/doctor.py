@@ -17,7 +17,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.control import protocol
-from mlld_sdk.control.client import runtimes
+from mlld_sdk.control.client import running
 from mlld_sdk.engines.check import EnginesReport, check_engines
 from mlld_sdk.journal.sqlite import schema
 from mlld_sdk.transport.processes import mark_of, processes
@@ -148,15 +148,15 @@ def _wrong_with(path: Path) -> Check | None:
 
 def check_socket_folder() -> Check:
     """Check whether the control socket may lie where it would, and which runtimes have one there."""
-    folder = protocol.socket_path("any").parent
-    running = ", ".join(runtimes()) or "no runtime"
+    folder = protocol.socket_folder()
+    there = ", ".join(map(str, running())) or "no runtime"
     if not folder.exists():
         return Check("socket", "ok", f"{folder} will be made when a runtime starts")
     try:
         protocol.private_folder(folder)
     except (MlldError, OSError) as error:
         return Check("socket", "problem", str(error))
-    return Check("socket", "ok", f"{folder} is private; {running} there")
+    return Check("socket", "ok", f"{folder} is private; {there} there")
 
 
 def check_node() -> Check:

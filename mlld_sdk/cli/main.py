@@ -38,6 +38,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def process_id(text: str) -> int:
+    """Read the id of a process; `all` is 0."""
+    if text != "all" and (not text.isdecimal() or int(text) == 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no process id; say which, or all")
+    return commands.ALL if text == "all" else int(text)
+
+
 def runtime_name(text: str) -> str:
     """Read the name of a runtime, which is part of paths and of a file's name."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", text) is None:
@@ -50,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     prints, attaches = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     prints.add_argument("--json", action="store_true", help="print JSON")
     attaches.add_argument("--runtime", help="name of the runtime to attach to, if several are running")
+    attaches.add_argument(
+        "--pid", type=process_id, help="id of the process to attach to, if several run that runtime; or all of them"
+    )
     cli_parser = argparse.ArgumentParser(prog="mlld-otp", description="Supervised mlld agents.")
     cli_parser.add_argument("--version", action="version", version=f"mlld-otp {version('mlld-otp')}")
     verbs = cli_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -179,4 +189,5 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 def shell(options: argparse.Namespace) -> int:
     """Talk to a runtime line by line."""
-    return Shell(main, options.runtime).talk()
+    runtime = ["--runtime", options.runtime] if options.runtime else []
+    return Shell(main, [*runtime, *(["--pid", str(options.pid)] if options.pid else [])]).talk()

@@ -13,7 +13,7 @@ import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.cli.render import table
-from mlld_sdk.control.protocol import socket_path
+from mlld_sdk.control.protocol import socket_folder
 from mlld_sdk.engines.kinds import KINDS, VARIABLE, EngineKind
 
 Source = Literal["command line", "environment", "code", "default"]
@@ -127,7 +127,7 @@ INTERNAL: Final = ("MLLD_OTP_OWNER", "MLLD_OTP_BRIDGE_PACKAGE", "MLLD_OTP_BRIDGE
 
 def _effective(known: Setting, code: Mapping[str, Any], said: Mapping[str, Any], environ: Mapping[str, str]) -> Setting:
     source: Source = "default"
-    value = str(socket_path("any").parent.parent) if known.name == "runtime_dir" else known.value
+    value = str(socket_folder().parent) if known.name == "runtime_dir" else known.value
     if code.get(known.name) is not None:
         source, value = "code", code[known.name]
     if text := environ.get(known.variable):

@@ -37,10 +37,10 @@ class Shell:
 
     Args:
         command: Runs a command.
-        runtime: Name of the runtime to attach to, if one was given.
+        runtime: Words that say which runtime to attach to: `--runtime`, `--pid`.
     """
 
-    def __init__(self, command: Command, runtime: str | None) -> None:
+    def __init__(self, command: Command, runtime: Sequence[str] = ()) -> None:
         self._command = command
         self._runtime = runtime
         self._defined: dict[str, dict[str, str]] = {}
@@ -93,9 +93,8 @@ class Shell:
     def _run(self, words: Sequence[str]) -> int:
         """Run one command; wrong words do not end the shell."""
         attaches = words[0] not in ("demo", "doctor", "config", "checkpoint", "run", "shell")
-        extra = ["--runtime", self._runtime] if self._runtime and attaches else []
         with contextlib.suppress(SystemExit):
-            return self._command([*words[:1], *extra, *words[1:]])
+            return self._command([*words[:1], *(self._runtime if attaches else ()), *words[1:]])
         return 2
 
 

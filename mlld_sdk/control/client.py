@@ -12,12 +12,37 @@ LOOK_TIMEOUT = 10.0
 
 JUST_STOPPED = "it may just have stopped; its log says why"
 
-LOOKS = (p.AskTree, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
+LOOKS = (p.AskWho, p.AskTree, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
 
 
-def runtimes() -> list[str]:
-    """List the names of this user's runtimes that take connections; a socket a killed process left is none."""
-    return sorted(found.stem for found in p.socket_path("any").parent.glob("*.sock") if p.is_listening(found))
+def running(name: str | None = None, pid: int | None = None) -> list[p.RuntimeProcess]:
+    """List this user's runtimes that take connections; a socket that a killed process has left is none.
+
+    Args:
+        name: Only those of this name.
+        pid: Only the one in this process.
+    """
+    asked = [one for one in p.sockets() if name in (None, one.name) and pid in (None, one.pid)]
+    return [one for one in asked if p.is_listening(one.path)]
+
+
+def processes_of(name: str | None = None, pid: int | None = None) -> list[p.RuntimeProcess]:
+    """Find the processes of one runtime: one, or several that have the same name.
+
+    Args:
+        name: Name of the runtime; not needed when there is only one name.
+        pid: Only this process.
+
+    Raises:
+        ControlError: There is no such runtime, or there are some of several names.
+    """
+    found = running(name, pid)
+    if not found:
+        raise _none_of(name, pid)
+    names = sorted({one.name for one in found})
+    if len(names) > 1:
+        raise p.ControlError(f"several runtimes are running: {', '.join(names)}", hint="say which with --runtime NAME")
+    return found
 
 
 class Remote:
@@ -25,24 +50,21 @@ class Remote:
 
     Args:
         name: Name of the runtime; not needed when there is only one.
+        pid: The process, if several have that name.
 
     Raises:
         ControlError: There is no such runtime, or more than one.
     """
 
-    def __init__(self, name: str | None = None) -> None:
-        path = p.socket_path(name or _only_one())
+    def __init__(self, name: str | None = None, *, pid: int | None = None) -> None:
+        process = _only_one(name, pid)
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.settimeout(LOOK_TIMEOUT)
         try:
-            self._connection.connect(str(path))
+            self._connection.connect(str(process.path))
         except OSError as error:
             self._connection.close()
-            hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: "
-            hint += ", ".join(runtimes()) or "none"
-            if isinstance(error, ConnectionRefusedError):
-                hint = "it was killed and has left its socket: start it again, its runs go on"
-            raise p.ControlError(f"no runtime answers at {path}: {error}", hint=hint) from error
+            raise p.ControlError(f"{process} does not answer at {process.path}: {error}", hint=JUST_STOPPED) from error
 
     def ask(self, request: p.Request) -> Any:  # noqa: ANN401
         """Ask one thing.
@@ -90,16 +112,29 @@ def _patience(request: p.Request) -> float:
     return LOOK_TIMEOUT if isinstance(request, LOOKS) else p.TIMEOUT + 5
 
 
-def _only_one() -> str:
-    found = runtimes()
-    if len(found) > 1:
-        raise p.ControlError(f"several runtimes are running: {', '.join(found)}", hint="say which with --runtime NAME")
-    if not found:
-        folder = p.socket_path("any").parent
-        killed = ", ".join(sorted(one.stem for one in folder.glob("*.sock")))
-        raise p.ControlError(
-            f"no runtime answers in {folder}" + (f"; killed and not started again: {killed}" if killed else ""),
-            hint="start one with `mlld-otp run FILE` or control=True; one of another user, or one with another "
-            "MLLD_OTP_RUNTIME_DIR or XDG_RUNTIME_DIR, is not seen from here",
-        )
-    return found[0]
+def _only_one(name: str | None, pid: int | None) -> p.RuntimeProcess:
+    if name is not None and pid is not None:
+        return p.RuntimeProcess(name, pid)
+    first, *others = processes_of(name, pid)
+    if others:
+        pids = ", ".join(str(one.pid) for one in (first, *others))
+        raise p.ControlError(f"several processes run {first.name!r}: {pids}", hint="say which with --pid PID")
+    return first
+
+
+def _none_of(name: str | None, pid: int | None) -> p.ControlError:
+    """Say that no such runtime answers, and what may be the reason."""
+    folder, left = p.socket_folder(), p.sockets()
+    asked = " ".join([*([repr(name)] if name else []), *([f"in process {pid}"] if pid else [])])
+    if asked:
+        hint = "is it running, as the same user and with the same MLLD_OTP_RUNTIME_DIR? running: "
+        hint += ", ".join(map(str, running())) or "none"
+        if any(name in (None, one.name) and pid in (None, one.pid) for one in left):
+            hint = "it was killed and has left its socket: start it again, its runs go on"
+        return p.ControlError(f"no runtime {asked} answers in {folder}", hint=hint)
+    killed = ", ".join(sorted({one.name for one in left}))
+    return p.ControlError(
+        f"no runtime answers in {folder}" + (f"; killed and not started again: {killed}" if killed else ""),
+        hint="start one with `mlld-otp run FILE` or control=True; one of another user, or one with another "
+        "MLLD_OTP_RUNTIME_DIR or XDG_RUNTIME_DIR, is not seen from here",
+    )

@@ -22,6 +22,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask"):
     """Base of all requests."""
 
 
+class AskWho(Request, frozen=True, kw_only=True, tag="who"):
+    """Which runtime this is, in which process, and where its runs are."""
+
+
 class AskTree(Request, frozen=True, kw_only=True, tag="tree"):
     """The tree as a value, its verdict, and its printout."""
 
@@ -184,10 +188,41 @@ decode_answer = msgspec.json.Decoder(Answer).decode
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def socket_path(name: str) -> Path:
-    """Return the path of the socket of a runtime, in a folder that is this user's alone."""
+class RuntimeProcess(msgspec.Struct, frozen=True, order=True):
+    """A process in which a runtime listens, or has listened before it was killed.
+
+    Attributes:
+        name: Name of the runtime; several processes may run one of that name.
+        pid: The process.
+    """
+
+    name: str
+    pid: int
+
+    @property
+    def path(self) -> Path:
+        """The socket."""
+        return socket_path(self.name, self.pid)
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+def socket_folder() -> Path:
+    """Return the folder of all sockets, which is this user's alone."""
     base = os.environ.get("MLLD_OTP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"mlld-otp-{os.getuid()}" / f"{name}.sock"
+    return Path(base) / f"mlld-otp-{os.getuid()}"
+
+
+def socket_path(name: str, pid: int | None = None) -> Path:
+    """Return the path of the socket of a runtime in a process, in this one unless told otherwise."""
+    return socket_folder() / f"{name}.{os.getpid() if pid is None else pid}.sock"
+
+
+def sockets() -> list[RuntimeProcess]:
+    """List whose sockets there are, also those that were left by processes that were killed."""
+    found = [path.stem.rpartition(".") for path in socket_folder().glob("*.sock")]
+    return sorted(RuntimeProcess(name, int(pid)) for name, _, pid in found if name and pid.isdecimal())
 
 
 def private_folder(folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -17,6 +19,7 @@ import msgspec
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.services import Services
+from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event
@@ -34,6 +37,11 @@ CONNECTIONS = 32
 """Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""
 
 LONGEST_WAIT = 30.0
+
+TURN = 10.0
+"""Seconds in which those that start at the same moment have to be done with opening their sockets."""
+
+TURN_AGAIN = 0.01
 
 ACCEPT_AGAIN = 0.1
 """Seconds until the next try when the system could not hand out a connection."""
@@ -113,6 +121,12 @@ class ControlServer:
         self._inode = path.stat().st_ino
         self._thread = threading.Thread(target=self._accept, name=f"{runtime.name}-control", daemon=True)
         self._thread.start()
+        _here.add(self)
+
+    def abandon(self) -> None:
+        """Close what a fork has copied, and change nothing for the process that listens."""
+        for copied in (self._listener, *self._open):
+            copied.close()
 
     def close(self) -> None:
         """Stop listening, end every connection, and remove the socket."""
@@ -182,26 +196,78 @@ class ControlServer:
             return p.Answer(code="INTERNAL", message=f"{type(error).__name__}: {error}")
 
 
+_here: "weakref.WeakSet[ControlServer]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Let go of what a forked child has inherited, so that a socket does not outlive the process that answers at it."""
+    for server in list(_here):
+        server.abandon()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def _listen(path: Path) -> socket.socket:
     p.private_folder(path.parent)
     listener = socket.socket(socket.AF_UNIX)
     try:
-        if path.exists() and not p.is_listening(path):
-            path.unlink()  # left by a process that was killed
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(CONNECTIONS)
+        with _turn(path.parent):
+            _sweep(path)
+            before = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+            listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
         hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path"
         if error.errno == errno.EADDRINUSE:
-            hint = "another runtime of this name is running: give this one another name (`run --name`)"
+            hint = "another runtime of this name is running in this process: give this one another name"
         what = f"the control socket {path} cannot be opened: {error}"
         raise p.ControlError(what, hint=f"{hint}, or control=False") from error
     return listener
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time look for dead sockets and open its own, which looks dead until it listens."""
+    lock, deadline = os.open(folder, os.O_RDONLY | os.O_CLOEXEC), Deadline(TURN)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if deadline.is_over:
+                    raise
+                pause(TURN_AGAIN)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _sweep(mine: Path) -> None:
+    """Remove the sockets of processes that are gone, and the one an earlier process of the same id has left."""
+    for left in p.sockets():
+        if (left.path == mine or not _lives(left.pid)) and not p.is_listening(left.path):
+            left.path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _who(runtime: RuntimeView, _: p.AskWho, __: int) -> Any:
+    path = runtime.journal.store_status().path
+    return {"runtime": runtime.name, "pid": os.getpid(), "store": path and os.path.realpath(path)}
 
 
 def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
@@ -351,6 +417,7 @@ def _step_row(step: StepRecord) -> dict[str, Any]:
 
 
 _WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {
+    p.AskWho: _who,
     p.AskTree: _tree,
     p.AskTop: _top,
     p.AskWhy: _why,

@@ -17,8 +17,8 @@ from mlld_sdk import Agent, Runtime, child, one_for_one
 from mlld_sdk.base.events import name_of
 from mlld_sdk.cli.main import span
 from mlld_sdk.control import protocol
-from mlld_sdk.control.client import Remote
-from mlld_sdk.control.protocol import AskTree, ControlError, socket_path
+from mlld_sdk.control.client import Remote, running
+from mlld_sdk.control.protocol import AskTree, ControlError, RuntimeProcess, socket_path, sockets
 from tests.support.command_line import command_line
 from tests.support.eventually import eventually
 
@@ -82,9 +82,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     )
     say.process = process  # type: ignore[attr-defined]
     try:
-        eventually(
-            lambda: (process.poll() is None or pytest.fail("the service ended")) and socket_path("service").exists()
-        )
+        eventually(lambda: (process.poll() is None or pytest.fail("the service ended")) and running("service"))
         yield say
     finally:
         process.send_signal(signal.SIGTERM)
@@ -183,10 +181,11 @@ def test_the_number_of_events_is_limited(service: Any) -> None:
     assert len(service("events", "--limit", "2").splitlines()) == 2
 
 
-def test_a_runtime_that_was_killed_leaves_a_socket_its_successor_takes_over(service: Any, tmp_path: Path) -> None:
+def test_a_runtime_that_was_killed_leaves_a_socket_that_its_successor_removes(service: Any, tmp_path: Path) -> None:
     service.process.kill()
     service.process.wait()
-    assert socket_path("service").exists()
+    assert not running("service")
+    assert sockets() == [RuntimeProcess("service", service.process.pid)]
     assert "no runtime answers" in service("tree", status=1)
     again = subprocess.Popen(
         [sys.executable, "-m", "mlld_sdk", "run", "service.py", "--store", "state.db", "--quiet"],
@@ -198,7 +197,7 @@ def test_a_runtime_that_was_killed_leaves_a_socket_its_successor_takes_over(serv
     finally:
         again.send_signal(signal.SIGTERM)
         assert again.wait(60) == 0
-    assert not socket_path("service").exists()
+    assert not sockets()
 
 
 def test_crashes_are_remembered_by_the_next_life_of_the_service(tmp_path: Path) -> None:
@@ -241,8 +240,8 @@ def test_a_folder_others_may_enter_is_refused(tmp_path: Path, monkeypatch: pytes
         Runtime(one_for_one(child(Agent, engine="embedded")), control=True).start()
 
 
-def test_two_runtimes_of_one_name_do_not_share_a_socket(runtime: Runtime) -> None:
-    with pytest.raises(ControlError, match="another runtime of this name is running"):
+def test_two_runtimes_of_one_name_in_one_process_do_not_share_a_socket(runtime: Runtime) -> None:
+    with pytest.raises(ControlError, match="another runtime of this name is running in this process"):
         Runtime(one_for_one(child(Agent, engine="embedded")), control=True).start()
     with Remote("root") as remote:
         assert remote.ask(AskTree())["verdict"]["word"] == "healthy"

@@ -26,6 +26,7 @@ from mlld_sdk.control.protocol import (
     Refused,
     private_folder,
     send,
+    socket_folder,
     socket_path,
 )
 from mlld_sdk.demo.picture import Story
@@ -60,7 +61,7 @@ class Patient(Agent):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
-    return socket_path("any").parent
+    return socket_folder()
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_a_refusal_is_read_from_a_connection_that_is_closed_already(folder: Path
     with socket.socket(socket.AF_UNIX) as strict:
         strict.bind(str(socket_path("strict")))
         strict.listen()
-        with client.Remote("strict") as remote:
+        with client.Remote("strict", pid=os.getpid()) as remote:
             connection, _ = strict.accept()
             send(connection, Answer(code="WRONG_USER", message="this runtime belongs to another user"))
             connection.close()

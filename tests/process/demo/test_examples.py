@@ -102,7 +102,7 @@ def test_an_asyncio_service_answers_several_clients(folder: Path) -> None:
 
 def test_the_service_file_is_operated_from_the_command_line(folder: Path) -> None:
     with started(folder, "-m", "mlld_sdk", "run", "examples/service.py", "--store", "state.db", "--quiet"):
-        eventually(lambda: list((folder / "rt").rglob("service.sock")), within=60)
+        eventually(lambda: list((folder / "rt").rglob("service.*.sock")), within=60)
         assert "HEALTHY" in run(folder, "-m", "mlld_sdk", "tree")
         submitted = run(folder, "-m", "mlld_sdk", "runs", "submit", "reviewer", '{"topic": "safety"}').strip()
         eventually(lambda: "review of notes of safety" in run(folder, "-m", "mlld_sdk", "runs", "show", submitted), 20)
