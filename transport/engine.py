@@ -30,7 +30,7 @@ from mlld_sdk.transport.exits import EngineExit
 from mlld_sdk.transport.inline_reader import InlineReader
 from mlld_sdk.transport.limits import EngineLimits, EngineStats
 from mlld_sdk.transport.pipes import Outgoing
-from mlld_sdk.transport.processes import Births, descendants_of, kill_surely, mark_of, process, rss_of
+from mlld_sdk.transport.processes import Births, descendants_of, is_doomed, kill_surely, mark_of, process, rss_of
 from mlld_sdk.transport.reactor import Reactor, shared_reactor
 from mlld_sdk.transport.wire import EngineReply, cancel_line
 
@@ -386,6 +386,15 @@ class Engine:
     def alive(self) -> bool:
         """Whether the process runs and takes requests."""
         return self._core.ending is None and not self._channel.is_at_end and not self._core.retired
+
+    @property
+    def is_dying(self) -> bool:
+        """Whether it has died or is about to, not by us, also if nothing here has noticed: the kernel is asked."""
+        ending = self._core.ending
+        if ending is not None or self._channel.is_at_end:
+            return ending in (None, "died")
+        behind = descendants_of(self.pid)[:1] if self.command.wrapped else []
+        return any(map(is_doomed, (self.pid, *behind)))
 
     @property
     def is_busy(self) -> bool:

@@ -22,6 +22,7 @@ _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEAD_STATES = "ZX"
 _OF_KERNEL = 0x00200000  # having no session is no sign: one led from outside a container has number 0 within
+_KILLED = 1 << (signal.SIGKILL - 1)
 _LOOKS = 4
 _BLINK = 0.0005
 _FEW = 16
@@ -94,6 +95,17 @@ def process(pid: int) -> Process | None:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
     return Process(pid, fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[6]), int(fields[19]))
+
+
+def is_doomed(pid: int) -> bool:
+    """Whether a process has ended, or was sent what ends it and is yet to; without /proc false, as nothing tells."""
+    text = _read(f"/proc/{pid}/status")
+    if text is None:
+        return process(os.getpid()) is not None
+    facts = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
+    if facts[b"State"].split()[0].decode() in _DEAD_STATES:
+        return True
+    return any(int(facts.get(name, b"0"), 16) & _KILLED for name in (b"SigPnd", b"ShdPnd"))
 
 
 def processes() -> Iterator[Process]:

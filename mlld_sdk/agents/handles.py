@@ -50,12 +50,11 @@ class Named(HandleRequests):
     def wait_until_up(self, timeout: float | timedelta = 30.0) -> bool:
         """Wait until an incarnation works under this name, and return whether that was so in time.
 
-        After a request that failed with its engine this waits for the next incarnation, never for the one that is
-        about to end. It is woken by the supervisor; nothing is polled.
+        An engine that was killed before the call fails no request that is made after it, also if nothing here had
+        noticed that death: the kernel is asked. After a request that failed with its engine this waits for the next
+        incarnation, never for the one that is about to end. It is woken; nothing is polled.
         """
-        tree = self._services.tree
-        up = partial(self._services.is_up, self.name)
-        return tree is not None and tree.context.wait_for(up, seconds(timeout))
+        return self._services.wait_until_up(self.name, seconds(timeout))
 
     def configure(self, **changes: Unpack[LiveOptions]) -> None:
         """Change options while it works, without dropping engines or requests.

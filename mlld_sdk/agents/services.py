@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlld_sdk.actors.core.errors import UnknownName
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import find, publish
 from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import Sink
@@ -163,6 +165,18 @@ class Services:
         if requests is None or requests.health.condemned or requests.source.scope.over is not None:
             return False
         return self.whereis(name) is not None
+
+    def wait_until_up(self, name: str, timeout: float) -> bool:
+        """Wait until `is_up` with no engine that died and was not put away; return whether that was so in time."""
+        deadline = Deadline(timeout)
+        while self.tree is not None and self.tree.context.wait_for(partial(self.is_up, name), deadline.left):
+            pool, requests = self._engine_pools.get(name), self.requests.get(name)
+            # A leased engine that died takes its agent down; the pool's own costs no request but the one on it.
+            if not (pool and requests and pool.see_off(deadline.left, leased=requests.health.ends_owner)):
+                return True
+            if deadline.left <= 0:
+                break
+        return False
 
     def _find_requests(self, name: str) -> EngineRequests:
         tree, breaker = self.tree, None

@@ -19,7 +19,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT
+from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.engines import background
@@ -184,6 +184,8 @@ class EnginePool:
         self._wears = self._recycle != Recycle()
         self.made_of: object = None  # what its owner knows its engines by
         self.lock = threading.Lock()
+        self._left = threading.Condition(self.lock)  # told of engines that are no longer idle or leased
+        self._onlookers = 0
         self._idle: list[PooledEngine] = []
         self._busy: set[PooledEngine] = set()
         self._waiters: deque[Acquire] = deque()
@@ -266,6 +268,26 @@ class EnginePool:
                 started=self._started,
                 retired=self._retired,
             )
+
+    def see_off(self, timeout: float, *, leased: bool) -> bool:
+        """Wait until engines that have died, or are about to, are put away; returns whether there was any.
+
+        Args:
+            timeout: Seconds to wait.
+            leased: Wait for those that are leased, too, until they are given back.
+        """
+        deadline = Deadline(timeout)
+        with self.lock:
+            engines = [*self._idle, *(self._busy if leased else ())]
+        dying = [pooled for pooled in engines if pooled.engine.is_dying]
+        with self.lock:
+            self._onlookers += 1
+            try:
+                while any(pooled in self._busy or pooled in self._idle for pooled in dying) and deadline.left > 0:
+                    self._left.wait(deadline.left)
+            finally:
+                self._onlookers -= 1
+        return bool(dying)
 
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and return how many; their users see them die."""
@@ -406,6 +428,8 @@ class EnginePool:
         stays, served = False, None
         with self.lock:
             self._busy.discard(pooled)
+            if self._onlookers:
+                self._left.notify_all()
             if self._waiters and not ends:
                 ends = self.quota.owes(self._waiters[0].since)  # one elsewhere has waited longer; ours queue up behind
             if not ends:
@@ -467,6 +491,7 @@ class EnginePool:
                 self._idle.remove(pooled)
             self._retired += 1
             pooled.gone = True
+            self._left.notify_all()
             watcher, pooled.watcher = pooled.watcher, None
         pooled.slot.release()
         if watcher is not None:
