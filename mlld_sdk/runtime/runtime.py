@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,22 @@ class RuntimeNotRunning(InfrastructureError):
     hint = "use it in a `with` block"
 
 
+@dataclass(eq=False, repr=False)
+class RuntimeForked(ConfigurationError):
+    """A runtime was used in a process that was forked after it was made: what it shares is the first process's alone.
+
+    Attributes:
+        name: The runtime.
+        made_in: The process that made it.
+    """
+
+    code = "RUNTIME_FORKED"
+    message = "runtime {name!r} was made in process {made_in}, and this is a fork of it"
+    hint = "make it after the fork: in the lifespan of the application, or where each worker begins"
+    name: str
+    made_in: int
+
+
 class Runtime:
     """A supervision tree and all that its agents share: the journal, the engines' budget, the stream of events.
 
@@ -130,6 +147,7 @@ class Runtime:
         check_class("retention", retention, Retention)
         check_class("values", values, Values)
         self.name = name
+        self._process = os.getpid()
         self.env: Env = env or Env()
         self.bus: Bus = Bus(self.env)
         self.history: History = History()
@@ -166,7 +184,9 @@ class Runtime:
         Raises:
             StartFailed: A child did not start; nothing is left running.
             JournalError: The store cannot be opened.
+            RuntimeForked: It was made in another process.
         """
+        self._refuse_in_fork()
         with self._lock:
             if self._services is not None:
                 raise ConfigurationError(f"runtime {self.name!r} was started before", hint="make another one")
@@ -263,7 +283,8 @@ class Runtime:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stop(drain=kind is None)
+        if os.getpid() == self._process:  # in a fork there is nothing to stop
+            self.stop(drain=kind is None)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
@@ -393,7 +414,12 @@ class Runtime:
         named = ", ".join(run.id for run in runs[:MOST_NAMED])
         return f"; waiting: {named}{' and more' if len(runs) > MOST_NAMED else ''}" if runs else ""
 
+    def _refuse_in_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeForked(self.name, self._process)
+
     def _here(self, part: T | None) -> T:
+        self._refuse_in_fork()
         if part is None:
             raise RuntimeNotRunning(f"runtime {self.name!r} is not running")
         return part
