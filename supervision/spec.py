@@ -29,6 +29,7 @@ from mlld_sdk.actors.core.names import Name
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.options import check_class, checked, refuse_unknown, unknown, whole
+from mlld_sdk.base.texts import fit
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
@@ -225,8 +226,8 @@ def _checked(
     name: object, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> ChildSpec:
     """Build a spec from values that may be wrong."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise InvalidOption("name", name, "a text that is not empty and holds no '/'")
+    if not isinstance(name, str) or not name or "/" in name or fit(name) != name:
+        raise InvalidOption("name", name, "a text that is not empty and holds no '/' and no half of a surrogate pair")
     _check_arguments(start, args, kwargs)
     patient = options.get("kind") == "supervisor"
     shutdown = options.get("shutdown", inf if patient else WORKER_SHUTDOWN)

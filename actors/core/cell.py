@@ -34,6 +34,7 @@ from mlld_sdk.actors.core.ref import ActorRef, Down, Exit, Monitor
 from mlld_sdk.actors.core.system_messages import EndNow, Notice
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.base.events import Event
+from mlld_sdk.base.texts import text_of
 
 _LONGEST_RING: Final = 10_000
 """A search for a ring of waiting actors gives up after this many."""
@@ -126,8 +127,8 @@ class Cell:
 
     def _in_words(self, hook: str, *args: Any) -> str:
         try:
-            return str(getattr(self.actor, hook)(*args))
-        except Exception as error:  # noqa: BLE001 - a report must not fail
+            return text_of(getattr(self.actor, hook)(*args), 2_000)
+        except BaseException as error:  # noqa: BLE001 - a report must not fail
             return f"<{hook} raised {type(error).__name__}>"
 
     def info(self) -> ActorInfo:
@@ -338,7 +339,7 @@ class Cell:
             normal=normal,
             trace=reason.trace if isinstance(reason, Crash) else "",
             last_message="" if normal or last is None else self.describe(last[0]),
-            state="" if normal or self.actor is None else self._in_words("format_state")[:2_000],
+            state="" if normal or self.actor is None else self._in_words("format_state"),
             queued=refused,
         )
 

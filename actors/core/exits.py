@@ -11,9 +11,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from mlld_sdk.base.texts import fit, text_of
+
 TRACE_LIMIT = 8_000
 """A crash keeps at most this many characters of its traceback: the end, where the cause is."""
 
+
+REASON_LIMIT = 4_000
+"""Characters of a reason's text: those of reasons inside reasons add up."""
 
 TRACE_FRAMES = 20
 """... and at most this many frames, the innermost."""
@@ -31,6 +36,11 @@ class Reason(msgspec.Struct, frozen=True):
 
     is_crash: ClassVar[bool] = False
     """Whether an exception caused it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if (say := cls.__dict__.get("__str__")) is not None:  # it is written by supervisors, which must not fail by it
+            cls.__str__ = lambda self: text_of(self, REASON_LIMIT, say=say)  # type: ignore[method-assign]
 
 
 class Normal(Reason, frozen=True, tag="normal"):
@@ -138,21 +148,13 @@ def crash(error: BaseException) -> Crash:
     return Crash(name, text_of(error), _trace_of(error))
 
 
-def text_of(error: BaseException) -> str:
-    """Return the bounded text of an exception, whatever its class makes of that; never raises."""
-    try:
-        return str(error)[:1_000]
-    except Exception as second:  # noqa: BLE001 - a broken __str__ must not hide the crash it describes
-        return f"<its text could not be made: {type(second).__name__}>"
-
-
 def _trace_of(error: BaseException) -> str:
     try:
         alone = error.__cause__ is None and error.__context__ is None and not isinstance(error, BaseExceptionGroup)
         if alone and not hasattr(error, "__notes__"):
-            return _plain_trace(error)[-TRACE_LIMIT:]
-        return "".join(traceback.format_exception(error, limit=-TRACE_FRAMES))[-TRACE_LIMIT:]
-    except Exception as second:  # noqa: BLE001 - see above
+            return fit(_plain_trace(error)[-TRACE_LIMIT:])
+        return fit("".join(traceback.format_exception(error, limit=-TRACE_FRAMES))[-TRACE_LIMIT:])
+    except BaseException as second:  # noqa: BLE001 - a broken __str__ must not hide the crash it describes
         return f"<its trace could not be made: {type(second).__name__}>"
 
 

@@ -26,6 +26,7 @@ from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.scheduler import yield_processor
 from mlld_sdk.actors.core.system_messages import EndInTurn, IdleNow
 from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.base.texts import text_of
 
 DIRECTIVES: Final = frozenset({Reply, NoReply, Stop, Continue, Idle, Ignore, CoroutineType})
 """Classes of return values that mean more than an answer."""
@@ -257,7 +258,10 @@ class HookRunner:
             if reply is None:
                 self.cell.system.emit(
                     lambda at: events.ErrorUnheard(
-                        at=at, actor=self.cell.path, epoch=self.cell.epoch, error=f"{type(error).__name__}: {error}"
+                        at=at,
+                        actor=self.cell.path,
+                        epoch=self.cell.epoch,
+                        error=f"{type(error).__name__}: {text_of(error)}",
                     )
                 )
             elif not reply.try_set_exception(error):

@@ -21,7 +21,7 @@ from mlld_sdk.actors.core.counters import Counters
 from mlld_sdk.actors.core.directory import Directory
 from mlld_sdk.actors.core.errors import ActorError, AskTimeout, CallingSelf, StartFailed
 from mlld_sdk.actors.core.event_loop import LoopThread
-from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash, text_of
+from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.info import Address
 from mlld_sdk.actors.core.names import Name
@@ -35,6 +35,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, discard
+from mlld_sdk.base.texts import text_of
 
 A = TypeVar("A", bound=pykka.Actor)
 
@@ -344,7 +345,7 @@ class ActorSystem:
         if self.listening:
             try:
                 self.sink(make(self.env.wall()))
-            except Exception:  # noqa: BLE001 - an actor's end must be made known whatever the listeners do
+            except (Exception, SystemExit):  # noqa: BLE001 - an actor's end must be made known whatever the listeners do
                 self.counters.sink_failed()
 
     def callback_failed(self, error: BaseException) -> None:

@@ -11,6 +11,8 @@ An error that carries data is declared as a dataclass, in one place: its fields,
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mlld_sdk.base.texts import text_of
+
 
 class MlldError(Exception):
     """Something went wrong: what happened, in one line, and what to do about it, in another.
@@ -94,7 +96,7 @@ class InvalidOption(InvalidRequest):
     allowed: str
 
     def __post_init__(self) -> None:
-        shown = repr(self.value)
+        shown = text_of(self.value, _SHOWN + 1, say=repr)
         self.shown: str = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
         super().__post_init__()
 

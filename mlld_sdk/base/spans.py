@@ -17,6 +17,7 @@ import msgspec
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, Sink
+from mlld_sdk.base.texts import text_of
 
 _numbers = itertools.count(1)
 
@@ -128,7 +129,7 @@ class Span:
                     seconds=self._env.now() - self._began,
                     kind=kind,
                     code=known.code if known else kind,
-                    reason=known.message if known else str(error),
+                    reason=text_of(known.message if known else error),
                     trace="" if known else "".join(traceback.format_exception(error))[-TRACE_LIMIT:],
                 )
             )

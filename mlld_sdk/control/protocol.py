@@ -4,12 +4,14 @@ import os
 import socket
 import struct
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
 from mlld_sdk.base.errors import InfrastructureError, MlldError
+from mlld_sdk.base.texts import encoded, text_of
 
 MAX_FRAME: Final = 8 << 20
 """Bytes of one request or answer; a longer one ends the connection."""
@@ -185,7 +187,7 @@ class Refused(MlldError):
 
 _LENGTH = struct.Struct(">I")
 decode_answer = msgspec.json.Decoder(Answer).decode
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_encode = partial(encoded, msgspec.json.Encoder(enc_hook=text_of))
 
 
 class RuntimeProcess(msgspec.Struct, frozen=True, order=True):

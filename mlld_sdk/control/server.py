@@ -23,6 +23,7 @@ from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event
+from mlld_sdk.base.texts import text_of
 from mlld_sdk.control import protocol as p
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.records import RunRecord, StepRecord
@@ -193,7 +194,7 @@ class ControlServer:
         except MlldError as error:
             return p.Answer(code=error.code, message=error.message, hint=error.hint)
         except Exception as error:  # noqa: BLE001 - a request that fails must not take the server down
-            return p.Answer(code="INTERNAL", message=f"{type(error).__name__}: {error}")
+            return p.Answer(code="INTERNAL", message=f"{type(error).__name__}: {text_of(error)}")
 
 
 _here: "weakref.WeakSet[ControlServer]" = weakref.WeakSet()

@@ -14,8 +14,9 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink
+from mlld_sdk.base.texts import text_of
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound
+from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound, not_text
 from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.options import JournalLimits, Retention
 from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, Outcome, OutcomeRecord, RunRecord, shorten
@@ -88,7 +89,10 @@ class JournalCore:
         """
         if crashpoints.armed:
             crashpoints.reach(f"{name}.before")
-        result = self.store.write(self.session, work, self.limits.write_timeout)
+        try:
+            result = self.store.write(self.session, work, self.limits.write_timeout)
+        except UnicodeEncodeError as error:
+            raise not_text() from error
         if crashpoints.armed:
             crashpoints.reach(f"{name}.after")
         if isinstance(result, JournalRefusal):
@@ -210,7 +214,7 @@ class JournalCore:
         try:
             callback(argument)
         except Exception as error:  # noqa: BLE001 - it is told as an event
-            said = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {text_of(error)}"
             self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=said))
 
     # -- for the store ------------------------------------------------------------------------------------------------

@@ -248,6 +248,11 @@ class ValueNotStorable(JournalRefusal):
     why: str
 
 
+def not_text() -> ValueNotStorable:
+    """Make the error about an id, a key or a name that no file can hold, whether it is written or looked for."""
+    return ValueNotStorable("an id, key or name", "the text holds half of a surrogate pair")
+
+
 @dataclass(eq=False, repr=False)
 class LimitExceeded(JournalRefusal):
     """A value, a run or a stream is larger than the stated limit."""

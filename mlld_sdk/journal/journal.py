@@ -10,9 +10,10 @@ from typing import Any, Self, TypeVar
 
 from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_class
+from mlld_sdk.base.texts import fit
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
@@ -160,6 +161,8 @@ class Journal:
                 raise ConfigurationError(f"{name} must be text, got {type(text).__name__}")
             if text is not None and not 0 < len(text) <= 500:
                 raise ConfigurationError(f"{name} has {len(text)} characters, allowed are 1 to 500")
+            if text is not None and fit(text) != text:
+                raise InvalidOption(name, text, "text without halves of surrogate pairs")
         raw = self._core.encode(input, "the input")
         wall = self.env.wall()
         run = RunRecord(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from mlld_sdk.journal.audit import audit
-from mlld_sdk.journal.errors import JournalClosed, JournalRefusal
+from mlld_sdk.journal.errors import JournalClosed, JournalRefusal, not_text
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema
 from mlld_sdk.journal.store import Host, Problem, StoreStatus
@@ -66,7 +66,10 @@ class MemoryStore:
         with self._lock:
             if not self._hosts:
                 raise JournalClosed("the journal in memory is closed")
-            return work(self._tx)
+            try:
+                return work(self._tx)
+            except UnicodeEncodeError as error:
+                raise not_text() from error
 
     def wake(self) -> None:
         """Nothing waits here: every write tells every journal."""

@@ -7,6 +7,7 @@ from zlib import crc32
 import msgspec
 
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.texts import encoded, fit, text_of
 from mlld_sdk.journal.errors import JournalCorrupt, RecordUnknown
 from mlld_sdk.journal.options import StepPolicy
 
@@ -49,10 +50,10 @@ class ErrorRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
         known = error if isinstance(error, MlldError) else None
         return cls(
             code=known.code if known else "EXCEPTION",
-            message=shorten(known.message if known else str(error), limit),
-            hint=known.hint if known else None,
+            message=shorten(text_of(known.message if known else error, 64 * limit), limit),
+            hint=known.hint and text_of(known.hint) if known else None,
             type=type(error).__name__,
-            traceback=shorten(text, limit),
+            traceback=fit(shorten(text, limit)),
         )
 
 
@@ -279,7 +280,7 @@ VERSIONS: Final[dict[type, int]] = {RunRecord: 1, StepRecord: 1, InputRecord: 1,
 _MAGIC: Final = 0x4A
 _FRAME: Final = 6  # magic, version, ..., crc32 of all before it
 _RESIDUE: Final = 0x2144DF1C  # crc32 of anything followed by its own crc32, least significant byte first
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {kind: msgspec.json.Decoder(kind) for kind in VERSIONS}
 _STEP: Final = bytes((_MAGIC, VERSIONS[StepRecord]))
 _DOLLAR: Final = TYPE_MARK[1]
@@ -288,7 +289,7 @@ _recall = msgspec.json.Decoder(Recalled).decode
 
 def pack(record: Stored) -> bytes:
     """Write a record as bytes: magic, version, JSON, checksum."""
-    body = bytes((_MAGIC, VERSIONS[type(record)])) + _encode(record)
+    body = bytes((_MAGIC, VERSIONS[type(record)])) + encoded(_encoder, record)
     return body + crc32(body).to_bytes(4, "little")
 
 

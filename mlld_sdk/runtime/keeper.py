@@ -10,6 +10,7 @@ import msgspec
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event
+from mlld_sdk.base.texts import fit_all
 from mlld_sdk.journal import Journal
 from mlld_sdk.supervision.events import SupervisorGaveUp
 from mlld_sdk.telemetry.crash_report import CrashReport, gave_up
@@ -38,7 +39,7 @@ class HistoryKeeper:
         name = gave_up(event).crash_id if isinstance(event, SupervisorGaveUp) else getattr(event, "crash_id", "")
         crash = self._history.crash(name) if name else None
         if crash is not None:
-            self._journal.append_event("crash", msgspec.to_builtins(crash))
+            self._journal.append_event("crash", fit_all(msgspec.to_builtins(crash)))
 
     def remember(self) -> None:
         """Take over the crash reports and the story that an earlier process has kept."""
@@ -66,4 +67,4 @@ class HistoryKeeper:
         """
         chapter = self._history.next_chapter()
         if chapter:
-            self._journal.append_event("story", msgspec.to_builtins(chapter))
+            self._journal.append_event("story", fit_all(msgspec.to_builtins(chapter)))

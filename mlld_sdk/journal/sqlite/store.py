@@ -13,7 +13,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink
 from mlld_sdk.base.options import one_of
 from mlld_sdk.journal.audit import audit
-from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone
+from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone, not_text
 from mlld_sdk.journal.events import JournalDegraded, JournalMigrated, JournalRecovered
 from mlld_sdk.journal.options import Durability, JournalLimits
 from mlld_sdk.journal.rows import Tx
@@ -118,6 +118,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             broken = True
             raise translate(error, self._path) from error
+        except UnicodeEncodeError as error:
+            raise not_text() from error
         finally:
             self._put_back(reader, broken)
 

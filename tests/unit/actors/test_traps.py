@@ -660,7 +660,7 @@ def test_a_report_survives_a_class_that_cannot_describe_itself(system: ActorSyst
     (report,) = sink.of(ActorExited)
     assert report.last_message == "<describe_message raised RuntimeError>"
     assert report.state == "<format_state raised RuntimeError>"
-    assert "its text could not be made" in report.reason
+    assert "has no text: RuntimeError" in report.reason
 
 
 def test_what_an_actor_comes_to_own_at_the_moment_of_its_kill_is_closed(system: ActorSystem) -> None:  # T-1

@@ -1,0 +1,62 @@
+"""Texts made from what users define: an exception, a reason, a message may say anything, fail to, or never end.
+
+Whatever becomes part of a record, an event, a log line or an answer goes through here, so that no object can take down
+what only describes it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+LONGEST: Final = 1_000
+"""Characters that are kept of a text unless somebody asks for more."""
+
+DEEPEST: Final = 64
+"""Levels of a value that are looked through for texts."""
+
+
+def text_of(value: object, limit: int = LONGEST, *, say: Callable[[Any], str] = str) -> str:
+    """Return the text of anything, cut to `limit` characters and fit to be written; never raises.
+
+    Args:
+        value: What is described.
+        limit: Characters that are kept.
+        say: Makes the text; `repr` for values in quotes.
+    """
+    try:
+        text = say(value)
+        return fit(str.__str__(text[:limit]))  # a subclass of str may have ideas of its own
+    except BaseException as error:  # noqa: BLE001 - what cannot say what it is must not hide that it was there
+        return f"<{type(value).__name__} has no text: {type(error).__name__}>"
+
+
+def fit(text: str) -> str:
+    """Return a text that can be written as UTF-8: halves of surrogate pairs are spelled out as escapes."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def fit_all(value: Any, depth: int = DEEPEST) -> Any:
+    """Return a value made of structs, lists, tuples and dicts with all its texts fit to be written."""
+    if isinstance(value, str):
+        return fit(value)
+    if depth == 0:
+        return value
+    if isinstance(value, msgspec.Struct):
+        fields = {name: fit_all(getattr(value, name), depth - 1) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
+    if isinstance(value, dict):
+        return {fit_all(name, depth - 1): fit_all(one, depth - 1) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(fit_all(one, depth - 1) for one in value)
+    return value
+
+
+def encoded(encode: msgspec.json.Encoder, value: object) -> bytes:
+    """Encode a value as JSON; texts that cannot be written are made fit first."""
+    try:
+        return encode.encode(value)
+    except UnicodeEncodeError:
+        return encode.encode(fit_all(value))
