@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mlld_sdk.agents.services import AgentUnavailable as AgentUnavailable
     from mlld_sdk.agents.workload import RunDeadlineExceeded as RunDeadlineExceeded
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
+    from mlld_sdk.base.errors import ExtraMissing as ExtraMissing
     from mlld_sdk.base.errors import InfrastructureError as InfrastructureError
     from mlld_sdk.base.errors import InvalidOption as InvalidOption
     from mlld_sdk.base.errors import InvalidRequest as InvalidRequest

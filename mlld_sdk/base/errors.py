@@ -109,6 +109,24 @@ class UnknownOption(InvalidOption):
     hint = "{allowed}"
 
 
+@dataclass(eq=False, repr=False)
+class ExtraMissing(ConfigurationError, ImportError):
+    """Something needs a package that is installed with an extra, and is not there.
+
+    Attributes:
+        what: What needs it.
+        package: The package.
+        extra: Name of the extra.
+    """
+
+    code = "EXTRA_MISSING"
+    message = "{what} needs {package}, which is not installed"
+    hint = "pip install 'mlld-otp[{extra}]'"
+    what: str
+    package: str
+    extra: str
+
+
 class InfrastructureError(MlldError):
     """An engine, an actor, a pipe or a disk failed, so nothing is known about the task itself."""
 

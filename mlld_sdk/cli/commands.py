@@ -302,6 +302,7 @@ def demo(options: Namespace) -> int:
 def run(options: Namespace) -> int:
     """Run a Python file that declares `tree` (and may declare `runtime_options`) as a service."""
     from mlld_sdk.runtime.runtime import EXIT_FORCED, Runtime
+    from mlld_sdk.telemetry.json_lines import log_json
     from mlld_sdk.telemetry.log import log_events, stderr_logger
 
     path = Path(options.file)
@@ -310,9 +311,10 @@ def run(options: Namespace) -> int:
     declared = {name: value for name, value in declared.items() if name not in ("log", "log_level")}
     named = {} if options.name is None else {"name": options.name}
     runtime = Runtime(tree, **{"name": path.stem, "control": True, **declared, **found.options(), **named})
-    if found["log"] != "off":
-        logger = stderr_logger(as_json=found["log"] == "json")
-        log_events(runtime.bus, logger, debug=found["log_level"] == "debug")
+    if found["log"] == "json":
+        log_json(runtime.bus, debug=found["log_level"] == "debug")
+    elif found["log"] == "plain":
+        log_events(runtime.bus, stderr_logger(), debug=found["log_level"] == "debug")
     status = runtime.run_forever()
     if status == EXIT_FORCED:
         report = runtime.stop()

@@ -98,7 +98,7 @@ def stderr_logger(*, as_json: bool = False) -> Any:
         structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(colors=False)
     )
     return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.WriteLogger(sys.stderr),  # a line in one piece: others write to the same stream
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), form],
         wrapper_class=structlog.make_filtering_bound_logger(0),
     )

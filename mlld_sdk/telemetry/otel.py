@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Any, Final
 
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ExtraMissing
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
 from mlld_sdk.telemetry.bus import Bus
@@ -27,12 +27,12 @@ def export_spans(bus: Bus, tracer: Any = None, *, key: str = "otel") -> None:
         key: Id to detach by.
 
     Raises:
-        ConfigurationError: The extra is not installed.
+        ExtraMissing: opentelemetry-api is not installed.
     """
     try:
         from opentelemetry import trace
     except ImportError as error:
-        raise ConfigurationError("spans need opentelemetry-api", hint="pip install 'mlld-otp[otel]'") from error
+        raise ExtraMissing("the export of spans", "opentelemetry-api", "otel") from error
     exporter = _Exporter(tracer or trace.get_tracer("mlld_sdk"), trace)
     bus.attach(key, exporter, events=[SpanStarted, SpanStopped, SpanFailed])
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, MlldError
+from mlld_sdk.base.errors import ExtraMissing, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
 from mlld_sdk.engines.events import CheckpointMissedEvent
@@ -79,12 +79,12 @@ def export_metrics(runtime: MeasuredRuntime, registry: Any = None) -> "RuntimeMe
     ```
 
     Raises:
-        ConfigurationError: The extra is not installed.
+        ExtraMissing: prometheus-client is not installed.
     """
     try:
         import prometheus_client
     except ImportError as error:
-        raise ConfigurationError("metrics need prometheus-client", hint="pip install 'mlld-otp[prometheus]'") from error
+        raise ExtraMissing("the export of metrics", "prometheus-client", "prometheus") from error
     metrics = RuntimeMetrics(runtime)
     (registry or prometheus_client.REGISTRY).register(metrics)
     return metrics
