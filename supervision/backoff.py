@@ -33,6 +33,12 @@ class Backoff(msgspec.Struct, frozen=True):
     jitter: float = 0.5
     stable: float = 15.0
 
+    def __post_init__(self) -> None:
+        for name in ("first", "most", "stable"):
+            seconds(getattr(self, name), name, infinite=False)
+        number("factor", self.factor, 1, 1000)
+        number("jitter", self.jitter, 0, 1)
+
     @classmethod
     def of(
         cls,

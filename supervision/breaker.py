@@ -31,7 +31,7 @@ from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import number, whole
+from mlld_sdk.base.options import check_callable, checked, number, whole
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 
@@ -107,6 +107,8 @@ def circuit_breaker(
     """
     if failures is None and rate is None:
         raise InvalidOption("failures", failures, "a whole number >= 1 unless `rate` is given")
+    checked(BreakerPolicy, {"name": name, "parks": parks})
+    check_callable("counts", counts)
     shortest = seconds(open_for, "open_for", above=0, infinite=False)
     return BreakerPolicy(
         name=name,

@@ -26,6 +26,10 @@ class RestartLimit(msgspec.Struct, frozen=True):
     restarts: int = 3
     within: float = 5.0
 
+    def __post_init__(self) -> None:
+        whole("restarts", self.restarts)
+        seconds(self.within, "within", above=0, infinite=False)
+
     @classmethod
     def of(cls, restarts: int, within: Duration) -> Self:
         """Check the two numbers and build the limit.

@@ -28,8 +28,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import check_class, checked, refuse_unknown, unknown, whole
-from mlld_sdk.base.texts import fit
+from mlld_sdk.base.options import check_class, checked, path_part, refuse_unknown, unknown, whole
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
@@ -93,6 +92,8 @@ def wedge(
     Raises:
         InvalidOption: A value is out of range.
     """
+    if not isinstance(ladder, Iterable):
+        raise InvalidOption("ladder", ladder, "mappings of start options")
     rungs = tuple(ladder)
     for rung in rungs:
         if not isinstance(rung, Mapping):
@@ -168,8 +169,9 @@ def child(
 ) -> ChildSpec:
     """Declare one child.
 
-    What is not named here goes to the class, and is checked against its signature at once. A class may carry defaults
-    for the options below in a mapping named `child_options`; what is given here wins.
+    What is not named here goes to the class, and is checked at once: against its signature, and by its class method
+    `check_child_arguments(kwargs)` if it has one, as agents and pools do. A class may carry defaults for the options
+    below in a mapping named `child_options`; what is given here wins.
 
     Args:
         start: Actor class, a spec made by this function (the options given here replace its own), or a supervisor
@@ -226,24 +228,32 @@ def _checked(
     name: object, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> ChildSpec:
     """Build a spec from values that may be wrong."""
-    if not isinstance(name, str) or not name or "/" in name or fit(name) != name:
-        raise InvalidOption("name", name, "a text that is not empty and holds no '/' and no half of a surrogate pair")
-    _check_arguments(start, args, kwargs)
+    called = path_part("name", name)
+    check_arguments(start, args, kwargs)
     patient = options.get("kind") == "supervisor"
     shutdown = options.get("shutdown", inf if patient else WORKER_SHUTDOWN)
     timeout = options.get("start_timeout", inf if patient else START_TIMEOUT)
     options["shutdown"] = shutdown if isinstance(shutdown, str) else seconds(shutdown, "shutdown")
     options["start_timeout"] = seconds(timeout, "start_timeout", above=0)
     checked(ChildSpec, options)
+    for rung in options["wedge"].ladder if options.get("wedge") else ():
+        check_arguments(start, args, {**kwargs, **rung})
+    if options.get("register") is not None and isinstance(options["register"], str):
+        path_part("register", options["register"])
     if options.get("significant") and options.get("restart") in (None, "permanent"):
         raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
-    return ChildSpec(name=name, start=start, args=args, kwargs=kwargs, **options)
+    return ChildSpec(name=called, start=start, args=args, kwargs=kwargs, **options)
 
 
-def _check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments the class does not take: a misspelt option must not vanish into the child."""
+def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments the class does not take: a misspelt option must not vanish into the child.
+
+    A class may say more of them in a class method `check_child_arguments(kwargs)`, which raises what is wrong.
+    """
     if not inspect.isclass(start):
         return
+    if (check := getattr(start, "check_child_arguments", None)) is not None:
+        check(kwargs)
     try:
         signature = inspect.signature(start)
     except (TypeError, ValueError):  # a class written in C may hide its signature; its own start will tell
@@ -302,6 +312,7 @@ def _fields(options: Mapping[str, Any], known: type) -> dict[str, Any]:
         check_class("limit", limit, RestartLimit)
         restarts, within = limit.restarts, limit.within
     checked(SupervisorSpec, fields)
+    path_part("name", fields.get("name", "supervisor"))
     return {**fields, "limit": RestartLimit.of(restarts, within)}
 
 
@@ -364,7 +375,7 @@ def dynamic(
     if extra_kwargs is not None and not isinstance(extra_kwargs, Mapping):
         raise InvalidOption("extra_kwargs", extra_kwargs, "a mapping of keyword arguments")
     return DynamicSpec(
-        name=name,
+        name=path_part("name", name),
         max_children=None if max_children is None else whole("max_children", max_children),
         extra_args=tuple(extra_args),
         extra_kwargs=dict(extra_kwargs or {}),

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.options import whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
@@ -29,6 +32,19 @@ class EngineLimits:
     cancel_grace: float = 0.25
     term_grace: float = 0.2
     burial: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no bound."""
+        for name, least in (
+            ("in_flight", 1),
+            ("queued_bytes", 1),
+            ("line_bytes", 1),
+            ("stderr_bytes", 0),
+            ("noise_lines", 0),
+        ):
+            whole(name, getattr(self, name), least=least)
+        for name in ("cancel_grace", "term_grace", "burial"):
+            seconds(getattr(self, name), name, infinite=False)
 
 
 class EngineStats(msgspec.Struct, kw_only=True):

@@ -18,6 +18,7 @@ from mlld_sdk.actors.core.context import context
 from mlld_sdk.actors.core.errors import ActorError, AskCancelled, AskTimeout
 from mlld_sdk.actors.core.protocols import AnyCell
 from mlld_sdk.base.durations import LONGEST_WAIT
+from mlld_sdk.base.errors import InvalidOption
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -105,6 +106,8 @@ class Future(pykka.Future[T]):
                     worker.enter_blocking()
                 try:
                     lock.acquire(True, -1 if timeout is None else min(max(timeout, 0.0), LONGEST_WAIT))
+                except TypeError:
+                    raise InvalidOption("timeout", timeout, "seconds, or None") from None
                 finally:
                     if worker is not None:
                         worker.exit_blocking()

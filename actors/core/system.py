@@ -35,6 +35,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, discard
+from mlld_sdk.base.options import path_part
 from mlld_sdk.base.texts import text_of
 
 A = TypeVar("A", bound=pykka.Actor)
@@ -124,6 +125,7 @@ class ActorSystem:
         switch_interval: float | None = None,
         in_pykka_registry: bool = False,
     ) -> None:
+        path_part("name", name)
         if workers < 1 or max_workers < workers:
             raise ConfigurationError(
                 f"workers={workers}, max_workers={max_workers}", hint="1 <= workers <= max_workers"

@@ -33,7 +33,8 @@ from mlld_sdk.actors.tasks.errors import TooManyTasks
 from mlld_sdk.actors.tasks.streams import StreamOptions, StreamPlan, TaskStream
 from mlld_sdk.actors.tasks.task_actor import TaskActor, TaskCall, name_of, reason_of
 from mlld_sdk.actors.tasks.tasks import BRUTAL_KILL, ShutdownTime, Task, check_shutdown, longest
-from mlld_sdk.base.options import one_of, refuse_unknown, whole
+from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.options import check_callable, one_of, refuse_unknown, whole
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - the input
@@ -102,6 +103,7 @@ class Tasks:
         parent: Ref | None = None,
     ) -> "Tasks":
         """Start a `TaskSupervisor` with these options and return the way to use it."""
+        _check_limits(max_children, max_restarts, within)
         options = {"max_children": max_children, "max_restarts": max_restarts, "within": within}
         return cls.of(system.start(TaskSupervisor, kwargs=options, name=name, parent=parent))
 
@@ -120,12 +122,14 @@ class Tasks:
         Raises:
             TooManyTasks: `max_children` tasks are running.
         """
+        check_callable("function", function)
         return self._task(name_of(function), lambda: function(*args, **kwargs), shutdown, link=current_actor())
 
     def async_nolink(
         self, function: Callable[..., T], /, *args: Any, shutdown: ShutdownTime = 5.0, **kwargs: Any
     ) -> Task[T]:
         """Run `function(*args, **kwargs)` as a task whose crash is only seen by the one that waits for it."""
+        check_callable("function", function)
         return self._task(name_of(function), lambda: function(*args, **kwargs), shutdown, link=None)
 
     def start_child(
@@ -150,6 +154,7 @@ class Tasks:
         Raises:
             TooManyTasks: `max_children` tasks are running.
         """
+        check_callable("function", function)
         one_of("restart", restart, *get_args(Restart))
         check_shutdown(shutdown)
         child = _Child(lambda: TaskCall(name_of(function), lambda: function(*args, **kwargs), None), restart, shutdown)
@@ -203,6 +208,7 @@ class Tasks:
         *,
         linked: bool,
     ) -> TaskStream[I, T]:
+        check_callable("function", function)
         refuse_unknown(options, StreamOptions)
         plan, what = StreamPlan(**options, linked=linked), name_of(function)
 
@@ -266,6 +272,12 @@ class Tasks:
             offer(self.ref, _RunAgain(child), beyond_limit=True)
 
 
+def _check_limits(max_children: int, max_restarts: int, within: float) -> None:
+    whole("max_children", max_children)
+    whole("max_restarts", max_restarts)
+    seconds(within, "within", above=0, infinite=False)
+
+
 def _end(children: dict[Ref, _Child]) -> None:
     for ref, child in children.items():
         child.stopping = True
@@ -291,7 +303,8 @@ class TaskSupervisor(Actor):
 
     def __init__(self, *, max_children: int = 100_000, max_restarts: int = 3, within: float = 5.0) -> None:
         super().__init__()
-        self._max_children = whole("max_children", max_children)
+        _check_limits(max_children, max_restarts, within)
+        self._max_children = max_children
         self._max_restarts = max_restarts
         self._within = within
         self._restarts: deque[float] = deque()

@@ -16,7 +16,8 @@ from mlld_sdk.actors.core.exits import KILLED, NOPROC, Killed, Other, Reason, Sh
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.services import Ref, kill
 from mlld_sdk.actors.tasks.errors import TaskExited, TaskTimeout
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.durations import seconds
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.options import one_of, whole
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Task(Generic[T]):
             NotOwner: The task belongs to another actor, or to code outside actors.
         """
         self.require_owner()
-        self._wait(timeout)
+        self._wait(seconds(timeout))
         if not self._answer.done:
             raise TaskTimeout(f"{self} has not finished within {timeout} s", hint="wait again, or shut it down")
         return self._answer.get(timeout=0)  # type: ignore[no-any-return]  # the answer is a T
@@ -107,7 +108,7 @@ class Task(Generic[T]):
     def poll(self, *, timeout: float | None = 5.0) -> Ok[T] | Exited | None:
         """Wait, without raising: how it ended, or `None` when it has not within `timeout`. May be repeated."""
         self.require_owner()
-        self._wait(timeout)
+        self._wait(seconds(timeout))
         return self.outcome
 
     def shutdown(self, timeout: ShutdownTime = 5.0) -> Ok[T] | Exited | None:
@@ -248,7 +249,7 @@ def _wait_for_many(
     for task in tasks:
         task.watch(note)
     try:
-        return enough.get(timeout=timeout)  # type: ignore[no-any-return]  # a task or None
+        return enough.get(timeout=seconds(timeout))  # type: ignore[no-any-return]  # a task or None
     except AskTimeout:
         return None
     finally:
@@ -264,4 +265,4 @@ def longest(timeout: ShutdownTime) -> float:
 def check_shutdown(timeout: object) -> None:
     """Refuse a shutdown time that is neither a number of seconds from 0 nor `BRUTAL_KILL`."""
     if timeout != BRUTAL_KILL and not (isinstance(timeout, int | float) and 0 <= timeout < float("inf")):
-        raise ConfigurationError(f"shutdown={timeout!r}", hint=f"it is seconds from 0, or {BRUTAL_KILL!r}")
+        raise InvalidOption("shutdown", timeout, f"seconds from 0, or {BRUTAL_KILL!r}")

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self, TypedDict, cast
 
 import msgspec
 
-from mlld_sdk.base.errors import ConfigurationError
-from mlld_sdk.base.options import checked
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
+from mlld_sdk.base.options import checked, unknown, whole
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for
 from mlld_sdk.engines.pool import Recycle
 from mlld_sdk.engines.quota import MAX_WAITING
@@ -85,6 +85,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         live = LiveOptions.__annotations__
         for name in changes:
             if name not in live:
+                if name not in self.__struct_fields__:
+                    raise unknown(name, changes[name], live)
                 raise ConfigurationError(
                     f"{name} cannot be changed in a running actor",
                     hint=f"these can: {', '.join(sorted(live))}; for others change its declaration",
@@ -137,12 +139,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("timeout", "hibernate_after"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ConfigurationError(f"{name} must be more than 0 seconds or None, got {value}")
+                raise InvalidOption(name, value, "more than 0 seconds or None")
 
     def _at_least(self, least: int, *names: str) -> None:
         for name in names:
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            whole(name, getattr(self, name), least=least)
 
 
 class AgentOptions(EngineOptions, frozen=True, kw_only=True):

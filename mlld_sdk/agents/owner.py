@@ -1,5 +1,7 @@
 """What agents and pools share: an actor that owns a pool of engines and answers for it."""
 
+import difflib
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from mlld_sdk.actors.core.exits import Crash, Reason, crash
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import refuse_misspelt
 from mlld_sdk.engines.kinds import may_cut
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import CancelScope
@@ -81,12 +84,40 @@ class EngineOwner(Actor):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        self.options = self.options_with(options)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse class attributes that are misspelt options."""
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls, (*cls.Options.__struct_fields__, "child_options"))
+
+    @classmethod
+    def options_with(cls, given: Mapping[str, Any]) -> EngineOptions:
+        """Return the options of an actor of this class: those given, else its class attributes, else the defaults.
+
+        Raises:
+            InvalidOption: One is wrong.
+        """
         defaults = {
-            name: getattr(type(self), name)
-            for name in self.Options.__struct_fields__
-            if hasattr(type(self), name) and not hasattr(Actor, name)  # what an actor means by that name is not ours
+            name: getattr(cls, name)
+            for name in cls.Options.__struct_fields__
+            if hasattr(cls, name) and not hasattr(Actor, name)  # what an actor means by that name is not ours
         }
-        self.options = self.Options().having({**defaults, **options})
+        return cls.Options().having({**defaults, **given})
+
+    @classmethod
+    def check_child_arguments(cls, kwargs: Mapping[str, Any]) -> None:
+        """Refuse what is wrong as an option, where a child of this class is declared.
+
+        What `__init__` names itself is no option. If the class has an `__init__` of its own, which may take more by
+        `**options`, a name that is not like an option's is left to it.
+        """
+        own = inspect.signature(cls.__init__).parameters
+        options = {name: value for name, value in kwargs.items() if name not in own}
+        if not cls.__init__.__module__.startswith(f"{__package__}."):
+            names = cls.Options.__struct_fields__
+            options = {name: value for name, value in options.items() if difflib.get_close_matches(name, names, 1)}
+        cls.options_with(options)
 
     def on_start(self) -> None:
         """Find the engines' program and take over the pool of this name."""

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn, Self, TypeVar, Unpack
 
@@ -16,7 +17,9 @@ from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.agents.services import AgentUnavailable
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import whole
 from mlld_sdk.client.aio import in_thread
 from mlld_sdk.client.handles import ExecuteHandle
 from mlld_sdk.client.requests import Requests
@@ -180,7 +183,7 @@ class PoolHandle(Named):
         """The same for asyncio: nothing blocks the loop, and no thread waits for an engine."""
         return AsyncPoolHandle(self)
 
-    def checkout(self, timeout: float = 5.0, *, owner: ActorRef[Any] | None = None) -> Checkout:
+    def checkout(self, timeout: float | timedelta = 5.0, *, owner: ActorRef[Any] | None = None) -> Checkout:
         """Take an engine out of the pool, for several requests in a row; waiters are served in order.
 
         Args:
@@ -190,6 +193,7 @@ class PoolHandle(Named):
         Raises:
             NoEngineFree: None became free in time.
         """
+        limit = seconds(timeout)
         pool = self._services.engine_pools().get(self.name)
         requests = self._services.requests.get(self.name)
         if requests is None or pool is None or self.ref is None:
@@ -197,7 +201,7 @@ class PoolHandle(Named):
         owner, scope = owner or current_actor(), CancelScope()
         watch = None if owner is None else owner.monitor(lambda _: scope.end(AgentUnavailable(self.name)))
         try:
-            lease = pool.lease(timeout, scope)
+            lease = pool.lease(limit, scope)
         finally:
             if watch is not None:
                 watch.cancel()
@@ -222,9 +226,7 @@ class PoolHandle(Named):
             concurrency: How many at a time; as many as the pool has engines by default.
             **options: As for `execute`.
         """
-        limit = self.status().engines.size if concurrency is None else concurrency
-        if limit < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, got {limit}")
+        limit = self.status().engines.size if concurrency is None else whole("concurrency", concurrency, least=1)
         return self._map(filepath, iter(payloads), limit, options)
 
     def _map(

@@ -102,8 +102,8 @@ class InvalidOption(InvalidRequest):
 
 
 @dataclass(eq=False, repr=False)
-class UnknownOption(InvalidOption):
-    """There is no option of that name; `allowed` lists the ones there are."""
+class UnknownOption(InvalidOption, TypeError):
+    """There is no option of that name; `allowed` lists the ones there are. Also a `TypeError`, as for any function."""
 
     message = "there is no option {option!r}"
     hint = "{allowed}"

@@ -3,14 +3,22 @@
 import difflib
 import functools
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any, Final, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from mlld_sdk.base.errors import InvalidOption, UnknownOption
+from mlld_sdk.base.texts import fit
 
 _WORDS: Final = {int: "a whole number", float: "a number", str: "text", type(None): "None"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SLIP: Final = 0.82
+"""From which likeness to an option's name on another name counts as a slip of the pen."""
 
 _hints_of = functools.cache(get_type_hints)  # for every incarnation of every agent, also right after a crash
 
@@ -45,6 +53,21 @@ def unknown(option: str, value: object, known: Iterable[str], where: str = "ther
     return UnknownOption(option, value, f"{meant}{where}: {', '.join(names)}")
 
 
+def refuse_misspelt(kind: type, options: Iterable[str]) -> None:
+    """Refuse attributes that a class defines and whose names are slips of an option's, as `UnknownOption`.
+
+    What a base defines too is meant, and so is what can be called: options are plain values.
+    """
+    known = list(options)
+    for name, value in vars(kind).items():
+        if name.startswith("_") or name in known or hasattr(type(value), "__get__") or isinstance(value, type):
+            continue
+        near = difflib.get_close_matches(name, known, 1, _SLIP)
+        if near and near[0][0] == name[0] and not any(name in vars(base) for base in kind.__mro__[1:]):
+            own = f"if it is {kind.__name__}'s own, call it `_{name}` or define it in a base of its own"
+            raise UnknownOption(name, value, f"did you mean `{near[0]}`? {own}")
+
+
 def refuse_unknown(options: Mapping[str, object], known: type) -> None:
     """Raise `UnknownOption` for the first option that this class of options does not name."""
     for option, value in options.items():
@@ -64,6 +87,38 @@ def number(option: str, value: object, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise InvalidOption(option, value, f"a number from {least:.12g} to {most:.12g}")
     return float(value)
+
+
+def text(option: str, value: object, *, most: float = inf, empty: bool = False) -> str:
+    """Return a text of at most so many characters, and not an empty one unless told so, or raise `InvalidOption`."""
+    if not isinstance(value, str) or not (value or empty) or len(value) > most:
+        least = 0 if empty else 1
+        size = "" if most == inf else f" of {least} to {most:g} characters"
+        raise InvalidOption(option, value, f"text{size}" if size or empty else "a text that is not empty")
+    if fit(value) != value:
+        raise InvalidOption(option, value, "text without halves of surrogate pairs")
+    return value
+
+
+def path_part(option: str, value: object) -> str:
+    """Return a text that can stand between the slashes of a path, or raise `InvalidOption`."""
+    if not isinstance(value, str) or not value or "/" in value or fit(value) != value:
+        raise InvalidOption(option, value, "a text that is not empty and holds no '/' and no half of a surrogate pair")
+    return value
+
+
+def truth(option: str, value: object) -> bool:
+    """Return `True` or `False`, or raise `InvalidOption` for what only counts as one of them."""
+    if not isinstance(value, bool):
+        raise InvalidOption(option, value, "True or False")
+    return value
+
+
+def check_callable(option: str, value: Callable[P, T]) -> Callable[P, T]:
+    """Return what can be called, or raise `InvalidOption`."""
+    if not callable(value):
+        raise InvalidOption(option, value, "a function, or something else that can be called")
+    return value
 
 
 def one_of(option: str, value: object, *choices: str) -> str:

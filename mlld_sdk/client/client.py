@@ -20,7 +20,7 @@ from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import check_class, one_of, whole
+from mlld_sdk.base.options import check_callable, check_class, one_of, text, truth, whole
 from mlld_sdk.client.options import Isolation
 from mlld_sdk.client.requests import HandleRequests
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
@@ -96,6 +96,10 @@ class Client(HandleRequests):
         env: Env | None = None,
         sink: Sink = discard,
     ) -> None:
+        _check(command, command_args, working_dir, environ)
+        truth("strict", strict)
+        check_callable("sink", sink)
+        check_class("env", env, Env)
         self.command = command
         self.command_args: list[str] = list(command_args or [])
         self.timeout: float | None = seconds(timeout)
@@ -266,6 +270,20 @@ class _Engines:
         self.begin_anew()
         source.close(EngineClosed("the client was closed"))
         pool.close()
+
+
+def _check(command: object, command_args: Sequence[str] | None, working_dir: object, environ: object) -> None:
+    """Refuse what no process can be started from."""
+    text("command", command)
+    words = isinstance(command_args, Sequence) and not isinstance(command_args, str | bytes)
+    if command_args is not None and not (words and all(isinstance(word, str) for word in command_args)):
+        raise InvalidOption("command_args", command_args, "a list of texts, or None")
+    if working_dir is not None and not isinstance(working_dir, str | os.PathLike):
+        raise InvalidOption("working_dir", working_dir, "a path, or None")
+    if environ is not None and not (
+        isinstance(environ, Mapping) and all(isinstance(one, str) for pair in environ.items() for one in pair)
+    ):
+        raise InvalidOption("environ", environ, "a mapping of texts to texts, or None")
 
 
 def _mib(heap: str | int) -> int:

@@ -21,7 +21,8 @@ import msgspec
 
 from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Deadline
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
+from mlld_sdk.base.errors import InfrastructureError, InvalidOption, MlldError
+from mlld_sdk.base.options import whole
 from mlld_sdk.engines import background
 from mlld_sdk.engines.quota import MEMORY_LOOK, CancelScope, EngineQuota, EngineSlot
 from mlld_sdk.transport.engine import Engine
@@ -67,8 +68,8 @@ class Recycle(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("max_leases", "max_rss"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{name} must be at least 1 or None, got {value}")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InvalidOption(name, value, "a whole number of at least 1, or None")
 
 
 class EnginePoolStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,8 +170,7 @@ class EnginePool:
         label: str = "pool",
     ) -> None:
         for name, value, least in (("size", size, 1), ("overflow", overflow, 0), ("spares", spares, 0)):
-            if value < least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+            whole(name, value, least=least)
         self.label = label
         self.idle_after = idle_after
         self.start_engine = start
@@ -233,8 +233,7 @@ class EnginePool:
 
     def resize(self, size: int, overflow: int | None = None) -> None:
         """Change how many may be leased at once; engines in use are let finish."""
-        if size < 1:
-            raise ConfigurationError(f"size must be at least 1, got {size}")
+        whole("size", size, least=1)
         surplus: list[PooledEngine] = []
         with self.lock:
             self._size = size

@@ -13,9 +13,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
-from mlld_sdk.base.durations import FOREVER
+from mlld_sdk.base.durations import FOREVER, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, MlldError
+from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.options import whole
 from mlld_sdk.transport.errors import CallTimeout, EngineOverloaded
 
 MEMORY_LOOK = 0.5
@@ -141,13 +142,9 @@ class EngineQuota:
         free_memory: Callable[[], int | None] | None = None,
         env: Env | None = None,
     ) -> None:
-        for name, value, least in (
-            ("max_live", 1 if max_live is None else max_live, 1),
-            ("min_free_memory", min_free_memory, 0),
-            ("stagger", stagger, 0),
-        ):
-            if value < least:
-                raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+        whole("max_live", 1 if max_live is None else max_live, least=1)
+        whole("min_free_memory", min_free_memory)
+        seconds(stagger, "stagger", infinite=False)
         self.max_live = max_live
         self.min_free_memory = min_free_memory
         self.stagger = stagger

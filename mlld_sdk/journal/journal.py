@@ -6,14 +6,13 @@ import queue
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InvalidOption
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import check_class
-from mlld_sdk.base.texts import fit
+from mlld_sdk.base.options import check_callable, check_class, one_of, text, whole
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
@@ -37,6 +36,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 DEFAULT_TTL = 30.0
+LONGEST_TTL = 86_400.0
 _KEEP = Retention()
 
 
@@ -101,6 +101,7 @@ class Journal:
         from mlld_sdk.journal.sqlite.store import SqliteStore
 
         _check(limits, retention, values, poll_interval)
+        one_of("durability", durability, *get_args(Durability))
         env, limits = env or Env(), limits or JournalLimits()
         store: Store
         if path is None:
@@ -156,13 +157,11 @@ class Journal:
             IdempotencyConflict: The key or the id was used with another input.
             ValueNotStorable: The input cannot be stored.
         """
-        for name, text in (("kind", kind), ("run_id", run_id), ("key", key)):
-            if text is not None and not isinstance(text, str):
-                raise ConfigurationError(f"{name} must be text, got {type(text).__name__}")
-            if text is not None and not 0 < len(text) <= 500:
-                raise ConfigurationError(f"{name} has {len(text)} characters, allowed are 1 to 500")
-            if text is not None and fit(text) != text:
-                raise InvalidOption(name, text, "text without halves of surrogate pairs")
+        for name, given in (("kind", kind), ("run_id", run_id), ("key", key)):
+            if given is not None:
+                text(name, given, most=500)
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise InvalidOption("priority", priority, "a whole number; higher goes first")
         raw = self._core.encode(input, "the input")
         wall = self.env.wall()
         run = RunRecord(
@@ -216,6 +215,7 @@ class Journal:
         Runs of owners whose process is dead or whose lease ran out are among them. A run that came back goes to the end
         of the queue, so one that keeps failing cannot starve the others.
         """
+        whole("limit", limit)
         record = self._owner(owner, ttl)
         now, wall = self.env.now(), self.env.wall()
         runs = self._core.write(
@@ -232,6 +232,7 @@ class Journal:
 
     def cancel(self, run_id: str, reason: str = "cancelled") -> RunRecord:
         """End a run from outside. Its owner's next write is refused; an owner in this process is told at once."""
+        text("reason", reason, empty=True)
         run = self._core.write("cancel", lambda tx: writes.cancel(tx, run_id, reason, self.env.wall()))
         self._core.lose(run, f"it was cancelled: {reason}")
         return run
@@ -337,7 +338,7 @@ class Journal:
         Raises:
             RunNotFound: There is no such run.
         """
-        return self._core.await_outcome(run_id, callback, closed)
+        return self._core.await_outcome(run_id, check_callable("function", callback), closed)
 
     def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
         """Wait until a run comes to rest, whichever process works on it.
@@ -432,9 +433,9 @@ class Journal:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _owner(self, owner: str, ttl: float | timedelta) -> OwnerRecord:
-        span = seconds(ttl, "ttl")
-        if not 0 < span <= 86_400:
-            raise ConfigurationError(f"ttl is {span} s, allowed is more than 0 and at most a day")
+        span = seconds(ttl, "ttl", above=0)
+        if span > LONGEST_TTL:
+            raise InvalidOption("ttl", ttl, "at most a day")
         return OwnerRecord(name=owner, session=self.session, until=self.env.now() + span, ttl=span)
 
     def _lease(self, run: RunRecord, auto_renew: bool) -> RunLease:
@@ -447,8 +448,7 @@ def _check(limits: object, retention: object, values: object, poll_interval: flo
     check_class("limits", limits, JournalLimits)
     check_class("retention", retention, Retention)
     check_class("values", values, Values)
-    if poll_interval <= 0:
-        raise ConfigurationError(f"poll_interval is {poll_interval}, allowed is more than 0")
+    seconds(poll_interval, "poll_interval", above=0)
 
 
 def closed_while_waiting(run_id: str) -> JournalClosed:

@@ -1,10 +1,12 @@
 """What can be chosen about a journal, with the defaults and their reasons."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.options import one_of, whole
 
 Durability = Literal["full", "normal"]
 """`full` survives a power cut; `normal` every crash of the program, but a power cut may take its last moments."""
@@ -25,10 +27,8 @@ class StepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
 
     def __post_init__(self) -> None:
-        if self.on_interrupt not in ("fail", "retry"):
-            raise ConfigurationError(f"on_interrupt is {self.on_interrupt!r}, allowed are 'fail' and 'retry'")
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts is {self.max_attempts}, allowed is 1 or more")
+        one_of("on_interrupt", self.on_interrupt, *get_args(OnInterrupt))
+        whole("max_attempts", self.max_attempts, least=1)
 
 
 class JournalLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +58,10 @@ class JournalLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, allowed is more than 0")
+            if name == "write_timeout":
+                seconds(self.write_timeout, name, above=0)
+            else:
+                whole(name, getattr(self, name), least=1)
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,6 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.keep_last is None and self.older_than is None:
             raise ConfigurationError("keep_last and older_than are both None", hint="use retention=None to keep all")
-        for name, value in (("keep_last", self.keep_last), ("older_than", self.older_than)):
-            if value is not None and value < 0:
-                raise ConfigurationError(f"{name} is {value}, allowed is 0 or more")
+        if self.keep_last is not None:
+            whole("keep_last", self.keep_last)
+        seconds(self.older_than, "older_than")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
+from mlld_sdk.base.options import check_callable
 from mlld_sdk.runs.functions import is_async, is_awaitable
 from mlld_sdk.runs.job import Job
 from mlld_sdk.runs.retry import Retry
@@ -132,6 +133,7 @@ class AsyncJob:
         A coroutine function is called and awaited on the loop. Any other is called on a thread, never on the loop; if
         what it returns is to be awaited, that is done on the loop.
         """
+        check_callable("function", function)
         act = partial(self._bridge.back if is_async(function) else self._bridge.call, function)
         return await self._bridge.aside(lambda: self._job.call_step(name, act, args, idempotent, retry))
 
@@ -153,6 +155,7 @@ class AsyncJob:
         self, function: Callable[[S, "AsyncJob"], Awaitable[T]], items: Iterable[S], *, concurrency: int = 4
     ) -> list[T]:
         """Await `function(item, job)` for every item, some at a time, and return the results in order."""
+        check_callable("function", function)
         work = list(items)
         with self._job.branches(len(work), concurrency) as jobs:
             turns = asyncio.Semaphore(concurrency)

@@ -18,7 +18,9 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
 from mlld_sdk.actors.core.errors import ActorKilled
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.base.durations import seconds as as_seconds
+from mlld_sdk.base.errors import InfrastructureError, InvalidOption
+from mlld_sdk.base.options import check_callable, check_class, number, text, truth, whole
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
@@ -105,6 +107,7 @@ class Job:
         Raises:
             StepFailed: The script failed, or did not finish in time (`TIMEOUT`).
         """
+        request = self._requests.file(filepath, payload, options)  # refuses what is wrong before anything is written
         name = os.fspath(filepath)
         asked = self._fingerprint(*_asked("execute", name, payload, options))
         repeatable = self._protected if idempotent is None else idempotent
@@ -112,7 +115,7 @@ class Job:
             name,
             asked,
             repeatable,
-            lambda: _storable(self._requests.result(*self._requests.file(filepath, payload, options))),
+            lambda: _storable(self._requests.result(*request)),
             retry,
         )
         result = results.execute_result(stored)
@@ -131,6 +134,7 @@ class Job:
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
+        request = self._requests.text(script, file_path, payload, options)
         name = "process" if file_path is None else os.fspath(file_path)
         asked = self._fingerprint(*_asked("process", script, [file_path and os.fspath(file_path), payload], options))
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
@@ -139,7 +143,7 @@ class Job:
             name,
             asked,
             repeatable,
-            lambda: _storable(self._requests.result(*self._requests.text(script, file_path, payload, options))),
+            lambda: _storable(self._requests.result(*request)),
             retry,
         )
         if "output" in stored.get("truncations", ()):
@@ -163,6 +167,7 @@ class Job:
                 passes through, the agent is restarted and the step treated as interrupted.
             StepIsAsync: It is a coroutine function, which only `async def run` can take; it was not called.
         """
+        check_callable("function", function)
         if is_async(function):
             raise StepIsAsync(name)
         return cast("T", self.call_step(name, partial(called, name, function), args, idempotent, retry))
@@ -198,6 +203,7 @@ class Job:
             items: What to work on; the same on every replay.
             concurrency: How many at a time. Steps on engines also wait for one of the agent's engines.
         """
+        check_callable("function", function)
         work = list(items)
         with (
             self.branches(len(work), concurrency) as jobs,
@@ -218,6 +224,9 @@ class Job:
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Report how far the run is, for operators, and as proof that it is not stuck."""
+        text("message", message, empty=True)
+        if fraction is not None:
+            number("fraction", fraction, 0, 1)
         self._progressed()
         at = self._services.env.wall()
         self._services.sink(
@@ -226,6 +235,7 @@ class Job:
 
     def note(self, name: str, data: object = None) -> None:
         """Write a receipt into the run's own record."""
+        text("name", name)
         self.check()
         self._lease.note(name, data)
 
@@ -244,8 +254,7 @@ class Job:
     @contextlib.contextmanager
     def branches(self, number: int, concurrency: int) -> Iterator[list["Job"]]:
         """Make jobs for branches; inside the block this job itself takes no steps."""
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, got {concurrency}")
+        whole("concurrency", concurrency, least=1)
         with self._alone("branches"):
             yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
 
@@ -253,6 +262,7 @@ class Job:
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], idempotent: bool, retry: Retry | None
     ) -> Any:
         """Call a function as a step; what it returns is its result."""
+        text("name", name)
         asked = self._fingerprint("step", name, args)
         return self._step(name, asked, idempotent, lambda: function(*args), retry)
 
@@ -263,18 +273,18 @@ class Job:
 
     def asleep_for(self, seconds: float | timedelta) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
-        length = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
-        if not 0 <= length < math.inf:
-            raise ConfigurationError(f"seconds must be a number of 0 or more, got {seconds!r}")
+        length = as_seconds(seconds, "seconds", infinite=False)
         wall = self._services.env.wall
         asked = self._fingerprint("sleep", "sleep", [length])
         return self._noted(float(self._step("sleep", asked, True, lambda: wall() + length))), length
 
     def asleep_until(self, moment: float | datetime) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
-        until = moment.timestamp() if isinstance(moment, datetime) else float(moment)
+        until: object = moment.timestamp() if isinstance(moment, datetime) else moment
+        if isinstance(until, bool) or not isinstance(until, int | float) or not math.isfinite(until):
+            raise InvalidOption("moment", moment, "seconds since the epoch, or a datetime")
         asked = self._fingerprint("sleep", "sleep_until", [])
-        return self._noted(float(self._step("sleep_until", asked, True, lambda: until))), math.inf
+        return self._noted(float(self._step("sleep_until", asked, True, lambda: float(until)))), math.inf
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -321,6 +331,9 @@ class Job:
     def _step(
         self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any], retry: Retry | None = None
     ) -> Any:
+        truth("idempotent", repeatable)
+        if retry is not None:
+            check_class("retry", retry, Retry)
         self._take_turn(name)
         try:
             self.check()

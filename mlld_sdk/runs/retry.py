@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
 from mlld_sdk.base.options import number, whole
 from mlld_sdk.journal.errors import JournalRefusal
 from mlld_sdk.scripts.answers import TruncatedResult
@@ -58,7 +58,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         for name, least, most in (("delay", 0, YEAR), ("factor", 1, 1000), ("longest", 0, YEAR), ("jitter", 0, 1)):
             number(name, getattr(self, name), least, most)
         if not self.on or not all(isinstance(one, type) and issubclass(one, BaseException) for one in self.on):
-            raise ConfigurationError(f"on must be exception classes, got {self.on!r}")
+            raise InvalidOption("on", self.on, "exception classes")
 
     def wants(self, attempt: int, error: BaseException) -> bool:
         """Decide whether a step is tried again, now that an attempt of it has failed."""

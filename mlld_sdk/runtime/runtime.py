@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, get_args
 
 import msgspec
 
@@ -22,10 +22,10 @@ from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.owner import Drain, EngineOwner
 from mlld_sdk.agents.pool import Pool, PoolHandle
 from mlld_sdk.agents.services import Services
-from mlld_sdk.base.durations import Deadline, now
+from mlld_sdk.base.durations import Deadline, now, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
-from mlld_sdk.base.options import check_class
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, InvalidOption, MlldError
+from mlld_sdk.base.options import check_class, one_of, path_part, truth, whole
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
 from mlld_sdk.engines.quota import EngineQuota
@@ -137,12 +137,22 @@ class Runtime:
         retention: Retention | None = KEEP,
         values: Values | None = None,
         limits: JournalLimits | None = None,
-        start_timeout: float = 60.0,
-        drain_timeout: float = 10.0,
-        stop_timeout: float = 20.0,
+        start_timeout: float | timedelta = 60.0,
+        drain_timeout: float | timedelta = 10.0,
+        stop_timeout: float | timedelta = 20.0,
         control: bool = False,
         env: Env | None = None,
     ) -> None:
+        if not isinstance(tree, SupervisorSpec | DynamicSpec | ChildSpec) and not _makes(tree, Supervisor):
+            raise InvalidOption("tree", tree, "a supervisor: one_for_one(...), dynamic(...) or a class of them")
+        path_part("name", name)
+        if store is not None and not isinstance(store, str | os.PathLike):
+            raise InvalidOption("store", store, "a path, or None")
+        if max_engines is not None:
+            whole("max_engines", max_engines, least=1)
+        one_of("durability", durability, *get_args(Durability))
+        truth("control", control)
+        check_class("env", env, Env)
         check_class("limits", limits, JournalLimits)
         check_class("retention", retention, Retention)
         check_class("values", values, Values)
@@ -165,9 +175,9 @@ class Runtime:
             limits=limits,
         )
         self._budget = EngineQuota(max_engines, min_free_memory=min_free_memory, stagger=stagger, env=self.env)
-        self._start_timeout = start_timeout
-        self._drain_timeout = drain_timeout
-        self._stop_timeout = stop_timeout
+        self._start_timeout = seconds(start_timeout, "start_timeout", above=0, infinite=False)
+        self._drain_timeout = seconds(drain_timeout, "drain_timeout")
+        self._stop_timeout = seconds(stop_timeout, "stop_timeout", infinite=False)
         self._control = control
         self._server: ControlServer | None = None
         self._lock = threading.Lock()
@@ -224,7 +234,7 @@ class Runtime:
             timeout: Seconds for the whole, instead of the runtime's own `drain_timeout` and `stop_timeout`.
             drain: Whether to wait for runs at all.
         """
-        limit = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        limit = seconds(timeout, infinite=False)
         with self._lock:
             if self._report is None:
                 tree = self._running()
@@ -237,9 +247,9 @@ class Runtime:
                 self._report = msgspec.structs.replace(report, killed=(*report.killed, *actors.killed), left=zombies)
         return self._report
 
-    def drain(self, timeout: float = 10.0) -> bool:
+    def drain(self, timeout: float | timedelta = 10.0) -> bool:
         """Stop agents from taking up runs, wait for those under way, and return whether they ended in time."""
-        deadline = Deadline(timeout)
+        deadline = Deadline(seconds(timeout))
         refs = [handle.ref for handle in self.agents()]
         asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
         in_time = len(asked) == len(refs)

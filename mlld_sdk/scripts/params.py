@@ -3,9 +3,12 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict
 
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import InvalidOption, InvalidRequest
+from mlld_sdk.base.options import truth, unknown
 from mlld_sdk.scripts.labels import refuse_labels, split_labels
 
 
@@ -63,7 +66,7 @@ def process_params(
     """Build the parameters of `process`, or raise `InvalidRequest`."""
     params: dict[str, Any] = {"script": a_text("script", script), "recordEffects": True}
     if file_path is not None:
-        params["filePath"] = os.fsdecode(file_path)
+        params["filePath"] = _path("file_path", file_path)
     if options or payload is not None:
         params |= _run_params("process", payload, options)
     return params
@@ -71,7 +74,7 @@ def process_params(
 
 def execute_params(filepath: str | os.PathLike[str], payload: Any, options: RunOptions) -> dict[str, Any]:
     """Build the parameters of `execute`, or raise `InvalidRequest`."""
-    params: dict[str, Any] = {"filepath": os.fsdecode(filepath), "recordEffects": True}
+    params: dict[str, Any] = {"filepath": _path("filepath", filepath), "recordEffects": True}
     if options or payload is not None:
         params |= _run_params("execute", payload, options)
     return params
@@ -82,6 +85,13 @@ def a_text(name: str, value: object, *, blank: bool = True) -> str:
     if not isinstance(value, str) or not (blank or value.strip()):
         raise InvalidOption(name, value, "text" if blank else "non-blank text")
     return value
+
+
+def _path(name: str, value: str | os.PathLike[str]) -> str:
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise InvalidOption(name, value, "a path") from None
 
 
 def only_given(**params: Any) -> dict[str, Any]:
@@ -134,16 +144,22 @@ CHECKPOINT_OPTIONS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkp
 CHECKPOINT_PARAMS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkpointName", "checkpointRoot"})
 """Wire names of the parameters about stored answers of model calls."""
 
-_ELSEWHERE = {"payload_labels", "timeout", "strict"}
+_ELSEWHERE: dict[str, Callable[[Any], object]] = {
+    "payload_labels": lambda _: None,
+    "timeout": seconds,
+    "strict": partial(truth, "strict"),
+}
+"""Options that are no parameters of the engine, and what refuses wrong values of them."""
 
 
 def _run_params(method: str, payload: Any, options: RunOptions) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for name, value in dict[str, Any](options).items():
         if name in _ELSEWHERE:
+            _ELSEWHERE[name](value)
             continue
         if name not in _OPTIONS:
-            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+            raise unknown(name, value, RunOptions.__annotations__, f"options of {method}")
         wire_name, check = _OPTIONS[name]
         if value is None:
             continue

@@ -16,6 +16,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, name_of
+from mlld_sdk.base.options import check_callable, whole
 from mlld_sdk.base.spans import REQUESTS, Span
 
 BACKLOG = 10_000
@@ -180,8 +181,8 @@ class Bus:
         Raises:
             AlreadyAttached: If `key` is taken.
         """
-        if backlog < 1:
-            raise ConfigurationError(f"backlog must be at least 1, got {backlog}")
+        check_callable("handler", handler)
+        whole("backlog", backlog, least=1)
         names = None if events is None else frozenset(_event_name(event) for event in events) | {"telemetry.lagged"}
         unwanted = frozenset(_event_name(event) for event in besides)
         with self._lock:
@@ -199,6 +200,7 @@ class Bus:
         Raises:
             AlreadyAttached: If `key` is taken.
         """
+        check_callable("handler", handler)
         with self._lock:
             self._refuse_if_taken(key)
             self._keep(*self._handlers, _Handler(key, handler, aside=aside))

@@ -100,7 +100,7 @@ def test_the_same_key_with_another_input_is_refused_and_changes_nothing(journal:
 
 
 def test_a_key_that_is_no_text_is_refused_in_words(journal: Journal) -> None:
-    with pytest.raises(ConfigurationError, match="key must be text, got int"):
+    with pytest.raises(ConfigurationError, match="key must be text of 1 to 500 characters, got 7"):
         journal.submit("kind", {}, key=7)  # type: ignore[arg-type]
 
 
