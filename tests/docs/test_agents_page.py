@@ -10,6 +10,7 @@ PAGE = (ROOT / "docs" / "agents.md").read_text()
 TESTS = (
     "process/agents/test_*.py",
     "process/runs/test_*.py",
+    "unit/agents/test_*.py",
     "process/runtime/test_*.py",
     "process/engines/test_parity.py",
     "unit/engines/test_*.py",
