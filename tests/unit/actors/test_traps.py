@@ -710,7 +710,7 @@ def test_a_close_that_fails_without_words_costs_no_worker(system: ActorSystem, s
     ref.kill()
     assert closed.wait(10)
     (failed,) = sink.of(ResourceCloseFailed)
-    assert failed.error == "Unprintable: <its text could not be made: RuntimeError>"
+    assert failed.error == "Unprintable: <Unprintable has no text: RuntimeError>"
     assert workers <= set(system.scheduler._threads)
 
 
