@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mlld_sdk.actors.core.context import async_cell, context
 from mlld_sdk.actors.core.hook_runner import HookRunner
 
 if TYPE_CHECKING:
     import asyncio
+
+HEEDS_WITHIN: Final = 0.1
+"""Seconds a coroutine of a killed actor gets to end before it is listed as a zombie."""
 
 
 class LoopThread:
@@ -116,11 +119,21 @@ class LoopThread:
             except asyncio.CancelledError as cancelled:
                 error = cancelled
             runner.resumed = (then, finished.result() if error is None else None, error)
+            if runner.cell.condemned:
+                runner.cell.system.zombies.ended(runner.cell)
             runner.cell.mailbox.schedule(runner)
 
         task.add_done_callback(done)
 
+    def _cancel(self, runner: HookRunner) -> None:
+        task, loop = runner.task, self._loop
+        if task is None or loop is None:
+            return
+        task.cancel()
+        if runner.cell.condemned:
+            loop.call_later(HEEDS_WITHIN, self._list_if_running, runner, task)
+
     @staticmethod
-    def _cancel(runner: HookRunner) -> None:
-        if runner.task is not None:
-            runner.task.cancel()
+    def _list_if_running(runner: HookRunner, task: "asyncio.Task[Any]") -> None:
+        if not task.done():
+            runner.cell.system.zombies.add_coroutine(runner.cell)

@@ -1,7 +1,8 @@
 """Killed actors whose last handler has not come back.
 
-A thread cannot be killed. What can be done is done: the incarnation is fenced, so nothing it does has an effect, what
-it owned is closed, and the pool gets another worker. What is left is counted and listed here until it ends.
+A thread cannot be killed, and a coroutine may swallow its cancellation. What can be done is done: the incarnation is
+fenced, so nothing it does has an effect, what it owned is closed, and the pool gets another worker. What is left is
+counted and listed here until it ends.
 """
 
 import sys
@@ -9,6 +10,7 @@ import threading
 import traceback
 from _thread import get_ident
 from collections.abc import Callable
+from types import FrameType
 
 import msgspec
 
@@ -19,14 +21,14 @@ from mlld_sdk.actors.core.protocols import System
 
 
 class Zombie(msgspec.Struct, frozen=True, kw_only=True):
-    """A thread that still runs for a killed actor.
+    """A thread or a coroutine that still runs for a killed actor.
 
     Attributes:
         actor: Path of the actor.
         epoch: Its incarnation.
         kind: Its class.
         age: Seconds since the kill.
-        thread: Name or number of the thread.
+        thread: Name or number of the thread; of the event loop's, for a coroutine.
         stack: Where it is now.
     """
 
@@ -44,7 +46,7 @@ class Zombies:
     def __init__(self, system: System, lose_thread: Callable[[int], None]) -> None:
         self._system = system
         self._lose_thread = lose_thread
-        self._since: dict[Cell, tuple[float, int]] = {}
+        self._since: dict[Cell, tuple[float, int | None]] = {}
         self._none = threading.Event()
         self._none.set()
 
@@ -52,18 +54,32 @@ class Zombies:
         return len(self._since)
 
     def add_if_running(self, cell: Cell) -> None:
-        """Fence a killed actor that is in one of its handlers, and list it unless that is on this very stack."""
+        """Fence a killed actor that is in one of its handlers, and list it unless that is on this very stack.
+
+        A coroutine is cancelled, and listed by `add_coroutine` if that does not end it.
+        """
         with topology:
             thread = cell.runner.thread
             if thread is None:
+                if cell.runner.task is not None:
+                    fenced.add(cell)
                 return
             fenced.add(cell)
             if thread == get_ident():
                 return
+        self._add(cell, thread)
+        self._lose_thread(thread)
+
+    def add_coroutine(self, cell: Cell) -> None:
+        """List a killed actor whose coroutine goes on, on this very thread, although it was cancelled."""
+        self._add(cell, None)
+
+    def _add(self, cell: Cell, thread: int | None) -> None:
+        with topology:
             self._since[cell] = (self._system.now(), thread)
             self._none.clear()
-        self._lose_thread(thread)
-        self._system.emit(lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=_thread_name(thread)))
+        name = threading.current_thread().name if thread is None else _thread_name(thread)
+        self._system.emit(lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=name))
 
     def ended(self, cell: Cell) -> None:
         """Take an actor off the list: its handler came back."""
@@ -94,7 +110,7 @@ class Zombies:
             return [now - at for cell, (at, _) in self._since.items() if f"{cell.path}/".startswith(below)]
 
     def list(self) -> list[Zombie]:
-        """Describe each zombie, with the stack of its thread as it is now."""
+        """Describe each zombie, with the stack of its thread or coroutine as it is now."""
         with topology:
             found = list(self._since.items())
         frames = sys._current_frames()  # noqa: SLF001 - documented
@@ -105,11 +121,18 @@ class Zombies:
                 epoch=cell.epoch,
                 kind=cell.traits.kind,
                 age=now - since,
-                thread=_thread_name(thread),
-                stack="".join(traceback.format_stack(frames[thread], 12)) if thread in frames else "",
+                thread="event loop" if thread is None else _thread_name(thread),
+                stack=_stack_of(cell, frames.get(thread or 0)),
             )
             for cell, (since, thread) in found
         ]
+
+
+def _stack_of(cell: Cell, frame: FrameType | None) -> str:
+    if frame is not None:
+        return "".join(traceback.format_stack(frame, 12))
+    task = cell.runner.task
+    return "" if task is None else "".join(line for one in task.get_stack() for line in traceback.format_stack(one, 1))
 
 
 def _thread_name(ident: int) -> str:

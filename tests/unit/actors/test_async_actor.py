@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from mlld_sdk.actors.core.actor import Actor, current_actor
+from mlld_sdk.actors.core.context import fenced
 from mlld_sdk.actors.core.directives import IGNORE, Continue, Reply, Stop
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorError, StartFailed, StartIgnored
+from mlld_sdk.actors.core.events import ZombieLeft
 from mlld_sdk.actors.core.exits import NORMAL, Crash, Other
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import ConfigurationError
-from tests.support.actors import Puppet
+from tests.support.actors import Puppet, Sink, seen_by
+from tests.support.eventually import eventually
 
 
 class Async(Actor):
@@ -188,3 +191,62 @@ def test_an_exit_raised_when_the_loop_ends_does_not_keep_it(system: ActorSystem)
     assert began.wait(20)
     system.stop(0.1)
     assert [one.name for one in threading.enumerate() if one.name == "test-loop"] == []
+
+
+def test_a_killed_actor_whose_coroutine_swallows_its_cancellation_is_fenced_and_listed(system: ActorSystem) -> None:
+    tried: dict[str, str] = {}
+    other = system.start(Puppet)
+    swallowed, finish = threading.Event(), threading.Event()
+
+    class Careless(Async):
+        async def on_receive(self, message: Any) -> Any:
+            try:
+                message.set()
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed.set()
+            await asyncio.to_thread(finish.wait, 60)
+            acts: dict[str, Any] = {
+                "tell": lambda: other.tell("ghost"),
+                "send_after": lambda: self.send_after(0, "ghost", other),
+                "start_link": lambda: self.start_link(Puppet),
+                "start": lambda: system.start(Puppet),
+            }
+            for name, act in acts.items():
+                try:
+                    act()
+                    tried[name] = "took effect"
+                except BaseException as error:
+                    tried[name] = type(error).__name__
+
+    busy = threading.Event()
+    ref = system.start(Careless)
+    ref.tell(busy)
+    assert busy.wait(20)
+    ref.kill()
+    assert swallowed.wait(20)
+    eventually(lambda: len(system.zombies) == 1)
+    (zombie,) = system.zombies.list()
+    assert (zombie.actor, zombie.kind) == (ref.path, "Careless")
+    assert "on_receive" in zombie.stack
+    finish.set()
+    eventually(lambda: len(system.zombies) == 0)
+    assert set(tried.values()) == {"ActorKilled"}
+    assert other.call("alive") == "alive"
+    assert seen_by(other) == ["alive"]
+    assert fenced == set()
+
+
+def test_one_that_heeds_its_cancellation_is_no_zombie(system: ActorSystem, sink: Sink) -> None:
+    class Careful(Async):
+        async def on_receive(self, message: Any) -> Any:
+            message.set()
+            await asyncio.sleep(60)
+
+    busy = threading.Event()
+    ref = system.start(Careful)
+    ref.tell(busy)
+    assert busy.wait(20)
+    ref.kill()
+    eventually(lambda: fenced == set())
+    assert sink.of(ZombieLeft) == []
