@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.errors import NotAJournal as NotAJournal
     from mlld_sdk.journal.errors import RecordUnknown as RecordUnknown
     from mlld_sdk.journal.errors import RunEnded as RunEnded
+    from mlld_sdk.journal.errors import RunKeyAmbiguous as RunKeyAmbiguous
+    from mlld_sdk.journal.errors import RunKeyNotFound as RunKeyNotFound
     from mlld_sdk.journal.errors import RunNotFound as RunNotFound
     from mlld_sdk.journal.errors import RunNotParked as RunNotParked
     from mlld_sdk.journal.errors import RunParked as RunParked

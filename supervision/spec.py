@@ -122,6 +122,12 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
     breaker: BreakerPolicy | None = None
     wedge: Wedge | None = None
+    named: bool = False
+    """Whether the name was given, and not made from the class: then it alone is the child's part of the path."""
+
+
+UNNAMED = ("supervisor", "dynamic")
+"""What supervisors are called that were given no name."""
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +154,7 @@ class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
     give_up_as: GiveUpAs = "failure"
 
 
-OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "start", "args", "kwargs"}
+OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "named", "start", "args", "kwargs"}
 
 
 def child(
@@ -177,7 +183,8 @@ def child(
         start: Actor class, a spec made by this function (the options given here replace its own), or a supervisor
             spec.
         *args: Arguments of the class.
-        name: Unique among the siblings; by default made from the name of the class.
+        name: Unique among the siblings, and what runs of an agent are filed under. By default made from the name of the
+            class; under a dynamic supervisor a number is added then, which is another one at the next time.
         restart: When it is started again. `permanent`: always; `transient`: after a failure; `temporary`: never.
         shutdown: Duration between being asked to stop and being killed, `math.inf`, or `"kill"`. By default 5 seconds,
             and for supervisors as long as their children need.
@@ -207,12 +214,15 @@ def child(
         "wedge": wedge,
     }
     defaults: Mapping[str, Any]
+    named = name is not None
     if isinstance(start, ChildSpec):
+        named |= start.named
         defaults = {option: getattr(start, option) for option in OPTIONS}
         own_name, args, kwargs, start = start.name, args or start.args, {**start.kwargs, **kwargs}, start.start
     elif isinstance(start, SupervisorSpec | DynamicSpec):
         if args or kwargs:
             raise InvalidOption("kwargs", kwargs or args, "left out: a supervisor spec holds its own")
+        named |= start.name not in UNNAMED
         own_name, defaults = start.name, {"kind": "supervisor"}
     elif inspect.isclass(start) and issubclass(start, Actor):
         own_name, defaults = snake_case(start.__name__), getattr(start, "child_options", {})
@@ -221,11 +231,11 @@ def child(
     else:
         raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
     options = {**defaults, **{option: value for option, value in given.items() if value is not None}}
-    return _checked(own_name if name is None else name, start, args, kwargs, options)
+    return _checked(own_name if name is None else name, named, start, args, kwargs, options)
 
 
 def _checked(
-    name: object, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    name: object, named: bool, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
 ) -> ChildSpec:
     """Build a spec from values that may be wrong."""
     called = path_part("name", name)
@@ -242,7 +252,7 @@ def _checked(
         path_part("register", options["register"])
     if options.get("significant") and options.get("restart") in (None, "permanent"):
         raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
-    return ChildSpec(name=called, start=start, args=args, kwargs=kwargs, **options)
+    return ChildSpec(name=called, named=named, start=start, args=args, kwargs=kwargs, **options)
 
 
 def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A running tree: starting and stopping it, looking at it, and finding what runs in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, AskTimeout, StartFailed
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason
+from mlld_sdk.actors.core.names import Via
 from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Duration, now, seconds
@@ -16,6 +18,7 @@ from mlld_sdk.base.events import Sink
 from mlld_sdk.supervision.breaker import Breaker, Breakers
 from mlld_sdk.supervision.decisions.inputs import StopRequested
 from mlld_sdk.supervision.decisions.slots import Slot
+from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.messages import Boot, Happened, booting
 from mlld_sdk.supervision.execution.tree_context import Ref, TreeContext
@@ -217,6 +220,36 @@ class Tree:
     def ref(self, path: str) -> Ref:
         """Find the actor that fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
         return self._who(self._slot(path), path)
+
+    def named(self, name: str) -> list[tuple[str, ChildSpec]]:
+        """List paths and specs of the places that go by a name, living or not.
+
+        A place of this very path is meant alone. Else it is those with this name as the last part of their path, which
+        costs a look at each supervisor, whatever the number of its children; and if there are none, those that are
+        registered under this name, or under this key of another name service.
+        """
+        path = self[name].path
+        with suppress(ChildNotFound, ChildUnavailable):
+            slot = self._slot(path)
+            return [] if slot is None else [(path, slot.spec)]
+        states = list(self.context.states.values())
+        found = [(state.path_of(slot), slot.spec) for state in states if (slot := state.find(name)) is not None]
+        return found or self._registered(name, states)
+
+    def _registered(self, name: str, states: Sequence[SupervisorState]) -> list[tuple[str, ChildSpec]]:
+        """List the places whose children are registered under a name."""
+        holder = self.context.system.directory.names.whereis_name(name)
+        if holder is not None:
+            with suppress(ChildNotFound, ChildUnavailable):
+                slot = self._slot(holder.path)
+                if slot is not None and slot.child == holder:
+                    return [(holder.path, slot.spec)]
+        return [
+            (state.path_of(slot), slot.spec)
+            for state in states
+            for slot in state.slots
+            if name == (slot.spec.register.key if isinstance(slot.spec.register, Via) else slot.spec.register)
+        ]
 
     def breaker(self, path: str) -> Breaker | None:
         """Find the breaker in front of a place."""

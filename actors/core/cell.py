@@ -47,7 +47,7 @@ class Cell:
     Attributes:
         mailbox: Where its messages wait.
         runner: Runs its hooks.
-        segment: Its own part of the path, if it has no name that could be that.
+        segment: Its own part of the path, given by who starts it; else that is its label.
         asked_to_end: Whether it was asked to end; a long handler may look.
         ending: Set when it takes nothing more: it is stopping, with this reason, or dead.
         reason: Set when the end is known: it is dead.
@@ -97,7 +97,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Its own part of the path."""
+        """What it is called: its name, if it has one."""
         name = self.name
         if name is None:
             return self.segment or f"{self.traits.kind}-{self.epoch}"
@@ -105,12 +105,11 @@ class Cell:
 
     @property
     def path(self) -> str:
-        """Names from the root of its tree down, with slashes."""
+        """Its place: the parts of those above it and its own, from the root of its tree down, with slashes."""
         parts: list[str] = []
         cell: Cell | None = self
         while cell is not None:
-            own = cell.segment if cell.name is None else cell.name
-            parts.append(own if own and isinstance(own, str) else cell.label)
+            parts.append(cell.segment or cell.label)
             cell = cell.parent
         return "/".join(reversed(parts))
 

@@ -185,7 +185,7 @@ class ActorSystem:
             args: For its constructor, which runs here, in the calling thread.
             kwargs: For its constructor.
             name: Registered before any code of it runs, released before its end is known.
-            label: Its part of the path when it has no name; nothing is registered.
+            label: Its part of the path, by default its name; nothing is registered under it.
             parent: Linked to it from the first instant; the child ends when the parent does.
             timeout: Seconds `on_start` may take; after that the incarnation is killed.
 

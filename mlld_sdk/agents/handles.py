@@ -12,6 +12,7 @@ from mlld_sdk.agents.services import AgentUnavailable, Services
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.client.aio import AsyncRequests, in_thread
 from mlld_sdk.client.requests import HandleRequests
+from mlld_sdk.journal.errors import RunKeyNotFound
 from mlld_sdk.runs.handles import RunHandle
 
 N = TypeVar("N", bound="Named")
@@ -117,6 +118,18 @@ class AgentHandle(Named):
         services.poke(self.name)
         return RunHandle(services.journal, run.id)
 
+    def find(self, key: str) -> RunHandle:
+        """Find the run that was submitted to this agent with an idempotency key, by whichever process.
+
+        Raises:
+            RunKeyNotFound: There is none.
+        """
+        journal = self._services.journal
+        run = journal.find(self.name, key)
+        if run is None:
+            raise RunKeyNotFound(key, self.name)
+        return RunHandle(journal, run.id)
+
     def resume(self) -> bool:
         """Make it take runs again after `drain`, and return whether it had been told not to."""
         was: bool = self._ask(TakeWork())
@@ -138,3 +151,4 @@ class AsyncAgentHandle(AsyncNamed[AgentHandle]):
     """An agent by its name, for asyncio. Await the handle that `run` returns for the result."""
 
     run = in_thread(AgentHandle.run)
+    find = in_thread(AgentHandle.find)

@@ -122,7 +122,7 @@ class AsyncRequests(Generic[S]):
         self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> str:
         """Run script text and return its output."""
-        requests = self.sync.find()
+        requests = self.sync.reach()
         if requests.begins_at_once(options):
             return await requests.process_awaited(script, file_path, payload, options)
         return await (await self.process_async(script, file_path=file_path, payload=payload, **options))
@@ -131,7 +131,7 @@ class AsyncRequests(Generic[S]):
         self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Run script text and return everything it produced."""
-        requests = self.sync.find()
+        requests = self.sync.reach()
         if requests.begins_at_once(options):
             return await requests.result_awaited(*requests.text(script, file_path, payload, options))
         handle = await self.process_async(script, file_path=file_path, payload=payload, **options)
@@ -146,7 +146,7 @@ class AsyncRequests(Generic[S]):
 
     async def execute(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
         """Run a script file and return everything it produced."""
-        requests = self.sync.find()
+        requests = self.sync.reach()
         if requests.begins_at_once(options):
             return await requests.result_awaited(*requests.file(filepath, payload, options))
         return await (await self.execute_async(filepath, payload, **options))
@@ -161,7 +161,7 @@ class AsyncRequests(Generic[S]):
     analyze = in_thread(HandleRequests.analyze)
 
     async def _begun(self, begin: Callable[[], H], options: RunOptions) -> H:
-        if self.sync.find().begins_at_once(options):
+        if self.sync.reach().begins_at_once(options):
             return begin()
         loop = asyncio.get_running_loop()
         beginning = loop.run_in_executor(None, partial(contextvars.copy_context().run, begin))

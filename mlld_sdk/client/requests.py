@@ -16,11 +16,11 @@ class Requests:
     """Runs scripts on the engines of an owner, and waits for the answers.
 
     Attributes:
-        find: Returns the way to the owner's engines, or raises why there is none now.
+        reach: Returns the way to the owner's engines, or raises why there is none now.
     """
 
-    def __init__(self, find: Callable[[], EngineRequests]) -> None:
-        self.find = find
+    def __init__(self, reach: Callable[[], EngineRequests]) -> None:
+        self.reach = reach
 
     def process(
         self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
@@ -43,13 +43,13 @@ class Requests:
         ...     client.process("show @payload.name", payload={"name": "Ada"})
         'Ada\n'
         """
-        return self.find().process(script, file_path, payload, options)
+        return self.reach().process(script, file_path, payload, options)
 
     def process_result(
         self, script: str, *, file_path: AnyPath | None = None, payload: object = None, **options: Unpack[RunOptions]
     ) -> ExecuteResult:
         """Do what `process` does and return everything the run produced, not only its output."""
-        requests = self.find()
+        requests = self.reach()
         return requests.result(*requests.text(script, file_path, payload, options))
 
     def execute(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteResult:
@@ -69,7 +69,7 @@ class Requests:
                 none is there (`AgentUnavailable`), or its circuit breaker refuses requests (`BreakerOpen`).
             ConfigurationError: An option or the owner is wrong.
         """
-        requests = self.find()
+        requests = self.reach()
         return requests.result(*requests.file(filepath, payload, options))
 
     def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
@@ -79,7 +79,7 @@ class Requests:
             filepath: The file; relative to the working directory.
             timeout: Seconds from now; what requests of this owner have unless given.
         """
-        return self.find().analyze(filepath, timeout)
+        return self.reach().analyze(filepath, timeout)
 
 
 class HandleRequests(Requests):
@@ -92,10 +92,10 @@ class HandleRequests(Requests):
 
         Its errors are those of `process`; what keeps it from being begun at all is raised here.
         """
-        requests = self.find()
+        requests = self.reach()
         return ProcessHandle(requests.begin(*requests.text(script, file_path, payload, options)))
 
     def execute_async(self, filepath: AnyPath, payload: object = None, **options: Unpack[RunOptions]) -> ExecuteHandle:
         """Begin what `execute` does and return its handle at once."""
-        requests = self.find()
+        requests = self.reach()
         return ExecuteHandle(requests.begin(*requests.file(filepath, payload, options)))

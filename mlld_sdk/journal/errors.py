@@ -147,6 +147,47 @@ class RunNotFound(JournalRefusal):
 
 
 @dataclass(eq=False, repr=False)
+class RunKeyNotFound(JournalRefusal):
+    """No run was submitted with this key, or retention has pruned it.
+
+    Attributes:
+        key: The key.
+        agent: Path of the agent it was looked for at; `None` when it was looked for at all.
+    """
+
+    code = "RUN_KEY_NOT_FOUND"
+    message = "no run of {agent} has the key {key!r}"
+    hint = "keys are given with `agent.run(..., key=...)`; finished runs are pruned by retention"
+    key: str
+    agent: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.agent is None:
+            self.message = "no run of any agent has the key {key!r}"
+        super().__post_init__()
+
+
+@dataclass(eq=False, repr=False)
+class RunKeyAmbiguous(JournalRefusal):
+    """Runs of several agents have this key, since a key belongs to one agent.
+
+    Attributes:
+        key: The key.
+        agents: Paths of agents that have it, ten at most.
+    """
+
+    code = "RUN_KEY_AMBIGUOUS"
+    message = "the key {key!r} belongs to runs of several agents: {named}"
+    hint = "say which with `agent=`"
+    key: str
+    agents: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.named = ", ".join(self.agents)
+        super().__post_init__()
+
+
+@dataclass(eq=False, repr=False)
 class RunEnded(JournalRefusal):
     """The run has its outcome; it cannot be claimed or ended a second time."""
 

@@ -262,6 +262,10 @@ class Journal:
         """Find a run by its idempotency key."""
         return self._core.read(lambda tx: tx.run_by_key(kind, key))
 
+    def find_all(self, key: str, *, limit: int = 10) -> list[RunRecord]:
+        """List the runs of all kinds that have this idempotency key, one of a kind at most, by kind."""
+        return self._core.read(lambda tx: tx.runs_by_key(key, limit))
+
     def runs(
         self,
         *,

@@ -36,6 +36,17 @@ _DAMAGED = "damaged"
 _ENDED = "state IN ('finished', 'failed', 'cancelled')"
 _ENDED_KINDS = f"SELECT DISTINCT kind FROM runs WHERE {_ENDED}"  # noqa: S608 - fixed texts
 
+_RUNS_BY_KEY = """
+WITH RECURSIVE kinds (kind) AS (
+    SELECT min(kind) FROM runs WHERE key IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(kind) FROM runs WHERE key IS NOT NULL AND kind > kinds.kind) FROM kinds WHERE kind IS NOT NULL
+)
+SELECT runs.id, runs.state, runs.epoch, runs.body FROM kinds CROSS JOIN runs
+WHERE runs.kind = kinds.kind AND runs.key = ? LIMIT ?
+"""
+"""Steps from kind to kind in the index of kinds and keys: a search a kind, and no index more to be written."""
+
 _PUT_RUN = """
 INSERT INTO runs (id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -101,6 +112,10 @@ class Tx:
         """Find a run by its idempotency key."""
         row = self._execute(f"{_RUN} WHERE kind=? AND key=?", (kind, key)).fetchone()
         return None if row is None else _run(row)
+
+    def runs_by_key(self, key: str, limit: int) -> list[RunRecord]:
+        """List the runs with this idempotency key, one of each kind that has one, by kind."""
+        return [_run(row) for row in self._execute(_RUNS_BY_KEY, (key, limit))]
 
     def runs(
         self,

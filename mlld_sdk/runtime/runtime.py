@@ -33,6 +33,7 @@ from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
+from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
@@ -347,6 +348,11 @@ class Runtime:
         journal.run(run_id)
         return RunHandle(journal, run_id)
 
+    @property
+    def runs(self) -> Runs:
+        """The runs in the journal, to be found by what is known of them."""
+        return Runs(self.journal, self._path_of)
+
     def agents(self) -> list[AgentHandle]:
         """List the agents of the tree."""
         services = self.services
@@ -457,15 +463,17 @@ class Runtime:
 
     def _find(self, name: str) -> tuple[str, Any]:
         """Return the path of a place, given by its path or its name, and what is started there."""
-        whole = name if name.split("/", 1)[0] == self.name else f"{self.name}/{name}"
-        known = list(self._places())
-        exact = [place for place in known if place[0] == whole]
-        found = exact or [place for place in known if place[0].rsplit("/", 1)[-1] == name]
+        found = self._running().named(name)
         if len(found) == 1:
-            return found[0]
+            return found[0][0], found[0][1].start
         if self._report is not None:
             raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
         raise ChildNotFound(name, [path for path, _ in found[:10]])
+
+    def _path_of(self, agent: str) -> str:
+        """Return the path of an agent that may not be in the tree."""
+        found = self._running().named(agent)
+        return found[0][0] if len(found) == 1 else self._running()[agent].path
 
     def _above(self, path: str) -> tuple[SupervisorRef, str]:
         """Return the supervisor of a place, and what it calls the child there."""

@@ -1,8 +1,11 @@
 """The children of a dynamic supervisor: they know nothing of each other, and nothing is done in order.
 
-Starts run side by side, and a stop tells all children at once. A child's identity is its key; names may repeat. A child
-that will not be restarted leaves no trace.
+Starts run side by side, and a stop tells all children at once. A child's identity is its key. A name that was given is
+its place in the tree and belongs to one child at a time; others share the name of their class. A child that will not be
+restarted leaves no trace.
 """
+
+from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr, replace
@@ -16,10 +19,23 @@ from mlld_sdk.supervision.decisions.management import counts, rows, start_refuse
 from mlld_sdk.supervision.decisions.requests import CountChildren, StartChild, TerminateChild, Update, WhichChildren
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import DynamicState, Why
-from mlld_sdk.supervision.errors import ChildNotFound, NotSupported, SupervisorStopping, TooManyChildren
+from mlld_sdk.supervision.errors import (
+    ChildAlreadyStarted,
+    ChildNotFound,
+    ChildRestarting,
+    NotSupported,
+    SupervisorStopping,
+    TooManyChildren,
+)
 from mlld_sdk.supervision.events import ChildStartFailedEvent
 from mlld_sdk.supervision.reasons import ChildExit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, settle
+
+
+class SecondCall(msgspec.Struct, frozen=True):
+    """A call for a child whose name belongs to one that is just starting; it waits for what comes of that."""
+
+    call: Any
 
 
 class DynamicSiblings(msgspec.Struct):
@@ -77,6 +93,9 @@ class DynamicSiblings(msgspec.Struct):
     def _start_child(self, asked: Asked, spec: ChildSpec) -> None:
         """Add a child (SUP-62, SUP-63)."""
         state = self.draft.state
+        if spec.named and (holder := state.find(spec.name)) is not None:
+            self._refuse_second(asked, holder)
+            return
         limit = state.spec.max_children
         if limit is not None and len(state.slots) >= limit:
             self.draft.answer(asked.call, error=TooManyChildren(spec.name, limit))
@@ -87,10 +106,25 @@ class DynamicSiblings(msgspec.Struct):
             self.draft.answer(asked.call, error=error)
             return
         key, now = state.next_key, self.draft.world.now
+        if spec.named:
+            force_setattr(state, "names", state.names.put(spec.name, key))
+        elif state.names:
+            while state.names.get(f"{spec.name}-{key}") is not None:  # another was given that very name
+                key += 1
         force_setattr(state, "next_key", key + 1)
         slot = Slot(key=key, spec=spec, status="starting", incarnation=1, since=now, calls=(asked.call,))
         force_setattr(state, "slots", state.slots.put(slot))
         self.draft.do(Start(key, 1, spec, 0, state.label_of(slot)))
+
+    def _refuse_second(self, asked: Asked, holder: Slot) -> None:
+        """Refuse a child whose name another has, which need not be up (SUP-62)."""
+        name = holder.spec.name
+        if holder.status in ("running", "stopping"):
+            self.draft.answer(asked.call, error=ChildAlreadyStarted(name, holder.child))
+        elif holder.status == "starting" and holder.incarnation == 1:  # answered when it is clear who has the name
+            self.draft.put(replace(holder, calls=(*holder.calls, SecondCall(asked.call))))
+        else:
+            self.draft.answer(asked.call, error=ChildRestarting(name))
 
     def _terminate(self, asked: Asked, key: int) -> None:
         """Stop one child, or call its restart off (SUP-64)."""
@@ -115,18 +149,21 @@ class DynamicSiblings(msgspec.Struct):
     def _refuse(self, slot: Slot, error: Exception) -> None:
         """Answer the calls that wait for a child with an error."""
         for call in slot.calls:
-            self.draft.answer(call, error=error)
+            self.draft.answer(call.call if type(call) is SecondCall else call, error=error)
 
     def up(self, slot: Slot, child: object) -> None:
         """Note that a child is up, and answer the calls that waited for it."""
         lifecycle.mark_running(self.draft, slot, child, "restart" if slot.incarnation > 1 else "call")
-        for call in slot.calls:  # as in `start_done`, spelled out for speed
-            self.draft.do(AnswerCall(call, child))
+        for call in slot.calls:
+            if type(call) is SecondCall:
+                self.draft.answer(call.call, error=ChildAlreadyStarted(slot.spec.name, child))
+            else:  # as in `start_done`, spelled out for speed
+                self.draft.do(AnswerCall(call, child))
 
     def start_done(self, slot: Slot, answer: object) -> None:
         """Answer the calls that waited for a child."""
         for call in slot.calls:
-            self.draft.do(AnswerCall(call, answer))
+            self.draft.do(AnswerCall(call.call if type(call) is SecondCall else call, answer))
 
     def takes_failed_start(self, slot: Slot, failed: FailedToStart) -> bool:
         """Refuse the calls that waited for a first start; return `False` for a restart, which the policy judges."""
@@ -144,6 +181,8 @@ class DynamicSiblings(msgspec.Struct):
     def remove(self, slot: Slot) -> None:
         """Forget a child."""
         force_setattr(self.draft.state, "slots", self.draft.state.slots.drop(slot.key))
+        if slot.spec.named:
+            force_setattr(self.draft.state, "names", self.draft.state.names.drop(slot.spec.name))
         if slot.spec.breaker is not None:
             lifecycle.forget_breaker(self.draft, slot)
 

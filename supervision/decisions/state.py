@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias
 import msgspec
 
 from mlld_sdk.supervision.decisions.inputs import Asked, Input
+from mlld_sdk.supervision.decisions.names import NameMap
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
 from mlld_sdk.supervision.intensity import RestartWindow
 from mlld_sdk.supervision.reasons import ChildExit
@@ -100,8 +101,8 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
         return self.spec.strategy in ("one_for_all", "rest_for_one")
 
     def label_of(self, slot: Slot) -> str:
-        """Return what a child is called in its path: name and key, because names may repeat."""
-        return f"{slot.spec.name}-{slot.key}"
+        """Return what a child is called in its path: the name it was given, else that of its class with its key."""
+        return slot.spec.name if slot.spec.named else f"{slot.spec.name}-{slot.key}"
 
     def path_of(self, slot: Slot) -> str:
         """Return where a child stands in the tree."""
@@ -111,7 +112,7 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
         """Find a child by what it is called in its path."""
         name, _, number = label.rpartition("-")
         slot = self.slots.get(int(number)) if number.isdecimal() else None
-        return slot if slot is not None and slot.spec.name == name else None
+        return slot if slot is not None and slot.spec.name == name and not slot.spec.named else None
 
     def in_order(self) -> Iterator[Slot]:
         """Iterate over the children in start order."""
@@ -147,8 +148,18 @@ class StaticState(SupervisorState, frozen=True, kw_only=True):
 
 
 class DynamicState(SupervisorState, frozen=True, kw_only=True):
-    """Everything a dynamic supervisor knows."""
+    """Everything a dynamic supervisor knows.
+
+    Attributes:
+        names: Keys of the children that were given a name, by that name.
+    """
 
     keeps: ClassVar[bool] = False
 
     spec: DynamicSpec
+    names: NameMap = NameMap()
+
+    def find(self, label: str) -> Slot | None:
+        """Find a child by what it is called in its path."""
+        key = self.names.get(label)
+        return super().find(label) if key is None else self.slots.get(key)

@@ -126,7 +126,9 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
     "SUP-60": (f"{DYNAMIC}::test_terminate_child_goes_by_reference",),
     "SUP-61": (f"{DYNAMIC}::test_extra_arguments_go_in_front_at_every_start",),
     "SUP-62": (
-        f"{DYNAMIC}::test_children_are_known_by_reference_and_names_may_repeat",
+        f"{DYNAMIC}::test_children_without_a_name_are_known_by_reference_and_share_that_of_their_class",
+        f"{DYNAMIC}::test_a_name_that_was_given_is_the_place_and_belongs_to_one_child_at_a_time",
+        f"{DYNAMIC}::test_a_second_start_of_a_name_waits_for_the_first_and_hears_who_has_it",
         f"{DYNAMIC}::test_a_bad_spec_is_refused_in_the_caller",
         f"{DYNAMIC}::test_extra_arguments_go_in_front_at_every_start",
     ),

@@ -13,6 +13,7 @@ import pytest
 from mlld_sdk import Agent, Job, Pool, RunHandle, Runtime, child, dynamic, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import StartFailed
+from mlld_sdk.actors.registry.registry import Registry
 from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.pool import PoolHandle
 from mlld_sdk.base.errors import ConfigurationError
@@ -223,6 +224,74 @@ def test_agents_come_and_go_under_a_dynamic_supervisor(tmp_path: Path) -> None:
         sessions.terminate_child(ref)
         with pytest.raises(ChildNotFound):
             runtime[ref.path]
+
+
+class Quiet(Actor):
+    """Does nothing."""
+
+
+class Fetcher(Thinker):
+    """Thinks, as what `Thinker` does, under a class of its own."""
+
+
+def test_what_is_registered_takes_runs_and_requests_and_is_found_by_its_names(tmp_path: Path) -> None:  # A-33
+    embedded: dict[str, Any] = {"engine": "embedded", "working_dir": tmp_path}
+    tree = one_for_one(
+        child(Thinker, name="static", register="known", **embedded),
+        child(Pool, name="engines", register="shared", size=1, **embedded),
+        dynamic(name="guests"),
+    )
+    with running(tree, tmp_path) as (runtime, _):
+        desks = Registry(runtime.system, "desks", keys="unique")
+        guests = runtime.place("guests").supervisor()
+        guests.start_child(child(Fetcher, name="by-name", register="second", **embedded))
+        guests.start_child(child(Fetcher, name="by-via", register=desks.via("third"), **embedded))
+        for name, path in (
+            ("static", "root/static"),
+            ("known", "root/static"),
+            ("by-name", "root/guests/by-name"),
+            ("second", "root/guests/by-name"),
+            ("by-via", "root/guests/by-via"),
+            ("third", "root/guests/by-via"),
+        ):
+            agent = runtime.agent(name)
+            assert (agent.name, agent.ref.path) == (path, path)  # type: ignore[union-attr]
+            assert agent.process('show "here"').strip() == "here"
+            assert agent.run({"thoughts": 1}).result(60) == ["thought 0"]
+        pool = runtime.pool("shared")
+        assert pool.name == "root/engines"
+        assert pool.process('show "here"').strip() == "here"
+        with pool.checkout(30) as engine:
+            assert engine.process('show "mine"').strip() == "mine"
+        first = runtime.agent("known").ref
+        assert first is not None
+        first.kill("to see who comes")
+        eventually(lambda: runtime.agent("known").ref not in (None, first))
+        assert runtime.agent("known").run({"thoughts": 1}).result(60) == ["thought 0"]
+
+
+def test_a_name_is_looked_up_at_each_supervisor_and_not_at_each_child(tmp_path: Path) -> None:  # A-33
+    with running(one_for_one(dynamic(name="crowd"), child(Quiet, name="plain")), tmp_path) as (runtime, _):
+        crowd = runtime.place("crowd").supervisor()
+        crowd.start_children([child(Quiet, name=f"one-{n}") for n in range(2_000)])
+        calls: list[str] = []
+        sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+        try:
+            runtime["one-1999"]
+        finally:
+            sys.setprofile(None)
+        assert len(calls) < 50
+        runtime["crowd/one-3"].ref().kill("gone")
+        eventually(lambda: is_missing(runtime, "one-3"))
+        assert runtime["one-4"].path == "root/crowd/one-4"
+
+
+def is_missing(runtime: Runtime, name: str) -> bool:
+    try:
+        runtime[name]
+    except ChildNotFound:
+        return True
+    return False
 
 
 def test_a_tree_that_does_not_start_leaves_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Supervisors whose children come and go, and partitions."""
 
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,9 @@ from mlld_sdk.actors.core.exits import Killed, Reason, Shutdown
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.supervision import (
     Backoff,
+    ChildAlreadyStarted,
     ChildNotFound,
+    ChildRestarting,
     ChildSpec,
     ChildStartFailed,
     GaveUp,
@@ -30,6 +33,7 @@ from mlld_sdk.supervision import (
     one_for_one,
     partitioned,
 )
+from mlld_sdk.supervision.decisions.names import NameMap
 from tests.support.eventually import eventually
 from tests.support.trees import Later, Puppet, World, attempt, is_up
 
@@ -50,9 +54,17 @@ class Room:
         self.sup: SupervisorRef = self.tree["room"].supervisor()
 
     def add(self, **options: Any) -> Any:
-        ref = self.sup.start_child(child(Puppet, name="w", **options))
+        ref = self.sup.start_child(child(Puppet, **options))
         assert ref is not None
         return ref
+
+    def names(self) -> list[str]:
+        return [node.name for node in self.tree.snapshot().children[0].children]
+
+    def calls(self, name: str) -> tuple[Any, ...]:
+        """The calls that wait for a child."""
+        slot = self.tree._slot(f"root/room/{name}")
+        return () if slot is None else slot.calls
 
     def active(self) -> int:
         return self.sup.count_children().active
@@ -68,17 +80,115 @@ class Room:
         self.world.settle()
 
 
-def test_children_are_known_by_reference_and_names_may_repeat(world: World) -> None:  # SUP-62, ED12, ED13
+def test_children_without_a_name_are_known_by_reference_and_share_that_of_their_class(
+    world: World,
+) -> None:  # SUP-62, ED12, ED13
     room = Room(world)
     one, two = room.add(), room.add()
     assert one is not two
     assert {row.child for row in room.sup.which_children()} == {one, two}
-    assert {row.name for row in room.sup.which_children()} == {"w"}
-    assert [node.name for node in room.tree["room"]._tree.snapshot().children[0].children] == ["w-0", "w-1"]
-    assert room.tree["room/w-1"].call("hello") == "hello"
-    assert isinstance(attempt(room.tree["room/w-9"].ref), ChildNotFound)
+    assert {row.name for row in room.sup.which_children()} == {"puppet"}
+    assert room.names() == ["puppet-0", "puppet-1"]
+    assert room.tree["room/puppet-1"].call("hello") == "hello"
+    assert isinstance(attempt(room.tree["room/puppet-9"].ref), ChildNotFound)
     counts = room.sup.count_children()
     assert (counts.specs, counts.active, counts.workers, counts.supervisors) == (2, 2, 2, 0)
+
+
+def test_a_name_that_was_given_is_the_place_and_belongs_to_one_child_at_a_time(world: World) -> None:  # SUP-62
+    room = Room(world)
+    first = room.add(name="S1")
+    assert first.path == "root/room/S1"
+    assert room.tree["room/S1"].ref() is first
+    taken = attempt(lambda: room.add(name="S1"))
+    assert isinstance(taken, ChildAlreadyStarted)
+    assert (taken.child, taken.ref) == ("S1", first)
+    assert isinstance(attempt(lambda: room.sup.start_child(child(one_for_one(), name="S1"))), ChildAlreadyStarted)
+    assert room.names() == ["S1"]
+    room.sup.terminate_child(first)
+    again = room.add(name="S1", restart="permanent")
+    assert again.path == "root/room/S1"
+    world.crash(room.tree, "room/S1")
+    assert room.tree["room/S1"].ref() is not again
+    assert room.names() == ["S1"]
+
+
+def test_a_name_stays_taken_while_its_child_waits_for_its_restart(world: World) -> None:  # SUP-62
+    room = Room(world)
+    room.add(name="S1", restart="permanent", backoff=Backoff.of(10, jitter=0))
+    world.crash(room.tree, "room/S1")
+    assert isinstance(attempt(lambda: room.add(name="S1")), ChildRestarting)
+
+
+def test_a_second_start_of_a_name_waits_for_the_first_and_hears_who_has_it(world: World) -> None:  # SUP-62
+    room = Room(world)
+    first = Later(lambda: room.add(name="S1", begin=world.blocks()))
+    eventually(lambda: room.sup.count_children().specs == 1)
+    second = Later(lambda: attempt(lambda: room.add(name="S1")))
+    third = Later(lambda: attempt(lambda: room.add(name="S1", begin=world.blocks())))
+    eventually(lambda: len(room.calls("S1")) == 3)
+    world.release.set()
+    for late in (second, third):
+        refused = late.result()
+        assert isinstance(refused, ChildAlreadyStarted)
+        assert refused.ref is first.result()
+    assert room.names() == ["S1"]
+
+
+def test_a_second_start_of_a_name_is_told_when_the_first_fails(world: World) -> None:  # SUP-62
+    room = Room(world)
+
+    def fails(_: Any) -> None:
+        world.release.wait(60)
+        raise ValueError("bad")
+
+    first = Later(lambda: attempt(lambda: room.add(name="S1", begin=fails)))
+    eventually(lambda: room.sup.count_children().specs == 1)
+    second = Later(lambda: attempt(lambda: room.add(name="S1")))
+    eventually(lambda: len(room.calls("S1")) == 2)
+    world.release.set()
+    assert isinstance(first.result(), ChildStartFailed)
+    assert isinstance(second.result(), ChildStartFailed)
+    assert room.add(name="S1").path == "root/room/S1"
+
+
+def test_numbers_keep_clear_of_names_that_were_given(world: World) -> None:  # SUP-62
+    room = Room(world)
+    room.add(name="puppet-1")
+    room.add(name="puppet-2")
+    assert room.add().path == "root/room/puppet-3"
+    assert isinstance(attempt(lambda: room.add(name="puppet-3")), ChildAlreadyStarted)
+    assert room.names() == ["puppet-1", "puppet-2", "puppet-3"]
+
+
+def test_a_supervisor_that_was_given_a_name_is_found_by_it_and_one_without_gets_a_number(world: World) -> None:
+    room = Room(world)
+    for spec in (
+        one_for_one(child(Puppet, name="T1"), name="US1"),
+        child(one_for_one(child(Puppet, name="T1")), name="US2"),
+        one_for_one(),
+    ):
+        room.sup.start_child(spec)
+    assert room.names() == ["US1", "US2", "supervisor-2"]
+    assert room.tree["room/US1/T1"].ref().path == "root/room/US1/T1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_are_found_like_in_a_dict_whatever_was_put_and_dropped_before(seed: int) -> None:  # SUP-67
+    chance = random.Random(seed)
+    names, model = NameMap(), dict[str, int]()
+    for n in range(4_000):
+        name = f"w{chance.randrange(1_500)}"
+        before, held = names, dict(model) if n % 500 == 0 else None
+        if chance.random() < 0.6:
+            names, model[name] = names.put(name, n), n
+        else:
+            names = names.drop(name)
+            model.pop(name, None)
+        assert (names.get(name), len(names)) == (model.get(name), len(model))
+        if held is not None:
+            assert {name: before.get(name) for name in held} == held
+    assert {name: names.get(name) for name in model} == model
 
 
 def test_what_ends_leaves_no_trace_unless_it_is_restarted(world: World) -> None:  # SUP-28, SUP-30, ED19, ED20, ED21
@@ -123,7 +233,7 @@ def test_starts_are_answered_with_what_came_of_them(world: World) -> None:  # SU
     assert room.sup.start_child(child(Puppet, begin=lambda _: IGNORE)) is None
     with pytest.raises(ChildStartFailed, match="ValueError: bad") as caught:
         room.add(begin=fails)
-    assert caught.value.child == "w"
+    assert caught.value.child == "puppet"
     with pytest.raises(ChildStartFailed):
         room.sup.start_child(child(Explodes))
     with pytest.raises(ChildStartFailed):
@@ -310,7 +420,7 @@ def test_all_children_are_told_at_once_and_each_has_its_own_time(world: World) -
     passed = world.advance_until(lambda: not stopper.running)
     assert ends == ["shutdown"] * 4
     assert passed <= 4
-    assert stopper.result().killed == ("root/s-5",)
+    assert stopper.result().killed == ("root/s",)
     assert isinstance(brutal.reason, Killed)
 
 
@@ -428,7 +538,7 @@ def test_a_dynamic_supervisor_can_be_a_supervised_child_of_any_supervisor(world:
     assert tree.supervisor.get_spec("y").shutdown == 9
     assert tree.supervisor.count_children().supervisors == 2
     tree["x"].supervisor().start_child(one_for_one(child(Puppet, name="p"), name="branch"))
-    assert tree["x/branch-0/p"].call("hi") == "hi"
+    assert tree["x/branch/p"].call("hi") == "hi"
 
 
 # -- partitions --------------------------------------------------------------------------------------------------------
