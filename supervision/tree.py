@@ -130,6 +130,7 @@ class Tree:
         name: str = "root",
         timeout: Duration = 60.0,
         sink: Sink | None = None,
+        context: TreeContext | None = None,
     ) -> "Tree":
         """Start a tree and wait until every child has started or declined.
 
@@ -139,12 +140,13 @@ class Tree:
             name: The first part of every path.
             timeout: Seconds it may take; then it is killed.
             sink: Takes the events; by default the system's.
+            context: What its supervisors share, if that is to be known before; it has its own sink.
 
         Raises:
             StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
         """
         limit = seconds(timeout, above=0, infinite=False)
-        boot = Boot(TreeContext(system, sink), name)
+        boot = Boot(context or TreeContext(system, sink), name)
         top = settle(spec, "permanent", "never")
         start, args, kwargs = (
             (Supervisor, (top.start,), {})

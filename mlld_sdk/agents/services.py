@@ -24,6 +24,7 @@ from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.state import RunServices
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.tree import Tree
 
 
@@ -64,6 +65,7 @@ class Services:
         sink: Takes events.
         state_dir: Where isolated caches lie.
         requests: The way to the engines of each agent and pool that lives, by path.
+        context: What the supervisors of the tree share; known before the tree has started.
         tree: The supervision tree; set once it has started.
         runs: What of this the work on runs needs.
     """
@@ -74,6 +76,7 @@ class Services:
     env: Env
     sink: Sink
     state_dir: Path
+    context: TreeContext
     requests: dict[str, EngineRequests] = field(default_factory=dict)
     tree: Tree | None = None
     runs: RunServices = field(init=False)
@@ -137,6 +140,16 @@ class Services:
         """End every engine, idle or leased."""
         for name in self.engine_pools():
             self.close_engine_pool(name)
+
+    def stops(self, ref: ActorRef[Any]) -> bool:
+        """Return whether a supervisor above an actor is stopping or has ended."""
+        above = ref.parent
+        while above is not None:
+            state = self.context.states.get(above)
+            if above.reason is not None or (state is not None and state.phase in ("stopping", "gone")):
+                return True
+            above = above.parent
+        return False
 
     def whereis(self, name: str) -> ActorRef[Any] | None:
         """Find the actor in a place of the tree, if there is one now."""

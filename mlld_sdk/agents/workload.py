@@ -42,6 +42,19 @@ class _KillWorker:
     ref: ActorRef[Worker]
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """An incarnation of an agent as its runs see it."""
+
+    agent: EngineOwner
+
+    def stops(self) -> bool:
+        return self.agent.services.stops(self.agent.actor_ref)
+
+    def crashes(self) -> bool:
+        return self.agent.requests.health.condemned
+
+
 class Workload:
     """Claims runs for one incarnation of an agent and sees each to its end. Used on the agent's turn only.
 
@@ -100,10 +113,10 @@ class Workload:
         return any(run.id not in mine for run in runs)
 
     def look(self) -> None:
-        """Claim runs that wait in the journal, as many as there is room for."""
+        """Claim runs that wait in the journal, as many as there is room for; none when all above is being stopped."""
         agent = self._agent
         room = self.options.concurrency - len(self.working)
-        if room <= 0 or self.draining:
+        if room <= 0 or self.draining or agent.services.stops(agent.actor_ref):
             return
         try:
             owner = f"{agent.name}#{agent.actor_ref.epoch}"
@@ -146,6 +159,7 @@ class Workload:
             lease,
             agent.new_requests(),
             services=services.runs,
+            owner=_Owner(agent),
             protected=bool(options.checkpoint),
             attempts=options.step_attempts,
         )

@@ -26,14 +26,14 @@ from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunL
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepIsAsync, StepsOverlap
 from mlld_sdk.runs.events import RunProgressed
+from mlld_sdk.runs.failures import Owner, what_ends
 from mlld_sdk.runs.functions import called, is_async
 from mlld_sdk.runs.retry import Retry
 from mlld_sdk.runs.state import JobState, RunServices
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import TruncatedResult, warn_of_cut
+from mlld_sdk.scripts.answers import warn_of_cut
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
-from mlld_sdk.transport.errors import CallTimeout
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -59,7 +59,14 @@ class Job:
     """
 
     def __init__(
-        self, lease: RunLease, requests: EngineRequests, *, services: RunServices, protected: bool, attempts: int
+        self,
+        lease: RunLease,
+        requests: EngineRequests,
+        *,
+        services: RunServices,
+        owner: Owner,
+        protected: bool,
+        attempts: int,
     ) -> None:
         """Jobs are made by the agent that works on a run.
 
@@ -67,6 +74,7 @@ class Job:
             lease: Ownership of the run.
             requests: The way to the agent's engines.
             services: What the runtime shares.
+            owner: The agent.
             protected: Whether a step on an engine may be repeated unless it says otherwise.
             attempts: How often a step that may be repeated is begun in all.
         """
@@ -81,7 +89,7 @@ class Job:
         self._fingerprint = services.journal.values.fingerprint
         self._positions = Positions()
         self._turn = threading.Lock()
-        self.shared: JobState = JobState(requests.source, services.env)
+        self.shared: JobState = JobState(requests.source, services.env, owner)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -117,6 +125,7 @@ class Job:
             repeatable,
             lambda: _storable(self._requests.result(*request)),
             retry,
+            on_engine=True,
         )
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
@@ -145,6 +154,7 @@ class Job:
             repeatable,
             lambda: _storable(self._requests.result(*request)),
             retry,
+            on_engine=True,
         )
         if "output" in stored.get("truncations", ()):
             warn_of_cut()
@@ -163,8 +173,8 @@ class Job:
             retry: Whether and when it is tried again if it raises; only for functions that may be called again then.
 
         Raises:
-            StepFailed: The function raised, as often as `retry` allows. An `InfrastructureError` is no answer: it
-                passes through, the agent is restarted and the step treated as interrupted.
+            StepFailed: The function raised, as often as `retry` allows: also an error of an actor, an engine or another
+                agent that it has called. Only failures of the journal and of the agent itself are no answers.
             StepIsAsync: It is a coroutine function, which only `async def run` can take; it was not called.
         """
         check_callable("function", function)
@@ -308,7 +318,12 @@ class Job:
 
     def _branch(self, positions: Positions) -> "Job":
         job = Job(
-            self._lease, self._requests, services=self._services, protected=self._protected, attempts=self._attempts
+            self._lease,
+            self._requests,
+            services=self._services,
+            owner=self.shared.owner,
+            protected=self._protected,
+            attempts=self._attempts,
         )
         job._positions, job.shared = positions, self.shared
         return job
@@ -329,7 +344,14 @@ class Job:
             raise StepsOverlap(f"{name} was begun while another step of the same job was under way")
 
     def _step(
-        self, name: str, asked: Fingerprint, repeatable: bool, act: Callable[[], Any], retry: Retry | None = None
+        self,
+        name: str,
+        asked: Fingerprint,
+        repeatable: bool,
+        act: Callable[[], Any],
+        retry: Retry | None = None,
+        *,
+        on_engine: bool = False,
     ) -> Any:
         truth("idempotent", repeatable)
         if retry is not None:
@@ -337,7 +359,7 @@ class Job:
         self._take_turn(name)
         try:
             self.check()
-            step = _Step(name, self._positions.next(), asked, retry)
+            step = _Step(name, self._positions.next(), asked, retry, on_engine)
             if retry is None:
                 return self._step_once(step, self._again if repeatable else ONCE, act)
             most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
@@ -371,15 +393,17 @@ class Job:
     def _act(self, step: "_Step", act: Callable[[], Any]) -> Any:
         try:
             value = act()
-        except (CallTimeout, TruncatedResult) as answer:  # asking again would bring the same
-            return self._answer_failure(step, answer)
-        except (InfrastructureError, JobCancelled) as broken:
-            self.shared.seal(broken)
+        except JobCancelled as cancelled:
+            self.shared.seal(cancelled)
             raise
         except ActorKilled:
             raise
         except BaseException as error:  # noqa: BLE001 - what the step raised is its answer, an exit too
-            return self._answer_failure(step, error)
+            ends = what_ends(error, self.shared.owner, on_own_engine=step.on_engine)
+            if ends is None:
+                return self._answer_failure(step, error)
+            self.shared.seal(ends)
+            raise ends from (None if ends is error else error)
         self.check()
         try:
             done = self._sealing(self._lease.finish_step, step.position, value)
@@ -416,7 +440,8 @@ class _Step:
     name: str
     position: str
     asked: Fingerprint
-    retry: Retry | None = None
+    retry: Retry | None
+    on_engine: bool
     attempt: int = 1
 
 

@@ -27,8 +27,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often and when a step that fails is tried again: `job.step("fetch", fetch, url, retry=Retry(attempts=3))`.
 
     It is about failures that are answers: an exception of the step's function, a script that fails, a `timeout` that
-    passes. Each is written down with the number of the attempt before the next one is waited for. What ends the agent
-    (an engine that dies, a service that is killed) is no answer: `idempotent` says whether such a step may run again.
+    passes, another agent that is down. Each is written down with the number of the attempt before the next one is
+    waited for. What ends the agent (an engine of its own that dies, a service that is killed) is no answer:
+    `idempotent` says whether such a step may run again.
 
     Attributes:
         attempts: How often the step is begun in all. Interrupted attempts count.

@@ -11,6 +11,7 @@ from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink
 from mlld_sdk.engines.shared import EngineSource
 from mlld_sdk.journal import Journal
+from mlld_sdk.runs.failures import Owner
 
 LONGEST_LOOK = 60.0
 """Seconds between two looks at the wall clock, which may be set while a job waits for it."""
@@ -50,9 +51,11 @@ class JobState:
         progressed: Monotonic seconds at which a step last ended or progress was last said.
         sleeping: How many threads and tasks sleep.
         awake: Set when sleeping is over for good.
+        owner: The agent.
     """
 
-    def __init__(self, source: EngineSource, env: Env) -> None:
+    def __init__(self, source: EngineSource, env: Env, owner: Owner) -> None:
+        self.owner = owner
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None
         self.progressed = env.now()

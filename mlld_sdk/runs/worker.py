@@ -16,6 +16,7 @@ from mlld_sdk.journal import RunLease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
 from mlld_sdk.runs.errors import JobCancelled, OwnerGone
+from mlld_sdk.runs.failures import what_ends
 from mlld_sdk.runs.handles import occupied
 from mlld_sdk.runs.job import NEEDS_A_LOOK, Job
 from mlld_sdk.runs.state import RunServices
@@ -110,17 +111,18 @@ class Work:
             self.lease.fail_run(refused)
 
     def _failed(self, error: BaseException) -> None:
-        cause = self.job.shared.broken or error
-        if isinstance(cause, InfrastructureError):
-            self.job.shared.seal(cause)
-            if self._stops:
+        shared = self.job.shared
+        ends = shared.broken or what_ends(error, shared.owner)
+        if isinstance(ends, InfrastructureError):
+            shared.seal(ends)
+            if self._stops or shared.owner.stops():
                 self.lease.release()
             else:
-                self.lease.abandon(str(cause))
-        elif isinstance(cause, NEEDS_A_LOOK):
-            self.lease.park_run(cause)
+                self.lease.abandon(str(ends))
+        elif isinstance(ends or error, NEEDS_A_LOOK):
+            self.lease.park_run(ends or error)
         else:
-            self.lease.fail_run(cause)
+            self.lease.fail_run(ends or error)
 
     def _settle(self, write: Callable[[], Any]) -> None:
         """Write the end of this ownership, once; if the journal fails, as soon as it works again."""

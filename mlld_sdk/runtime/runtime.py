@@ -37,6 +37,7 @@ from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.supervisor import Supervisor
@@ -207,12 +208,13 @@ class Runtime:
             self._keeper = HistoryKeeper(self.history, journal)
             self._keeper.remember()
             self.bus.attach("history-keeper", self._keeper, events=FAILURES)
-            services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir())
+            context = TreeContext(system, self.bus.emit)
+            services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir(), context)
             services.publish()
             self._services = services
             try:
                 self._tree = services.tree = Tree.start(
-                    system, self._spec, name=self.name, timeout=self._start_timeout, sink=self.bus.emit
+                    system, self._spec, name=self.name, timeout=self._start_timeout, context=context
                 )
                 self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
                 self._rounds.start()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, Runtime
+from mlld_sdk.actors.core.exits import Other, Reason
+from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.base.events import Event
 
 THINK = """\
@@ -39,6 +41,14 @@ ENGINES = ["embedded", pytest.param("live", marks=pytest.mark.real), pytest.para
 def with_engines(value: Any) -> list[Any]:
     """Give parameters that are this value and each engine."""
     return [(value, "embedded"), *(pytest.param(value, kind, marks=pytest.mark.real) for kind in ("live", "bridge"))]
+
+
+class AgentFails(InfrastructureError):
+    """Raised in the code of a run, it ends the agent as the death of an engine under a step does."""
+
+    @property
+    def exit_reason(self) -> Reason:
+        return Other(self.message)
 
 
 class Thinker(Agent):

@@ -19,7 +19,7 @@ from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFai
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.transport.errors import EngineDied
-from tests.support.agents import ENGINES, Thinker, calls, engine_options, engine_pid, running
+from tests.support.agents import ENGINES, AgentFails, Thinker, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_keeps_killing_its_agent_is_parked_and_others_go_on(tmp_path:
     class Deadly(Agent):
         def run(self, job: Job, payload: str) -> str:
             if payload == "poison":
-                raise InfrastructureError("boom")
+                raise AgentFails("boom")
             return payload
 
     spec = one_for_one(child(Deadly, name="agent", engine="embedded"), max_restarts=50, within=10)
@@ -206,7 +206,7 @@ def test_a_step_in_plain_python_is_durable_too(tmp_path: Path) -> None:
             return [first, job.step("second", lambda: "done")]
 
         def die(self) -> None:
-            raise InfrastructureError("the disk is gone")
+            raise AgentFails("the disk is gone")
 
     spec = one_for_one(child(Mixed, name="agent", engine="embedded"), max_restarts=5, within=10)
     with running(spec, tmp_path) as (runtime, _):
@@ -316,7 +316,7 @@ def test_a_step_that_misses_its_deadline_is_answered_so_now_and_on_replay(tmp_pa
                 job.execute("think.mld", {"n": "slow"}, timeout=2)
             except StepFailed as failed:
                 if job.attempt == 1:
-                    raise InfrastructureError("die after the answer") from failed
+                    raise AgentFails("die after the answer") from failed
                 return str(failed.code)
             return "?"
 

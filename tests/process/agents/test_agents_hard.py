@@ -13,7 +13,7 @@ from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.errors import RunFailed, StepFailed
 from mlld_sdk.journal.errors import RunParked
-from tests.support.agents import calls, running
+from tests.support.agents import AgentFails, calls, running
 from tests.support.eventually import eventually
 
 
@@ -49,7 +49,7 @@ def test_a_step_that_exits_is_an_answer_now_and_on_replay(tmp_path: Path) -> Non
                 job.step("leave", self.leave)
             except StepFailed as failed:
                 if job.attempt == 1:
-                    raise InfrastructureError("once more") from failed
+                    raise AgentFails("once more") from failed
                 return str(failed.type)
             return "?"
 
@@ -297,7 +297,7 @@ def test_a_swallowed_interruption_parks_the_run_all_the_same(tmp_path: Path) -> 
             return "as if nothing had happened"
 
         def die(self, attempt: int) -> None:
-            raise InfrastructureError("gone")
+            raise AgentFails("gone")
 
     class Same(Swallows):
         def run(self, job: Job, payload: None) -> str:
@@ -309,7 +309,7 @@ def test_a_swallowed_interruption_parks_the_run_all_the_same(tmp_path: Path) -> 
             return "as if nothing had happened"
 
         def fall(self) -> None:
-            raise InfrastructureError("gone")
+            raise AgentFails("gone")
 
     with running(only(Same), tmp_path) as (runtime, _), pytest.raises(RunParked, match="once"):
         runtime["agent"].run().result(60)
