@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mlld_sdk.engines.checkpoints import CacheNotFound as CacheNotFound
     from mlld_sdk.engines.checkpoints import CacheUnusable as CacheUnusable
     from mlld_sdk.engines.checkpoints import SelectorInvalid as SelectorInvalid
+    from mlld_sdk.engines.kinds import CommandFailuresUnseen as CommandFailuresUnseen
     from mlld_sdk.engines.pool import EnginePoolClosed as EnginePoolClosed
     from mlld_sdk.engines.pool import NoEngineFree as NoEngineFree
     from mlld_sdk.engines.quota import EngineQuotaExhausted as EngineQuotaExhausted
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from mlld_sdk.runtime.runtime import RuntimeNotRunning as RuntimeNotRunning
     from mlld_sdk.scripts.answers import TruncatedResult as TruncatedResult
     from mlld_sdk.scripts.answers import TruncationWarning as TruncationWarning
+    from mlld_sdk.scripts.answers import UnansweredWarning as UnansweredWarning
     from mlld_sdk.supervision.errors import BreakerOpen as BreakerOpen
     from mlld_sdk.supervision.errors import ChildAlreadyPresent as ChildAlreadyPresent
     from mlld_sdk.supervision.errors import ChildAlreadyStarted as ChildAlreadyStarted
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
     from mlld_sdk.telemetry.bus import AlreadyAttached as AlreadyAttached
     from mlld_sdk.transport.errors import CallCancelled as CallCancelled
     from mlld_sdk.transport.errors import CallTimeout as CallTimeout
+    from mlld_sdk.transport.errors import CommandFailed as CommandFailed
     from mlld_sdk.transport.errors import CommandNotExecutable as CommandNotExecutable
     from mlld_sdk.transport.errors import CommandNotFound as CommandNotFound
     from mlld_sdk.transport.errors import EngineAborted as EngineAborted

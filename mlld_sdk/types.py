@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlld_sdk.scripts.types import StateWrite as StateWrite
     from mlld_sdk.scripts.types import Streaming as Streaming
     from mlld_sdk.scripts.types import TraceEvent as TraceEvent
+    from mlld_sdk.scripts.types import Unanswered as Unanswered
     from mlld_sdk.scripts.types import Variable as Variable
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

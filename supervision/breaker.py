@@ -47,8 +47,8 @@ Buckets = tuple[tuple[int, int, int], ...]
 
 
 def infrastructure_failure(failure: object) -> bool:
-    """Count everything but a task that failed by itself: that one says nothing about what runs it."""
-    return failure is not None and not isinstance(failure, TaskError)
+    """Count everything but a task that failed by itself, which says nothing about what runs it; an outage does."""
+    return failure is not None and (not isinstance(failure, TaskError) or failure.outage)
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):

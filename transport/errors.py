@@ -19,6 +19,7 @@ InfrastructureError
 └── CallTimeout               TIMEOUT                    the deadline passed; also a `TimeoutError`
 TaskError
 └── ScriptError               the engine's own code      the engine answered with an error
+    └── CommandFailed         COMMAND_FAILED             a command failed inside an `llm` function
 MlldError
 └── CallCancelled             ABORTED                    the call was cancelled
 ```
@@ -26,7 +27,9 @@ MlldError
 `TRANSPORT_ERROR`, `TIMEOUT` and `ABORTED` are the names mlld's own clients use for these, whatever class says more.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.transport.exits import EngineExit
@@ -167,3 +170,26 @@ class ScriptError(TaskError):
         self.file_path = file_path
         self.stack = stack
         self.engine_code = engine_code
+
+
+class CommandFailed(ScriptError):
+    """A command failed inside an `llm` function, and the call was made with `on_command_failure="fail"`.
+
+    Attributes:
+        function: The function, without `@`; empty where the engine does not say.
+        command: The program, without its arguments.
+        returncode: Its exit status; negative: killed by that signal.
+        said: The last line it printed: to stderr, or else to stdout.
+    """
+
+    code = "COMMAND_FAILED"
+    outage = True
+
+    def __init__(self, message: str, *, file_path: str | None = None, unanswered: Mapping[str, Any]) -> None:
+        super().__init__(message, code=self.code, name="CommandFailed", file_path=file_path, engine_code=self.code)
+        self.hint = "the model was not to be had; try again later, with retry= in a step"
+        status = unanswered.get("returncode")
+        self.returncode = status if isinstance(status, int) else None
+        self.function = str(unanswered.get("function") or "")
+        self.command = str(unanswered.get("command") or "")
+        self.said = str(unanswered.get("said") or "")

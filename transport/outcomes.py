@@ -8,6 +8,7 @@ from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.errors import (
     CallCancelled,
     CallTimeout,
+    CommandFailed,
     EngineAborted,
     EngineBabbling,
     EngineClosed,
@@ -63,6 +64,9 @@ def _script_error(said: dict[str, Any], code: str | None) -> ScriptError:
         value = said.get(key)
         return None if value is None else str(value)
 
+    unanswered = said.get("unanswered")
+    if said.get("code") == CommandFailed.code and isinstance(unanswered, dict):
+        return CommandFailed(text("message") or "a command failed", file_path=text("filePath"), unanswered=unanswered)
     return ScriptError(
         text("message") or "the engine gave no reason",
         code=code or text("code"),

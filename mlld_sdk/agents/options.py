@@ -42,6 +42,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         resume: Serve finished calls but for those named: `"@fn"`, `"@fn:2"`, `'@fn("prefix")'`, a checkpoint's name.
         fresh: Forget a script's finished calls before each request.
         fork: Start from the finished calls of another script, by its name.
+        on_command_failure: What comes of a command that fails inside an `llm` function: `tell`, an event and a warning,
+            and its output is the value; or `fail`, the step or request fails with `CommandFailed`. Not on live engines.
         timeout: Seconds a request may take, waiting for an engine included; `None` for no limit.
         max_waiting: Requests that may wait for an engine at once; one more is refused with `EngineOverloaded`.
         spares: Engines kept warm beyond those in use, so that the next finds it ready.
@@ -59,6 +61,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool | str = False
     fresh: bool = False
     fork: str | None = None
+    on_command_failure: Literal["tell", "fail"] = "tell"
     timeout: float | None = DEFAULT_TIMEOUT
     max_waiting: int = MAX_WAITING
     spares: int = 0
@@ -103,6 +106,11 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             "fork": self.fork,
         }
         return cast("RunOptions", {name: value for name, value in asked.items() if value not in (False, None)})
+
+    @property
+    def defaults(self) -> RunOptions:
+        """Return what requests are made with unless they say otherwise, besides how they use the cache."""
+        return {} if self.on_command_failure == "tell" else {"on_command_failure": self.on_command_failure}
 
     @property
     def kind(self) -> EngineKind:

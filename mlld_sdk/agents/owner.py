@@ -185,6 +185,7 @@ class EngineOwner(Actor):
             name=self.name,
             working_dir=os.path.abspath(options.working_dir or os.curdir),
             caching=options.caching(lambda: self.services.cache_root(self.name)),
+            defaults=options.defaults,
             timeout=options.timeout,
             may_cut=may_cut(kind, options.command_args, options.environ),
             env=env,

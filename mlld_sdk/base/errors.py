@@ -134,6 +134,12 @@ class InfrastructureError(MlldError):
 
 
 class TaskError(MlldError):
-    """The task ran and failed by itself: a script error, a denial, a bail. Running it again gives the same answer."""
+    """The task ran and failed by itself: a script error, a denial, a bail. Running it again gives the same answer.
+
+    Attributes:
+        outage: Whether it failed for what it depends on, such as a model that was not to be had. Circuit breakers count
+            that, and trying again makes sense.
+    """
 
     code = "RUNTIME_ERROR"
+    outage: bool = False

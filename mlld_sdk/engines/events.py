@@ -22,4 +22,22 @@ class CheckpointHitEvent(CheckpointLookup, frozen=True, kw_only=True, tag="check
 
 
 class CheckpointMissedEvent(CheckpointLookup, frozen=True, kw_only=True, tag="checkpoint.missed"):
-    """A model call was made, and its answer kept."""
+    """A model call is made, and its answer kept if it is one."""
+
+
+class ModelUnansweredEvent(Event, frozen=True, kw_only=True, tag="model.unanswered"):
+    """A call of an `llm` function gave no answer: a command in it failed, or it came to nothing.
+
+    Attributes:
+        agent: Path of the agent or pool whose script made it; empty for a client.
+        function: The function, without `@`; empty where the engine does not say.
+        command: The program that failed, without its arguments; empty if none did.
+        returncode: Its exit status; negative: killed by that signal. `None` if no command failed.
+        said: The last line it printed: to stderr, or else to stdout.
+    """
+
+    agent: str
+    function: str
+    command: str = ""
+    returncode: int | None = None
+    said: str = ""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, cast
 
-from mlld_sdk.base.errors import InvalidOption, InvalidRequest
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption, InvalidRequest
 from mlld_sdk.base.options import one_of
 from mlld_sdk.transport.command import EngineCommand, bridge_command, embedded_command, resolve
 
@@ -34,6 +34,21 @@ def chosen(engine: EngineKind | None, command: str = COMMAND, args: Sequence[str
         return "live"
     one_of(where, said, *KINDS)
     return said
+
+
+class CommandFailuresUnseen(ConfigurationError):
+    """A live engine does not tell whether a command failed, so it cannot fail for that. The bridge and embedded do."""
+
+    code = "COMMAND_FAILURES_UNSEEN"
+
+
+def refuse_unseen(engine: str, on_command_failure: str | None) -> None:
+    """Refuse to fail for commands that fail where the engine tells nothing of them."""
+    if engine == "live" and on_command_failure == "fail":
+        raise CommandFailuresUnseen(
+            "on_command_failure='fail': a live engine does not tell when a command fails",
+            hint="use engine='bridge', which runs the same mlld, or engine='embedded'; or leave the option out",
+        )
 
 
 def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool) -> None:

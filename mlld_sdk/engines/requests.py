@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -20,14 +21,15 @@ from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, request_span
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
-from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent, ModelUnansweredEvent
+from mlld_sdk.engines.kinds import refuse_unseen
 from mlld_sdk.engines.shared import EngineSource
 from mlld_sdk.engines.sources import ENGINE_FAILURES, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer
 from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOptions, execute_params, process_params
 from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
-from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
+from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult, Unanswered
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.errors import CallCancelled, UnserialisableParams
 from mlld_sdk.transport.truncation import find_cuts
@@ -39,6 +41,9 @@ DEFAULT_TIMEOUT: Final = 600.0
 T = TypeVar("T")
 
 AnyPath = str | os.PathLike[str]
+
+NOT_OF_LIVE: Final = CHECKPOINT_PARAMS | {"onCommandFailure"}
+"""Wire names of the parameters live engines do not have."""
 
 Asked = tuple[str, dict[str, Any], RunOptions]
 """A request: method, parameters and options."""
@@ -171,6 +176,7 @@ class EngineRequests:
         name: Path of the agent or pool, for events; empty for a client.
         working_dir: Where relative paths of scripts start; `None`: wherever the process is at the moment.
         caching: Checkpoint options of every request that can have them and does not say otherwise.
+        defaults: Other options of every request that does not say otherwise.
         timeout: Seconds a request may take, waiting for an engine included.
         strict: Raise when the engine cut something out of a result.
         may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
@@ -192,6 +198,7 @@ class EngineRequests:
         name: str = "",
         working_dir: AnyPath | None = None,
         caching: RunOptions | None = None,
+        defaults: RunOptions | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         strict: bool = False,
         may_cut: bool = False,
@@ -212,12 +219,16 @@ class EngineRequests:
         self.labels = {"agent": name} if name else {}  # in every span
         self._working_dir = working_dir
         self._caching: RunOptions = caching or {}
-        self.on_events: OnEvents | None = self.tell_checkpoints if name else None
+        self._defaults: RunOptions = defaults or {}
+        refuse_unseen(kind, self._defaults.get("on_command_failure"))
+        self.on_events: OnEvents | None = self.tell_model_calls if name or sink is not discard else None
 
     # Requests for the output alone, the rest of the answer is not read: waited for on this thread, or by a coroutine.
 
     def process(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> str:
         """Run script text and return its output. Raises as `result` does."""
+        if self._defaults:
+            options = {**self._defaults, **options}
         if self._caching and file_path is not None:  # text without a file has no cache
             options = {**self._caching, **options}
         reply = self._ask("process", process_params(script, file_path, payload, options), options, self.on_events)
@@ -227,6 +238,8 @@ class EngineRequests:
         self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions
     ) -> Coroutine[Any, Any, str]:
         """Do what `process` does in a coroutine."""
+        if self._defaults:
+            options = {**self._defaults, **options}
         if self._caching and file_path is not None:
             options = {**self._caching, **options}
         judge = partial(output_of, may_be_cut=self.may_cut, strict=options.get("strict", self.strict))
@@ -236,12 +249,13 @@ class EngineRequests:
 
     def text(self, script: str, file_path: AnyPath | None, payload: object, options: RunOptions) -> Asked:
         """Make the request to run script text, for `result`, `result_awaited` or `begin`."""
+        options = {**self._defaults, **options} if self._defaults else options
         options = {**self._caching, **options} if self._caching and file_path is not None else options
         return "process", process_params(script, file_path, payload, options), options
 
     def file(self, filepath: AnyPath, payload: object, options: RunOptions) -> Asked:
         """Make the request to run a script file, for `result`, `result_awaited` or `begin`."""
-        options = {**self._caching, **options} if self._caching else options
+        options = {**self._caching, **self._defaults, **options} if self._caching or self._defaults else options
         return "execute", execute_params(filepath, payload, options), options
 
     def result(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
@@ -300,7 +314,7 @@ class EngineRequests:
         """Make the same on another source, whose failures concern none but the requests themselves."""
         made = copy.copy(self)
         made.source, made.health, made.gate = source, source.health, None
-        made.on_events = made.tell_checkpoints if made.name else None
+        made.on_events = made.tell_model_calls if self.on_events is not None else None
         return made
 
     @property
@@ -386,8 +400,9 @@ class EngineRequests:
         for name in ("filepath", "filePath"):
             if name in params and not os.path.isabs(params[name]):
                 params[name] = os.path.abspath(os.path.join(self._working_dir or "", params[name]))
-        if CHECKPOINT_PARAMS.isdisjoint(params):
+        if NOT_OF_LIVE.isdisjoint(params):
             return method, params
+        refuse_unseen(self.kind, params.get("onCommandFailure"))
         return apply_checkpoint_options(self.kind, method, params, self._directory)
 
     def seconds(self, options: RunOptions) -> float | None:
@@ -401,10 +416,13 @@ class EngineRequests:
             return True
         return self.health.ends_owner and isinstance(error, ENGINE_FAILURES)
 
-    def tell_checkpoints(self, events: Sequence[EngineEvent]) -> None:
-        """Send events about the cache of finished model calls to the sink."""
+    def tell_model_calls(self, events: Sequence[EngineEvent]) -> None:
+        """Send events about model calls to the sink: served from the cache, made, or without an answer."""
         for event in events:
-            if event.type in ("checkpoint:hit", "checkpoint:miss"):
+            if event.type == "llm:unanswered":
+                call = results.read_object(Unanswered, results.as_object(event.body.get("unanswered")))
+                self.sink(ModelUnansweredEvent(at=self.env.wall(), agent=self.name, **asdict(call)))
+            elif event.type in ("checkpoint:hit", "checkpoint:miss"):
                 entry = event.body.get("checkpoint") or {}
                 kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
                 function, key = str(entry.get("fn", "")), str(entry.get("key", ""))

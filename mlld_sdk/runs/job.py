@@ -449,11 +449,13 @@ class RetryStep(Exception):
     """An attempt of a step has failed and is to be repeated; the journal knows."""
 
 
+NO_PART: Final = frozenset({"timeout", "strict", "on_command_failure"})
+"""Options that are no part of what a step asks for: they say when it fails."""
+
+
 def _asked(method: str, what: str, more: object, options: RunOptions) -> list[Any]:
     """List what an engine step asks for: everything that may change the answer, and no deadline."""
-    relevant = (
-        {name: value for name, value in sorted(options.items()) if name not in ("timeout", "strict")} if options else {}
-    )
+    relevant = {name: value for name, value in sorted(options.items()) if name not in NO_PART} if options else {}
     return [method, what, more, relevant]
 
 
@@ -469,4 +471,5 @@ def _storable(result: ExecuteResult) -> dict[str, Any]:
         "denials": list(map(asdict, result.denials)),
         "truncations": result.truncations,
         "effects": [{"type": one.type, "content": one.content, "path": one.path} for one in result.effects],
+        **({"unanswered": list(map(asdict, result.unanswered))} if result.unanswered else {}),
     }

@@ -9,7 +9,7 @@ import msgspec
 from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.stream import EventHistory
-from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.scripts.types import ExecuteResult, Unanswered
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import EngineReply
 
@@ -40,13 +40,20 @@ class TruncationWarning(UserWarning):
     """The text `process` returns lacks its middle, because the live engine cut it out. `strict=True` raises instead."""
 
 
+class UnansweredWarning(UserWarning):
+    """A command failed inside an `llm` function, or the function came to nothing, and the script went on without."""
+
+
 class _Text(msgspec.Struct, gc=False):
     output: Any = msgspec.UNSET
     value: Any = ""
+    unanswered: Any = None
 
 
 def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
     """Return the output of a run and nothing else, which need not decode the rest.
+
+    An `UnansweredWarning` tells of calls of `llm` functions that gave no answer.
 
     Raises:
         TruncatedResult: It was cut, and `strict`. Otherwise a `TruncationWarning` says so.
@@ -54,6 +61,8 @@ def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
     try:
         text = reply.decode(_Text)
         output = text.value if text.output is msgspec.UNSET else text.output
+        if text.unanswered:
+            warn_of_unanswered(results.read_all(Unanswered, text.unanswered))
     except msgspec.ValidationError:
         output = reply.payload
     if type(output) is not str:
@@ -63,6 +72,15 @@ def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
             raise TruncatedResult(["output"], output)
         warn_of_cut()
     return output
+
+
+def warn_of_unanswered(calls: Sequence[Unanswered]) -> None:
+    """Warn of calls of `llm` functions that gave no answer."""
+    for call in calls:
+        ended = call.returncode is not None
+        what = f"{call.command} ended with {call.returncode}" if ended else "it gave nothing"
+        said = f": {call.said}" if call.said else ""
+        warnings.warn(f"@{call.function} has no answer: {what}{said}", UnansweredWarning, stacklevel=4)
 
 
 def warn_of_cut() -> None:

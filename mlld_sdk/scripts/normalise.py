@@ -17,6 +17,7 @@ from mlld_sdk.scripts.stream_events import (
     LlmToolResult,
     LlmToolUse,
     LlmUsage,
+    ModelUnanswered,
     OtherEvent,
     OutputWritten,
     ScriptEvent,
@@ -26,7 +27,7 @@ from mlld_sdk.scripts.stream_events import (
     TraceRecorded,
 )
 from mlld_sdk.scripts.tokens import StreamParser
-from mlld_sdk.scripts.types import Effect, GuardDenial, SessionWrite, StateWrite, TraceEvent
+from mlld_sdk.scripts.types import Effect, GuardDenial, SessionWrite, StateWrite, TraceEvent, Unanswered
 
 MOST_STREAMS = 256
 """Commands whose output is parsed at once; beyond that the one that has been open longest is closed."""
@@ -152,6 +153,7 @@ _READERS = {
     "guard_denial": _of(GuardDenied, "denial", GuardDenial, "guard_denial"),
     "trace_event": _of(TraceRecorded, "trace", TraceEvent, "traceEvent"),
     "effect": _output_written,
+    "llm:unanswered": _of(ModelUnanswered, "call", Unanswered, "unanswered"),
     "checkpoint:hit": lambda event: _checkpoint(CheckpointHit, event),
     "checkpoint:miss": lambda event: _checkpoint(CheckpointMissed, event),
     "stream:progress": _stage,

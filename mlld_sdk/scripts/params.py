@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import InvalidOption, InvalidRequest
 from mlld_sdk.base.options import truth, unknown
 from mlld_sdk.scripts.labels import refuse_labels, split_labels
+
+ON_COMMAND_FAILURE: Final = ("tell", "fail")
+"""What can come of a command that fails inside an `llm` function."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -34,6 +37,8 @@ class RunOptions(TypedDict, total=False):
         fork: Start from the stored answers of another script.
         checkpoint_name: Name of the store, instead of the script's.
         checkpoint_root: Directory of the stores, instead of `.mlld/checkpoints` below the working directory.
+        on_command_failure: What comes of a command that fails inside an `llm` function: `tell` (an event and a warning;
+            its output is the value, as mlld has it), or `fail` (the call raises `CommandFailed`; not on live engines).
         timeout: Seconds from now until the answer. Left out: the client's. `None`: no deadline at all.
         strict: Raise when the engine cut something out of the result. Left out: what the client was made with.
     """
@@ -56,6 +61,7 @@ class RunOptions(TypedDict, total=False):
     fork: str | None
     checkpoint_name: str | None
     checkpoint_root: str | None
+    on_command_failure: Literal["tell", "fail"] | None
     timeout: float | timedelta | None
     strict: bool
 
@@ -138,6 +144,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], str | None]]] = {
     "fork": ("fork", _TEXT),
     "checkpoint_name": ("checkpointName", _TEXT),
     "checkpoint_root": ("checkpointRoot", _TEXT),
+    "on_command_failure": ("onCommandFailure", _one_of(*ON_COMMAND_FAILURE)),
 }
 
 CHECKPOINT_OPTIONS = frozenset({"checkpoint", "fresh", "resume", "fork", "checkpoint_name", "checkpoint_root"})

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mlld_sdk.scripts.types import GuardDenial, SessionWrite, StateWrite, TraceEvent
+from mlld_sdk.scripts.types import GuardDenial, SessionWrite, StateWrite, TraceEvent, Unanswered
 
 
 class ScriptEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
@@ -162,6 +162,12 @@ class CheckpointMissed(ScriptEvent, frozen=True, kw_only=True, tag="checkpoint.m
     function: str
     key: str = ""
     preview: str = ""
+
+
+class ModelUnanswered(ScriptEvent, frozen=True, kw_only=True, tag="model.unanswered"):
+    """A call of an `llm` function gave no answer: a command in it failed, or it came to nothing."""
+
+    call: Unanswered
 
 
 class OtherEvent(ScriptEvent, frozen=True, kw_only=True, tag="other"):

@@ -103,6 +103,23 @@ class GuardDenial:
 
 
 @dataclass
+class Unanswered:
+    """A call of an `llm` function that gave no answer; mlld takes what came of it for one, the cache does not.
+
+    Attributes:
+        function: The function, without `@`; empty where the engine does not say.
+        command: The program that failed, without its arguments; empty if none did and there was simply no answer.
+        returncode: Its exit status; negative: killed by that signal. `None` if no command failed.
+        said: The last line it printed: to stderr, or else to stdout.
+    """
+
+    function: str = ""
+    command: str = ""
+    returncode: int | None = None
+    said: str = ""
+
+
+@dataclass
 class TraceEvent:
     """One record of the engine's runtime trace (engines from 2.1.0 on)."""
 
@@ -149,6 +166,7 @@ class ExecuteResult:
         streaming: Summary of a streamed model call, if the engine made one.
         truncated: Whether the engine cut something out of this result. Never true in strict mode, which raises.
         truncations: Where it was cut, as paths like `output` or `stateWrites[3].value`.
+        unanswered: Calls of `llm` functions that gave no answer, the first hundred. Live engines do not tell.
         events_dropped: Events of the run that this client could not keep (its limit is `max_events`), so that
             `state_writes`, `effects` and `denials` may lack what the engine's own final lists lack too.
     """
@@ -165,6 +183,7 @@ class ExecuteResult:
     truncated: bool = False
     truncations: list[str] = field(default_factory=list)
     events_dropped: int = 0
+    unanswered: list[Unanswered] = field(default_factory=list)
 
 
 @dataclass

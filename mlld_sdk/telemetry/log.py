@@ -32,6 +32,7 @@ WARNING: Final = {
     "journal.listener_failed",
     "mailbox.overflowed",
     "message.unhandled",
+    "model.unanswered",
     "orphans.swept",
     "resource.close_failed",
     "run.owner_died",

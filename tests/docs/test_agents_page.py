@@ -13,6 +13,7 @@ TESTS = (
     "unit/agents/test_*.py",
     "process/runtime/test_*.py",
     "process/engines/test_parity.py",
+    "process/engines/test_unanswered.py",
     "unit/engines/test_*.py",
     "unit/runs/test_*.py",
 )

@@ -55,7 +55,13 @@ def load(theme: str) -> list[Case]:
 
 
 class Engine:
-    """An engine process that is asked one thing after the other."""
+    """An engine process that is asked one thing after the other.
+
+    Attributes:
+        unanswered: Whether the engine told of calls of models that gave no answer, in the last case.
+    """
+
+    unanswered = False
 
     def __init__(self, command: list[str], folder: Path) -> None:
         for name, text in FILES.items():
@@ -118,6 +124,7 @@ class Engine:
         """Run a case and give what can be compared."""
         params = {"script": case.script, "filePath": str(self.folder / f"{case.name}.mld"), **case.params}
         result, events = self.ask("process", params)
+        self.unanswered = bool(result.get("unanswered"))
         outcome = summary(result, events)
         outcome["rows"] = rows_of(self.folder / ".mlld" / "checkpoints" / case.name)
         return json.loads(json.dumps(outcome).replace(str(self.folder), "<dir>"))

@@ -13,6 +13,7 @@ const readline = require('node:readline');
 
 const { parseCheckpointParams, prepareCache } = require('./bridge_cache.cjs');
 const { Channel, describeError, plain } = require('./bridge_channel.cjs');
+const { MOST_TOLD, messageOf } = require('./bridge_commands.cjs');
 const { LayoutError, argsPreview, loadPackage } = require('./bridge_package.cjs');
 
 const EXIT_UNUSABLE = 78;
@@ -20,7 +21,7 @@ const OLDEST_NODE = 18;
 const LONGEST_TIMEOUT_MS = 2147483647;
 const FLUSH_MS = 5000;
 const DELEGATE_IDLE_MS = 30000;
-const FEATURES = ['full-values', 'private-descriptors', 'checkpoint', 'checkpoint-events', 'survives-failures', 'metrics', 'file-write', 'streaming', 'state-update', 'cancel-at-steps'];
+const FEATURES = ['full-values', 'private-descriptors', 'checkpoint', 'checkpoint-events', 'survives-failures', 'metrics', 'file-write', 'streaming', 'state-update', 'cancel-at-steps', 'command-failures'];
 const EVENTS = [
   'effect', 'command:start', 'command:complete', 'stream:chunk', 'stream:progress', 'state:write', 'guard_denial',
   'session_write', 'trace_event',
@@ -46,11 +47,20 @@ class Refusal extends Error {
   }
 }
 
+/** A command in an `llm` function failed, and the request asked to fail then. */
+class CommandFailed extends Refusal {
+  constructor(unanswered) {
+    super('COMMAND_FAILED', messageOf(unanswered));
+    this.unanswered = unanswered;
+  }
+}
+
 class Request {
   constructor(id, method) {
     this.id = id;
     this.method = method;
     this.stopped = undefined; // why it ended early; the next operation of its script throws this
+    this.unanswered = []; // calls of `llm` functions that gave no answer
     this.settled = false;
     this.ready = new Promise((resolve) => {
       this.started = resolve; // with the running script's handle, or undefined if it ends without one
@@ -89,6 +99,7 @@ function writeResult(id, answer) {
 }
 
 function asError(error) {
+  if (error instanceof CommandFailed) return { code: error.code, message: error.message, name: 'CommandFailed', unanswered: error.unanswered };
   if (error instanceof Refusal || error?.constructor?.name === 'CacheRequestError') return { code: error.code, message: error.message };
   const { code, message, ...described } = describeError(error);
   return { code: code ?? 'RUNTIME_ERROR', message, ...described };
@@ -204,6 +215,7 @@ async function run(request, params, filePath, view, languageMode) {
     }, timeoutMs);
   }
   request.filePath = filePath;
+  request.failsUnanswered = failsUnanswered(params.onCommandFailure);
   request.dynamicModuleMode = mode(params.dynamicModuleMode);
   const options = {
     stream: true,
@@ -241,14 +253,15 @@ async function result(request, filePath, payload, options) {
   try {
     outcome = await handle.result();
   } catch (error) {
-    const own = (await failure) ?? error;
+    const own = request.stopped instanceof CommandFailed ? request.stopped : ((await failure) ?? error);
     if (own instanceof Error) answered.add(own);
     throw own;
   } finally {
     request.environment?.cleanup(); // ends the MCP servers of this run, which nothing else does
   }
+  if (request.stopped instanceof CommandFailed) throw request.stopped; // a loop may have collected it
   const { environment, ...rest } = outcome;
-  const answer = plain(rest);
+  const answer = plain(request.unanswered.length > 0 ? { ...rest, unanswered: request.unanswered } : rest);
   request.emit('execution:complete', { result: answer, timestamp: Date.now() });
   return answer;
 }
@@ -269,6 +282,15 @@ const taps = {
   step() {
     const request = running.getStore();
     if (request?.stopped) throw request.stopped;
+  },
+  unanswered(what) {
+    const request = running.getStore();
+    if (!request || request.settled) return;
+    if (request.unanswered.length < MOST_TOLD) request.unanswered.push(what);
+    request.emit('llm:unanswered', { unanswered: what, timestamp: Date.now() });
+    if (!request.failsUnanswered || !what.command) return;
+    request.stopped ??= new CommandFailed(what); // its other branches stop at their next operation; then it is answered
+    throw request.stopped;
   },
   decided(operation, decision, inputs, environment) {
     const request = running.getStore();
@@ -335,6 +357,12 @@ function labels(value) {
   if (!lists) return undefined;
   const cleaned = Object.entries(lists).map(([field, list]) => [field, [...new Set(list.filter((label) => typeof label === 'string').map((label) => label.trim()).filter(Boolean))]]);
   return pick(Object.fromEntries(cleaned), (list) => list.length > 0);
+}
+
+function failsUnanswered(value) {
+  if (value === undefined || value === 'tell') return false;
+  if (value === 'fail') return true;
+  throw new Refusal('INVALID_REQUEST', "onCommandFailure must be 'tell' or 'fail'");
 }
 
 function timeout(value) {

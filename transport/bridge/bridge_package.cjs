@@ -9,10 +9,12 @@
 const fs = require('node:fs');
 const path = require('node:path');
 
+const { answerOf, collected, insideOperation, isNothing, programOf, watchCommand, watchProcesses } = require('./bridge_commands.cjs');
+
 class LayoutError extends Error {}
 
 const EXPORTS = ['execute', 'analyzeModule', 'NodeFileSystem', 'PathContextBuilder'];
-const ENVIRONMENT = ['cleanup', 'enableSDKEvents', 'setCheckpointManagerFactory', 'getCheckpointManager', 'getCheckpointScriptResumeMode', 'hasCheckpointResumeOverride', 'getHookManager', 'setDynamicModuleMode', 'getSigService', 'getSignerIdentity'];
+const ENVIRONMENT = ['cleanup', 'enableSDKEvents', 'setCheckpointManagerFactory', 'getCheckpointManager', 'getCheckpointScriptResumeMode', 'hasCheckpointResumeOverride', 'getHookManager', 'setDynamicModuleMode', 'getSigService', 'getSignerIdentity', 'withOpContext'];
 const STEPS = ['createChild', 'executeCode', 'executeCommand']; // what every loop round, block and command passes through
 
 /** Wrap a method so that `before` sees every call first. */
@@ -22,6 +24,30 @@ function watch(prototype, name, before) {
     before(this, args);
     return original.apply(this, args);
   };
+}
+
+/** Find out which calls of `llm` functions give no answer. */
+function watchModelCalls(environment, errors, taps) {
+  watchProcesses();
+  watch(errors, 'collectError', (_self, [error]) => collected(error));
+  const { withOpContext, executeCommand, executeCode } = environment;
+  environment.withOpContext = function watchedOperation(operation, body) {
+    return withOpContext.call(this, operation, () => insideOperation(operation, body));
+  };
+  environment.executeCommand = function watchedCommand(command, options, context) {
+    const what = { program: programOf(command), labels: context?.exeLabels };
+    return watchCommand(what, () => executeCommand.call(this, command, options, context), taps.unanswered);
+  };
+  environment.executeCode = function watchedCode(code, language, ...more) {
+    return watchCommand({ program: language, language }, () => executeCode.call(this, code, language, ...more), taps.unanswered);
+  };
+}
+
+/** Take back a decision to serve what is no answer, which another engine has stored. */
+function withoutNothing(decision) {
+  const { checkpointHit, cachedResult, ...rest } = decision?.metadata ?? {};
+  if (checkpointHit !== true || !isNothing(cachedResult)) return decision;
+  return { ...decision, action: 'continue', metadata: { ...rest, checkpointHit: false } };
 }
 
 /** A file system in which one read of `filePath` yields `script`; everything else is the real one. */
@@ -41,7 +67,8 @@ function withScript(fileSystem, filePath, script) {
  *
  * `taps` are called inside the asynchronous context of the run they belong to: `setup(environment)` before a script's first step,
  * `emitter(emitter)` as soon as there is something to listen to, `step()` before every operation (it may throw to stop the
- * script), `decided(operation, decision, inputs, environment)` after the cache was asked.
+ * script), `decided(operation, decision, inputs, environment)` after the cache was asked, `unanswered(what)` when a command in an
+ * `llm` function has failed (it may throw, too) or such a function came to nothing.
  */
 async function loadPackage(directory, taps) {
   const manifest = JSON.parse(fs.readFileSync(path.join(directory, 'package.json'), 'utf8'));
@@ -57,18 +84,29 @@ async function loadPackage(directory, taps) {
   const unknown = [...ENVIRONMENT, ...STEPS].filter((name) => typeof environment?.[name] !== 'function');
   if (unknown.length > 0) throw new LayoutError(`the environment of mlld ${manifest.version} has no ${unknown.join(', ')}`);
   const hooks = environment.getHookManager();
-  if (typeof hooks?.runPre !== 'function') throw new LayoutError(`the hook manager of mlld ${manifest.version} has no runPre`);
+  const lacking = ['runPre', 'runPost'].filter((name) => typeof hooks?.[name] !== 'function');
+  if (lacking.length > 0) throw new LayoutError(`the hook manager of mlld ${manifest.version} has no ${lacking.join(', ')}`);
+  if (typeof environment.errorUtils?.collectError !== 'function') throw new LayoutError(`mlld ${manifest.version} collects no errors of commands`);
 
   watch(Object.getPrototypeOf(environment), 'setCheckpointManagerFactory', (self) => taps.setup(self));
   watch(Object.getPrototypeOf(environment), 'enableSDKEvents', (_self, [emitter]) => taps.emitter(emitter));
   for (const name of STEPS) watch(Object.getPrototypeOf(environment), name, () => taps.step());
+  watchModelCalls(Object.getPrototypeOf(environment), Object.getPrototypeOf(environment.errorUtils), taps);
   const prototype = Object.getPrototypeOf(hooks);
-  const runPre = prototype.runPre;
+  const { runPre, runPost } = prototype;
   prototype.runPre = async function watchedRunPre(node, inputs, env, operation) {
     taps.step();
-    const decision = await runPre.call(this, node, inputs, env, operation);
+    const decision = withoutNothing(await runPre.call(this, node, inputs, env, operation));
     if (typeof decision?.metadata?.checkpointKey === 'string') taps.decided(operation, decision, inputs, env);
     return decision;
+  };
+  prototype.runPost = function watchedRunPost(node, result, inputs, env, operation) {
+    const { own, failed, nothing } = answerOf(operation, result?.value);
+    if (own && !operation.metadata?.checkpointHit && (failed || nothing)) {
+      if (!failed) taps.unanswered({ function: own.name, command: '', returncode: null, said: '' });
+      if (operation.metadata) delete operation.metadata.checkpointKey; // what has no key is not stored
+    }
+    return runPost.call(this, node, result, inputs, env, operation);
   };
 
   const cli = path.join(directory, 'dist', 'cli.cjs');

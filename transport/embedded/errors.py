@@ -1,6 +1,7 @@
 """How a script, a request or the engine itself can fail, and under which code and name the client hears of it."""
 
 from functools import partial
+from typing import Any
 
 
 class ScriptFailure(Exception):
@@ -32,6 +33,19 @@ class UnsupportedConstruct(ScriptFailure):
     def __init__(self, construct: str, line: int) -> None:
         reason = "is outside the embedded engine's subset of mlld; run this script on the real engine"
         super().__init__(f"{construct} (line {line}) {reason}", "UNSUPPORTED_CONSTRUCT", "UnsupportedConstruct")
+
+
+class CommandFailure(ScriptFailure):
+    """A command in an `llm` function failed, and the request asked to fail then.
+
+    Args:
+        message: What happened.
+        unanswered: The same as fields.
+    """
+
+    def __init__(self, message: str, unanswered: dict[str, Any]) -> None:
+        super().__init__(message, "COMMAND_FAILED", "CommandFailed")
+        self.unanswered = unanswered
 
 
 class RequestError(Exception):

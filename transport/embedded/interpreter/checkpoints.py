@@ -19,6 +19,7 @@ from mlld_sdk.transport.checkpoint_cache import (
 )
 from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.interpreter.model_calls import is_nothing
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import Value
 
@@ -115,6 +116,8 @@ class CheckpointMemory:
         index, ordinal, order = self._counters.number(function, site)
         known = key in self._entries and (self._serves or key in self._written)
         answer = cache.value(key) if known else MISSING
+        if self._run.request.unanswered and answer is not MISSING and is_nothing(answer):
+            answer = MISSING  # stored by an engine that takes nothing for an answer
         if self._announces:
             kind = "checkpoint:miss" if answer is MISSING else "checkpoint:hit"
             self._run.report({"type": kind, "checkpoint": {"fn": function, "key": key, "argsPreview": preview}})

@@ -6,6 +6,7 @@ from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure, interpreter_failure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
+from mlld_sdk.transport.embedded.interpreter.model_calls import ModelCall, NoAnswer, is_nothing, tell
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
 from mlld_sdk.transport.embedded.interpreter.shells import Shells
 from mlld_sdk.transport.embedded.interpreter.values import UNKNOWN, Origin, Value, kind_of, merge, scalar_text, text_of
@@ -73,8 +74,11 @@ class Functions:
                 "CIRCULAR_REFERENCE",
                 "MlldInterpreterError",
             )
-        if nodes is None or "llm" not in function.labels or not self._context.memory.active:
+        if "llm" not in function.labels:
             return self._run_body(function, values, caller)
+        call = ModelCall(name, caller.model)
+        if nodes is None or not self._context.memory.active:
+            return self._ask_model(call, function, values, caller)
         memory = self._context.memory
         entry, answer = memory.look_up(name, _keyed(nodes, values), self._site(span))
         if answer is not None:
@@ -82,8 +86,17 @@ class Functions:
             return answer._replace(origin=Origin(function.labels, taint))
         started = clock.milliseconds()
         memory.before_body()
-        value = self._run_body(function, values, caller)
-        memory.store(entry, _storable(value.data), max(0, clock.milliseconds() - started))
+        value = self._ask_model(call, function, values, caller)
+        stored = _storable(value.data)
+        if not self._context.run.request.unanswered or not (call.failed or is_nothing(stored)):
+            memory.store(entry, stored, max(0, clock.milliseconds() - started))
+        return value
+
+    def _ask_model(self, call: ModelCall, function: Function, values: list[Value], caller: Scope) -> Value:
+        value = self._run_body(function, values, caller, call)
+        run = self._context.run
+        if run.request.unanswered and not call.failed and is_nothing(value.data):
+            tell(run, NoAnswer(call.function))
         return value
 
     def _site(self, span: TextSpan | None) -> str:
@@ -93,8 +106,10 @@ class Functions:
         point = self._context.run.positions.point(span.start)
         return f"{path}#{point['line']}:{point['column']}"
 
-    def _run_body(self, function: Function, values: list[Value], caller: Scope) -> Value:
-        scope = Scope(function.scope, calling=caller.calling | {function.name})
+    def _run_body(
+        self, function: Function, values: list[Value], caller: Scope, model: ModelCall | None = None
+    ) -> Value:
+        scope = Scope(function.scope, calling=caller.calling | {function.name}, model=model or caller.model)
         for param, value in zip(function.params, values, strict=False):
             scope.define(param, value, fixed=True)
         body = function.body

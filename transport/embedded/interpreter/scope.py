@@ -1,10 +1,13 @@
 """Names and what they stand for."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import redefinition
 from mlld_sdk.transport.embedded.interpreter.values import Value
+
+if TYPE_CHECKING:
+    from mlld_sdk.transport.embedded.interpreter.model_calls import ModelCall
 
 
 class Function(NamedTuple):
@@ -23,11 +26,19 @@ class Scope:
     Attributes:
         outer: Where names are looked up that are not found here.
         calling: Names of the functions whose bodies are being run on the way to here.
+        model: The innermost of them that is an `llm` function, if there is one.
         returns: Whether the value of a `when` statement here ends the body, as it does inside functions.
     """
 
-    def __init__(self, outer: "Scope | None" = None, *, calling: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        outer: "Scope | None" = None,
+        *,
+        calling: frozenset[str] | None = None,
+        model: "ModelCall | None" = None,
+    ) -> None:
         self.outer = outer
+        self.model: ModelCall | None = model if model is not None else outer.model if outer else None
         self.calling: frozenset[str] = calling if calling is not None else outer.calling if outer else frozenset()
         self.returns: bool = calling is not None or (outer is not None and outer.returns)
         self.values: dict[str, Value] = {}

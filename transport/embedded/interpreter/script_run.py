@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
@@ -64,6 +64,8 @@ class ScriptRequest(NamedTuple):
         modules: Texts and objects that can be imported by name.
         module_label: Label of what is imported from them, or None.
         plan: What is asked of the checkpoint cache.
+        unanswered: Calls of `llm` functions without an answer: `tell` of them, `fail` when a command in one does; the
+            real engine does neither, and keeps what they gave.
     """
 
     script: str
@@ -74,6 +76,7 @@ class ScriptRequest(NamedTuple):
     modules: dict[str, Any]
     module_label: str | None
     plan: CachePlan = CachePlan()
+    unanswered: Literal["", "tell", "fail"] = ""
 
 
 ABSENT: Any = object()
@@ -114,6 +117,7 @@ class ScriptRun:
         self.state_writes: list[dict[str, Any]] = []
         self.state_origins: dict[str, Origin] = {}  # of what was put into @state from outside, by path
         self.exports: dict[str, Any] = {}
+        self.unanswered: list[dict[str, Any]] = []
         self.streamed = False
         self.recorded: Origin | None = None
         self.abort_error: ScriptFailure | None = None
@@ -265,6 +269,8 @@ class ScriptRun:
         }
         if self.streamed:
             result["streaming"] = {}
+        if self.unanswered:
+            result["unanswered"] = self.unanswered
         return result
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
+from mlld_sdk.transport.embedded.interpreter.model_calls import REFUSED, last_line
 from mlld_sdk.transport.embedded.interpreter.processes import start
 from mlld_sdk.transport.embedded.interpreter.scope import Scope
 from mlld_sdk.transport.embedded.interpreter.values import Origin, Value, inline_text, merge, scalar_text, text_of
@@ -55,14 +56,17 @@ class Shells:
             origin = merge(Origin(taint=("src:cmd",), sources=(f"command:{words[0] if words else ''}",)), origin)
             operator = _forbidden_operator(command)
             if operator:
-                return f"Shell operator {operator} is not allowed in cmd {{ }} commands", origin, "cmd"
-            return self._spawn(["/bin/sh", "-c", command], {}, stdin, None), origin, ":".join(["cmd", *words])
+                refusal = f"Shell operator {operator} is not allowed in cmd {{ }} commands"
+                return self._refused(refusal, _program(command), scope), origin, "cmd"
+            text = self._spawn(["/bin/sh", "-c", command], {}, stdin, None, scope, _program(command))
+            return text, origin, ":".join(["cmd", *words])
         found = {name: value for name in node.variables or params if (value := scope.find(name)) is not None}
         origin = merge(Origin(taint=("src:sh",)), *(value.origin for value in found.values()))
         variables = {name: _for_shell(value) for name, value in found.items()}
         prelude = "".join(f"{key}={_quoted(text)}\n" for key, text in variables.items() if len(text) > LARGE_VARIABLE)
         small = {key: text for key, text in variables.items() if len(text) <= LARGE_VARIABLE}
-        return self._spawn(["bash"], small, prelude + node.body.strip("\n") + "\n", pipeline), origin, "sh"
+        script = prelude + node.body.strip("\n") + "\n"
+        return self._spawn(["bash"], small, script, pipeline, scope, "sh"), origin, "sh"
 
     def _command_text(self, body: Template, scope: Scope) -> tuple[str, Origin]:
         """Fill the holes of a `cmd` body with texts the shell takes as they are."""
@@ -78,14 +82,24 @@ class Shells:
             pieces.append(_shell_words(value, in_quotes=in_quotes))
         return "".join(pieces).strip(), merge(*origins)
 
-    def _spawn(self, argv: list[str], variables: dict[str, str], stdin: str | None, pipeline: str | None) -> str:
+    def _spawn(
+        self,
+        argv: list[str],
+        variables: dict[str, str],
+        stdin: str | None,
+        pipeline: str | None,
+        scope: Scope,
+        program: str,
+    ) -> str:
+        """Run a command and return what it printed; the call of a model around it learns if it fails."""
         run = self._context.run
         for name, text in variables.items():
             if "\0" in text:
                 shown = repr(text)
-                return f"The property 'options.env['{name}']' must be a string without null bytes. Received {shown}"
+                what = f"The property 'options.env['{name}']' must be a string without null bytes. Received {shown}"
+                return self._refused(what, program, scope)
         if any("\0" in word for word in argv):
-            return ""
+            return self._refused("", program, scope)
         argv = [well_formed(word) for word in argv]
         variables = {name: well_formed(text) for name, text in variables.items()}
         try:
@@ -97,7 +111,21 @@ class Shells:
             stdout, stderr = child.collect(None if pipeline is None else partial(run.chunk, pipeline=pipeline))
         if child.killed and run.abort_error is not None:
             raise run.abort_error
+        status = child.process.returncode
+        if status and scope.model is not None:
+            scope.model.fail(run, program, status, last_line(stderr, stdout))
         return (stdout if stdout.strip() else stderr).rstrip()
+
+    def _refused(self, why: str, program: str, scope: Scope) -> str:
+        """Return what a command gives that was refused before it ran."""
+        if scope.model is not None:
+            scope.model.fail(self._context.run, program, REFUSED, last_line(why, ""))
+        return why
+
+
+def _program(command: str) -> str:
+    """Name the program of a command line, without what is set for it in front and without its arguments."""
+    return next((word for word in command.split() if "=" not in word), "")
 
 
 def _for_shell(value: Value) -> str:

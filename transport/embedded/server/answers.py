@@ -3,7 +3,7 @@
 import errno
 from typing import Any
 
-from mlld_sdk.transport.embedded.errors import RequestError, ScriptFailure
+from mlld_sdk.transport.embedded.errors import CommandFailure, RequestError, ScriptFailure
 from mlld_sdk.transport.embedded.server import habits
 from mlld_sdk.transport.embedded.server.misbehaviour import Misbehaviour
 from mlld_sdk.transport.embedded.server.wire import LineWriter, write_json
@@ -42,9 +42,11 @@ class Answers:
         if not self._extended:
             code = habits.flattened_code(code, failure.message, execute=execute)
             name = "ExecuteError" if execute and path is not None else name
-        payload = {"code": code, "message": failure.message, "name": name}
+        payload: dict[str, Any] = {"code": code, "message": failure.message, "name": name}
         if execute and path:
             payload["filePath"] = path
+        if isinstance(failure, CommandFailure):
+            payload["unanswered"] = failure.unanswered
         payload["stack"] = f"{name}: {failure.message}\n    at embedded engine {VERSION}"
         return {"error": payload}
 

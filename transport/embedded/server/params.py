@@ -1,7 +1,7 @@
 """Reading the parameters of requests; what is wrong with them is told in the words the real engine uses."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mlld_sdk.transport.embedded.errors import ScriptFailure, invalid_request
 from mlld_sdk.transport.embedded.interpreter.script_run import ABSENT, CachePlan, ScriptRequest
@@ -15,6 +15,7 @@ MAX_DEPTH = 10
 MAX_ITEMS = 1000
 MAX_NODES = 10_000
 MAX_BYTES = 1 << 20
+ON_COMMAND_FAILURE: Final = "onCommandFailure"
 
 
 def is_id(value: Any) -> bool:
@@ -153,6 +154,20 @@ def timeout_of(params: Any, *, extended: bool, execute: bool) -> float | None:
     if not execute or isinstance(raw, bool) or not isinstance(raw, (int, float)):
         return None
     return raw / 1000 if 1 <= raw <= MAX_TIMEOUT_MS else 0.0
+
+
+def unanswered(params: Any) -> Literal["tell", "fail"]:
+    """Read what is to come of a command that fails in an `llm` function (XP-32).
+
+    Raises:
+        RequestError: For anything but `tell` or `fail`.
+    """
+    asked = params.get(ON_COMMAND_FAILURE) if isinstance(params, dict) else None
+    if asked is None or asked == "tell":
+        return "tell"
+    if asked == "fail":
+        return "fail"
+    raise invalid_request(f"{ON_COMMAND_FAILURE} must be 'tell' or 'fail'")
 
 
 def cache_plan(params: Any, path: str | None) -> CachePlan:

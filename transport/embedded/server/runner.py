@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlld_sdk.transport.embedded import clock
-from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, aborted
+from mlld_sdk.transport.embedded.errors import ScriptFailure, UnsupportedConstruct, aborted, invalid_request
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
 from mlld_sdk.transport.embedded.interpreter.interpreter import run_script
 from mlld_sdk.transport.embedded.interpreter.processes import kill_all_children
@@ -178,7 +178,9 @@ class ScriptRunner:
             self._parsed[path] = (wanted.script, script)
         parse_ms = (clock.now() - begin) * 1000
         if self._extended:
-            wanted = wanted._replace(plan=params.cache_plan(given, wanted.path))
+            wanted = wanted._replace(plan=params.cache_plan(given, wanted.path), unanswered=params.unanswered(given))
+        elif isinstance(given, dict) and params.ON_COMMAND_FAILURE in given:
+            raise invalid_request(f"this engine takes no {params.ON_COMMAND_FAILURE}")
         return wanted, parse_ms, script, cached
 
     @staticmethod

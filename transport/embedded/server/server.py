@@ -16,7 +16,7 @@ from mlld_sdk.transport.embedded.server.wire import LineWriter, id_text, read_js
 IMITATED = "2.0.5"
 FEATURES = (
     "full-values", "private-descriptors", "checkpoint", "checkpoint-events", "survives-failures", "metrics",
-    "signatures", "file-write", "streaming", "state-update", "cancel-at-steps",
+    "signatures", "file-write", "streaming", "state-update", "cancel-at-steps", "command-failures",
 )  # fmt: skip
 
 
