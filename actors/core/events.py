@@ -128,7 +128,7 @@ class ActorCallbackFailed(Event, frozen=True, kw_only=True, tag="callback.failed
 
 
 class WorkersExhausted(Event, frozen=True, kw_only=True, tag="workers.exhausted"):
-    """All workers are blocked and the pool is at its limit: actors wait until one comes back.
+    """All workers are blocked and the pool is at its limit: actors wait until one comes back, supervisors do not.
 
     Attributes:
         limit: The most workers allowed.

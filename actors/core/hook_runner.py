@@ -66,6 +66,11 @@ class HookRunner:
     thread: int | None = None
     timer: Timer | None = None
 
+    @property
+    def never_blocks(self) -> bool:
+        """Whether its hooks never block, by the word of its class."""
+        return self.cell.traits.caller_runs
+
     def is_running(self) -> bool:
         """Return whether code of the actor runs right now."""
         return self.thread is not None or self.task is not None

@@ -4,13 +4,15 @@
 `with blocking():`) and a spare one takes its place. A handler that blocks without saying so is noticed by the
 watcher: when work waits, no worker is idle and none has finished a slice for a tick, the pool doubles. Spares leave
 after a while without work. The watcher sleeps whenever there is no work waiting for a busy pool.
+
+When the pool may not grow any more, what never blocks goes on, on a thread in reserve: supervisors, who end what hangs.
 """
 
 import os
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -29,6 +31,10 @@ KEEPALIVE: Final = 2.0
 
 class Runnable(Protocol):
     """Something a worker can run: an actor with something to do, or a job."""
+
+    @property
+    def never_blocks(self) -> bool:
+        """Whether it may run on the thread in reserve."""
 
     def run(self) -> None:
         """Do one slice of work; never raises."""
@@ -84,6 +90,7 @@ class Scheduler:
         self._closed = False
         self._watcher: threading.Thread | None = None
         self._watching = False
+        self._reserve: OwnThread | None = None
         self._bell = allocate_lock()
         self._bell.acquire()
         self.peak = 0
@@ -239,8 +246,27 @@ class Scheduler:
                 running = max(1, self._count - self._blocked)
                 for _ in range(min(running, self._queue.qsize())):
                     if not self._spawn():
+                        self._use_reserve()
                         break
             last = self._slices
+
+    def _use_reserve(self) -> None:
+        """Hand what waits and never blocks to the thread in reserve."""
+        waiting: list[Runnable | None] = []
+        with suppress(Empty):
+            while True:
+                waiting.append(self._queue.get_nowait())
+        for item in waiting:
+            if item is None or not item.never_blocks:
+                self._queue.put(item)
+                continue
+            try:
+                with self._lock:
+                    if self._reserve is None:
+                        self._reserve = OwnThread(f"{self.name}-reserve")
+                    self._reserve.schedule(item)
+            except RuntimeError:  # the system has no more threads
+                self._queue.put(item)
 
     def _sleep(self) -> None:
         """Sleep until the pool is found busy again."""
@@ -260,7 +286,9 @@ class Scheduler:
         with self._lock:
             self._closed = True
             threads = list(self._threads)
-            watcher = self._watcher
+            watcher, reserve = self._watcher, self._reserve
+            if reserve is not None:
+                reserve.schedule(None)
             if watcher is not None and not self._watching:
                 self._watching = True
                 self._bell.release()
@@ -268,8 +296,8 @@ class Scheduler:
         deadline = Deadline(timeout)
         me = threading.current_thread()
         left: list[str] = []
-        for thread in [*threads, *([watcher] if watcher else [])]:
-            if thread is me:
+        for thread in (*threads, watcher, reserve):
+            if thread is None or thread is me:
                 continue
             thread.join(deadline.left)
             if thread.is_alive():

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 import msgspec
 import pykka
@@ -76,6 +76,7 @@ class Release:
 
     cell: Cell
     owned: list[tuple[Any, Callable[[], object]]]
+    never_blocks: ClassVar[bool] = False
 
     def run(self) -> None:
         """Close all of it, whatever goes wrong."""

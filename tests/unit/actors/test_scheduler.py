@@ -19,7 +19,7 @@ from mlld_sdk.actors.core.events import WorkersExhausted
 from mlld_sdk.actors.core.exits import KILLED, Killed, Normal, Other, Shutdown, as_reason, crash
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import ConfigurationError
-from mlld_sdk.supervision import Tree, child, one_for_one
+from mlld_sdk.supervision import Tree, child, one_for_one, wedge
 from tests.support.actors import Gate, Puppet, Sink, boom, seen_by
 from tests.support.eventually import eventually
 
@@ -122,6 +122,30 @@ def test_a_pool_at_its_limit_says_so_and_goes_on_when_one_comes_back(sink: Sink)
         assert waiting.get(timeout=10) == "x"
         assert sink.of(WorkersExhausted)[0].limit == 2
     assert system.scheduler.peak == 2
+
+
+def test_supervision_goes_on_when_every_worker_hangs(sink: Sink) -> None:
+    gate = Gate()
+    spec = one_for_one(
+        child(Puppet, name="crashes"), child(Puppet, name="hangs", wedge=wedge(0.2)), max_restarts=10, within=60
+    )
+    with ActorSystem("small", max_workers=2, sink=sink) as system, Tree.start(system, spec) as tree:
+        hung = tree["hangs"].ref()
+        hung.tell(gate)
+        hung.tell("waits")
+        others = [system.start(Puppet) for _ in range(3)]
+        for other in others:
+            other.tell(gate)
+        eventually(lambda: sink.of(WorkersExhausted))
+        tree["crashes"].ref().kill()
+        assert tree.wait_until(lambda root: root.children[0].restarts == 1, 20)
+        assert tree.supervisor.count_children(timeout=20).active == 2
+        assert tree.wait_until(lambda root: root.children[1].restarts >= 1, 20)
+        assert hung.reason is not None
+        gate.open.set()
+        assert tree["crashes"].call("alive", timeout=20) == "alive"
+        assert [other.call("alive", timeout=20) for other in others] == ["alive"] * 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("small")]
 
 
 def test_workers_lost_while_they_block_leave_the_count_right(
