@@ -223,6 +223,20 @@ class Tree:
         """Find the actor that fills a place now; raises `ChildNotFound` or `ChildUnavailable`."""
         return self._who(self._slot(path), path)
 
+    def spec(self, path: str) -> ChildSpec | None:
+        """Find the spec of the child that has a place in this tree, running or not; `None` if there is none.
+
+        Raises:
+            ChildUnavailable: A supervisor above it is down.
+        """
+        if path.split("/", 1)[0] != self.name:
+            return None
+        try:
+            slot = self._slot(path)
+        except ChildNotFound:
+            return None
+        return None if slot is None else slot.spec
+
     def named(self, name: str) -> list[tuple[str, ChildSpec]]:
         """List paths and specs of the places that go by a name, living or not.
 

@@ -17,7 +17,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.control import protocol
-from mlld_sdk.control.client import running
+from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
 from mlld_sdk.journal.sqlite import schema
 from mlld_sdk.transport.processes import mark_of, processes
@@ -89,7 +89,7 @@ def diagnose(store: str | os.PathLike[str] | None = None) -> Diagnosis:
         store: The journal's file, if there is or is to be one.
     """
     checks = [] if store is None else [check_store(Path(store))]
-    checks += [check_socket_folder(), check_node(), check_files(), check_processes(), check_memory()]
+    checks += [check_socket_folder(), *check_runtimes(), check_node(), check_files(), check_processes(), check_memory()]
     checks += [check_leftovers(), check_clock(Env())]
     return Diagnosis(engines=check_engines(), checks=tuple(checks))
 
@@ -157,6 +157,23 @@ def check_socket_folder() -> Check:
     except (MlldError, OSError) as error:
         return Check("socket", "problem", str(error))
     return Check("socket", "ok", f"{folder} is private; {there} there")
+
+
+def check_runtimes() -> list[Check]:
+    """Ask each runtime of this user for agents that runs wait for and that it does not have."""
+    checks = []
+    for process in running():
+        try:
+            with Remote(process.name, pid=process.pid) as remote:
+                missing = remote.ask(protocol.AskMissing())["missing"]
+        except MlldError as error:
+            checks.append(Check("runtime", "warning", str(error)))
+            continue
+        agents = [f"{one['agent']} ({', '.join(one['runs'])}{' and more' if one['more'] else ''})" for one in missing]
+        hint = "start them under these names again, or cancel the runs"
+        found = f"{process}: runs wait for agents that are not there: {', '.join(agents)}" if agents else str(process)
+        checks.append(_unless(bool(agents), "runtime", found if agents else f"{process} lacks no agent", hint))
+    return checks
 
 
 def check_node() -> Check:

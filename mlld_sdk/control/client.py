@@ -12,7 +12,7 @@ LOOK_TIMEOUT = 10.0
 
 JUST_STOPPED = "it may just have stopped; its log says why"
 
-LOOKS = (p.AskWho, p.AskTree, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
+LOOKS = (p.AskWho, p.AskTree, p.AskMissing, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
 
 
 def running(name: str | None = None, pid: int | None = None) -> list[p.RuntimeProcess]:

@@ -32,6 +32,10 @@ class AskTree(Request, frozen=True, kw_only=True, tag="tree"):
     """The tree as a value, its verdict, and its printout."""
 
 
+class AskMissing(Request, frozen=True, kw_only=True, tag="missing"):
+    """Agents that are not in the tree and that runs wait for."""
+
+
 class AskTop(Request, frozen=True, kw_only=True, tag="top"):
     """Engines with their memory, agents with their work, journal and budget."""
 

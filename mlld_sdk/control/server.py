@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -78,6 +78,9 @@ class RuntimeView(Protocol):
 
     def supervisors(self) -> list[ActorRef[Any]]:
         """List the supervisors that run."""
+
+    def missing(self) -> Sequence[object]:
+        """List the agents that runs wait for and that nobody has."""
 
     def verdict(self) -> Verdict:
         """Return how it is, and what is wrong."""
@@ -276,7 +279,8 @@ def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
     named = [one for one in verdict.concerns if one.path not in paths or one.word == "maintenance"]
     beside = [f"{one.path}: {one.why}" for one in named]
-    return {"verdict": verdict, "text": "\n".join([str(verdict), *beside, "", runtime.tree()]), "tree": tree}
+    text = "\n".join([str(verdict), *beside, "", runtime.tree()])
+    return {"verdict": verdict, "text": text, "tree": tree, "missing": runtime.missing()}
 
 
 def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
@@ -420,6 +424,7 @@ def _step_row(step: StepRecord) -> dict[str, Any]:
 _WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {
     p.AskWho: _who,
     p.AskTree: _tree,
+    p.AskMissing: lambda runtime, _, __: {"missing": runtime.missing()},
     p.AskTop: _top,
     p.AskWhy: _why,
     p.AskEvents: _events,

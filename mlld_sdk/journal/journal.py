@@ -287,6 +287,24 @@ class Journal:
         now = self.env.now()
         return bool(self._core.read(lambda tx: tx.claimable(kind, now, (), 1)))
 
+    def unattended(self, kind: str, *, limit: int = 100) -> list[str]:
+        """List the ids of runs of a kind that wait for an owner or were left by one, in turn; claims nothing.
+
+        Empty while a living owner, in any process, works on a run of that kind: then somebody has the others before
+        them.
+        """
+        now = self.env.now()
+
+        def work(tx: Tx) -> list[str]:
+            dead = [session for session in tx.sessions() if not self._store.alive(session)]
+            return (
+                []
+                if tx.is_attended(kind, now, dead)
+                else [run_id for run_id, _ in tx.claimable(kind, now, dead, limit)]
+            )
+
+        return self._core.read(work)
+
     def unfinished_kinds(self) -> set[str]:
         """Return the kinds that have pending or running runs, for looks at what other processes submitted."""
         return self._core.read(Tx.unfinished_kinds)

@@ -230,6 +230,12 @@ class Tx:
         both = f"SELECT id, kind FROM (SELECT * FROM ({pending}) UNION ALL SELECT * FROM ({left})) {_IN_TURN}"  # noqa: S608 - only question marks are put in
         return self._execute(both, (*kinds, limit, *kinds, now, *dead, limit, limit)).fetchall()
 
+    def is_attended(self, kind: str, now: float, dead: Collection[str]) -> bool:
+        """Return whether a run of a kind is running with an owner that is neither late nor of a dead session."""
+        not_dead = f"AND session NOT IN ({_marks(dead)})" if dead else ""
+        sql = f"SELECT 1 FROM runs WHERE state='running' AND kind=? AND until>? {not_dead} LIMIT 1"  # noqa: S608 - only question marks are put in
+        return self._execute(sql, (kind, now, *dead)).fetchone() is not None
+
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List id and kind of pending runs whose deadline has passed."""
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))

@@ -33,10 +33,11 @@ from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
+from mlld_sdk.runtime.missing import MOST_NAMED, MissingAgent, MissingAgents, named
 from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
-from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.snapshot import NodeView
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -58,9 +59,6 @@ KEEP: Final = Retention()
 EXIT_CLEAN: Final = 0
 EXIT_GAVE_UP: Final = 1
 EXIT_FORCED: Final = 75
-
-MOST_NAMED: Final = 5
-"""Stopped places of which the verdict names the waiting runs, and how many of those."""
 
 UNSAID: Final = "no reason was given"
 """Shown where a place was paused without a word."""
@@ -186,6 +184,7 @@ class Runtime:
         self._tree: Tree | None = None
         self._services: Services | None = None
         self._keeper: HistoryKeeper | None = None
+        self._missing: MissingAgents | None = None
         self._report: ShutdownReport | None = None
         self._stopping = threading.Event()
         self._rounds: threading.Thread | None = None
@@ -211,6 +210,7 @@ class Runtime:
             context = TreeContext(system, self.bus.emit)
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir(), context)
             services.publish()
+            self._missing = MissingAgents(journal, self._serves, self.env)
             self._services = services
             try:
                 self._tree = services.tree = Tree.start(
@@ -375,17 +375,28 @@ class Runtime:
         return self._running().snapshot()
 
     def tree(self) -> str:
-        """Print the tree."""
-        return str(self._running())
+        """Print the tree, and below it the agents that are not in it and that runs wait for."""
+        return "\n".join([str(self._running()), *map(str, self.missing())])
+
+    def missing(self) -> list[MissingAgent]:
+        """List the agents that runs wait for and that nobody has, as far as this process can see; a second old at most.
+
+        Another process that shares the journal may have one, and be busy, held or about to start: see
+        `mlld_sdk.runtime.missing`.
+        """
+        return self._here(self._missing).all()
 
     def verdict(self) -> Verdict:
         """Return how the runtime is, and what is wrong with it: in the tree, or a journal that takes no writes.
 
-        For places that were stopped or drained it names the runs that wait for them.
+        For places that were stopped or drained it names the runs that wait for them; so it does for agents that have
+        been missing for a while.
         """
         verdict = self._running().verdict()
         asked_for = [one for one in verdict.concerns if one.word == "maintenance"][:MOST_NAMED]
         verdict = verdict.explained({one.path: one.why + self._waiting(one.path) for one in asked_for})
+        for concern in self._here(self._missing).concerns():
+            verdict = verdict.joined_by(concern)
         store = self.journal.store_status()
         if store.degraded is None:
             return verdict
@@ -429,8 +440,8 @@ class Runtime:
             runs = self.journal.runs(kind=path, states=("pending",), limit=MOST_NAMED + 1)
         except MlldError:
             return ""  # the journal emits by itself that it is degraded
-        named = ", ".join(run.id for run in runs[:MOST_NAMED])
-        return f"; waiting: {named}{' and more' if len(runs) > MOST_NAMED else ''}" if runs else ""
+        ids = [run.id for run in runs[:MOST_NAMED]]
+        return f"; waiting: {named(ids, len(runs) > MOST_NAMED)}" if runs else ""
 
     def _refuse_in_fork(self) -> None:
         if os.getpid() != self._process:
@@ -472,6 +483,14 @@ class Runtime:
             raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
         raise ChildNotFound(name, [path for path, _ in found[:10]])
 
+    def _serves(self, path: str) -> bool:
+        """Return whether an agent of this tree has a path, running or not."""
+        try:
+            spec = self._running().spec(path)
+        except ChildUnavailable:  # what is below a supervisor that is down is not known before it is up
+            return True
+        return spec is not None and _makes(spec.start, Agent)
+
     def _path_of(self, agent: str) -> str:
         """Return the path of an agent that may not be in the tree."""
         found = self._running().named(agent)
@@ -498,6 +517,7 @@ class Runtime:
                 keeper.write_down()
                 services.journal.fail_overdue()
                 kinds = services.journal.unfinished_kinds()
+                self._here(self._missing).look(kinds)
             except MlldError:
                 continue  # the journal emits by itself that it is degraded
             for kind in kinds:
