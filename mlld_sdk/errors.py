@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.errors import NotAJournal as NotAJournal
     from mlld_sdk.journal.errors import RecordUnknown as RecordUnknown
     from mlld_sdk.journal.errors import RunEnded as RunEnded
+    from mlld_sdk.journal.errors import RunInQuarantine as RunInQuarantine
     from mlld_sdk.journal.errors import RunKeyAmbiguous as RunKeyAmbiguous
     from mlld_sdk.journal.errors import RunKeyNotFound as RunKeyNotFound
     from mlld_sdk.journal.errors import RunNotFound as RunNotFound

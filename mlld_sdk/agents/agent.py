@@ -59,7 +59,7 @@ class Agent(EngineOwner):
 
     def on_terminate(self, reason: Reason) -> None:
         """Hand the runs back, however this incarnation ends."""
-        self.workload.hand_back(reason)
+        self.workload.hand_back()
         super().on_terminate(reason)
 
     def stuck_for(self) -> float:

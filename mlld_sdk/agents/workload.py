@@ -93,13 +93,10 @@ class Workload:
                 return NotImplemented
         return None
 
-    def hand_back(self, reason: Reason) -> None:
-        """Hand the runs back to the journal, however this incarnation ends."""
+    def hand_back(self) -> None:
+        """Hand the runs back to the journal. A run that ends its agent has lost its own worker before."""
         for work in self.working.values():
-            if reason.is_normal_family:
-                work.hand_back()
-            else:
-                work.give_up(str(reason))
+            work.hand_back()
 
     def is_left(self) -> bool:
         """Return whether the journal has unfinished runs of this agent that it does not work on."""

@@ -59,8 +59,8 @@ def _pages(connection: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
-    sql = "SELECT id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body FROM runs"
-    for *columns, body in connection.execute(sql):
+    sql = "SELECT id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, quarantine"
+    for *columns, due, body in connection.execute(f"{sql}, due, body FROM runs"):
         where = f"run {columns[0]}"
         try:
             run = unpack(RunRecord, body, where)
@@ -69,7 +69,8 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
             continue
         owner = run.owner
         said = [run.id, run.kind, run.key, run.state, run.epoch, owner and owner.session, owner and owner.until]
-        if [*said, run.queued, run.priority, run.deadline, run.updated] != columns:
+        said += [run.queued, run.priority, run.deadline, run.updated, run.quarantine]
+        if said != columns or due not in (run.due, run.queued):  # an older version had no `due`
             yield Problem(where=where, what="the record and its row disagree")
         if (run.state == "running") != (owner is not None):
             yield Problem(where=where, what=f"it is {run.state} {'with' if owner else 'without'} an owner")

@@ -16,7 +16,14 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink
 from mlld_sdk.base.texts import text_of
 from mlld_sdk.journal import crashpoints, writes
-from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost, RunNotFound, not_text
+from mlld_sdk.journal.errors import (
+    JournalError,
+    JournalRefusal,
+    LeaseLost,
+    RunInQuarantine,
+    RunNotFound,
+    not_text,
+)
 from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.options import JournalLimits, Retention
 from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, Outcome, OutcomeRecord, RunRecord, shorten
@@ -81,11 +88,11 @@ class JournalCore:
         self.session = store.join(self)
         store.wake()
 
-    def write(self, name: str, work: Callable[[Tx], T | JournalRefusal]) -> T:
+    def write(self, name: str, work: Callable[[Tx], T | JournalRefusal | RunInQuarantine]) -> T:
         """Run a transaction by the name of its crash points.
 
         Raises:
-            JournalRefusal: What the transaction returned, if it returned a refusal: then what it wrote is durable.
+            JournalRefusal, RunInQuarantine: What the transaction returned, if it did: then what it wrote is durable.
         """
         if crashpoints.armed:
             crashpoints.reach(f"{name}.before")
@@ -95,7 +102,7 @@ class JournalCore:
             raise not_text() from error
         if crashpoints.armed:
             crashpoints.reach(f"{name}.after")
-        if isinstance(result, JournalRefusal):
+        if isinstance(result, JournalRefusal | RunInQuarantine):
             raise result
         return result
 

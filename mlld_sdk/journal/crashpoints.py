@@ -23,6 +23,7 @@ _WRITES: Final = (
     "abandon",
     "renew",
     "sleep_until",
+    "clear",
     "cancel",
     "retry",
     "resolve_step",

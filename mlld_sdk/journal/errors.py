@@ -94,6 +94,21 @@ class LeaseHeld(JournalError):
 
 
 @dataclass(eq=False, repr=False)
+class RunInQuarantine(JournalError):
+    """Processes have died, maybe of this run, and another that is suspected as well is being tried first.
+
+    Attributes:
+        other: The run that is being tried.
+    """
+
+    code = "RUN_IN_QUARANTINE"
+    message = "run {run_id} waits in quarantine, because run {other} is being tried"
+    hint = "claim it when that has finished its step; processes died while both had something under way"
+    run_id: str
+    other: str
+
+
+@dataclass(eq=False, repr=False)
 class LeaseLost(JournalError):
     """This owner's lease was taken over, released or ended with the run; nothing it says is written any more.
 

@@ -46,11 +46,20 @@ class OwnerDied(RunTransition, frozen=True, kw_only=True, tag="run.owner_died"):
         owner: Who it was.
         reason: How it ended.
         in_flight: Positions of the steps that were interrupted.
+        share: What the run had to do with it: `none`; `suspected`, with others; `blamed`; `alone`, when nothing else
+            was under way.
+        quarantine: The run is tried without others that are suspected, from now on.
     """
 
     owner: str
     reason: str
     in_flight: tuple[str, ...] = ()
+    share: str = "alone"
+    quarantine: bool = False
+
+
+class RunCleared(RunTransition, frozen=True, kw_only=True, tag="run.cleared"):
+    """A run is no longer suspected of the deaths of processes: its step came to an end, or another run was it."""
 
 
 class RunReleased(RunTransition, frozen=True, kw_only=True, tag="run.released"):

@@ -193,6 +193,7 @@ class Journal:
             RunNotFound, RunEnded, RunParked: There is nothing to claim. Claiming may itself park a run that took down
                 too many owners, or fail one whose deadline has passed.
             LeaseHeld: It has another owner.
+            RunInQuarantine: It waits until another run is cleared of the deaths of processes, or convicted.
         """
         record = self._owner(owner, ttl)
         now, wall = self.env.now(), self.env.wall()
@@ -284,8 +285,13 @@ class Journal:
 
     def has_claimable(self, kind: str) -> bool:
         """Return whether a run of a kind waits for an owner, or has one that is late; claims nothing."""
-        now = self.env.now()
-        return bool(self._core.read(lambda tx: tx.claimable(kind, now, (), 1)))
+        now, wall = self.env.now(), self.env.wall()
+
+        def work(tx: Tx) -> bool:
+            trial = writes.on_trial(tx, now, wall, self._store.alive) is None
+            return bool(tx.claimable(kind, now, 1, trial=trial))
+
+        return self._core.read(work)
 
     def unattended(self, kind: str, *, limit: int = 100) -> list[str]:
         """List the ids of runs of a kind that wait for an owner or were left by one, in turn; claims nothing.

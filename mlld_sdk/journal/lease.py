@@ -1,5 +1,6 @@
 """Owning a run: the only way to write steps and outcomes, and only as long as no other owner has taken over."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,9 @@ class RunLease:
         self._open: dict[str, StepRecord] = {}
         self._failed: dict[str, StepRecord] = {}
         self._used: set[str] = set()
+        self._on_trial: set[str] | None = None
+        if run.quarantine:
+            self._on_trial = {position for death in (*run.deaths, *run.suspected) for position in death.in_flight}
 
     @property
     def input(self) -> Any:
@@ -139,6 +143,7 @@ class RunLease:
                 policy=policy,
                 state="started",
                 attempts=decision.attempt,
+                forgiven=known.forgiven if known else 0,
                 deaths=known.deaths if known else 0,
                 started=self._core.env.wall(),
             )
@@ -167,6 +172,8 @@ class RunLease:
         done = msgspec.structs.replace(step, state="finished", result=raw, ended=self._core.env.wall())
         self._write("finish_step", writes.put_step(self.holder, done))
         self._open.pop(position, None)
+        if self._on_trial is not None:
+            self._survived(position)
         return back
 
     def fail_step(self, position: str, error: BaseException | ErrorRecord, *, final: bool = True) -> ErrorRecord:
@@ -186,6 +193,8 @@ class RunLease:
         del self._open[position]
         if not final:
             self._failed[position] = failed
+        if self._on_trial is not None:
+            self._survived(position)
         return record
 
     def to_retry(self, position: str) -> StepRecord | None:
@@ -282,6 +291,18 @@ class RunLease:
         except LeaseLost as error:
             self.lose(error)
             raise
+
+    def _survived(self, position: str) -> None:
+        """Note that a step came to an end while the run is on trial; the last that was in flight before clears it."""
+        with self._lock:
+            if self._on_trial is None:
+                return
+            self._on_trial.discard(position)
+            if self._on_trial:
+                return
+        with contextlib.suppress(JournalError):  # the step is written down; the next one clears it
+            self._write("clear", lambda tx: writes.clear(tx, self.holder, self._core.env.wall()))
+            self._on_trial = None
 
     def _load(self) -> dict[str, bytes]:
         """Read what earlier owners have recorded, once. Called with the lock held."""

@@ -81,12 +81,16 @@ class Death(_Record, frozen=True, kw_only=True, omit_defaults=True):
         owner: Who.
         reason: In words.
         in_flight: Positions of steps begun and not finished (the first hundred).
+        session: The open journal that ended with its process; empty if only the owner died.
+        alone: No other run of that process had anything under way, so it was this one.
     """
 
     at: float
     owner: str
     reason: str
     in_flight: tuple[str, ...] = ()
+    session: str = ""
+    alone: bool = False
 
 
 class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,6 +111,8 @@ class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
         epoch: Grows with each change of owner; a write with an older one is refused.
         owner: Who owns it now.
         deaths: Owners that died on it since it last made progress.
+        suspected: Deaths of processes since then that were its doing, or that of another run.
+        quarantine: 0 for none; else it runs only while no other run in quarantine does, the lowest number first.
         progress: Finished steps when the last of them died.
         parked: Why it is parked.
         resting: Wall-clock seconds until when it waits on purpose.
@@ -126,9 +132,16 @@ class RunRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = 0
     owner: OwnerRecord | None = None
     deaths: tuple[Death, ...] = ()
+    suspected: tuple[Death, ...] = ()
+    quarantine: int = 0
     progress: int = 0
     parked: ErrorRecord | None = None
     resting: float | None = None
+
+    @property
+    def due(self) -> float:
+        """Wall-clock seconds since when it can use an owner: when it was queued, or when its sleep is over."""
+        return max(self.queued, self.resting or 0.0)
 
 
 class StepRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -143,7 +156,8 @@ class StepRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
         policy: What to do if it is interrupted.
         state: started, finished, failed or interrupted.
         attempts: How often it was begun.
-        deaths: How many owners died while it was in flight.
+        forgiven: How many of these were interrupted through no fault of its run.
+        deaths: How many owners died of its run while it was in flight.
         started: Wall-clock seconds when it was last begun.
         ended: Wall-clock seconds of its end.
         result: What it gave, encoded.
@@ -160,6 +174,7 @@ class StepRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
     state: StepState
     attempts: int
     started: float
+    forgiven: int = 0
     deaths: int = 0
     ended: float | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

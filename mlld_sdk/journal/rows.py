@@ -48,11 +48,13 @@ WHERE runs.kind = kinds.kind AND runs.key = ? LIMIT ?
 """Steps from kind to kind in the index of kinds and keys: a search a kind, and no index more to be written."""
 
 _PUT_RUN = """
-INSERT INTO runs (id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO runs
+    (id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, quarantine, due, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     state=excluded.state, epoch=excluded.epoch, session=excluded.session, until=excluded.until, queued=excluded.queued,
-    priority=excluded.priority, deadline=excluded.deadline, updated=excluded.updated, body=excluded.body
+    priority=excluded.priority, deadline=excluded.deadline, updated=excluded.updated, quarantine=excluded.quarantine,
+    due=excluded.due, body=excluded.body
 """
 
 _PUT_STEP = """
@@ -221,14 +223,35 @@ class Tx:
         """Name the sessions that own running runs."""
         return {row[0] for row in self._execute("SELECT DISTINCT session FROM runs WHERE state='running'")}
 
-    def claimable(self, kind: str | None, now: float, dead: Collection[str], limit: int) -> list[tuple[str, str]]:
-        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn."""
+    def owned_by(self, session: str) -> list[tuple[str, str]]:
+        """List id and kind of the runs that a session owns."""
+        return self._execute("SELECT id, kind FROM runs WHERE state='running' AND session=?", (session,)).fetchall()
+
+    def claimable(self, kind: str | None, now: float, limit: int, *, trial: bool) -> list[tuple[str, str]]:
+        """List id and kind of pending runs and of running ones with a late owner, in turn.
+
+        Of those in quarantine only one is among them, the first, and only if there is to be a `trial`.
+        """
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
-        of_dead = f"OR session IN ({_marks(dead)})" if dead else ""
-        pending = f"{_TURN} WHERE {of_kind} state='pending' {_IN_TURN}"
-        left = f"{_TURN} WHERE {of_kind} state='running' AND (until<=? {of_dead}) {_IN_TURN}"
-        both = f"SELECT id, kind FROM (SELECT * FROM ({pending}) UNION ALL SELECT * FROM ({left})) {_IN_TURN}"  # noqa: S608 - only question marks are put in
-        return self._execute(both, (*kinds, limit, *kinds, now, *dead, limit, limit)).fetchall()
+        pending = f"{_TURN} WHERE {of_kind} state='pending' AND quarantine=0 {_IN_TURN}"
+        left = f"{_TURN} WHERE {of_kind} state='running' AND until<=? {_IN_TURN}"
+        suspect = f"{_TURN} WHERE {of_kind} state='pending' AND quarantine>0 ORDER BY quarantine, priority DESC, queued"
+        parts = [(pending, (*kinds, limit)), (left, (*kinds, now, limit))]
+        if trial:
+            parts.append((f"{suspect} LIMIT ?", (*kinds, min(limit, 1))))
+        union = " UNION ALL ".join(f"SELECT * FROM ({part})" for part, _ in parts)  # noqa: S608 - fixed texts
+        values = [value for _, some in parts for value in some]
+        return self._execute(f"SELECT id, kind FROM ({union}) {_IN_TURN}", (*values, limit)).fetchall()  # noqa: S608 - likewise
+
+    def on_trial(self) -> list[tuple[str, str, float, float, int]]:
+        """List id, session, end of the lease, wall clock of the claim and rank of runs in quarantine that are owned."""
+        sql = "SELECT id, session, until, updated, quarantine FROM runs WHERE state='running' AND quarantine>0"
+        return self._execute(sql).fetchall()
+
+    def in_quarantine(self) -> list[str]:
+        """Name the runs in quarantine that wait."""
+        sql = "SELECT id FROM runs WHERE state='pending' AND quarantine>0"
+        return [row[0] for row in self._execute(sql)]
 
     def is_attended(self, kind: str, now: float, dead: Collection[str]) -> bool:
         """Return whether a run of a kind is running with an owner that is neither late nor of a dead session."""
@@ -251,7 +274,7 @@ class Tx:
         owner = record.owner
         held = (owner.session, owner.until) if owner else (None, None)
         named = (record.id, record.kind, record.key, record.state, record.epoch, *held)
-        turn = (record.queued, record.priority, record.deadline, record.updated)
+        turn = (record.queued, record.priority, record.deadline, record.updated, record.quarantine, record.due)
         self._execute(_PUT_RUN, (*named, *turn, pack(record)))
 
     def put_input(self, record: InputRecord) -> None:

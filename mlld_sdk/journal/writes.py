@@ -17,6 +17,7 @@ from mlld_sdk.journal.errors import (
     LeaseHeld,
     LimitExceeded,
     RunEnded,
+    RunInQuarantine,
     RunNotFound,
     RunNotParked,
     RunParked,
@@ -35,7 +36,7 @@ from mlld_sdk.journal.records import (
     pack,
 )
 from mlld_sdk.journal.rows import PutStep, StepRow, Tx
-from mlld_sdk.journal.rules import Holder
+from mlld_sdk.journal.rules import Holder, Lost
 
 _PRUNED_AT_ONCE = 200
 
@@ -84,17 +85,24 @@ def claim(
     wall: float,
     alive: Callable[[str], bool],
     limits: JournalLimits,
-) -> RunRecord | JournalRefusal:
+) -> RunRecord | JournalRefusal | RunInQuarantine:
     """Take a run for an owner; an owner that died on it is counted first, which may park the run instead."""
     run = found(tx, run_id)
-    owner_alive = run.owner is not None and alive(run.owner.session)
+    before = run.owner
+    owner_alive = before is not None and alive(before.session)
     if rules.may_claim(run, now, owner_alive):
-        assert run.owner is not None
-        run = died(tx, run, "its lease ran out" if owner_alive else "its process ended", wall, limits)
+        assert before is not None
+        if owner_alive:
+            run = died(tx, run, "its lease ran out", wall, limits)
+        else:
+            process_died(tx, before.session, wall, limits)
+            run = found(tx, run_id)
         if run.state == "parked":
             return RunParked(run_id, run.parked.message if run.parked else "")
     if run.deadline is not None and wall >= run.deadline:
         return _overdue(tx, run, wall)
+    if run.quarantine and (other := on_trial(tx, now, wall, alive)) is not None:
+        return RunInQuarantine(run_id, other)
     run = msgspec.structs.replace(
         run, state="running", owner=owner, epoch=run.epoch + 1, attempt=run.attempt + 1, updated=wall
     )
@@ -120,16 +128,19 @@ def claim_unfinished(
     limits: JournalLimits,
 ) -> list[RunRecord]:
     """Take up to `limit` runs that have no living owner, those whose turn it is first."""
-    dead = [session for session in tx.sessions() if not alive(session)]
+    for session in tx.sessions():
+        if not alive(session):
+            process_died(tx, session, wall, limits)
     granted: list[RunRecord] = []
-    for run_id, of in (*tx.overdue(kind, wall, max(limit, OVERDUE)), *tx.claimable(kind, now, dead, limit)):
+    trial = on_trial(tx, now, wall, alive) is None
+    overdue = tx.overdue(kind, wall, max(limit, OVERDUE))
+    for run_id, of in (*overdue, *tx.claimable(kind, now, limit, trial=trial)):
         try:
             grant = claim(tx, run_id, owner, now, wall, alive, limits)
         except RunEnded:
             continue  # it was overdue, and is on both lists
         except JournalCorrupt as error:  # one damaged run must not stand in the way of all others
-            tx.set_aside(run_id)
-            tx.notes.events.append(events.RunDamaged(at=wall, run_id=run_id, kind=of, reason=error.message))
+            _set_aside(tx, run_id, of, error, wall)
             continue
         if isinstance(grant, RunRecord):
             granted.append(grant)
@@ -137,22 +148,81 @@ def claim_unfinished(
 
 
 def died(tx: Tx, run: RunRecord, reason: str, wall: float, limits: JournalLimits) -> RunRecord:
-    """Count the death of a run's owner; returns the run as it is then, pending or parked."""
-    in_flight = tx.steps(run.id, ("started",))
+    """Count the death of a run's owner, and of no other; returns the run as it is then, pending or parked."""
+    lost = Lost(run, tx.steps(run.id, ("started",)))
+    [share] = rules.shares([lost], wall)
+    return _lose(tx, lost, share, reason, wall, limits, process=False)
+
+
+def process_died(tx: Tx, session: str, wall: float, limits: JournalLimits) -> None:
+    """Count the death of a process for the runs it owned, all at once: one of them may have been the cause."""
+    lost: list[Lost] = []
+    for run_id, kind in tx.owned_by(session):
+        try:
+            lost.append(Lost(found(tx, run_id), tx.steps(run_id, ("started",))))
+        except JournalCorrupt as error:
+            _set_aside(tx, run_id, kind, error, wall)
+    culprits = []
+    for one, share in zip(lost, rules.shares(lost, wall), strict=True):
+        run = _lose(tx, one, share, "its process ended", wall, limits, process=True)
+        if share == "alone" or (run.state == "parked" and share == "blamed"):
+            culprits.append(run)
+    for culprit in culprits:
+        for run_id in tx.in_quarantine():
+            cleared = rules.exonerated(found(tx, run_id), culprit)
+            if cleared is not None:
+                _put_cleared(tx, cleared, wall)
+
+
+def on_trial(tx: Tx, now: float, wall: float, alive: Callable[[str], bool]) -> str | None:
+    """Name the run in quarantine that is being tried, if one is: the others wait."""
+    for run_id, session, until, since, quarantine in tx.on_trial():
+        if now < until and wall < since + rules.trial_length(quarantine) and alive(session):
+            return run_id
+    return None
+
+
+def clear(tx: Tx, holder: Holder, wall: float) -> None:
+    """Take a run out of quarantine: what was in flight when processes died has come to an end this time."""
+    _put_cleared(tx, msgspec.structs.replace(_owned(tx, holder), suspected=(), quarantine=0), wall)
+
+
+def _put_cleared(tx: Tx, run: RunRecord, wall: float) -> None:
+    tx.put_run(run)
+    if not run.quarantine:
+        tx.notes.events.append(events.RunCleared(at=wall, run_id=run.id, kind=run.kind))
+
+
+def _lose(
+    tx: Tx, lost: Lost, share: rules.Share, reason: str, wall: float, limits: JournalLimits, *, process: bool
+) -> RunRecord:
+    run, in_flight = lost
     progress = tx.finished_steps(run.id)
-    changed, steps = rules.after_death(run, in_flight, progress, reason, wall, limits.max_deaths)
+    changed, steps = rules.after_death(lost, share, progress, reason, wall, limits.max_deaths, process=process)
     for step in steps:
         tx.put_step(step)
     tx.put_run(changed)
     assert run.owner is not None
     tx.notes.events.append(
         events.OwnerDied(
-            at=wall, run_id=run.id, kind=run.kind, owner=run.owner.name, reason=reason, in_flight=rules.named(in_flight)
+            at=wall,
+            run_id=run.id,
+            kind=run.kind,
+            owner=run.owner.name,
+            reason=reason,
+            in_flight=rules.named(in_flight),
+            share=share,
+            quarantine=changed.quarantine > 0,
         )
     )
     if changed.parked is not None:
         _tell_parked(tx, changed)
     return changed
+
+
+def _set_aside(tx: Tx, run_id: str, kind: str, error: JournalCorrupt, wall: float) -> None:
+    tx.set_aside(run_id)
+    tx.notes.events.append(events.RunDamaged(at=wall, run_id=run_id, kind=kind, reason=error.message))
 
 
 def put_step(holder: Holder, step: StepRecord) -> PutStep:
@@ -262,6 +332,8 @@ def retry(tx: Tx, run_id: str, rerun_interrupted: bool, wall: float) -> RunRecor
         owner=None,
         epoch=run.epoch + 1,
         deaths=(),
+        suspected=(),
+        quarantine=min(run.quarantine, 1),
         parked=None,
         deadline=None if run.deadline is not None and run.deadline <= wall else run.deadline,
         queued=wall,
@@ -335,7 +407,9 @@ def _tell_parked(tx: Tx, run: RunRecord) -> None:
 def _interrupt(tx: Tx, run_id: str, wall: float, why: str) -> None:
     for step in tx.steps(run_id, ("started",)):
         error = ErrorRecord(code="STEP_INTERRUPTED", message=why)
-        tx.put_step(msgspec.structs.replace(step, state="interrupted", ended=wall, error=error))
+        tx.put_step(
+            msgspec.structs.replace(step, state="interrupted", forgiven=step.forgiven + 1, ended=wall, error=error)
+        )
 
 
 def _overdue(tx: Tx, run: RunRecord, wall: float) -> RunEnded:
@@ -349,7 +423,9 @@ def _overdue(tx: Tx, run: RunRecord, wall: float) -> RunEnded:
 
 
 def _end(tx: Tx, run: RunRecord, outcome: OutcomeRecord) -> RunRecord:
-    run = msgspec.structs.replace(run, state=outcome.state, owner=None, parked=None, updated=outcome.at)
+    run = msgspec.structs.replace(
+        run, state=outcome.state, owner=None, parked=None, suspected=(), quarantine=0, updated=outcome.at
+    )
     tx.put_outcome(outcome)
     tx.put_run(run)
     tx.notes.settled.append(outcome)

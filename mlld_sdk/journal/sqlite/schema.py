@@ -12,7 +12,7 @@ from mlld_sdk.journal.options import Durability
 APPLICATION_ID = 0x6D6C6C64
 """`mlld` in ASCII; stands in the header of every journal file."""
 
-CURRENT = 2
+CURRENT = 3
 
 _TABLES_1 = """
 CREATE TABLE runs (
@@ -35,8 +35,17 @@ CREATE INDEX runs_by_turn ON runs (state, kind, priority DESC, queued, id);
 CREATE TABLE events (run TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run, n)) WITHOUT ROWID;
 """
 
-MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2}
-"""What leads to each version from the one before. Version 1 had no priorities and no events."""
+_TABLES_3 = """
+ALTER TABLE runs ADD COLUMN quarantine INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN due REAL NOT NULL DEFAULT 0;
+UPDATE runs SET due = queued;
+DROP INDEX runs_by_turn;
+CREATE INDEX runs_by_turn ON runs (state, kind, quarantine, priority DESC, queued, id, due);
+CREATE INDEX runs_in_quarantine ON runs (state, kind, quarantine) WHERE quarantine > 0
+"""
+
+MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2, 3: _TABLES_3}
+"""What leads to each version from the one before. 1 had no priorities and no events, 2 no quarantine."""
 
 _making = threading.Lock()
 """Held from making a file to closing it, and while opening one: see `create_file`."""

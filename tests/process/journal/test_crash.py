@@ -15,9 +15,10 @@ from tests.support.eventually import eventually
 from tests.support.journal import AGAIN, begin, python, quick
 
 EVERYTHING = r"""
-import os, sys, json
+import os, signal, sys, json
 from pathlib import Path
 from mlld_sdk.journal import *
+from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import *
 from tests.support.journal import quick, begin, AGAIN
 
@@ -36,6 +37,15 @@ def step(journal, lease, position, value):
         lease.finish_step(position, value)
         say(acknowledged, what="step", run=lease.run_id, position=position, value=value)
 
+quick(folder / "journal.db").close()
+for _ in range(2):  # processes die while they have a step of g under way: it will be in quarantine
+    if not os.fork():
+        crashpoints.armed = ""
+        gone = quick(folder / "journal.db")
+        gone.submit("k", "g", run_id="g")
+        begin(gone, gone.claim("g", "w"), "1")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
 with quick(folder / "journal.db") as journal:
     for name in "abcdef":
         journal.submit("k", name, run_id=name)
@@ -76,6 +86,11 @@ with quick(folder / "journal.db") as journal:
     say(acknowledged, what="step", run="f", position="1", value="by hand")
     journal.retry("f")
     say(acknowledged, what="retried", run="f")
+    g = journal.claim("g", "w")
+    begin(journal, g, "1")
+    g.finish_step("1", "survived")
+    say(acknowledged, what="step", run="g", position="1", value="survived")
+    g.finish_run("done")
     journal.backup(folder / "copy.db")
     say(acknowledged, what="backup")
     journal.prune(keep_last=1000)

@@ -28,6 +28,7 @@ SIDES = st.integers(0, 1)
 class Step:
     state: str = "started"
     attempts: int = 1
+    forgiven: int = 0
     deaths: int = 0
     value: Any = None
 
@@ -59,6 +60,7 @@ class Run:
         for step in flying:
             step.state = "interrupted"
             step.deaths += died
+            step.forgiven += not died
         return flying
 
     def die(self) -> bool:
@@ -143,7 +145,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
             with pytest.raises(e.StepInterrupted):
                 begin()
             return
-        if known is not None and retryable and known.attempts >= policy.max_attempts:
+        if known is not None and retryable and known.attempts - known.forgiven >= policy.max_attempts:
             with pytest.raises(e.StepExhausted):
                 begin()
             return
@@ -158,7 +160,9 @@ class JournalAgainstModel(RuleBasedStateMachine):
         assert isinstance(begun, Fresh)
         assert begun.attempt == attempts
         self.counter += 1
-        step = run.steps[position] = Step(attempts=attempts, deaths=known.deaths if known else 0)
+        step = run.steps[position] = Step(attempts=attempts)
+        if known is not None:
+            step.deaths, step.forgiven = known.deaths, known.forgiven
         if act == "f":
             step.value = lease.finish_step(position, {"n": self.counter})
             step.state = "finished"
