@@ -289,7 +289,7 @@ class Journal:
 
         def work(tx: Tx) -> bool:
             trial = writes.on_trial(tx, now, wall, self._store.alive) is None
-            return bool(tx.claimable(kind, now, 1, trial=trial))
+            return bool(tx.claimable(kind, now, (), 1, trial=trial))
 
         return self._core.read(work)
 
@@ -306,7 +306,7 @@ class Journal:
             return (
                 []
                 if tx.is_attended(kind, now, dead)
-                else [run_id for run_id, _ in tx.claimable(kind, now, dead, limit)]
+                else [run_id for run_id, _ in tx.claimable(kind, now, dead, limit, trial=True)]
             )
 
         return self._core.read(work)

@@ -227,16 +227,19 @@ class Tx:
         """List id and kind of the runs that a session owns."""
         return self._execute("SELECT id, kind FROM runs WHERE state='running' AND session=?", (session,)).fetchall()
 
-    def claimable(self, kind: str | None, now: float, limit: int, *, trial: bool) -> list[tuple[str, str]]:
-        """List id and kind of pending runs and of running ones with a late owner, in turn.
+    def claimable(
+        self, kind: str | None, now: float, dead: Collection[str], limit: int, *, trial: bool
+    ) -> list[tuple[str, str]]:
+        """List id and kind of pending runs and of running ones with a late owner or a dead session, in turn.
 
         Of those in quarantine only one is among them, the first, and only if there is to be a `trial`.
         """
         of_kind, kinds = ("", ()) if kind is None else ("kind=? AND", (kind,))
         pending = f"{_TURN} WHERE {of_kind} state='pending' AND quarantine=0 {_IN_TURN}"
-        left = f"{_TURN} WHERE {of_kind} state='running' AND until<=? {_IN_TURN}"
+        of_dead = f"OR session IN ({_marks(dead)})" if dead else ""
+        left = f"{_TURN} WHERE {of_kind} state='running' AND (until<=? {of_dead}) {_IN_TURN}"
         suspect = f"{_TURN} WHERE {of_kind} state='pending' AND quarantine>0 ORDER BY quarantine, priority DESC, queued"
-        parts = [(pending, (*kinds, limit)), (left, (*kinds, now, limit))]
+        parts = [(pending, (*kinds, limit)), (left, (*kinds, now, *dead, limit))]
         if trial:
             parts.append((f"{suspect} LIMIT ?", (*kinds, min(limit, 1))))
         union = " UNION ALL ".join(f"SELECT * FROM ({part})" for part, _ in parts)  # noqa: S608 - fixed texts

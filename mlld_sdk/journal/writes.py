@@ -134,7 +134,7 @@ def claim_unfinished(
     granted: list[RunRecord] = []
     trial = on_trial(tx, now, wall, alive) is None
     overdue = tx.overdue(kind, wall, max(limit, OVERDUE))
-    for run_id, of in (*overdue, *tx.claimable(kind, now, limit, trial=trial)):
+    for run_id, of in (*overdue, *tx.claimable(kind, now, (), limit, trial=trial)):
         try:
             grant = claim(tx, run_id, owner, now, wall, alive, limits)
         except RunEnded:

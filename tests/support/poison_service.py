@@ -51,9 +51,8 @@ class Worker(Agent):
                 job.sleep(payload["seconds"])
                 return f"{name} waited"
             case _:
-                return [
-                    job.step(f"part {n}", work, f"{name}{n}", payload["seconds"], idempotent=True) for n in range(2)
-                ]
+                long = payload["seconds"]
+                return [job.step(f"part {n}", work, f"{name}{n}", long, idempotent=True) for n in range(2)]
 
 
 def main() -> None:

@@ -153,7 +153,7 @@ def test_the_questions_about_whose_turn_it_is_are_answered_from_indexes(deaths: 
 
     def work(tx: Tx) -> list[str]:
         tx.connection.set_trace_callback(asked.append)
-        tx.claimable("kind", 0.0, 16, trial=True)
+        tx.claimable("kind", 0.0, (), 16, trial=True)
         tx.on_trial()
         tx.in_quarantine()
         tx.connection.set_trace_callback(None)
