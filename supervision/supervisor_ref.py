@@ -100,7 +100,8 @@ class SupervisorRef:
         """Stop a child, or call its planned restart off; never restarts, never counts.
 
         Args:
-            child: Its name, or its reference under a dynamic supervisor.
+            child: Its name. Under a dynamic supervisor what it is called in its path, or its reference; while it is
+                down, that to what was up last.
             why: Shown in the tree as long as it is down.
             timeout: Seconds to wait.
 

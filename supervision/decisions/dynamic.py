@@ -62,7 +62,9 @@ class DynamicSiblings(msgspec.Struct):
             return
         match request:
             case TerminateChild(int() as key):
-                self._terminate(asked, key)
+                self._terminate(asked, draft.state.slots.get(key), str(key))
+            case TerminateChild(str() as label):
+                self._terminate(asked, draft.state.find(label), label)
             case WhichChildren():
                 draft.answer(asked.call, rows(draft.state))
             case CountChildren():
@@ -126,13 +128,13 @@ class DynamicSiblings(msgspec.Struct):
         else:
             self.draft.answer(asked.call, error=ChildRestarting(name))
 
-    def _terminate(self, asked: Asked, key: int) -> None:
+    def _terminate(self, asked: Asked, slot: Slot | None, called: str) -> None:
         """Stop one child, or call its restart off (SUP-64)."""
-        draft, slot = self.draft, self.draft.state.slots.get(key)
+        draft = self.draft
         if slot is None:
-            draft.answer(asked.call, error=ChildNotFound(str(key)))
+            draft.answer(asked.call, error=ChildNotFound(called))
         elif slot.planned:
-            draft.do(Disarm(key))
+            draft.do(Disarm(slot.key))
             lifecycle.report_called_off(draft, slot, "call")
             self.remove(slot)
             draft.answer(asked.call, True)
@@ -141,7 +143,7 @@ class DynamicSiblings(msgspec.Struct):
         else:
             if slot.status == "starting":
                 self._refuse(slot, SupervisorStopping(draft.state.path_of(slot)))
-            own = asked.caller == key  # it could not hear the answer while it stops
+            own = asked.caller == slot.key  # it could not hear the answer while it stops
             if own:
                 draft.answer(asked.call, True)
             lifecycle.request_stop(draft, slot, () if own else (asked.call,))

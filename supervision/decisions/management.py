@@ -73,7 +73,7 @@ def _serve_child(draft: Draft[StaticState], asked: Asked, slot: Slot) -> Operati
 def row(slot: Slot) -> requests.ChildRow:
     """Describe one child the way `which_children` does."""
     name, kind = slot.spec.name, slot.spec.kind
-    if slot.planned:
+    if slot.planned or (slot.status == "starting" and slot.incarnation > 1):
         return requests.ChildRow(name, None, "restarting", kind)
     running = slot.status in ("running", "stopping")
     return requests.ChildRow(name, slot.child if running else None, "running" if running else "stopped", kind)

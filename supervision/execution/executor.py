@@ -17,6 +17,7 @@ from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.supervision.decisions import effects, inputs, requests
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
+from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.execution.guards import BreakerGuards
@@ -26,6 +27,9 @@ from mlld_sdk.supervision.execution.stop_limits import StopLimits
 from mlld_sdk.supervision.execution.tree_context import Ref
 from mlld_sdk.supervision.reasons import SHUTDOWN, as_exit
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
+
+FORMER = 64
+"""References to what is down that are kept beyond two for each child."""
 
 
 class Executor:
@@ -49,6 +53,7 @@ class Executor:
         self.state: SupervisorState = initial(boot.path, spec)
         self.refs: dict[int, Ref] = {}
         self.keys: dict[Ref, tuple[int, int, Boot | None]] = {}
+        self.former: dict[Ref, tuple[int, int]] = {}
         self.timers: dict[int, Timer] = {}
         self.limits = StopLimits(self.system.timers, self.system.env.now, lambda: self.cell.post_system(StopLimitDue()))
         self.watches = ProgressWatches(self.system, self._post)
@@ -98,16 +103,29 @@ class Executor:
         """Take in a management call."""
         if type(request) is requests.TerminateChild and not isinstance(request.child, str):
             known = self.keys.get(request.child)
-            if known is None:
+            key = self._down(request.child) if known is None else known[0]
+            if key is None:
                 call.fail(ChildNotFound(str(request.child)))
                 return
-            request = requests.TerminateChild(known[0], request.why)
+            request = requests.TerminateChild(key, request.why)
         self.happened(inputs.Asked(call, request, self._key_of(callers)))
 
     def asked_many(self, wanted: Sequence[requests.ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:
         """Take in management calls that came in one message, as if they had come one after the other."""
         caller, calls = self._key_of(callers), batched(call, len(wanted))
         self.happened(*[inputs.Asked(one, request, caller) for one, request in zip(calls, wanted, strict=True)])
+
+    def _down(self, ref: Ref) -> int | None:
+        """Find the dynamic child that is down, or starting again, by its last incarnation that was up."""
+        key, restarts = self.former.get(ref, (-1, 0))
+        slot = self.state.slots.get(key)
+        return key if slot is not None and slot.child is None and slot.restarts == restarts else None
+
+    def _remember(self, ref: Ref, slot: Slot) -> None:
+        """Remember an incarnation that is down by the name callers have for it, as long as none is up after it."""
+        self.former[ref] = (slot.key, slot.restarts)
+        if len(self.former) > FORMER + 2 * len(self.state.slots):
+            self.former = {one: known for one, known in self.former.items() if self._down(one) is not None}
 
     def _key_of(self, callers: tuple[Ref, ...]) -> int | None:
         """Find the child on whose behalf a call is made: itself, one of its ancestors, or what started the task."""
@@ -141,8 +159,9 @@ class Executor:
         else:
             self.happened(inputs.Ended(key, incarnation, exit_, closed_for, () if boot is None else boot.killed))
         after = self.state.slots.get(key)
-        if after is None or self.state.keeps:  # a dynamic supervisor is asked for restarting children by reference
-            self.keys.pop(ref, None)
+        self.keys.pop(ref, None)
+        if after is not None and not self.state.keeps and slot.status != "starting":
+            self._remember(ref, slot)
         if after is None or not after.live:
             self.refs.pop(key, None)
 

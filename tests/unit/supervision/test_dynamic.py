@@ -362,9 +362,55 @@ def test_terminate_child_goes_by_reference(world: World) -> None:  # SUP-60, SUP
     room.sup.terminate_child(brutal)
     assert isinstance(brutal.reason, Killed)
     assert room.sup.count_children().specs == 0
-    for call in (room.sup.restart_child, room.sup.delete_child, room.sup.get_spec, room.sup.terminate_child):
+    for call in (room.sup.restart_child, room.sup.delete_child, room.sup.get_spec):
         with pytest.raises(NotSupported):
             call("w")
+
+
+def test_terminate_child_goes_by_what_a_child_is_called_in_its_path_too(world: World) -> None:  # SUP-64
+    room = Room(world)
+    named, other = room.add(name="w"), room.add()
+    room.sup.terminate_child("w")
+    assert isinstance(named.reason, Shutdown)
+    room.sup.terminate_child("puppet-1")
+    assert isinstance(other.reason, Shutdown)
+    with pytest.raises(ChildNotFound):
+        room.sup.terminate_child("w")
+
+
+@pytest.mark.parametrize("backoff", [None, Backoff.of(0.01, jitter=0)], ids=["at once", "with backoff"])
+def test_a_child_whose_restarts_fail_is_restarting_and_can_be_terminated(backoff: Backoff | None) -> None:  # SUP-64
+    fails, kills = threading.Event(), 5 if backoff else 100
+
+    class Fails(Puppet):
+        def on_start(self) -> None:
+            if fails.is_set():
+                raise RuntimeError("not now")
+
+    with (
+        ActorSystem("restarts") as system,
+        Tree.start(system, dynamic(max_restarts=10_000_000, max_children=1)) as tree,
+    ):
+        sup = tree.supervisor
+        refs = [sup.start_child(child(Fails, restart="permanent", backoff=backoff))]
+        for _ in range(kills):  # old references are of no use, and do not pile up
+            refs[-1].kill()
+            eventually(lambda: sup.which_children()[0].child not in (None, *refs))
+            refs.append(sup.which_children()[0].child)
+        for old in refs[:-1]:
+            with pytest.raises(ChildNotFound):
+                sup.terminate_child(old)
+        assert len(tree.root.cell.actor.executor.former) <= 70
+        fails.set()
+        refs[-1].kill()
+        eventually(lambda: tree.snapshot().children[0].incarnation > kills + 3)
+        assert {row.status for _ in range(50) for row in sup.which_children()} == {"restarting"}
+        with pytest.raises(TooManyChildren):
+            sup.start_child(child(Puppet))
+        sup.terminate_child(refs[-1])
+        assert sup.which_children() == []
+        fails.clear()
+        assert sup.start_child(child(Puppet)).is_alive()
 
 
 def test_a_waiting_restart_is_called_off_by_the_last_reference(world: World) -> None:  # SUP-64, ED41, S68
