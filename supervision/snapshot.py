@@ -6,7 +6,7 @@ outside. No actor is asked for anything, so looking at a tree cannot disturb, de
 
 import re
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,6 +43,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         breaker: The breaker in front of it.
         held: Why it was stopped on purpose.
         rung: Rung of its ladder.
+        configured: Options it was given while it ran, beside those of its declaration.
         info: What can be seen of the running actor.
         zombies: Threads that still run for incarnations that were killed, here and below.
         haunted: Seconds for which the oldest of them has gone on.
@@ -68,6 +69,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerView | None = None
     held: str = ""
     rung: int = 0
+    configured: dict[str, Any] = {}
     info: NodeInfo | None = None
     zombies: int = 0
     haunted: float = 0.0
@@ -128,6 +130,7 @@ def slot_view(slot: Slot, path: str, within: float, context: TreeContext, now: f
         breaker=None if breaker is None else breaker.view(),
         held=slot.held,
         rung=slot.rung,
+        configured=dict(slot.configured or {}),
         info=info_of(slot.child) if running else None,
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
@@ -202,6 +205,8 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     if node.rung:
         said.append(f"rung {node.rung}")
+    if node.configured:
+        said.append("configured " + ", ".join(f"{name}={value!r}" for name, value in node.configured.items()))
     if node.breaker is not None:
         wait = f" {node.breaker.retry_after:.1f}s" if node.breaker.retry_after else ""
         said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")

@@ -12,6 +12,7 @@ tree = one_for_one(child(Shard, 0, name="shard_0"), child(Shard, 1, name="shard_
 ```
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -24,7 +25,7 @@ from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.decisions.inputs import Begin, Due
 from mlld_sdk.supervision.decisions.requests import ManagementRequest
 from mlld_sdk.supervision.execution.executor import Executor
-from mlld_sdk.supervision.execution.messages import Boot, booting
+from mlld_sdk.supervision.execution.messages import Boot, OptionsGiven, booting
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
@@ -115,3 +116,24 @@ class Supervisor(Actor):
     def on_end_request(self, reason: Reason) -> bool:
         """Stop the children first."""
         return hasattr(self, "executor") and self.executor.stop(reason)
+
+
+def keep_options(child: ActorRef[Any], options: Mapping[str, Any]) -> None:
+    """Have the supervisor of a child keep options for its next incarnations (SUP-76); called from the child's turn.
+
+    What the child does next, a crash too, reaches the supervisor after this. Without a supervisor nothing happens.
+    """
+    executor = _executor_above(child)
+    if executor is not None:
+        executor.cell.post_system(OptionsGiven(child, options))
+
+
+def kept_options(child: ActorRef[Any]) -> Mapping[str, Any]:
+    """Return the options that the supervisor of a child keeps for it; called from the child's turn."""
+    executor = _executor_above(child)
+    return {} if executor is None else executor.options_of(child)
+
+
+def _executor_above(child: ActorRef[Any]) -> Executor | None:
+    parent = child.parent
+    return None if parent is None else getattr(parent.cell.actor, "executor", None)

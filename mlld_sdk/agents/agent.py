@@ -41,6 +41,7 @@ class Agent(EngineOwner):
     def on_start(self) -> None:
         """Take over the pool of this name, and look for runs that were left behind."""
         super().on_start()
+        self.workload.options = self.options  # with what a predecessor was given while it ran
         if self.workload.is_left():
             self.actor_ref.cast(LOOK)
 

@@ -60,6 +60,9 @@ class Named(HandleRequests):
     def configure(self, **changes: Unpack[LiveOptions]) -> None:
         """Change options while it works, without dropping engines or requests.
 
+        They last through crashes and restarts of it and its siblings, until it is stopped or restarted on purpose (then
+        it is as declared), its declaration is changed, or its supervisor is started anew. A rung of its ladder wins.
+
         Raises:
             ConfigurationError: The option cannot be changed so, or the value is wrong; nothing was changed.
         """

@@ -22,6 +22,7 @@ from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.shared import EngineSource, SharedEngines
 from mlld_sdk.engines.sources import EngineHealth, LeasedEngines
 from mlld_sdk.runs.errors import OwnerGone
+from mlld_sdk.supervision.supervisor import keep_options, kept_options
 from mlld_sdk.transport.engine import Engine
 
 
@@ -130,6 +131,9 @@ class EngineOwner(Actor):
                 f"{kind}.__init__ does not call super().__init__(**options), so {self.name} has no options",
                 hint="define `def __init__(self, mine, **options): super().__init__(**options)`",
             )
+        kept = kept_options(me)
+        if kept:
+            self.options = self.options.changed(kept)
         self._kind = self.options.kind
         self._command = self.options.engine_command()
         made_of = (self._command, self.options.capacity, self.options.spares, self.options.recycle)
@@ -152,6 +156,7 @@ class EngineOwner(Actor):
                 self.options = self.options.changed(changes)
                 self.requests.timeout = self.options.timeout
                 self.engine_pool.idle_after = self.options.hibernate_after
+                keep_options(self.actor_ref, changes)
             case _:
                 return super().on_receive(message)
         return None

@@ -204,6 +204,7 @@ _ABOUT_CHILD: dict[type, Callable[[Siblings, Slot, Any], None]] = {
     inputs.Ended: _on_ended,
     inputs.Due: _on_due,
     inputs.Overdue: lambda siblings, slot, _: lifecycle.on_overdue(siblings.draft, slot),
+    inputs.Configured: lambda siblings, slot, given: lifecycle.on_configured(siblings.draft, slot, given),
     inputs.NoProgress: lambda siblings, slot, seen: lifecycle.on_no_progress(siblings.draft, slot, seen),
 }
 _ABOUT_ITSELF: dict[type, Callable[[Siblings, Any], None]] = {

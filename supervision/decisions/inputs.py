@@ -1,5 +1,6 @@
 """What a supervisor decides about: everything that can happen to it, as frozen values."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -66,6 +67,12 @@ class NoProgress(ChildInput, frozen=True):
     """A child has had work and finished nothing for `idle` seconds."""
 
     idle: float
+
+
+class Configured(ChildInput, frozen=True):
+    """A child was given other options while it runs, which its next incarnations are to have, too."""
+
+    options: Mapping[str, Any]
 
 
 class Asked(msgspec.Struct, frozen=True):

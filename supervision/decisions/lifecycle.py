@@ -8,7 +8,7 @@ from msgspec.structs import force_setattr, replace
 
 from mlld_sdk.supervision.decisions.draft import Draft, S
 from mlld_sdk.supervision.decisions.effects import Disarm, Finish, Forget, Kill, Ready, RequestStop, Start
-from mlld_sdk.supervision.decisions.inputs import NoProgress
+from mlld_sdk.supervision.decisions.inputs import Configured, NoProgress
 from mlld_sdk.supervision.decisions.restart_policy import Ruling
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import Cause, Why
@@ -101,6 +101,12 @@ def on_no_progress(draft: Draft[Any], slot: Slot, seen: NoProgress) -> None:
     wedged = ChildWedged(at=at, path=path, incarnation=slot.incarnation, idle=seen.idle, times=times, rung=slot.rung)
     draft.emit(wedged)
     draft.do(Kill(slot.key, slot.incarnation, as_exit(Wedged(seen.idle))))
+
+
+def on_configured(draft: Draft[Any], slot: Slot, given: Configured) -> None:
+    """Keep options for the incarnations to come (SUP-76)."""
+    if slot.status == "running":
+        draft.put(replace(slot, configured={**(slot.configured or {}), **given.options}))
 
 
 def give_up(draft: Draft[S], ruling: Ruling, exit_: ChildExit) -> ChildExit:

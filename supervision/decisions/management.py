@@ -62,7 +62,7 @@ def _serve_child(draft: Draft[StaticState], asked: Asked, slot: Slot) -> Operati
         case _ if slot.planned:
             draft.answer(asked.call, error=ChildRestarting(slot.spec.name))
         case requests.RestartChild():
-            draft.put(replace(slot, streak=0, wedges=0, rung=0))
+            draft.put(replace(slot, streak=0, wedges=0, rung=0, configured=None))
             return Operation(cause="call", starts=(slot.key,), call=asked)
         case requests.DeleteChild():
             remove(draft, slot)
@@ -128,6 +128,8 @@ def _start(draft: Draft[StaticState], asked: Asked, spec: ChildSpec) -> Operatio
 
 
 def _terminate(draft: Draft[StaticState], asked: Asked, slot: Slot, why: str) -> Operation | None:
+    if slot.configured is not None:
+        slot = draft.put(replace(slot, configured=None))
     own = asked.caller == slot.key  # D-3: it could not hear the answer while it stops
     down = not slot.live and not slot.planned
     if down or own:
@@ -157,7 +159,7 @@ def _update(draft: Draft[StaticState], spec: SupervisorSpec) -> None:
         elif (slot := slots[key]).spec != child:
             if slot.spec.breaker != child.breaker:  # the next one has other settings
                 lifecycle.forget_breaker(draft, slot)
-            slots = slots.put(replace(slot, spec=child))
+            slots = slots.put(replace(slot, spec=child, configured=None))
             replaced.append(child.name)
         order.append(key)
     listed = set(order)

@@ -103,7 +103,9 @@ def climb(slot: Slot) -> Slot | None:
     if slot.wedges + 1 < wedge.times:
         return replace(slot, wedges=slot.wedges + 1)
     if slot.rung < len(wedge.ladder):
-        return replace(slot, wedges=0, rung=slot.rung + 1)
+        rung = wedge.ladder[slot.rung]
+        configured = {name: value for name, value in (slot.configured or {}).items() if name not in rung}
+        return replace(slot, wedges=0, rung=slot.rung + 1, configured=configured or None)
     return None
 
 

@@ -5,7 +5,7 @@ thread. Copying a dict on every crash would make a crash cost what the tree weig
 short lists on the way to the slot that changed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -45,6 +45,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         rung: Rung of its ladder, 0 is its own options.
         overdue: Whether it is being killed because its time to stop was up.
         held: Why it was stopped on purpose; else empty.
+        configured: Options it was given while it ran, for its next incarnations; `None` without any.
         calls: Management calls that wait for it (dynamic supervisors).
         failures: Its last failures, oldest first: when, and how long it had lived. At most `MEMORY`.
     """
@@ -65,6 +66,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     rung: int = 0
     overdue: bool = False
     held: str = ""
+    configured: Mapping[str, Any] | None = None
     calls: tuple[Any, ...] = ()
     failures: tuple[tuple[float, float], ...] = ()
 

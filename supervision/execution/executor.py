@@ -165,6 +165,18 @@ class Executor:
         if after is None or not after.live:
             self.refs.pop(key, None)
 
+    def configured(self, ref: Ref, options: Mapping[str, Any]) -> None:
+        """Take in options that a child was given while it runs."""
+        known = self.keys.get(ref)
+        if known is not None:
+            self.happened(inputs.Configured(known[0], known[1], options))
+
+    def options_of(self, ref: Ref) -> Mapping[str, Any]:
+        """Return the options that are kept for a child; called from its own turn."""
+        known = self.keys.get(ref)
+        slot = None if known is None else self.state.slots.get(known[0])
+        return {} if slot is None else slot.configured or {}
+
     def stop_limit_due(self) -> None:
         """Take in which children have had their time to stop."""
         self.happened(*self.limits.take_due())

@@ -3,6 +3,7 @@
 All of it travels in the system lane, before any waiting message.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -51,6 +52,20 @@ class Happened(SystemMessage):
     def handle(self, cell: AnyCell) -> None:
         """Hand it to the executor."""
         cell.actor.executor.take(self.what)
+
+
+class OptionsGiven(SystemMessage):
+    """A child was given other options while it runs."""
+
+    __slots__ = ("_child", "_options")
+
+    def __init__(self, child: Ref, options: Mapping[str, Any]) -> None:
+        self._child = child
+        self._options = options
+
+    def handle(self, cell: AnyCell) -> None:
+        """Hand it to the executor."""
+        cell.actor.executor.configured(self._child, self._options)
 
 
 class StopLimitDue(SystemMessage):

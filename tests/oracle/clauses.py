@@ -147,5 +147,6 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
         f"{TREE}::test_changed_significance_counts_for_later_ends_only",
         f"{TREE}::test_never_again_means_never",
     ),
+    "SUP-76": (f"{LIMITS}::test_a_rung_wins_over_what_the_child_was_given_while_it_ran",),
     "SUP-75": (f"{TREE}::test_every_transition_is_exactly_one_event",),
 }

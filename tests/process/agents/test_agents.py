@@ -11,16 +11,30 @@ from typing import Any
 import pytest
 
 import mlld_sdk
-from mlld_sdk import Agent, AgentHandle, AsyncJob, Job, Pool, Runtime, child, circuit_breaker, one_for_one, wedge
+from mlld_sdk import (
+    Agent,
+    AgentHandle,
+    AsyncJob,
+    Job,
+    Pool,
+    Runtime,
+    child,
+    circuit_breaker,
+    one_for_all,
+    one_for_one,
+    wedge,
+)
 from mlld_sdk.actors.core.errors import AskTimeout, StartFailed
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFailed, StepFailed
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.testing import Chaos
 from mlld_sdk.transport.errors import EngineDied
-from tests.support.agents import ENGINES, AgentFails, Thinker, calls, engine_options, engine_pid, running
+from tests.support.agents import ENGINES, THINK, AgentFails, Thinker, calls, engine_options, engine_pid, running
 from tests.support.eventually import eventually
+from tests.support.trees import attempt
 
 
 def tree(agent: type[Agent], engine: str, directory: Path, **options: Any) -> Any:
@@ -374,6 +388,78 @@ def test_options_change_while_the_agent_works(tmp_path: Path) -> None:
             agent.configure(engine="live")
         assert agent.process('show "still there"') == "still there\n"
     assert [name_of(event) for event in seen].count("engine.started") == 1
+
+
+def scripted(folder: Path, **options: Any) -> Any:
+    """An agent that runs `one.mld`, which says so, and may be told to run `two.mld`."""
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.mld").write_text(f'show "{name}"\n')
+    options = {"script": "one.mld", **options}
+    return child(Agent, name="agent", engine="embedded", working_dir=folder, **options)
+
+
+def test_options_given_to_a_working_agent_last_through_the_death_of_its_engine(tmp_path: Path) -> None:  # A-36, SUP-76
+    with running(one_for_one(scripted(tmp_path)), tmp_path) as (runtime, _):
+        agent = runtime["agent"]
+        agent.configure(script="two.mld")
+        agent.configure(timeout=33.0)
+        (tmp_path / "slow.mld").write_text(THINK.replace("${PAUSE:-0}", "60"))
+        for _ in range(2):
+            first = agent.ref
+            (tmp_path / "calls.log").unlink(missing_ok=True)
+            asker = threading.Thread(target=attempt, args=(lambda: agent.execute("slow.mld", {"n": 1}),))
+            asker.start()
+            eventually(lambda: calls(tmp_path))
+            os.kill(engine_pid(tmp_path), signal.SIGKILL)
+            asker.join(60)
+            eventually(lambda first=first: agent.ref not in (None, first))
+            assert agent.wait_until_up(60)
+            assert agent.run().result(60) == "two\n"
+        assert runtime.services.requests["root/agent"].timeout == 33.0
+        assert "configured script='two.mld', timeout=33.0" in runtime.tree()
+
+
+def test_an_agent_is_as_declared_after_it_was_stopped_or_restarted_on_purpose(tmp_path: Path) -> None:  # A-36, SUP-76
+    with running(one_for_one(scripted(tmp_path)), tmp_path) as (runtime, _):
+        agent = runtime["agent"]
+        for again in (
+            lambda: runtime.restart("agent", "to see"),
+            lambda: (runtime.pause("agent", "to see"), runtime.resume("agent")),
+        ):
+            agent.configure(script="two.mld")
+            assert agent.run().result(60) == "two\n"
+            again()
+            assert agent.run().result(60) == "one\n"
+            assert "configured" not in runtime.tree()
+        agent.configure(script="two.mld")
+        agent.drain(60)
+        runtime.resume("agent")  # takes runs again, and was not restarted
+        assert agent.run().result(60) == "two\n"
+
+
+def test_options_given_last_when_a_sibling_takes_the_agent_along(tmp_path: Path) -> None:  # A-36, SUP-76
+    tree = one_for_all(scripted(tmp_path), child(Thinker, name="sibling", engine="embedded", working_dir=tmp_path))
+    with running(tree, tmp_path) as (runtime, _):
+        agent = runtime["agent"]
+        agent.configure(script="two.mld")
+        first = agent.ref
+        Chaos(runtime).kill_actor("sibling")
+        eventually(lambda: agent.ref not in (None, first))
+        assert agent.run().result(60) == "two\n"
+
+
+def test_another_declaration_replaces_what_was_given(tmp_path: Path) -> None:  # A-36, SUP-76
+    with running(one_for_one(scripted(tmp_path)), tmp_path) as (runtime, _):
+        agent = runtime["agent"]
+        agent.configure(script="two.mld")
+        runtime.supervisor.update(one_for_one(scripted(tmp_path)))  # the same: nothing has changed
+        assert "configured" in runtime.tree()
+        runtime.supervisor.update(one_for_one(scripted(tmp_path, script="three.mld")))
+        assert "configured" not in runtime.tree()
+        first = agent.ref
+        Chaos(runtime).kill_actor("agent")
+        eventually(lambda: agent.ref not in (None, first))
+        assert agent.run().result(60) == "three\n"
 
 
 def test_idle_engines_hibernate_and_wake_with_the_next_request(tmp_path: Path) -> None:  # A-13

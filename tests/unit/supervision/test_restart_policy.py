@@ -224,6 +224,15 @@ def test_a_stuck_child_climbs_its_ladder_and_then_escalates() -> None:  # J-10
     assert judged.why == "ladder"
 
 
+def test_a_rung_wins_over_what_the_child_was_given_while_it_ran() -> None:  # SUP-76
+    stuck = slot(wedge=wedge(1.0, times=1, ladder=[{"script": "strong"}]))
+    stuck = msgspec.structs.replace(stuck, configured={"script": "mine", "timeout": 5.0})
+    judged = after_exit(stuck, WEDGED, *facts())
+    assert (judged.slot.rung, judged.slot.configured) == (1, {"timeout": 5.0})
+    stuck = msgspec.structs.replace(stuck, configured={"script": "mine"})
+    assert after_exit(stuck, WEDGED, *facts()).slot.configured is None
+
+
 def test_other_ends_after_real_progress_forget_how_often_it_was_stuck() -> None:  # J-10
     child = msgspec.structs.replace(slot(wedge=wedge(5, times=2)), wedges=1)
     assert after_exit(child, BOOM, *facts(now=101.0)).slot.wedges == 1
