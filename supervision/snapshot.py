@@ -203,10 +203,7 @@ def _remarks(node: NodeView) -> list[str]:
         said += [f"no progress for {duration(info.idle)}"] if info.idle >= (node.wedge_after or inf) else []
     if node.zombies:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
-    if node.rung:
-        said.append(f"rung {node.rung}")
-    if node.configured:
-        said.append("configured " + ", ".join(f"{name}={value!r}" for name, value in node.configured.items()))
+    said += _not_as_declared(node)
     if node.breaker is not None:
         wait = f" {node.breaker.retry_after:.1f}s" if node.breaker.retry_after else ""
         said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")
@@ -216,6 +213,13 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"held: {shorten(node.held)}")
     if node.gave_up:
         said.append(shorten(node.gave_up))
+    return said
+
+
+def _not_as_declared(node: NodeView) -> list[str]:
+    said = [f"rung {node.rung}"] if node.rung else []
+    if node.configured:
+        said.append("configured " + ", ".join(f"{name}={value!r}" for name, value in node.configured.items()))
     return said
 
 

@@ -30,7 +30,7 @@ with Runtime(one_for_one(child(Agent, name="other", engine="embedded")), store=s
 """
 
 
-def test_a_run_is_found_by_its_key_at_its_agent_and_without(tmp_path: Path) -> None:  # A-32
+def test_a_run_is_found_by_its_key_at_its_agent_and_without(tmp_path: Path) -> None:  # A-37
     with running(TREE, tmp_path) as (runtime, _):
         agent = runtime.agent("a")
         run = agent.run({"thoughts": 0}, key="order-7")
@@ -46,7 +46,7 @@ def test_a_run_is_found_by_its_key_at_its_agent_and_without(tmp_path: Path) -> N
         assert asyncio.run(look()) == [run.id, run.id]
 
 
-def test_a_key_that_no_run_has_is_a_typed_error(tmp_path: Path) -> None:  # A-32
+def test_a_key_that_no_run_has_is_a_typed_error(tmp_path: Path) -> None:  # A-37
     with running(TREE, tmp_path) as (runtime, _):
         runtime.agent("a").run({"thoughts": 0}, key="mine")
         with pytest.raises(RunKeyNotFound, match=r"no run of root/b has the key 'mine'") as missing:
@@ -58,7 +58,7 @@ def test_a_key_that_no_run_has_is_a_typed_error(tmp_path: Path) -> None:  # A-32
             runtime.runs.find(key="mine", agent="gone")
 
 
-def test_a_key_of_several_agents_needs_the_agent(tmp_path: Path) -> None:  # A-32
+def test_a_key_of_several_agents_needs_the_agent(tmp_path: Path) -> None:  # A-37
     with running(TREE, tmp_path) as (runtime, _):
         mine, other = (runtime.agent(name).run({"thoughts": 0}, key="both") for name in "ab")
         with pytest.raises(RunKeyAmbiguous, match="root/a, root/b") as ambiguous:
@@ -68,7 +68,7 @@ def test_a_key_of_several_agents_needs_the_agent(tmp_path: Path) -> None:  # A-3
         assert runtime.runs.find(key="both", agent="b").id == other.id
 
 
-def test_a_run_is_found_by_its_key_from_each_process_that_shares_the_journal(tmp_path: Path) -> None:  # A-32
+def test_a_run_is_found_by_its_key_from_each_process_that_shares_the_journal(tmp_path: Path) -> None:  # A-37
     store = str(tmp_path / "state.db")
     with running(TREE, tmp_path) as (runtime, _):
         theirs = subprocess.run([sys.executable, "-c", SUBMIT, store], capture_output=True, text=True, timeout=60)
