@@ -3,12 +3,14 @@
     MLLD_ENGINE=embedded python examples/asyncio_service.py --port 8080
     echo safety | nc localhost 8080
 
-In FastAPI or Starlette, `runtime.start` and `runtime.stop` go into the lifespan, and handlers await the same calls.
+In FastAPI or Starlette, the `async with` goes into the lifespan, and handlers await the same calls. When the runtime
+gives up, the service ends with status 1, so that whatever has started it can start it again.
 """
 
 import argparse
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +50,25 @@ async def serve(runtime: Runtime, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ends = asyncio.create_task(runtime.aio.wait(None))
+    ends.add_done_callback(lambda _: stop.set())
     server = await asyncio.start_server(answer, "127.0.0.1", port)
     print(f"listening on port {server.sockets[0].getsockname()[1]}", flush=True)
     async with server:
         await stop.wait()
+    ends.cancel()
 
 
-async def main() -> None:
-    """Start the runtime, serve, and stop it; starting and stopping wait, so they are left to a thread."""
+async def main() -> int:
+    """Start the runtime, serve, stop it, and return the exit status."""
     words = argparse.ArgumentParser()
     words.add_argument("--port", type=int, default=8080)
     options = words.parse_args()
-    runtime = Runtime(one_for_one(child(Reviewer), max_restarts=3, within=5.0), store="state.db")
-    await asyncio.to_thread(runtime.start)
-    try:
+    async with Runtime(one_for_one(child(Reviewer), max_restarts=3, within=5.0), store="state.db") as runtime:
         await serve(runtime, options.port)
-    finally:
-        await asyncio.to_thread(runtime.stop)
+    end = await runtime.aio.wait(0)
+    return 1 if end is not None and end.gave_up else 0
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(asyncio.run(main()))

@@ -102,8 +102,9 @@ if TYPE_CHECKING:
     from mlld_sdk.runs.errors import StepIsAsync as StepIsAsync
     from mlld_sdk.runs.errors import StepsOverlap as StepsOverlap
     from mlld_sdk.runs.errors import WaitsForItself as WaitsForItself
+    from mlld_sdk.runtime.end import RuntimeGaveUp as RuntimeGaveUp
+    from mlld_sdk.runtime.end import RuntimeNotRunning as RuntimeNotRunning
     from mlld_sdk.runtime.runtime import RuntimeForked as RuntimeForked
-    from mlld_sdk.runtime.runtime import RuntimeNotRunning as RuntimeNotRunning
     from mlld_sdk.scripts.answers import TruncatedResult as TruncatedResult
     from mlld_sdk.scripts.answers import TruncationWarning as TruncationWarning
     from mlld_sdk.scripts.answers import UnansweredWarning as UnansweredWarning

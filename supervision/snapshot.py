@@ -16,6 +16,7 @@ from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView
 from mlld_sdk.supervision.execution.progress import NodeInfo, info_of
 from mlld_sdk.supervision.execution.tree_context import TreeContext
+from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
 NodeState = Literal["running", "starting", "stopping", "stopped", "waiting", "parked", "failed"]
@@ -48,6 +49,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         zombies: Threads that still run for incarnations that were killed, here and below.
         haunted: Seconds for which the oldest of them has gone on.
         gave_up: A supervisor's last words, when it gave up.
+        over: Whether the whole tree has ended: nothing here runs, and nothing is restarted any more.
         children: Below it, in start order.
     """
 
@@ -74,38 +76,49 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     zombies: int = 0
     haunted: float = 0.0
     gave_up: str = ""
+    over: bool = False
     children: "tuple[NodeView, ...]" = ()
 
 
-def supervisor_view(state: SupervisorState, context: TreeContext, now: float, slot: Slot | None = None) -> NodeView:
-    """Describe a supervisor and all below it."""
+def supervisor_view(
+    state: SupervisorState, context: TreeContext, now: float, slot: Slot | None = None, *, over: bool = False
+) -> NodeView:
+    """Describe a supervisor and all below it; `over`: the tree has ended, so nothing there is up or will be."""
     path, limit = state.path, state.spec.limit
     if slot is not None:
-        base = slot_view(slot, path, limit.within, context, now)
+        base = slot_view(slot, path, limit.within, context, now, over=over)
     else:
-        root: NodeState = "stopping" if state.phase == "gone" else state.phase
-        base = NodeView(path=path, name=path.rsplit("/", 1)[-1], kind="", state=root)
+        root: NodeState = "stopped" if over else "stopping" if state.phase == "gone" else state.phase
+        base = NodeView(path=path, name=path.rsplit("/", 1)[-1], kind="", state=root, over=over)
     return msgspec.structs.replace(
         base,
         kind=state.spec.strategy,
-        up=max(now - state.up_since, 0.0) if state.ready else None,
+        up=max(now - state.up_since, 0.0) if state.ready and not over else None,
         budget=state.window.view(now, limit),
         window=limit.within,
         gave_up=state.gave_up,
-        children=tuple(child_view(one, state, context, now) for one in state.in_order()),
+        children=tuple(child_view(one, state, context, now, over=over) for one in state.in_order()),
     )
 
 
-def child_view(slot: Slot, parent: SupervisorState, context: TreeContext, now: float) -> NodeView:
-    """Describe one child, and all below it when it is a supervisor that runs."""
+def child_view(
+    slot: Slot, parent: SupervisorState, context: TreeContext, now: float, *, over: bool = False
+) -> NodeView:
+    """Describe one child, and all below it when it is a supervisor that runs, or did when the tree began to end."""
     state = context.states.get(slot.child)
+    if context.ended and slot.spec.kind == "supervisor" and context.ends:
+        state = context.ended.get(parent.path_of(slot), state)
     if state is not None:
-        return supervisor_view(state, context, now, slot)
-    return slot_view(slot, parent.path_of(slot), parent.spec.limit.within, context, now)
+        return supervisor_view(state, context, now, slot, over=over)
+    return slot_view(slot, parent.path_of(slot), parent.spec.limit.within, context, now, over=over)
 
 
-def slot_view(slot: Slot, path: str, within: float, context: TreeContext, now: float) -> NodeView:
+def slot_view(
+    slot: Slot, path: str, within: float, context: TreeContext, now: float, *, over: bool = False
+) -> NodeView:
     """Describe one child without what is below it."""
+    if context.ends:
+        slot = _at_the_end(slot, over=over)
     spec = slot.spec
     own, policy = spec.budget, spec.breaker
     running = slot.status == "running"
@@ -134,7 +147,18 @@ def slot_view(slot: Slot, path: str, within: float, context: TreeContext, now: f
         info=info_of(slot.child) if running else None,
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
+        over=over,
     )
+
+
+def _at_the_end(slot: Slot, *, over: bool) -> Slot:
+    """Bring a slot of a tree that ends up to date by its actor: what was published is how it was when that began."""
+    ended = None if slot.child is None else slot.child.reason
+    if ended is not None:
+        return msgspec.structs.replace(slot, status="stopped", next_at=None, last=as_exit(ended))
+    if slot.child is not None:
+        return msgspec.structs.replace(slot, status="stopping") if over else slot
+    return slot if slot.status == "failed" else msgspec.structs.replace(slot, status="stopped", next_at=None)
 
 
 def kind_of(start: object) -> str:
@@ -207,7 +231,7 @@ def _remarks(node: NodeView) -> list[str]:
     if node.breaker is not None:
         wait = f" {node.breaker.retry_after:.1f}s" if node.breaker.retry_after else ""
         said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")
-    if node.last and (node.state != "running" or node.last_kind not in ("normal", "shutdown")):
+    if node.last and not node.gave_up and (node.state != "running" or node.last_kind not in ("normal", "shutdown")):
         said.append(f"last: {shorten(node.last)}")
     if node.held:
         said.append(f"held: {shorten(node.held)}")

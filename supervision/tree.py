@@ -22,7 +22,7 @@ from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.messages import Boot, Happened, booting
 from mlld_sdk.supervision.execution.tree_context import Ref, TreeContext
-from mlld_sdk.supervision.reasons import SHUTDOWN
+from mlld_sdk.supervision.reasons import SHUTDOWN, as_exit
 from mlld_sdk.supervision.snapshot import NodeView, render, supervisor_view
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec, settle
 from mlld_sdk.supervision.supervisor import Supervisor
@@ -146,7 +146,9 @@ class Tree:
             StartFailed: A child did not start; those before it were stopped again. The reason says which and why.
         """
         limit = seconds(timeout, above=0, infinite=False)
-        boot = Boot(context or TreeContext(system, sink), name)
+        context = context or TreeContext(system, sink)
+        context.name = name
+        boot = Boot(context, name)
         top = settle(spec, "permanent", "never")
         start, args, kwargs = (
             (Supervisor, (top.start,), {})
@@ -209,6 +211,18 @@ class Tree:
     def running(self) -> bool:
         """Whether its root is there."""
         return self.root.is_alive()
+
+    @property
+    def gave_up(self) -> str:
+        """Why its root gave up, in one line; empty when it did not."""
+        state = self.context.ended.get(self.name)
+        return "" if state is None else state.gave_up
+
+    @property
+    def crashed(self) -> str:
+        """Why its root ended although it was neither told to nor done; empty when that is not so."""
+        reason = self.root.reason
+        return "" if reason is None or reason.is_normal_family else str(reason)
 
     @property
     def supervisor(self) -> SupervisorRef:
@@ -314,12 +328,22 @@ class Tree:
         return slot
 
     def snapshot(self) -> NodeView:
-        """Take a picture of the whole tree. No actor is asked for anything."""
-        state = self.context.states.get(self.root)
+        """Take a picture of the whole tree; when it has ended, of what was there. No actor is asked for anything."""
+        context, reason = self.context, self.root.reason
+        state = context.ended.get(self.name) or context.states.get(self.root)
         if state is None:
-            last = "" if self.root.reason is None else str(self.root.reason)
-            return NodeView(path=self.name, name=self.name, kind="supervisor", state="stopped", last=last)
-        return supervisor_view(state, self.context, self.context.system.env.now())
+            last = "" if reason is None else str(reason)
+            return NodeView(
+                path=self.name, name=self.name, kind="supervisor", state="stopped", last=last, over=reason is not None
+            )
+        if reason is None:
+            return supervisor_view(state, context, context.system.env.now())
+        at = context.system.env.now() if context.over_since is None else context.over_since
+        view = supervisor_view(state, context, at, over=True)
+        ended = as_exit(reason)
+        return msgspec.structs.replace(
+            view, last=str(ended), last_kind=ended.kind, gave_up=self.gave_up or self.crashed
+        )
 
     def verdict(self) -> Verdict:
         """Return in one word how the tree is, and what is wrong with it."""

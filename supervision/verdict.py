@@ -5,6 +5,7 @@ Numbered, because tests cite them; the first that holds for a place is its verdi
 of its places:
 
 - V-1 `gave_up`: a supervisor gave up, or a child is down for good.
+- V-8 `ended`: the tree has ended, and the place with it: nothing runs there, and nothing is restarted any more.
 - V-2 `wedged`: a child has work and has finished nothing for the time its spec allows.
 - V-3 `flapping`: a child failed three times within its window, or, when it has failed at least twice, its last
   failures were within its window and half of them or more came before the stable period was over; or 60 % or more of a
@@ -25,7 +26,7 @@ import msgspec
 
 from mlld_sdk.supervision.snapshot import NodeView, walk
 
-Word = Literal["gave_up", "wedged", "flapping", "degraded", "recovering", "maintenance", "healthy"]
+Word = Literal["gave_up", "ended", "wedged", "flapping", "degraded", "recovering", "maintenance", "healthy"]
 """Verdicts, worst first."""
 
 WORST_FIRST: tuple[Word, ...] = get_args(Word)
@@ -94,10 +95,10 @@ def _summed_up(counts: Counter[str], concerns: list[Concern]) -> Verdict:
 
 def judge(node: NodeView) -> tuple[Word, str]:
     """Judge one place, without what is below it."""
-    if node.gave_up:
-        return "gave_up", node.gave_up
-    if node.state == "failed":
-        return "gave_up", f"down for good: {node.last}"
+    if node.gave_up or node.state == "failed":
+        return "gave_up", node.gave_up or f"down for good: {node.last}"
+    if node.over:
+        return "ended", "ended with its tree"
     if node.info is not None and node.wedge_after is not None and node.info.idle >= node.wedge_after:
         return "wedged", f"no progress for {node.info.idle:.0f} s with {node.info.queued} waiting"
     recent = [(ago, lived) for ago, lived in node.failures if ago <= max(node.window, node.stable)]

@@ -8,7 +8,7 @@ from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.options import LiveOptions
 from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerStatus, TakeWork
-from mlld_sdk.agents.services import AgentUnavailable, Services
+from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.client.aio import AsyncRequests, in_thread
 from mlld_sdk.client.requests import HandleRequests
@@ -54,6 +54,9 @@ class Named(HandleRequests):
         An engine that was killed before the call fails no request that is made after it, also if nothing here had
         noticed that death: the kernel is asked. After a request that failed with its engine this waits for the next
         incarnation, never for the one that is about to end. It is woken; nothing is polled.
+
+        Raises:
+            RuntimeGaveUp: The root gave up, now or meanwhile: none will come.
         """
         return self._services.wait_until_up(self.name, seconds(timeout))
 
@@ -81,11 +84,11 @@ class Named(HandleRequests):
     def _ask(self, message: object, timeout: float = ANSWER_TIMEOUT) -> Any:  # noqa: ANN401
         ref = self.ref
         if ref is None:
-            raise AgentUnavailable(self.name)
+            raise self._services.absent(self.name)
         try:
             return ref.call(message, timeout=timeout)
         except ActorDead:
-            raise AgentUnavailable(self.name) from None
+            raise self._services.absent(self.name) from None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -115,8 +118,10 @@ class AgentHandle(Named):
         Raises:
             IdempotencyConflict: The key or the name was used with another payload.
             ValueNotStorable: The payload cannot be written as JSON.
+            RuntimeGaveUp: The root gave up; nothing was submitted.
         """
         services = self._services
+        services.refuse_if_over()
         run = services.journal.submit(self.name, payload, run_id=run_id, key=key, deadline=deadline, priority=priority)
         services.poke(self.name)
         return RunHandle(services.journal, run.id)

@@ -197,7 +197,7 @@ class PoolHandle(Named):
         pool = self._services.engine_pools().get(self.name)
         requests = self._services.requests.get(self.name)
         if requests is None or pool is None or self.ref is None:
-            raise AgentUnavailable(self.name)
+            raise self._services.absent(self.name)
         owner, scope = owner or current_actor(), CancelScope()
         watch = None if owner is None else owner.monitor(lambda _: scope.end(AgentUnavailable(self.name)))
         try:

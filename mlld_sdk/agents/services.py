@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mlld_sdk.actors.core.services import find, publish
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.base.events import Sink
 from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
@@ -67,6 +66,7 @@ class Services:
         requests: The way to the engines of each agent and pool that lives, by path.
         context: What the supervisors of the tree share; known before the tree has started.
         tree: The supervision tree; set once it has started.
+        over: Makes the error of those that still want something, once the runtime has ended.
         runs: What of this the work on runs needs.
     """
 
@@ -79,6 +79,7 @@ class Services:
     context: TreeContext
     requests: dict[str, EngineRequests] = field(default_factory=dict)
     tree: Tree | None = None
+    over: Callable[[], MlldError] | None = None
     runs: RunServices = field(init=False)
     _engine_pools: dict[str, EnginePool] = field(default_factory=dict)
     _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
@@ -162,7 +163,7 @@ class Services:
         """Find the way to the engines of a name, with the circuit breaker in front of it.
 
         Raises:
-            AgentUnavailable: None works under this name now.
+            AgentUnavailable: None works under this name now; another error if the runtime has ended.
             BreakerOpen: Likewise, and its circuit breaker tells when to try again.
         """
         gated, tree = self._gated.get(name), self.tree
@@ -182,7 +183,10 @@ class Services:
     def wait_until_up(self, name: str, timeout: float) -> bool:
         """Wait until `is_up` with no engine that died and was not put away; return whether that was so in time."""
         deadline = Deadline(timeout)
-        while self.tree is not None and self.tree.context.wait_for(partial(self.is_up, name), deadline.left):
+        while self.tree is not None and self.context.wait_for(
+            lambda: self.over is not None or self.is_up(name), deadline.left
+        ):
+            self.refuse_if_over()
             pool, requests = self._engine_pools.get(name), self.requests.get(name)
             # A leased engine that died takes its agent down; the pool's own costs no request but the one on it.
             if not (pool and requests and pool.see_off(deadline.left, leased=requests.health.ends_owner)):
@@ -192,6 +196,7 @@ class Services:
         return False
 
     def _find_requests(self, name: str) -> EngineRequests:
+        self.refuse_if_over()
         tree, breaker = self.tree, None
         if tree is not None:
             version, requests = tree.context.version, self.requests.get(name)
@@ -205,7 +210,21 @@ class Services:
         view = None if breaker is None else breaker.view()
         if view is not None and view.retry_after:
             raise BreakerOpen(view.name, view.retry_after)
-        raise AgentUnavailable(name)
+        raise self.absent(name)
+
+    def absent(self, name: str) -> MlldError:
+        """Make the error of somebody who wants a name under which none works now."""
+        if self.over is not None:
+            return self.over()
+        error = AgentUnavailable(name)
+        if self.tree is not None and self.tree.context.ends:
+            error.hint = "its tree is ending: runs wait for the next start on the same store"
+        return error
+
+    def refuse_if_over(self) -> None:
+        """Raise why nothing can be asked for any more, once the runtime has ended."""
+        if self.over is not None:
+            raise self.over()
 
     def poke(self, name: str) -> None:
         """Send an agent a message to look for work, if it runs."""

@@ -124,6 +124,7 @@ def _top_text(found: dict[str, Any]) -> str:
         runs += f"\njournal: takes no writes: {found['journal']['reason']}"
     return "\n\n".join(
         [
+            *([f"the tree {found['end']}"] if found.get("end") else []),
             f"runs: {runs}",
             render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
             render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "none has an engine"),

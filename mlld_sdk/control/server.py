@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -84,6 +85,9 @@ class RuntimeView(Protocol):
 
     def verdict(self) -> Verdict:
         """Return how it is, and what is wrong."""
+
+    def wait(self, timeout: float | timedelta | None) -> object:
+        """Wait for its end; gives how it ended, in words if asked for its text, or `None`."""
 
     def pause(self, path: str, reason: str = "") -> None:
         """Stop what is at a place and keep it stopped."""
@@ -277,10 +281,15 @@ def _who(runtime: RuntimeView, _: p.AskWho, __: int) -> Any:
 def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
     verdict, tree = runtime.verdict(), runtime.snapshot()
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
-    named = [one for one in verdict.concerns if one.path not in paths or one.word == "maintenance"]
+    end = runtime.wait(0)
+    named = [
+        one
+        for one in verdict.concerns
+        if one.path not in paths or one.word == "maintenance" or (end and one.path == runtime.name)
+    ]
     beside = [f"{one.path}: {one.why}" for one in named]
     text = "\n".join([str(verdict), *beside, "", runtime.tree()])
-    return {"verdict": verdict, "text": text, "tree": tree, "missing": runtime.missing()}
+    return {"verdict": verdict, "text": text, "tree": tree, "end": end, "missing": runtime.missing()}
 
 
 def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
@@ -296,8 +305,14 @@ def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
         if (state := off_duty.get(name) or ("working" if pool.busy else "idle" if pool.idle or pool.waiting else ""))
     ]
     status = runtime.journal.status()
-    zombies = runtime.services.system.zombies.list()
-    return {"engines": engines, "agents": agents, "runs": status.runs, "journal": status.store, "zombies": zombies}
+    return {
+        "engines": engines,
+        "agents": agents,
+        "runs": status.runs,
+        "journal": status.store,
+        "zombies": runtime.services.system.zombies.list(),
+        "end": (end := runtime.wait(0)) and str(end),
+    }
 
 
 def _why(runtime: RuntimeView, ask: p.AskWhy, _: int) -> Any:
@@ -342,7 +357,9 @@ def _kind(runtime: RuntimeView, agent: str) -> str:
     try:
         return runtime.agent(agent).name
     except MlldError:
+        known = [node.path for node in walk(runtime.snapshot()) if agent in (node.path, node.name)]
         path = agent if agent.split("/", 1)[0] == runtime.name else f"{runtime.name}/{agent}"
+        path = known[0] if len(known) == 1 else path  # of a tree that has ended, say
         if not runtime.journal.runs(kind=path, limit=1):
             raise
         return path

@@ -17,6 +17,7 @@ from mlld_sdk.base.events import Sink
 from mlld_sdk.base.texts import text_of
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import (
+    JournalClosed,
     JournalError,
     JournalRefusal,
     LeaseLost,
@@ -83,6 +84,8 @@ class JournalCore:
         self._lock = threading.Lock()
         self._leases: dict[str, list[HeldLease]] = {}
         self._waiting: dict[str, list[tuple[Callable[[Outcome], None], Callable[[], None] | None]]] = {}
+        self._no_waits = False
+        self._why_no_waits: Callable[[], Exception] | None = None
         self._ended_since_prune = _PRUNE_EVERY
         self._renew_at = math.inf
         self.session = store.join(self)
@@ -194,21 +197,37 @@ class JournalCore:
         try:
             self.store.wake()
             record = self.read(lambda tx: outcome_record(tx, run_id))
-        except BaseException:
+        except BaseException as error:
             withdraw()
+            if isinstance(error, JournalClosed) and self._why_no_waits is not None:
+                raise self._why_no_waits() from None
             raise
         if record is not None:  # it had ended, or did while this was registered
             self._settled(record)
+        elif closed is not None and self._no_waits:
+            withdraw()
+            closed()
         return withdraw
 
-    def closed(self) -> None:
-        """Wake those that wait for runs, because no outcome will reach them any more."""
+    def end_waits(self, why: Callable[[], Exception] | None) -> None:
+        """Wake those that wait for runs and want to know when that is in vain; from now on nobody waits."""
         with self._lock:
-            waiting, self._waiting = self._waiting, {}
-        for waiters in waiting.values():
-            for _, closed in waiters:
-                if closed is not None:
-                    closed()
+            if self._why_no_waits is None:
+                self._why_no_waits = why
+            self._no_waits = True
+            ended = [closed for waiters in self._waiting.values() for _, closed in waiters if closed is not None]
+            kept = {run_id: [one for one in waiters if one[1] is None] for run_id, waiters in self._waiting.items()}
+            self._waiting = {run_id: waiters for run_id, waiters in kept.items() if waiters}
+        for closed in ended:
+            closed()
+
+    def why_no_waits(self, run_id: str) -> Exception:
+        """Make the error of a caller that waited for a run in vain."""
+        if self._why_no_waits is not None:
+            return self._why_no_waits()
+        return JournalClosed(
+            f"the journal was closed while run {run_id} was waited for", hint="attach to the run after the next start"
+        )
 
     def outcome(self, record: OutcomeRecord) -> Outcome:
         """Read an outcome's value."""

@@ -122,7 +122,7 @@ class Journal:
         for lease in leases:
             lease.end()
         self._store.leave(self.session)
-        self._core.closed()
+        self._core.end_waits(None)
 
     def __enter__(self) -> Self:
         return self
@@ -361,7 +361,7 @@ class Journal:
 
         The run may be worked on by any process that has the file open. The callback runs on the thread that notices,
         which may be the journal's writer: it must not block and must not call the journal. One that raises is
-        reported as an event and otherwise ignored. `closed` is called if the journal is closed before that.
+        reported as an event and otherwise ignored. `closed` is called if waiting ends before; `last_look` says why.
 
         Raises:
             RunNotFound: There is no such run.
@@ -377,7 +377,7 @@ class Journal:
 
         Raises:
             WaitTimeout: It has not come to rest in time.
-            JournalClosed: This journal was closed meanwhile.
+            JournalClosed: This journal was closed meanwhile; or what `end_waits` was given.
             RunNotFound: There is no such run.
         """
         told: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
@@ -388,8 +388,27 @@ class Journal:
             raise WaitTimeout(f"run {run_id} did not end within {seconds(timeout or 0):g} s") from None
         finally:
             withdraw()
+        return self.last_look(run_id) if outcome is None else outcome
+
+    def end_waits(self, why: Callable[[], Exception] | None = None) -> None:
+        """End every wait for a run, because nobody here works on runs any more; later ones end at once.
+
+        A run that has come to rest still gives its outcome. `on_outcome` without `closed` goes on, since another
+        process may work on the run.
+
+        Args:
+            why: Makes the error of those that wait, unless an earlier call has given one; `JournalClosed` by default.
+        """
+        self._core.end_waits(why)
+
+    def last_look(self, run_id: str) -> Outcome:
+        """Return the outcome of a run that is not waited for any more, or raise why it is not."""
+        try:
+            outcome = self.outcome(run_id)
+        except JournalClosed:
+            outcome = None
         if outcome is None:
-            raise closed_while_waiting(run_id)
+            raise self._core.why_no_waits(run_id)
         return outcome
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -477,10 +496,3 @@ def _check(limits: object, retention: object, values: object, poll_interval: flo
     check_class("retention", retention, Retention)
     check_class("values", values, Values)
     seconds(poll_interval, "poll_interval", above=0)
-
-
-def closed_while_waiting(run_id: str) -> JournalClosed:
-    """Make the error of a caller whose journal was closed before the run came to rest."""
-    return JournalClosed(
-        f"the journal was closed while run {run_id} was waited for", hint="attach to the run after the next start"
-    )

@@ -9,7 +9,6 @@ from typing import Any
 
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
 from mlld_sdk.journal.errors import RunParked
-from mlld_sdk.journal.journal import closed_while_waiting
 from mlld_sdk.runs.errors import RunCancelled, RunFailed, WaitsForItself
 
 RESULT_TIMEOUT = 600.0
@@ -43,6 +42,8 @@ class RunHandle:
             RunCancelled: It was cancelled.
             RunParked: It cannot go on before an operator has looked at it.
             WaitTimeout: It has not ended in time.
+            RuntimeGaveUp: The root of the runtime gave up before the run had ended, so nobody here works on it.
+            JournalClosed: The runtime was stopped.
             WaitsForItself: It cannot end before the caller does.
         """
         return _value_of(self.outcome(timeout))
@@ -118,7 +119,7 @@ class RunHandle:
             await asyncio.shield(registered)
             outcome = await over
             if outcome is None:
-                raise closed_while_waiting(self.id)
+                outcome = await asyncio.to_thread(self._journal.last_look, self.id)
             return _value_of(outcome)
         finally:
             over.cancel()

@@ -4,10 +4,10 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import gettempdir
 from types import TracebackType
@@ -22,9 +22,9 @@ from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.agents.owner import Drain, EngineOwner
 from mlld_sdk.agents.pool import Pool, PoolHandle
 from mlld_sdk.agents.services import Services
-from mlld_sdk.base.durations import Deadline, now, seconds
+from mlld_sdk.base.durations import Deadline, Duration, now, seconds
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, InvalidOption, MlldError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption, MlldError
 from mlld_sdk.base.options import check_class, one_of, path_part, truth, whole
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
@@ -32,6 +32,9 @@ from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
+from mlld_sdk.runtime.aio import AsyncRuntime
+from mlld_sdk.runtime.end import RuntimeEnd, RuntimeNotRunning
+from mlld_sdk.runtime.ending import RuntimeEnding
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
 from mlld_sdk.runtime.missing import MOST_NAMED, MissingAgent, MissingAgents, named
 from mlld_sdk.runtime.runs import Runs
@@ -39,7 +42,7 @@ from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.tree_context import TreeContext
-from mlld_sdk.supervision.snapshot import NodeView
+from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 from mlld_sdk.supervision.supervisor import Supervisor
 from mlld_sdk.supervision.supervisor_ref import SupervisorRef
@@ -68,13 +71,6 @@ T = TypeVar("T")
 Root = SupervisorSpec | DynamicSpec | ChildSpec | type[Supervisor]
 
 
-class RuntimeNotRunning(InfrastructureError):
-    """The runtime has not been started, or has been stopped."""
-
-    code = "RUNTIME_NOT_RUNNING"
-    hint = "use it in a `with` block"
-
-
 @dataclass(eq=False, repr=False)
 class RuntimeForked(ConfigurationError):
     """A runtime was used in a process that was forked after it was made: what it shares is the first process's alone.
@@ -100,7 +96,7 @@ class Runtime:
         print(runtime["reviewer"].run({"topic": "safety"}).result(timeout=600))
     ```
 
-    Several may live in one process. Nothing is started before `start` or the `with` block.
+    Several may live in one process. Nothing is started before `start`, the `with` or the `async with` block.
 
     Args:
         tree: What to supervise.
@@ -116,6 +112,8 @@ class Runtime:
         start_timeout: Seconds the tree may take to start.
         drain_timeout: Seconds runs get to end when the runtime is told to stop.
         stop_timeout: Seconds the tree then gets to stop before what is left is killed.
+        on_end: Called once with a `RuntimeEnd` when the tree has ended by itself, above all when its root gave up; not
+            after a `stop`. On a thread of its own: it may block, raise, or stop the runtime.
         control: Whether the command line may attach to this runtime, over a unix socket only this user can open.
         env: Clocks and chance.
 
@@ -140,6 +138,7 @@ class Runtime:
         start_timeout: float | timedelta = 60.0,
         drain_timeout: float | timedelta = 10.0,
         stop_timeout: float | timedelta = 20.0,
+        on_end: Callable[[RuntimeEnd], object] | None = None,
         control: bool = False,
         env: Env | None = None,
     ) -> None:
@@ -151,6 +150,8 @@ class Runtime:
         if max_engines is not None:
             whole("max_engines", max_engines, least=1)
         one_of("durability", durability, *get_args(Durability))
+        if on_end is not None and not callable(on_end):
+            raise InvalidOption("on_end", on_end, "a function that takes a RuntimeEnd")
         truth("control", control)
         check_class("env", env, Env)
         check_class("limits", limits, JournalLimits)
@@ -186,6 +187,7 @@ class Runtime:
         self._keeper: HistoryKeeper | None = None
         self._missing: MissingAgents | None = None
         self._report: ShutdownReport | None = None
+        self._ending = RuntimeEnding(name, self.env, on_end)
         self._stopping = threading.Event()
         self._rounds: threading.Thread | None = None
 
@@ -212,18 +214,22 @@ class Runtime:
             services.publish()
             self._missing = MissingAgents(journal, self._serves, self.env)
             self._services = services
+            self._ending.share(services)
             try:
                 self._tree = services.tree = Tree.start(
                     system, self._spec, name=self.name, timeout=self._start_timeout, context=context
                 )
+                self._ending.watch(self._tree)
                 self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
                 self._rounds.start()
                 if self._control:
                     self._server = ControlServer(self, socket_path(self.name))
-            except BaseException:
+            except BaseException as error:
+                self._ending.stopping = True
                 if self._tree is not None:
                     self._tree.stop(self._stop_timeout)
                 self._shut_down()
+                self._ending.not_started(error)
                 raise
         return self
 
@@ -241,14 +247,37 @@ class Runtime:
         with self._lock:
             if self._report is None:
                 tree = self._running()
-                began = now()
-                if drain:
-                    self.drain(self._drain_timeout if limit is None else limit / 2)
+                began, self._ending.stopping = now(), True
+                if drain and self._ending.notice.end is None:
+                    with contextlib.suppress(RuntimeNotRunning):  # it has ended just now
+                        self.drain(self._drain_timeout if limit is None else limit / 2)
+                self.services.journal.end_waits()
                 left = self._stop_timeout if limit is None else max(0.1, limit - (now() - began))
                 report, actors = tree.stop(left), self._shut_down()
                 zombies = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
                 self._report = msgspec.structs.replace(report, killed=(*report.killed, *actors.killed), left=zombies)
+                self._ending.stopped()
         return self._report
+
+    def wait(self, timeout: Duration | None) -> RuntimeEnd | None:
+        """Wait until it has ended, whichever way, and return how.
+
+        Args:
+            timeout: Seconds to wait; `None` waits for ever, 0 only looks.
+
+        Returns:
+            The end: the root gave up, the tree came to its own end, or a stop is done. `None` when it still runs.
+
+        Raises:
+            RuntimeNotRunning: It has not been started.
+        """
+        self._here(self._services)
+        return self._ending.notice.wait(timeout)
+
+    @cached_property
+    def aio(self) -> AsyncRuntime:
+        """Starting, stopping and waiting for asyncio: nothing blocks the loop."""
+        return AsyncRuntime(self, self._ending.notice)
 
     def drain(self, timeout: float | timedelta = 10.0) -> bool:
         """Stop agents from taking up runs, wait for those under way, and return whether they ended in time."""
@@ -282,6 +311,7 @@ class Runtime:
                 notifier.stopping()
             if signal == "ended":
                 self.stop(drain=False)
+                self._ending.join()
                 return EXIT_GAVE_UP
             monitor.cancel()
             stopper = threading.Thread(target=self._stop_and_tell, args=(signals,), name=f"{self.name}-stop")
@@ -299,6 +329,15 @@ class Runtime:
         if os.getpid() == self._process:  # in a fork there is nothing to stop
             self.stop(drain=kind is None)
 
+    async def __aenter__(self) -> Self:
+        await self.aio.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aio.stop(drain=kind is None)
+
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
 
@@ -307,6 +346,7 @@ class Runtime:
 
         Raises:
             ChildNotFound: There is none.
+            RuntimeGaveUp: The root gave up, so there is nothing any more.
         """
         path, start = self._find(name)
         services = self.services
@@ -332,13 +372,13 @@ class Runtime:
 
     def place(self, name: str) -> Place:
         """Find a place in the tree, by its path, or by its name if that is unique; the root has the runtime's."""
-        tree = self._running()
+        tree = self._alive()
         return tree[self.name if name == self.name else self._find(name)[0]]
 
     @property
     def supervisor(self) -> SupervisorRef:
         """The management calls of the root supervisor: start, stop, restart and update children while it runs."""
-        return self._running().supervisor
+        return self._alive().supervisor
 
     def run(self, run_id: str) -> RunHandle:
         """Attach to a run by its id, also to one that another process has submitted.
@@ -357,6 +397,7 @@ class Runtime:
 
     def agents(self) -> list[AgentHandle]:
         """List the agents of the tree."""
+        self._alive()
         services = self.services
         return [AgentHandle(services, path) for path, start in self._places() if _makes(start, Agent)]
 
@@ -371,7 +412,7 @@ class Runtime:
         return self.services.system
 
     def snapshot(self) -> NodeView:
-        """Take a picture of the tree, without a message to any actor."""
+        """Take a picture of the tree, without a message to any actor; after the end, of what was there at the end."""
         return self._running().snapshot()
 
     def tree(self) -> str:
@@ -390,9 +431,11 @@ class Runtime:
         """Return how the runtime is, and what is wrong with it: in the tree, or a journal that takes no writes.
 
         For places that were stopped or drained it names the runs that wait for them; so it does for agents that have
-        been missing for a while.
+        been missing for a while. Of an end it says when and why.
         """
-        verdict = self._running().verdict()
+        verdict, end = self._running().verdict(), self._ending.notice.end
+        if end is not None:
+            verdict = verdict.explained({self.name: str(end)})
         asked_for = [one for one in verdict.concerns if one.word == "maintenance"][:MOST_NAMED]
         verdict = verdict.explained({one.path: one.why + self._waiting(one.path) for one in asked_for})
         for concern in self._here(self._missing).concerns():
@@ -461,6 +504,13 @@ class Runtime:
         """What the agents share."""
         return self._here(self._services)
 
+    def _alive(self) -> Tree:
+        """Return the tree, or raise why there is none to work with."""
+        tree, end = self._running(), self._ending.notice.end
+        if end is not None:
+            raise end.error()
+        return tree
+
     def _places(self) -> Iterator[tuple[str, Any]]:
         """List paths and what is started there, from the states that supervisors have published."""
         tree = self._running()
@@ -476,30 +526,38 @@ class Runtime:
 
     def _find(self, name: str) -> tuple[str, Any]:
         """Return the path of a place, given by its path or its name, and what is started there."""
-        found = self._running().named(name)
+        tree = self._alive()
+        found = tree.named(name)
         if len(found) == 1:
             return found[0][0], found[0][1].start
-        if self._report is not None:
-            raise RuntimeNotRunning(f"runtime {self.name!r} has been stopped", hint="make another one")
+        if tree.context.ends:  # what is going is not listed any more
+            raise (self._ending.notice.end or self._ending.judged()).error()
         raise ChildNotFound(name, [path for path, _ in found[:10]])
 
     def _serves(self, path: str) -> bool:
         """Return whether an agent of this tree has a path, running or not."""
+        tree = self._running()
+        if tree.context.ends:  # nobody is missed in a tree that ends
+            return True
         try:
-            spec = self._running().spec(path)
+            spec = tree.spec(path)
         except ChildUnavailable:  # what is below a supervisor that is down is not known before it is up
             return True
         return spec is not None and _makes(spec.start, Agent)
 
     def _path_of(self, agent: str) -> str:
         """Return the path of an agent that may not be in the tree."""
-        found = self._running().named(agent)
-        return found[0][0] if len(found) == 1 else self._running()[agent].path
+        tree = self._running()
+        if tree.context.ends:
+            known = [node.path for node in walk(tree.snapshot()) if agent in (node.path, node.name)]
+        else:
+            known = [path for path, _ in tree.named(agent)]
+        return known[0] if len(known) == 1 else tree[agent].path
 
     def _above(self, path: str) -> tuple[SupervisorRef, str]:
         """Return the supervisor of a place, and what it calls the child there."""
         parent, _, name = path.rpartition("/")
-        return self._running()[parent].supervisor(), name
+        return self._alive()[parent].supervisor(), name
 
     def _state_dir(self) -> Path:
         if self._store is not None:

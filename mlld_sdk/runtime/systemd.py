@@ -7,6 +7,7 @@ cite it; between two feedings of the watchdog all of these must have moved:
 - SD-2 The engines: a function was called on the I/O thread, so answers are read.
 - SD-3 The runs: the journal answered a question.
 - SD-4 Supervision: no supervisor has been at one and the same message all the time.
+- SD-5 The tree: it has not ended.
 
 An agent that is stuck is no reason to stop feeding: that is what supervision is for. If supervision itself is stuck,
 nothing inside can help: systemd gets no more feedings and restarts the service.
@@ -69,7 +70,9 @@ class Progress:
 
     def missing(self, within: float) -> str:
         """Return what has not moved within so many seconds; empty when all has."""
-        deadline = Deadline(within)
+        deadline, end = Deadline(within), self._runtime.wait(0)
+        if end is not None:  # SD-5
+            return f"the tree {end}"
         turned = threading.Event()
         shared_reactor().call_soon(turned.set)
         try:

@@ -13,8 +13,10 @@
 | `mlld_child_rss_bytes` | `path` | memory of the engines of an agent or pool |
 | `mlld_checkpoint_age_seconds` | `path` | since an answer was last kept in the cache |
 | `mlld_checkpoint_bytes` | `path` | size of the cache on disk |
+| `mlld_runtime_state` | `path`, `state` | 1 for what the whole tree is: `running`, `gave_up`, `ended` |
 
-A child that is removed takes its series with it. Collecting sends no message: it reads the published tree.
+A child that is removed takes its series with it. After the end of the tree they stay: children are `stopped`, nothing
+waits and nothing works. Collecting sends no message: it reads the published tree.
 """
 
 import contextlib
@@ -128,12 +130,15 @@ class RuntimeMetrics:
     def _gauges(self, nodes: list[NodeView], kept: Mapping[Key, float]) -> Iterator[tuple[Any, ...]]:
         """Yield name, text, values by labels, and the names of the labels besides `path`."""
         services, now = self._runtime.services, self._runtime.env.wall()
+        yield "mlld_runtime_state", "What the whole tree is", {(nodes[0].path, _state_of(nodes[0])): 1.0}, "state"
         yield "mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state"
         yield "mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes)
-        yield "mlld_mailbox_depth", "Messages waiting", {(n.path,): float(n.info.queued) for n in nodes if n.info}
+        waiting = {(n.path,): float(n.info.queued if n.info else 0) for n in nodes[1:] if n.info or n.over}
+        yield "mlld_mailbox_depth", "Messages waiting", waiting
         breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
         yield "mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers
-        busy = {(name,): float(pool.status().busy) for name, pool in services.engine_pools().items()}
+        busy = {(n.path,): 0.0 for n in nodes if n.over and n.path in services.requests}
+        busy |= {(name,): float(pool.status().busy) for name, pool in services.engine_pools().items()}
         yield "mlld_inflight", "Engines at work", busy
         memory: Counter[Key] = Counter()
         for engine in self._runtime.history.engines():
@@ -212,6 +217,11 @@ class _Counts:
                     histogram.add(event.seconds)
                 case CheckpointMissedEvent():
                     self.kept[event.agent,] = event.at
+
+
+def _state_of(root: NodeView) -> str:
+    """Return what a whole tree is."""
+    return "gave_up" if root.gave_up else "ended" if root.over else "running"
 
 
 def _budgets(nodes: list[NodeView]) -> dict[Key, float]:

@@ -159,6 +159,8 @@ class Executor:
         else:
             self.happened(inputs.Ended(key, incarnation, exit_, closed_for, () if boot is None else boot.killed))
         after = self.state.slots.get(key)
+        if after is None and boot is not None:
+            self.context.forget(boot.path)
         self.keys.pop(ref, None)
         if after is not None and not self.state.keeps and slot.status != "starting":
             self._remember(ref, slot)

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.durations import Deadline
@@ -13,24 +15,35 @@ from mlld_sdk.supervision.decisions.state import SupervisorState
 
 Ref = ActorRef[Any]
 
+ENDED = 1_000
+"""Supervisors whose last state is kept although the tree goes on; beyond it the oldest are forgotten."""
+
+LEAVING = ("stopping", "gone")
+
 
 class TreeContext:
     """The published states of all supervisors of a tree, the breakers, and the way out for events.
 
     Attributes:
+        name: First part of every path; set when the tree starts.
         sink: Takes every event.
         heard: Whether events have a listener; if not, the most frequent ones are not even made.
         breakers: By name.
         states: What each running supervisor published last.
+        ended: What each supervisor was like when it began to end, by its path, until there is another one.
+        over_since: When the root was gone (monotonic).
         version: Changes with each of these states, so that what was found in them can be kept until then.
     """
 
     def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
         self.system = system
+        self.name = ""
         self._sink = sink or system.sink
         self.heard = self._sink is not discard
         self.breakers = Breakers(system.env, self.sink)
         self.states: dict[Ref, SupervisorState] = {}
+        self.ended: dict[str, SupervisorState] = {}
+        self.over_since: float | None = None
         self.version = 0
         self._changed = threading.Condition()
         self._waiting = 0
@@ -44,11 +57,43 @@ class TreeContext:
 
     def publish(self, ref: Ref, state: SupervisorState | None) -> None:
         """Publish a supervisor's state; `None` when it is gone."""
+        before = self.states.get(ref)
         if state is None:
-            self.states.pop(ref, None)
+            if before is not None:
+                self._remember(before, before)
+                self.states.pop(ref, None)
         else:
+            if before is None:
+                if self.ended:
+                    self.ended.pop(state.path, None)
+            elif state.phase in LEAVING:
+                self._remember(before, state)
             self.states[ref] = state
         self.version += 1
+        self.look_again()
+
+    def _remember(self, before: SupervisorState, state: SupervisorState) -> None:
+        """Keep what a supervisor was like when it began to end; a dynamic one has let go of children in that step."""
+        path, gone = state.path, state.phase == "gone" or before is state
+        if path not in self.ended:
+            self.ended[path] = state if state.keeps else msgspec.structs.replace(state, slots=before.slots)
+            if len(self.ended) > ENDED and not self.ends:
+                self.ended.pop(next(iter(self.ended)), None)
+        if gone and path == self.name and self.over_since is None:
+            self.over_since = self.system.env.now()
+
+    @property
+    def ends(self) -> bool:
+        """Whether the root is stopping or gone."""
+        return self.name in self.ended
+
+    def forget(self, path: str) -> None:
+        """Forget what a supervisor was like that has been removed, unless the tree itself ends."""
+        if self.ended and not self.ends:
+            self.ended.pop(path, None)
+
+    def look_again(self) -> None:
+        """Have those that wait ask again."""
         if self._waiting:
             with self._changed:
                 self._changed.notify_all()

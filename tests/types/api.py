@@ -30,9 +30,10 @@ from mlld_sdk import (
 )
 from mlld_sdk.agents import Checkout
 from mlld_sdk.client import ExecuteHandle, ProcessHandle, labeled
-from mlld_sdk.errors import StepFailed
+from mlld_sdk.errors import RuntimeGaveUp, StepFailed
 from mlld_sdk.journal import Journal, Retention
-from mlld_sdk.supervision import ChildSpec, RestartLimit, SupervisorSpec
+from mlld_sdk.runtime import RuntimeEnd
+from mlld_sdk.supervision import ChildSpec, RestartLimit, ShutdownReport, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
 
 
@@ -102,6 +103,7 @@ def agents() -> None:
             assert_type(engine.process("show 1"), str)
         assert_type(runtime.journal, Journal)
         assert_type(runtime.tree(), str)
+        assert_type(runtime.wait(1.0), RuntimeEnd | None)
 
 
 def clients() -> None:
@@ -117,6 +119,14 @@ def clients() -> None:
 
 
 async def service() -> None:
+    async with Runtime(trees(), on_end=lambda end: print(end.why if end.gave_up else end.how)) as runtime:
+        assert_type(runtime, Runtime)
+        assert_type(await runtime.aio.wait(None), RuntimeEnd | None)
+        assert_type(await runtime.aio.stop(drain=False), ShutdownReport)
+        try:
+            await runtime.agent("reviewer").aio.run(1)
+        except RuntimeGaveUp as error:
+            assert_type((error.runtime, error.at, error.why), tuple[str, float, str])
     async with AsyncClient(engine="embedded") as client:
         assert_type(await client.process("show 1"), str)
         assert_type(await client.execute("x.mld"), ExecuteResult)

@@ -20,7 +20,7 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import RunNotFound
-from mlld_sdk.runtime.runtime import RuntimeNotRunning
+from mlld_sdk.runtime.end import RuntimeNotRunning
 from mlld_sdk.supervision.errors import ChildNotFound
 from mlld_sdk.supervision.tree import Place
 from tests.support.agents import THINK, Thinker, calls, running

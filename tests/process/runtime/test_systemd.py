@@ -172,7 +172,17 @@ def test_a_supervisor_that_is_stuck_and_a_journal_that_is_gone_are_no_progress()
 def test_a_tree_that_has_just_ended_has_a_status_too(systemd: Listener) -> None:
     with Runtime(one_for_one(child(Idle, name="idle"))) as runtime:
         runtime.supervisor.ref.kill("by the test")
-        runtime.supervisor.ref.join(60)
+        assert runtime.wait(60)
         with SystemdNotifier(runtime) as notifier:
             notifier.stopping()
-    assert systemd.lines()[1].startswith("STATUS=")
+    assert systemd.lines()[1].startswith("STATUS=GAVE UP")
+    assert "killed: by the test" in systemd.lines()[1]
+
+
+def test_a_runtime_whose_tree_has_ended_is_not_fed(systemd: Listener, monkeypatch: pytest.MonkeyPatch) -> None:  # SD-5
+    monkeypatch.setenv("WATCHDOG_USEC", "150000")
+    with Runtime(one_for_one(child(Idle, name="idle"))) as runtime, SystemdNotifier(runtime):
+        eventually(lambda: "WATCHDOG=1" in systemd.lines())
+        runtime.supervisor.ref.kill("by the test")
+        eventually(lambda: any(line.startswith("STATUS=the tree gave up at") for line in systemd.lines()))
+        assert systemd.lines()[-1] != "WATCHDOG=1"

@@ -30,6 +30,7 @@ NAMES = {
     "mlld_child_rss_bytes",
     "mlld_checkpoint_age_seconds",
     "mlld_checkpoint_bytes",
+    "mlld_runtime_state",
 }
 
 
@@ -65,10 +66,11 @@ class Scrape:
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
+    def samples(self) -> list[Any]:
+        return [sample for family in self.registry.collect() for sample in family.samples if sample.labels]
+
     def paths(self) -> set[str]:
-        return {
-            sample.labels["path"] for family in self.registry.collect() for sample in family.samples if sample.labels
-        }
+        return {sample.labels["path"] for sample in self.samples()}
 
 
 def test_metrics_tell_states_restarts_requests_engines_and_caches(runtime: Runtime, events: Recorder) -> None:
@@ -104,6 +106,29 @@ def test_a_removed_child_takes_its_series_along(runtime: Runtime, events: Record
     crowd.terminate_child(runtime.place(path).ref())
     eventually(lambda: path not in scrape.paths())
     assert "root/worker" in scrape.paths()
+
+
+def test_after_the_end_the_series_stay_and_say_that_it_gave_up(tmp_path: Path) -> None:
+    below = one_for_one(child(Worker, name="worker", working_dir=str(tmp_path)), name="below")
+    tree = one_for_one(below, dynamic(name="crowd"), child(Plain, name="plain"), max_restarts=0)
+    with Runtime(tree) as runtime:
+        scrape = Scrape(runtime)
+        runtime["worker"].process("show `x`")
+        runtime.place("crowd").supervisor().start_child(child(Plain, name="guest"))
+        eventually(lambda: scrape.value("mlld_request_seconds_count", path="root/below/worker", method="process") == 1)
+        assert scrape.value("mlld_runtime_state", path="root", state="running") == 1.0
+        before = {(sample.name, sample.labels["path"]) for sample in scrape.samples() if "rss" not in sample.name}
+        runtime.place("plain").tell("break")
+        assert runtime.wait(60)
+        eventually(lambda: scrape.value("mlld_give_up_total", path="root") == 1.0)
+        for _ in range(2):  # after the stop as before
+            assert before <= {(sample.name, sample.labels["path"]) for sample in scrape.samples()}
+            assert scrape.value("mlld_runtime_state", path="root", state="gave_up") == 1.0
+            assert scrape.value("mlld_runtime_state", path="root", state="running") is None
+            states = {one.labels["state"] for one in scrape.samples() if one.name == "mlld_agent_state"}
+            assert states == {"stopped"}
+            assert scrape.value("mlld_inflight", path="root/below/worker") == 0.0
+            runtime.stop()
 
 
 def test_a_stopped_runtime_has_no_metrics(make_runtime: Any, tree: Any) -> None:

@@ -1,0 +1,85 @@
+"""The runtime for asyncio: starting, stopping and waiting for its end as coroutines that never block the loop."""
+
+import asyncio
+import contextlib
+import threading
+from datetime import timedelta
+from typing import Protocol
+
+from mlld_sdk.base.durations import LONGEST_WAIT, Duration, seconds
+from mlld_sdk.runtime.end import EndNotice, RuntimeEnd, RuntimeNotRunning
+from mlld_sdk.supervision.tree import ShutdownReport
+
+
+class Startable(Protocol):
+    """A runtime, as far as it is started, stopped and waited for."""
+
+    def start(self) -> object:
+        """Start the tree."""
+
+    def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
+        """Stop it."""
+
+    def wait(self, timeout: Duration | None) -> RuntimeEnd | None:
+        """Wait for its end."""
+
+
+class AsyncRuntime:
+    """A runtime for coroutines: `runtime.aio`. `async with runtime:` does the first two of these.
+
+    Attributes:
+        sync: The same for threads.
+    """
+
+    def __init__(self, runtime: Startable, notice: EndNotice) -> None:
+        self.sync = runtime
+        self._notice = notice
+
+    async def start(self) -> None:
+        """Start the tree, as `Runtime.start` does, in a thread.
+
+        A task that is cancelled meanwhile leaves nothing running: what had begun is stopped as soon as it has started.
+        """
+        first = threading.Lock()  # whoever takes it, start or cancellation, was there first
+
+        def start() -> None:
+            self.sync.start()
+            if not first.acquire(blocking=False):
+                self.sync.stop(drain=False)
+
+        try:
+            await asyncio.to_thread(start)
+        except asyncio.CancelledError:
+            if not first.acquire(blocking=False):
+                with contextlib.suppress(RuntimeNotRunning):
+                    await self.stop(drain=False)
+            raise
+
+    async def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
+        """Stop, as `Runtime.stop` does, in a thread; a task that is cancelled does not call the stop off."""
+        return await asyncio.to_thread(self.sync.stop, timeout, drain=drain)
+
+    async def wait(self, timeout: Duration | None) -> RuntimeEnd | None:
+        """Wait for the end, as `Runtime.wait` does, without a thread."""
+        end = self.sync.wait(0)
+        if end is not None:
+            return end
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[RuntimeEnd] = loop.create_future()
+
+        def settle(end: RuntimeEnd) -> None:
+            if not over.done():
+                over.set_result(end)
+
+        def tell(end: RuntimeEnd) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
+                loop.call_soon_threadsafe(settle, end)
+
+        withdraw = self._notice.listen(tell)
+        try:
+            limit = seconds(timeout)
+            await asyncio.wait([over], timeout=None if limit is None else min(limit, LONGEST_WAIT))
+            return over.result() if over.done() else None
+        finally:
+            withdraw()
+            over.cancel()
