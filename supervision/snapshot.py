@@ -44,6 +44,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         breaker: The breaker in front of it.
         held: Why it was stopped on purpose.
         rung: Rung of its ladder.
+        groups: Groups that its incarnations join.
         configured: Options it was given while it ran, beside those of its declaration.
         info: What can be seen of the running actor.
         zombies: Threads that still run for incarnations that were killed, here and below.
@@ -71,6 +72,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerView | None = None
     held: str = ""
     rung: int = 0
+    groups: tuple[str, ...] = ()
     configured: dict[str, Any] = {}
     info: NodeInfo | None = None
     zombies: int = 0
@@ -143,6 +145,7 @@ def slot_view(
         breaker=None if breaker is None else breaker.view(),
         held=slot.held,
         rung=slot.rung,
+        groups=spec.groups,
         configured=dict(slot.configured or {}),
         info=info_of(slot.child) if running else None,
         zombies=len(zombies),
@@ -233,6 +236,8 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")
     if node.last and not node.gave_up and (node.state != "running" or node.last_kind not in ("normal", "shutdown")):
         said.append(f"last: {shorten(node.last)}")
+    if node.groups:
+        said.append(f"in {', '.join(node.groups)}")
     if node.held:
         said.append(f"held: {shorten(node.held)}")
     if node.gave_up:

@@ -122,6 +122,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
     breaker: BreakerPolicy | None = None
     wedge: Wedge | None = None
+    groups: tuple[str, ...] = ()
     named: bool = False
     """Whether the name was given, and not made from the class: then it alone is the child's part of the path."""
 
@@ -171,6 +172,7 @@ def child(
     budget: Budget | None = None,
     breaker: BreakerPolicy | None = None,
     wedge: Wedge | None = None,
+    groups: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> ChildSpec:
     """Declare one child.
@@ -196,6 +198,7 @@ def child(
         budget: A restart limit of its own; by default it shares the supervisor's.
         breaker: A circuit breaker in front of it.
         wedge: When it counts as stuck, and what to try.
+        groups: Groups that each of its incarnations joins before it counts as up, in the scope `Groups.shared(system)`.
         **kwargs: Keyword arguments of the class.
 
     Raises:
@@ -212,6 +215,7 @@ def child(
         "budget": budget,
         "breaker": breaker,
         "wedge": wedge,
+        "groups": groups,
     }
     defaults: Mapping[str, Any]
     named = name is not None
@@ -245,6 +249,7 @@ def _checked(
     timeout = options.get("start_timeout", inf if patient else START_TIMEOUT)
     options["shutdown"] = shutdown if isinstance(shutdown, str) else seconds(shutdown, "shutdown")
     options["start_timeout"] = seconds(timeout, "start_timeout", above=0)
+    options["groups"] = _group_names(options.get("groups", ()), patient)
     checked(ChildSpec, options)
     for rung in options["wedge"].ladder if options.get("wedge") else ():
         check_arguments(start, args, {**kwargs, **rung})
@@ -253,6 +258,18 @@ def _checked(
     if options.get("significant") and options.get("restart") in (None, "permanent"):
         raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
     return ChildSpec(name=called, named=named, start=start, args=args, kwargs=kwargs, **options)
+
+
+def _group_names(groups: object, supervises: bool) -> tuple[str, ...]:
+    """Check the groups of a child."""
+    names = groups if isinstance(groups, list | tuple) else ("",)
+    if not all(isinstance(name, str) and name for name in names):
+        raise InvalidOption("groups", groups, "a list of names of groups, each a text that is not empty")
+    if len(set(names)) < len(names):
+        raise InvalidOption("groups", groups, "names of groups, each of them once")
+    if names and supervises:
+        raise InvalidOption("groups", groups, "left out: a supervisor takes no messages")
+    return tuple(names)
 
 
 def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

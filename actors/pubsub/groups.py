@@ -6,16 +6,19 @@ joined is left before any other learns of its death.
 
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import msgspec
 
+from mlld_sdk.actors.core.errors import UnknownName
 from mlld_sdk.actors.core.links import Revocable
 from mlld_sdk.actors.core.services import Ref, Watches, acting, find, publish, still_in_effect
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.pubsub.errors import NotJoined
 from mlld_sdk.actors.pubsub.outlet import LIMIT, Outlet
 from mlld_sdk.actors.registry.registry_rows import KeyRow, Rows
+from mlld_sdk.base.errors import ConfigurationError
 
 Group = Hashable
 Kind = Literal["join", "leave"]
@@ -67,6 +70,15 @@ class Groups:
     def of(cls, system: ActorSystem, name: str = "pg") -> "Groups":
         """Find the scope of that name; raises `UnknownName` when there is none."""
         return find(system, cls, name)
+
+    @classmethod
+    def shared(cls, system: ActorSystem, name: str = "pg") -> "Groups":
+        """Find the scope of that name, or make it if nobody has yet."""
+        with suppress(UnknownName):
+            return cls.of(system, name)
+        with suppress(ConfigurationError):  # another thread was faster
+            return cls(system, name)
+        return cls.of(system, name)
 
     def join(self, group: Group, *refs: Ref) -> None:
         """Make actors (the caller, when none is named) members of a group, once more if they are already.

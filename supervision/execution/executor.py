@@ -5,15 +5,17 @@ comes of them arrives as a message in the system lane.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.cell import Cell
-from mlld_sdk.actors.core.errors import AlreadyStarted, StartFailed, StartIgnored
+from mlld_sdk.actors.core.errors import ActorDead, AlreadyStarted, StartFailed, StartIgnored
 from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason, crash
 from mlld_sdk.actors.core.timers import Timer
+from mlld_sdk.actors.pubsub.groups import Groups
 from mlld_sdk.supervision.decisions import effects, inputs, requests
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
@@ -215,7 +217,7 @@ class Executor:
         if cell.traits.starts:
             self._begin(cell, key, incarnation, boot, None if spec.start_timeout == inf else spec.start_timeout)
         elif cell.open():  # there is nothing to wait for
-            if spec.breaker is not None or spec.wedge is not None:
+            if spec.breaker is not None or spec.wedge is not None or spec.groups:
                 self._look_after(key, incarnation, ref, spec)
             self._inbox.append(inputs.Started(key, incarnation, ref))
         else:  # killed before it had started
@@ -239,12 +241,17 @@ class Executor:
         else:
             assert ref is not None, "a start either fails or has made an actor"
             slot = self.state.slots.get(key)
-            if slot is not None and (slot.spec.breaker is not None or slot.spec.wedge is not None):
+            if slot is not None and slot.incarnation == incarnation:
                 self._look_after(key, incarnation, ref, slot.spec)
             self.happened(inputs.Started(key, incarnation, ref))
 
     def _look_after(self, key: int, incarnation: int, ref: Ref, spec: ChildSpec) -> None:
-        """Watch a child that has just come up, for progress and for its breaker's probe."""
+        """Have a child that is up join its groups, and watch it for progress and for its breaker's probe."""
+        if spec.groups and self.state.slots[key].status == "starting":  # else it is being stopped again
+            groups = Groups.shared(self.system)
+            with suppress(ActorDead):  # it has ended meanwhile, as will be told
+                for group in spec.groups:
+                    groups.join(group, ref)
         if spec.breaker is not None:
             self.guards.child_is_up(key, spec)
         if spec.wedge is not None:

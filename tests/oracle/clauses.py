@@ -148,5 +148,10 @@ TESTS_OF: dict[str, tuple[str, ...]] = {
         f"{TREE}::test_never_again_means_never",
     ),
     "SUP-76": (f"{LIMITS}::test_a_rung_wins_over_what_the_child_was_given_while_it_ran",),
+    "SUP-77": (
+        f"{TREE}::test_a_member_that_restarts_is_in_its_groups_before_anybody_sees_it_up",
+        f"{TREE}::test_a_child_that_does_not_come_up_joins_nothing",
+        f"{TREE}::test_groups_that_cannot_be_joined_are_refused_where_they_are_declared",
+    ),
     "SUP-75": (f"{TREE}::test_every_transition_is_exactly_one_event",),
 }

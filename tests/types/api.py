@@ -79,6 +79,7 @@ def trees() -> SupervisorSpec:
         backoff=Backoff.of(0.1, most=30.0),
         budget=budget(3, 60.0),
         breaker=circuit_breaker(failures=3, open_for=10.0),
+        groups=("reviewers",),
         wedge=wedge(120.0, times=2, ladder=[{"environ": {"MODEL": "large"}}]),
     )
     assert_type(worker, ChildSpec)
@@ -92,6 +93,8 @@ def agents() -> None:
         assert_type(agent, AgentHandle)
         run = agent.run({"topic": "safety"}, key="once", deadline=60.0)
         assert_type(run, RunHandle)
+        assert_type(agent.find("once"), RunHandle)
+        assert_type(runtime.runs.find(key="once", agent="reviewer"), RunHandle)
         print(run.result(timeout=60), run.state, run.steps())
         assert_type(agent.execute("review.mld"), ExecuteResult)
         assert_type(agent.analyze("review.mld"), AnalyzeResult)

@@ -25,6 +25,7 @@ from mlld_sdk import (
     wedge,
 )
 from mlld_sdk.actors.core.errors import AskTimeout, StartFailed
+from mlld_sdk.actors.pubsub.groups import Groups
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFailed, StepFailed
@@ -446,6 +447,26 @@ def test_options_given_last_when_a_sibling_takes_the_agent_along(tmp_path: Path)
         Chaos(runtime).kill_actor("sibling")
         eventually(lambda: agent.ref not in (None, first))
         assert agent.run().result(60) == "two\n"
+
+
+def test_an_agent_is_in_its_groups_again_after_the_death_of_its_engine(tmp_path: Path) -> None:  # A-9, SUP-77
+    with running(tree(Thinker, "embedded", tmp_path, groups=["thinkers"], environ={"PAUSE": "60"}), tmp_path) as (
+        runtime,
+        _,
+    ):
+        agent, groups = runtime["agent"], Groups.of(runtime.system)
+        first = agent.ref
+        assert groups.members("thinkers") == [first]
+        run = agent.run({"thoughts": 1})
+        eventually(lambda: calls(tmp_path))
+        os.kill(engine_pid(tmp_path), signal.SIGKILL)
+        assert first.join(60) is not None
+        assert first not in groups.members("thinkers")
+        assert agent.wait_until_up(60)
+        assert groups.members("thinkers") == [agent.ref]
+        run.cancel()
+        runtime.pause("agent", "to see")
+        assert groups.members("thinkers") == []
 
 
 def test_another_declaration_replaces_what_was_given(tmp_path: Path) -> None:  # A-36, SUP-76

@@ -1,6 +1,8 @@
 """Process groups: membership, and being told of it."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.actors.pubsub.errors import NotJoined
 from mlld_sdk.actors.pubsub.groups import GroupChanged, Groups
 from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
+from mlld_sdk.base.errors import ConfigurationError
 from tests.support.libraries import Gates, Ref, fresh_system, puppet, seen, within
 
 
@@ -32,6 +35,22 @@ def one(system: ActorSystem) -> Ref:
 @pytest.fixture
 def two(system: ActorSystem) -> Ref:
     return puppet(system)
+
+
+def test_a_shared_scope_is_made_once_whoever_asks_first(system: ActorSystem) -> None:  # PG-5
+    with pytest.raises(UnknownName):
+        Groups.of(system)
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> Groups:
+        together.wait(60)
+        return Groups.shared(system)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(ask, range(8)))
+    assert found == {Groups.of(system)}
+    with pytest.raises(ConfigurationError, match="exists"):
+        Groups(system)
 
 
 def changes(ref: Ref) -> list[tuple[str, Any, Any]]:

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,6 +14,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import IGNORE, Stop
 from mlld_sdk.actors.core.errors import ActorCrashed, ActorDead, StartFailed, StartIgnored
 from mlld_sdk.actors.core.exits import NORMAL, Killed, Shutdown
+from mlld_sdk.actors.pubsub.groups import Groups
 from mlld_sdk.actors.tasks.task_supervisor import Tasks
 from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.supervision import (
@@ -1079,3 +1080,80 @@ def test_a_stop_reports_only_what_was_killed_in_it(world: World) -> None:  # SUP
     assert (stopped.path, stopped.overdue) == ("root/a", True)
     world.release.set()
     assert tree.stop().killed == ()
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+class Bare(Puppet):
+    """Has no start of its own to wait for."""
+
+    on_start = Actor.on_start
+
+
+@pytest.mark.parametrize("kind", [Puppet, Bare])
+@pytest.mark.parametrize("above", [one_for_one, dynamic])
+def test_a_member_that_restarts_is_in_its_groups_before_anybody_sees_it_up(
+    world: World, kind: type[Any], above: Any
+) -> None:  # SUP-77
+    groups = Groups.shared(world.system)
+    tree = world.start(one_for_one(above(name="in")))
+    up: dict[Any, bool] = {}
+    publish = tree.context.publish
+
+    def look_first(ref: Any, state: Any) -> None:
+        for slot in () if state is None else state.slots:
+            if slot.status == "running" and slot.spec.groups and slot.child not in up:
+                up[slot.child] = groups.members("workers") == groups.members("all") == [slot.child]
+        publish(ref, state)
+
+    tree.context.publish = look_first  # type: ignore[method-assign]
+    sup = tree["in"].supervisor()
+    first = sup.start_child(child(kind, name="w", groups=("workers", "all"), restart="permanent"))
+    assert groups.members("workers") == [first]
+    for _ in range(3):
+        before = tree["in/w"].ref()
+        before.kill()
+        before.join(60)
+        assert before not in groups.members("workers")
+        world.settle()
+        assert groups.members("workers") == groups.members("all") == [tree["in/w"].ref()]
+    assert list(up.values()) == [True] * 4
+    assert "in workers, all" in str(tree)
+    sup.terminate_child(tree["in/w"].ref() if above is dynamic else "w")
+    assert groups.which_groups() == []
+
+
+def test_a_child_that_does_not_come_up_joins_nothing(world: World) -> None:  # SUP-77
+    groups = Groups.shared(world.system)
+    watcher = world.system.start(Puppet)
+    joined: list[Any] = []
+    groups.monitor("workers", ref=watcher)
+    watcher.call(lambda puppet: setattr(puppet, "on_receive", joined.append))
+
+    def fails(_: Any) -> None:
+        raise ValueError("bad")
+
+    tree = world.start(dynamic())
+    for begin in (fails, lambda _: IGNORE):
+        attempt(lambda begin=begin: tree.supervisor.start_child(child(Puppet, groups=["workers"], begin=begin)))
+    assert (groups.members("workers"), joined) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("groups", "start"),
+    [("workers", Puppet), (["workers", ""], Puppet), ([7], Puppet), (["a", "a"], Puppet), (["a"], one_for_one())],
+)
+def test_groups_that_cannot_be_joined_are_refused_where_they_are_declared(groups: Any, start: Any) -> None:  # SUP-77
+    with pytest.raises(InvalidOption, match="groups"):
+        child(start, groups=groups)
+
+
+def test_a_class_may_say_which_groups_its_children_join(world: World) -> None:  # SUP-77
+    class Worker(Puppet):
+        child_options: ClassVar[dict[str, Any]] = {"groups": ("workers",)}
+
+    tree = world.start(one_for_one(Worker, child(Worker, name="other", groups=("others",))))
+    groups = Groups.of(world.system)
+    assert groups.members("workers") == [tree["worker"].ref()]
+    assert groups.members("others") == [tree["other"].ref()]
