@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mlld_sdk.engines.checkpoints import CacheNotFound as CacheNotFound
     from mlld_sdk.engines.checkpoints import CacheUnusable as CacheUnusable
     from mlld_sdk.engines.checkpoints import SelectorInvalid as SelectorInvalid
+    from mlld_sdk.engines.draining import Draining as Draining
     from mlld_sdk.engines.kinds import CommandFailuresUnseen as CommandFailuresUnseen
     from mlld_sdk.engines.pool import EnginePoolClosed as EnginePoolClosed
     from mlld_sdk.engines.pool import NoEngineFree as NoEngineFree

@@ -37,12 +37,14 @@ class ShutdownReport(msgspec.Struct, frozen=True, kw_only=True):
         reason: Why its root ended.
         killed: Paths of those that had to be killed because their time was up.
         left: Paths of those whose thread still ran at the end although they were killed.
+        cut_off: How many requests were under way at a path when their time was up; a tree without agents has none.
         took: Seconds.
     """
 
     reason: Reason
     killed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    cut_off: dict[str, int] = {}
     took: float = 0.0
 
     @property

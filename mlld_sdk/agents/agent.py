@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from mlld_sdk.actors.core.exits import Reason
+from mlld_sdk.agents.duty import TakeWork
 from mlld_sdk.agents.options import AgentOptions
 from mlld_sdk.agents.owner import Configure, EngineFailed, EngineOwner, OwnerStatus
 from mlld_sdk.agents.services import LOOK
@@ -53,7 +54,7 @@ class Agent(EngineOwner):
         if isinstance(message, EngineFailed):
             return self.stop(message.reason)
         answer = super().on_receive(message)
-        if isinstance(message, Configure):  # there may be room for more runs now
+        if isinstance(message, Configure | TakeWork):  # there may be room for more runs now
             self.workload.options = self.options
             self.workload.look()
         return answer
@@ -68,15 +69,15 @@ class Agent(EngineOwner):
         now = self.services.env.now()
         return max((now - work.job.last_progress for work in list(self.workload.working.values())), default=0.0)
 
-    def off_duty(self) -> str:
-        """Return `draining` or `drained` if it was told to take no more runs; called from other threads."""
-        return "" if not self.workload.draining else "draining" if self.workload.working else "drained"
+    def is_at_work(self) -> bool:
+        """Return whether a run or a request it has taken has not ended; called from other threads."""
+        return bool(self.workload.working) or super().is_at_work()
 
     def status(self) -> OwnerStatus:
         """Return what is going on."""
-        runs = tuple(work.lease.run_id for work in self.workload.working.values())
-        state = self.off_duty() or ("working" if runs or self.engine_pool.status().busy else "idle")
-        return msgspec.structs.replace(super().status(), state=state, runs=runs)
+        status, runs = super().status(), tuple(work.lease.run_id for work in self.workload.working.values())
+        state = "working" if runs and status.state == "idle" else status.state
+        return msgspec.structs.replace(status, state=state, runs=runs)
 
     def _run_script(self, job: Job, payload: object) -> str:
         if self.options.script is None:

@@ -6,8 +6,9 @@ from typing import Any, Final, Self, TypeVar, Unpack
 
 from mlld_sdk.actors.core.errors import ActorDead
 from mlld_sdk.actors.core.ref import ActorRef
+from mlld_sdk.agents.duty import Drain, TakeWork
 from mlld_sdk.agents.options import LiveOptions
-from mlld_sdk.agents.owner import AskStatus, Configure, Drain, OwnerStatus, TakeWork
+from mlld_sdk.agents.owner import AskStatus, Configure, OwnerStatus
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.client.aio import AsyncRequests, in_thread
@@ -72,14 +73,20 @@ class Named(HandleRequests):
         self._ask(Configure(changes))
 
     def drain(self, timeout: float | timedelta = 60.0) -> None:
-        """Stop it from taking runs, and wait until those it works on have ended.
+        """Stop it from taking runs and requests, and wait until those it has have ended; new requests are `Draining`.
 
-        An agent takes them again after `resume`; a pool leases engines again when it was restarted.
+        Requests that wait for an engine count as taken, and get one. It takes work again after `resume`, or as a new
+        incarnation.
 
         Raises:
             AskTimeout: They have not, in that time; it goes on draining.
         """
         self._ask(Drain(), seconds(timeout))
+
+    def resume(self) -> bool:
+        """Make it take work again after `drain`, and return whether it had been told not to."""
+        was: bool = self._ask(TakeWork())
+        return was
 
     def _ask(self, message: object, timeout: float = ANSWER_TIMEOUT) -> Any:  # noqa: ANN401
         ref = self.ref
@@ -138,11 +145,6 @@ class AgentHandle(Named):
             raise RunKeyNotFound(key, self.name)
         return RunHandle(journal, run.id)
 
-    def resume(self) -> bool:
-        """Make it take runs again after `drain`, and return whether it had been told not to."""
-        was: bool = self._ask(TakeWork())
-        return was
-
     @cached_property
     def aio(self) -> "AsyncAgentHandle":
         """The same for asyncio: nothing blocks the loop, and no thread waits for an engine."""
@@ -153,6 +155,9 @@ class AsyncNamed(AsyncRequests[N]):
     """An agent or a pool by its name, for asyncio."""
 
     status = in_thread(Named.status)
+    wait_until_up = in_thread(Named.wait_until_up)
+    drain = in_thread(Named.drain)
+    resume = in_thread(Named.resume)
 
 
 class AsyncAgentHandle(AsyncNamed[AgentHandle]):

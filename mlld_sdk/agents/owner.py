@@ -11,6 +11,7 @@ import msgspec
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.exits import Crash, Reason, crash
+from mlld_sdk.agents.duty import Duty
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.errors import ConfigurationError
@@ -57,16 +58,6 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """Take no more work; answered when none is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeWork:
-    """Take work again after `Drain`; answered with whether it was draining or drained."""
-
-
-@dataclass(frozen=True, slots=True)
 class AskStatus:
     """Ask for an `OwnerStatus`."""
 
@@ -85,6 +76,7 @@ class EngineOwner(Actor):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
+        self.duty = Duty(self, self.is_at_work)
         self.options = self.options_with(options)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -144,11 +136,16 @@ class EngineOwner(Actor):
         self.requests = self.new_requests(health, shared=self.options.shares)
         self.services.requests[self.name] = self.requests
         self.own(self.requests, close=self._stop_requests)
-        if self.options.eager:
+        if self.services.stopping:
+            self.duty.end(self.requests, admits_runs=True)
+        elif self.options.eager:
             self.engine_pool.warm()
 
     def on_receive(self, message: Any) -> Any:
         """Answer for the engines."""
+        answer = self.duty.receive(message, self.requests)
+        if answer is not NotImplemented:
+            return answer
         match message:
             case AskStatus():
                 return self.status()
@@ -170,7 +167,16 @@ class EngineOwner(Actor):
     def status(self) -> OwnerStatus:
         """Return what is going on."""
         engines = self.engine_pool.status()
-        return OwnerStatus(name=self.name, state="working" if engines.busy else "idle", engines=engines)
+        state = self.off_duty() or ("working" if engines.busy else "idle")
+        return OwnerStatus(name=self.name, state=state, engines=engines)
+
+    def off_duty(self) -> str:
+        """Return `draining` or `drained` if it was told to take no more work; called from other threads."""
+        return self.duty.word
+
+    def is_at_work(self) -> bool:
+        """Return whether anything it has taken has not ended; called from other threads."""
+        return not self.requests.source.is_at_rest
 
     def new_requests(self, health: EngineHealth | None = None, *, shared: bool = False) -> EngineRequests:
         """Make a way to the engines that can be stopped for itself; `shared`: all requests use one engine at once."""

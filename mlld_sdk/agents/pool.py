@@ -8,14 +8,11 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn, Self, TypeVar, Unpack
 
-import msgspec
-
 from mlld_sdk.actors.core.actor import current_actor
-from mlld_sdk.actors.core.directives import NO_REPLY
-from mlld_sdk.actors.core.ref import ActorRef, ReplyTo
+from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
-from mlld_sdk.agents.owner import Drain, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.agents.owner import EngineFailed, EngineOwner
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import ConfigurationError
@@ -34,9 +31,6 @@ T = TypeVar("T")
 
 FAILURES_IN_A_ROW = 5
 """Engines that may fail with nothing succeeding in between, before the pool itself counts as failed."""
-
-DRAIN_LOOK = 0.1
-"""Seconds between two looks whether a draining pool has its engines back."""
 
 
 class PoolOptions(EngineOptions, frozen=True, kw_only=True):
@@ -84,11 +78,6 @@ class Resize:
     overflow: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _LookDrained:
-    reply: ReplyTo
-
-
 class Pool(EngineOwner):
     """Engines that many share: `child(Pool, name="workers", size=4, overflow=2)`. Options are those of `PoolOptions`.
 
@@ -109,31 +98,9 @@ class Pool(EngineOwner):
                 more = {} if overflow is None else {"overflow": overflow}
                 self.options = self.options.having({"size": size, **more})
                 self.engine_pool.resize(size, overflow)
-            case Drain():
-                self.engine_pool.close()
-                self._drained(self.reply_to())
-                return NO_REPLY
-            case _LookDrained(reply=reply):
-                self._drained(reply)
             case _:
                 return super().on_receive(message)
         return None
-
-    def status(self) -> OwnerStatus:
-        """Return what is going on."""
-        status = super().status()
-        return msgspec.structs.replace(status, state=self.off_duty() or status.state)
-
-    def off_duty(self) -> str:
-        """Return `draining` or `drained` if it was told to lease no more engines; called from other threads."""
-        return "" if self.engine_pool.open else "draining" if self.engine_pool.status().busy else "drained"
-
-    def _drained(self, reply: ReplyTo) -> None:
-        """Answer when all engines are back, or look again."""
-        if self.engine_pool.status().busy:
-            self.send_after(DRAIN_LOOK, _LookDrained(reply))
-        else:
-            reply.reply(True)
 
 
 class Checkout(Requests):
@@ -192,12 +159,14 @@ class PoolHandle(Named):
 
         Raises:
             NoEngineFree: None became free in time.
+            Draining: The pool takes no new requests.
         """
         limit = seconds(timeout)
         pool = self._services.engine_pools().get(self.name)
         requests = self._services.requests.get(self.name)
         if requests is None or pool is None or self.ref is None:
             raise self._services.absent(self.name)
+        requests.source.scope.check()
         owner, scope = owner or current_actor(), CancelScope()
         watch = None if owner is None else owner.monitor(lambda _: scope.end(AgentUnavailable(self.name)))
         try:

@@ -17,10 +17,12 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.base.events import Sink
+from mlld_sdk.engines.draining import ClosingSource
 from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Journal
+from mlld_sdk.runs.handles import within_run
 from mlld_sdk.runs.state import RunServices
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.tree_context import TreeContext
@@ -67,6 +69,7 @@ class Services:
         context: What the supervisors of the tree share; known before the tree has started.
         tree: The supervision tree; set once it has started.
         over: Makes the error of those that still want something, once the runtime has ended.
+        stopping: Whether the runtime has begun to stop, so that a new incarnation takes no work.
         runs: What of this the work on runs needs.
     """
 
@@ -80,6 +83,7 @@ class Services:
     requests: dict[str, EngineRequests] = field(default_factory=dict)
     tree: Tree | None = None
     over: Callable[[], MlldError] | None = None
+    stopping: bool = False
     runs: RunServices = field(init=False)
     _engine_pools: dict[str, EnginePool] = field(default_factory=dict)
     _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
@@ -152,6 +156,11 @@ class Services:
             above = above.parent
         return False
 
+    def in_flight(self) -> dict[str, int]:
+        """Count the requests that have been taken and not ended, of each path that has any."""
+        counts = {path: requests.source.in_flight for path, requests in list(self.requests.items())}
+        return {path: count for path, count in counts.items() if count}
+
     def whereis(self, name: str) -> ActorRef[Any] | None:
         """Find the actor in a place of the tree, if there is one now."""
         try:
@@ -203,6 +212,9 @@ class Services:
             with suppress(ChildNotFound, ChildUnavailable):
                 if requests is not None and not requests.health.condemned:
                     _, requests.gate = tree.guarded(name)
+                    source = requests.source
+                    if isinstance(source, ClosingSource):
+                        return _admitted(requests, source)
                     self._gated[name] = requests, version
                     return requests
             with suppress(ChildNotFound):
@@ -236,3 +248,12 @@ class Services:
         """Return where an isolated cache lies: a folder named so that no two agents share it."""
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
         return self.state_dir / "checkpoints" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def _admitted(requests: EngineRequests, source: ClosingSource) -> EngineRequests:
+    """Return the way past what drains, for the code of a run that has to end; else the one that refuses."""
+    if not (source.admits_runs and within_run.get()):
+        return requests
+    past = requests.on(source.behind)
+    past.gate = requests.gate
+    return past

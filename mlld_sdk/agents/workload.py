@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.exits import Killed, Reason
 from mlld_sdk.actors.core.ref import ActorRef, Exit
 from mlld_sdk.agents.options import AgentOptions
-from mlld_sdk.agents.owner import Drain, EngineOwner, TakeWork
+from mlld_sdk.agents.owner import EngineOwner
 from mlld_sdk.agents.services import LOOK, LookForWork
 from mlld_sdk.base.errors import TaskError
 from mlld_sdk.journal import RunLease
@@ -66,11 +65,9 @@ class Workload:
 
     def __init__(self, agent: EngineOwner, options: AgentOptions, code: Callable[[Job, Any], Any]) -> None:
         self.working: dict[ActorRef[Worker], Work] = {}
-        self.draining = False
         self._agent = agent
         self.options = options
         self._code = code
-        self._waiting_for_drain: list[Any] = []
         self._look_again_in = FIRST_LOOK
 
     def receive(self, message: object) -> object:
@@ -80,10 +77,6 @@ class Workload:
                 self.look()
             case Exit(ref=ref, reason=reason) if ref in self.working:
                 self._worker_ended(ref, reason)
-            case Drain():
-                return self._drain()
-            case TakeWork():
-                return self._take_work()
             case _Over():
                 self._end_workers(message)
             case _KillWorker(ref=ref):
@@ -113,7 +106,7 @@ class Workload:
         """Claim runs that wait in the journal, as many as there is room for; none when all above is being stopped."""
         agent = self._agent
         room = self.options.concurrency - len(self.working)
-        if room <= 0 or self.draining or agent.services.stops(agent.actor_ref):
+        if room <= 0 or agent.duty.over or agent.services.stops(agent.actor_ref):
             return
         try:
             owner = f"{agent.name}#{agent.actor_ref.epoch}"
@@ -175,9 +168,9 @@ class Workload:
         del self.working[ref]
         self._agent.disown(ref)
         if reason.is_normal_family or isinstance(reason, Killed):
-            if self.draining and not self.working:
-                self._answer_drain(True)
-            elif not self.draining and self._waits():
+            if self._agent.duty.over:
+                self._agent.duty.look()
+            elif self._waits():
                 self.look()
         else:
             self._agent.stop(reason)
@@ -189,21 +182,3 @@ class Workload:
                 if over.expired:
                     work.expire(RunDeadlineExceeded(f"run {over.run_id} was not finished by its deadline"))
                 self._agent.send_after(CANCEL_GRACE, _KillWorker(ref))
-
-    def _drain(self) -> object:
-        self.draining = True
-        self._waiting_for_drain.append(self._agent.reply_to())
-        if not self.working:
-            self._answer_drain(True)
-        return NO_REPLY
-
-    def _take_work(self) -> bool:
-        was, self.draining = self.draining, False
-        self._answer_drain(False)  # to callers that wait for the end of a drain that was called off
-        self.look()
-        return was
-
-    def _answer_drain(self, drained: bool) -> None:
-        waiting, self._waiting_for_drain = self._waiting_for_drain, []
-        for reply in waiting:
-            reply.reply(drained)

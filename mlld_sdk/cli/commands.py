@@ -317,8 +317,11 @@ def run(options: Namespace) -> int:
     elif found["log"] == "plain":
         log_events(runtime.bus, stderr_logger(), debug=found["log_level"] == "debug")
     status = runtime.run_forever()
+    report = runtime.stop()
+    if report.cut_off:
+        requests = ", ".join(f"{count} of {path}" for path, count in report.cut_off.items())
+        print(f"mlld-otp: requests cut off by the stop: {requests}", file=sys.stderr)
     if status == EXIT_FORCED:
-        report = runtime.stop()
         for what, paths in (("had to be killed", report.killed), ("could not be ended and still ran", report.left)):
             if paths:
                 print(f"mlld-otp: {what}: {', '.join(paths)}", file=sys.stderr)

@@ -23,6 +23,7 @@ from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_callable, check_class, one_of, text, truth, whole
 from mlld_sdk.client.options import Isolation
 from mlld_sdk.client.requests import HandleRequests
+from mlld_sdk.engines.draining import ClosingSource, Draining, wait_for_rest
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import MAX_WAITING, CancelScope
@@ -225,9 +226,21 @@ class Client(HandleRequests):
         params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
         return results.read_object(ContentSignature, self._ask("sig:sign-content", params, timeout))
 
-    def close(self) -> None:
-        """End the engines. Calls in flight end at once as `EngineClosed`; a later call starts a new engine."""
-        _close_all({self._scripts, self._others})
+    def close(self, timeout: float | timedelta = 0.0) -> int:
+        """End the engines, and return how many calls were cut off; they end as `EngineClosed`.
+
+        A later call starts a new engine.
+
+        Args:
+            timeout: Seconds that calls in flight, and those that wait for an engine, get to end by themselves. Calls
+                made in that time are refused as `Draining`; a second `close` without a timeout cuts it short.
+        """
+        engines, limit = {self._scripts, self._others}, seconds(timeout)
+        if not limit:
+            return _close_all(engines)
+        closing = [(each, each.drain()) for each in engines]
+        wait_for_rest(lambda: all(source.is_at_rest or each.has_left(source) for each, source in closing), limit)
+        return _close_all(each for each, source in closing if not each.has_left(source))
 
     def begin_anew(self) -> None:
         """Abandon the present engines to the process they belong to, as a forked child does, and begin with none."""
@@ -264,12 +277,25 @@ class _Engines:
         """Abandon the present engines without ending them, and begin with none."""
         self.pool, self.requests.source = self._make()
 
-    def close(self) -> None:
-        """End the engines; requests under way and those that wait end as `EngineClosed`."""
+    def drain(self) -> ClosingSource:
+        """Take no more requests, and return what stands in front of those that are left."""
+        source = self.requests.source
+        if not isinstance(source, ClosingSource):
+            source = self.requests.source = ClosingSource(source, Draining("the client"))
+        return source
+
+    def has_left(self, source: ClosingSource) -> bool:
+        """Whether it has begun anew since, because it was closed or the process forked."""
+        return self.requests.source is not source
+
+    def close(self) -> int:
+        """End the engines; requests under way and those that wait end as `EngineClosed`. Returns how many."""
         pool, source = self.pool, self.requests.source
         self.begin_anew()
+        cut_off = source.in_flight
         source.close(EngineClosed("the client was closed"))
         pool.close()
+        return cut_off
 
 
 def _check(command: object, command_args: Sequence[str] | None, working_dir: object, environ: object) -> None:
@@ -294,9 +320,8 @@ def _mib(heap: str | int) -> int:
     return mib
 
 
-def _close_all(engines: Iterable[_Engines]) -> None:
-    for each in engines:
-        each.close()
+def _close_all(engines: Iterable[_Engines]) -> int:
+    return sum(each.close() for each in engines)
 
 
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()

@@ -7,6 +7,7 @@ the `mlld` on PATH.
 import inspect
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -37,9 +38,16 @@ def set_default_client(client: Client | None) -> None:
         before.close()
 
 
-def close() -> None:
-    """End the default client's engines, if it has any; the next call makes a new client."""
-    set_default_client(None)
+def close(timeout: float | timedelta = 0.0) -> int:
+    """End the default client's engines, if it has any; does what `Client.close` does. The next call makes a new one."""
+    global _client
+    client = _client
+    if client is None:
+        return 0
+    cut_off = client.close(timeout)
+    with _lock:
+        _client = None if _client is client else _client
+    return cut_off
 
 
 def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mlld_sdk.actors.core.ref import ActorRef
-from mlld_sdk.agents.handles import AgentHandle
+from mlld_sdk.agents.handles import AgentHandle, Named
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
@@ -70,6 +70,9 @@ class RuntimeView(Protocol):
 
     def agent(self, name: str) -> AgentHandle:
         """Find an agent."""
+
+    def owner(self, name: str) -> Named:
+        """Find what has engines."""
 
     def snapshot(self) -> NodeView:
         """Take a picture of the tree."""
@@ -401,7 +404,7 @@ def _operate(runtime: RuntimeView, ask: p.Operate, user: int) -> Any:
         "pause": runtime.pause,
         "resume": lambda path, _: runtime.resume(path),
         "restart": runtime.restart,
-        "drain": lambda path, _: runtime.agent(path).drain(p.TIMEOUT - 5),
+        "drain": lambda path, _: runtime.owner(path).drain(p.TIMEOUT - 5),
     }
     try:
         work[ask.what](ask.path, ask.reason)

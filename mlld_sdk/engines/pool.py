@@ -288,6 +288,12 @@ class EnginePool:
                 self._onlookers -= 1
         return bool(dying)
 
+    @property
+    def in_use(self) -> int:
+        """Engines that are leased or promised, and wishes that wait for one."""
+        with self.lock:
+            return self._turns + len(self._waiters)
+
     def kill_busy(self) -> int:
         """Kill the engines that are leased now, and return how many; their users see them die."""
         with self.lock:

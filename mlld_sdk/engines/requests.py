@@ -2,7 +2,7 @@
 
 Clients, agents, pools, checkouts and the steps of runs each hold an `EngineRequests`. It decides about parameters,
 checkpoint options, event mode, deadline, telemetry, truncation, strictness and errors; which engine takes a request is
-up to its `EngineSource`.
+up to its `AnySource`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, request_span
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
+from mlld_sdk.engines.draining import AnySource
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent, ModelUnansweredEvent
 from mlld_sdk.engines.kinds import refuse_unseen
-from mlld_sdk.engines.shared import EngineSource
 from mlld_sdk.engines.sources import ENGINE_FAILURES, WaitingCall, end_in_loop
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import mapping, output_of, result_of, sizes, wrong_answer
@@ -192,7 +192,7 @@ class EngineRequests:
 
     def __init__(
         self,
-        source: EngineSource,
+        source: AnySource,
         *,
         kind: str,
         name: str = "",
@@ -310,7 +310,7 @@ class EngineRequests:
 
     # The owner.
 
-    def on(self, source: EngineSource) -> EngineRequests:
+    def on(self, source: AnySource) -> EngineRequests:
         """Make the same on another source, whose failures concern none but the requests themselves."""
         made = copy.copy(self)
         made.source, made.health, made.gate = source, source.health, None

@@ -73,6 +73,11 @@ class SharedEngine:
         return self.closed
 
     @property
+    def in_flight(self) -> int:
+        """How many requests it has, or is about to get."""
+        return len(self.inside) or self.engine.stats.in_flight
+
+    @property
     def _is_used(self) -> bool:
         return bool(self.inside) or self.engine.is_busy
 
@@ -120,6 +125,17 @@ class SharedEngines:
     def begins_at_once(self) -> bool:
         """Whether `submit` waits for nothing at this moment."""
         return not self._keeps or self.engine is not None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for an engine or are in flight on one."""
+        with self._lock:
+            return len(self._waiting) + sum(at.in_flight for at in self._held)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is none."""
+        return not self.in_flight
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
         """Send a request and wait for its answer; on an engine that is kept this is the fast way."""

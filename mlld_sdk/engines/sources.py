@@ -89,6 +89,7 @@ class WaitingCall(LazyFuture[EngineReply]):
         send: Makes the call on what was acquired, with the seconds that are left.
         refused: Turns the error of an acquire into that of the request.
         timeout: Seconds for waiting and running together.
+        among: Holds it while it waits.
 
     Attributes:
         call: The call on the engine, once there is one.
@@ -103,7 +104,9 @@ class WaitingCall(LazyFuture[EngineReply]):
         *,
         timeout: float | None,
         now: Callable[[], float],
+        among: set[object] | None = None,
     ) -> None:
+        self._among = among
         self._send: Callable[[Any, float | None], Call] | None = send
         self._refused = refused
         self._now = now
@@ -117,10 +120,12 @@ class WaitingCall(LazyFuture[EngineReply]):
     def wait_for(self, begin: Callable[[WaitingCall], Callable[[], bool]]) -> WaitingCall:
         """Begin to wait: `begin` has `arrived` called with the outcome, and returns what withdraws the wish."""
         _waiting.add(self)
+        if self._among is not None:
+            self._among.add(self)
         try:
             self._withdraw = begin(self)
         except BaseException:
-            _waiting.discard(self)
+            self._wait_no_longer()
             raise
         if self.begun.is_set():
             self._withdraw = None
@@ -174,8 +179,13 @@ class WaitingCall(LazyFuture[EngineReply]):
     def _let_go(self) -> None:
         """Wait no longer, and keep nothing that was only for the time of waiting."""
         self._send = self._withdraw = None
-        _waiting.discard(self)
+        self._wait_no_longer()
         self.begun.set()
+
+    def _wait_no_longer(self) -> None:
+        _waiting.discard(self)
+        if self._among is not None:
+            self._among.discard(self)
 
     def _callback_failed(self, error: BaseException) -> None:
         logging.getLogger("concurrent.futures").error("exception calling callback for %r", self, exc_info=error)
@@ -278,15 +288,33 @@ class LeasedEngines:
             (ConfigurationError,) if kind == "live" else (ConfigurationError, TaskError)  # the former: nothing was sent
         )
         self.leases: set[Held] = set()
+        self._waits: set[object] = set()  # requests that wait for an engine, each until its lease is noted
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for an engine or run on one."""
+        return len(self._waits) + sum(lease.engine.is_busy for lease in list(self.leases))
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether there is none, and no engine is leased, whoever has leased it."""
+        pool = self._lessor  # its count goes last, since all others are in it, too
+        return not (self._waits or self.leases or (isinstance(pool, EnginePool) and pool.in_use))
 
     def call(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> EngineReply:
         """Send a request and wait for its answer. Leasing and cleaning up are done on this thread."""
         lease = self._lessor.lease_now()
         if lease is None:
-            began = self._now()
-            lease = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
+            began, token = self._now(), object()
+            self._waits.add(token)
+            try:
+                lease = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
+                self.leases.add(lease)
+            finally:
+                self._waits.discard(token)
             timeout = None if timeout is None else max(0.0, timeout - (self._now() - began))
-        self.leases.add(lease)
+        else:
+            self.leases.add(lease)
         if self.scope.over is not None:  # looked at after the lease was noted, as `stop` looks at leases after this
             self._give_back(lease, broken=False)
             self.scope.check()
@@ -376,7 +404,8 @@ class LeasedEngines:
 
         pool, scope = self._lessor, self.scope
         assert isinstance(pool, EnginePool)  # a checkout only calls
-        call = WaitingCall(send, partial(self.health.refusal, scope), timeout=timeout, now=self._now)
+        refused = partial(self.health.refusal, scope)
+        call = WaitingCall(send, refused, timeout=timeout, now=self._now, among=self._waits)
         try:
             return call.wait_for(lambda call: pool.acquire(call.arrived, call.limit, scope).cancel)
         except InfrastructureError:

@@ -16,6 +16,9 @@ RESULT_TIMEOUT = 600.0
 occupied: ContextVar[str | None] = ContextVar("occupied", default=None)
 """The agent that can do nothing else before the code that asks has come to its end."""
 
+within_run: ContextVar[bool] = ContextVar("within_run", default=False)
+"""Whether the code that asks is that of a run."""
+
 
 class RunHandle:
     """One run, wherever and by whomever it is worked on. Get one from `agent.run(...)` or `runtime.run(id)`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink
-from mlld_sdk.engines.shared import EngineSource
+from mlld_sdk.engines.draining import AnySource
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.failures import Owner
 
@@ -54,7 +54,7 @@ class JobState:
         owner: The agent.
     """
 
-    def __init__(self, source: EngineSource, env: Env, owner: Owner) -> None:
+    def __init__(self, source: AnySource, env: Env, owner: Owner) -> None:
         self.owner = owner
         self.sealed: MlldError | None = None
         self.unanswered: MlldError | None = None

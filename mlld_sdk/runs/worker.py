@@ -17,7 +17,7 @@ from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
 from mlld_sdk.runs.errors import JobCancelled, OwnerGone
 from mlld_sdk.runs.failures import what_ends
-from mlld_sdk.runs.handles import occupied
+from mlld_sdk.runs.handles import occupied, within_run
 from mlld_sdk.runs.job import NEEDS_A_LOOK, Job
 from mlld_sdk.runs.state import RunServices
 
@@ -77,6 +77,7 @@ class Work:
         self.job.shared.seal(JobCancelled(error.message, code=error.code))
 
     def _call(self) -> Any:
+        within_run.set(True)
         if self._alone:
             occupied.set(self.lease.run.kind)
         payload = self.lease.input

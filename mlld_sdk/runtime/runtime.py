@@ -18,8 +18,9 @@ import msgspec
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.system import ActorSystem, StopReport
 from mlld_sdk.agents.agent import Agent
-from mlld_sdk.agents.handles import AgentHandle
-from mlld_sdk.agents.owner import Drain, EngineOwner
+from mlld_sdk.agents.duty import Drain
+from mlld_sdk.agents.handles import AgentHandle, Named
+from mlld_sdk.agents.owner import EngineOwner
 from mlld_sdk.agents.pool import Pool, PoolHandle
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import Deadline, Duration, now, seconds
@@ -110,7 +111,7 @@ class Runtime:
         values: Registered types of user values in runs and steps.
         limits: How large runs may become, and how often they may take their owners down.
         start_timeout: Seconds the tree may take to start.
-        drain_timeout: Seconds runs get to end when the runtime is told to stop.
+        drain_timeout: Seconds runs and requests get to end when the runtime is told to stop.
         stop_timeout: Seconds the tree then gets to stop before what is left is killed.
         on_end: Called once with a `RuntimeEnd` when the tree has ended by itself, above all when its root gave up; not
             after a `stop`. On a thread of its own: it may block, raise, or stop the runtime.
@@ -234,28 +235,31 @@ class Runtime:
         return self
 
     def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
-        """Wait for runs to end, stop the tree in reverse order, kill what is left, and close everything.
+        """Wait for runs and requests to end, stop the tree in reverse order, kill what is left, and close everything.
 
-        Runs that do not end in time are handed back: they go on when the runtime is started again. Calling it again
-        returns the same report.
+        Runs that do not end in time are handed back: they go on when the runtime is started again. Requests that do
+        not are cut off with `OwnerGone`, and the report counts them. Calling it again returns the same report.
 
         Args:
             timeout: Seconds for the whole, instead of the runtime's own `drain_timeout` and `stop_timeout`.
-            drain: Whether to wait for runs at all.
+            drain: Whether to wait for runs and requests at all.
         """
         limit = seconds(timeout, infinite=False)
         with self._lock:
             if self._report is None:
                 tree = self._running()
                 began, self._ending.stopping = now(), True
+                self.services.stopping = True
                 if drain and self._ending.notice.end is None:
                     with contextlib.suppress(RuntimeNotRunning):  # it has ended just now
                         self.drain(self._drain_timeout if limit is None else limit / 2)
+                cut = self.services.in_flight()
                 self.services.journal.end_waits()
                 left = self._stop_timeout if limit is None else max(0.1, limit - (now() - began))
                 report, actors = tree.stop(left), self._shut_down()
                 zombies = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
-                self._report = msgspec.structs.replace(report, killed=(*report.killed, *actors.killed), left=zombies)
+                killed = (*report.killed, *actors.killed)
+                self._report = msgspec.structs.replace(report, killed=killed, left=zombies, cut_off=cut)
                 self._ending.stopped()
         return self._report
 
@@ -280,10 +284,13 @@ class Runtime:
         return AsyncRuntime(self, self._ending.notice)
 
     def drain(self, timeout: float | timedelta = 10.0) -> bool:
-        """Stop agents from taking up runs, wait for those under way, and return whether they ended in time."""
-        deadline = Deadline(seconds(timeout))
-        refs = [handle.ref for handle in self.agents()]
-        asked = [ref.ask(Drain(), block=False) for ref in refs if ref is not None]
+        """Have all agents and pools take no more work, wait for what is under way, and return whether it ended in time.
+
+        New requests are refused as `Draining`, but for those that the code of a run makes, so that the run can end.
+        """
+        deadline, services = Deadline(seconds(timeout)), self.services
+        refs = [services.whereis(path) for path, start in self._places() if _makes(start, EngineOwner)]
+        asked = [ref.ask(Drain(admits_runs=True), block=False) for ref in refs if ref is not None]
         in_time = len(asked) == len(refs)
         for answer in asked:
             try:
@@ -368,6 +375,13 @@ class Runtime:
         found = self[name]
         if not isinstance(found, PoolHandle):
             raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
+        return found
+
+    def owner(self, name: str) -> Named:
+        """Find what has engines of its own, of whatever kind, as `runtime[name]` does."""
+        found = self[name]
+        if not isinstance(found, Named):
+            raise ConfigurationError(f"{name} has no engines", hint="runtime[name] finds any place")
         return found
 
     def place(self, name: str) -> Place:
@@ -460,14 +474,14 @@ class Runtime:
         supervisor.terminate_child(name, reason or UNSAID)
 
     def resume(self, path: str) -> None:
-        """Start again what `pause` has stopped or what was given up on, or let an agent take runs again after `drain`.
+        """Start again what `pause` has stopped or what was given up on, or let it take work again after `drain`.
 
         Raises:
-            ChildRunning: It runs and takes work already; a pool that was drained leases engines again after `restart`.
+            ChildRunning: It runs and takes work already.
         """
         whole, start = self._find(path)
-        runs = _makes(start, Agent) and self.services.whereis(whole) is not None
-        if runs and AgentHandle(self.services, whole).resume():
+        runs = _makes(start, EngineOwner) and self.services.whereis(whole) is not None
+        if runs and Named(self.services, whole).resume():
             return
         supervisor, name = self._above(whole)
         supervisor.restart_child(name)

@@ -11,7 +11,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import TaskError
 from mlld_sdk.base.events import name_of
-from mlld_sdk.engines.pool import EnginePoolClosed
+from mlld_sdk.engines.draining import Draining
 from mlld_sdk.runs.errors import OwnerGone
 from tests.support.agents import running
 from tests.support.eventually import eventually
@@ -90,7 +90,7 @@ def test_a_drained_pool_waits_for_its_engines_and_is_back_after_a_restart(
         eventually(lambda: pool.status().state == "draining")
         assert not drained.is_set()
         for ask in (lambda: pool.checkout(), lambda: pool.process('show "x"')):
-            with pytest.raises(EnginePoolClosed):
+            with pytest.raises(Draining):
                 ask()
         assert held.process('show "still mine"') == "still mine\n"
         held.checkin()
@@ -98,7 +98,7 @@ def test_a_drained_pool_waits_for_its_engines_and_is_back_after_a_restart(
         assert drained.is_set()
         first = pool.ref
         assert first is not None
-        first.kill("a crash must not leave a closed pool behind")
+        first.kill("an incarnation that is new was not told to drain")
         eventually(lambda: pool.ref not in (None, first))
         assert pool.process('show "back"') == "back\n"
 

@@ -22,7 +22,8 @@ from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import ConfigurationError, TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.base.spans import SpanFailed, SpanStarted, SpanStopped
-from mlld_sdk.engines.pool import EnginePoolClosed, NoEngineFree, Recycle
+from mlld_sdk.engines.draining import Draining
+from mlld_sdk.engines.pool import NoEngineFree, Recycle
 from mlld_sdk.engines.quota import EngineQuotaExhausted
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.errors import TruncatedResult
@@ -402,16 +403,15 @@ def test_the_end_of_a_pool_ends_its_requests(tmp_path: Path) -> None:  # P-7
         assert it.process_async('show "back"').result(60) == "back\n"
 
 
-def test_a_pool_that_drains_finishes_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:  # P-8
+def test_a_pool_that_drains_finishes_what_runs_and_what_waits_and_refuses_what_comes(tmp_path: Path) -> None:  # P-8
     with running(Pool, tmp_path) as (_, it), one_runs_and_three_wait(it) as handles:
-        drained = threading.Thread(target=it.drain, args=(20,))
+        drained = threading.Thread(target=it.drain, args=(60,))
         drained.start()
-        for handle in handles[1:]:
-            assert isinstance(end_of(handle), EnginePoolClosed)
-        with pytest.raises(EnginePoolClosed):
+        eventually(lambda: it.status().state == "draining")
+        with pytest.raises(Draining):
             it.process_async('show "too late"')
         handles[0].update_state("exit", True)
-        assert handles[0].result(60) == "done\n"
+        assert [handle.result(60) for handle in handles] == ["done\n", *["never\n"] * 3]
         drained.join(60)
         assert not drained.is_alive()
 
