@@ -22,7 +22,7 @@ from mlld_sdk.agents.handles import AgentHandle, Named
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.texts import text_of
 from mlld_sdk.control import protocol as p
@@ -70,9 +70,6 @@ class RuntimeView(Protocol):
 
     def agent(self, name: str) -> AgentHandle:
         """Find an agent."""
-
-    def owner(self, name: str) -> Named:
-        """Find what has engines."""
 
     def snapshot(self) -> NodeView:
         """Take a picture of the tree."""
@@ -399,12 +396,21 @@ def _submit(runtime: RuntimeView, ask: p.SubmitRun, user: int) -> Any:
     return {"run_id": handle.id}
 
 
+def _drain(runtime: RuntimeView, path: str) -> None:
+    found = runtime[path]
+    if not isinstance(found, Named):
+        raise ConfigurationError(
+            f"{path} has no engines", hint="agents and pools can be drained; `pause` stops any place"
+        )
+    found.drain(p.TIMEOUT - 5)
+
+
 def _operate(runtime: RuntimeView, ask: p.Operate, user: int) -> Any:
     work: dict[str, Callable[[str, str], object]] = {
         "pause": runtime.pause,
         "resume": lambda path, _: runtime.resume(path),
         "restart": runtime.restart,
-        "drain": lambda path, _: runtime.owner(path).drain(p.TIMEOUT - 5),
+        "drain": lambda path, _: _drain(runtime, path),
     }
     try:
         work[ask.what](ask.path, ask.reason)

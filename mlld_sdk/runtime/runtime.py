@@ -377,13 +377,6 @@ class Runtime:
             raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
         return found
 
-    def owner(self, name: str) -> Named:
-        """Find what has engines of its own, of whatever kind, as `runtime[name]` does."""
-        found = self[name]
-        if not isinstance(found, Named):
-            raise ConfigurationError(f"{name} has no engines", hint="runtime[name] finds any place")
-        return found
-
     def place(self, name: str) -> Place:
         """Find a place in the tree, by its path, or by its name if that is unique; the root has the runtime's."""
         tree = self._alive()
