@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from mlld_sdk.runs.errors import RunFailed as RunFailed
     from mlld_sdk.runs.errors import StepFailed as StepFailed
     from mlld_sdk.runs.errors import StepIsAsync as StepIsAsync
+    from mlld_sdk.runs.errors import StepNotAccepted as StepNotAccepted
     from mlld_sdk.runs.errors import StepsOverlap as StepsOverlap
     from mlld_sdk.runs.errors import WaitsForItself as WaitsForItself
     from mlld_sdk.runtime.end import RuntimeGaveUp as RuntimeGaveUp

@@ -23,11 +23,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlld_sdk.transport.javascript import json_text, utf16_order
+from mlld_sdk.transport.javascript import is_blank, json_text, utf16_order
 
 DEFAULT_ROOT = os.path.join(".mlld", "checkpoints")
+PLACES = (DEFAULT_ROOT, os.path.join(".llm", "checkpoints"))
+"""Where caches lie below an engine's working directory: mlld 2.0.5 and the embedded engine, and the 2.1 line."""
 PREVIEW_LIMIT = 160
 INDEX_NAME = "llm-cache.jsonl"
+NOTHING_SIZE = 64
+"""Bytes of a stored value up to which it is looked at whether it is one."""
 MANIFEST_KEYS = (
     "version",
     "scriptName",
@@ -386,6 +390,22 @@ class CheckpointCache:
             for key in gone:
                 self.result_path(key).unlink(missing_ok=True)
         return dropped
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Forget these calls while requests may run: their values go, their rows stay; return how many there were."""
+        gone = 0
+        for key in keys:
+            try:
+                self.result_path(key).unlink()
+            except FileNotFoundError:
+                continue
+            gone += 1
+        return gone
+
+    def without_answer(self) -> list[str]:
+        """List the keys of calls that were stored although they came to nothing."""
+        small = (entry.key for entry in self.entries().values() if entry.result_size <= NOTHING_SIZE)
+        return [key for key in small if is_blank(self.value(key))]
 
     def clear(self) -> int:
         """Remove the whole cache and return how many entries it had."""

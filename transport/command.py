@@ -21,6 +21,9 @@ READ_FD = "MLLD_ENGINE_REQUEST_FD"
 WRITE_FD = "MLLD_ENGINE_RESPONSE_FD"
 """The same for the descriptor it writes answers and events to."""
 
+BRIDGE_PACKAGE = "MLLD_OTP_BRIDGE_PACKAGE"
+"""Environment name of the directory of the mlld package that the bridge loads."""
+
 _BRIDGE = Path(__file__).with_name("bridge") / "bridge.cjs"
 _SCRIPTS = (".cjs", ".js", ".mjs")
 _HOW_TO_GET = "install it with `npm install -g mlld`, name it by its path, or try the embedded engine"
@@ -184,7 +187,7 @@ def bridge_command(
         cwd=None if cwd is None else os.fspath(cwd),
         environ={
             **(environ or {}),
-            "MLLD_OTP_BRIDGE_PACKAGE": str(found.directory),
+            BRIDGE_PACKAGE: str(found.directory),
             "MLLD_OTP_BRIDGE_VERSION": _own_version(),
         },
         private_fds=True,

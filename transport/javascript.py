@@ -76,6 +76,11 @@ def well_formed(text: str) -> str:
     return text if text.isascii() else utf16_order(text).decode("utf-16-be", "replace")
 
 
+def is_blank(value: Any) -> bool:
+    """Return whether a value is null, or a text of nothing but white space."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def is_array_index(key: str) -> bool:
     """Return whether a key counts as a place in a list."""
     if not (key.isascii() and key.isdigit() and len(key) <= 10):

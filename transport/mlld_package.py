@@ -5,6 +5,7 @@ package among the arguments of the command, and the program the command names on
 guessed: a package that is missing, too old or laid out in an unknown way is an error that says so.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ OLDEST_MLLD = (2, 0, 5)
 """The oldest mlld the bridge works with."""
 
 _PACKAGE_NAMES = frozenset({"mlld", "mlldx"})
+_CACHE_ROOT = re.compile(r'DEFAULT_CACHE_ROOT = [\w.]+\.join\((?:"(?P<literal>[^"]+)"|(?P<name>\w+)), "checkpoints"\)')
 _INSTALL = "install it with `npm install -g mlld`, or point MLLD_PACKAGE at the directory that holds its package.json"
 
 
@@ -112,6 +114,37 @@ def find_package(
                 return _checked(directory, manifest)
     said = " ".join([os.fspath(command), *args])
     raise MlldPackageNotFound(f"no mlld package was found behind the command `{said}`", hint=_INSTALL)
+
+
+def cache_place(argv: Sequence[str], package: str | PathLike[str] | None = None) -> str | None:
+    """Tell where the mlld behind a command line keeps finished model calls, below the directory it runs in.
+
+    The package itself is asked: its program says the place. `None` if there is no package, or it does not say.
+    """
+    directory = Path(package) if package is not None else None
+    if directory is None:
+        parents = (parent for place in _places(argv[0], argv[1:], None) for parent in place.parents)
+        directory = next((parent for parent in parents if _manifest(parent) is not None), None)
+    if directory is None:
+        return None
+    program = directory / "dist" / "cli.cjs"
+    try:
+        return _place_said_by(program, program.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=16)
+def _place_said_by(program: Path, _changed: int) -> str | None:
+    text = program.read_text("utf-8", "replace")
+    found = _CACHE_ROOT.search(text)
+    if found is None:
+        return None
+    folder = found["literal"]
+    if folder is None:
+        named = re.search(rf'\b{found["name"]} = "([^"]+)"', text)
+        folder = None if named is None else named[1]
+    return None if folder is None else os.path.join(folder, "checkpoints")
 
 
 def cli_behind(program: Path) -> Path | None:

@@ -180,7 +180,7 @@ class EngineOwner(Actor):
 
     def new_requests(self, health: EngineHealth | None = None, *, shared: bool = False) -> EngineRequests:
         """Make a way to the engines that can be stopped for itself; `shared`: all requests use one engine at once."""
-        options, kind, env = self.options, self._kind, self.services.env
+        options, kind, env, command = self.options, self._kind, self.services.env, self._command
         health, scope = health or EngineHealth(), CancelScope(options.max_waiting)
         source: EngineSource
         reaps = kind != "embedded"
@@ -201,6 +201,7 @@ class EngineOwner(Actor):
             may_cut=may_cut(kind, options.command_args, options.environ),
             env=env,
             sink=self.services.sink,
+            command=lambda: command,
         )
 
     def _stop_requests(self) -> None:

@@ -154,6 +154,7 @@ class Client(HandleRequests):
             max_events=max_events,
             env=env,
             sink=sink,
+            command=made,
         )
         super().__init__(repeat(requests).__next__)  # the same each time, at the cost of no Python call
         self._scripts = self._others = _Engines(requests, shared if isolation == "shared" else apart)

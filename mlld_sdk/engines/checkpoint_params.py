@@ -22,11 +22,12 @@ class NoLiveCheckpoint(ConfigurationError):
 
 
 def apply_checkpoint_options(
-    kind: str, method: str, params: dict[str, Any], working_dir: Path
+    kind: str, method: str, params: dict[str, Any], working_dir: Path, place: str | None = None
 ) -> tuple[str, dict[str, Any]]:
     """Turn a request with checkpoint parameters into one this kind of engine understands.
 
-    For the live engine this edits the cache on disk first, and may turn `execute` into `process`.
+    For the live engine this edits the cache on disk first, and may turn `execute` into `process`. `place` is where it
+    keeps its caches below the working directory, if that is known.
 
     Raises:
         NoLiveCheckpoint: The live engine has no means for what is asked.
@@ -40,8 +41,11 @@ def apply_checkpoint_options(
     if path is None:
         raise NoLiveCheckpoint("script text without a file path has no cache", hint="give file_path")
     _refuse_what_live_cannot(asked)
-    _edit_cache(Checkpoints(working_dir), str(path), asked)
     serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
+    caches = Checkpoints(working_dir, place=place)
+    _edit_cache(caches, str(path), asked)
+    if serves:
+        caches.forget_nothing(str(path))  # the engine takes nothing for an answer
     return _served(method, plain, Path(path), working_dir) if serves else (method, plain)
 
 

@@ -7,7 +7,7 @@ and editing a prompt inside a function invalidates nothing. `docs/checkpoints.md
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import msgspec
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.scripts.results import as_object
 from mlld_sdk.transport.checkpoint_cache import (
-    DEFAULT_ROOT,
     MISSING,
+    PLACES,
     CheckpointCache,
     CheckpointNotFound,
     Entry,
@@ -126,17 +126,34 @@ class RepairReport(msgspec.Struct, frozen=True, kw_only=True):
 class Checkpoints:
     """The caches of one working directory. Keeps nothing: every call looks at the disk as it is.
 
-    Scripts are named by path (`flows/pipe.mld`) or by the name of their cache (`pipe`).
+    Scripts are named by path (`flows/pipe.mld`) or by the name of their cache (`pipe`). mlld 2.0.5 keeps caches in
+    `.mlld/checkpoints`, the 2.1 line in `.llm/checkpoints`; both are looked at. Where both have a cache of a name, the
+    one written last is shown, and changes are made to both.
+
+    Attributes:
+        roots: The folders of caches.
     """
 
-    def __init__(self, working_dir: PathLike = ".", *, root: PathLike | None = None) -> None:
-        """Look below the engine's working directory, or at another folder of caches."""
-        self.root: Path = Path(root) if root is not None else Path(working_dir) / DEFAULT_ROOT
+    def __init__(
+        self, working_dir: PathLike = ".", *, root: PathLike | None = None, place: PathLike | None = None
+    ) -> None:
+        """Look below the engine's working directory, or at another folder of caches.
+
+        Args:
+            working_dir: Where the engine runs.
+            root: The folder of caches, if it is none of those below the working directory.
+            place: Where below the working directory the engine keeps its caches, if that is known: what is forked is
+                copied to there, and otherwise to where it was found.
+        """
+        below = [Path(working_dir) / one for one in PLACES]
+        self.roots: tuple[Path, ...] = tuple(below) if root is None else (Path(root),)
+        self._kept: Path | None = None if root is not None or place is None else Path(working_dir) / place
 
     def list(self) -> Sequence[CacheInfo]:
         """List all caches by name."""
-        with _named(self.root):
-            return [self._info(CheckpointCache(self.root, name)) for name in list_scripts(self.root)]
+        with _named(self.roots[0]):
+            caches = [CheckpointCache(root, name) for root in self.roots for name in list_scripts(root)]
+            return [self._info(cache) for cache in sorted(caches, key=lambda cache: cache.script)]
 
     def info(self, script: PathLike) -> CacheInfo:
         """Describe one cache."""
@@ -159,9 +176,8 @@ class Checkpoints:
 
     def clean(self, script: PathLike | None = None) -> int:
         """Remove a script's cache, or all of them; returns how many calls are forgotten. Absent is clean."""
-        with _named(self.root):
-            names = list_scripts(self.root) if script is None else [self._name(script)]
-            return sum(CheckpointCache(self.root, name).clear() for name in names)
+        with _named(self.roots[0]):
+            return sum(cache.clear() for cache in self._caches(script))
 
     def invalidate(self, script: PathLike, selector: str) -> Sequence[CachedCall]:
         """Forget the calls a selector names, so that the next run makes them again; returns them.
@@ -171,11 +187,32 @@ class Checkpoints:
             selector: `@fn` for all calls of a function, `@fn:2` for one site, `@fn("prefix")` for calls whose first
                 argument begins so, or the name of a checkpoint for all from there on.
         """
-        with self._existing(script) as cache:
-            entries = cache.select(parse_selector(selector))
-            calls = [_call(cache, entry) for entry in entries]
-            cache.drop(entries)
+        with self._existing(script) as newest:
+            wanted = parse_selector(selector)
+            calls, unknown, known = [], None, False
+            for cache in [newest, *(one for one in self._caches(script) if one.root != newest.root and one.exists())]:
+                try:
+                    entries = cache.select(wanted)
+                except CheckpointNotFound as error:
+                    unknown = unknown or error
+                    continue
+                known = True
+                calls += [_call(cache, entry) for entry in entries]
+                cache.drop(entries)
+            if unknown is not None and not known:
+                raise unknown
             return calls
+
+    def forget(self, script: PathLike, keys: Iterable[str] | None = None) -> int:
+        """Forget stored calls by their keys, or all of a script; returns how many. Requests of the script may run."""
+        with _named(self.roots[0]):
+            named = None if keys is None else list(keys)
+            return sum(cache.forget(cache.entries() if named is None else named) for cache in self._caches(script))
+
+    def forget_nothing(self, script: PathLike) -> int:
+        """Forget the calls that were stored although they came to nothing; returns how many. Requests may run."""
+        with _named(self.roots[0]):
+            return sum(cache.forget(cache.without_answer()) for cache in self._caches(script))
 
     def fork(self, source: PathLike, target: PathLike) -> int:
         """Copy the stored calls of one script to another, which then pays for none of them; returns how many it got.
@@ -183,10 +220,11 @@ class Checkpoints:
         What the target has already stays as it is. The two are independent from then on.
         """
         name = self._name(target)
-        with self._existing(source) as cache:
-            if cache.script == name:
+        with self._existing(source) as newest:
+            if newest.script == name:
                 raise ConfigurationError(f"{name} cannot be forked from itself", hint="give another base name")
-            return CheckpointCache(self.root, name).fork_from(cache)
+            found = [cache for cache in self._caches(source) if cache.exists()]
+            return sum(CheckpointCache(self._kept or cache.root, name).fork_from(cache) for cache in found)
 
     def repair(self, script: PathLike | None = None) -> Sequence[RepairReport]:
         """Mend what a crash left: a torn last row, rows it swallowed, temporary files. Do it before an engine restarts.
@@ -194,9 +232,10 @@ class Checkpoints:
         Without it a torn row costs two calls: its own, and the next one, which the engine appends to the same line.
         Reports each cache looked at; a script without a cache has nothing to mend.
         """
-        with _named(self.root):
-            names = list_scripts(self.root) if script is None else [self._name(script)]
-            return [_repair(CheckpointCache(self.root, name)) for name in names]
+        with _named(self.roots[0]):
+            caches = self._caches(script)
+            absent = script is not None and not any(cache.exists() for cache in caches)
+            return [_repair(cache) for cache in (caches[:1] if absent else caches) if absent or cache.exists()]
 
     def _name(self, script: PathLike) -> str:
         name = script_name(os.fspath(script))
@@ -206,13 +245,22 @@ class Checkpoints:
 
     @contextmanager
     def _existing(self, script: PathLike) -> Iterator[CheckpointCache]:
+        """Give the cache of a script, the one written last if there are two."""
+        first, *others = self._caches(script)
+        with _named(first.folder):
+            found = [cache for cache in (first, *others) if cache.exists()]
+            if not found:
+                known = ", ".join(dict.fromkeys(name for root in self.roots for name in list_scripts(root))) or "none"
+                where = " or ".join(map(str, self.roots))
+                raise CacheNotFound(f"there is no cache {first.script} in {where}", hint=f"caches there: {known}")
+            yield max(found, key=lambda cache: cache.index.stat().st_mtime_ns)
+
+    def _caches(self, script: PathLike | None) -> Sequence[CheckpointCache]:
+        """List the caches a script may have, or all there are."""
+        if script is None:
+            return [CheckpointCache(root, name) for root in self.roots for name in list_scripts(root)]
         name = self._name(script)
-        cache = CheckpointCache(self.root, name)
-        with _named(cache.folder):
-            if not cache.exists():
-                known = ", ".join(list_scripts(self.root)) or "none"
-                raise CacheNotFound(f"there is no cache {name} in {self.root}", hint=f"caches there: {known}")
-            yield cache
+        return [CheckpointCache(root, name) for root in self.roots]
 
     def _info(self, cache: CheckpointCache) -> CacheInfo:
         entries = cache.complete_entries()

@@ -8,6 +8,7 @@ up to its `AnySource`.
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
@@ -20,7 +21,9 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidRequest
 from mlld_sdk.base.events import Sink, discard, is_listened
 from mlld_sdk.base.spans import Span, request_span
+from mlld_sdk.engines.cache_use import CacheUse
 from mlld_sdk.engines.checkpoint_params import apply_checkpoint_options
+from mlld_sdk.engines.checkpoints import Checkpoints
 from mlld_sdk.engines.draining import AnySource
 from mlld_sdk.engines.events import CheckpointHitEvent, CheckpointMissedEvent, ModelUnansweredEvent
 from mlld_sdk.engines.kinds import refuse_unseen
@@ -31,7 +34,10 @@ from mlld_sdk.scripts.params import CHECKPOINT_OPTIONS, CHECKPOINT_PARAMS, RunOp
 from mlld_sdk.scripts.stream import MAX_EVENTS, EventHistory, RunLog
 from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult, Unanswered
 from mlld_sdk.transport.call import Call, OnEvents
+from mlld_sdk.transport.checkpoint_cache import DEFAULT_ROOT, PLACES
+from mlld_sdk.transport.command import BRIDGE_PACKAGE, EngineCommand
 from mlld_sdk.transport.errors import CallCancelled, UnserialisableParams
+from mlld_sdk.transport.mlld_package import cache_place
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import EngineEvent, EngineReply
 
@@ -182,6 +188,7 @@ class EngineRequests:
         may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
         max_events: Events of one request that are kept.
         sink: Takes the events.
+        command: Makes the command that starts its engines.
 
     Attributes:
         health: How the owner's engines fare.
@@ -205,6 +212,7 @@ class EngineRequests:
         max_events: int = MAX_EVENTS,
         env: Env | None = None,
         sink: Sink = discard,
+        command: Callable[[], EngineCommand] | None = None,
     ) -> None:
         self.source = source
         self.health = source.health
@@ -218,6 +226,7 @@ class EngineRequests:
         self.sink = sink
         self.labels = {"agent": name} if name else {}  # in every span
         self._working_dir = working_dir
+        self._command = command
         self._caching: RunOptions = caching or {}
         self._defaults: RunOptions = defaults or {}
         refuse_unseen(kind, self._defaults.get("on_command_failure"))
@@ -251,22 +260,29 @@ class EngineRequests:
         """Make the request to run script text, for `result`, `result_awaited` or `begin`."""
         options = {**self._defaults, **options} if self._defaults else options
         options = {**self._caching, **options} if self._caching and file_path is not None else options
+        refuse_unseen(self.kind, options.get("on_command_failure"))
         return "process", process_params(script, file_path, payload, options), options
 
     def file(self, filepath: AnyPath, payload: object, options: RunOptions) -> Asked:
         """Make the request to run a script file, for `result`, `result_awaited` or `begin`."""
         options = {**self._caching, **self._defaults, **options} if self._caching or self._defaults else options
+        refuse_unseen(self.kind, options.get("on_command_failure"))
         return "execute", execute_params(filepath, payload, options), options
 
-    def result(self, method: str, params: dict[str, Any], options: RunOptions) -> ExecuteResult:
-        """Make a request and return everything it produced.
+    def result(
+        self, method: str, params: dict[str, Any], options: RunOptions, used: CacheUse | None = None
+    ) -> ExecuteResult:
+        """Make a request and return everything it produced; `used` learns which stored calls had a part in it.
 
         Raises:
             TaskError: The script failed.
             InfrastructureError: The engine did, or none was to be had.
         """
         history = EventHistory(self.max_events)
-        return self._result(history, options, self._ask(method, params, options, self._keeping(history)))
+        keep = self._keeping(history)
+        if used is not None:
+            keep = _both(used.push, keep)
+        return self._result(history, options, self._ask(method, params, options, keep))
 
     def result_awaited(
         self, method: str, params: dict[str, Any], options: RunOptions
@@ -322,13 +338,36 @@ class EngineRequests:
         """Where finished model calls are kept; `None` when none are."""
         if not self._caching:
             return None
-        return Path(self._caching.get("checkpoint_root") or self._directory / ".mlld" / "checkpoints")
+        return Path(self._caching.get("checkpoint_root") or self._directory / (self._cache_place or self._any_place))
+
+    def forget(self, params: dict[str, Any], used: CacheUse) -> None:
+        """Forget the stored answers that a request was given or has left, so that it asks the model when made again.
+
+        A live engine does not tell which they are; there all calls of the script are forgotten.
+        """
+        script = params.get("checkpointName") or params.get("filepath") or params.get("filePath")
+        if script is None:
+            return
+        keys = None if self.kind == "live" else used.keys
+        Checkpoints(self._directory, root=params.get("checkpointRoot")).forget(script, keys)
 
     def begins_at_once(self, options: RunOptions) -> bool:
         """Whether beginning a request with these options waits for nothing, neither a process nor a file."""
         return self.source.begins_at_once and not self._caching and CHECKPOINT_OPTIONS.isdisjoint(options)
 
     # Inside.
+
+    @functools.cached_property
+    def _cache_place(self) -> str | None:
+        """Where below the working directory the engines keep their caches; `None` if it cannot be told."""
+        if self.kind == "embedded" or self._command is None:
+            return DEFAULT_ROOT
+        command = self._command()
+        return cache_place(command.argv, command.environ.get(BRIDGE_PACKAGE))
+
+    @property
+    def _any_place(self) -> str:
+        return next((place for place in PLACES if (self._directory / place).is_dir()), DEFAULT_ROOT)
 
     @property
     def _directory(self) -> Path:
@@ -339,15 +378,7 @@ class EngineRequests:
 
     def _keeping(self, history: EventHistory) -> OnEvents:
         """Return what takes events: it keeps those of the result, and passes all on to `on_events`."""
-        also = self.on_events
-        if also is None:
-            return history.push
-
-        def take(events: Sequence[EngineEvent]) -> None:
-            history.push(events)
-            also(events)
-
-        return take
+        return history.push if self.on_events is None else _both(history.push, self.on_events)
 
     def _ask(self, method: str, params: dict[str, Any], options: RunOptions, on_events: OnEvents | None) -> EngineReply:
         """Make a request and wait for the answer on this thread."""
@@ -403,7 +434,8 @@ class EngineRequests:
         if NOT_OF_LIVE.isdisjoint(params):
             return method, params
         refuse_unseen(self.kind, params.get("onCommandFailure"))
-        return apply_checkpoint_options(self.kind, method, params, self._directory)
+        place = self._cache_place if self.kind == "live" else None
+        return apply_checkpoint_options(self.kind, method, params, self._directory, place)
 
     def seconds(self, options: RunOptions) -> float | None:
         """Return how long a request with these options may take."""
@@ -427,3 +459,11 @@ class EngineRequests:
                 kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
                 function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
                 self.sink(kind(at=self.env.wall(), agent=self.name, function=function, key=key))
+
+
+def _both(first: OnEvents, second: OnEvents) -> OnEvents:
+    def take(events: Sequence[EngineEvent]) -> None:
+        first(events)
+        second(events)
+
+    return take

@@ -118,24 +118,37 @@ class AsyncJob:
         *args: Any,
         idempotent: bool = False,
         retry: Retry | None = None,
+        accept: Callable[[T], object] | None = None,
     ) -> T: ...
 
     @overload
     async def step(
-        self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
+        self,
+        name: str,
+        function: Callable[..., T],
+        *args: Any,
+        idempotent: bool = False,
+        retry: Retry | None = None,
+        accept: Callable[[T], object] | None = None,
     ) -> T: ...
 
     async def step(
-        self, name: str, function: Callable[..., Any], *args: Any, idempotent: bool = False, retry: Retry | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        idempotent: bool = False,
+        retry: Retry | None = None,
+        accept: Callable[[Any], object] | None = None,
     ) -> Any:
         """Take a function of any kind as a step; see `Job.step`.
 
         A coroutine function is called and awaited on the loop. Any other is called on a thread, never on the loop; if
-        what it returns is to be awaited, that is done on the loop.
+        what it returns is to be awaited, that is done on the loop. `accept` is called on a thread, too.
         """
         check_callable("function", function)
         act = partial(self._bridge.back if is_async(function) else self._bridge.call, function)
-        return await self._bridge.aside(lambda: self._job.call_step(name, act, args, idempotent, retry))
+        return await self._bridge.aside(lambda: self._job.call_step(name, act, args, idempotent, retry, accept))
 
     async def sleep(self, seconds: float | timedelta) -> None:
         """Sleep as a step, without a thread; see `Job.sleep`."""

@@ -68,6 +68,24 @@ class StepFailed(TaskError):
         self.type: str = error.type
 
 
+@dataclass(eq=False, repr=False)
+class StepNotAccepted(TaskError):
+    """A step gave what its `accept=` does not take; that is not its result, and `retry=` tries it again.
+
+    Attributes:
+        step: Name of the step.
+        value: What it gave, as text, cut.
+        predicate: Name of the predicate.
+    """
+
+    code = "STEP_NOT_ACCEPTED"
+    message = "{step} gave {value}, which {predicate} does not accept"
+    hint = "ask again with retry=, or look at what the step is asked"
+    step: str
+    value: str
+    predicate: str
+
+
 class JobCancelled(MlldError):
     """The run was cancelled, or its deadline passed; the job takes no more steps."""
 

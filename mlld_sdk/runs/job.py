@@ -21,9 +21,11 @@ from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.durations import seconds as as_seconds
 from mlld_sdk.base.errors import InfrastructureError, InvalidOption
 from mlld_sdk.base.options import check_callable, check_class, number, text, truth, whole
-from mlld_sdk.engines.requests import EngineRequests
+from mlld_sdk.engines.cache_use import CacheUse
+from mlld_sdk.engines.requests import Asked, EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
+from mlld_sdk.runs.acceptance import Acceptance, accepting
 from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepIsAsync, StepsOverlap
 from mlld_sdk.runs.events import RunProgressed
 from mlld_sdk.runs.failures import Owner, what_ends
@@ -100,6 +102,7 @@ class Job:
         *,
         idempotent: bool | None = None,
         retry: Retry | None = None,
+        accept: Callable[[str], object] | None = None,
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step.
@@ -110,23 +113,19 @@ class Job:
             idempotent: Whether the step may run again if it is interrupted. By default it may if the agent keeps
                 checkpoints, because then finished model calls are not made again.
             retry: Whether and when it is tried again if it fails.
+            accept: Takes the output, without white space around it, and says whether it counts: `accept=bool` for any
+                that is not empty. What it does not take is a failed attempt (`STEP_NOT_ACCEPTED`), and the answers of
+                models that led to it are forgotten, so that the next attempt asks again.
             **options: As for `Client.execute`.
 
         Raises:
-            StepFailed: The script failed, or did not finish in time (`TIMEOUT`).
+            StepFailed: The script failed, did not finish in time (`TIMEOUT`), or gave what `accept` does not take.
         """
         request = self._requests.file(filepath, payload, options)  # refuses what is wrong before anything is written
         name = os.fspath(filepath)
         asked = self._fingerprint(*_asked("execute", name, payload, options))
         repeatable = self._protected if idempotent is None else idempotent
-        stored: dict[str, Any] = self._step(
-            name,
-            asked,
-            repeatable,
-            lambda: _storable(self._requests.result(*request)),
-            retry,
-            on_engine=True,
-        )
+        stored = self._on_engine(name, asked, repeatable, request, retry, accept)
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
         result.truncated = bool(result.truncations)
@@ -140,6 +139,7 @@ class Job:
         payload: object = None,
         idempotent: bool | None = None,
         retry: Retry | None = None,
+        accept: Callable[[str], object] | None = None,
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
@@ -148,20 +148,19 @@ class Job:
         asked = self._fingerprint(*_asked("process", script, [file_path and os.fspath(file_path), payload], options))
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         repeatable = (self._protected and file_path is not None) if idempotent is None else idempotent
-        stored: dict[str, Any] = self._step(
-            name,
-            asked,
-            repeatable,
-            lambda: _storable(self._requests.result(*request)),
-            retry,
-            on_engine=True,
-        )
+        stored = self._on_engine(name, asked, repeatable, request, retry, accept)
         if "output" in stored.get("truncations", ()):
             warn_of_cut()
         return str(stored["output"])
 
     def step(
-        self, name: str, function: Callable[..., T], *args: Any, idempotent: bool = False, retry: Retry | None = None
+        self,
+        name: str,
+        function: Callable[..., T],
+        *args: Any,
+        idempotent: bool = False,
+        retry: Retry | None = None,
+        accept: Callable[[T], object] | None = None,
     ) -> T:
         """Call a function as a step. What it returns must be storable as JSON, and comes back the same on replay.
 
@@ -171,6 +170,8 @@ class Job:
             *args: Storable as JSON too.
             idempotent: Whether it may run again if it is interrupted.
             retry: Whether and when it is tried again if it raises; only for functions that may be called again then.
+            accept: Takes what the function returned and says whether it counts. What it does not take is a failed
+                attempt (`STEP_NOT_ACCEPTED`), and if it raises, the step fails with that.
 
         Raises:
             StepFailed: The function raised, as often as `retry` allows: also an error of an actor, an engine or another
@@ -180,7 +181,7 @@ class Job:
         check_callable("function", function)
         if is_async(function):
             raise StepIsAsync(name)
-        return cast("T", self.call_step(name, partial(called, name, function), args, idempotent, retry))
+        return cast("T", self.call_step(name, partial(called, name, function), args, idempotent, retry, accept))
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Wait so many seconds from the first time this is called in the run, restarts and replays included.
@@ -269,12 +270,20 @@ class Job:
             yield [self._branch(positions) for positions in self._positions.branches(number)] if number else []
 
     def call_step(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], idempotent: bool, retry: Retry | None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        idempotent: bool,
+        retry: Retry | None,
+        accept: Callable[[Any], object] | None = None,
     ) -> Any:
         """Call a function as a step; what it returns is its result."""
         text("name", name)
+        accepting(accept)
         asked = self._fingerprint("step", name, args)
-        return self._step(name, asked, idempotent, lambda: function(*args), retry)
+        condition = None if accept is None else Acceptance(accept)
+        return self._step(name, asked, idempotent, lambda: function(*args), retry, accept=condition)
 
     @property
     def last_progress(self) -> float:
@@ -352,6 +361,7 @@ class Job:
         retry: Retry | None = None,
         *,
         on_engine: bool = False,
+        accept: Acceptance | None = None,
     ) -> Any:
         truth("idempotent", repeatable)
         if retry is not None:
@@ -359,7 +369,7 @@ class Job:
         self._take_turn(name)
         try:
             self.check()
-            step = _Step(name, self._positions.next(), asked, retry, on_engine)
+            step = _Step(name, self._positions.next(), asked, retry, on_engine, accept)
             if retry is None:
                 return self._step_once(step, self._again if repeatable else ONCE, act)
             most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
@@ -370,6 +380,33 @@ class Job:
                     return self._step_once(step, policy, act)
         finally:
             self._turn.release()
+
+    def _on_engine(
+        self,
+        name: str,
+        asked: Fingerprint,
+        repeatable: bool,
+        request: Asked,
+        retry: Retry | None,
+        accept: Callable[[str], object] | None,
+    ) -> dict[str, Any]:
+        """Make a request as a step, and return its result as it is stored."""
+        accepting(accept)
+        used, condition = None, None
+        if accept is not None:
+            used = CacheUse()
+            forget = partial(self._requests.forget, request[1], used)
+            condition = Acceptance(accept, of=lambda stored: stored["output"].strip(), forget=forget)
+        stored: dict[str, Any] = self._step(
+            name,
+            asked,
+            repeatable,
+            lambda: _storable(self._requests.result(*request, used)),
+            retry,
+            on_engine=True,
+            accept=condition,
+        )
+        return stored
 
     def _wait_for_turn(self, position: str, retry: Retry) -> None:
         """Wait until a step that has failed before, here or with an earlier owner, is to be tried again."""
@@ -391,15 +428,19 @@ class Job:
                 return self._act(step, act)
 
     def _act(self, step: "_Step", act: Callable[[], Any]) -> Any:
+        own = step.on_engine
         try:
             value = act()
+            if step.accept is not None:
+                own = False  # what is raised from here on says nothing about the engine
+                step.accept.judge(step.name, value)
         except JobCancelled as cancelled:
             self.shared.seal(cancelled)
             raise
         except ActorKilled:
             raise
         except BaseException as error:  # noqa: BLE001 - what the step raised is its answer, an exit too
-            ends = what_ends(error, self.shared.owner, on_own_engine=step.on_engine)
+            ends = what_ends(error, self.shared.owner, on_own_engine=own)
             if ends is None:
                 return self._answer_failure(step, error)
             self.shared.seal(ends)
@@ -442,6 +483,7 @@ class _Step:
     asked: Fingerprint
     retry: Retry | None
     on_engine: bool
+    accept: Acceptance | None
     attempt: int = 1
 
 

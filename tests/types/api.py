@@ -53,7 +53,8 @@ class Reviewer(Agent):
         assert_type(job.step("add", add, 1, 2), int)
         assert_type(job.map(lambda item, branch: f"{item}", [1, 2]), list[str])
         try:
-            job.execute("review.mld", timeout=60.0, idempotent=True)
+            job.execute("review.mld", timeout=60.0, idempotent=True, accept=bool, on_command_failure="fail")
+            assert_type(job.step("add", add, 1, 2, accept=lambda total: total > 2), int)
         except StepFailed as failed:
             assert_type(failed.code, str)
         job.progress("half-way", 0.5)
@@ -69,6 +70,7 @@ class AsyncReviewer(Agent):
         assert_type(await job.execute("collect.mld", payload), ExecuteResult)
         assert_type(await job.step("add", add, 1, 2), int)
         assert_type(await job.step("fetch", fetch, "url"), bytes)
+        assert_type(await job.step("fetch", fetch, "url", accept=len), bytes)
         return [await job.process("show 1")]
 
 

@@ -112,7 +112,7 @@ async function loadPackage(directory, taps) {
   const cli = path.join(directory, 'dist', 'cli.cjs');
   return {
     version: manifest.version,
-    checkpointRoot: defaultCheckpointRoot(manifest.version),
+    checkpointRoot: defaultCheckpointRoot(path.resolve(directory, entry), manifest.version),
     cli: fs.existsSync(cli) ? cli : undefined,
     newFileSystem,
     withScript,
@@ -122,8 +122,12 @@ async function loadPackage(directory, taps) {
   };
 }
 
-/** Where this version keeps its caches unless told: the same place as its own command line and live engine. */
-function defaultCheckpointRoot(version) {
+/** Where the package keeps its caches unless told, as its own command line and live engine do: it says so, or its version does. */
+function defaultCheckpointRoot(entry, version) {
+  const code = fs.readFileSync(entry, 'utf8');
+  const said = /DEFAULT_CACHE_ROOT = [\w.]+\.join\((?:"([^"]+)"|(\w+)), "checkpoints"\)/.exec(code);
+  const folder = said?.[1] ?? (said && new RegExp(`\\b${said[2]} = "([^"]+)"`).exec(code)?.[1]);
+  if (folder) return path.join(folder, 'checkpoints');
   const [major, minor, patch] = version.split('.').map((part) => Number.parseInt(part, 10));
   const moved = major > 2 || (major === 2 && (minor > 0 || patch > 5));
   return path.join(moved ? '.llm' : '.mlld', 'checkpoints');

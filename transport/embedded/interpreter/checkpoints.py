@@ -19,9 +19,9 @@ from mlld_sdk.transport.checkpoint_cache import (
 )
 from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure
-from mlld_sdk.transport.embedded.interpreter.model_calls import is_nothing
 from mlld_sdk.transport.embedded.interpreter.script_run import ScriptRun
 from mlld_sdk.transport.embedded.interpreter.values import Value
+from mlld_sdk.transport.javascript import is_blank
 
 
 class CheckpointMemory:
@@ -116,7 +116,7 @@ class CheckpointMemory:
         index, ordinal, order = self._counters.number(function, site)
         known = key in self._entries and (self._serves or key in self._written)
         answer = cache.value(key) if known else MISSING
-        if self._run.request.unanswered and answer is not MISSING and is_nothing(answer):
+        if self._run.request.unanswered and answer is not MISSING and is_blank(answer):
             answer = MISSING  # stored by an engine that takes nothing for an answer
         if self._announces:
             kind = "checkpoint:miss" if answer is MISSING else "checkpoint:hit"

@@ -6,12 +6,13 @@ from mlld_sdk.transport.embedded import clock
 from mlld_sdk.transport.embedded.errors import ScriptFailure, interpreter_failure
 from mlld_sdk.transport.embedded.interpreter.context import ScriptContext
 from mlld_sdk.transport.embedded.interpreter.methods import call_method
-from mlld_sdk.transport.embedded.interpreter.model_calls import ModelCall, NoAnswer, is_nothing, tell
+from mlld_sdk.transport.embedded.interpreter.model_calls import ModelCall, NoAnswer, tell
 from mlld_sdk.transport.embedded.interpreter.scope import Function, Scope
 from mlld_sdk.transport.embedded.interpreter.shells import Shells
 from mlld_sdk.transport.embedded.interpreter.values import UNKNOWN, Origin, Value, kind_of, merge, scalar_text, text_of
 from mlld_sdk.transport.embedded.language import syntax
 from mlld_sdk.transport.embedded.language.syntax import Block, FunctionCall, Reference, ShellCommand, TextSpan
+from mlld_sdk.transport.javascript import is_blank
 
 HOST_NAMES = ("payload", "state", "now")
 
@@ -88,14 +89,14 @@ class Functions:
         memory.before_body()
         value = self._ask_model(call, function, values, caller)
         stored = _storable(value.data)
-        if not self._context.run.request.unanswered or not (call.failed or is_nothing(stored)):
+        if not self._context.run.request.unanswered or not (call.failed or is_blank(stored)):
             memory.store(entry, stored, max(0, clock.milliseconds() - started))
         return value
 
     def _ask_model(self, call: ModelCall, function: Function, values: list[Value], caller: Scope) -> Value:
         value = self._run_body(function, values, caller, call)
         run = self._context.run
-        if run.request.unanswered and not call.failed and is_nothing(value.data):
+        if run.request.unanswered and not call.failed and is_blank(value.data):
             tell(run, NoAnswer(call.function))
         return value
 

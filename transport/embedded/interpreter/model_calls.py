@@ -1,7 +1,7 @@
 """Calls of `llm` functions that gave no answer: a command in them failed, or they came to nothing."""
 
 import signal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlld_sdk.transport.embedded.errors import CommandFailure
 
@@ -79,11 +79,6 @@ def tell(run: "ScriptRun", what: NoAnswer) -> None:
     if len(run.unanswered) < MOST_TOLD:
         run.unanswered.append(told)
     run.report({"type": "llm:unanswered", "unanswered": told})
-
-
-def is_nothing(value: Any) -> bool:
-    """Return whether a value is no answer: null, or a text of nothing but white space."""
-    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def last_line(stderr: str, stdout: str) -> str:
