@@ -194,14 +194,15 @@ class Tree:
         """
         limit = seconds(timeout, infinite=False)
         began = now()
-        due = self.context.system.env.now() + limit
-        self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, due, drain)))
         killed: tuple[str, ...] = ()
-        try:
-            self.root.join(limit + 1.0)
-        except AskTimeout:
-            killed = (self.name,)
-            self.root.cell.kill(Killed("the tree did not stop in time"))
+        if self.root.reason is None:
+            due = self.context.system.env.now() + limit
+            self.root.cell.post_system(Happened(StopRequested(SHUTDOWN, due, drain)))
+            try:
+                self.root.join(limit + 1.0)
+            except AskTimeout:
+                killed = (self.name,)
+                self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
         return ShutdownReport(reason=reason, killed=(*self._boot.killed, *killed), took=now() - began)
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mlld_sdk.actors.core.context import async_cell, context
-from mlld_sdk.actors.core.hook_runner import HookRunner
+from mlld_sdk.actors.core.hook_runner import HookRunner, leave_copy
 
 if TYPE_CHECKING:
     import asyncio
@@ -118,6 +118,7 @@ class LoopThread:
                 error = finished.exception()
             except asyncio.CancelledError as cancelled:
                 error = cancelled
+            leave_copy(runner.cell.reason)
             runner.resumed = (then, finished.result() if error is None else None, error)
             if runner.cell.condemned:
                 runner.cell.system.zombies.ended(runner.cell)

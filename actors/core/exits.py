@@ -121,6 +121,7 @@ NORMAL = Normal()
 SHUTDOWN = Shutdown()
 KILLED = Killed()
 NOPROC = NoProc()
+FORKED = Crash("forked", "this process is a forked copy; its actors run in the original")
 
 
 def as_reason(value: object) -> Reason:

@@ -5,6 +5,7 @@ mailbox makes sure that no two workers do so at once. A hook that is a coroutine
 while the coroutine runs on the event loop, and the runner comes back to the run queue with the outcome.
 """
 
+import os
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
@@ -17,7 +18,7 @@ from mlld_sdk.actors.core import events, pykka_compat
 from mlld_sdk.actors.core.context import context
 from mlld_sdk.actors.core.directives import UNSET, Continue, Idle, Ignore, NoReply, Reply, Stop
 from mlld_sdk.actors.core.errors import ActorKilled, StartIgnored
-from mlld_sdk.actors.core.exits import NORMAL, crash, reason_of
+from mlld_sdk.actors.core.exits import FORKED, NORMAL, Reason, crash, reason_of
 from mlld_sdk.actors.core.future import CANCELLED, PENDING, Future
 from mlld_sdk.actors.core.links import SPECIAL, Revocable
 from mlld_sdk.actors.core.mailbox import Entry, take
@@ -31,8 +32,20 @@ from mlld_sdk.base.texts import text_of
 DIRECTIVES: Final = frozenset({Reply, NoReply, Stop, Continue, Idle, Ignore, CoroutineType})
 """Classes of return values that mean more than an answer."""
 
+EXIT_OF_COPIES: Final = 70
+"""Exit status of a forked copy whose hook has come back; `sysexits.h` calls it an internal software error."""
+
 Then = Callable[[Any, BaseException | None], object]
 """What goes on when a coroutine is done: takes its result and its exception."""
+
+
+def leave_copy(reason: Reason | None) -> None:
+    """End the process if it is a copy that the hook just run has forked, and has come back in.
+
+    Nothing of the actors works in a copy but the one thread that forked; going on it would live for ever, idle.
+    """
+    if reason is FORKED:
+        os._exit(EXIT_OF_COPIES)
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -95,6 +108,7 @@ class HookRunner:
             self.thread = None
         mailbox = cell.mailbox
         if cell.reason is not None:
+            leave_copy(cell.reason)
             if cell.condemned:
                 # Killed meanwhile, maybe between taking a message and being seen to have it.
                 cell.system.zombies.ended(cell)

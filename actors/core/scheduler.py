@@ -171,9 +171,11 @@ class Scheduler:
         context.worker = worker
         take = self._queue.get_nowait
         empty = self._queue.empty
+        item: Runnable | None = None
         try:
             while not worker.lost:
                 if empty():
+                    item = None  # an idle worker keeps nothing alive
                     item = self._wait()
                 else:
                     try:
@@ -283,26 +285,31 @@ class Scheduler:
 
     def close(self, timeout: float) -> list[str]:
         """End all threads; names those that did not end in time."""
+        threads = self.tell_to_end()
+        deadline = Deadline(timeout)
+        left: list[str] = []
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(deadline.left)
+                if thread.is_alive():
+                    left.append(thread.name)
+        return left
+
+    def tell_to_end(self) -> list[threading.Thread]:
+        """Tell all threads to end, after what they are doing, and return them."""
         with self._lock:
             self._closed = True
-            threads = list(self._threads)
-            watcher, reserve = self._watcher, self._reserve
-            if reserve is not None:
-                reserve.schedule(None)
-            if watcher is not None and not self._watching:
-                self._watching = True
-                self._bell.release()
+            threads: list[threading.Thread] = list(self._threads)
+            if self._reserve is not None:
+                self._reserve.schedule(None)
+                threads.append(self._reserve)
+            if self._watcher is not None:
+                threads.append(self._watcher)
+                if not self._watching:
+                    self._watching = True
+                    self._bell.release()
         self._queue.put(None)
-        deadline = Deadline(timeout)
-        me = threading.current_thread()
-        left: list[str] = []
-        for thread in (*threads, watcher, reserve):
-            if thread is None or thread is me:
-                continue
-            thread.join(deadline.left)
-            if thread.is_alive():
-                left.append(thread.name)
-        return left
+        return threads
 
 
 class OwnThread(threading.Thread):

@@ -21,7 +21,7 @@ from mlld_sdk.actors.core.counters import Counters
 from mlld_sdk.actors.core.directory import Directory
 from mlld_sdk.actors.core.errors import ActorError, AskTimeout, CallingSelf, StartFailed
 from mlld_sdk.actors.core.event_loop import LoopThread
-from mlld_sdk.actors.core.exits import NOPROC, SHUTDOWN, Crash, Killed, crash
+from mlld_sdk.actors.core.exits import FORKED, NOPROC, SHUTDOWN, Killed, crash
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.info import Address
 from mlld_sdk.actors.core.names import Name
@@ -43,10 +43,11 @@ A = TypeVar("A", bound=pykka.Actor)
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Garbage collector thresholds for a service with many actors; see `ActorSystem.settle`."""
 
+LEAST_GRACE: Final = 0.2
+"""Seconds that threads get at the end in any case."""
+
 FAREWELL: Final = 2.0
 """Seconds that code of killed actors gets at the end to come back, before it counts as left running."""
-
-_FORKED: Final = Crash("forked", "this process is a forked copy; its actors run in the original")
 
 
 class StopReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +142,9 @@ class ActorSystem:
         self.counters: Counters = Counters()
         self.directory: Directory = Directory(self.callback_failed)
         self.timers: Timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
-        self.scheduler: Scheduler = Scheduler(name, workers, max_workers, self._workers_exhausted)
+        here = weakref.WeakMethod(self._workers_exhausted)  # its threads do not keep a system that nobody has
+        self.scheduler: Scheduler = Scheduler(name, workers, max_workers, lambda most: (tell := here()) and tell(most))
+        weakref.finalize(self, self.scheduler.tell_to_end).atexit = False
         self.schedule: Callable[[Runnable], None] = self.scheduler.schedule
         self.loop: LoopThread = LoopThread(f"{name}-loop")
         self.zombies: Zombies = Zombies(self, self.scheduler.lose)
@@ -405,11 +408,11 @@ class ActorSystem:
             except AskTimeout:
                 killed.append(cell.path)
                 cell.kill(Killed("the system stopped"))
-        grace = max(0.2, deadline.left)
-        self.zombies.wait_until_gone(min(grace, FAREWELL))
-        threads = self.scheduler.close(grace)
-        self.timers.close(grace)
-        if not self.loop.close(grace):
+        grace = Deadline(max(LEAST_GRACE, deadline.left))
+        self.zombies.wait_until_gone(min(grace.left, FAREWELL))
+        threads = self.scheduler.close(max(LEAST_GRACE, grace.left))
+        self.timers.close(LEAST_GRACE)
+        if not self.loop.close(max(LEAST_GRACE, grace.left)):
             threads.append(f"{self.name}-loop")
         if self._switch_interval_before is not None:
             sys.setswitchinterval(self._switch_interval_before)
@@ -443,7 +446,7 @@ class ActorSystem:
         """Mark the system unusable: this is a forked copy of the process, and its threads are not here."""
         self._closed = True
         for cell in self.directory.cells.values():
-            cell.ending = _FORKED
+            cell.ending = cell.reason = FORKED
 
 
 _default: ActorSystem | None = None

@@ -52,7 +52,7 @@ class TreeContext:
         """Take an event; a sink that raises is reported, and changes nothing else."""
         try:
             self._sink(event)
-        except Exception as error:  # noqa: BLE001 - a listener must not change what supervisors do
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a listener must not change what supervisors do
             self.system.callback_failed(error)
 
     def publish(self, ref: Ref, state: SupervisorState | None) -> None:

@@ -111,6 +111,82 @@ def test_a_forked_copy_refuses_instead_of_hanging() -> None:  # T-17
     ], done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="needs fork")
+def test_a_tree_in_a_forked_copy_stops_at_once_whatever_was_going_on() -> None:  # T-17
+    done = run(
+        """
+        from mlld_sdk.supervision import Tree, child, dynamic, one_for_one
+
+        def busy(tree):
+            rooms = tree["rooms"].supervisor()
+            try:
+                while True:
+                    rooms.terminate_child(rooms.start_child(child(Actor)))
+            except ActorError:
+                pass  # it has stopped
+
+        codes = []
+        for _ in range(40):
+            system = ActorSystem()
+            tree = Tree.start(system, one_for_one(child(Actor, name="a"), dynamic(name="rooms")))
+            threading.Thread(target=busy, args=(tree,), daemon=True).start()
+            pid = os.fork()
+            if pid == 0:
+                report = tree.stop(60)
+                system.stop(60)
+                os._exit(0 if "forked copy" in str(report.reason) and not tree.running else 1)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            system.stop()
+        print(codes == [0] * 40, codes)
+        """
+    )
+    assert done.stdout.startswith("True"), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="needs fork")
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_copy_that_a_handler_forks_and_comes_back_in_ends(kind: str) -> None:  # T-17
+    done = run(
+        f"""
+        class Forks(Actor):
+            {kind} on_receive(self, message):
+                return os.fork()
+
+        class ForksAlone(Actor):
+            threaded = True
+            def on_receive(self, message):
+                return os.fork()
+
+        for kind in (Forks, ForksAlone):
+            system = ActorSystem()
+            ref = system.start(kind)
+            pid = ref.ask("fork", timeout=60)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), ref.is_alive(), flush=True)
+            system.stop()
+        """
+    )
+    assert done.stdout.split("\n")[:2] == ["70 True", "70 True"], done.stdout + done.stderr
+
+
+def test_the_threads_of_a_system_that_nobody_has_end() -> None:
+    done = run(
+        """
+        import gc
+        system = ActorSystem("dropped")
+        refs = [system.start(Says) for _ in range(5)]
+        assert refs[0].ask("x") == "x"
+        assert [t for t in threading.enumerate() if t.name.startswith("dropped")]
+        del system, refs
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name.startswith("dropped"):
+                thread.join(30)
+        print([t.name for t in threading.enumerate() if t.name.startswith("dropped")])
+        """
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
 def test_a_keyboard_interrupt_reaches_a_main_thread_that_waits_for_an_answer() -> None:  # T-23
     done = run(
         """

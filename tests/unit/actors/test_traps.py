@@ -34,7 +34,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.events import ActorCallbackFailed, ActorExited, ResourceCloseFailed, ZombieEnded, ZombieLeft
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
 from mlld_sdk.actors.core.scheduler import blocking
-from mlld_sdk.actors.core.system import ActorSystem, default_system
+from mlld_sdk.actors.core.system import LEAST_GRACE, ActorSystem, default_system
 from mlld_sdk.base.env import Env
 from tests.support.actors import Clock, Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 from tests.support.eventually import eventually
@@ -849,3 +849,21 @@ def test_a_full_mailbox_of_a_dead_actor_lets_nobody_wait(system: ActorSystem) ->
     sender.join(60)
     assert outcome == [ActorDead]
     gate.open.set()
+
+
+def test_a_stop_takes_no_longer_than_it_was_given_when_a_thread_does_not_come_back(sink: Sink) -> None:  # T-16
+    system, gate, given = ActorSystem("zombie", sink=sink), Gate(), []
+    ref = system.start(Puppet)
+    ref.tell(gate)
+    assert gate.entered.wait(60)
+    ref.kill()
+    close = system.scheduler.close
+
+    def close_at_last(timeout: float) -> list[str]:
+        given.append(timeout)
+        gate.open.set()
+        return close(60)
+
+    system.scheduler.close = close_at_last  # type: ignore[method-assign]
+    system.stop(0.5)  # which the wait for the thread uses up
+    assert given == [LEAST_GRACE]
