@@ -19,10 +19,14 @@ The rules are pure functions over a frozen `Circuit`; `Breaker` is the thin shel
 - A result belongs to the period in which its call was let through: a call from before the breaker opened that fails
   late says nothing about the probes and is not counted.
 - `trip` holds the breaker open until `reset`, whatever the clock says.
+- What is called while the same thread or task has leave of a breaker already is part of that call: it passes, and only
+  the outer call is reported.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Literal, Self, TypeVar
 
 import msgspec
@@ -31,7 +35,7 @@ from mlld_sdk.base.durations import Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import check_callable, checked, number, whole
+from mlld_sdk.base.options import check_callable, checked, number, one_of, whole
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 
@@ -66,7 +70,8 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     successes: int = 1
     probe_timeout: float = 30.0
     parks: bool = False
-    counts: Callable[[object], bool] = infrastructure_failure
+    when_open: Literal["wait", "fail"] = "wait"
+    counts: Callable[[object], bool] | None = None
 
 
 def circuit_breaker(
@@ -83,7 +88,8 @@ def circuit_breaker(
     successes: int = 1,
     probe_timeout: Duration = 30.0,
     parks: bool = False,
-    counts: Callable[[object], bool] = infrastructure_failure,
+    when_open: Literal["wait", "fail"] = "wait",
+    counts: Callable[[object], bool] | None = None,
 ) -> BreakerPolicy:
     """Declare a circuit breaker.
 
@@ -100,15 +106,21 @@ def circuit_breaker(
         successes: Good probes that close it.
         probe_timeout: A probe without a result for so long counts as bad.
         parks: Whether an open breaker also keeps its child from being restarted (see `decide`).
-        counts: Given the exception or the exit reason, says whether it is a failure of what the breaker guards.
+        when_open: What a step of a run does while it is open: `wait` until it is let through, without using up an
+            attempt, or `fail` with `BreakerOpen`. Requests are refused in any case.
+        counts: Given the exception or the exit reason, says whether it is a failure of what the breaker guards. By
+            default, `infrastructure_failure` decides about requests and ends; of steps, all failures count that are
+            ones of what they have called.
 
     Raises:
         InvalidOption: A value is out of range, or both rules are off.
     """
+    one_of("when_open", when_open, "wait", "fail")
     if failures is None and rate is None:
         raise InvalidOption("failures", failures, "a whole number >= 1 unless `rate` is given")
     checked(BreakerPolicy, {"name": name, "parks": parks})
-    check_callable("counts", counts)
+    if counts is not None:
+        check_callable("counts", counts)
     shortest = seconds(open_for, "open_for", above=0, infinite=False)
     return BreakerPolicy(
         name=name,
@@ -123,6 +135,7 @@ def circuit_breaker(
         successes=whole("successes", successes, least=1),
         probe_timeout=seconds(probe_timeout, "probe_timeout", above=0, infinite=False),
         parks=parks,
+        when_open=when_open,
         counts=counts,
     )
 
@@ -267,8 +280,8 @@ class Permit:
 
     __slots__ = ("_breaker", "_period")
 
-    def __init__(self, owner: "Breaker", period: int) -> None:
-        self._breaker: Breaker | None = owner
+    def __init__(self, owner: "Breaker | None", period: int) -> None:
+        self._breaker = owner
         self._period = period
 
     def withdraw(self) -> None:
@@ -277,17 +290,21 @@ class Permit:
         if owner is not None:
             owner.withdraw(self._period)
 
-    def settle(self, failure: object = None) -> None:
-        """Report what went wrong, if anything did; whether it counts is up to the policy."""
+    def settle(self, failure: object = None, counts: Callable[[object], bool] = infrastructure_failure) -> None:
+        """Report what went wrong, if anything did; whether it counts is up to the policy, else to `counts`."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
-            owner.report(failure, self._period)
+            owner.report(failure, self._period, counts)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
         self.settle(failure)
+
+
+_inside: "ContextVar[tuple[Breaker, ...]]" = ContextVar("inside", default=())
+"""The breakers that what runs here has leave of already."""
 
 
 class Breaker:
@@ -307,6 +324,7 @@ class Breaker:
         self._passed = 0
         self._refused = 0
         self._watchers: tuple[Callable[[], object], ...] = ()
+        self._waiting: set[Callable[[], object]] = set()
 
     def acquire(self) -> Permit:
         """Ask for one call.
@@ -315,6 +333,8 @@ class Breaker:
             BreakerOpen: Not now; `retry_after` says when.
         """
         circuit = self._circuit
+        if self in _inside.get():
+            return Permit(None, circuit.period)
         if circuit.status == "closed":
             self._passed += 1
             return Permit(self, circuit.period)
@@ -339,15 +359,30 @@ class Breaker:
         with self.acquire():
             return function()
 
-    def report(self, failure: object, period: int | None = None) -> None:
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Make what is called in this block part of one call, for which there is a permit."""
+        token = _inside.set((*_inside.get(), self))
+        try:
+            yield
+        finally:
+            _inside.reset(token)
+
+    def report(
+        self,
+        failure: object,
+        period: int | None = None,
+        counts: Callable[[object], bool] = infrastructure_failure,
+    ) -> None:
         """Take in one result: `None` is a success, anything else is shown to the policy's `counts`.
 
         Args:
             failure: The exception or exit reason, or `None`.
             period: Period of the call's permit; `None` means the current one (an exit was noticed).
+            counts: Decides if the policy has no `counts`.
         """
         circuit = self._circuit
-        counted = failure is not None and self.policy.counts(failure)
+        counted = failure is not None and (self.policy.counts or counts)(failure)
         if not counted and circuit.status == "closed" and not circuit.failed_at and self.policy.rate is None:
             return
         with self._lock:
@@ -363,8 +398,8 @@ class Breaker:
     def withdraw(self, period: int) -> None:
         """Take back a call that was let through in this period and says nothing."""
         with self._lock:
-            if period == self._circuit.period:
-                self._circuit = msgspec.structs.replace(self._circuit, probes=self._circuit.probes[1:])
+            if period == self._circuit.period and self._circuit.probes:
+                self._become(msgspec.structs.replace(self._circuit, probes=self._circuit.probes[1:]))
 
     def trip(self, cause: str = "tripped by hand") -> None:
         """Hold the breaker open until `reset`."""
@@ -392,6 +427,17 @@ class Breaker:
         with self._lock:
             self._watchers = tuple(known for known in self._watchers if known is not closed)
 
+    @contextlib.contextmanager
+    def telling(self, changed: Callable[[], object]) -> Iterator[None]:
+        """Call `changed()`, which must be quick, whenever a call may be let through that was refused before."""
+        with self._lock:
+            self._waiting.add(changed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(changed)
+
     def view(self) -> BreakerView:
         """Describe the breaker as it is now; takes no part in its life (no probe is used up)."""
         now = self._env.now()
@@ -411,6 +457,9 @@ class Breaker:
     def _become(self, circuit: Circuit) -> None:
         """Take over the next circuit; a change of status is one event."""
         before, self._circuit = self._circuit, circuit
+        if circuit is not before:
+            for changed in self._waiting:
+                changed()
         if circuit.status == before.status and not (circuit.status == "open" and circuit.period != before.period):
             return
         at = self._env.wall()
@@ -450,7 +499,8 @@ class Breakers:
             if known is None:
                 named = msgspec.structs.replace(policy, name=name)
                 known = self._known[name] = Breaker(named, self._env, self._sink)
-        if msgspec.structs.replace(known.policy, parks=policy.parks, name=policy.name) != policy:
+        own = msgspec.structs.replace(known.policy, name=policy.name, parks=policy.parks, when_open=policy.when_open)
+        if own != policy:
             raise InvalidOption("breaker", name, "declared with the same settings wherever this name is used")
         return known
 

@@ -42,6 +42,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         stable: Seconds it must live to count as stable.
         wedge_after: Seconds without progress after which it counts as stuck.
         breaker: The breaker in front of it.
+        step_breakers: The other breakers that the steps of its runs have gone through.
         held: Why it was stopped on purpose.
         rung: Rung of its ladder.
         groups: Groups that its incarnations join.
@@ -70,6 +71,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     stable: float = 5.0
     wedge_after: float | None = None
     breaker: BreakerView | None = None
+    step_breakers: tuple[BreakerView, ...] = ()
     held: str = ""
     rung: int = 0
     groups: tuple[str, ...] = ()
@@ -124,7 +126,9 @@ def slot_view(
     spec = slot.spec
     own, policy = spec.budget, spec.breaker
     running = slot.status == "running"
-    breaker = None if policy is None else context.breakers.find(policy.name or path)
+    breaker = None if policy is None else _breaker_view(context, policy.name or path)
+    info = info_of(slot.child) if running else None
+    others = () if info is None else tuple(sorted(info.step_breakers))
     zombies = context.system.zombies.ages(path) if spec.kind == "worker" else ()
     return NodeView(
         path=path,
@@ -142,12 +146,13 @@ def slot_view(
         window=own.limit.within if own else within,
         stable=spec.backoff.stable if spec.backoff else 5.0,
         wedge_after=spec.wedge.after if spec.wedge else None,
-        breaker=None if breaker is None else breaker.view(),
+        breaker=breaker,
+        step_breakers=tuple(_breaker_view(context, name) for name in others if breaker is None or name != breaker.name),
         held=slot.held,
         rung=slot.rung,
         groups=spec.groups,
         configured=dict(slot.configured or {}),
-        info=info_of(slot.child) if running else None,
+        info=info,
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
         over=over,
@@ -162,6 +167,12 @@ def _at_the_end(slot: Slot, *, over: bool) -> Slot:
     if slot.child is not None:
         return msgspec.structs.replace(slot, status="stopping") if over else slot
     return slot if slot.status == "failed" else msgspec.structs.replace(slot, status="stopped", next_at=None)
+
+
+def _breaker_view(context: TreeContext, name: str) -> BreakerView:
+    """Describe a breaker by its name; one that was not asked for yet is closed."""
+    known = context.breakers.find(name)
+    return BreakerView(name=name, status="closed") if known is None else known.view()
 
 
 def kind_of(start: object) -> str:
@@ -232,8 +243,8 @@ def _remarks(node: NodeView) -> list[str]:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     said += _not_as_declared(node)
     if node.breaker is not None:
-        wait = f" {node.breaker.retry_after:.1f}s" if node.breaker.retry_after else ""
-        said.append(f"breaker {node.breaker.status.replace('_', '-')}{wait}")
+        said.append(_breaker_words(node, node.breaker, "breaker"))
+    said += [_breaker_words(node, other, f"breaker {other.name}") for other in node.step_breakers]
     if node.last and not node.gave_up and (node.state != "running" or node.last_kind not in ("normal", "shutdown")):
         said.append(f"last: {shorten(node.last)}")
     if node.groups:
@@ -250,6 +261,12 @@ def _not_as_declared(node: NodeView) -> list[str]:
     if node.configured:
         said.append("configured " + ", ".join(f"{name}={value!r}" for name, value in node.configured.items()))
     return said
+
+
+def _breaker_words(node: NodeView, breaker: BreakerView, name: str) -> str:
+    wait = f" {breaker.retry_after:.1f}s" if breaker.retry_after else ""
+    waiting = 0 if node.info is None else node.info.step_breakers.get(breaker.name, 0)
+    return f"{name} {breaker.status.replace('_', '-')}{wait}" + (f" ({waiting} waiting)" if waiting else "")
 
 
 def duration(seconds: float) -> str:

@@ -10,8 +10,8 @@ of its places:
 - V-3 `flapping`: a child failed three times within its window, or, when it has failed at least twice, its last
   failures were within its window and half of them or more came before the stable period was over; or 60 % or more of a
   restart limit are used up.
-- V-4 `degraded`: a breaker is not closed, a child is parked, or a thread has gone on for `HAUNTED` seconds although
-  what it worked for was killed.
+- V-4 `degraded`: a breaker in front of a child or of steps is not closed, a child is parked, or a thread has gone on
+  for `HAUNTED` seconds although what it worked for was killed.
 - V-5 `recovering`: a child waits for its restart or is starting again, or failed within its window.
 - V-6 `maintenance`: a child was stopped on purpose, with a reason, or told to take no more work.
 - V-7 `healthy`: none of these.
@@ -106,8 +106,8 @@ def judge(node: NodeView) -> tuple[Word, str]:
         return "flapping", why
     if node.state == "parked":
         return "degraded", f"parked by its breaker, last: {node.last}"
-    if node.breaker is not None and node.breaker.status != "closed":
-        return "degraded", f"breaker {node.breaker.status.replace('_', '-')}: {node.breaker.cause}"
+    if why := _refuses(node):
+        return "degraded", why
     if node.haunted >= HAUNTED:
         running = f"{node.zombies} killed and still running, for {node.haunted:.0f} s"
         return "degraded", f"{running}: it ends by itself or with the process"
@@ -120,6 +120,16 @@ def judge(node: NodeView) -> tuple[Word, str]:
     if node.info is not None and node.info.off_duty:
         return "maintenance", f"{node.info.off_duty}: it takes no more work until it is resumed"
     return "healthy", ""
+
+
+def _refuses(node: NodeView) -> str:
+    """Say which breaker of a place is not closed, or return an empty text."""
+    if node.breaker is not None and node.breaker.status != "closed":
+        return f"breaker {node.breaker.status.replace('_', '-')}: {node.breaker.cause}"
+    for other in node.step_breakers:
+        if other.status != "closed":
+            return f"breaker {other.name} {other.status.replace('_', '-')}: {other.cause}"
+    return ""
 
 
 def _flaps(node: NodeView, recent: list[tuple[float, float]]) -> str:

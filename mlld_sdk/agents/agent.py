@@ -73,11 +73,18 @@ class Agent(EngineOwner):
         """Return whether a run or a request it has taken has not ended; called from other threads."""
         return bool(self.workload.working) or super().is_at_work()
 
+    def step_breakers(self) -> dict[str, int]:
+        """Return the breakers its steps name, and how many steps wait for each; called from other threads."""
+        known = self.services.step_breakers.get(self.name)
+        return {} if known is None else known.by_name()
+
     def status(self) -> OwnerStatus:
         """Return what is going on."""
         status, runs = super().status(), tuple(work.lease.run_id for work in self.workload.working.values())
+        breakers = self.services.step_breakers.get(self.name)
+        waiting = () if breakers is None else breakers.waits()
         state = "working" if runs and status.state == "idle" else status.state
-        return msgspec.structs.replace(status, state=state, runs=runs)
+        return msgspec.structs.replace(status, state=state, runs=runs, waiting=waiting)
 
     def _run_script(self, job: Job, payload: object) -> str:
         if self.options.script is None:

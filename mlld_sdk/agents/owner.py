@@ -22,6 +22,7 @@ from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.shared import EngineSource, SharedEngines
 from mlld_sdk.engines.sources import EngineHealth, LeasedEngines
+from mlld_sdk.runs.breakers import StepWait
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.supervisor import keep_options, kept_options
 from mlld_sdk.transport.engine import Engine
@@ -35,12 +36,14 @@ class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
         state: `idle`, `working`, `draining` or `drained`.
         engines: Its engines.
         runs: Ids of the runs it works on.
+        waiting: Steps of them that wait for a circuit breaker.
     """
 
     name: str
     state: str
     engines: EnginePoolStatus
     runs: tuple[str, ...] = ()
+    waiting: tuple[StepWait, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.journal import Journal
+from mlld_sdk.runs.breakers import StepBreakers, StepGuard
 from mlld_sdk.runs.handles import within_run
 from mlld_sdk.runs.state import RunServices
 from mlld_sdk.supervision.errors import BreakerOpen, ChildNotFound, ChildUnavailable
@@ -70,6 +71,7 @@ class Services:
         tree: The supervision tree; set once it has started.
         over: Makes the error of those that still want something, once the runtime has ended.
         stopping: Whether the runtime has begun to stop, so that a new incarnation takes no work.
+        step_breakers: The breakers of each agent's steps, by path; they outlive its incarnations.
         runs: What of this the work on runs needs.
     """
 
@@ -85,6 +87,7 @@ class Services:
     over: Callable[[], MlldError] | None = None
     stopping: bool = False
     runs: RunServices = field(init=False)
+    step_breakers: dict[str, StepBreakers] = field(default_factory=dict)
     _engine_pools: dict[str, EnginePool] = field(default_factory=dict)
     _gated: dict[str, tuple[EngineRequests, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -132,6 +135,7 @@ class Services:
         with self._lock:
             pool = self._engine_pools.pop(name, None)
             self._gated.pop(name, None)
+            self.step_breakers.pop(name, None)
         if pool is not None:
             pool.close()
             pool.kill_busy()
@@ -160,6 +164,19 @@ class Services:
         """Count the requests that have been taken and not ended, of each path that has any."""
         counts = {path: requests.source.in_flight for path, requests in list(self.requests.items())}
         return {path: count for path, count in counts.items() if count}
+
+    def breakers_for(self, agent: ActorRef[Any]) -> StepBreakers:
+        """Find the breakers of an agent's steps, with the one it is declared with now."""
+        path, context = agent.path, self.context
+        with self._lock:
+            found = self.step_breakers.get(path)
+            if found is None:
+                found = self.step_breakers[path] = StepBreakers(context.breakers)
+        above = None if agent.parent is None else context.states.get(agent.parent)
+        slot = None if above is None else above.find(path.rpartition("/")[2])
+        policy = None if slot is None else slot.spec.breaker
+        found.own = None if policy is None else StepGuard(context.breakers.get(policy, path), policy)
+        return found
 
     def whereis(self, name: str) -> ActorRef[Any] | None:
         """Find the actor in a place of the tree, if there is one now."""

@@ -150,6 +150,7 @@ class Workload:
             agent.new_requests(),
             services=services.runs,
             owner=_Owner(agent),
+            breakers=services.breakers_for(agent.actor_ref),
             protected=bool(options.checkpoint),
             attempts=options.step_attempts,
         )

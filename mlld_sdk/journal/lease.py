@@ -199,14 +199,13 @@ class RunLease:
 
     def to_retry(self, position: str) -> StepRecord | None:
         """Return the record of a step that failed and may be begun again; begins nothing."""
-        with self._lock:
-            loaded = self._load()
-            known, packed, recorded_all = self._failed.get(position), loaded.get(position), self._recorded_all
-        if known is None and packed is not None:
-            known = unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
-        elif known is None and not recorded_all and position not in self._open:
-            known = self._core.read(lambda tx: tx.step(self.run_id, position))
+        known = self._known(position)
         return known if known is not None and known.state == "failed" and not known.final else None
+
+    def is_answered(self, position: str) -> bool:
+        """Return whether a step has its answer, which is given again; begins nothing."""
+        known = self._known(position)
+        return known is not None and (known.state == "finished" or (known.state == "failed" and known.final))
 
     def note(self, name: str, data: Any = None) -> EventRecord:
         """Add a receipt to the run: progress, a decision, a cost. Bounded by `events_per_run`."""
@@ -303,6 +302,17 @@ class RunLease:
         with contextlib.suppress(JournalError):  # the step is written down; the next one clears it
             self._write("clear", lambda tx: writes.clear(tx, self.holder, self._core.env.wall()))
             self._on_trial = None
+
+    def _known(self, position: str) -> StepRecord | None:
+        """Return what is recorded at a position that is not begun here."""
+        with self._lock:
+            loaded = self._load()
+            known, packed, recorded_all = self._failed.get(position), loaded.get(position), self._recorded_all
+        if known is None and packed is not None:
+            return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
+        if known is None and not recorded_all and position not in self._open:
+            return self._core.read(lambda tx: tx.step(self.run_id, position))
+        return known
 
     def _load(self) -> dict[str, bytes]:
         """Read what earlier owners have recorded, once. Called with the lock held."""

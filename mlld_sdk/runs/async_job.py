@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 from mlld_sdk.base.options import check_callable
+from mlld_sdk.runs.breakers import StepBreaker
 from mlld_sdk.runs.functions import is_async, is_awaitable
 from mlld_sdk.runs.job import Job
 from mlld_sdk.runs.retry import Retry
@@ -119,6 +120,7 @@ class AsyncJob:
         idempotent: bool = False,
         retry: Retry | None = None,
         accept: Callable[[T], object] | None = None,
+        breaker: StepBreaker = None,
     ) -> T: ...
 
     @overload
@@ -130,6 +132,7 @@ class AsyncJob:
         idempotent: bool = False,
         retry: Retry | None = None,
         accept: Callable[[T], object] | None = None,
+        breaker: StepBreaker = None,
     ) -> T: ...
 
     async def step(
@@ -140,6 +143,7 @@ class AsyncJob:
         idempotent: bool = False,
         retry: Retry | None = None,
         accept: Callable[[Any], object] | None = None,
+        breaker: StepBreaker = None,
     ) -> Any:
         """Take a function of any kind as a step; see `Job.step`.
 
@@ -148,7 +152,9 @@ class AsyncJob:
         """
         check_callable("function", function)
         act = partial(self._bridge.back if is_async(function) else self._bridge.call, function)
-        return await self._bridge.aside(lambda: self._job.call_step(name, act, args, idempotent, retry, accept))
+        return await self._bridge.aside(
+            lambda: self._job.call_step(name, act, args, idempotent, retry, accept, breaker)
+        )
 
     async def sleep(self, seconds: float | timedelta) -> None:
         """Sleep as a step, without a thread; see `Job.sleep`."""

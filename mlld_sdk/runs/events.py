@@ -17,3 +17,21 @@ class RunProgressed(Event, frozen=True, kw_only=True, tag="run.progressed"):
     agent: str
     message: str
     fraction: float | None = None
+
+
+class StepHeld(Event, frozen=True, kw_only=True, tag="step.held"):
+    """A step waits until its circuit breaker lets it through; told once for each time it waits.
+
+    Attributes:
+        run_id: The run.
+        agent: Who works on it.
+        step: Name of the step.
+        breaker: Name of the breaker.
+        retry_after: Seconds until it is worth trying again.
+    """
+
+    run_id: str
+    agent: str
+    step: str
+    breaker: str
+    retry_after: float

@@ -1,21 +1,34 @@
-"""What an error inside a run means: its answer, or the end of this ownership of it. Pure decisions (A-40, A-41).
+"""What an error inside a run means: its answer, or the end of this ownership of it. Pure decisions (A-40 to A-43).
 
 An error is an answer if another owner of the run would meet it, too: something the run has called did not answer, or
 said no. It ends the ownership if it is about the owner itself or the journal: the next owner goes on with the run.
 """
 
+import concurrent.futures
 from typing import Final, Protocol
 
-from mlld_sdk.base.errors import InfrastructureError
-from mlld_sdk.journal.errors import JournalError, LeaseHeld, LeaseLost, WaitTimeout
-from mlld_sdk.runs.errors import OwnerGone
+from mlld_sdk.actors.core.errors import AskCancelled
+from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.engines.pool import NoEngineFree
+from mlld_sdk.engines.quota import EngineQuotaExhausted
+from mlld_sdk.journal.errors import (
+    JournalError,
+    JournalRefusal,
+    LeaseHeld,
+    LeaseLost,
+    RunInQuarantine,
+    RunParked,
+    WaitTimeout,
+)
+from mlld_sdk.runs.errors import JobCancelled, OwnerGone, RunCancelled
 from mlld_sdk.scripts.answers import TruncatedResult
-from mlld_sdk.transport.errors import CallTimeout, EngineOverloaded
+from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.transport.errors import CallCancelled, CallTimeout, EngineOverloaded
 
 OF_OWN_ENGINES: Final = (CallTimeout, TruncatedResult, EngineOverloaded)
 """What the run's own engines may say without having failed: too slow, too long, too much at once."""
 
-OF_OTHER_RUNS: Final = (WaitTimeout, LeaseHeld, LeaseLost)
+OF_OTHER_RUNS: Final = (WaitTimeout, LeaseHeld, LeaseLost, RunInQuarantine)
 """What a journal that works says about another run."""
 
 
@@ -48,3 +61,32 @@ def what_ends(error: BaseException, owner: Owner, *, on_own_engine: bool = False
     if owner.stops():  # what the run relies on may have been stopped first
         return OwnerGone("the agent stops")
     return error if on_own_engine or owner.crashes() else None
+
+
+NO_NEWS: Final = (
+    CallCancelled,
+    AskCancelled,
+    RunCancelled,
+    JobCancelled,
+    concurrent.futures.CancelledError,
+    ConfigurationError,
+    TruncatedResult,
+    NoEngineFree,
+    EngineQuotaExhausted,
+    EngineOverloaded,
+)
+"""Errors that say nothing about what a step has called: it was taken back, was wrong, or was never sent."""
+
+
+def is_news(error: BaseException, breaker: str) -> bool:
+    """Decide whether a failed attempt of a step says anything about what the breaker of that name guards."""
+    if not isinstance(error, Exception) or isinstance(error, NO_NEWS):
+        return False
+    if isinstance(error, JournalError | JournalRefusal):
+        return isinstance(error, WaitTimeout | RunParked)
+    return not (isinstance(error, BreakerOpen) and error.breaker == breaker)
+
+
+def fails_step(_: object) -> bool:
+    """Count every failed attempt of a step that is news: what a caller waits for did not come."""
+    return True

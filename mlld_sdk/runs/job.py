@@ -17,6 +17,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
+import msgspec
+
 from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.durations import seconds as as_seconds
 from mlld_sdk.base.errors import InfrastructureError, InvalidOption
@@ -26,8 +28,9 @@ from mlld_sdk.engines.requests import Asked, EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
 from mlld_sdk.journal.errors import JournalRefusal, StepExhausted, StepInterrupted, StepMismatch
 from mlld_sdk.runs.acceptance import Acceptance, accepting
+from mlld_sdk.runs.breakers import StepBreaker, StepBreakers, StepGuard, StepWait
 from mlld_sdk.runs.errors import JobCancelled, StepFailed, StepIsAsync, StepsOverlap
-from mlld_sdk.runs.events import RunProgressed
+from mlld_sdk.runs.events import RunProgressed, StepHeld
 from mlld_sdk.runs.failures import Owner, what_ends
 from mlld_sdk.runs.functions import called, is_async
 from mlld_sdk.runs.retry import Retry
@@ -36,10 +39,15 @@ from mlld_sdk.scripts import results
 from mlld_sdk.scripts.answers import warn_of_cut
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.supervision.breaker import Breaker, Permit
+from mlld_sdk.supervision.errors import BreakerOpen
 
 T = TypeVar("T")
 S = TypeVar("S")
 P = ParamSpec("P")
+
+SHORTEST_WAIT: Final = 0.05
+"""Seconds after which a breaker that lets one probe after the other through is asked again at the earliest."""
 
 WORTH_NOTING: Final = 1.0
 """Seconds of waiting from which on it is written down that the run waits."""
@@ -67,6 +75,7 @@ class Job:
         *,
         services: RunServices,
         owner: Owner,
+        breakers: StepBreakers,
         protected: bool,
         attempts: int,
     ) -> None:
@@ -77,6 +86,7 @@ class Job:
             requests: The way to the agent's engines.
             services: What the runtime shares.
             owner: The agent.
+            breakers: The circuit breakers of the agent's steps.
             protected: Whether a step on an engine may be repeated unless it says otherwise.
             attempts: How often a step that may be repeated is begun in all.
         """
@@ -85,6 +95,7 @@ class Job:
         self._lease = lease
         self._requests = requests
         self._services = services
+        self._breakers = breakers
         self._protected = protected
         self._attempts = attempts
         self._again = StepPolicy(on_interrupt="retry", max_attempts=attempts)
@@ -103,6 +114,7 @@ class Job:
         idempotent: bool | None = None,
         retry: Retry | None = None,
         accept: Callable[[str], object] | None = None,
+        breaker: StepBreaker = None,
         **options: Unpack[RunOptions],
     ) -> ExecuteResult:
         """Run a script file as a step.
@@ -116,6 +128,8 @@ class Job:
             accept: Takes the output, without white space around it, and says whether it counts: `accept=bool` for any
                 that is not empty. What it does not take is a failed attempt (`STEP_NOT_ACCEPTED`), and the answers of
                 models that led to it are forgotten, so that the next attempt asks again.
+            breaker: The circuit breaker of what it calls, `circuit_breaker("model")`: the same name is the same breaker
+                in the whole tree. By default the one the agent was declared with; `False`: none.
             **options: As for `Client.execute`.
 
         Raises:
@@ -125,7 +139,7 @@ class Job:
         name = os.fspath(filepath)
         asked = self._fingerprint(*_asked("execute", name, payload, options))
         repeatable = self._protected if idempotent is None else idempotent
-        stored = self._on_engine(name, asked, repeatable, request, retry, accept)
+        stored = self._on_engine(name, asked, repeatable, request, retry, accept, breaker)
         result = results.execute_result(stored)
         result.truncations = stored.get("truncations", [])
         result.truncated = bool(result.truncations)
@@ -140,6 +154,7 @@ class Job:
         idempotent: bool | None = None,
         retry: Retry | None = None,
         accept: Callable[[str], object] | None = None,
+        breaker: StepBreaker = None,
         **options: Unpack[RunOptions],
     ) -> str:
         """Run script text as a step, and return its output. Arguments and errors as for `execute`."""
@@ -148,7 +163,7 @@ class Job:
         asked = self._fingerprint(*_asked("process", script, [file_path and os.fspath(file_path), payload], options))
         # Text without a file has no cache, so nothing protects its model calls from being made twice.
         repeatable = (self._protected and file_path is not None) if idempotent is None else idempotent
-        stored = self._on_engine(name, asked, repeatable, request, retry, accept)
+        stored = self._on_engine(name, asked, repeatable, request, retry, accept, breaker)
         if "output" in stored.get("truncations", ()):
             warn_of_cut()
         return str(stored["output"])
@@ -161,6 +176,7 @@ class Job:
         idempotent: bool = False,
         retry: Retry | None = None,
         accept: Callable[[T], object] | None = None,
+        breaker: StepBreaker = None,
     ) -> T:
         """Call a function as a step. What it returns must be storable as JSON, and comes back the same on replay.
 
@@ -172,6 +188,7 @@ class Job:
             retry: Whether and when it is tried again if it raises; only for functions that may be called again then.
             accept: Takes what the function returned and says whether it counts. What it does not take is a failed
                 attempt (`STEP_NOT_ACCEPTED`), and if it raises, the step fails with that.
+            breaker: The circuit breaker of what it calls, as for `execute`.
 
         Raises:
             StepFailed: The function raised, as often as `retry` allows: also an error of an actor, an engine or another
@@ -181,7 +198,9 @@ class Job:
         check_callable("function", function)
         if is_async(function):
             raise StepIsAsync(name)
-        return cast("T", self.call_step(name, partial(called, name, function), args, idempotent, retry, accept))
+        return cast(
+            "T", self.call_step(name, partial(called, name, function), args, idempotent, retry, accept, breaker)
+        )
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Wait so many seconds from the first time this is called in the run, restarts and replays included.
@@ -276,14 +295,15 @@ class Job:
         args: tuple[Any, ...],
         idempotent: bool,
         retry: Retry | None,
-        accept: Callable[[Any], object] | None = None,
+        accept: Callable[[Any], object] | None,
+        breaker: StepBreaker,
     ) -> Any:
         """Call a function as a step; what it returns is its result."""
         text("name", name)
         accepting(accept)
         asked = self._fingerprint("step", name, args)
         condition = None if accept is None else Acceptance(accept)
-        return self._step(name, asked, idempotent, lambda: function(*args), retry, accept=condition)
+        return self._step(name, asked, idempotent, lambda: function(*args), retry, breaker, accept=condition)
 
     @property
     def last_progress(self) -> float:
@@ -295,7 +315,7 @@ class Job:
         length = as_seconds(seconds, "seconds", infinite=False)
         wall = self._services.env.wall
         asked = self._fingerprint("sleep", "sleep", [length])
-        return self._noted(float(self._step("sleep", asked, True, lambda: wall() + length))), length
+        return self._noted(float(self._step("sleep", asked, True, lambda: wall() + length, breaker=False))), length
 
     def asleep_until(self, moment: float | datetime) -> tuple[float, float]:
         """Write down the moment until which to sleep; returns it, and how long that may take at most."""
@@ -303,7 +323,7 @@ class Job:
         if isinstance(until, bool) or not isinstance(until, int | float) or not math.isfinite(until):
             raise InvalidOption("moment", moment, "seconds since the epoch, or a datetime")
         asked = self._fingerprint("sleep", "sleep_until", [])
-        return self._noted(float(self._step("sleep_until", asked, True, lambda: float(until)))), math.inf
+        return self._noted(float(self._step("sleep_until", asked, True, lambda: float(until), breaker=False))), math.inf
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -320,10 +340,13 @@ class Job:
     def _sleep_through(self, until: float, most: float) -> None:
         for seconds in self.shared.naps(until, most):
             self.shared.awake.wait(seconds)
+        self._check_awake()
+        self._progressed()
+
+    def _check_awake(self) -> None:
         self.check()
         if self.shared.awake.is_set():
             raise JobCancelled("the code of the run has ended")
-        self._progressed()
 
     def _branch(self, positions: Positions) -> "Job":
         job = Job(
@@ -331,6 +354,7 @@ class Job:
             self._requests,
             services=self._services,
             owner=self.shared.owner,
+            breakers=self._breakers,
             protected=self._protected,
             attempts=self._attempts,
         )
@@ -359,17 +383,19 @@ class Job:
         repeatable: bool,
         act: Callable[[], Any],
         retry: Retry | None = None,
+        breaker: StepBreaker = None,
         *,
         on_engine: bool = False,
         accept: Acceptance | None = None,
     ) -> Any:
+        guard = self._breakers.of(breaker)
         truth("idempotent", repeatable)
         if retry is not None:
             check_class("retry", retry, Retry)
         self._take_turn(name)
         try:
             self.check()
-            step = _Step(name, self._positions.next(), asked, retry, on_engine, accept)
+            step = _Step(name, self._positions.next(), asked, retry, on_engine, accept, guard)
             if retry is None:
                 return self._step_once(step, self._again if repeatable else ONCE, act)
             most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
@@ -389,6 +415,7 @@ class Job:
         request: Asked,
         retry: Retry | None,
         accept: Callable[[str], object] | None,
+        breaker: StepBreaker,
     ) -> dict[str, Any]:
         """Make a request as a step, and return its result as it is stored."""
         accepting(accept)
@@ -403,6 +430,7 @@ class Job:
             repeatable,
             lambda: _storable(self._requests.result(*request, used)),
             retry,
+            breaker,
             on_engine=True,
             accept=condition,
         )
@@ -416,6 +444,52 @@ class Job:
             self._sleep_through(self._noted(failed.ended + pause), pause)
 
     def _step_once(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        if step.guard is None:
+            return self._begin(step, policy, act)
+        try:
+            step.permit = permit = self._permit(step, step.guard)
+        except BreakerOpen as refused:
+            return self._begin(step, policy, partial(_refuse, refused))
+        if permit is None:
+            return self._begin(step, policy, act)
+        with self.shared.holding(permit), step.guard.breaker.inside():
+            self.check()
+            return self._begin(step, policy, act)
+
+    def _permit(self, step: "_Step", guard: StepGuard) -> Permit | None:
+        """Ask the breaker of a step to let it through, and wait until it does; `None` if the step will not act.
+
+        Raises:
+            BreakerOpen: It was declared to fail while its breaker is open.
+        """
+        if self.attempt > 1 and self._sealing(self._lease.is_answered, step.position):
+            return None
+        try:
+            return guard.breaker.acquire()
+        except BreakerOpen as refused:
+            if guard.fails:
+                raise
+            return self._wait_for_breaker(step, guard.breaker, refused.retry_after)
+
+    def _wait_for_breaker(self, step: "_Step", breaker: Breaker, retry_after: float) -> Permit:
+        """Wait until a breaker lets a step through; it takes part in no attempt meanwhile, and holds no engine."""
+        env, turn = self._services.env, threading.Event()
+        wait = StepWait(run_id=self.run_id, step=step.name, breaker=breaker.name, retry_after=retry_after)
+        told = StepHeld(at=env.wall(), agent=self._requests.name, **msgspec.structs.asdict(wait))
+        with self._breakers.waiting(wait), breaker.telling(turn.set), self.shared.telling(turn.set):
+            self._services.sink(told)
+            while True:
+                turn.clear()
+                self._check_awake()
+                try:
+                    return breaker.acquire()
+                except BreakerOpen as refused:
+                    left = max(refused.retry_after, SHORTEST_WAIT)
+                for seconds in self.shared.naps(self._noted(env.wall() + left), left):
+                    if turn.wait(seconds):
+                        break
+
+    def _begin(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
         decision = self._sealing(self._lease.begin_step, step.position, step.name, step.asked, policy)
         match decision:
             case Replay(value=value):
@@ -442,9 +516,13 @@ class Job:
         except BaseException as error:  # noqa: BLE001 - what the step raised is its answer, an exit too
             ends = what_ends(error, self.shared.owner, on_own_engine=own)
             if ends is None:
+                if step.guard is not None and step.permit is not None:
+                    step.guard.tell(step.permit, error)
                 return self._answer_failure(step, error)
             self.shared.seal(ends)
             raise ends from (None if ends is error else error)
+        if step.permit is not None:
+            step.permit.settle()
         self.check()
         try:
             done = self._sealing(self._lease.finish_step, step.position, value)
@@ -484,7 +562,14 @@ class _Step:
     retry: Retry | None
     on_engine: bool
     accept: Acceptance | None
+    guard: StepGuard | None
+    permit: Permit | None = None
     attempt: int = 1
+
+
+def _refuse(refused: BreakerOpen) -> None:
+    """Fail a step whose breaker is open."""
+    raise refused
 
 
 class RetryStep(Exception):

@@ -1,9 +1,10 @@
 """What a job shares: with its branches, whether they may still act; with other jobs, what the runtime has for them."""
 
+import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from mlld_sdk.base.env import Env
@@ -12,6 +13,7 @@ from mlld_sdk.base.events import Sink
 from mlld_sdk.engines.draining import AnySource
 from mlld_sdk.journal import Journal
 from mlld_sdk.runs.failures import Owner
+from mlld_sdk.supervision.breaker import Permit
 
 LONGEST_LOOK = 60.0
 """Seconds between two looks at the wall clock, which may be set while a job waits for it."""
@@ -62,6 +64,8 @@ class JobState:
         self.sleeping = 0
         self.awake = threading.Event()
         self._interrupt: Callable[[], None] | None = None
+        self._woken: set[Callable[[], object]] = set()
+        self._permits: set[Permit] = set()
         self._env = env
         self._source = source
         self._lock = threading.Lock()
@@ -77,7 +81,10 @@ class JobState:
             if self.sealed is not None:
                 return
             self.sealed = why
-        self.awake.set()
+            permits = list(self._permits)
+        for permit in permits:  # what comes of these calls is not waited for
+            permit.withdraw()
+        self.wake()
         self._source.stop(why)
         if self._interrupt is not None:
             self._interrupt()
@@ -87,6 +94,40 @@ class JobState:
         self._interrupt = interrupt
         if interrupt is not None and self.sealed is not None:
             interrupt()
+
+    def wake(self) -> None:
+        """End all sleeping for good."""
+        with self._lock:
+            self.awake.set()
+            woken = list(self._woken)
+        for wake in woken:
+            wake()
+
+    @contextlib.contextmanager
+    def telling(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Call `wake()` when sleeping is over for good, at once if it is."""
+        with self._lock:
+            self._woken.add(wake)
+            over = self.awake.is_set()
+        if over:
+            wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._woken.discard(wake)
+
+    @contextlib.contextmanager
+    def holding(self, permit: Permit) -> Iterator[None]:
+        """Give a permit back at the end of this block, or when the job is sealed, if nothing was reported by then."""
+        with self._lock:
+            self._permits.add(permit)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._permits.discard(permit)
+            permit.withdraw()
 
     def naps(self, moment: float, most: float = math.inf) -> Generator[float, None, None]:
         """Yield how long to wait, again and again until a moment of the wall clock, which a run's next owner shares.
@@ -103,5 +144,6 @@ class JobState:
                     return
                 yield min(left, LONGEST_LOOK)
         finally:
+            self.progressed = self._env.now()  # first: whoever looks at this moment sees it awake or making progress
             with self._lock:
                 self.sleeping -= 1

@@ -99,7 +99,7 @@ class Work:
             return await self._run(AsyncJob(self.job, bridge), payload)
         finally:
             self.job.shared.interrupting(None)
-            self.job.shared.awake.set()  # for steps that are waited for no more
+            self.job.shared.wake()  # for steps that are waited for no more
             await bridge.close()
 
     def _finished(self, value: Any) -> None:

@@ -41,6 +41,7 @@ from mlld_sdk.runtime.missing import MOST_NAMED, MissingAgent, MissingAgents, na
 from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
+from mlld_sdk.supervision.breaker import Breakers
 from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.snapshot import NodeView, walk
@@ -121,6 +122,7 @@ class Runtime:
     Attributes:
         bus: The stream of events; attach to it before the start to miss nothing.
         history: The last events and the crash reports.
+        breakers: The circuit breakers of the tree, by name; each can be tripped and reset by hand.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Runtime:
         self.env: Env = env or Env()
         self.bus: Bus = Bus(self.env)
         self.history: History = History()
+        self.breakers: Breakers = Breakers(self.env, self.bus.emit)
         self.bus.attach_inline("history", self.history, aside=True)
         self._spec = tree
         self._store = None if store is None else Path(store)
@@ -210,7 +213,7 @@ class Runtime:
             self._keeper = HistoryKeeper(self.history, journal)
             self._keeper.remember()
             self.bus.attach("history-keeper", self._keeper, events=FAILURES)
-            context = TreeContext(system, self.bus.emit)
+            context = TreeContext(system, self.bus.emit, self.breakers)
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir(), context)
             services.publish()
             self._missing = MissingAgents(journal, self._serves, self.env)

@@ -7,7 +7,8 @@
 | `mlld_supervisor_budget_ratio` | `path` | how much of a restart limit is used, 0 to 1 |
 | `mlld_give_up_total` | `path` | how often a supervisor gave up |
 | `mlld_mailbox_depth` | `path` | messages waiting for an actor |
-| `mlld_breaker_state` | `path` | 0 closed, 1 half-open, 2 open |
+| `mlld_breaker_state` | `path`, `breaker` | 0 closed, 1 half-open, 2 open: in front of a child or of its steps |
+| `mlld_breaker_waiting` | `path`, `breaker` | steps that wait until they are let through |
 | `mlld_inflight` | `path` | engines at work for an agent or pool |
 | `mlld_request_seconds` | `path`, `method` | histogram of requests to engines, failed ones included |
 | `mlld_child_rss_bytes` | `path` | memory of the engines of an agent or pool |
@@ -135,8 +136,11 @@ class RuntimeMetrics:
         yield "mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes)
         waiting = {(n.path,): float(n.info.queued if n.info else 0) for n in nodes[1:] if n.info or n.over}
         yield "mlld_mailbox_depth", "Messages waiting", waiting
-        breakers = {(node.path,): BREAKERS[node.breaker.status] for node in nodes if node.breaker is not None}
-        yield "mlld_breaker_state", "0 closed, 1 half-open, 2 open", breakers
+        breakers = [(node, one) for node in nodes for one in (node.breaker, *node.step_breakers) if one is not None]
+        states = {(node.path, one.name): BREAKERS[one.status] for node, one in breakers}
+        yield "mlld_breaker_state", "0 closed, 1 half-open, 2 open", states, "breaker"
+        held = {(n.path, one.name): float(n.info.step_breakers.get(one.name, 0)) for n, one in breakers if n.info}
+        yield "mlld_breaker_waiting", "Steps that wait until they are let through", held, "breaker"
         busy = {(n.path,): 0.0 for n in nodes if n.over and n.path in services.requests}
         busy |= {(name,): float(pool.status().busy) for name, pool in services.engine_pools().items()}
         yield "mlld_inflight", "Engines at work", busy

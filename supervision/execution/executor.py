@@ -202,6 +202,8 @@ class Executor:
         boot = Boot(self.context, f"{self.path}/{label}") if supervises else None
         token = None if boot is None else booting.set(boot)
         try:
+            if spec.breaker is not None:  # it is there from now on, closed, and is refused if it contradicts another
+                self.context.breakers.get(spec.breaker, f"{self.path}/{label}")
             cell = self.system.create(start, args, kwargs, spec.register, self.ref, label)
         except Exception as error:  # noqa: BLE001 - whatever the start raised is the reason why it failed
             self._inbox.append(self._not_started(key, incarnation, error))

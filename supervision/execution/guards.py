@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from mlld_sdk.actors.core.timers import Timer, Timers
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.breaker import Breaker, Breakers, Permit
 from mlld_sdk.supervision.decisions.restart_policy import STABLE
 from mlld_sdk.supervision.decisions.slots import Slot
@@ -27,8 +28,13 @@ class BreakerGuards:
         self._resets: dict[int, tuple[Breaker, Callable[[], object]]] = {}
 
     def of(self, slot: Slot, path: str) -> Breaker | None:
-        """Find the breaker in front of a child."""
-        return None if slot.spec.breaker is None else self._breakers.get(slot.spec.breaker, path)
+        """Find the breaker in front of a child; `None` also if it contradicts another, for which no start succeeds."""
+        if slot.spec.breaker is None:
+            return None
+        try:
+            return self._breakers.get(slot.spec.breaker, path)
+        except InvalidOption:
+            return None
 
     def tell(self, slot: Slot, path: str, exit_: ChildExit) -> float | None:
         """Report an end to the breaker; return for how many seconds it keeps the child parked, if it does."""

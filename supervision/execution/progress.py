@@ -21,12 +21,14 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
         idle: Seconds with work and nothing finished; 0 when it has nothing to do.
         doing: What it is handling.
         off_duty: In a word, what keeps it from work on purpose: `draining`, `drained`.
+        step_breakers: Breakers that steps of its runs have gone through, and how many steps wait for each.
     """
 
     queued: int = 0
     idle: float = 0.0
     doing: str = ""
     off_duty: str = ""
+    step_breakers: dict[str, int] = {}
 
 
 def idle_of(ref: Ref) -> float:
@@ -42,13 +44,17 @@ def idle_of(ref: Ref) -> float:
 def info_of(ref: Ref) -> NodeInfo | None:
     """Return what can be seen of an actor without a message, or `None` when it has ended.
 
-    A class that can be told to take no work defines a method `off_duty()`, called as `stuck_for` is.
+    A class that can be told to take no work defines a method `off_duty()`, one whose work goes through breakers
+    `step_breakers()`; they are called as `stuck_for` is.
     """
     if ref.reason is not None:
         return None
     info, off_duty = ref.info(), getattr(ref.cell.actor, "off_duty", None)
     said = "" if off_duty is None else str(off_duty())
-    return NodeInfo(queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=said)
+    breakers: dict[str, int] = getattr(ref.cell.actor, "step_breakers", dict)()
+    return NodeInfo(
+        queued=info.queued, idle=idle_of(ref), doing=info.current or "", off_duty=said, step_breakers=breakers
+    )
 
 
 class ProgressWatches:

@@ -35,12 +35,12 @@ class TreeContext:
         version: Changes with each of these states, so that what was found in them can be kept until then.
     """
 
-    def __init__(self, system: ActorSystem, sink: Sink | None = None) -> None:
+    def __init__(self, system: ActorSystem, sink: Sink | None = None, breakers: Breakers | None = None) -> None:
         self.system = system
         self.name = ""
         self._sink = sink or system.sink
         self.heard = self._sink is not discard
-        self.breakers = Breakers(system.env, self.sink)
+        self.breakers = breakers or Breakers(system.env, self.sink)
         self.states: dict[Ref, SupervisorState] = {}
         self.ended: dict[str, SupervisorState] = {}
         self.over_since: float | None = None

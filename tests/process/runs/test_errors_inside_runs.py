@@ -244,5 +244,5 @@ def test_every_error_of_the_library_has_a_decision() -> None:  # A-41
     assert ending(on_own_engine=False) - journal == {"StopAgent", "EscalateFailure"}
     assert {kind.__name__ for kind in kinds} - ending(on_own_engine=True) == {
         "CallTimeout", "NoEngineFree", "EngineQuotaExhausted", "TruncatedResult", "EngineOverloaded",
-        "WaitTimeout", "LeaseHeld", "LeaseLost",
+        "WaitTimeout", "LeaseHeld", "LeaseLost", "RunInQuarantine",
     }  # fmt: skip

@@ -25,6 +25,7 @@ NAMES = {
     "mlld_give_up",
     "mlld_mailbox_depth",
     "mlld_breaker_state",
+    "mlld_breaker_waiting",
     "mlld_inflight",
     "mlld_request_seconds",
     "mlld_child_rss_bytes",
@@ -84,7 +85,8 @@ def test_metrics_tell_states_restarts_requests_engines_and_caches(runtime: Runti
     assert {family.name for family in scrape.registry.collect()} == NAMES
     assert scrape.value("mlld_agent_state", path="root/worker", state="running") == 1.0
     assert scrape.value("mlld_supervisor_budget_ratio", path="root") == 0.25
-    assert scrape.value("mlld_breaker_state", path="root/plain") == 0.0
+    assert scrape.value("mlld_breaker_state", path="root/plain", breaker="root/plain") == 0.0
+    assert scrape.value("mlld_breaker_waiting", path="root/plain", breaker="root/plain") == 0.0
     assert scrape.value("mlld_inflight", path="root/worker") == 0.0
     assert scrape.value("mlld_mailbox_depth", path="root/worker") == 0.0
     assert scrape.value("mlld_child_rss_bytes", path="root/worker") > 1e6
