@@ -3,8 +3,8 @@
     MLLD_ENGINE=embedded python examples/asyncio_service.py --port 8080
     echo safety | nc localhost 8080
 
-In FastAPI or Starlette, the `async with` goes into the lifespan, and handlers await the same calls. When the runtime
-gives up, the service ends with status 1, so that whatever has started it can start it again.
+For FastAPI and Starlette see `fastapi_service.py`. When the runtime gives up, the service ends with status 1, so that
+whatever has started it can start it again.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
 These are the names that most programs need. The rest has its place by role: `mlld_sdk.errors`, `mlld_sdk.types`,
 `mlld_sdk.client`, `mlld_sdk.agents`, `mlld_sdk.runs`, `mlld_sdk.supervision`, `mlld_sdk.actors`, `mlld_sdk.journal`,
-`mlld_sdk.engines`, `mlld_sdk.telemetry` and `mlld_sdk.testing`. A module behind a name is imported when the name is
-first used, so that a program pays only for what it needs. Names of mlld's own Python SDK can be imported here, too.
+`mlld_sdk.engines`, `mlld_sdk.telemetry`, `mlld_sdk.web` and `mlld_sdk.testing`. A module behind a name is imported when
+the name is first used, so that a program pays only for what it needs. Names of mlld's own Python SDK can be imported
+here, too.
 """
 
 from typing import TYPE_CHECKING

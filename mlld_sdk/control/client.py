@@ -12,7 +12,7 @@ LOOK_TIMEOUT = 10.0
 
 JUST_STOPPED = "it may just have stopped; its log says why"
 
-LOOKS = (p.AskWho, p.AskTree, p.AskMissing, p.AskTop, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
+LOOKS = (p.AskWho, p.AskTree, p.AskMissing, p.AskTop, p.AskMetrics, p.AskWhy, p.AskCrashes, p.AskRuns, p.AskRun)
 
 
 def running(name: str | None = None, pid: int | None = None) -> list[p.RuntimeProcess]:
@@ -51,15 +51,17 @@ class Remote:
     Args:
         name: Name of the runtime; not needed when there is only one.
         pid: The process, if several have that name.
+        patience: Seconds in which an answer has to begin, if not as many as are usual for what is asked.
 
     Raises:
         ControlError: There is no such runtime, or more than one.
     """
 
-    def __init__(self, name: str | None = None, *, pid: int | None = None) -> None:
+    def __init__(self, name: str | None = None, *, pid: int | None = None, patience: float | None = None) -> None:
+        self._patience = patience
         process = _only_one(name, pid)
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(LOOK_TIMEOUT)
+        self._connection.settimeout(patience or LOOK_TIMEOUT)
         try:
             self._connection.connect(str(process.path))
         except OSError as error:
@@ -74,7 +76,7 @@ class Remote:
             ControlError: The connection broke, or no answer came: after `LOOK_TIMEOUT` if the runtime was only to be
                 looked at, after a little more than `protocol.TIMEOUT` if it was to do something.
         """
-        limit = _patience(request)
+        limit = self._patience or _patience(request)
         self._connection.settimeout(limit)
         try:
             with contextlib.suppress(BrokenPipeError):  # it wants no more, and may have said why

@@ -40,6 +40,10 @@ class AskTop(Request, frozen=True, kw_only=True, tag="top"):
     """Engines with their memory, agents with their work, journal and budget."""
 
 
+class AskMetrics(Request, frozen=True, kw_only=True, tag="metrics"):
+    """What the process measures of the runtime, as plain data."""
+
+
 class AskWhy(Request, frozen=True, kw_only=True, tag="why"):
     """Everything known about one failure, or about the failures of one place.
 

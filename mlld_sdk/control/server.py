@@ -33,6 +33,7 @@ from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.supervision.verdict import Verdict
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
+from mlld_sdk.telemetry.prometheus import metrics_of
 from mlld_sdk.transport.processes import rss_of
 
 CONNECTIONS = 32
@@ -278,6 +279,13 @@ def _who(runtime: RuntimeView, _: p.AskWho, __: int) -> Any:
     return {"runtime": runtime.name, "pid": os.getpid(), "store": path and os.path.realpath(path)}
 
 
+def _metrics(runtime: RuntimeView, _: p.AskMetrics, __: int) -> Any:
+    metrics = metrics_of(runtime)
+    if metrics is None:
+        raise p.Refused("this process exports no metrics", code="NO_METRICS", hint="mlld_sdk.telemetry.prometheus")
+    return {"families": metrics.families()}
+
+
 def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
     verdict, tree = runtime.verdict(), runtime.snapshot()
     paths = {node.path for node in walk(tree)} if verdict.concerns else set()
@@ -449,6 +457,7 @@ def _step_row(step: StepRecord) -> dict[str, Any]:
 
 _WORK: dict[type, Callable[[RuntimeView, Any, int], Any]] = {
     p.AskWho: _who,
+    p.AskMetrics: _metrics,
     p.AskTree: _tree,
     p.AskMissing: lambda runtime, _, __: {"missing": runtime.missing()},
     p.AskTop: _top,

@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "level": record.levelname.lower(),
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
-            "pid": record.process,
+            "process": record.process,
         }
         if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) == len(ACCESS):
             line |= zip(ACCESS, record.args, strict=True)
@@ -53,7 +53,7 @@ def log_json(bus: Bus, *, debug: bool = False) -> None:
         debug: Whether single requests and steps are written.
     """
     logging_as_json()
-    log_events(bus, stderr_logger(as_json=True).bind(pid=os.getpid()), debug=debug)
+    log_events(bus, stderr_logger(as_json=True).bind(process=os.getpid()), debug=debug)
 
 
 def logging_as_json() -> None:

@@ -29,6 +29,9 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ExtraMissing, MlldError
@@ -84,13 +87,49 @@ def export_metrics(runtime: MeasuredRuntime, registry: Any = None) -> "RuntimeMe
     Raises:
         ExtraMissing: prometheus-client is not installed.
     """
+    client = require_client()
+    metrics = measure(runtime)
+    (registry or client.REGISTRY).register(metrics)
+    return metrics
+
+
+def require_client() -> Any:
+    """Return the package that writes metrics down.
+
+    Raises:
+        ExtraMissing: It is not installed.
+    """
     try:
         import prometheus_client
     except ImportError as error:
         raise ExtraMissing("the export of metrics", "prometheus-client", "prometheus") from error
-    metrics = RuntimeMetrics(runtime)
-    (registry or prometheus_client.REGISTRY).register(metrics)
-    return metrics
+    return prometheus_client
+
+
+def measure(runtime: MeasuredRuntime) -> "RuntimeMetrics":
+    """Begin to count what a runtime does, and return what tells of it; the same one when it is measured already."""
+    return _measured.get(runtime) or RuntimeMetrics(runtime)
+
+
+def metrics_of(runtime: object) -> "RuntimeMetrics | None":
+    """Return what tells of a runtime, if it is measured."""
+    return _measured.get(runtime)
+
+
+class MetricFamily(msgspec.Struct, frozen=True):
+    """A metric as plain data, which can be handed to another process.
+
+    Attributes:
+        name: Its name, without the endings of its samples.
+        kind: `gauge`, `counter` or `histogram`.
+        text: What it is.
+        samples: Name, labels and value of each.
+    """
+
+    name: str
+    kind: str
+    text: str
+    samples: list[tuple[str, dict[str, str], float]]
 
 
 class RuntimeMetrics:
@@ -100,6 +139,7 @@ class RuntimeMetrics:
         self._runtime = runtime
         self._counts = _Counts()
         runtime.bus.attach("prometheus", self._counts, events=_Counts.events)
+        _measured[runtime] = self
 
     def describe(self) -> list[Any]:
         """Return nothing: names are fixed, and the runtime may not run yet."""
@@ -127,6 +167,20 @@ class RuntimeMetrics:
         for key, histogram in counts.requests.items():
             seconds.add_metric(list(key), histogram.buckets(), histogram.total)
         yield seconds
+
+    def families(self) -> list[MetricFamily]:
+        """Compute all metrics, as plain data.
+
+        Raises:
+            ExtraMissing: prometheus-client is not installed.
+        """
+        require_client()
+        return [
+            MetricFamily(
+                one.name, one.type, one.documentation, [(row.name, row.labels, row.value) for row in one.samples]
+            )
+            for one in self.collect()
+        ]
 
     def _gauges(self, nodes: list[NodeView], kept: Mapping[Key, float]) -> Iterator[tuple[Any, ...]]:
         """Yield name, text, values by labels, and the names of the labels besides `path`."""
@@ -157,6 +211,10 @@ class RuntimeMetrics:
     def close(self) -> None:
         """Count no more; unregister it from the registry too."""
         self._runtime.bus.detach("prometheus")
+        _measured.pop(self._runtime, None)
+
+
+_measured: "WeakKeyDictionary[Any, RuntimeMetrics]" = WeakKeyDictionary()
 
 
 class _Histogram:

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
+
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
 
 from mlld_sdk import (
     Agent,
@@ -35,6 +38,7 @@ from mlld_sdk.journal import Journal, Retention
 from mlld_sdk.runtime import RuntimeEnd
 from mlld_sdk.supervision import ChildSpec, RestartLimit, ShutdownReport, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
+from mlld_sdk.web import current, health, lifespan
 
 
 def add(a: int, b: int) -> int:
@@ -123,6 +127,18 @@ def clients() -> None:
             assert_type(error.hint, str | None)
 
 
+def web() -> None:
+    tree = one_for_one(child(Reviewer, name="reviewer"))
+    app = FastAPI(lifespan=lifespan(tree, store="state.db", log="json", exit_on_give_up=True, drain_timeout=5.0))
+    app.include_router(health())
+
+    @app.get("/word")
+    def word(runtime: Annotated[Runtime, Depends(current)]) -> str:
+        return runtime.verdict().word
+
+    Starlette(lifespan=lifespan(tree), routes=[*health().routes])
+
+
 async def service() -> None:
     async with Runtime(trees(), on_end=lambda end: print(end.why if end.gave_up else end.how)) as runtime:
         assert_type(runtime, Runtime)
@@ -140,4 +156,5 @@ async def service() -> None:
 if __name__ == "__main__":
     agents()
     clients()
+    web()
     asyncio.run(service())

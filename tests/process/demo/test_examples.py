@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
+from mlld_sdk.control.protocol import is_listening
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +100,23 @@ def test_an_asyncio_service_answers_several_clients(folder: Path) -> None:
             with client, client.makefile() as answers:
                 client.settimeout(20)
                 assert answers.readline() == f"review of notes of topic {number}\n"
+
+
+def test_a_fastapi_service_reviews_with_two_workers(folder: Path) -> None:
+    words = ("examples.fastapi_service:app", "--workers", "2", "--uds", "web", "--log-config", "examples/log.json")
+    with started(folder, "-m", "uvicorn", *words):
+        transport = httpx.HTTPTransport(uds=str(folder / "web"))
+        with httpx.Client(transport=transport, base_url="http://service", timeout=60.0) as client:
+            eventually(lambda: is_listening(folder / "web"))
+            assert client.get("/readyz").json()["status"] == "ready"
+            submitted = client.post("/reviews/1", json="safety")
+            assert submitted.status_code == 202
+            run = submitted.json()["run"]
+            assert client.post("/reviews/1", json="safety").json()["run"] == run
+            eventually(lambda: client.get(f"/runs/{run}").json()["state"] == "finished")
+            assert client.get(f"/runs/{run}").json()["result"] == "review of notes of safety"
+            assert client.get("/runs/none").status_code == 404
+            assert "mlld_process_up" in client.get("/metrics").text
 
 
 def test_the_service_file_is_operated_from_the_command_line(folder: Path) -> None:

@@ -64,7 +64,7 @@ tree = one_for_one(child(Echo, name="echo"))
 
 def lines(text: str) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in text.splitlines()]
-    assert all({"event", "level", "timestamp", "pid"} <= line.keys() for line in found)
+    assert all({"event", "level", "timestamp", "process"} <= line.keys() for line in found)
     return found
 
 
@@ -87,7 +87,7 @@ def test_every_line_is_an_object_however_many_threads_write_and_whoever_writes(t
     assert failed["event"] == "it failed:\nbadly"
     assert "ValueError: in two\nlines" in failed["exception"]
     assert any("an old habit" in line["event"] for line in said)
-    assert len({line["pid"] for line in said}) == 1
+    assert len({line["process"] for line in said}) == 1
 
 
 def test_a_service_that_logs_json_logs_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""What orchestrators and Prometheus ask a web application: does it live, does it take work, what has it done."""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from mlld_sdk.base.errors import ExtraMissing, MlldError
+from mlld_sdk.runtime.end import RuntimeEnd, moment
+from mlld_sdk.runtime.runtime import Runtime
+from mlld_sdk.web.framework import (
+    JSONResponse,
+    Request,
+    Response,
+    Route,
+    Router,
+    move_on_after,
+    run_sync,
+)
+from mlld_sdk.web.metrics import metrics_text
+from mlld_sdk.web.serving import looks_of, runtime_of
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+UNREADY: Final = ("gave_up", "wedged")
+"""Verdicts with which an application should get no more requests. With the others it takes work: what is broken is
+being mended, waits behind a breaker, or was paused on purpose."""
+
+PATIENCE: Final = 1.0
+"""Seconds a look at the runtime may take, since probes are impatient; it waits for a disk at most."""
+
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def health() -> "APIRouter":
+    """Make a router with `/healthz`, `/readyz` and `/metrics`.
+
+    ```python no-run
+    app.include_router(health())
+    ```
+
+    - `/healthz`, for a liveness probe: 200 while the runtime runs. 503 when its tree has ended, with when and why:
+      only a new process helps.
+    - `/readyz`, for a readiness probe: 200 while it takes work. 503 when it does not, with the reasons: it has ended, a
+      place was given up or is wedged, or the journal takes no writes.
+    - `/metrics`, for Prometheus (extra `prometheus`): of every process of the runtime when all have `control=True`.
+
+    None of them sends a message to an actor. It is a router of FastAPI where that is installed, else one of Starlette:
+    `Starlette(routes=[*health().routes])`.
+    """
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    if find_spec("fastapi") is None:
+        return Router(routes)  # type: ignore[return-value]
+    from fastapi import APIRouter
+
+    router = APIRouter()
+    router.routes += routes
+    return router
+
+
+NOT_STARTED: Final = {"status": "not started", "why": "this application has no lifespan of mlld_sdk.web"}
+
+
+async def healthz(request: Request) -> Response:
+    """Answer whether the runtime runs."""
+    runtime = runtime_of(request)
+    if runtime is None:
+        return JSONResponse(NOT_STARTED, 503)
+    end = runtime.wait(0)
+    if end is not None:
+        return JSONResponse(_ended(end), 503)
+    return JSONResponse({"status": "running"})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer whether the runtime takes work."""
+    runtime = runtime_of(request)
+    if runtime is None:
+        return JSONResponse(NOT_STARTED, 503)
+    with move_on_after(PATIENCE):
+        found = await run_sync(readiness, runtime, limiter=looks_of(request), abandon_on_cancel=True)
+        return JSONResponse(found, 503 if found["reasons"] else 200)
+    why = f"the journal has not answered within {PATIENCE:g} s"
+    return JSONResponse({"status": "not ready", "reasons": [{"path": "journal", "why": why}]}, 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Answer with what is measured."""
+    runtime = runtime_of(request)
+    if runtime is None:
+        return JSONResponse(NOT_STARTED, 503)
+    try:
+        return Response(await metrics_text(runtime), media_type=TEXT)
+    except ExtraMissing as error:
+        return JSONResponse({"code": error.code, "message": error.message, "hint": error.hint}, 501)
+
+
+def readiness(runtime: Runtime) -> dict[str, Any]:
+    """Say whether a runtime takes work, and if not, why; one write is tried when the last one has failed."""
+    end, verdict = runtime.wait(0), runtime.verdict()
+    reasons = [{"path": one.path, "why": one.why} for one in verdict.concerns if one.word in UNREADY]
+    if end is not None:
+        reasons = [{"path": end.runtime, "why": str(end)}]
+    elif runtime.journal.store_status().degraded is not None:
+        try:
+            runtime.journal.append_event("ready")  # nothing else may be written before requests come again
+            verdict = runtime.verdict()
+        except MlldError as error:
+            reasons.append({"path": "journal", "code": error.code, "why": error.message})
+    return {"status": "not ready" if reasons else "ready", "verdict": verdict.word, "reasons": reasons}
+
+
+def _ended(end: RuntimeEnd) -> dict[str, str]:
+    return {"status": end.how.replace("_", " "), "at": moment(end.at), "why": end.why}
