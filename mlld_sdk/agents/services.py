@@ -234,7 +234,7 @@ class Services:
                         return _admitted(requests, source)
                     self._gated[name] = requests, version
                     return requests
-            with suppress(ChildNotFound):
+            with suppress(ChildNotFound, ChildUnavailable):
                 breaker = tree.breaker(name)
         view = None if breaker is None else breaker.view()
         if view is not None and view.retry_after:

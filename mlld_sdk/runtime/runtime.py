@@ -257,7 +257,7 @@ class Runtime:
                     with contextlib.suppress(RuntimeNotRunning):  # it has ended just now
                         self.drain(self._drain_timeout if limit is None else limit / 2)
                 cut = self.services.in_flight()
-                self.services.journal.end_waits()
+                self._ending.end_waits()
                 left = self._stop_timeout if limit is None else max(0.1, limit - (now() - began))
                 report, actors = tree.stop(left), self._shut_down()
                 zombies = tuple(dict.fromkeys(zombie.actor for zombie in actors.zombies))
@@ -310,7 +310,7 @@ class Runtime:
 
         Returns:
             The exit status: 0 when all stopped in order, 75 when something had to be killed or still ran, 1 when the
-            root gave up. `stop()` returns the report that says what.
+            root gave up or the tree came to its own end. `stop()` returns the report that says what.
         """
         with contextlib.closing(SignalQueue()) as signals, caught_signals(signals):
             if self._tree is None:
@@ -346,7 +346,8 @@ class Runtime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        await self.aio.stop(drain=kind is None)
+        if os.getpid() == self._process:
+            await self.aio.stop(drain=kind is None)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.

@@ -14,8 +14,9 @@ import pytest
 from mlld_sdk import Agent, Job, Pool, Runtime, child, dynamic, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import StartFailed
+from mlld_sdk.agents.handles import AgentHandle
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.errors import RuntimeGaveUp, RuntimeNotRunning
+from mlld_sdk.errors import AgentUnavailable, RuntimeGaveUp, RuntimeNotRunning
 from mlld_sdk.journal import Journal, Outcome
 from mlld_sdk.journal.errors import JournalClosed
 from mlld_sdk.runtime import RuntimeEnd
@@ -505,3 +506,75 @@ def test_engines_that_are_killed_until_the_root_gives_up(kills: int, engine: str
         assert runtime.verdict().word == "gave_up"
         assert len(runtime.history.crashes("root/worker")) == kills
         eventually(lambda: not runtime.history.engines())
+
+
+def test_a_program_that_runs_for_ever_ends_with_its_tree_and_tells_the_callback_first() -> None:
+    told: list[RuntimeEnd] = []
+    slow = threading.Event()
+
+    def on_end(end: RuntimeEnd) -> None:
+        slow.wait(0.2)
+        told.append(end)
+
+    class Done(Actor):
+        def on_start(self) -> None:
+            self.send_after(0.05, "done")
+
+        def on_receive(self, message: Any) -> None:
+            self.stop()
+
+    brief = child(Done, name="done", restart="transient", significant=True)
+    runtime = Runtime(one_for_one(brief, auto_shutdown="any_significant"), on_end=on_end)
+    assert runtime.run_forever() == 1
+    assert [end.how for end in told] == ["ended"]
+
+
+def test_without_a_thread_for_the_callback_everybody_else_hears_of_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(thread: threading.Thread) -> None:
+        if thread.name.endswith("-end"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    told: list[RuntimeEnd] = []
+    events: list[Any] = []
+    with Runtime(fragile(), on_end=told.append) as runtime:
+        runtime.bus.attach_inline("test", events.append)
+        run = runtime["slow"].run("long")
+        assert break_it(runtime).gave_up
+        assert isinstance(attempt(lambda: run.result(None)), RuntimeGaveUp)
+    assert told == []
+    assert any("can't start new thread" in getattr(event, "error", "") for event in events)
+
+
+def test_while_the_tree_is_ending_an_agent_that_is_gone_is_not_said_to_come_back() -> None:
+    class Lingers(Actor):
+        def on_terminate(self, reason: Any) -> None:
+            gate.wait(60)
+
+    gate = threading.Event()
+    below = one_for_one(child(Slow, name="below"), name="group")
+    tree = one_for_one(child(Lingers, name="lingers", shutdown=60.0), below, child(Slow, name="slow"))
+    with Runtime(tree, stop_timeout=60.0) as runtime, ThreadPoolExecutor(1) as thread:
+        agents = [runtime.agent("slow"), runtime.agent("below")]
+        stops = thread.submit(runtime.stop, drain=False)
+        eventually(lambda: all(agent.ref is None for agent in agents))
+        for agent in agents:
+            error = attempt(lambda agent=agent: agent.process("show `x`"))
+            assert isinstance(error, AgentUnavailable)
+            assert "tree is ending" in str(error.hint)
+            assert type(attempt(lambda agent=agent: runtime[agent.name])) in (RuntimeNotRunning, AgentHandle)
+        assert not stops.done()
+        gate.set()
+        stops.result(60)
+
+
+def test_an_agent_below_a_supervisor_that_is_down_is_unavailable() -> None:
+    with Runtime(fragile()) as runtime:
+        agent = runtime.agent("below")
+        runtime.pause("group", "by the test")
+        with pytest.raises(AgentUnavailable):
+            agent.process("show `x`")
