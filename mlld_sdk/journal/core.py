@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -55,6 +55,14 @@ class HeldLease(Protocol):
         """Mark the lease as given up."""
 
 
+class _Waiter(NamedTuple):
+    """Who wants to know how a run ends, and whether it is the code of a run that waits, which ends with its agent."""
+
+    callback: Callable[[Outcome], None]
+    closed: Callable[[], None] | None
+    inside: bool
+
+
 class JournalCore:
     """The leases held in a session, the callbacks that wait there, and how to write. Implements the store's `Host`.
 
@@ -83,8 +91,8 @@ class JournalCore:
         self._poll_interval = poll_interval
         self._lock = threading.Lock()
         self._leases: dict[str, list[HeldLease]] = {}
-        self._waiting: dict[str, list[tuple[Callable[[Outcome], None], Callable[[], None] | None]]] = {}
-        self._no_waits = False
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._no_waits: set[bool] = set()
         self._why_no_waits: Callable[[], Exception] | None = None
         self._ended_since_prune = _PRUNE_EVERY
         self._renew_at = math.inf
@@ -179,10 +187,15 @@ class JournalCore:
             return sum(map(len, self._waiting.values()))
 
     def await_outcome(
-        self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None
+        self,
+        run_id: str,
+        callback: Callable[[Outcome], None],
+        closed: Callable[[], None] | None,
+        *,
+        inside: bool = False,
     ) -> Callable[[], None]:
         """Do what `Journal.on_outcome` promises."""
-        waiter = (callback, closed)
+        waiter = _Waiter(callback, closed, inside)
         with self._lock:
             self._waiting.setdefault(run_id, []).append(waiter)
 
@@ -204,20 +217,25 @@ class JournalCore:
             raise
         if record is not None:  # it had ended, or did while this was registered
             self._settled(record)
-        elif closed is not None and self._no_waits:
+        elif closed is not None and inside in self._no_waits:
             withdraw()
             closed()
         return withdraw
 
-    def end_waits(self, why: Callable[[], Exception] | None) -> None:
-        """Wake those that wait for runs and want to know when that is in vain; from now on nobody waits."""
+    def end_waits(self, why: Callable[[], Exception] | None, *, inside: bool) -> None:
+        """Wake those that wait for runs and want to know when that is in vain; from now on none of them waits."""
         with self._lock:
             if self._why_no_waits is None:
                 self._why_no_waits = why
-            self._no_waits = True
-            ended = [closed for waiters in self._waiting.values() for _, closed in waiters if closed is not None]
-            kept = {run_id: [one for one in waiters if one[1] is None] for run_id, waiters in self._waiting.items()}
-            self._waiting = {run_id: waiters for run_id, waiters in kept.items() if waiters}
+            self._no_waits |= {False, inside}
+            before, self._waiting = self._waiting, {}
+            ended: list[Callable[[], None]] = []
+            for run_id, waiters in before.items():
+                for waiter in waiters:
+                    if waiter.closed is not None and waiter.inside in self._no_waits:
+                        ended.append(waiter.closed)
+                    else:
+                        self._waiting.setdefault(run_id, []).append(waiter)
         for closed in ended:
             closed()
 
@@ -309,8 +327,8 @@ class JournalCore:
             outcome = Outcome(run_id=record.run_id, state="failed", at=record.at, error=ErrorRecord.of(error))
         with self._lock:
             waiters = self._waiting.pop(record.run_id, [])
-        for callback, _ in waiters:
-            self.call(record.run_id, callback, outcome)
+        for waiter in waiters:
+            self.call(record.run_id, waiter.callback, outcome)
 
     def _settle(self, run_id: str) -> None:
         try:

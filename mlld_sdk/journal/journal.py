@@ -122,7 +122,7 @@ class Journal:
         for lease in leases:
             lease.end()
         self._store.leave(self.session)
-        self._core.end_waits(None)
+        self._core.end_waits(None, inside=True)
 
     def __enter__(self) -> Self:
         return self
@@ -355,25 +355,32 @@ class Journal:
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def on_outcome(
-        self, run_id: str, callback: Callable[[Outcome], None], closed: Callable[[], None] | None = None
+        self,
+        run_id: str,
+        callback: Callable[[Outcome], None],
+        closed: Callable[[], None] | None = None,
+        *,
+        inside: bool = False,
     ) -> Callable[[], None]:
         """Call back once when a run comes to rest, at once if it has; returns how to withdraw.
 
         The run may be worked on by any process that has the file open. The callback runs on the thread that notices,
         which may be the journal's writer: it must not block and must not call the journal. One that raises is
         reported as an event and otherwise ignored. `closed` is called if waiting ends before; `last_look` says why.
+        `inside`: it is the code of a run that waits, see `end_waits`.
 
         Raises:
             RunNotFound: There is no such run.
         """
-        return self._core.await_outcome(run_id, check_callable("function", callback), closed)
+        return self._core.await_outcome(run_id, check_callable("function", callback), closed, inside=inside)
 
-    def wait(self, run_id: str, timeout: float | timedelta | None) -> Outcome:
+    def wait(self, run_id: str, timeout: float | timedelta | None, *, inside: bool = False) -> Outcome:
         """Wait until a run comes to rest, whichever process works on it.
 
         Args:
             run_id: The run.
             timeout: Seconds to wait; `None` waits as long as it takes.
+            inside: Whether it is the code of a run that waits, see `end_waits`.
 
         Raises:
             WaitTimeout: It has not come to rest in time.
@@ -381,7 +388,7 @@ class Journal:
             RunNotFound: There is no such run.
         """
         told: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        withdraw = self.on_outcome(run_id, told.put, lambda: told.put(None))
+        withdraw = self.on_outcome(run_id, told.put, lambda: told.put(None), inside=inside)
         try:
             outcome = told.get(timeout=None if timeout is None else min(seconds(timeout), LONGEST_WAIT))
         except queue.Empty:
@@ -390,7 +397,7 @@ class Journal:
             withdraw()
         return self.last_look(run_id) if outcome is None else outcome
 
-    def end_waits(self, why: Callable[[], Exception] | None = None) -> None:
+    def end_waits(self, why: Callable[[], Exception] | None = None, *, inside: bool = True) -> None:
         """End every wait for a run, because nobody here works on runs any more; later ones end at once.
 
         A run that has come to rest still gives its outcome. `on_outcome` without `closed` goes on, since another
@@ -398,8 +405,10 @@ class Journal:
 
         Args:
             why: Makes the error of those that wait, unless an earlier call has given one; `JournalClosed` by default.
+            inside: Also the waits of runs for other runs. While their agents still own them, their code must not take
+                the end of the waiting for an answer.
         """
-        self._core.end_waits(why)
+        self._core.end_waits(why, inside=inside)
 
     def last_look(self, run_id: str) -> Outcome:
         """Return the outcome of a run that is not waited for any more, or raise why it is not."""

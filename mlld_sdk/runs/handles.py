@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
@@ -54,7 +55,7 @@ class RunHandle:
     def outcome(self, timeout: float | timedelta | None = RESULT_TIMEOUT) -> Outcome:
         """Wait as `result` does, and return how it ended instead of raising."""
         self._refuse_to_wait_for_oneself()
-        return self._journal.wait(self.id, timeout)
+        return self._journal.wait(self.id, timeout, inside=within_run.get())
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run. What it has under way on engines is killed; code that runs is asked, then ended.
@@ -117,7 +118,8 @@ class RunHandle:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
                 loop.call_soon_threadsafe(settle, result)
 
-        registered = asyncio.ensure_future(asyncio.to_thread(self._journal.on_outcome, self.id, tell, tell))
+        begin = partial(self._journal.on_outcome, self.id, tell, tell, inside=within_run.get())
+        registered = asyncio.ensure_future(asyncio.to_thread(begin))
         try:
             await asyncio.shield(registered)
             outcome = await over

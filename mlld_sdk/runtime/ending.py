@@ -60,10 +60,10 @@ class RuntimeEnding:
         self._note(RuntimeEnd(runtime=self._name, how="stopped", at=self._env.wall(), why=f"it did not start: {error}"))
 
     def end_waits(self) -> None:
-        """Tell those that wait for runs, in a stop that lets no run end any more; what the root gave up on says why."""
+        """Tell those that wait for runs, when a stop lets no run end any more; runs that wait end with their agents."""
         end, services = self.judged(), self._services
         assert services is not None, "what is stopped has been started"
-        services.journal.end_waits(end.error if end.gave_up else None)
+        services.journal.end_waits(end.error if end.gave_up else None, inside=False)
 
     def stopped(self) -> None:
         """Take note that a stop is done."""

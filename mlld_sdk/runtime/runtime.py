@@ -291,6 +291,7 @@ class Runtime:
 
         New requests are refused as `Draining`, but for those that the code of a run makes, so that the run can end.
         """
+        self._alive()
         deadline, services = Deadline(seconds(timeout)), self.services
         refs = [services.whereis(path) for path, start in self._places() if _makes(start, EngineOwner)]
         asked = [ref.ask(Drain(admits_runs=True), block=False) for ref in refs if ref is not None]

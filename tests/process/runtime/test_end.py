@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -578,3 +578,47 @@ def test_an_agent_below_a_supervisor_that_is_down_is_unavailable() -> None:
         runtime.pause("group", "by the test")
         with pytest.raises(AgentUnavailable):
             agent.process("show `x`")
+
+
+def test_a_run_that_waits_for_another_does_not_take_a_stop_for_an_answer(tmp_path: Path) -> None:
+    class Waits(Agent):
+        engine = "embedded"
+        handles: ClassVar[list[Any]] = []
+
+        def run(self, job: Job, payload: Any) -> Any:
+            handle = job_of_slow(payload)
+            self.handles.append(handle)
+            try:
+                return handle.result(None)
+            except JournalClosed:
+                return "made up"
+
+    class Lingers(Actor):
+        def on_terminate(self, reason: Any) -> None:
+            gate.wait(60)
+
+    def job_of_slow(run_id: str) -> Any:
+        return runtime.run(run_id)
+
+    gate = threading.Event()
+    tree = one_for_one(
+        child(Slow, name="slow"), child(Waits, name="waits"), child(Lingers, name="lingers", shutdown=60.0)
+    )
+    with (
+        Runtime(tree, store=tmp_path / "s.db", drain_timeout=0.1, stop_timeout=60.0) as runtime,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        slow = runtime["slow"].run("long")
+        waits = runtime["waits"].run(slow.id)
+        asks = threads.submit(slow.result, None)
+        eventually(lambda: runtime.journal.status().waiting == 2)
+        stops = threads.submit(runtime.stop)
+        with pytest.raises(JournalClosed):
+            asks.result(60)
+        assert waits.state == "running"  # its agent stops after the one that lingers
+        gate.set()
+        stops.result(60)
+    with Journal.open(tmp_path / "s.db") as journal:
+        for run_id in (slow.id, waits.id):
+            record = journal.run(run_id)
+            assert (record.state, record.deaths) == ("pending", ())
