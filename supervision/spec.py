@@ -15,6 +15,7 @@ tree = one_for_one(
 ```
 """
 
+import copy
 import difflib
 import inspect
 import re
@@ -23,6 +24,7 @@ from math import inf
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name
@@ -126,6 +128,38 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     named: bool = False
     """Whether the name was given, and not made from the class: then it alone is the child's part of the path."""
 
+    def __post_init__(self) -> None:
+        """Check the spec, whoever made it.
+
+        Raises:
+            InvalidOption: It could not be a child.
+        """
+        start, ladder = self.start, self.wedge.ladder if isinstance(self.wedge, Wedge) else ()
+        path_part("name", self.name)
+        by_spec = isinstance(start, SupervisorSpec | DynamicSpec)
+        if not by_spec and not (isinstance(start, type) and issubclass(start, Actor)):
+            raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
+        for rung in ({}, *ladder):
+            check_arguments(start, self.args, {**self.kwargs, **rung})
+        values = {option: getattr(self, option) for option in _TYPED}
+        values["shutdown"] = self.shutdown if isinstance(self.shutdown, str) else seconds(self.shutdown, "shutdown")
+        values["start_timeout"] = seconds(self.start_timeout, "start_timeout", above=0)
+        values["groups"] = _group_names(self.groups, self.kind == "supervisor")
+        checked(ChildSpec, values)
+        if isinstance(self.register, str):
+            path_part("register", self.register)
+        if self.significant and self.restart in (None, "permanent"):
+            raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
+        for option in ("shutdown", "start_timeout", "groups"):
+            force_setattr(self, option, values[option])
+
+    def meant(self, **options: Any) -> "ChildSpec":
+        """Return this spec with options that are known to be right."""
+        spec = copy.copy(self)
+        for option, value in options.items():
+            force_setattr(spec, option, value)
+        return spec
+
 
 UNNAMED = ("supervisor", "dynamic")
 """What supervisors are called that were given no name."""
@@ -141,6 +175,16 @@ class SupervisorSpec(msgspec.Struct, frozen=True, kw_only=True):
     auto_shutdown: AutoShutdown = "never"
     give_up_as: GiveUpAs = "failure"
 
+    def __post_init__(self) -> None:
+        """Check the spec, whoever made it, and fill in what its children leave open.
+
+        Raises:
+            InvalidOption: An option has a wrong value, or one of the children is none.
+            DuplicateChild: Two children have one name.
+        """
+        _check_fields(self, "strategy", "limit", "auto_shutdown", "give_up_as")
+        force_setattr(self, "children", check_children(self.children, self.auto_shutdown))
+
 
 class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A supervisor whose children come and go, as described at `dynamic`, which builds it."""
@@ -150,12 +194,34 @@ class DynamicSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "dynamic"
     max_children: int | None = None
     limit: RestartLimit = RestartLimit()
-    extra_args: tuple[Any, ...] = ()
+    extra_args: Sequence[Any] = ()
     extra_kwargs: Mapping[str, Any] = {}
     give_up_as: GiveUpAs = "failure"
 
+    def __post_init__(self) -> None:
+        """Check the spec, whoever made it.
+
+        Raises:
+            InvalidOption: An option has a wrong value.
+        """
+        _check_fields(self, "limit", "give_up_as")
+        if self.max_children is not None:
+            whole("max_children", self.max_children)
+        if not isinstance(self.extra_args, list | tuple):
+            raise InvalidOption("extra_args", self.extra_args, "a list or tuple of arguments")
+        if not isinstance(self.extra_kwargs, Mapping):
+            raise InvalidOption("extra_kwargs", self.extra_kwargs, "a mapping of keyword arguments")
+        force_setattr(self, "extra_args", tuple(self.extra_args))
+        force_setattr(self, "extra_kwargs", dict(self.extra_kwargs))
+
+
+def _check_fields(spec: SupervisorSpec | DynamicSpec, *options: str) -> None:
+    path_part("name", spec.name)
+    checked(type(spec), {option: getattr(spec, option) for option in options})
+
 
 OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "named", "start", "args", "kwargs"}
+_TYPED = OPTIONS - {"shutdown", "start_timeout", "groups"}
 
 
 def child(
@@ -233,31 +299,12 @@ def child(
         if unknown := set(defaults) - OPTIONS:
             raise InvalidOption("child_options", sorted(unknown), f"a mapping of {', '.join(sorted(OPTIONS))}")
     else:
-        raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
+        own_name, defaults = str(name), {}  # refused by the spec
     options = {**defaults, **{option: value for option, value in given.items() if value is not None}}
-    return _checked(own_name if name is None else name, named, start, args, kwargs, options)
-
-
-def _checked(
-    name: object, named: bool, start: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
-) -> ChildSpec:
-    """Build a spec from values that may be wrong."""
-    called = path_part("name", name)
-    check_arguments(start, args, kwargs)
     patient = options.get("kind") == "supervisor"
-    shutdown = options.get("shutdown", inf if patient else WORKER_SHUTDOWN)
-    timeout = options.get("start_timeout", inf if patient else START_TIMEOUT)
-    options["shutdown"] = shutdown if isinstance(shutdown, str) else seconds(shutdown, "shutdown")
-    options["start_timeout"] = seconds(timeout, "start_timeout", above=0)
-    options["groups"] = _group_names(options.get("groups", ()), patient)
-    checked(ChildSpec, options)
-    for rung in options["wedge"].ladder if options.get("wedge") else ():
-        check_arguments(start, args, {**kwargs, **rung})
-    if options.get("register") is not None and isinstance(options["register"], str):
-        path_part("register", options["register"])
-    if options.get("significant") and options.get("restart") in (None, "permanent"):
-        raise InvalidOption("significant", True, "False unless restart is 'transient' or 'temporary'")
-    return ChildSpec(name=called, named=named, start=start, args=args, kwargs=kwargs, **options)
+    patience = {"shutdown": inf, "start_timeout": inf} if patient else {}
+    own_name = own_name if name is None else name
+    return ChildSpec(name=own_name, named=named, start=start, args=args, kwargs=kwargs, **{**patience, **options})
 
 
 def _group_names(groups: object, supervises: bool) -> tuple[str, ...]:
@@ -338,8 +385,6 @@ def _fields(options: Mapping[str, Any], known: type) -> dict[str, Any]:
     if limit is not None:
         check_class("limit", limit, RestartLimit)
         restarts, within = limit.restarts, limit.within
-    checked(SupervisorSpec, fields)
-    path_part("name", fields.get("name", "supervisor"))
     return {**fields, "limit": RestartLimit.of(restarts, within)}
 
 
@@ -355,10 +400,7 @@ def supervisor(strategy: Strategy, *children: Any, **options: Unpack[SupervisorO
         InvalidOption: An option has a wrong value.
         DuplicateChild: Two children have one name.
     """
-    checked(SupervisorSpec, {"strategy": strategy})
-    fields = _fields(options, SupervisorOptions)
-    settled = check_children(children, fields.get("auto_shutdown", "never"))
-    return SupervisorSpec(strategy=strategy, children=settled, **fields)
+    return SupervisorSpec(strategy=strategy, children=children, **_fields(options, SupervisorOptions))
 
 
 def one_for_one(*children: Any, **options: Unpack[SupervisorOptions]) -> SupervisorSpec:
@@ -397,17 +439,8 @@ def dynamic(
         InvalidOption: An option has a wrong value.
     """
     fields = _fields(options, RestartOptions)
-    if not isinstance(extra_args, list | tuple):
-        raise InvalidOption("extra_args", extra_args, "a list or tuple of arguments")
-    if extra_kwargs is not None and not isinstance(extra_kwargs, Mapping):
-        raise InvalidOption("extra_kwargs", extra_kwargs, "a mapping of keyword arguments")
-    return DynamicSpec(
-        name=path_part("name", name),
-        max_children=None if max_children is None else whole("max_children", max_children),
-        extra_args=tuple(extra_args),
-        extra_kwargs=dict(extra_kwargs or {}),
-        **fields,
-    )
+    extra = extra_kwargs if extra_kwargs is not None else {}
+    return DynamicSpec(name=name, max_children=max_children, extra_args=extra_args, extra_kwargs=extra, **fields)
 
 
 def check_children(children: object, auto_shutdown: AutoShutdown = "never") -> tuple[ChildSpec, ...]:
@@ -439,4 +472,4 @@ def settle(one: object, restart: Restart, auto_shutdown: AutoShutdown) -> ChildS
     spec = one if isinstance(one, ChildSpec) else child(one)
     if spec.significant and auto_shutdown == "never":
         raise InvalidOption("significant", True, f"False under auto_shutdown='never' (child `{spec.name}`)")
-    return spec if spec.restart is not None else msgspec.structs.replace(spec, restart=restart)
+    return spec if spec.restart is not None else spec.meant(restart=restart)

@@ -204,7 +204,14 @@ class Tree:
                 killed = (self.name,)
                 self.root.cell.kill(Killed("the tree did not stop in time"))
         reason = self.root.reason or SHUTDOWN_REASON
-        return ShutdownReport(reason=reason, killed=(*self._boot.killed, *killed), took=now() - began)
+        left = self._left()
+        return ShutdownReport(reason=reason, killed=(*self._boot.killed, *killed), left=left, took=now() - began)
+
+    def _left(self) -> tuple[str, ...]:
+        """Return the paths of killed actors of this tree whose code still runs."""
+        below = f"{self.name}/"
+        actors = (zombie.actor for zombie in self.context.system.zombies.list())
+        return tuple(dict.fromkeys(actor for actor in actors if f"{actor}/".startswith(below)))
 
     def wait(self, timeout: float | None = None) -> Reason:
         """Wait until the tree ends by itself, and return why; raises `AskTimeout`."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import circuit_breaker
 from mlld_sdk.supervision.decisions.decide import initial
@@ -25,7 +26,7 @@ WEDGED = ChildExit("wedged", "stuck")
 
 
 def slot(restart: Restart = "permanent", **options: object) -> Slot:
-    spec = ChildSpec(name="c", start=object, restart=restart, **options)  # type: ignore[arg-type]
+    spec = ChildSpec(name="c", start=Actor, restart=restart, **options)  # type: ignore[arg-type]
     return Slot(key=0, spec=spec, status="running", incarnation=1, since=100.0)
 
 
@@ -273,7 +274,7 @@ def test_strategies_say_who_is_restarted_together() -> None:  # SUP-31, SUP-32, 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 1024, 1025, 40_000])
 def test_a_slot_map_made_at_once_is_the_one_made_bit_by_bit(count: int) -> None:
-    slots = [Slot(key=key, spec=ChildSpec(name="c", start=object)) for key in range(count)]
+    slots = [Slot(key=key, spec=ChildSpec(name="c", start=Actor)) for key in range(count)]
     bit_by_bit = SlotMap()
     for one in slots:
         bit_by_bit = bit_by_bit.put(one)
@@ -281,13 +282,13 @@ def test_a_slot_map_made_at_once_is_the_one_made_bit_by_bit(count: int) -> None:
     assert list(at_once) == list(bit_by_bit) == slots
     assert (at_once._shift, at_once.count) == (bit_by_bit._shift, count)
     assert at_once.get(count) is None
-    assert len(at_once.put(Slot(key=count, spec=ChildSpec(name="c", start=object)))) == count + 1
+    assert len(at_once.put(Slot(key=count, spec=ChildSpec(name="c", start=Actor)))) == count + 1
     assert EMPTY == [None] * 32
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=200))
 def test_a_slot_map_is_a_sorted_dict_that_never_changes(steps: list[tuple[bool, int]]) -> None:
-    spec = ChildSpec(name="c", start=object)
+    spec = ChildSpec(name="c", start=Actor)
     model: dict[int, Slot] = {}
     here = SlotMap()
     history: list[tuple[SlotMap, list[int]]] = []

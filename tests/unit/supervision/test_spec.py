@@ -1,10 +1,12 @@
 """What can be declared, what is refused, and how the refusal reads."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from math import inf
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Via
@@ -13,9 +15,11 @@ from mlld_sdk.supervision import (
     Backoff,
     ChildSpec,
     DuplicateChild,
+    DynamicSpec,
     InvalidOption,
     RestartLimit,
     Supervisor,
+    SupervisorSpec,
     budget,
     check_children,
     child,
@@ -261,3 +265,51 @@ def test_a_spec_is_a_value() -> None:
     with pytest.raises(AttributeError):
         child(LogReader).name = "other"  # type: ignore[misc]
     assert isinstance(child(LogReader), ChildSpec)
+
+
+WRONG: list[tuple[str, Callable[[], object], str]] = [
+    ("an unknown strategy", lambda: SupervisorSpec(strategy="zz"), "strategy"),  # type: ignore[arg-type]
+    ("a limit that is none", lambda: SupervisorSpec(limit=(3, 5)), "limit"),  # type: ignore[arg-type]
+    ("a child that is none", lambda: SupervisorSpec(children=(object,)), "start"),  # type: ignore[arg-type]
+    ("children that are no list", lambda: SupervisorSpec(children=LogReader), "children"),  # type: ignore[arg-type]
+    ("a path as a name", lambda: SupervisorSpec(name="a/b"), "name"),
+    ("an unknown way to shut down", lambda: SupervisorSpec(auto_shutdown="always"), "auto_shutdown"),  # type: ignore[arg-type]
+    (
+        "significance where nothing shuts down",
+        lambda: SupervisorSpec(children=(ChildSpec(name="a", start=LogReader, restart="transient", significant=True),)),
+        "significant",
+    ),
+    (
+        "significance of what is permanent",
+        lambda: ChildSpec(name="a", start=LogReader, significant=True),
+        "significant",
+    ),
+    ("a start that is no class", lambda: ChildSpec(name="a", start=lambda: None), "start"),
+    ("an unknown restart", lambda: ChildSpec(name="a", start=LogReader, restart="often"), "restart"),  # type: ignore[arg-type]
+    ("a negative time", lambda: ChildSpec(name="a", start=LogReader, shutdown=-1), "shutdown"),
+    ("arguments nobody takes", lambda: ChildSpec(name="a", start=LogReader, kwargs={"x": 1}), "x"),
+    ("a dynamic one without room", lambda: DynamicSpec(max_children=-1), "max_children"),
+    ("extra arguments that are none", lambda: DynamicSpec(extra_args="ab"), "extra_args"),
+    ("a copy made wrong", lambda: replace(one_for_one(), strategy="zz"), "strategy"),
+    ("a time beyond all clocks", lambda: child(LogReader, shutdown=-(10**400)), "shutdown"),
+    ("a window beyond all clocks", lambda: one_for_one(within=10**400), "within"),
+    ("a time with more digits than can be shown", lambda: one_for_one(within=10**5000), "within"),
+    ("a rate beyond all numbers", lambda: circuit_breaker(growth=10**400), "growth"),
+]
+
+
+@pytest.mark.parametrize(("make", "option"), [pytest.param(*one[1:], id=one[0]) for one in WRONG])
+def test_a_spec_made_by_hand_is_checked_like_one_that_was_declared(make: Callable[[], object], option: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        make()
+    assert caught.value.option == option
+
+
+def test_two_children_of_one_name_are_refused_in_a_spec_made_by_hand() -> None:
+    a = ChildSpec(name="a", start=LogReader)
+    with pytest.raises(DuplicateChild):
+        SupervisorSpec(children=(a, a))
+
+
+def test_a_duration_no_clock_can_count_is_endless_where_that_is_allowed() -> None:
+    assert child(LogReader, shutdown=10**400).shutdown == inf

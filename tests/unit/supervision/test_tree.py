@@ -243,6 +243,19 @@ def test_a_child_that_does_not_stop_in_time_is_killed_and_named_in_the_report(
     assert [(one.killed, one.overdue, one.context) for one in stopped] == [(True, True, "shutdown_error")]
 
 
+def test_code_of_a_killed_child_that_still_runs_is_named_in_the_report(world: World) -> None:  # SUP-20
+    tree = world.start(one_for_one(child(Puppet, name="a"), dynamic(name="d")))
+    begun = threading.Event()
+    killed = tree["a"].ref()
+    killed.tell(lambda _: begun.set() or world.release.wait(60))
+    assert begun.wait(60)
+    killed.kill()
+    assert tree.wait_until(lambda root: root.children[0].restarts == 1)
+    report = tree.stop()
+    assert (report.killed, report.left) == ((), ("root/a",))
+    assert not report.clean
+
+
 def test_the_deadline_is_handed_down_through_every_level(world: World) -> None:  # T-12
     spec = child(Puppet, name="stuck", shutdown=inf, finish=world.blocks())
     for depth in range(4):
