@@ -17,6 +17,7 @@ tree = one_for_one(
 
 import copy
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -141,7 +142,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
         for rung in ({}, *ladder):
             check_arguments(start, self.args, {**self.kwargs, **rung})
-        values = {option: getattr(self, option) for option in _TYPED}
+        values = {option: value for option in _TYPED if (value := getattr(self, option)) is not _DEFAULTS[option]}
         values["shutdown"] = self.shutdown if isinstance(self.shutdown, str) else seconds(self.shutdown, "shutdown")
         values["start_timeout"] = seconds(self.start_timeout, "start_timeout", above=0)
         values["groups"] = _group_names(self.groups, self.kind == "supervisor")
@@ -153,11 +154,17 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
         for option in ("shutdown", "start_timeout", "groups"):
             force_setattr(self, option, values[option])
 
-    def meant(self, **options: Any) -> "ChildSpec":
-        """Return this spec with options that are known to be right."""
+    def with_restart(self, restart: Restart) -> "ChildSpec":
+        """Return this spec with what it left open about restarts; what is right stays unchecked, for speed."""
         spec = copy.copy(self)
-        for option, value in options.items():
-            force_setattr(spec, option, value)
+        force_setattr(spec, "restart", restart)
+        return spec
+
+    def without_arguments(self) -> "ChildSpec":
+        """Return this spec without what its class is called with."""
+        spec = copy.copy(self)
+        force_setattr(spec, "args", ())
+        force_setattr(spec, "kwargs", {})
         return spec
 
 
@@ -221,6 +228,7 @@ def _check_fields(spec: SupervisorSpec | DynamicSpec, *options: str) -> None:
 
 
 OPTIONS = frozenset(ChildSpec.__struct_fields__) - {"name", "named", "start", "args", "kwargs"}
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(ChildSpec)}
 _TYPED = OPTIONS - {"shutdown", "start_timeout", "groups"}
 
 
@@ -328,11 +336,9 @@ def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, A
         return
     if (check := getattr(start, "check_child_arguments", None)) is not None:
         check(kwargs)
-    try:
-        signature = inspect.signature(start)
-    except (TypeError, ValueError):  # a class written in C may hide its signature; its own start will tell
+    accepted = _parameters_of(start)  # type: ignore[arg-type]
+    if accepted is None:
         return
-    accepted = signature.parameters
     swallows = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for option in kwargs:
         close = difflib.get_close_matches(option, OPTIONS, 1, 0.8)
@@ -340,6 +346,15 @@ def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, A
             raise unknown(option, kwargs[option], close or accepted, f"arguments of {start.__name__}")
     if len(args) > len(accepted) and not any(p.kind is p.VAR_POSITIONAL for p in accepted.values()):
         raise InvalidOption("args", args, f"at most the arguments of {start.__name__}: {', '.join(accepted)}")
+
+
+@functools.lru_cache(256)
+def _parameters_of(start: type) -> Mapping[str, inspect.Parameter] | None:
+    """Return what a class is called with; `None` for one written in C that hides it: its own start will tell."""
+    try:
+        return inspect.signature(start).parameters
+    except (TypeError, ValueError):
+        return None
 
 
 def snake_case(name: str) -> str:
@@ -472,4 +487,4 @@ def settle(one: object, restart: Restart, auto_shutdown: AutoShutdown) -> ChildS
     spec = one if isinstance(one, ChildSpec) else child(one)
     if spec.significant and auto_shutdown == "never":
         raise InvalidOption("significant", True, f"False under auto_shutdown='never' (child `{spec.name}`)")
-    return spec if spec.restart is not None else spec.meant(restart=restart)
+    return spec if spec.restart is not None else spec.with_restart(restart)

@@ -47,7 +47,7 @@ def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> None:
     """Note that a start has succeeded."""
     spec, world = slot.spec, draft.world
     if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
-        spec = spec.meant(args=(), kwargs={})
+        spec = spec.without_arguments()
     now, restarts = world.now, slot.restarts + (cause == "restart")
     up = replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts)
     force_setattr(draft.state, "slots", draft.state.slots.put(up))
