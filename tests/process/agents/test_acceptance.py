@@ -64,7 +64,7 @@ def one_run(code: Callable[..., Any], engine: str, desk: Path, **options: Any) -
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_is_not_accepted_is_asked_again_though_the_cache_holds_it(engine: str, desk: Path) -> None:  # A-50 A-51
+def test_what_is_not_accepted_is_asked_again_though_the_cache_holds_it(engine: str, desk: Path) -> None:  # A-70 A-71
     def code(_: Agent, job: Job, payload: Any) -> list[str]:
         first = job.execute("ask.mld", {"question": "one"}, retry=AGAIN, accept=sense)
         second = job.process(ASK, file_path="ask.mld", payload={"question": "two"}, retry=AGAIN, accept=sense)
@@ -78,7 +78,7 @@ def test_what_is_not_accepted_is_asked_again_though_the_cache_holds_it(engine: s
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_empty_answer_is_not_accepted_by_bool(engine: str, desk: Path) -> None:
+def test_an_empty_answer_is_not_accepted_by_bool(engine: str, desk: Path) -> None:
     (desk / "words").write_text("")
 
     def code(_: Agent, job: Job, payload: Any) -> str:
@@ -89,7 +89,7 @@ def test_an_empty_answer_is_not_accepted_by_bool(engine: str, desk: Path) -> Non
 
 
 @pytest.mark.parametrize("engine", ["embedded", pytest.param("bridge", marks=pytest.mark.real)])
-def test_only_the_calls_of_that_step_are_forgotten(engine: str, desk: Path) -> None:
+def test_only_the_calls_of_that_step_are_forgotten(engine: str, desk: Path) -> None:
     (desk / "nonsense").write_text("0")
 
     def code(_: Agent, job: Job, payload: Any) -> None:
@@ -103,7 +103,7 @@ def test_only_the_calls_of_that_step_are_forgotten(engine: str, desk: Path) -> N
     assert kept(desk) == ["one"]
 
 
-def test_without_retry_the_step_has_failed_for_good_and_says_what_it_was_given(desk: Path) -> None:
+def test_without_retry_the_step_has_failed_for_good_and_says_what_it_was_given(desk: Path) -> None:
     told: list[StepFailed] = []
 
     def code(_: Agent, job: Job, payload: Any) -> str:
@@ -120,7 +120,7 @@ def test_without_retry_the_step_has_failed_for_good_and_says_what_it_was_given(d
     assert asked(desk) == ["one"]
 
 
-def test_what_was_not_accepted_is_not_accepted_when_the_run_is_resumed(desk: Path) -> None:  # A-3 A-50
+def test_what_was_not_accepted_is_not_accepted_when_the_run_is_resumed(desk: Path) -> None:  # A-3 A-70
     (desk / "die.mld").write_text("run sh { [ -e died ] || { touch died; kill -KILL $PPID; } }\n")
     codes: list[str] = []
     guesses: list[int] = []
@@ -143,7 +143,7 @@ def test_what_was_not_accepted_is_not_accepted_when_the_run_is_resumed(desk: Pat
     assert [step.state for step in steps] == ["failed", "finished"]
 
 
-def test_the_value_of_a_function_is_judged_as_it_is(desk: Path) -> None:
+def test_the_value_of_a_function_is_judged_as_it_is(desk: Path) -> None:
     seen: list[Any] = []
 
     def code(_: Agent, job: Job, payload: Any) -> list[Any]:
@@ -161,7 +161,7 @@ def test_the_value_of_a_function_is_judged_as_it_is(desk: Path) -> None:  # A-50
     assert step.attempts == 2
 
 
-def test_output_is_judged_without_the_white_space_around_it(desk: Path) -> None:
+def test_output_is_judged_without_the_white_space_around_it(desk: Path) -> None:
     (desk / "ask.mld").write_text('show " yes "\nshow ""\n')
     seen: list[str] = []
 
@@ -178,7 +178,7 @@ def test_output_is_judged_without_the_white_space_around_it(desk: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no such label"), InfrastructureError("the labels cannot be read")])
-def test_a_predicate_that_raises_fails_the_step_with_that(error: Exception, desk: Path) -> None:
+def test_a_predicate_that_raises_fails_the_step_with_that(error: Exception, desk: Path) -> None:
     def code(_: Agent, job: Job, payload: Any) -> list[str]:
         def broken(output: str) -> bool:
             if not sense(output):
@@ -195,7 +195,7 @@ def test_a_predicate_that_raises_fails_the_step_with_that(error: Exception, desk
     assert asked(desk) == ["one", "two", "two", "two"]
 
 
-def test_steps_of_async_code_take_it_too(desk: Path) -> None:
+def test_steps_of_async_code_take_it_too(desk: Path) -> None:
     async def code(_: Agent, job: AsyncJob, payload: Any) -> list[Any]:
         values = iter(["", "", "third"])
 

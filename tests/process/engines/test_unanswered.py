@@ -201,7 +201,7 @@ def test_nothing_that_another_engine_has_stored_is_served(kind: str, desk: Path)
         ask(owner)
         (call,) = Checkpoints(desk).inspect("ask")
         for nothing in ('""', '" \\n"', "null"):
-            (result,) = (desk / ".mlld/checkpoints/ask/results").iterdir()
+            (result,) = Path(Checkpoints(desk).info("ask").folder, "results").iterdir()
             result.write_text(f'{{"version":1,"value":{nothing}}}\n')
             assert ask(owner).output.strip() == "answer to one"
     assert call.preview == "one"
@@ -336,3 +336,30 @@ def test_where_nothing_is_seen_the_option_is_refused(kind: str, desk: Path) -> N
     with pytest.raises((StartFailed, MlldError), match="on_command_failure='fail'"), running(tree, desk):
         pass
     assert asked(desk) == 0
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_a_step_that_asks_for_it_is_refused_before_it_is_begun(kind: str, desk: Path) -> None:
+    class Asking(Agent):
+        def run(self, job: Job, payload: Any) -> None:
+            with pytest.raises(CommandFailuresUnseen):
+                job.execute("ask.mld", {"question": "one"}, on_command_failure="fail")
+
+    tree = one_for_one(child(Asking, name="a", working_dir=desk, **engine_options(kind)))
+    with running(tree, desk) as (runtime, _):
+        run = runtime["a"].run({})
+        run.result(60)
+        assert run.steps() == []
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_a_live_engine_stores_what_it_got_and_only_nothing_is_found_out(kind: str, desk: Path) -> None:  # C-7
+    with client(kind, desk) as owner:
+        is_(desk, "silence")
+        assert ask(owner).unanswered == []
+        assert kept(desk) == ["one"]
+        is_(desk, "outage")
+        assert ask(owner).output.strip().endswith("503 Service Unavailable")
+        is_(desk, "well")
+        assert ask(owner).output.strip().endswith("503 Service Unavailable")  # served; accept= would have helped
+    assert asked(desk) == 2

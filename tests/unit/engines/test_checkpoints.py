@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -217,3 +218,38 @@ def test_a_folder_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) 
     caches = Checkpoints(tmp_path)
     with pytest.raises(CacheUnusable, match="results"):
         caches.fork("source", "pipe")
+
+
+def test_both_places_in_which_engines_keep_caches_are_looked_after(tmp_path: Path) -> None:  # C-8
+    older, newer = ".mlld/checkpoints", ".llm/checkpoints"
+    store(tmp_path, "pipe", [("ask", "one", 0)])
+    shutil.copytree(tmp_path / older, tmp_path / newer)
+    shutil.rmtree(tmp_path / older)
+    caches = Checkpoints(tmp_path)
+    assert [(info.script, info.folder) for info in caches.list()] == [("pipe", str(tmp_path / newer / "pipe"))]
+    assert functions(caches, "pipe") == [("ask", "one")]
+    assert caches.fork("pipe", "copy") == 1
+    assert (tmp_path / newer / "copy").is_dir()
+    assert not (tmp_path / older).exists()
+
+    store(tmp_path, "pipe", [("ask", "one", 0), ("ask", "two", 1)])
+    os.utime(tmp_path / newer / "pipe" / "llm-cache.jsonl", (1, 1))
+    assert functions(caches, "pipe") == [("ask", "one"), ("ask", "two")]  # the one that was written last
+    assert [call.preview for call in caches.invalidate("pipe", '@ask("one")')] == ["one", "one"]
+    assert Checkpoints(root=tmp_path / newer).inspect("pipe") == []
+    assert caches.clean("pipe") == 1
+    assert Checkpoints(tmp_path, place=older).fork("copy", "back") == 1
+    assert (tmp_path / older / "back").is_dir()
+
+
+def test_calls_are_forgotten_while_requests_run(caches: Checkpoints, tmp_path: Path) -> None:  # C-9
+    index = tmp_path / ROOT / "pipe" / "llm-cache.jsonl"
+    before = index.read_bytes()
+    one, two, *_ = caches.inspect("pipe")
+    assert caches.forget("pipe", [one.key, "sha256:unknown"]) == 1
+    assert index.read_bytes() == before  # what a running engine appends to stays as it is
+    assert [call.present for call in caches.inspect("pipe")] == [False, True, True, True]
+    CheckpointCache(tmp_path / ROOT, "pipe").write_value(two.key, " \n")
+    assert caches.forget_nothing("pipe") == 1
+    assert caches.forget("pipe") == 2
+    assert caches.forget("unknown") == 0
