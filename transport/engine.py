@@ -111,7 +111,7 @@ class Engine:
         reactor = reactor or shared_reactor()
         if reactor.is_closed:
             raise EngineClosed("the I/O thread has been closed", hint="start a new one")
-        child, env = Child.spawn(command), env or reactor.env
+        child, env = Child.spawn(command), (env or reactor.env).going()
         name = f"{label or command.label}-{next(_numbers)}"
         core = EngineCore(child, name, limits or EngineLimits(), reactor, env, sink, exclusive=exclusive)
         engine = cls(core, retire_when_tainted=retire_when_tainted)

@@ -141,7 +141,7 @@ class ActorSystem:
         self.now: Callable[[], float] = self.env.now
         self.counters: Counters = Counters()
         self.directory: Directory = Directory(self.callback_failed)
-        self.timers: Timers = Timers(self.env.now, self.callback_failed, f"{name}-timers")
+        self.timers: Timers = Timers(self.env, self.callback_failed, f"{name}-timers")
         here = weakref.WeakMethod(self._workers_exhausted)  # its threads do not keep a system that nobody has
         self.scheduler: Scheduler = Scheduler(name, workers, max_workers, lambda most: (tell := here()) and tell(most))
         weakref.finalize(self, self.scheduler.tell_to_end).atexit = False

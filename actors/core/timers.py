@@ -13,6 +13,7 @@ from itertools import count
 from math import inf
 
 from mlld_sdk.base.durations import LONGEST_WAIT
+from mlld_sdk.base.env import Env
 
 LINGER = 2.0
 """Seconds the thread stays after its last timer."""
@@ -98,9 +99,10 @@ class TimerHeap:
 class Timers:
     """Runs quick callables at their time, in one thread that exists only while there are timers."""
 
-    def __init__(self, now: Callable[[], float], failed: Callable[[BaseException], object], thread_name: str) -> None:
-        self._now = now
-        self._heap = TimerHeap(now)
+    def __init__(self, env: Env, failed: Callable[[BaseException], object], thread_name: str) -> None:
+        self._now = env.now
+        self._real = env.real
+        self._heap = TimerHeap(env.now)
         self._failed = failed
         self._name = thread_name
         self._bell = allocate_lock()
@@ -110,6 +112,7 @@ class Timers:
         self._looks_at = inf
         """When the thread will look at the heap by itself; as long as it is awake, every new timer rings."""
         self._closed = False
+        self._unwatch = env.watch(self._moved)
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -118,13 +121,13 @@ class Timers:
         """Run `action()` after `delay` seconds of the env's clock. It must be quick and must not block."""
         timer = self._heap.add(delay, action)
         # Most timers are limits that are called off long before they are due: no reason to wake a thread that will
-        # look in time. (If it should have looked by now, a test has moved the clock.)
+        # look in time.
         if not self._now() < self._looks_at <= timer.due:
             self.wake()
         return timer
 
     def wake(self) -> None:
-        """Look at the clock again: there is an earlier timer, or a test moved the clock."""
+        """Look at the clock again: there is an earlier timer."""
         with self._lock:
             if self._closed:
                 return
@@ -140,6 +143,7 @@ class Timers:
 
     def close(self, timeout: float) -> None:
         """Drop all timers and end the thread."""
+        self._unwatch()
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -156,15 +160,24 @@ class Timers:
             except RuntimeError:
                 return  # rung by another thread in between
 
+    def _fire(self) -> None:
+        """Run what is due."""
+        for action in self._heap.take_due():
+            try:
+                action()
+            except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
+                self._failed(error)
+
+    def _moved(self) -> None:
+        """Run what a test has made due, on its thread: when it goes on, that has happened."""
+        if not self._closed:
+            self._fire()
+
     def _run(self) -> None:
         while True:
-            for action in self._heap.take_due():
-                try:
-                    action()
-                except BaseException as error:  # noqa: BLE001 - one bad callback must not stop all timers
-                    self._failed(error)
+            self._fire()
             left = self._heap.next_in()
-            pause = LINGER if left is None else min(left, LONGEST_WAIT)
+            pause = LINGER if left is None else min(self._real(left), LONGEST_WAIT)
             self._looks_at = self._now() + pause
             rung = self._bell.acquire(True, pause)
             self._looks_at = inf  # before the heap is looked at: who adds from now on rings

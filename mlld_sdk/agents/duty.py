@@ -7,6 +7,7 @@ from typing import Final
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.ref import ReplyTo
+from mlld_sdk.engines.background import run_later
 from mlld_sdk.engines.draining import ClosingSource, Draining
 from mlld_sdk.engines.requests import EngineRequests
 
@@ -68,14 +69,14 @@ class Duty:
             case Drain(admits_runs=admits_runs):
                 self.end(requests, admits_runs=admits_runs)
                 if not self._waiting:
-                    self._owner.send_after(LOOK, _LookAgain())
+                    run_later(LOOK, self._owner.actor_ref.cast, _LookAgain())
                 self._waiting.append(self._owner.reply_to())
                 self.look()
                 return NO_REPLY
             case _LookAgain():
                 self.look()
                 if self._waiting:
-                    self._owner.send_after(LOOK, message)
+                    run_later(LOOK, self._owner.actor_ref.cast, message)
             case TakeWork():
                 return self._begin(requests)
             case _:

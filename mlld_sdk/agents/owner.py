@@ -192,7 +192,7 @@ class EngineOwner(Actor):
                 self.engine_pool, scope=scope, health=health, retires_failed=kind == "live", reaps=reaps
             )
         else:
-            source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, env=env, reaps=reaps)
+            source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, reaps=reaps)
         return EngineRequests(
             source,
             kind=kind,

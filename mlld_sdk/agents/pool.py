@@ -110,10 +110,8 @@ class Checkout(Requests):
     """
 
     def __init__(self, lease: EngineLease, requests: EngineRequests, owner: ActorRef[Any] | None) -> None:
-        scope, kind, env = requests.source.scope, requests.kind, requests.env
-        requests = requests.on(
-            LeasedEngines(OneEngine(lease), kind=kind, scope=scope, env=env, reaps=kind != "embedded")
-        )
+        scope, kind = requests.source.scope, requests.kind
+        requests = requests.on(LeasedEngines(OneEngine(lease), kind=kind, scope=scope, reaps=kind != "embedded"))
         super().__init__(lambda: requests)
         self._lease = lease
         if owner is not None:

@@ -142,7 +142,7 @@ class Client(HandleRequests):
         def apart() -> tuple[EnginePool, EngineSource]:
             pool = EnginePool(gate, size=max_engines, spares=warm, env=env, label="client")
             scope, after = CancelScope(max_waiting), partial(pool.sleep_idle, IDLE_SECONDS)
-            return pool, LeasedEngines(pool, kind=kind, scope=scope, env=env, starts_here=True, after=after)
+            return pool, LeasedEngines(pool, kind=kind, scope=scope, starts_here=True, after=after)
 
         requests = EngineRequests(
             shared()[1],

@@ -19,7 +19,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Deadline
+from mlld_sdk.base.durations import FOREVER, LONGEST_WAIT, Deadline, now
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InfrastructureError, InvalidOption, MlldError
 from mlld_sdk.base.options import whole
@@ -533,7 +533,7 @@ class Acquire:
         self._pool = pool
         self._scope = scope
         self._in_quota = False
-        self._now = pool.now if then is None else shared_reactor().now
+        self._now = now if then is None else shared_reactor().now
         self._deadline = self._now() + timeout
         self._then = then
         self._news = threading.Event() if then is None else None

@@ -167,7 +167,6 @@ class SharedEngines:
             partial(self._send, method, freeze(params), on_events, "mcpServers" in params),
             partial(self.health.refusal, self.scope),
             timeout=timeout,
-            now=self._pool.now,
         )
         try:
             return waiting.wait_for(self._stand_in)

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from mlld_sdk.base.durations import LONGEST_WAIT
-from mlld_sdk.base.env import Env
+from mlld_sdk.base.durations import LONGEST_WAIT, now
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.future import LazyFuture
 from mlld_sdk.engines import background
@@ -103,13 +102,11 @@ class WaitingCall(LazyFuture[EngineReply]):
         refused: Callable[[BaseException], BaseException],
         *,
         timeout: float | None,
-        now: Callable[[], float],
         among: set[object] | None = None,
     ) -> None:
         self._among = among
         self._send: Callable[[Any, float | None], Call] | None = send
         self._refused = refused
-        self._now = now
         self._deadline = None if timeout is None else now() + timeout
         self._withdraw: Callable[[], bool] | None = None
         self.limit = LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT)
@@ -134,7 +131,7 @@ class WaitingCall(LazyFuture[EngineReply]):
     @property
     def left(self) -> float | None:
         """Seconds it may still take; `None` for no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - self._now())
+        return None if self._deadline is None else max(0.0, self._deadline - now())
 
     def cancel(self) -> bool:
         """Withdraw the request, or cancel it if it runs."""
@@ -271,7 +268,6 @@ class LeasedEngines:
         kind: str,
         scope: CancelScope | None = None,
         health: EngineHealth | None = None,
-        env: Env | None = None,
         starts_here: bool = False,
         reaps: bool = True,
         after: Callable[[], object] | None = None,
@@ -280,7 +276,6 @@ class LeasedEngines:
         self.health = health or EngineHealth()
         self.begins_at_once = not starts_here
         self._lessor = lessor
-        self._now = (env or Env()).now
         self._reaps = reaps
         self._after = after
         # The live engine may still run branches of the script that failed; the others end them.
@@ -305,14 +300,14 @@ class LeasedEngines:
         """Send a request and wait for its answer. Leasing and cleaning up are done on this thread."""
         lease = self._lessor.lease_now()
         if lease is None:
-            began, token = self._now(), object()
+            began, token = now(), object()
             self._waits.add(token)
             try:
                 lease = self._lease(LONGEST_WAIT if timeout is None else min(timeout, LONGEST_WAIT))
                 self.leases.add(lease)
             finally:
                 self._waits.discard(token)
-            timeout = None if timeout is None else max(0.0, timeout - (self._now() - began))
+            timeout = None if timeout is None else max(0.0, timeout - (now() - began))
         else:
             self.leases.add(lease)
         if self.scope.over is not None:  # looked at after the lease was noted, as `stop` looks at leases after this
@@ -405,7 +400,7 @@ class LeasedEngines:
         pool, scope = self._lessor, self.scope
         assert isinstance(pool, EnginePool)  # a checkout only calls
         refused = partial(self.health.refusal, scope)
-        call = WaitingCall(send, refused, timeout=timeout, now=self._now, among=self._waits)
+        call = WaitingCall(send, refused, timeout=timeout, among=self._waits)
         try:
             return call.wait_for(lambda call: pool.acquire(call.arrived, call.limit, scope).cancel)
         except InfrastructureError:

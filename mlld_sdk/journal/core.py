@@ -4,6 +4,7 @@ Leases are renewed, old runs pruned and what has happened told on the store's wr
 journal has no other thread.
 """
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -38,6 +39,9 @@ T = TypeVar("T")
 
 _PRUNE_EVERY: Final = 1000
 """Ended runs between two looks of automatic retention; also looked at when the journal is opened."""
+
+_PRUNE_AFTER: Final = 3600.0
+"""Seconds after which it looks in any case, if runs are to go by their age."""
 
 
 class HeldLease(Protocol):
@@ -96,7 +100,9 @@ class JournalCore:
         self._why_no_waits: Callable[[], Exception] | None = None
         self._ended_since_prune = _PRUNE_EVERY
         self._renew_at = math.inf
+        self._prune_at = math.inf if retention is None or retention.older_than is None else env.now() + _PRUNE_AFTER
         self.session = store.join(self)
+        self.unwatch = env.watch(store.wake, self._keep_leases)
         store.wake()
 
     def write(self, name: str, work: Callable[[Tx], T | JournalRefusal | RunInQuarantine]) -> T:
@@ -288,7 +294,7 @@ class JournalCore:
     def chores(self) -> list[Callable[[Tx], object]]:
         """Return the renewals and the retention that are due."""
         now = self.env.now()
-        prune_due = self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY
+        prune_due = self._retention is not None and (self._ended_since_prune >= _PRUNE_EVERY or now >= self._prune_at)
         if now < self._renew_at and not prune_due:
             return []
         work: list[Callable[[Tx], object]] = [
@@ -296,6 +302,8 @@ class JournalCore:
         ]
         if prune_due:
             self._ended_since_prune = 0
+            if self._prune_at < math.inf:
+                self._prune_at = now + _PRUNE_AFTER
             work.append(self._prune)
         return work
 
@@ -310,9 +318,17 @@ class JournalCore:
                 return self._poll_interval
         if self._retention is not None and self._ended_since_prune >= _PRUNE_EVERY:
             return 0.0
-        return None if self._renew_at == math.inf else max(self._renew_at - now, 0.05)
+        due = min(self._renew_at, self._prune_at)
+        return None if due == math.inf else self.env.real(max(due - now, 0.05))
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _keep_leases(self, to: float) -> None:
+        """Renew what is held here before a test moves the clock so far; in truth it would have been, on the way."""
+        kept = [lease for lease in self.leases() if lease.auto_renew]
+        if kept:
+            with contextlib.suppress(JournalError):
+                self.write("renew", partial(_renew_all, kept, to))
 
     def _prune(self, tx: Tx) -> None:
         assert self._retention is not None
@@ -354,6 +370,11 @@ def _renew(lease: HeldLease, now: float, tx: Tx) -> None:
         lease.lose(lost)
     else:
         lease.until = now + lease.ttl
+
+
+def _renew_all(leases: list[HeldLease], now: float, tx: Tx) -> None:
+    for lease in leases:
+        _renew(lease, now, tx)
 
 
 def _renewal_due(lease: HeldLease) -> float:

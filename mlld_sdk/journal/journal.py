@@ -114,6 +114,7 @@ class Journal:
 
     def close(self) -> None:
         """Release what is still owned here, write what is queued and close. A second time does nothing."""
+        self._core.unwatch()
         leases = self._core.leases()
         holders, wall = [lease.holder for lease in leases], self.env.wall()
         if holders:

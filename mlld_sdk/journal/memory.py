@@ -56,9 +56,7 @@ class MemoryStore:
         with self._lock:
             if session not in self._hosts:
                 raise JournalClosed("the journal in memory is closed")
-            for name, host in list(self._hosts.items()):
-                for chore in host.chores():
-                    self._run(name, chore)
+            self.wake()
             return self._run(session, work)
 
     def read(self, work: Callable[[Tx], T]) -> T:
@@ -72,7 +70,11 @@ class MemoryStore:
                 raise not_text() from error
 
     def wake(self) -> None:
-        """Nothing waits here: every write tells every journal."""
+        """Do what is due. Nothing waits here: every write tells every journal."""
+        with self._lock:
+            for name, host in list(self._hosts.items()):
+                for chore in host.chores():
+                    self._run(name, chore)
 
     def backup(self, target: Path) -> None:
         """Refuse: there is nothing a file could be opened with."""

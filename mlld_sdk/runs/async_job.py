@@ -165,9 +165,13 @@ class AsyncJob:
         await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_until(moment)))
 
     async def _sleep(self, until: float, most: float) -> None:
-        with contextlib.closing(self._job.shared.naps(until, most)) as naps:
+        bell = asyncio.Event()
+        ring = partial(asyncio.get_running_loop().call_soon_threadsafe, bell.set)
+        with contextlib.closing(self._job.shared.naps(until, most, ring)) as naps:
             for seconds in naps:
-                await asyncio.sleep(seconds)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), seconds)
+                bell.clear()
         self._job.check()
 
     async def map(

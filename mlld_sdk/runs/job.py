@@ -338,8 +338,7 @@ class Job:
             self._sleep_through(until, most)
 
     def _sleep_through(self, until: float, most: float) -> None:
-        for seconds in self.shared.naps(until, most):
-            self.shared.awake.wait(seconds)
+        self.shared.sleep(until, most)
         self._check_awake()
         self._progressed()
 
@@ -485,9 +484,11 @@ class Job:
                     return breaker.acquire()
                 except BreakerOpen as refused:
                     left = max(refused.retry_after, SHORTEST_WAIT)
-                for seconds in self.shared.naps(self._noted(env.wall() + left), left):
-                    if turn.wait(seconds):
-                        break
+                until = self._noted(env.wall() + left)
+                with contextlib.closing(self.shared.naps(until, left, turn.set)) as naps:
+                    for seconds in naps:
+                        if turn.wait(seconds):
+                            break
 
     def _begin(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
         decision = self._sealing(self._lease.begin_step, step.position, step.name, step.asked, policy)

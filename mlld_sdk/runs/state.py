@@ -129,11 +129,21 @@ class JobState:
                 self._permits.discard(permit)
             permit.withdraw()
 
-    def naps(self, moment: float, most: float = math.inf) -> Generator[float, None, None]:
+    def sleep(self, moment: float, most: float = math.inf) -> None:
+        """Wait until a moment of the wall clock, as `naps` says, on this thread."""
+        bell = threading.Event()
+        with self.telling(bell.set), contextlib.closing(self.naps(moment, most, bell.set)) as naps:
+            for seconds in naps:
+                bell.wait(seconds)
+                bell.clear()
+
+    def naps(self, moment: float, most: float, ring: Callable[[], object]) -> Generator[float, None, None]:
         """Yield how long to wait, again and again until a moment of the wall clock, which a run's next owner shares.
 
         It is over after `most` seconds, and when `awake` is set. The job counts as sleeping while this is iterated.
+        `ring` is called when the clock was moved and it is time to go on.
         """
+        unwatch = self._env.watch(ring)  # before the first look at the clock, so that no move is missed
         latest = self._env.now() + most
         with self._lock:
             self.sleeping += 1
@@ -142,8 +152,9 @@ class JobState:
                 left = min(moment - self._env.wall(), latest - self._env.now())
                 if left <= 0:
                     return
-                yield min(left, LONGEST_LOOK)
+                yield self._env.real(min(left, LONGEST_LOOK))
         finally:
+            unwatch()
             self.progressed = self._env.now()  # first: whoever looks at this moment sees it awake or making progress
             with self._lock:
                 self.sleeping -= 1

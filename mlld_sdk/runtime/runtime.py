@@ -192,7 +192,8 @@ class Runtime:
         self._missing: MissingAgents | None = None
         self._report: ShutdownReport | None = None
         self._ending = RuntimeEnding(name, self.env, on_end)
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._look_now = threading.Event()
         self._rounds: threading.Thread | None = None
 
     def start(self) -> Self:
@@ -576,10 +577,22 @@ class Runtime:
             return self._store.absolute().with_name(f"{self._store.name}.d")
         return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
 
+    def _rounds_to_make(self) -> Iterator[None]:
+        """Wait for the next round, until the runtime stops: other processes keep real time, whatever ours does."""
+        unwatch = self.env.watch(self._look_now.set)
+        try:
+            while not self._stopping:
+                self._look_now.wait(ROUNDS)
+                self._look_now.clear()
+                if not self._stopping:
+                    yield
+        finally:
+            unwatch()
+
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
         services, keeper = self.services, self._here(self._keeper)
-        while not self._stopping.wait(ROUNDS):
+        for _ in self._rounds_to_make():
             self._budget.sleep_idle()
             kill_count.look()
             services.runs.settle_again()
@@ -605,7 +618,8 @@ class Runtime:
 
     def _shut_down(self) -> StopReport:
         services = self.services
-        self._stopping.set()
+        self._stopping = True
+        self._look_now.set()
         if self._server is not None:
             self._server.close()
         services.close()

@@ -24,7 +24,7 @@ def no_leaks() -> Iterator[None]:
 
 @pytest.fixture
 def clock() -> "FakeClock":
-    """Time that stands still until `clock.advance(seconds)`; runtimes of the same test live in it."""
+    """Time that stands still until `clock.advance(duration)`; runtimes of the same test live in it."""
     from mlld_sdk.testing import FakeClock
 
     return FakeClock()
@@ -53,8 +53,6 @@ def make_runtime(no_leaks: None, events: "Recorder", request: pytest.FixtureRequ
         runtime.bus.attach_inline("recorder", events)
         runtime.start()
         made.append(runtime)
-        if fake is not None:
-            fake.drive(runtime.system)
         return runtime
 
     yield make

@@ -9,6 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import floats
 
 from mlld_sdk.actors.core.timers import Timer, TimerHeap, Timers
+from mlld_sdk.base.env import Env
 from tests.support.actors import Clock
 from tests.support.eventually import eventually
 
@@ -79,7 +80,7 @@ def test_many_cancelled_timers_do_not_stay_in_the_heap() -> None:
 def test_an_action_that_raises_stops_nobodys_clock() -> None:
     failures: list[BaseException] = []
     done = threading.Event()
-    timers = Timers(Clock(), failures.append, "test-timers")
+    timers = Timers(Env(now=Clock()), failures.append, "test-timers")
     timers.after(0, lambda: 1 / 0)
     timers.after(0, done.set)
     assert done.wait(60)
@@ -90,7 +91,7 @@ def test_an_action_that_raises_stops_nobodys_clock() -> None:
 def test_the_thread_leaves_when_there_are_no_timers_and_comes_back(monkeypatch: Any) -> None:
     monkeypatch.setattr("mlld_sdk.actors.core.timers.LINGER", 0.01)
     clock = Clock()
-    timers = Timers(clock, print, "test-timers-linger")
+    timers = Timers(Env(now=clock), print, "test-timers-linger")
 
     def running() -> bool:
         return any(thread.name == "test-timers-linger" for thread in threading.enumerate())
@@ -109,7 +110,7 @@ def test_an_earlier_timer_overtakes_a_later_one() -> None:
     fired: list[str] = []
     done = threading.Event()
     clock = Clock()
-    timers = Timers(clock, print, "test-timers")
+    timers = Timers(Env(now=clock), print, "test-timers")
     timers.after(20, lambda: (fired.append("late"), done.set()))
     timers.after(10, lambda: fired.append("early"))
     clock.time += 20
@@ -122,7 +123,7 @@ def test_an_earlier_timer_overtakes_a_later_one() -> None:
 def test_a_timer_that_is_due_before_the_thread_looks_again_wakes_it() -> None:
     clock = Clock()
     fired: list[str] = []
-    timers = Timers(clock, fired.append, "test-timers-early")
+    timers = Timers(Env(now=clock), fired.append, "test-timers-early")
     timers.after(60, lambda: fired.append("late"))
     eventually(lambda: clock.time < timers._looks_at <= clock.time + 60)
     timers.after(0, lambda: fired.append("at once"))
@@ -131,7 +132,7 @@ def test_a_timer_that_is_due_before_the_thread_looks_again_wakes_it() -> None:
 
 
 def test_a_limit_that_is_called_off_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    timers = Timers(Clock(), lambda _: None, "test-timers-limit")
+    timers = Timers(Env(now=Clock()), lambda _: None, "test-timers-limit")
     timers.after(30, lambda: None).cancel()
     rung: list[str] = []
 
@@ -149,7 +150,7 @@ def test_a_limit_that_is_called_off_wakes_nobody(monkeypatch: pytest.MonkeyPatch
 def test_a_timer_added_after_a_test_moved_the_clock_is_seen() -> None:
     clock = Clock()
     fired: list[str] = []
-    timers = Timers(clock, fired.append, "test-timers-jump")
+    timers = Timers(Env(now=clock), fired.append, "test-timers-jump")
     timers.after(60, lambda: None)
     eventually(lambda: timers._looks_at <= clock.time + 60)
     clock.time += 1_000

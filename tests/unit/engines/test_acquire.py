@@ -389,7 +389,7 @@ def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_tha
         raise RecursionError("too deep")
 
     told: list[Callable[[Any], object]] = []
-    call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
+    call = WaitingCall(send, lambda error: error, timeout=None)
     call.wait_for(lambda call: told.append(call.arrived) or (lambda: False))  # type: ignore[func-returns-value]
     told[0]("an engine")
     with pytest.raises(RecursionError):
@@ -398,7 +398,7 @@ def test_a_queued_request_whose_sending_fails_in_an_unforeseen_way_ends_with_tha
 
 
 def test_a_queued_request_is_cancelled_in_the_queue() -> None:
-    call = WaitingCall(lambda *_: None, lambda error: error, timeout=None, now=time.monotonic)  # type: ignore[arg-type,return-value]
+    call = WaitingCall(lambda *_: None, lambda error: error, timeout=None)  # type: ignore[arg-type,return-value]
     call.wait_for(lambda _: lambda: True)
     assert call.cancel()
     with pytest.raises(CallCancelled):

@@ -1,7 +1,6 @@
 """One engine for many requests: who waits for it, when it is given back, and what happens while it retires."""
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +94,7 @@ class Wish(WaitingCall):
     """A place in the queue that can be given up."""
 
     def __init__(self, sharing: SharedEngines, then: Callable[[Any], bool], timeout: float) -> None:
-        super().__init__(lambda *_: None, lambda error: error, timeout=timeout, now=time.monotonic)  # type: ignore[arg-type,return-value]
+        super().__init__(lambda *_: None, lambda error: error, timeout=timeout)  # type: ignore[arg-type,return-value]
         self._then = then
         self._give_up = sharing._stand_in(self)
 
@@ -380,7 +379,7 @@ def test_a_queued_request_goes_back_to_waiting_when_it_was_not_taken() -> None:
         tries.append(engine)
         raise StillWaiting
 
-    call = WaitingCall(send, lambda error: error, timeout=None, now=time.monotonic)
+    call = WaitingCall(send, lambda error: error, timeout=None)
     call.wait_for(lambda call: told.append(call.arrived) or (lambda: True))  # type: ignore[func-returns-value]
     assert told[0]("an engine") is False
     assert (call.done(), call.begun.is_set()) == (False, False)
