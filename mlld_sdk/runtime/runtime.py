@@ -38,6 +38,7 @@ from mlld_sdk.runtime.end import RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.runtime.ending import RuntimeEnding
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
 from mlld_sdk.runtime.missing import MOST_NAMED, MissingAgent, MissingAgents, named
+from mlld_sdk.runtime.rounds import Rounds
 from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
@@ -54,9 +55,6 @@ from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
 from mlld_sdk.transport.memory import kill_count
 from mlld_sdk.transport.sweep import sweep_orphans
-
-ROUNDS: Final = 1.0
-"""Seconds between two looks for runs other processes have submitted or left behind, and for engines long idle."""
 
 KEEP: Final = Retention()
 """What is kept of ended runs by default."""
@@ -192,8 +190,7 @@ class Runtime:
         self._missing: MissingAgents | None = None
         self._report: ShutdownReport | None = None
         self._ending = RuntimeEnding(name, self.env, on_end)
-        self._stopping = False
-        self._look_now = threading.Event()
+        self._times = Rounds(self.env)
         self._rounds: threading.Thread | None = None
 
     def start(self) -> Self:
@@ -577,22 +574,10 @@ class Runtime:
             return self._store.absolute().with_name(f"{self._store.name}.d")
         return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
 
-    def _rounds_to_make(self) -> Iterator[None]:
-        """Wait for the next round, until the runtime stops: other processes keep real time, whatever ours does."""
-        unwatch = self.env.watch(self._look_now.set)
-        try:
-            while not self._stopping:
-                self._look_now.wait(ROUNDS)
-                self._look_now.clear()
-                if not self._stopping:
-                    yield
-        finally:
-            unwatch()
-
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
         services, keeper = self.services, self._here(self._keeper)
-        for _ in self._rounds_to_make():
+        for _ in self._times:
             self._budget.sleep_idle()
             kill_count.look()
             services.runs.settle_again()
@@ -618,8 +603,7 @@ class Runtime:
 
     def _shut_down(self) -> StopReport:
         services = self.services
-        self._stopping = True
-        self._look_now.set()
+        self._times.end()
         if self._server is not None:
             self._server.close()
         services.close()
