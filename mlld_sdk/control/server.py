@@ -46,6 +46,12 @@ TURN = 10.0
 
 TURN_AGAIN = 0.01
 
+HINTS = {
+    errno.EADDRINUSE: "another runtime of this name is running in this process: give this one another name",
+    errno.EAGAIN: "another process has held the folder for 10 s while it opens its own: see what it does (`lsof`)",
+}
+"""What to do when a socket cannot be opened."""
+
 ACCEPT_AGAIN = 0.1
 """Seconds until the next try when the system could not hand out a connection."""
 
@@ -231,9 +237,7 @@ def _listen(path: Path) -> socket.socket:
             listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
-        hint = "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path"
-        if error.errno == errno.EADDRINUSE:
-            hint = "another runtime of this name is running in this process: give this one another name"
+        hint = HINTS.get(error.errno or 0, "set MLLD_OTP_RUNTIME_DIR to a folder of this user's with a short path")
         what = f"the control socket {path} cannot be opened: {error}"
         raise p.ControlError(what, hint=f"{hint}, or control=False") from error
     return listener

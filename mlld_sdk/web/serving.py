@@ -97,8 +97,11 @@ def looks_of(connection: HTTPConnection) -> CapacityLimiter:
     return found
 
 
-def current(connection: HTTPConnection) -> Runtime:
-    """Return the runtime of the application that serves this request; for FastAPI, `Depends(current)`.
+async def current(connection: HTTPConnection) -> Runtime:
+    """Find the runtime of the application that serves this request.
+
+    In FastAPI `Depends(current)`, elsewhere `await current(request)`. It never waits; it is a coroutine because FastAPI
+    would take a thread for a function, and handlers may have taken all of them.
 
     Raises:
         HTTPException: With status 503: it has ended, or the application has no `lifespan` of ours.

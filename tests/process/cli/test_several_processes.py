@@ -1,5 +1,6 @@
 """Several processes of one runtime: each has its own socket; the command line shows and operates all of them."""
 
+import fcntl
 import json
 import os
 import signal
@@ -11,8 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from mlld_sdk import Agent, Runtime, child, one_for_one
 from mlld_sdk.control.client import Remote, running
-from mlld_sdk.control.protocol import AskWho, RuntimeProcess, is_listening, private_folder, socket_folder, sockets
+from mlld_sdk.control.protocol import (
+    AskWho,
+    ControlError,
+    RuntimeProcess,
+    is_listening,
+    private_folder,
+    socket_folder,
+    sockets,
+)
 from tests.support.command_line import Said, command_line
 from tests.support.eventually import eventually
 
@@ -178,6 +188,21 @@ def test_several_that_start_at_once_over_dead_sockets_all_listen(folder: Path, s
         with Remote(process.name, pid=process.pid) as remote:
             assert remote.ask(AskWho())["pid"] == process.pid
     assert socket_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_somebody_holds_is_not_waited_for_without_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlld_sdk.control.server.TURN", 0.05)
+    private_folder(socket_folder())
+    held = os.open(socket_folder(), os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        runtime = Runtime(one_for_one(child(Agent, name="a", engine="embedded")), control=True)
+        with pytest.raises(ControlError, match="another process has held the folder"):
+            runtime.start()
+    finally:
+        os.close(held)
 
 
 def test_a_forked_child_does_not_keep_the_socket_of_its_parent_alive(folder: Path) -> None:

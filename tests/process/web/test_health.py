@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from mlld_sdk.supervision.verdict import Concern, Verdict
 from mlld_sdk.web import current, lifespan
 from tests.support.applications import application, served
 from tests.support.eventually import eventually
+
+ROOT = Path(__file__).parents[3]
 
 Desk = Annotated[Runtime, Depends(current)]
 
@@ -59,7 +62,7 @@ def probed(tree: Any, visit: Callable[[httpx.AsyncClient, Runtime], Any], **opti
     found: list[Runtime] = []
 
     @app.get("/find")
-    def find(runtime: Desk) -> None:
+    async def find(runtime: Desk) -> None:
         found.append(runtime)
 
     @app.get("/hold")
@@ -163,6 +166,30 @@ def test_a_look_that_hangs_is_an_answer_and_holds_up_no_other(monkeypatch: pytes
         over.set()
 
 
+def test_without_the_extra_for_metrics_the_answer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+    async def visit(client: httpx.AsyncClient, runtime: Runtime) -> None:
+        told = await client.get("/metrics")
+        assert told.status_code == 501
+        assert told.json()["hint"] == "pip install 'mlld-otp[prometheus]'"
+
+    probed(one_for_one(child(Echo, name="echo")), visit)
+
+
+def test_without_fastapi_the_probes_are_a_router_of_starlette() -> None:
+    program = """
+import sys
+sys.modules["fastapi"] = None
+from starlette.applications import Starlette
+from mlld_sdk.web import health
+app = Starlette(routes=[*health().routes])
+print([route.path for route in app.routes])
+"""
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "['/healthz', '/readyz', '/metrics']\n"
+
+
 def test_handlers_that_hold_all_threads_hold_up_no_probe() -> None:
     HELD.clear()
 
@@ -175,6 +202,7 @@ def test_handlers_that_hold_all_threads_hold_up_no_probe() -> None:
             assert (await client.get("/healthz")).status_code == 200
             assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/metrics")).status_code == 200
+            assert (await client.get("/find")).status_code == 200  # a handler that needs no thread finds the runtime
             HELD.set()
 
     try:

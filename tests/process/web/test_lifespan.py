@@ -97,7 +97,7 @@ def test_a_handler_finds_the_runtime_and_gives_it_work() -> None:
 
 def test_a_websocket_and_a_mounted_application_find_it_too() -> None:
     async def word(request: Request) -> Response:
-        return JSONResponse(current(request).verdict().word)
+        return JSONResponse((await current(request)).verdict().word)
 
     inner = FastAPI()
 

@@ -213,6 +213,13 @@ def test_a_worker_whose_tree_has_ended_is_replaced(folder: Path) -> None:
         assert "supervisor.gave_up" in server.said()
 
 
+def test_a_single_process_whose_tree_has_ended_ends_as_by_sigterm(folder: Path) -> None:
+    with uvicorn(folder) as server:
+        assert patiently(server, "POST", "/die") == server.process.pid
+        assert server.process.wait(60) == -signal.SIGTERM
+        assert "Application shutdown complete" in server.said()
+
+
 def test_the_server_stops_in_order_and_leaves_no_socket(folder: Path) -> None:
     with uvicorn(folder, workers=2):
         pass
