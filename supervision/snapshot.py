@@ -15,7 +15,7 @@ from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
 from mlld_sdk.supervision.events import BudgetView
 from mlld_sdk.supervision.execution.progress import NodeInfo, info_of
-from mlld_sdk.supervision.execution.tree_context import TreeContext
+from mlld_sdk.supervision.execution.tree_context import BacklogView, TreeContext
 from mlld_sdk.supervision.reasons import as_exit
 from mlld_sdk.supervision.spec import DynamicSpec, SupervisorSpec
 
@@ -48,6 +48,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         groups: Groups that its incarnations join.
         configured: Options it was given while it ran, beside those of its declaration.
         info: What can be seen of the running actor.
+        backlog: Runs that wait for it, for places that take runs.
         zombies: Threads that still run for incarnations that were killed, here and below.
         haunted: Seconds for which the oldest of them has gone on.
         gave_up: A supervisor's last words, when it gave up.
@@ -77,6 +78,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     configured: dict[str, Any] = {}
     info: NodeInfo | None = None
+    backlog: BacklogView | None = None
     zombies: int = 0
     haunted: float = 0.0
     gave_up: str = ""
@@ -153,6 +155,7 @@ def slot_view(
         groups=spec.groups,
         configured=dict(slot.configured or {}),
         info=info,
+        backlog=None if over or spec.kind != "worker" else context.backlog(path, slot.child if running else None),
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
         over=over,
@@ -239,6 +242,7 @@ def _remarks(node: NodeView) -> list[str]:
     if (info := node.info) is not None:
         said += [f"q {info.queued}"] if info.queued or info.doing else []
         said += [f"no progress for {duration(info.idle)}"] if info.idle >= (node.wedge_after or inf) else []
+    said += _runs(node.backlog)
     if node.zombies:
         said.append(f"zombies {node.zombies} for {duration(node.haunted)}")
     said += _not_as_declared(node)
@@ -267,6 +271,20 @@ def _breaker_words(node: NodeView, breaker: BreakerView, name: str) -> str:
     wait = f" {breaker.retry_after:.1f}s" if breaker.retry_after else ""
     waiting = 0 if node.info is None else node.info.step_breakers.get(breaker.name, 0)
     return f"{name} {breaker.status.replace('_', '-')}{wait}" + (f" ({waiting} waiting)" if waiting else "")
+
+
+def _runs(backlog: BacklogView | None) -> list[str]:
+    if backlog is None or not backlog.known:
+        return [] if backlog is None else ["runs not known"]
+    oldest = f" for {duration(backlog.oldest)}" if backlog.waiting else ""
+    counts = {
+        f"waiting{oldest}": backlog.waiting,
+        "asleep": backlog.pending - backlog.waiting,
+        "running": backlog.running,
+        "parked": backlog.parked,
+    }
+    words = [f"{count} {word}" for word, count in counts.items() if count]
+    return [f"runs {', '.join(words)}"] if words else []
 
 
 def duration(seconds: float) -> str:

@@ -10,11 +10,18 @@ of its places:
 - V-3 `flapping`: a child failed three times within its window, or, when it has failed at least twice, its last
   failures were within its window and half of them or more came before the stable period was over; or 60 % or more of a
   restart limit are used up.
-- V-4 `degraded`: a breaker in front of a child or of steps is not closed, a child is parked, or a thread has gone on
-  for `HAUNTED` seconds although what it worked for was killed.
+- V-4 `degraded`: a breaker in front of a child or of steps is not closed, a child is parked, a thread has gone on for
+  `HAUNTED` seconds although what it worked for was killed, or runs for the place starve (V-9).
 - V-5 `recovering`: a child waits for its restart or is starting again, or failed within its window.
 - V-6 `maintenance`: a child was stopped on purpose, with a reason, or told to take no more work.
 - V-7 `healthy`: none of these.
+
+- V-9 Runs starve at a place when the oldest that waits has waited for as long as the place's limit (`oldest_waiting` of
+  an agent), unless it was stopped on purpose or told to take no more work. A run waits while nobody works on it; not
+  while it sleeps, waits for the time of a retry, is worked on or is parked. Several processes that share a journal
+  share what waits in it: each that has the place says so, whoever could have taken the run. The wait goes on being
+  counted between two looks at the journal, and while that takes no writes. If it cannot be read, what waits is not
+  known, and nobody is said to starve: that the journal fails is said then.
 """
 
 from collections import Counter
@@ -24,7 +31,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from mlld_sdk.supervision.snapshot import NodeView, walk
+from mlld_sdk.supervision.snapshot import NodeView, duration, walk
 
 Word = Literal["gave_up", "ended", "wedged", "flapping", "degraded", "recovering", "maintenance", "healthy"]
 """Verdicts, worst first."""
@@ -104,13 +111,8 @@ def judge(node: NodeView) -> tuple[Word, str]:
     recent = [(ago, lived) for ago, lived in node.failures if ago <= max(node.window, node.stable)]
     if why := _flaps(node, recent):
         return "flapping", why
-    if node.state == "parked":
-        return "degraded", f"parked by its breaker, last: {node.last}"
-    if why := _refuses(node):
+    if why := _works_badly(node):
         return "degraded", why
-    if node.haunted >= HAUNTED:
-        running = f"{node.zombies} killed and still running, for {node.haunted:.0f} s"
-        return "degraded", f"{running}: it ends by itself or with the process"
     if node.state == "waiting" or (node.state == "starting" and node.incarnation > 1):
         return "recovering", f"being restarted, last: {node.last}"
     if recent:
@@ -129,6 +131,22 @@ def _refuses(node: NodeView) -> str:
     for other in node.step_breakers:
         if other.status != "closed":
             return f"breaker {other.name} {other.status.replace('_', '-')}: {other.cause}"
+    return ""
+
+
+def _works_badly(node: NodeView) -> str:
+    """Return what keeps a place from doing all its work, or an empty text."""
+    if node.state == "parked":
+        return f"parked by its breaker, last: {node.last}"
+    if why := _refuses(node):
+        return why
+    if node.haunted >= HAUNTED:
+        running = f"{node.zombies} killed and still running, for {node.haunted:.0f} s"
+        return f"{running}: it ends by itself or with the process"
+    on_purpose = node.held or (node.info is not None and node.info.off_duty)
+    if node.backlog is not None and node.backlog.starves and not on_purpose:
+        many, long = node.backlog.waiting, duration(node.backlog.oldest)
+        return f"{many} runs wait, the oldest for {long}" if many > 1 else f"a run has waited for {long}"
     return ""
 
 

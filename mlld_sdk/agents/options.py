@@ -25,6 +25,7 @@ class LiveOptions(TypedDict, total=False):
     timeout: float | None
     hibernate_after: float | None
     concurrency: int
+    oldest_waiting: float | None
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +165,7 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
             what ends the engine ends all of them. Steps of runs always have an engine to themselves.
         concurrency: How many runs it works on at once.
         step_attempts: How often a step that may be repeated is begun in all, before its run is parked.
+        oldest_waiting: Seconds that a run may wait for somebody to work on it before the agent is degraded, or `None`.
     """
 
     script: str | None = None
@@ -171,6 +173,7 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
     isolation: Literal["exclusive", "shared"] = "exclusive"
     concurrency: int = 1
     step_attempts: int = 5
+    oldest_waiting: float | None = 600.0
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -186,6 +189,8 @@ class AgentOptions(EngineOptions, frozen=True, kw_only=True):
         """Refuse values out of range, or that do not go together."""
         super().check()
         self._at_least(1, "engines", "concurrency", "step_attempts")
+        if self.oldest_waiting is not None and not self.oldest_waiting > 0:
+            raise InvalidOption("oldest_waiting", self.oldest_waiting, "more than 0 seconds or None")
 
 
 def _plain(value: Any) -> Any:

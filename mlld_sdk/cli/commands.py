@@ -21,6 +21,9 @@ from mlld_sdk.control.client import Remote, processes_of
 from mlld_sdk.supervision.snapshot import duration
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
 
+AGENTS = ("agent or pool", "state", "busy", "idle", "waiting", "runs", "pending", "oldest", "parked")
+"""Heads of a table: engines and the requests that wait for one, then runs at work, without an owner, and parked."""
+
 DECLARE = "give a Python file that says `tree = one_for_one(child(...), ...)`"
 
 
@@ -117,7 +120,10 @@ def _top_text(found: dict[str, Any]) -> str:
     engines = [
         (one["engine"], one["pid"], render.ago(one["since"]), render.size(one["rss"])) for one in found["engines"]
     ]
-    agents = [(one["path"], one["state"], one["busy"], one["idle"], one["waiting"]) for one in found["agents"]]
+    agents = [
+        (one["path"], one["state"], one["busy"], one["idle"], one["waiting"], *render.runs(one["runs"]))
+        for one in found["agents"]
+    ]
     zombies = [(one["actor"], duration(one["age"]), render.where(one["stack"])) for one in found["zombies"]]
     runs = "  ".join(f"{state} {count}" for state, count in sorted(found["runs"].items())) or "none"
     if found["journal"]["degraded"]:
@@ -127,7 +133,7 @@ def _top_text(found: dict[str, Any]) -> str:
             *([f"the tree {found['end']}"] if found.get("end") else []),
             f"runs: {runs}",
             render.table(("engine", "pid", "started", "memory"), engines, "no engine lives"),
-            render.table(("agent or pool", "state", "busy", "idle", "waiting"), agents, "none has an engine"),
+            render.table(AGENTS, agents, "none has an engine or runs"),
             *([render.table(("killed, still running", "for", "at"), zombies)] if zombies else []),
         ]
     )

@@ -24,6 +24,16 @@ def size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB"
 
 
+def runs(backlog: dict[str, Any] | None) -> tuple[Any, ...]:
+    """Return how many runs of an agent are at work and pending, the wait of the oldest, and how many are parked."""
+    if backlog is None:
+        return "", "", "", ""
+    if not backlog["known"]:
+        return "?", "?", "?", "?"
+    oldest = duration(backlog["oldest"]) if backlog["waiting"] else ""
+    return backlog["running"], backlog["pending"], oldest, backlog["parked"]
+
+
 def where(stack: str) -> str:
     """Return the innermost place of a printed stack in a line."""
     places = re.findall(r'File "(.+?)", line (\d+), in (\S+)', stack)

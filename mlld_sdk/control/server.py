@@ -26,6 +26,7 @@ from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.texts import text_of
 from mlld_sdk.control import protocol as p
+from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.records import RunRecord, StepRecord
 from mlld_sdk.supervision.errors import ChildRunning
@@ -310,11 +311,19 @@ def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
         for one in runtime.history.engines()
     ]
     pools = {name: pool.status() for name, pool in runtime.services.engine_pools().items()}
-    off_duty = {node.path: node.info.off_duty for node in walk(runtime.snapshot()) if node.info is not None}
+    nodes = {node.path: node for node in walk(runtime.snapshot())}
+    shown = [(name, nodes.get(name), pools.get(name)) for name in {**pools, **nodes}]
     agents = [
-        {"path": name, "state": state, "busy": pool.busy, "idle": pool.idle, "waiting": pool.waiting}
-        for name, pool in pools.items()
-        if (state := off_duty.get(name) or ("working" if pool.busy else "idle" if pool.idle or pool.waiting else ""))
+        {
+            "path": name,
+            "state": state,
+            "busy": pool.busy if pool else 0,
+            "idle": pool.idle if pool else 0,
+            "waiting": pool.waiting if pool else 0,
+            "runs": node and node.backlog,
+        }
+        for name, node, pool in shown
+        if (state := _at_work(node, pool))
     ]
     status = runtime.journal.status()
     return {
@@ -325,6 +334,18 @@ def _top(runtime: RuntimeView, _: p.AskTop, __: int) -> Any:
         "zombies": runtime.services.system.zombies.list(),
         "end": (end := runtime.wait(0)) and str(end),
     }
+
+
+def _at_work(node: NodeView | None, pool: EnginePoolStatus | None) -> str:
+    """Return the state of an agent or a pool in a word; an empty one if there is nothing to say about it."""
+    if node is not None and node.info is not None and node.info.off_duty:
+        return node.info.off_duty
+    if pool is not None and pool.busy:
+        return "working"
+    runs = None if node is None else node.backlog
+    if runs is not None and (runs.pending or runs.running or runs.parked or not runs.known):
+        return "working" if runs.running else "idle" if node is None or node.state == "running" else node.state
+    return "idle" if pool is not None and (pool.idle or pool.waiting) else ""
 
 
 def _why(runtime: RuntimeView, ask: p.AskWhy, _: int) -> Any:

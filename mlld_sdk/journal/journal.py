@@ -19,6 +19,7 @@ from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
 from mlld_sdk.journal.lease import RunLease
 from mlld_sdk.journal.options import Durability, JournalLimits, Retention
 from mlld_sdk.journal.records import (
+    Backlog,
     DeadLetter,
     ErrorRecord,
     EventRecord,
@@ -311,6 +312,14 @@ class Journal:
             )
 
         return self._core.read(work)
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """Return what has not ended and since when the oldest waits, by kind; kinds without any are left out.
+
+        Runs that have an owner do not wait, and neither do those that sleep or wait for the time of a retry (J-45).
+        """
+        wall = self.env.wall()
+        return self._core.read(lambda tx: tx.backlogs(wall))
 
     def unfinished_kinds(self) -> set[str]:
         """Return the kinds that have pending or running runs, for looks at what other processes submitted."""

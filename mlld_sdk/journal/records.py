@@ -235,6 +235,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorRecord | None = None
 
 
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to do for one kind.
+
+    Attributes:
+        pending: Runs without an owner.
+        waiting: Those of them that could use one now; the others sleep.
+        running: Runs with an owner.
+        parked: Runs that wait for a person.
+        oldest: Wall-clock seconds since when the oldest of the waiting could have used an owner.
+    """
+
+    pending: int = 0
+    waiting: int = 0
+    running: int = 0
+    parked: int = 0
+    oldest: float | None = None
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A parked run and why.
 

@@ -6,7 +6,7 @@ against its checksum and against its columns.
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from mlld_sdk.base.events import Event
 from mlld_sdk.journal.errors import JournalCorrupt
 from mlld_sdk.journal.positions import order
 from mlld_sdk.journal.records import (
+    Backlog,
     EventRecord,
     InputRecord,
     OutcomeRecord,
@@ -46,6 +47,11 @@ SELECT runs.id, runs.state, runs.epoch, runs.body FROM kinds CROSS JOIN runs
 WHERE runs.kind = kinds.kind AND runs.key = ? LIMIT ?
 """
 """Steps from kind to kind in the index of kinds and keys: a search a kind, and no index more to be written."""
+
+_BACKLOGS = """
+SELECT kind, state, count(*), sum(due <= ?), min(CASE WHEN due <= ? THEN due END) FROM runs
+WHERE state IN ('pending', 'running', 'parked') GROUP BY state, kind
+"""
 
 _PUT_RUN = """
 INSERT INTO runs
@@ -196,6 +202,16 @@ class Tx:
     def counts(self) -> dict[str, int]:
         """Count runs by state."""
         return dict(self._execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall())
+
+    def backlogs(self, wall: float) -> dict[str, Backlog]:
+        """Count what has not ended, by kind; one walk along an index."""
+        found: dict[str, dict[str, Any]] = {}
+        for kind, state, count, waiting, oldest in self._execute(_BACKLOGS, (wall, wall)):
+            counts = found.setdefault(kind, {})
+            counts[state] = count
+            if state == "pending":
+                counts |= {"waiting": waiting, "oldest": oldest}
+        return {kind: Backlog(**counts) for kind, counts in found.items()}
 
     def unfinished_kinds(self) -> set[str]:
         """Name the kinds that have pending or running runs."""

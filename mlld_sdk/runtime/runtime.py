@@ -34,6 +34,7 @@ from mlld_sdk.journal import Journal, JournalLimits, Retention, Values
 from mlld_sdk.journal.options import Durability
 from mlld_sdk.runs.handles import RunHandle
 from mlld_sdk.runtime.aio import AsyncRuntime
+from mlld_sdk.runtime.backlogs import Backlogs
 from mlld_sdk.runtime.end import RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.runtime.ending import RuntimeEnding
 from mlld_sdk.runtime.keeper import FAILURES, HistoryKeeper
@@ -188,6 +189,7 @@ class Runtime:
         self._services: Services | None = None
         self._keeper: HistoryKeeper | None = None
         self._missing: MissingAgents | None = None
+        self._backlogs: Backlogs | None = None
         self._report: ShutdownReport | None = None
         self._ending = RuntimeEnding(name, self.env, on_end)
         self._times = Rounds(self.env)
@@ -215,6 +217,7 @@ class Runtime:
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir(), context)
             services.publish()
             self._missing = MissingAgents(journal, self._serves, self.env)
+            self._backlogs = context.backlog = Backlogs(journal, self.env)
             self._services = services
             self._ending.share(services)
             try:
@@ -582,9 +585,9 @@ class Runtime:
             kill_count.look()
             services.runs.settle_again()
             try:
+                kinds = self._here(self._backlogs).look()
                 keeper.write_down()
                 services.journal.fail_overdue()
-                kinds = services.journal.unfinished_kinds()
                 self._here(self._missing).look(kinds)
             except MlldError:
                 continue  # the journal emits by itself that it is degraded

@@ -10,6 +10,8 @@
 | `mlld_breaker_state` | `path`, `breaker` | 0 closed, 1 half-open, 2 open: in front of a child or of its steps |
 | `mlld_breaker_waiting` | `path`, `breaker` | steps that wait until they are let through |
 | `mlld_inflight` | `path` | engines at work for an agent or pool |
+| `mlld_runs` | `path`, `state` | runs of an agent that have not ended: `pending`, `running`, `parked` |
+| `mlld_oldest_waiting_seconds` | `path` | how long the oldest run that waits for an agent has waited, or 0 |
 | `mlld_request_seconds` | `path`, `method` | histogram of requests to engines, failed ones included |
 | `mlld_child_rss_bytes` | `path` | memory of the engines of an agent or pool |
 | `mlld_checkpoint_age_seconds` | `path` | since an answer was last kept in the cache |
@@ -54,6 +56,8 @@ PATHS: Final = 10_000
 """Paths whose counts are kept when no metrics are collected; beyond it the oldest are forgotten."""
 
 BREAKERS: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+
+RUN_STATES: Final = ("pending", "running", "parked")
 
 CACHE_FILES: Final = 10_000
 """Files of a cache that are measured; a larger one is reported as large as these."""
@@ -198,6 +202,12 @@ class RuntimeMetrics:
         busy = {(n.path,): 0.0 for n in nodes if n.over and n.path in services.requests}
         busy |= {(name,): float(pool.status().busy) for name, pool in services.engine_pools().items()}
         yield "mlld_inflight", "Engines at work", busy
+        # What is not known is left out: an old number, or none, would look like a good one.
+        runs = [(node.path, node.backlog) for node in nodes if node.backlog is not None and node.backlog.known]
+        states = {(path, state): float(getattr(one, state)) for path, one in runs for state in RUN_STATES}
+        yield "mlld_runs", "Runs that have not ended", states, "state"
+        waits = {(path,): one.oldest for path, one in runs}
+        yield "mlld_oldest_waiting_seconds", "For how long the oldest run that waits has waited", waits
         memory: Counter[Key] = Counter()
         for engine in self._runtime.history.engines():
             memory[engine.engine.rpartition("-")[0],] += rss_of(engine.pid)

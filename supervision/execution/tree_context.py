@@ -21,6 +21,33 @@ ENDED = 1_000
 LEAVING = ("stopping", "gone")
 
 
+class BacklogView(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs that wait for a place, or are worked on there.
+
+    Attributes:
+        known: Whether that is known now; if not, all else says nothing.
+        pending: Runs that nobody works on.
+        waiting: Those of them that could be worked on now; the others sleep.
+        running: Runs that somebody works on, in whichever process.
+        parked: Runs that wait for a person.
+        oldest: Seconds for which the oldest has waited; 0 when none waits.
+        limit: Seconds of that from which on the place is degraded; `None` for never.
+    """
+
+    known: bool = True
+    pending: int = 0
+    waiting: int = 0
+    running: int = 0
+    parked: int = 0
+    oldest: float = 0.0
+    limit: float | None = None
+
+    @property
+    def starves(self) -> bool:
+        """Whether the oldest has waited for too long."""
+        return self.limit is not None and self.waiting > 0 and self.oldest >= self.limit
+
+
 class TreeContext:
     """The published states of all supervisors of a tree, the breakers, and the way out for events.
 
@@ -33,6 +60,7 @@ class TreeContext:
         ended: What each supervisor was like when it began to end, by its path, until there is another one.
         over_since: When the root was gone (monotonic).
         version: Changes with each of these states, so that what was found in them can be kept until then.
+        backlog: Tells what waits for a place, by its path and the actor that fills it now. It must answer at once.
     """
 
     def __init__(self, system: ActorSystem, sink: Sink | None = None, breakers: Breakers | None = None) -> None:
@@ -45,6 +73,7 @@ class TreeContext:
         self.ended: dict[str, SupervisorState] = {}
         self.over_since: float | None = None
         self.version = 0
+        self.backlog: Callable[[str, Ref | None], BacklogView | None] = lambda _path, _child: None
         self._changed = threading.Condition()
         self._waiting = 0
 

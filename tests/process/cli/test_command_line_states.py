@@ -80,7 +80,7 @@ def test_a_child_in_backoff_says_when_it_is_tried_again(say: Any) -> None:
 
 def test_an_open_breaker_makes_the_tree_degraded_and_the_status_3(say: Any) -> None:
     say("runs", "submit", "guarded", '"die"')
-    eventually(lambda: "parked" in say("tree", "--json", status=None))
+    eventually(lambda: '"state":"parked"' in say("tree", "--json", status=None))
     text = say("tree", status=3)
     assert "DEGRADED" in text
     assert "breaker open" in text

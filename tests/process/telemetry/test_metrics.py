@@ -27,6 +27,8 @@ NAMES = {
     "mlld_breaker_state",
     "mlld_breaker_waiting",
     "mlld_inflight",
+    "mlld_runs",
+    "mlld_oldest_waiting_seconds",
     "mlld_request_seconds",
     "mlld_child_rss_bytes",
     "mlld_checkpoint_age_seconds",

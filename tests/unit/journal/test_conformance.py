@@ -30,6 +30,8 @@ from mlld_sdk.journal.errors import (
     WaitTimeout,
 )
 from mlld_sdk.journal.memory import MemoryStore
+from mlld_sdk.journal.records import Backlog
+from mlld_sdk.journal.rows import _BACKLOGS
 from mlld_sdk.journal.sqlite.store import SqliteStore
 from tests.support.journal import AGAIN, Clock, act, begin, python, quick
 
@@ -806,6 +808,42 @@ def test_a_takeover_counts_as_a_death_and_parks_when_it_is_one_too_many(world: W
     assert journal.run(run.id).state == "parked"
     assert told == ["parked"]
     assert [death.reason for death in journal.run(run.id).deaths] == ["its lease ran out"] * 2
+
+
+# -- what there is to do ----------------------------------------------------------------------------------------------
+
+
+def test_the_backlog_counts_what_has_not_ended_and_knows_since_when_the_oldest_waits(world: World) -> None:  # J-45
+    journal = world.open()
+    assert journal.backlogs() == {}
+    begun = world.clock.wall
+    for kind, name in (("a", "first"), ("a", "second"), ("a", "sleeps"), ("b", "parked"), ("b", "done")):
+        journal.submit(kind, name, run_id=name)
+        world.clock.advance(10)
+    assert journal.backlogs()["a"] == Backlog(pending=3, waiting=3, oldest=begun)
+    journal.claim("parked", "w").park_run("look")
+    journal.claim("done", "w").finish_run()
+    lease = journal.claim("first", "w")
+    asleep = journal.claim("sleeps", "w")
+    asleep.sleep_until(world.clock.wall + 100)
+    assert journal.backlogs() == {
+        "a": Backlog(pending=1, waiting=1, running=2, oldest=begun + 10),
+        "b": Backlog(parked=1),
+    }
+    asleep.release()  # as a service does that is stopped: it waits for nobody before its sleep is over
+    lease.release()
+    assert journal.backlogs()["a"] == Backlog(pending=3, waiting=2, oldest=begun + 10)
+    for name in ("first", "second"):
+        journal.cancel(name)
+    assert journal.backlogs()["a"] == Backlog(pending=1)
+    world.clock.advance(130)
+    assert journal.backlogs()["a"] == Backlog(pending=1, waiting=1, oldest=begun + 150)
+
+
+def test_the_question_about_the_backlog_is_one_walk_along_an_index(world: World) -> None:  # J-45
+    journal = world.open()
+    plan = journal._core.read(lambda tx: tx.connection.execute(f"EXPLAIN QUERY PLAN {_BACKLOGS}", (0, 0)).fetchall())
+    assert [row[-1] for row in plan] == ["SEARCH runs USING COVERING INDEX runs_by_turn (state=?)"]
 
 
 # -- limits, events, keeping ------------------------------------------------------------------------------------------

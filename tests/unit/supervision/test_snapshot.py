@@ -7,8 +7,11 @@ import pytest
 
 from mlld_sdk.supervision import BreakerView, NodeView, render
 from mlld_sdk.supervision.events import BudgetView
+from mlld_sdk.supervision.execution.tree_context import BacklogView
 from mlld_sdk.supervision.snapshot import NodeInfo, duration, shorten, walk
 from mlld_sdk.supervision.verdict import MOST_CONCERNS, judge, verdict
+
+STARVED = BacklogView(pending=1, waiting=1, oldest=30.0, limit=30.0)
 
 
 def node(path: str = "root/a", state: Any = "running", **more: Any) -> NodeView:
@@ -57,6 +60,19 @@ def test_the_printout_shows_the_whole_tree_at_a_glance() -> None:
     assert [one.name for one in walk(root)] == ["root", "planner", "workers", "w1", "w2", "w3", "ingest"]
 
 
+@pytest.mark.parametrize(
+    ("backlog", "said"),
+    [
+        (BacklogView(), ""),
+        (BacklogView(known=False), "runs not known"),
+        (BacklogView(pending=3, waiting=3, running=1, oldest=125.0), "runs 3 waiting for 2m05s, 1 running"),
+        (BacklogView(pending=3, waiting=2, parked=1, oldest=4.0), "runs 2 waiting for 4s, 1 asleep, 1 parked"),
+    ],
+)
+def test_runs_are_shown_beside_the_place_they_wait_for(backlog: BacklogView, said: str) -> None:  # V-9
+    assert render(node("root", backlog=backlog)).partition("ok")[2].strip() == said
+
+
 def test_a_large_tree_is_cut_with_a_word_about_it() -> None:
     root = node("root", children=tuple(node(f"root/{number}") for number in range(5000)))
     lines = render(root, limit=10).splitlines()
@@ -101,14 +117,21 @@ def test_long_texts_are_cut_to_one_line() -> None:
         ("degraded", node(breaker=BreakerView(name="b", status="half_open"))),
         ("degraded", node(state="parked")),
         ("degraded", node(zombies=1, haunted=5.0)),
+        ("degraded", node(backlog=BacklogView(pending=1, waiting=1, oldest=30.0, limit=30.0))),
+        ("degraded", node(state="waiting", backlog=BacklogView(pending=1, waiting=1, oldest=31.0, limit=30.0))),
         ("recovering", node(state="waiting", last="boom")),
         ("recovering", node(state="starting", incarnation=2)),
         ("recovering", node(failures=((3.0, 900.0),))),
         ("recovering", node(failures=((4.0, 900.0), (1.0, 100.0)))),
         ("maintenance", node(state="stopped", held="by ops")),
         ("maintenance", node(info=NodeInfo(off_duty="drained"))),
+        ("maintenance", node(state="stopped", held="by ops", backlog=STARVED)),
+        ("maintenance", node(info=NodeInfo(off_duty="drained"), backlog=STARVED)),
         ("healthy", node()),
         ("healthy", node(zombies=1, haunted=4.9)),
+        ("healthy", node(backlog=BacklogView(pending=1, waiting=1, oldest=29.0, limit=30.0))),
+        ("healthy", node(backlog=BacklogView(pending=1, waiting=1, oldest=1e6))),
+        ("healthy", node(backlog=BacklogView(known=False, limit=30.0))),
         ("healthy", node(state="stopped")),
         ("healthy", node(failures=((30.0, 1.0), (29.0, 1.0), (28.0, 1.0)))),
         ("healthy", node(budget=BudgetView(1, 3, 5.0))),
@@ -116,7 +139,7 @@ def test_long_texts_are_cut_to_one_line() -> None:
         ("healthy", node(breaker=BreakerView(name="b", status="closed"))),
     ],
 )
-def test_each_place_gets_the_worst_word_that_is_true(word: str, place: NodeView) -> None:  # V-1 to V-7
+def test_each_place_gets_the_worst_word_that_is_true(word: str, place: NodeView) -> None:  # V-1 to V-9
     assert judge(place)[0] == word
 
 
