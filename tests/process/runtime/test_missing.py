@@ -101,7 +101,6 @@ def test_an_agent_that_is_not_started_again_is_missed_with_its_runs(
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
     clock = FakeClock()
     with running(TREE, tmp_path, env=clock.env, control=True) as (runtime, _):
-        clock.drive(runtime.system)
         (missing,) = eventually(runtime.missing)
         assert (missing.agent, sorted(missing.runs), missing.more) == ("root/stories/S1", ["first", "next"], False)
         assert "no agent root/stories/S1 is in this tree, and runs wait for it: " in runtime.tree()
