@@ -499,10 +499,20 @@ class Breakers:
             if known is None:
                 named = msgspec.structs.replace(policy, name=name)
                 known = self._known[name] = Breaker(named, self._env, self._sink)
+        self.check(policy, name)
+        return known
+
+    def check(self, policy: BreakerPolicy, name: str) -> None:
+        """Refuse a policy whose settings are not those of the breaker of this name, if there is one.
+
+        What children and steps make of an open breaker (`parks`, `when_open`) is their own matter.
+        """
+        known = self._known.get(name)
+        if known is None:
+            return
         own = msgspec.structs.replace(known.policy, name=policy.name, parks=policy.parks, when_open=policy.when_open)
         if own != policy:
             raise InvalidOption("breaker", name, "declared with the same settings wherever this name is used")
-        return known
 
     def __getitem__(self, name: str) -> Breaker:
         return self._known[name]

@@ -10,6 +10,7 @@ from mlld_sdk.base.lazy import exports
 
 if TYPE_CHECKING:
     from mlld_sdk.runs.async_job import AsyncJob as AsyncJob
+    from mlld_sdk.runs.breakers import StepWait as StepWait
     from mlld_sdk.runs.handles import RunHandle as RunHandle
     from mlld_sdk.runs.job import Job as Job
     from mlld_sdk.runs.retry import Retry as Retry

@@ -114,7 +114,8 @@ class StepBreakers:
     def by_name(self) -> dict[str, int]:
         """Return the breakers that were used, and how many steps wait for each now."""
         with self._lock:
-            return self._named | Counter(one.breaker for one in self._waits.values())
+            waits = Counter(one.breaker for one in self._waits.values()) if self._waits else {}
+            return self._named | waits
 
     def _left(self, name: str) -> float:
         known = self._breakers.find(name)

@@ -16,6 +16,7 @@ from mlld_sdk.actors.core.exits import SHUTDOWN as SHUTDOWN_REASON
 from mlld_sdk.actors.core.exits import Killed, Reason, crash
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.actors.pubsub.groups import Groups
+from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.supervision.decisions import effects, inputs, requests
 from mlld_sdk.supervision.decisions.decide import initial, step
 from mlld_sdk.supervision.decisions.draft import World
@@ -110,6 +111,12 @@ class Executor:
                 call.fail(ChildNotFound(str(request.child)))
                 return
             request = requests.TerminateChild(key, request.why)
+        elif type(request) is requests.Update and isinstance(request.spec, SupervisorSpec):
+            try:
+                self.guards.check(request.spec)
+            except InvalidOption as refused:
+                call.fail(refused)
+                return
         self.happened(inputs.Asked(call, request, self._key_of(callers)))
 
     def asked_many(self, wanted: Sequence[requests.ManagementRequest], call: Any, callers: tuple[Ref, ...]) -> None:

@@ -9,7 +9,7 @@ from mlld_sdk.supervision.decisions.restart_policy import STABLE
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.reasons import ChildExit
-from mlld_sdk.supervision.spec import ChildSpec
+from mlld_sdk.supervision.spec import ChildSpec, SupervisorSpec
 
 SHORTEST_PARK = 0.05
 """Seconds a refused child is parked at least."""
@@ -35,6 +35,12 @@ class BreakerGuards:
             return self._breakers.get(slot.spec.breaker, path)
         except InvalidOption:
             return None
+
+    def check(self, spec: SupervisorSpec) -> None:
+        """Refuse specs whose breakers have the name of one with other settings: breakers live as long as their tree."""
+        for child in spec.children:
+            if child.breaker is not None and child.breaker.name:
+                self._breakers.check(child.breaker, child.breaker.name)
 
     def tell(self, slot: Slot, path: str, exit_: ChildExit) -> float | None:
         """Report an end to the breaker; return for how many seconds it keeps the child parked, if it does."""

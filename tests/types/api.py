@@ -61,6 +61,8 @@ class Reviewer(Agent):
             assert_type(job.step("add", add, 1, 2, accept=lambda total: total > 2), int)
         except StepFailed as failed:
             assert_type(failed.code, str)
+        job.execute("review.mld", breaker=circuit_breaker("model", when_open="fail"))
+        assert_type(job.step("write", add, 1, 2, breaker=False), int)
         job.progress("half-way", 0.5)
         return "done"
 
@@ -73,7 +75,7 @@ class AsyncReviewer(Agent):
     async def run(self, job: AsyncJob, payload: Any) -> list[str]:
         assert_type(await job.execute("collect.mld", payload), ExecuteResult)
         assert_type(await job.step("add", add, 1, 2), int)
-        assert_type(await job.step("fetch", fetch, "url"), bytes)
+        assert_type(await job.step("fetch", fetch, "url", breaker=circuit_breaker("web")), bytes)
         assert_type(await job.step("fetch", fetch, "url", accept=len), bytes)
         return [await job.process("show 1")]
 

@@ -18,6 +18,7 @@ from mlld_sdk.runs.events import StepHeld
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerOpened, ChildExited
+from mlld_sdk.telemetry.prometheus import export_metrics
 from tests.support.agents import AgentFails, running
 from tests.support.eventually import eventually
 
@@ -269,6 +270,23 @@ def test_a_step_and_the_place_it_calls_may_share_a_breaker(tmp_path: Path) -> No
         assert runtime.breakers["model"].view().status == "closed"
 
 
+def test_metrics_show_a_breaker_from_the_start_and_who_waits_for_it(tmp_path: Path) -> None:
+    prometheus_client = pytest.importorskip("prometheus_client")
+    registry = prometheus_client.CollectorRegistry()
+    with asking(tmp_path) as (runtime, _, guard, _):
+        export_metrics(runtime, registry)
+        labels = {"path": "root/it", "breaker": "model"}
+
+        def value(name: str) -> Any:
+            return registry.get_sample_value(name, labels)
+
+        assert (value("mlld_breaker_state"), value("mlld_breaker_waiting")) == (0.0, 0.0)
+        guard.trip()
+        runtime["it"].run()
+        waiting(runtime)
+        assert (value("mlld_breaker_state"), value("mlld_breaker_waiting")) == (2.0, 1.0)
+
+
 # -- waiting -----------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +371,7 @@ def test_what_ends_a_run_ends_its_waiting(kind: type[Asks], how: str, tmp_path: 
             case "kill":
                 runtime["it"].ref.kill("for the test")
                 eventually(lambda: run.record().attempt == 2)
+                runtime["it"].wait_until_up(60)
                 waiting(runtime)
                 assert guard.view().by_hand
             case "stop":

@@ -247,6 +247,58 @@ def test_the_refusal_reads_well() -> None:
     assert error.code == "BREAKER_OPEN"
 
 
+def test_what_is_called_inside_a_call_is_part_of_it() -> None:  # A-45
+    clock = Clock()
+    guard, other = make(clock, failures=2, open_for=10), make(clock)
+    permit = guard.acquire()
+    with guard.inside():
+        guard.acquire().settle(RuntimeError("down"))
+        other.acquire().settle(RuntimeError("down"))
+    assert (guard.view().failures, other.view().failures) == (0, 1)
+    permit.settle(RuntimeError("down"))
+    assert guard.view().failures == 1
+    fail(guard)
+    with guard.inside():
+        guard.acquire()  # whoever has leave may go on although it has opened meanwhile
+    assert refused(guard) == 10
+
+
+def test_those_that_wait_are_told_of_every_change_that_may_let_them_through() -> None:  # A-44
+    clock, told = Clock(), []
+    guard = make(clock, failures=1, open_for=10, probes=1, successes=2)
+    with guard.telling(lambda: told.append(guard._circuit.status)):
+        guard.acquire().settle()
+        fail(guard)
+        assert told == ["open"]
+        clock.advance(10)
+        guard.acquire().withdraw()
+        assert told == ["open", "half_open", "half_open", "half_open"]  # half-open, one goes, one comes back
+        refused_while = guard.acquire()
+        told.clear()
+        refused(guard)
+        assert told == []  # who is refused wakes nobody
+        refused_while.settle()
+        assert told == ["half_open"]
+        guard.reset()
+        assert told == ["half_open", "closed"]
+    guard.trip()
+    assert told == ["half_open", "closed"]
+
+
+def test_breakers_of_one_name_may_differ_in_what_is_made_of_them() -> None:
+    breakers = Breakers()
+    first = breakers.get(circuit_breaker("model", failures=2), "")
+    assert breakers.get(circuit_breaker("model", failures=2, parks=True, when_open="fail"), "") is first
+    with pytest.raises(InvalidOption, match="same settings"):
+        breakers.get(circuit_breaker("model", failures=3), "")
+
+
+@pytest.mark.parametrize("wrong", ["block", None, 1])
+def test_what_steps_do_while_it_is_open_is_one_of_two_words(wrong: object) -> None:
+    with pytest.raises(InvalidOption, match="when_open must be one of 'wait', 'fail'"):
+        circuit_breaker("model", when_open=wrong)  # type: ignore[arg-type]
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Random calls, results and waits; a model that only counts what must hold."""
 

@@ -1073,6 +1073,26 @@ def test_a_child_that_gets_another_breaker_while_it_runs_has_it_from_then_on(wor
     assert (guard.policy.failures, guard.view().status) == (1, "open")
 
 
+def test_a_breaker_that_has_a_name_keeps_its_settings_as_long_as_the_tree_lives(world: World) -> None:  # SUP-73
+    def spec(failures: int) -> Any:
+        return one_for_one(child(Puppet, name="a", breaker=circuit_breaker("model", failures=failures)))
+
+    tree = world.start(spec(5))
+    with pytest.raises(InvalidOption, match="same settings"):
+        tree.supervisor.update(spec(1))
+    world.crash(tree, "a")
+    assert tree.running
+    assert tree.breakers["model"].view().failures == 1
+
+
+def test_a_breaker_is_there_and_closed_from_the_start_of_its_child(world: World) -> None:
+    tree = world.start(one_for_one(child(Puppet, name="a", breaker=circuit_breaker("model"))))
+    assert tree.breakers["model"].view().status == "closed"
+    (node,) = tree.snapshot().children
+    assert node.breaker is not None
+    assert (node.breaker.name, node.breaker.status) == ("model", "closed")
+
+
 def test_a_child_of_a_former_name_may_have_another_breaker(world: World) -> None:
     tree = world.start(one_for_one(child(Puppet, name="a", breaker=circuit_breaker(failures=5)), max_restarts=9))
     world.crash(tree, "a")
