@@ -57,7 +57,7 @@ class TreeContext:
         heard: Whether events have a listener; if not, the most frequent ones are not even made.
         breakers: By name.
         states: What each running supervisor published last.
-        ended: What each supervisor was like when it began to end, by its path, until there is another one.
+        ended: What each supervisor was like at its end, by its path, until there is another one.
         over_since: When the root was gone (monotonic).
         version: Changes with each of these states, so that what was found in them can be kept until then.
         backlog: Tells what waits for a place, by its path and the actor that fills it now. It must answer at once.
@@ -102,9 +102,9 @@ class TreeContext:
         self.look_again()
 
     def _remember(self, before: SupervisorState, state: SupervisorState) -> None:
-        """Keep what a supervisor was like when it began to end; a dynamic one has let go of children in that step."""
+        """Keep what a supervisor is like at its end; a dynamic one lets go of its children then, so theirs are kept."""
         path, gone = state.path, state.phase == "gone" or before is state
-        if path not in self.ended:
+        if state.keeps or path not in self.ended:
             self.ended[path] = state if state.keeps else msgspec.structs.replace(state, slots=before.slots)
             if len(self.ended) > ENDED and not self.ends:
                 self.ended.pop(next(iter(self.ended)), None)

@@ -622,3 +622,33 @@ def test_a_run_that_waits_for_another_does_not_take_a_stop_for_an_answer(tmp_pat
         for run_id in (slow.id, waits.id):
             record = journal.run(run_id)
             assert (record.state, record.deaths) == ("pending", ())
+
+
+def test_who_waits_for_the_end_of_a_runtime_that_is_starting_hears_that_it_did_not() -> None:
+    class Late(Actor):
+        def on_start(self) -> None:
+            gate.wait(60)
+            raise RuntimeError("not today")
+
+    gate = threading.Event()
+    runtime = Runtime(one_for_one(child(Late, name="late")))
+    with ThreadPoolExecutor(2) as threads:
+        starts = threads.submit(runtime.start)
+        waits = threads.submit(lambda: eventually(lambda: runtime._services) and runtime.wait(60))
+        assert not waits.done()
+        gate.set()
+        assert isinstance(starts.exception(60), StartFailed)
+        assert "not today" in str(waits.result(60))
+
+
+def test_a_thousand_that_wait_are_all_told(tmp_path: Path) -> None:
+    async def main() -> list[Any]:
+        runs = [runtime["slow"].run("long") for _ in range(10)]
+        asks = [asyncio.ensure_future(result_of(run)) for run in runs for _ in range(100)]
+        await asyncio.to_thread(lambda: eventually(lambda: runtime.journal.status().waiting == 1000))
+        runtime.place("brittle").tell("as planned")
+        return await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 120)
+
+    with Runtime(fragile(), store=tmp_path / "s.db", durability="normal") as runtime:
+        errors = asyncio.run(main())
+        assert {type(error) for error in errors} == {RuntimeGaveUp}

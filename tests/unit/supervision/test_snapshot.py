@@ -110,6 +110,9 @@ def test_long_texts_are_cut_to_one_line() -> None:
     [
         ("gave_up", node(gave_up="gave up on root/x")),
         ("gave_up", node(state="failed", last="no such program")),
+        ("gave_up", node(state="stopped", over=True, gave_up="gave up on root/x")),
+        ("ended", node(state="stopped", over=True)),
+        ("ended", node(state="stopped", over=True, held="by ops", failures=((1.0, 1.0),), zombies=1, haunted=9.0)),
         ("wedged", node(info=NodeInfo(queued=3, idle=31), wedge_after=30.0)),
         ("flapping", node(failures=((4.0, 1.0), (2.0, 1.0), (1.0, 1.0)))),
         ("flapping", node(failures=((4.0, 1.0), (1.0, 0.5)), stable=5.0)),

@@ -47,6 +47,7 @@ from mlld_sdk.supervision import (
     wedge,
 )
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStopped, SupervisorStopped
+from mlld_sdk.supervision.snapshot import walk
 from tests.support.eventually import eventually
 from tests.support.trees import Later, Puppet, World, attempt, is_up
 
@@ -1190,3 +1191,54 @@ def test_a_class_may_say_which_groups_its_children_join(world: World) -> None:  
     groups = Groups.of(world.system)
     assert groups.members("workers") == [tree["worker"].ref()]
     assert groups.members("others") == [tree["other"].ref()]
+
+
+def test_a_tree_that_has_ended_shows_what_was_there(world: World) -> None:  # V-8
+    inner = one_for_one(child(Puppet, name="deep"), name="inner")
+    tree = world.start(one_for_one(inner, dynamic(name="crowd"), child(Puppet, name="brittle"), max_restarts=0))
+    tree["crowd"].supervisor().start_child(child(Puppet, name="guest"))
+    paths = [node.path for node in walk(tree.snapshot())]
+    world.clock.advance(3)
+    world.crash(tree, "brittle")
+    tree.wait(60)
+    world.settle()
+    world.clock.advance(100)
+    root = tree.snapshot()
+    assert [node.path for node in walk(root)] == paths
+    assert all(node.over and node.state == "stopped" and node.up is None for node in walk(root))
+    assert root.gave_up == tree.gave_up == "gave up on `root/brittle` (limit): RuntimeError: boom"
+    assert root.children[-1].failures == ((0.0, 3.0),)  # seen from the end
+    assert tree.verdict().counts == {"gave_up": 1, "ended": len(paths) - 1}
+    tree.stop()
+    assert tree.snapshot() == root
+
+
+def test_while_a_tree_ends_what_is_down_already_is_not_said_to_run(world: World) -> None:
+    inner = one_for_one(child(Puppet, name="deep"), name="inner")
+    tree = world.start(one_for_one(child(Puppet, name="lingers", finish=world.blocks(), shutdown=60.0), inner))
+    later = Later(lambda: tree.stop(60))
+    eventually(lambda: tree.snapshot().children[1].state == "stopped")
+    root = tree.snapshot()
+    assert [node.path for node in walk(root)] == ["root", "root/lingers", "root/inner", "root/inner/deep"]
+    assert root.state == root.children[0].state == "stopping"
+    assert root.children[1].children[0].state == "stopped"
+    world.release.set()
+    assert later.result().clean
+
+
+def test_of_supervisors_that_have_come_and_gone_nothing_is_kept_but_the_last_state_of_those_declared(
+    world: World,
+) -> None:
+    tree = world.start(one_for_one(dynamic(name="crowd"), one_for_one(child(Puppet), name="inner"), max_restarts=9))
+    crowd = tree["crowd"].supervisor()
+    for _ in range(3):
+        ref = crowd.start_child(one_for_one(child(Puppet), name="guest"))
+        crowd.terminate_child(ref)
+        tree["inner"].ref().kill("by the test")
+        world.settle()
+    eventually(lambda: is_up(tree, "inner"))
+    world.settle()
+    assert tree.context.ended == {}
+    tree.supervisor.terminate_child("inner")
+    world.settle()
+    eventually(lambda: list(tree.context.ended) == ["root/inner"])
