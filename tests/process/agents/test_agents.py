@@ -28,7 +28,7 @@ from mlld_sdk.actors.core.errors import AskTimeout, StartFailed
 from mlld_sdk.actors.pubsub.groups import Groups
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
 from mlld_sdk.base.events import name_of
-from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFailed, StepFailed
+from mlld_sdk.errors import AgentUnavailable, JobCancelled, RunCancelled, RunFailed, RuntimeNotRunning, StepFailed
 from mlld_sdk.journal.errors import IdempotencyConflict, RunNotParked, RunParked, ValueNotStorable, WaitTimeout
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.testing import Chaos
@@ -635,4 +635,5 @@ def test_who_waits_for_an_agent_to_be_back_meets_the_next_incarnation() -> None:
             assert agent.wait_until_up(60)
             assert agent.ref not in (None, before)
             assert agent.process('show "back"').strip() == "back"
-    assert not agent.wait_until_up(0.01)
+    with pytest.raises(RuntimeNotRunning):
+        agent.wait_until_up(0.01)
