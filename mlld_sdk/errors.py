@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mlld_sdk.actors.tasks.errors import TooManyTasks as TooManyTasks
     from mlld_sdk.agents.pool import PoolTakesNoRuns as PoolTakesNoRuns
     from mlld_sdk.agents.services import AgentUnavailable as AgentUnavailable
+    from mlld_sdk.agents.supervised_client import ClientGaveUp as ClientGaveUp
     from mlld_sdk.agents.workload import RunDeadlineExceeded as RunDeadlineExceeded
     from mlld_sdk.base.errors import ConfigurationError as ConfigurationError
     from mlld_sdk.base.errors import ExtraMissing as ExtraMissing

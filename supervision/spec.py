@@ -19,6 +19,7 @@ import copy
 import difflib
 import functools
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
@@ -257,7 +258,8 @@ def child(
 
     Args:
         start: Actor class, a spec made by this function (the options given here replace its own), or a supervisor
-            spec.
+            spec. A class that is no actor may name the one to start in its place in `child_actor`, as
+            `module:class`; `Client` does.
         *args: Arguments of the class.
         name: Unique among the siblings, and what runs of an agent are filed under. By default made from the name of the
             class; under a dynamic supervisor a number is added then, which is another one at the next time.
@@ -302,8 +304,9 @@ def child(
             raise InvalidOption("kwargs", kwargs or args, "left out: a supervisor spec holds its own")
         named |= start.name not in UNNAMED
         own_name, defaults = start.name, {"kind": "supervisor"}
-    elif inspect.isclass(start) and issubclass(start, Actor):
-        own_name, defaults = snake_case(start.__name__), getattr(start, "child_options", {})
+    elif inspect.isclass(start):
+        own_name, start = snake_case(start.__name__), _actor_of(start)
+        defaults = getattr(start, "child_options", {})
         if unknown := set(defaults) - OPTIONS:
             raise InvalidOption("child_options", sorted(unknown), f"a mapping of {', '.join(sorted(OPTIONS))}")
     else:
@@ -313,6 +316,15 @@ def child(
     patience = {"shutdown": inf, "start_timeout": inf} if patient else {}
     own_name = own_name if name is None else name
     return ChildSpec(name=own_name, named=named, start=start, args=args, kwargs=kwargs, **{**patience, **options})
+
+
+def _actor_of(start: type) -> type[Actor]:
+    """Return the actor class that is started for a class: itself, or what it names as `child_actor`."""
+    named = getattr(start, "child_actor", start)
+    found = pkgutil.resolve_name(named) if isinstance(named, str) else named
+    if not (inspect.isclass(found) and issubclass(found, Actor)):
+        raise InvalidOption("start", start, "an actor class, a child spec or a supervisor spec")
+    return found
 
 
 def _group_names(groups: object, supervises: bool) -> tuple[str, ...]:

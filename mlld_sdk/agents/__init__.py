@@ -15,5 +15,6 @@ if TYPE_CHECKING:
     from mlld_sdk.agents.pool import Checkout as Checkout
     from mlld_sdk.agents.pool import Pool as Pool
     from mlld_sdk.agents.pool import PoolHandle as PoolHandle
+    from mlld_sdk.agents.supervised_client import ClientHandle as ClientHandle
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

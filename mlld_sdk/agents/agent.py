@@ -7,7 +7,7 @@ import msgspec
 from mlld_sdk.actors.core.exits import Reason
 from mlld_sdk.agents.duty import TakeWork
 from mlld_sdk.agents.options import AgentOptions
-from mlld_sdk.agents.owner import Configure, EngineFailed, EngineOwner, OwnerStatus
+from mlld_sdk.agents.owner import Configure, EngineOwner, OwnerStatus
 from mlld_sdk.agents.services import LOOK
 from mlld_sdk.agents.workload import Workload
 from mlld_sdk.base.errors import ConfigurationError
@@ -28,7 +28,7 @@ class Agent(EngineOwner):
     """
 
     trap_exit = True
-    ends_with_its_engine: ClassVar[bool] = True
+    ends_with_its_engine = True
     Options: ClassVar[type[AgentOptions]] = AgentOptions
     options: AgentOptions
 
@@ -51,8 +51,6 @@ class Agent(EngineOwner):
         answer = self.workload.receive(message)
         if answer is not NotImplemented:
             return answer
-        if isinstance(message, EngineFailed):
-            return self.stop(message.reason)
         answer = super().on_receive(message)
         if isinstance(message, Configure | TakeWork):  # there may be room for more runs now
             self.workload.options = self.options

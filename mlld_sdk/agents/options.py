@@ -7,14 +7,19 @@ from typing import Any, Literal, Self, TypedDict, cast
 
 import msgspec
 
+from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InvalidOption
+from mlld_sdk.base.events import Sink
 from mlld_sdk.base.options import checked, unknown, whole
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for
-from mlld_sdk.engines.pool import Recycle
-from mlld_sdk.engines.quota import MAX_WAITING
+from mlld_sdk.engines.pool import EnginePool, Recycle
+from mlld_sdk.engines.quota import MAX_WAITING, CancelScope
 from mlld_sdk.engines.requests import DEFAULT_TIMEOUT
+from mlld_sdk.engines.shared import SharedEngines
+from mlld_sdk.engines.sources import EngineHealth
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.transport.command import EngineCommand
+from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import WorkingDirectoryMissing
 
 
@@ -128,7 +133,36 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise WorkingDirectoryMissing(
                 f"working_dir: there is no directory {self.working_dir!r}", hint="create it before the start"
             )
-        return command_for(self.kind, self.command, self.command_args, cwd=self.working_dir, environ=self.environ)
+        return self._command_with(None, None)
+
+    def _command_with(self, heap: int | None, snapshots: int | None) -> EngineCommand:
+        return command_for(
+            self.kind,
+            self.command,
+            self.command_args,
+            cwd=self.working_dir,
+            environ=self.environ,
+            heap=heap,
+            heap_snapshot_near_limit=snapshots,
+        )
+
+    def find_program(self) -> object:
+        """Find what runs the engines, to tell by it later whether those that are there are still of use.
+
+        Raises:
+            ConfigurationError: As `engine_command` does.
+        """
+        return self.engine_command()
+
+    def starter(self, name: str, env: Env, sink: Sink) -> Callable[[], Engine]:
+        """Return what starts an engine."""
+        command = self.engine_command()
+        return lambda: Engine.start(command, exclusive=True, label=name, env=env, sink=sink)
+
+    def shared_source(self, pool: EnginePool, scope: CancelScope, health: EngineHealth) -> SharedEngines:
+        """Make the source of requests that all use one engine at once."""
+        kind = self.kind
+        return SharedEngines(pool, scope=scope, health=health, retires_failed=kind == "live", reaps=kind != "embedded")
 
     def having(self, values: Mapping[str, Any]) -> Self:
         """Return the options with other values.

@@ -5,7 +5,7 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -20,12 +20,15 @@ from mlld_sdk.engines.kinds import may_cut
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import EngineRequests
-from mlld_sdk.engines.shared import EngineSource, SharedEngines
+from mlld_sdk.engines.shared import EngineSource
 from mlld_sdk.engines.sources import EngineHealth, LeasedEngines
 from mlld_sdk.runs.breakers import StepWait
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.supervisor import keep_options, kept_options
-from mlld_sdk.transport.engine import Engine
+from mlld_sdk.transport.command import EngineCommand
+
+FAILURES_IN_A_ROW: Final = 5
+"""Engines that may fail with nothing succeeding in between, before one that outlives its engines counts as failed."""
 
 
 class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +76,8 @@ class EngineOwner(Actor):
     """
 
     answers = (ConfigurationError,)
-    ends_with_its_engine: ClassVar[bool] = False
-    """Whether a failed engine ends this incarnation."""
+    ends_with_its_engine: bool = False
+    """Whether a failed engine ends this incarnation; if not, `FAILURES_IN_A_ROW` of them do."""
     Options: ClassVar[type[EngineOptions]] = EngineOptions
 
     def __init__(self, **options: Any) -> None:
@@ -129,20 +132,24 @@ class EngineOwner(Actor):
         kept = kept_options(me)
         if kept:
             self.options = self.options.changed(kept)
-        self._kind = self.options.kind
-        self._command = self.options.engine_command()
-        made_of = (self._command, self.options.capacity, self.options.spares, self.options.recycle)
-        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, made_of)
-        self.engine_pool.idle_after = self.options.hibernate_after
         health = EngineHealth(ends_owner=self.ends_with_its_engine)
         health.on_failure = lambda error: me.cast(EngineFailed(crash(error)))
-        self.requests = self.new_requests(health, shared=self.options.shares)
-        self.services.requests[self.name] = self.requests
+        self._kind = self.options.kind
+        self._program = self.options.find_program()
+        self.find_engines(health)
         self.own(self.requests, close=self._stop_requests)
+        if self.options.eager and not self.services.stopping:
+            self.engine_pool.warm()
+
+    def find_engines(self, health: EngineHealth) -> None:
+        """Take over the pool of this name, or make it, and a way to its engines."""
+        made_of = (self._program, self.options.capacity, self.options.spares, self.options.recycle)
+        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, made_of)
+        self.engine_pool.idle_after = self.options.hibernate_after
+        self.requests = self.new_requests(health, shared=self.options.shares)
         if self.services.stopping:
             self.duty.end(self.requests, admits_runs=True)
-        elif self.options.eager:
-            self.engine_pool.warm()
+        self.services.requests[self.name] = self.requests
 
     def on_receive(self, message: Any) -> Any:
         """Answer for the engines."""
@@ -152,6 +159,10 @@ class EngineOwner(Actor):
         match message:
             case AskStatus():
                 return self.status()
+            case EngineFailed(reason=reason):
+                health = self.requests.health
+                if health.ends_owner or health.in_a_row >= FAILURES_IN_A_ROW:
+                    self.stop(reason)
             case Configure(changes=changes):
                 self.options = self.options.changed(changes)
                 self.requests.timeout = self.options.timeout
@@ -183,16 +194,13 @@ class EngineOwner(Actor):
 
     def new_requests(self, health: EngineHealth | None = None, *, shared: bool = False) -> EngineRequests:
         """Make a way to the engines that can be stopped for itself; `shared`: all requests use one engine at once."""
-        options, kind, env, command = self.options, self._kind, self.services.env, self._command
+        options, kind, env, program = self.options, self._kind, self.services.env, self._program
         health, scope = health or EngineHealth(), CancelScope(options.max_waiting)
         source: EngineSource
-        reaps = kind != "embedded"
         if shared:
-            source = SharedEngines(
-                self.engine_pool, scope=scope, health=health, retires_failed=kind == "live", reaps=reaps
-            )
+            source = options.shared_source(self.engine_pool, scope, health)
         else:
-            source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, reaps=reaps)
+            source = LeasedEngines(self.engine_pool, kind=kind, scope=scope, health=health, reaps=kind != "embedded")
         return EngineRequests(
             source,
             kind=kind,
@@ -204,17 +212,17 @@ class EngineOwner(Actor):
             may_cut=may_cut(kind, options.command_args, options.environ),
             env=env,
             sink=self.services.sink,
-            command=lambda: command,
+            command=(lambda: program) if isinstance(program, EngineCommand) else options.engine_command,
         )
 
     def _stop_requests(self) -> None:
         self.requests.source.stop(OwnerGone(f"{self.name} ended"))
 
     def _make_engine_pool(self) -> EnginePool:
-        services, command, options = self.services, self._command, self.options
+        services, options = self.services, self.options
         size, overflow = options.capacity
         return EnginePool(
-            lambda: Engine.start(command, exclusive=True, label=self.name, env=services.env, sink=services.sink),
+            options.starter(self.name, services.env, services.sink),
             size=size,
             overflow=overflow,
             spares=options.spares,

@@ -12,7 +12,7 @@ from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
-from mlld_sdk.agents.owner import EngineFailed, EngineOwner
+from mlld_sdk.agents.owner import EngineOwner
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import ConfigurationError
@@ -28,9 +28,6 @@ from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
 
 T = TypeVar("T")
-
-FAILURES_IN_A_ROW = 5
-"""Engines that may fail with nothing succeeding in between, before the pool itself counts as failed."""
 
 
 class PoolOptions(EngineOptions, frozen=True, kw_only=True):
@@ -89,11 +86,8 @@ class Pool(EngineOwner):
     options: PoolOptions
 
     def on_receive(self, message: Any) -> Any:
-        """Take note of single failures, and follow changes of size."""
+        """Follow changes of size."""
         match message:
-            case EngineFailed(reason=reason):
-                if self.requests.health.in_a_row >= FAILURES_IN_A_ROW:
-                    self.stop(reason)
             case Resize(size=size, overflow=overflow):
                 more = {} if overflow is None else {"overflow": overflow}
                 self.options = self.options.having({"size": size, **more})

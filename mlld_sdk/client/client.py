@@ -14,32 +14,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
-from typing import Any, Final, Self
+from typing import ClassVar, Final, Self
 
-from mlld_sdk.base.durations import DEFAULT, Timeout, seconds
+from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_callable, check_class, one_of, text, truth, whole
 from mlld_sdk.client.options import Isolation
-from mlld_sdk.client.requests import HandleRequests
+from mlld_sdk.client.requests import ClientRequests
 from mlld_sdk.engines.draining import ClosingSource, Draining, wait_for_rest
 from mlld_sdk.engines.kinds import EngineKind, chosen, command_for, may_cut, refuse_what_does_not_fit
 from mlld_sdk.engines.pool import EnginePool, EnginePoolStatus
 from mlld_sdk.engines.quota import MAX_WAITING, CancelScope
-from mlld_sdk.engines.requests import AnyPath, EngineRequests
+from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.shared import EngineSource, SharedEngines
 from mlld_sdk.engines.sources import LeasedEngines
 from mlld_sdk.engines.start_gate import StartGate
-from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import mapping
-from mlld_sdk.scripts.params import only_given
 from mlld_sdk.scripts.stream import MAX_EVENTS
-from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, FilesystemStatus, FileVerifyResult
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed
 from mlld_sdk.transport.limits import EngineLimits
+
+CALL_TIMEOUT: Final = 30.0
+"""Seconds a call of a client may take unless it says otherwise."""
 
 IDLE_SECONDS: Final = 60.0
 """Seconds after which exclusive engines that are not used are ended, the spares too."""
@@ -48,7 +47,7 @@ RETIRING: Final = 1 << 20
 """Shared engines that may finish what they have beside the one that takes new requests: any number."""
 
 
-class Client(HandleRequests):
+class Client(ClientRequests):
     """Runs mlld scripts on engine processes of its own. Thread-safe; starts nothing before the first call.
 
     Args:
@@ -76,11 +75,14 @@ class Client(HandleRequests):
         InvalidOption: An option is wrong; the message names it.
     """
 
+    child_actor: ClassVar[str] = "mlld_sdk.agents.supervised_client:SupervisedClient"
+    """What `child(Client, ...)` starts, by name, since it lies above this room."""
+
     def __init__(
         self,
         command: str = "mlld",
         command_args: Sequence[str] | None = None,
-        timeout: float | timedelta | None = 30.0,
+        timeout: float | timedelta | None = CALL_TIMEOUT,
         working_dir: str | os.PathLike[str] | None = None,
         *,
         heap: str | int | None = None,
@@ -127,7 +129,7 @@ class Client(HandleRequests):
             self.command_args,
             cwd=self.working_dir,
             environ=environ,
-            heap=None if heap is None else _mib(heap),
+            heap=mebibytes(heap),
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
         made = self.engine_command
@@ -156,76 +158,13 @@ class Client(HandleRequests):
             sink=sink,
             command=made,
         )
-        super().__init__(repeat(requests).__next__)  # the same each time, at the cost of no Python call
         self._scripts = self._others = _Engines(requests, shared if isolation == "shared" else apart)
         if isolation == "exclusive":  # what runs no script shares an engine beside them
             self._others = _Engines(requests.on(requests.source), shared)
+        # The same each time, at the cost of no Python call.
+        super().__init__(repeat(requests).__next__, repeat(self._others.requests).__next__)
         self._at_exit = weakref.finalize(self, _close_all, {self._scripts, self._others})
         _CLIENTS.add(self)
-
-    # What needs no run.
-
-    def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
-        """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error."""
-        return self._others.requests.analyze(filepath, timeout)
-
-    def fs_status(
-        self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
-    ) -> list[FilesystemStatus]:
-        """List signed files and whether they still are what was signed."""
-        params = only_given(glob=glob, basePath=base_path)
-        items = self._others.requests.ask_list("fs:status", params, timeout)
-        return [results.read_object(FilesystemStatus, item) for item in items]
-
-    def sign(
-        self,
-        path: str,
-        *,
-        identity: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        base_path: str | None = None,
-        timeout: Timeout = DEFAULT,
-    ) -> FileVerifyResult:
-        """Sign a file.
-
-        Args:
-            path: The file, relative to the project.
-            identity: Who signs, such as `user:alice`; the engine's user unless given.
-            metadata: Kept beside the signature.
-            base_path: The project's root.
-            timeout: Seconds from now; the client's unless given.
-        """
-        params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
-        return results.read_object(FileVerifyResult, self._ask("sig:sign", params, timeout))
-
-    def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
-        """Return whether a file is signed and still what was signed."""
-        return results.read_object(
-            FileVerifyResult, self._ask("sig:verify", only_given(path=path, basePath=base_path), timeout)
-        )
-
-    def sign_content(
-        self,
-        content: str,
-        identity: str,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        signature_id: str | None = None,
-        base_path: str | None = None,
-        timeout: Timeout = DEFAULT,
-    ) -> ContentSignature:
-        """Sign a piece of content that is no file, and keep it in the project's signature store.
-
-        Args:
-            content: The text.
-            identity: Who signs.
-            metadata: Kept beside the signature.
-            signature_id: Name of the signature; a random one unless given.
-            base_path: The project's root.
-            timeout: Seconds from now; the client's unless given.
-        """
-        params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
-        return results.read_object(ContentSignature, self._ask("sig:sign-content", params, timeout))
 
     def close(self, timeout: float | timedelta = 0.0) -> int:
         """End the engines, and return how many calls were cut off; they end as `EngineClosed`.
@@ -261,9 +200,6 @@ class Client(HandleRequests):
 
     def __repr__(self) -> str:
         return f"<Client {self.engine} {self.isolation}>"
-
-    def _ask(self, method: str, params: dict[str, Any], timeout: Timeout) -> dict[str, Any]:
-        return mapping(self._others.requests.ask(method, params, timeout), method)
 
 
 class _Engines:
@@ -313,7 +249,14 @@ def _check(command: object, command_args: Sequence[str] | None, working_dir: obj
         raise InvalidOption("environ", environ, "a mapping of texts to texts, or None")
 
 
-def _mib(heap: str | int) -> int:
+def mebibytes(heap: str | int | None) -> int | None:
+    """Read a memory size; `None` stays what it is.
+
+    Raises:
+        InvalidOption: It is none.
+    """
+    if heap is None:
+        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(m|mb|g|gb)?", str(heap).strip().lower())
     mib = round(float(found[1]) * (1024 if (found[2] or "m").startswith("g") else 1)) if found else 0
     if isinstance(heap, bool) or mib < 1:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
 from mlld_sdk.base.durations import DEFAULT, Timeout
 from mlld_sdk.client.handles import ExecuteHandle, ProcessHandle
 from mlld_sdk.engines.requests import AnyPath, EngineRequests
-from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import AnalyzeResult, ExecuteResult
+from mlld_sdk.scripts import results
+from mlld_sdk.scripts.answers import mapping
+from mlld_sdk.scripts.params import RunOptions, only_given
+from mlld_sdk.scripts.types import AnalyzeResult, ContentSignature, ExecuteResult, FilesystemStatus, FileVerifyResult
 
 
 class Requests:
@@ -99,3 +101,82 @@ class HandleRequests(Requests):
         """Begin what `execute` does and return its handle at once."""
         requests = self.reach()
         return ExecuteHandle(requests.begin(*requests.file(filepath, payload, options)))
+
+
+class ClientRequests(HandleRequests):
+    """All that a client is asked: scripts, analyses, and signatures.
+
+    Attributes:
+        reach_other: Returns the way to the engine for what runs no script, which is that for scripts unless given.
+    """
+
+    def __init__(
+        self, reach: Callable[[], EngineRequests], reach_other: Callable[[], EngineRequests] | None = None
+    ) -> None:
+        super().__init__(reach)
+        self.reach_other = reach_other or reach
+
+    def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
+        """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error."""
+        return self.reach_other().analyze(filepath, timeout)
+
+    def fs_status(
+        self, glob: str | None = None, *, base_path: str | None = None, timeout: Timeout = DEFAULT
+    ) -> list[FilesystemStatus]:
+        """List signed files and whether they still are what was signed."""
+        params = only_given(glob=glob, basePath=base_path)
+        items = self.reach_other().ask_list("fs:status", params, timeout)
+        return [results.read_object(FilesystemStatus, item) for item in items]
+
+    def sign(
+        self,
+        path: str,
+        *,
+        identity: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        base_path: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> FileVerifyResult:
+        """Sign a file.
+
+        Args:
+            path: The file, relative to the project.
+            identity: Who signs, such as `user:alice`; the engine's user unless given.
+            metadata: Kept beside the signature.
+            base_path: The project's root.
+            timeout: Seconds from now; the client's unless given.
+        """
+        params = only_given(path=path, identity=identity, metadata=metadata, basePath=base_path)
+        return results.read_object(FileVerifyResult, self._mapping("sig:sign", params, timeout))
+
+    def verify(self, path: str, *, base_path: str | None = None, timeout: Timeout = DEFAULT) -> FileVerifyResult:
+        """Return whether a file is signed and still what was signed."""
+        return results.read_object(
+            FileVerifyResult, self._mapping("sig:verify", only_given(path=path, basePath=base_path), timeout)
+        )
+
+    def sign_content(
+        self,
+        content: str,
+        identity: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        signature_id: str | None = None,
+        base_path: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> ContentSignature:
+        """Sign a piece of content that is no file, and keep it in the project's signature store.
+
+        Args:
+            content: The text.
+            identity: Who signs.
+            metadata: Kept beside the signature.
+            signature_id: Name of the signature; a random one unless given.
+            base_path: The project's root.
+            timeout: Seconds from now; the client's unless given.
+        """
+        params = only_given(content=content, identity=identity, metadata=metadata, id=signature_id, basePath=base_path)
+        return results.read_object(ContentSignature, self._mapping("sig:sign-content", params, timeout))
+
+    def _mapping(self, method: str, params: dict[str, Any], timeout: Timeout) -> dict[str, Any]:
+        return mapping(self.reach_other().ask(method, params, timeout), method)

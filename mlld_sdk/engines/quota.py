@@ -156,6 +156,11 @@ class EngineQuota:
         self._next_start = 0.0
 
     @property
+    def is_limited(self) -> bool:
+        """Whether an engine may have to wait for the end of another."""
+        return self.max_live is not None or bool(self.min_free_memory or self.stagger)
+
+    @property
     def live(self) -> int:
         """How many engines are admitted now."""
         return len(self._live)

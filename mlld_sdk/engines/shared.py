@@ -150,11 +150,17 @@ class SharedEngines:
             return call.result()
         except EngineDiedAtStart as error:
             if isinstance(engine, Engine):
+                if call is None:
+                    self._blame(engine, error)
                 _wait_for_last_words(engine, error, method, params)
             raise
-        except BaseException:  # perhaps the thread is interrupted, and nothing else waits for the call
+        except BaseException as error:  # perhaps the thread is interrupted, and nothing else waits for the call
             if call is not None:
                 call.cancel()
+            elif engine is not None:
+                self._blame(engine, error)
+                if isinstance(error, InfrastructureError):
+                    self.scope.check()
             raise
 
     def submit(self, method: str, params: Any, timeout: float | None, on_events: OnEvents | None) -> Call | WaitingCall:
@@ -205,6 +211,7 @@ class SharedEngines:
                 call = at.engine.submit(method, params, timeout=timeout, on_events=on_events)
             except (EngineClosed, EngineDied) as error:  # it went in this moment: take the next, unless it is new
                 if fresh:
+                    self._blame(at.engine, error)
                     _wait_for_last_words(at.engine, error, method, params)
                     raise
                 continue

@@ -23,6 +23,7 @@ from mlld_sdk.agents.handles import AgentHandle, Named
 from mlld_sdk.agents.owner import EngineOwner
 from mlld_sdk.agents.pool import Pool, PoolHandle
 from mlld_sdk.agents.services import Services
+from mlld_sdk.agents.supervised_client import ClientHandle, SupervisedClient
 from mlld_sdk.base.durations import Deadline, Duration, now, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InvalidOption, MlldError
@@ -355,7 +356,7 @@ class Runtime:
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
 
         Returns:
-            An `AgentHandle`, a `PoolHandle`, or a `Place` for other actors.
+            An `AgentHandle`, a `PoolHandle`, a `ClientHandle`, or a `Place` for other actors.
 
         Raises:
             ChildNotFound: There is none.
@@ -365,6 +366,8 @@ class Runtime:
         services = self.services
         if _makes(start, Pool):
             return PoolHandle(services, path)
+        if _makes(start, SupervisedClient):
+            return ClientHandle(services, path)
         if _makes(start, EngineOwner):
             return AgentHandle(services, path)
         return self._running()[path]

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, Job, Pool, Runtime, child, circuit_breaker, one_for_one
+from mlld_sdk import Agent, Client, Job, Pool, Runtime, child, circuit_breaker, one_for_one
 from mlld_sdk.actors.core.errors import AskTimeout
 from mlld_sdk.engines.draining import Draining
 from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.supervision.tree import ShutdownReport
+from mlld_sdk.transport.errors import EngineClosed
 from tests.support.agents import ENGINES, engine_options
 from tests.support.eventually import eventually
 from tests.support.trees import Later, attempt
@@ -27,6 +28,10 @@ KINDS: dict[str, Callable[..., Any]] = {
     "exclusive agent": lambda **options: child(Agent, name="it", **options),
     "shared agent": lambda **options: child(Agent, name="it", isolation="shared", **options),
     "pool": lambda **options: child(Pool, name="it", size=1, **options),
+    "client": lambda **options: child(Client, name="it", timeout=60, **options),
+    "exclusive client": lambda **options: child(
+        Client, name="it", timeout=60, isolation="exclusive", max_engines=1, **options
+    ),
 }
 
 WAYS: dict[str, Callable[[Any, str], str]] = {
@@ -94,7 +99,7 @@ def test_what_has_not_ended_in_time_is_cut_off_and_the_report_says_so(kind: str,
         eventually(lambda: begun(tmp_path))
         report = runtime.stop()
         assert report.cut_off == {"root/it": 2}
-        assert [type(handle.exception(60)) for handle in handles] == [OwnerGone] * 2
+        assert {type(handle.exception(60)) for handle in handles} == {EngineClosed if "client" in kind else OwnerGone}
         assert runtime.stop() is report
 
 

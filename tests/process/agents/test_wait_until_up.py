@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, Pool, Runtime, child, one_for_one
+from mlld_sdk import Agent, Client, Pool, Runtime, child, one_for_one
 from mlld_sdk.transport.errors import EngineDied
 from tests.support.agents import ENGINES, engine_options
 from tests.support.eventually import eventually
@@ -25,6 +25,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "agent with spares": lambda **options: child(Agent, name="it", engines=2, spares=1, **options),
     "shared agent": lambda **options: child(Agent, name="it", isolation="shared", **options),
     "pool": lambda **options: child(Pool, name="it", size=2, **options),
+    "client": lambda **options: child(Client, name="it", timeout=60, **options),
+    "exclusive client": lambda **options: child(Client, name="it", timeout=60, isolation="exclusive", **options),
 }
 
 ASKS: dict[str, Callable[[Any], str]] = {
