@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mlld_sdk.base.texts import fit, text_of
+from mlld_sdk.base.texts import fit, portable, text_of
 
 TRACE_LIMIT = 8_000
 """A crash keeps at most this many characters of its traceback: the end, where the cause is."""
@@ -65,6 +65,9 @@ class Shutdown(Reason, frozen=True, tag="shutdown"):
     def __str__(self) -> str:
         return "shutdown" if self.detail is None else f"shutdown: {self.detail}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shutdown, (portable(self.detail),)
+
 
 class Crash(Reason, frozen=True, tag="crash"):
     """An exception that was not expected.
@@ -115,6 +118,9 @@ class Other(Reason, frozen=True, tag="other"):
 
     def __str__(self) -> str:
         return str(self.value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Other, (portable(self.value),)
 
 
 NORMAL = Normal()

@@ -11,7 +11,7 @@ An error that carries data is declared as a dataclass, in one place: its fields,
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import portable, text_of
 
 
 class MlldError(Exception):
@@ -48,7 +48,11 @@ class MlldError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.args), self.__dict__
+        fields = {name: portable(value) for name, value in self.__dict__.items()}
+        return _restored, (type(self), self.args), fields
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self.__copy__()
 
     def __copy__(self) -> Self:
         """Make one without the traceback, context and cause: the same failure, for another caller."""

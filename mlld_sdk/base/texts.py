@@ -54,6 +54,17 @@ def fit_all(value: Any, depth: int = DEEPEST) -> Any:
     return value
 
 
+def portable(value: Any) -> Any:
+    """Return what another process can be sent of a value: itself, or its text if it cannot be pickled."""
+    import pickle  # noqa: TID251 - to find out whether others can
+
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - an object may refuse with any error
+        return text_of(value, say=repr)
+    return value
+
+
 def encoded(encode: msgspec.json.Encoder, value: object) -> bytes:
     """Encode a value as JSON; texts that cannot be written are made fit first."""
     try:
