@@ -11,6 +11,10 @@ import msgspec
 from mlld_sdk.actors.core import exits
 from mlld_sdk.actors.core.exits import Crash, Killed, NoProc, Normal, Reason, Shutdown
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError
+from mlld_sdk.base.texts import shorten
+
+NAMED = 400
+"""Characters of a path that are kept in a reason."""
 
 
 class StopForGood(Reason, frozen=True, tag="stop_for_good"):
@@ -66,7 +70,7 @@ class GaveUp(Reason, frozen=True, tag="gave_up"):
     last: str = ""
 
     def __str__(self) -> str:
-        return f"gave up on `{self.culprit}` ({self.why}): {self.last}"
+        return f"gave up on `{shorten(self.culprit, NAMED)}` ({self.why}): {self.last}"
 
 
 class ChildFailedToStart(Reason, frozen=True, tag="child_failed_to_start"):
@@ -81,7 +85,10 @@ class ChildFailedToStart(Reason, frozen=True, tag="child_failed_to_start"):
     reason: Reason
 
     def __str__(self) -> str:
-        return f"child `{self.child}` failed to start: {self.reason}"
+        path, first = self.child, self.reason
+        while isinstance(first, ChildFailedToStart):
+            path, first = f"{path}/{first.child}", first.reason
+        return f"child `{shorten(path, NAMED)}` failed to start: {first}"
 
 
 class StopAgent(InfrastructureError):
@@ -162,9 +169,11 @@ def as_exit(reason: Reason | None, error: BaseException | None = None) -> ChildE
     if reason is None:
         return NORMAL
     if isinstance(reason, ChildFailedToStart):
-        inner = as_exit(reason.reason)
-        kind: Kind = "configuration" if inner.kind == "configuration" else "crash"
-        return ChildExit(kind, str(reason), inner.trace, reason)
+        first = reason.reason
+        while isinstance(first, ChildFailedToStart):  # the child of a child, as deep as the tree is
+            first = first.reason
+        kind: Kind = "configuration" if isinstance(first, Misconfigured) else "crash"
+        return ChildExit(kind, str(reason), getattr(first, "trace", ""), reason)
     kind = _KINDS.get(type(reason)) or _kind_of(reason)
     return ChildExit(kind, str(reason), getattr(reason, "trace", ""), reason)
 

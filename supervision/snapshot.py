@@ -86,10 +86,45 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     children: "tuple[NodeView, ...]" = ()
 
 
-def supervisor_view(
-    state: SupervisorState, context: TreeContext, now: float, slot: Slot | None = None, *, over: bool = False
+def supervisor_view(root: SupervisorState, context: TreeContext, now: float, *, over: bool = False) -> NodeView:
+    """Describe a supervisor and all below it, however deep; `over`: the tree has ended, so nothing is up or will be."""
+    found: list[tuple[SupervisorState, Slot | None]] = [(root, None)]
+    below: list[list[NodeView | int]] = []
+    for state, _ in found:  # which grows meanwhile
+        children: list[NodeView | int] = []
+        for slot in state.in_order():
+            inner = _state_of_child(slot, state, context)
+            if inner is None:
+                path, within = state.path_of(slot), state.spec.limit.within
+                children.append(slot_view(slot, path, within, context, now, over=over))
+            else:
+                children.append(len(found))
+                found.append((inner, slot))
+        below.append(children)
+    views: dict[int, NodeView] = {}
+    for number in reversed(range(len(found))):
+        nodes = tuple(views.pop(one) if isinstance(one, int) else one for one in below[number])
+        views[number] = _supervisor_node(*found[number], nodes, context, now, over=over)
+    return views[0]
+
+
+def _state_of_child(slot: Slot, parent: SupervisorState, context: TreeContext) -> SupervisorState | None:
+    """Return the state of a child that is a supervisor and runs, or did when the tree began to end."""
+    state = context.states.get(slot.child)
+    if context.ended and slot.spec.kind == "supervisor" and context.ends:
+        state = context.ended.get(parent.path_of(slot), state)
+    return state
+
+
+def _supervisor_node(
+    state: SupervisorState,
+    slot: Slot | None,
+    children: tuple[NodeView, ...],
+    context: TreeContext,
+    now: float,
+    *,
+    over: bool,
 ) -> NodeView:
-    """Describe a supervisor and all below it; `over`: the tree has ended, so nothing there is up or will be."""
     path, limit = state.path, state.spec.limit
     if slot is not None:
         base = slot_view(slot, path, limit.within, context, now, over=over)
@@ -103,20 +138,8 @@ def supervisor_view(
         budget=state.window.view(now, limit),
         window=limit.within,
         gave_up=state.gave_up,
-        children=tuple(child_view(one, state, context, now, over=over) for one in state.in_order()),
+        children=children,
     )
-
-
-def child_view(
-    slot: Slot, parent: SupervisorState, context: TreeContext, now: float, *, over: bool = False
-) -> NodeView:
-    """Describe one child, and all below it when it is a supervisor that runs, or did when the tree began to end."""
-    state = context.states.get(slot.child)
-    if context.ended and slot.spec.kind == "supervisor" and context.ends:
-        state = context.ended.get(parent.path_of(slot), state)
-    if state is not None:
-        return supervisor_view(state, context, now, slot, over=over)
-    return slot_view(slot, parent.path_of(slot), parent.spec.limit.within, context, now, over=over)
 
 
 def slot_view(

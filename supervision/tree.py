@@ -167,14 +167,17 @@ class Tree:
             root = system.start(start, args, kwargs, label=name, timeout=limit)
         finally:
             booting.reset(token)
-        monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
         try:
-            boot.ready.get(timeout=limit)
-        except AskTimeout:
-            root.cell.kill(Killed("the tree did not start in time"))
+            monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
+            try:
+                boot.ready.get(timeout=limit)
+            finally:
+                monitor.cancel()
+        except BaseException as error:
+            if root.reason is None:  # it takes too long, or a signal came: nobody has a handle on the tree
+                late = isinstance(error, AskTimeout)
+                root.cell.kill(Killed("the tree did not start in time" if late else "its start was interrupted"))
             raise
-        finally:
-            monitor.cancel()
         return cls(boot, root)
 
     def __enter__(self) -> Self:

@@ -217,6 +217,10 @@ class ActorSystem:
         except AskTimeout:
             kill_late_start(cell, timeout)
             return cast("ActorRef[A]", started.get(timeout=timeout))
+        except BaseException:
+            if cell.reason is None:  # a signal came: nobody has a reference to it
+                cell.kill(Killed("its start was interrupted"))
+            raise
 
     def start_soon(
         self,

@@ -31,6 +31,14 @@ def text_of(value: object, limit: int = LONGEST, *, say: Callable[[Any], str] = 
         return f"<{type(value).__name__} has no text: {type(error).__name__}>"
 
 
+def shorten(text: str, limit: int) -> str:
+    """Cut a text to `limit` characters, keeping both ends and saying how much is missing."""
+    if len(text) <= limit:
+        return text
+    half = max(limit // 2 - 20, 1)
+    return f"{text[:half]} ...[{len(text) - 2 * half} characters left out]... {text[-half:]}"
+
+
 def fit(text: str) -> str:
     """Return a text that can be written as UTF-8: halves of surrogate pairs are spelled out as escapes."""
     if text.isascii():

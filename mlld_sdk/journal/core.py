@@ -15,7 +15,7 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import shorten, text_of
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import (
     JournalClosed,
@@ -28,7 +28,7 @@ from mlld_sdk.journal.errors import (
 )
 from mlld_sdk.journal.events import ListenerFailed
 from mlld_sdk.journal.options import JournalLimits, Retention
-from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, Outcome, OutcomeRecord, RunRecord, shorten
+from mlld_sdk.journal.records import ENDED, ErrorRecord, EventRecord, Outcome, OutcomeRecord, RunRecord
 from mlld_sdk.journal.rows import Notes, Tx
 from mlld_sdk.journal.rules import Holder
 from mlld_sdk.journal.store import Store

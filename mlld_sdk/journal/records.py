@@ -7,7 +7,7 @@ from zlib import crc32
 import msgspec
 
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.texts import encoded, fit, text_of
+from mlld_sdk.base.texts import encoded, fit, shorten, text_of
 from mlld_sdk.journal.errors import JournalCorrupt, RecordUnknown
 from mlld_sdk.journal.options import StepPolicy
 
@@ -354,11 +354,3 @@ def recall(data: bytes) -> Recalled | None:
         return None
     step = _recall(data[2:-4])
     return step if step.state == "finished" else None
-
-
-def shorten(text: str, limit: int) -> str:
-    """Cut a text to `limit` characters, keeping both ends and saying how much is missing."""
-    if len(text) <= limit:
-        return text
-    half = max(limit // 2 - 20, 1)
-    return f"{text[:half]} ...[{len(text) - 2 * half} characters left out]... {text[-half:]}"

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.texts import shorten
 from mlld_sdk.journal.errors import LimitExceeded, RecordUnknown, ValueNotStorable
-from mlld_sdk.journal.records import TYPE_MARK, shorten
+from mlld_sdk.journal.records import TYPE_MARK
 
 TYPE, DATA = "$type", "$data"
 _ESCAPED = "dict"

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import force_setattr, replace
 
+from mlld_sdk.base.texts import shorten
 from mlld_sdk.supervision.decisions.draft import Draft, S
 from mlld_sdk.supervision.decisions.effects import Disarm, Finish, Forget, Kill, Ready, RequestStop, Start
 from mlld_sdk.supervision.decisions.inputs import Configured, NoProgress
@@ -27,6 +28,9 @@ from mlld_sdk.supervision.events import (
 from mlld_sdk.supervision.reasons import KILLED, SHUTDOWN, ChildExit, GaveUp, Wedged, as_exit
 
 FailureEvent = type[ChildExited] | type[ChildStartFailedEvent]
+
+LAST_WORDS = 1_000
+"""Characters kept of the reason for which a supervisor gives up: each level above adds its own."""
 
 HEAD_START = 0.05
 HEAD_START_SHARE = 0.1
@@ -111,7 +115,7 @@ def on_configured(draft: Draft[Any], slot: Slot, given: Configured) -> None:
 
 def give_up(draft: Draft[S], ruling: Ruling, exit_: ChildExit) -> ChildExit:
     """Report that restarting did not help, and return the reason the supervisor ends with (SUP-42, SUP-43)."""
-    state, culprit, last = draft.state, draft.state.path_of(ruling.slot), str(exit_)
+    state, culprit, last = draft.state, draft.state.path_of(ruling.slot), shorten(str(exit_), LAST_WORDS)
     draft.emit(
         SupervisorGaveUp(
             at=draft.world.wall, path=state.path, culprit=culprit, why=ruling.why, reason=last, budget=ruling.budget

@@ -214,3 +214,29 @@ def test_a_keyboard_interrupt_reaches_a_main_thread_that_waits_for_an_answer() -
     )
     assert done.stdout.split() == ["hanging", "interrupted"], done.stderr
     assert done.returncode == 0
+
+
+def test_an_interrupt_during_a_start_leaves_nothing_that_nobody_has() -> None:  # T-23
+    done = run(
+        """
+        import signal
+        from mlld_sdk.supervision import Tree, child, one_for_one
+
+        class Slow(Actor):
+            def on_start(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                self.sleep(0.5)
+
+        system = ActorSystem()
+        spec = one_for_one(child(Actor, name="a"), child(Slow, name="b"), child(Actor, name="c"))
+        for start in (lambda: system.start(Slow, name="solo"), lambda: Tree.start(system, spec)):
+            try:
+                start()
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            while system.actors():
+                time.sleep(0.01)
+        print(system.whereis("solo"), system.stop().clean, flush=True)
+        """
+    )
+    assert done.stdout == "interrupted\ninterrupted\nNone True\n", done.stdout + done.stderr

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.texts import shorten
 from mlld_sdk.journal import Positions, Replay, RunRecord, StepPolicy, StepRecord, Values
 from mlld_sdk.journal.errors import JournalCorrupt, LimitExceeded, RecordUnknown, ValueNotStorable
 from mlld_sdk.journal.positions import checked, order
-from mlld_sdk.journal.records import ErrorRecord, pack, recall, shorten, unpack
+from mlld_sdk.journal.records import ErrorRecord, pack, recall, unpack
 
 LIMIT = 10_000_000
 

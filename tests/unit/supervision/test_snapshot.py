@@ -5,13 +5,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from mlld_sdk.supervision import BreakerView, NodeView, render
+from mlld_sdk.actors.core.actor import Actor
+from mlld_sdk.actors.core.errors import StartFailed
+from mlld_sdk.actors.core.system import ActorSystem
+from mlld_sdk.supervision import BreakerView, GaveUp, NodeView, Tree, child, one_for_one, render
 from mlld_sdk.supervision.events import BudgetView
 from mlld_sdk.supervision.execution.tree_context import BacklogView
 from mlld_sdk.supervision.snapshot import NodeInfo, duration, shorten, walk
 from mlld_sdk.supervision.verdict import MOST_CONCERNS, judge, verdict
 
 STARVED = BacklogView(pending=1, waiting=1, oldest=30.0, limit=30.0)
+
+DEEP = 400
+"""Levels of a tree that is deeper than Python's stack allows for one call a level."""
 
 
 def node(path: str = "root/a", state: Any = "running", **more: Any) -> NodeView:
@@ -168,3 +174,38 @@ def test_concerns_are_many_at_most() -> None:
     judged = verdict(root)
     assert len(judged.concerns) == MOST_CONCERNS
     assert judged.counts["degraded"] == 500
+
+
+def test_a_tree_of_any_depth_can_be_looked_at_and_its_last_words_stay_short() -> None:
+    class Ends(Actor):
+        def on_receive(self, message: Any) -> Any:
+            raise ValueError("x" * 500 + " the cause")
+
+    spec: Any = child(Ends, name="leaf")
+    for level in range(DEEP):
+        spec = one_for_one(spec, name=f"level{level}", max_restarts=0)
+    with ActorSystem("deep") as system, Tree.start(system, spec, name="root") as tree:
+        assert len(walk(tree.snapshot())) == DEEP + 1
+        assert verdict(tree.snapshot()).counts == {"healthy": DEEP + 1}
+        assert "└─ leaf" in render(tree.snapshot())
+        path = "/".join(f"level{level}" for level in reversed(range(DEEP - 1)))
+        tree[f"{path}/leaf"].ref().tell("end")
+        reason = tree.wait(60)
+        assert isinstance(reason, GaveUp)
+        assert len(str(reason)) < 5_000
+        assert "the cause" in str(reason)
+
+
+def test_a_start_that_fails_far_below_says_where_and_why() -> None:
+    class Fails(Actor):
+        def on_start(self) -> None:
+            raise ValueError("the cause")
+
+    spec: Any = child(Fails, name="leaf")
+    for level in range(DEEP):
+        spec = one_for_one(spec, name=f"level{level}")
+    with ActorSystem("deep") as system, pytest.raises(StartFailed) as caught:
+        Tree.start(system, spec, name="root")
+    assert "the cause" in str(caught.value)
+    assert "leaf" in str(caught.value)
+    assert len(str(caught.value)) < 5_000
