@@ -50,7 +50,8 @@ def start(draft: Draft[S], slot: Slot) -> None:
 def mark_running(draft: Draft[S], slot: Slot, child: Any, cause: Cause) -> None:
     """Note that a start has succeeded."""
     spec, world = slot.spec, draft.world
-    if spec.restart == "temporary" and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
+    added = cause == "call" and spec.restart == "temporary"
+    if added and (spec.args or spec.kwargs):  # SUP-10: it may be big, and is not needed again
         spec = spec.without_arguments()
     now, restarts = world.now, slot.restarts + (cause == "restart")
     up = replace(slot, spec=spec, status="running", child=child, since=now, held="", calls=(), restarts=restarts)

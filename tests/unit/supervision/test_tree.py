@@ -1009,6 +1009,11 @@ def test_the_arguments_of_a_temporary_child_are_not_kept(world: World) -> None: 
         assert (gone() is None) == (restart == "temporary")
 
 
+def test_the_arguments_of_a_declared_temporary_child_stay_with_its_declaration(world: World) -> None:  # SUP-10
+    tree = world.start(one_for_one(child(Forgetful, "big", name="f", restart="temporary")))
+    assert tree.supervisor.get_spec("f").args == ("big",)
+
+
 class Forgetful(Actor):
     def __init__(self, big: Any) -> None:
         super().__init__()
