@@ -30,7 +30,7 @@ Siblings: TypeAlias = StaticSiblings | DynamicSiblings
 def initial(path: str, spec: SupervisorSpec | DynamicSpec) -> SupervisorState:
     """Build the state of a supervisor that has not begun."""
     if isinstance(spec, DynamicSpec):
-        return DynamicState(path=path, spec=spec)
+        return DynamicState(path=path, spec=spec, names={})
     children = spec.children
     return StaticState(
         path=path,

@@ -109,9 +109,9 @@ class DynamicSiblings(msgspec.Struct):
             return
         key, now = state.next_key, self.draft.world.now
         if spec.named:
-            force_setattr(state, "names", state.names.put(spec.name, key))
+            state.names[spec.name] = key
         elif state.names:
-            while state.names.get(f"{spec.name}-{key}") is not None:  # another was given that very name
+            while f"{spec.name}-{key}" in state.names:  # another was given that very name
                 key += 1
         force_setattr(state, "next_key", key + 1)
         slot = Slot(key=key, spec=spec, status="starting", incarnation=1, since=now, calls=(asked.call,))
@@ -184,7 +184,7 @@ class DynamicSiblings(msgspec.Struct):
         """Forget a child."""
         force_setattr(self.draft.state, "slots", self.draft.state.slots.drop(slot.key))
         if slot.spec.named:
-            force_setattr(self.draft.state, "names", self.draft.state.names.drop(slot.spec.name))
+            self.draft.state.names.pop(slot.spec.name, None)
         if slot.spec.breaker is not None:
             lifecycle.forget_breaker(self.draft, slot)
 

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal, TypeAlias
 import msgspec
 
 from mlld_sdk.supervision.decisions.inputs import Asked, Input
-from mlld_sdk.supervision.decisions.names import NameMap
 from mlld_sdk.supervision.decisions.slots import Slot, SlotMap
 from mlld_sdk.supervision.intensity import RestartWindow
 from mlld_sdk.supervision.reasons import ChildExit
@@ -151,15 +150,21 @@ class DynamicState(SupervisorState, frozen=True, kw_only=True):
     """Everything a dynamic supervisor knows.
 
     Attributes:
-        names: Keys of the children that were given a name, by that name.
+        names: Keys of the children that were given a name, by that name. It is an index and no part of the value: all
+            states of one supervisor share it, and it follows the newest, since a copy would make each start a sixth
+            dearer. What it says is checked against `slots`; a state that was left behind may miss a name.
     """
 
     keeps: ClassVar[bool] = False
 
     spec: DynamicSpec
-    names: NameMap = NameMap()
+    names: dict[str, int]
 
     def find(self, label: str) -> Slot | None:
         """Find a child by what it is called in its path."""
         key = self.names.get(label)
-        return super().find(label) if key is None else self.slots.get(key)
+        if key is not None:
+            slot = self.slots.get(key)
+            if slot is not None and slot.spec.named and slot.spec.name == label:
+                return slot
+        return super().find(label)

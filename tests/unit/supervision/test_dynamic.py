@@ -1,6 +1,5 @@
 """Supervisors whose children come and go, and partitions."""
 
-import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +31,6 @@ from mlld_sdk.supervision import (
     one_for_one,
     partitioned,
 )
-from mlld_sdk.supervision.decisions.names import NameMap
 from tests.support.eventually import eventually
 from tests.support.trees import Later, Puppet, World, attempt, is_up
 
@@ -59,6 +57,9 @@ class Room:
 
     def names(self) -> list[str]:
         return [node.name for node in self.tree.snapshot().children[0].children]
+
+    def state(self) -> Any:
+        return self.tree.context.states[self.sup.ref]
 
     def calls(self, name: str) -> tuple[Any, ...]:
         """The calls that wait for a child."""
@@ -172,22 +173,16 @@ def test_a_supervisor_that_was_given_a_name_is_found_by_it_and_one_without_gets_
     assert room.tree["room/US1/T1"].ref().path == "root/room/US1/T1"
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_names_are_found_like_in_a_dict_whatever_was_put_and_dropped_before(seed: int) -> None:  # SUP-67
-    chance = random.Random(seed)
-    names, model = NameMap(), dict[str, int]()
-    for n in range(4_000):
-        name = f"w{chance.randrange(1_500)}"
-        before, held = names, dict(model) if n % 500 == 0 else None
-        if chance.random() < 0.6:
-            names, model[name] = names.put(name, n), n
-        else:
-            names = names.drop(name)
-            model.pop(name, None)
-        assert (names.get(name), len(names)) == (model.get(name), len(model))
-        if held is not None:
-            assert {name: before.get(name) for name in held} == held
-    assert {name: names.get(name) for name in model} == model
+def test_names_that_are_gone_are_free_and_an_old_state_finds_nothing_wrong(world: World) -> None:  # SUP-62
+    room = Room(world)
+    old = room.state()
+    for n in range(100):
+        ref = room.add(name="S1")
+        assert room.state().find("S1").child is ref
+        room.sup.terminate_child(ref)
+        room.add(name=f"S1-{n}")
+        assert (old.find("S1"), old.find(f"S1-{n}"), room.state().find("S1")) == (None, None, None)
+    assert len(room.state().names) == len(room.state().slots) == 100
 
 
 def test_what_ends_leaves_no_trace_unless_it_is_restarted(world: World) -> None:  # SUP-28, SUP-30, ED19, ED20, ED21
