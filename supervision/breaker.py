@@ -27,7 +27,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Literal, Self, TypeVar
+from math import inf
+from typing import Final, Literal, Self, TypeVar
 
 import msgspec
 
@@ -42,6 +43,13 @@ from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, Breake
 T = TypeVar("T")
 
 Status = Literal["closed", "open", "half_open"]
+
+WINDOW: Final = 30.0
+"""Seconds both rules look back unless the policy says otherwise."""
+
+PATIENCE: Final = 30.0
+STEP_PATIENCE: Final = 600.0
+"""Seconds the result of a probe is waited for, and that of a step, unless the policy says otherwise."""
 
 BUCKETS = 10
 """Parts a rate window is cut into; results leave the window one part at a time."""
@@ -62,16 +70,22 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     failures: int | None = 5
     rate: float | None = None
     minimum: int = 10
-    within: float = 30.0
+    within: float | None = None
     open_for: float = 10.0
     growth: float = 2.0
     longest: float = 300.0
     probes: int = 1
     successes: int = 1
-    probe_timeout: float = 30.0
+    probe_timeout: float | None = None
     parks: bool = False
     when_open: Literal["wait", "fail"] = "wait"
     counts: Callable[[object], bool] | None = None
+
+    def patience(self, *, for_step: bool = False) -> float:
+        """Return for how long the result of a probe is waited for."""
+        if self.probe_timeout is not None:
+            return self.probe_timeout
+        return STEP_PATIENCE if for_step else PATIENCE
 
 
 def circuit_breaker(
@@ -80,13 +94,13 @@ def circuit_breaker(
     failures: int | None = 5,
     rate: float | None = None,
     minimum: int = 10,
-    within: Duration = 30.0,
+    within: Duration | None = None,
     open_for: Duration = 10.0,
     growth: float = 2.0,
     longest: Duration = 300.0,
     probes: int = 1,
     successes: int = 1,
-    probe_timeout: Duration = 30.0,
+    probe_timeout: Duration | None = None,
     parks: bool = False,
     when_open: Literal["wait", "fail"] = "wait",
     counts: Callable[[object], bool] | None = None,
@@ -98,13 +112,15 @@ def circuit_breaker(
         failures: Failures in a row, within `within`, that open it. `None` turns this rule off.
         rate: Share of failures among the results within `within` that opens it. `None` turns this rule off.
         minimum: Results the rate rule needs before it judges.
-        within: Length of the window of both rules.
+        within: Length of the window of both rules. By default 30 seconds; but failures of steps in a row do not grow
+            old, since a model may take minutes to fail, and every attempt says how it went.
         open_for: How long it stays open the first time.
         growth: Factor from one opening to the next when the probes keep failing.
         longest: Upper bound of that time when it grows.
         probes: Calls let through at the same time when half-open.
         successes: Good probes that close it.
-        probe_timeout: A probe without a result for so long counts as bad.
+        probe_timeout: A probe without a result for so long counts as bad; by default after 30 seconds, a step of a run
+            after ten minutes.
         parks: Whether an open breaker also keeps its child from being restarted (see `decide`).
         when_open: What a step of a run does while it is open: `wait` until it is let through, without using up an
             attempt, or `fail` with `BreakerOpen`. Requests are refused in any case.
@@ -127,13 +143,15 @@ def circuit_breaker(
         failures=None if failures is None else whole("failures", failures, least=1),
         rate=None if rate is None else number("rate", rate, 0, 1),
         minimum=whole("minimum", minimum, least=1),
-        within=seconds(within, "within", above=0, infinite=False),
+        within=None if within is None else seconds(within, "within", above=0, infinite=False),
         open_for=shortest,
         growth=number("growth", growth, 1, 1000),
         longest=max(seconds(longest, "longest", above=0, infinite=False), shortest),
         probes=whole("probes", probes, least=1),
         successes=whole("successes", successes, least=1),
-        probe_timeout=seconds(probe_timeout, "probe_timeout", above=0, infinite=False),
+        probe_timeout=None
+        if probe_timeout is None
+        else seconds(probe_timeout, "probe_timeout", above=0, infinite=False),
         parks=parks,
         when_open=when_open,
         counts=counts,
@@ -150,7 +168,7 @@ class Circuit(msgspec.Struct, frozen=True):
         buckets: Results by time (closed, with a rate).
         until: When it may be tried again (open); `None` while tripped by hand.
         openings: Openings in a row.
-        probes: Start times of the probes on their way (half-open).
+        probes: When each of the probes on their way counts as bad (half-open).
         good: Good probes so far (half-open).
         cause: What opened it, in words.
     """
@@ -170,41 +188,41 @@ def advance(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
     """Return it as of now: an open one whose time is over becomes half-open; overdue probes count as bad."""
     if circuit.status == "open" and circuit.until is not None and now >= circuit.until:
         return Circuit("half_open", circuit.period + 1, openings=circuit.openings, cause=circuit.cause)
-    if circuit.status == "half_open" and any(now - at > policy.probe_timeout for at in circuit.probes):
+    if circuit.status == "half_open" and any(now > due for due in circuit.probes):
         return opened(policy, circuit, now, "a probe never reported")
     return circuit
 
 
-def admit(policy: BreakerPolicy, circuit: Circuit, now: float) -> tuple[Circuit, bool]:
-    """Decide about one call; `circuit` must have been advanced to `now`."""
+def admit(policy: BreakerPolicy, circuit: Circuit, now: float, due: float | None = None) -> tuple[Circuit, bool]:
+    """Decide about one call, which as a probe counts as bad at `due`; `circuit` must have been advanced to `now`."""
     if circuit.status == "closed":
         return circuit, True
     if circuit.status == "half_open" and len(circuit.probes) < policy.probes:
-        return msgspec.structs.replace(circuit, probes=(*circuit.probes, now)), True
+        return msgspec.structs.replace(circuit, probes=(*circuit.probes, now if due is None else due)), True
     return circuit, False
 
 
 def retry_after(policy: BreakerPolicy, circuit: Circuit, now: float) -> float:
-    """Return how long a refused caller should wait: the rest of its time, or of the oldest probe's time."""
+    """Return how long a refused caller should wait: the rest of its time, or of a probe's time."""
     if circuit.status == "open":
         return policy.longest if circuit.until is None else max(circuit.until - now, 0.0)
     if circuit.probes:
-        return max(circuit.probes[0] + policy.probe_timeout - now, 0.0)
+        return max(min(circuit.probes) - now, 0.0)
     return 0.0
 
 
-def good(policy: BreakerPolicy, circuit: Circuit, now: float) -> Circuit:
-    """Take in a success of the current period."""
+def good(policy: BreakerPolicy, circuit: Circuit, now: float, due: float = inf) -> Circuit:
+    """Take in a success of the current period, of the probe that was due then."""
     if circuit.status == "half_open":
         if circuit.good + 1 >= policy.successes:
             return Circuit(period=circuit.period + 1)
-        return msgspec.structs.replace(circuit, good=circuit.good + 1, probes=circuit.probes[1:])
+        return msgspec.structs.replace(circuit, good=circuit.good + 1, probes=_without(circuit.probes, due))
     if circuit.status == "open":
         return circuit
     return msgspec.structs.replace(circuit, failed_at=(), buckets=_count(policy, circuit, now, 1, 0))
 
 
-def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circuit:
+def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str, *, of_step: bool = False) -> Circuit:
     """Take in a failure of the current period."""
     if circuit.status == "half_open":
         return opened(policy, circuit, now, cause)
@@ -213,7 +231,8 @@ def bad(policy: BreakerPolicy, circuit: Circuit, now: float, cause: str) -> Circ
     buckets = _count(policy, circuit, now, 0, 1)
     failed_at: tuple[float, ...] = ()
     if policy.failures is not None:
-        recent = (at for at in (*circuit.failed_at, now) if now - at <= policy.within)
+        window = policy.within or (inf if of_step else WINDOW)
+        recent = (at for at in (*circuit.failed_at, now) if now - at <= window)
         failed_at = tuple(recent)[-policy.failures :]
         if len(failed_at) >= policy.failures:
             return opened(policy, circuit, now, cause)
@@ -235,10 +254,16 @@ def tripped(circuit: Circuit, cause: str) -> Circuit:
     return Circuit("open", circuit.period + 1, openings=circuit.openings, cause=cause)
 
 
+def _without(probes: tuple[float, ...], due: float) -> tuple[float, ...]:
+    """Take one probe out, the one that is due then if it is known."""
+    at = probes.index(due) if due in probes else 0
+    return (*probes[:at], *probes[at + 1 :])
+
+
 def _count(policy: BreakerPolicy, circuit: Circuit, now: float, fine: int, failed: int) -> Buckets:
     if policy.rate is None:
         return ()
-    number = int(now / policy.within * BUCKETS)
+    number = int(now / (policy.within or WINDOW) * BUCKETS)
     kept = tuple(bucket for bucket in circuit.buckets if bucket[0] > number - BUCKETS)
     if kept and kept[-1][0] == number:
         _, ok, bad_ones = kept[-1]
@@ -278,23 +303,25 @@ class Permit:
     As a context manager it reports by itself: an exception the policy counts is a failure, anything else a success.
     """
 
-    __slots__ = ("_breaker", "_period")
+    __slots__ = ("_breaker", "_due", "_of_step", "_period")
 
-    def __init__(self, owner: "Breaker | None", period: int) -> None:
+    def __init__(self, owner: "Breaker | None", period: int, due: float = inf, *, of_step: bool = False) -> None:
         self._breaker = owner
         self._period = period
+        self._due = due
+        self._of_step = of_step
 
     def withdraw(self) -> None:
         """Report nothing: the call was not made, or its end is reported elsewhere; another probe may pass instead."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
-            owner.withdraw(self._period)
+            owner.withdraw(self._period, self._due)
 
-    def settle(self, failure: object = None, counts: Callable[[object], bool] = infrastructure_failure) -> None:
-        """Report what went wrong, if anything did; whether it counts is up to the policy, else to `counts`."""
+    def settle(self, failure: object = None) -> None:
+        """Report what went wrong, if anything did; whether it counts is up to the policy."""
         owner, self._breaker = self._breaker, None
         if owner is not None:
-            owner.report(failure, self._period, counts)
+            owner.report(failure, self._period, self._due, of_step=self._of_step)
 
     def __enter__(self) -> Self:
         return self
@@ -326,8 +353,11 @@ class Breaker:
         self._watchers: tuple[Callable[[], object], ...] = ()
         self._waiting: set[Callable[[], object]] = set()
 
-    def acquire(self) -> Permit:
+    def acquire(self, *, for_step: bool = False) -> Permit:
         """Ask for one call.
+
+        Args:
+            for_step: Whether it is an attempt of a step of a run, which counts and takes time in its own way.
 
         Raises:
             BreakerOpen: Not now; `retry_after` says when.
@@ -337,15 +367,16 @@ class Breaker:
             return Permit(None, circuit.period)
         if circuit.status == "closed":
             self._passed += 1
-            return Permit(self, circuit.period)
+            return Permit(self, circuit.period, of_step=for_step)
         with self._lock:
             now = self._env.now()
             self._become(advance(self.policy, self._circuit, now))
-            circuit, passes = admit(self.policy, self._circuit, now)
+            due = now + self.policy.patience(for_step=for_step)
+            circuit, passes = admit(self.policy, self._circuit, now, due)
             self._become(circuit)
             if passes:
                 self._passed += 1
-                return Permit(self, circuit.period)
+                return Permit(self, circuit.period, due, of_step=for_step)
             self._refused += 1
             wait = retry_after(self.policy, circuit, now)
         raise BreakerOpen(self.name, wait)
@@ -368,21 +399,21 @@ class Breaker:
         finally:
             _inside.reset(token)
 
-    def report(
-        self,
-        failure: object,
-        period: int | None = None,
-        counts: Callable[[object], bool] = infrastructure_failure,
-    ) -> None:
+    def report(self, failure: object, period: int | None = None, due: float = inf, *, of_step: bool = False) -> None:
         """Take in one result: `None` is a success, anything else is shown to the policy's `counts`.
 
         Args:
             failure: The exception or exit reason, or `None`.
             period: Period of the call's permit; `None` means the current one (an exit was noticed).
-            counts: Decides if the policy has no `counts`.
+            due: When that call counts as bad, if it is a probe.
+            of_step: Whether it is about a step of a run: if the policy has no `counts`, every failure counts then.
         """
         circuit = self._circuit
-        counted = failure is not None and (self.policy.counts or counts)(failure)
+        counts = self.policy.counts
+        if counts is None:
+            counted = failure is not None and (of_step or infrastructure_failure(failure))
+        else:
+            counted = failure is not None and counts(failure)
         if not counted and circuit.status == "closed" and not circuit.failed_at and self.policy.rate is None:
             return
         with self._lock:
@@ -391,15 +422,15 @@ class Breaker:
             if period is not None and period != self._circuit.period:
                 return
             if counted:
-                self._become(bad(self.policy, self._circuit, now, _words(failure)))
+                self._become(bad(self.policy, self._circuit, now, _words(failure), of_step=of_step))
             else:
-                self._become(good(self.policy, self._circuit, now))
+                self._become(good(self.policy, self._circuit, now, due))
 
-    def withdraw(self, period: int) -> None:
+    def withdraw(self, period: int, due: float = inf) -> None:
         """Take back a call that was let through in this period and says nothing."""
         with self._lock:
             if period == self._circuit.period and self._circuit.probes:
-                self._become(msgspec.structs.replace(self._circuit, probes=self._circuit.probes[1:]))
+                self._become(msgspec.structs.replace(self._circuit, probes=_without(self._circuit.probes, due)))
 
     def trip(self, cause: str = "tripped by hand") -> None:
         """Hold the breaker open until `reset`."""

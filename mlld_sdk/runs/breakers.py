@@ -14,7 +14,7 @@ import msgspec
 
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.options import check_class
-from mlld_sdk.runs.failures import fails_step, is_news
+from mlld_sdk.runs.failures import is_news
 from mlld_sdk.supervision.breaker import Breaker, BreakerPolicy, Breakers, Permit
 
 MOST_NAMES: Final = 1_000
@@ -52,7 +52,7 @@ class StepGuard:
     def tell(self, permit: Permit, error: BaseException) -> None:
         """Report a failed attempt, if it says anything about what the breaker guards."""
         if is_news(error, self.breaker.name):
-            permit.settle(error, fails_step)
+            permit.settle(error)
         else:
             permit.withdraw()
 

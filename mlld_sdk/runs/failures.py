@@ -85,8 +85,3 @@ def is_news(error: BaseException, breaker: str) -> bool:
     if isinstance(error, JournalError | JournalRefusal):
         return isinstance(error, WaitTimeout | RunParked)
     return not (isinstance(error, BreakerOpen) and error.breaker == breaker)
-
-
-def fails_step(_: object) -> bool:
-    """Count every failed attempt of a step that is news: what a caller waits for did not come."""
-    return True

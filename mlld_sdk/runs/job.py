@@ -464,7 +464,7 @@ class Job:
         if self.attempt > 1 and self._sealing(self._lease.is_answered, step.position):
             return None
         try:
-            return guard.breaker.acquire()
+            return guard.breaker.acquire(for_step=True)
         except BreakerOpen as refused:
             if guard.fails:
                 raise
@@ -481,7 +481,7 @@ class Job:
                 turn.clear()
                 self._check_awake()
                 try:
-                    return breaker.acquire()
+                    return breaker.acquire(for_step=True)
                 except BreakerOpen as refused:
                     left = max(refused.retry_after, SHORTEST_WAIT)
                 until = self._noted(env.wall() + left)

@@ -79,7 +79,7 @@ class BreakerGuards:
         """Report a success to the breaker when a child that was started as its probe has lived long enough (J-8)."""
         permit = self._permits.get(key)
         if permit is not None and spec.breaker is not None:
-            stable = min(spec.backoff.stable if spec.backoff else STABLE, spec.breaker.probe_timeout / 2)
+            stable = min(spec.backoff.stable if spec.backoff else STABLE, spec.breaker.patience() / 2)
             self._verdicts[key] = self._timers.after(stable, permit.settle)
 
     def on_reset(self, slot: Slot, path: str, closed: Callable[[], object]) -> None:

@@ -154,6 +154,19 @@ def test_a_request_beside_runs_whose_script_fails_counts_for_nothing_as_before(t
         assert guard.view().failures == 0
 
 
+def test_a_result_that_is_not_accepted_counts_as_a_failure(tmp_path: Path) -> None:
+    class Picky(Asks):
+        def run(self, job: Job, payload: Any) -> Any:
+            return job.step("ask", type(self).provider, payload, accept=bool)
+
+    with asking(tmp_path, Picky) as (runtime, provider, guard, _):
+        provider.error = None
+        assert failed(runtime, "").code == "STEP_NOT_ACCEPTED"
+        assert guard.view().failures == 1
+        assert runtime["it"].run("fine").result(60) == "fine"
+        assert guard.view().failures == 0
+
+
 def test_the_policy_of_a_breaker_may_say_itself_what_counts(tmp_path: Path) -> None:
     policy = circuit_breaker(
         "model", failures=1, open_for=LONG, longest=LONG, counts=lambda it: isinstance(it, OSError)
@@ -327,6 +340,21 @@ def test_only_probes_go_when_it_half_opens_and_the_others_follow_when_it_closes(
         provider.goes_on.set()
         assert [run.result(60) for run in runs] == list(range(6))
         assert guard.view().status == "closed"
+
+
+def test_branches_of_one_run_wait_and_go_as_steps_of_many_runs_do(tmp_path: Path) -> None:
+    class Branches(Asks):
+        def run(self, job: Job, payload: Any) -> Any:
+            return job.map(lambda item, branch: branch.step("ask", type(self).provider, item), range(3))
+
+    with asking(tmp_path, Branches) as (runtime, provider, guard, _):
+        provider.error = None
+        guard.trip()
+        run = runtime["it"].run()
+        assert {wait.run_id for wait in waiting(runtime, 3)} == {run.id}
+        assert "(3 waiting)" in runtime.tree()
+        guard.reset()
+        assert run.result(60) == [0, 1, 2]
 
 
 def test_a_bad_probe_opens_it_again_and_the_others_wait_on(tmp_path: Path) -> None:

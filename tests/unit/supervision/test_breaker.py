@@ -247,6 +247,37 @@ def test_the_refusal_reads_well() -> None:
     assert error.code == "BREAKER_OPEN"
 
 
+def test_failures_of_steps_in_a_row_count_however_long_they_take_to_come() -> None:
+    clock = Clock()
+    calls, steps, bounded = make(clock, failures=3), make(clock, failures=3), make(clock, failures=3, within=30)
+    for _ in range(3):
+        clock.advance(60)
+        fail(calls)
+        steps.acquire(for_step=True).settle(TaskError("503"))
+        bounded.acquire(for_step=True).settle(TaskError("503"))
+    assert [guard.view().status for guard in (calls, steps, bounded)] == ["closed", "open", "closed"]
+
+
+def test_a_probe_that_is_a_step_has_ten_minutes_and_any_other_half_a_minute() -> None:
+    clock = Clock()
+    guard = make(clock, failures=1, open_for=1, growth=1, probes=2, successes=2)
+    fail(guard)
+    clock.advance(1)
+    step, call = guard.acquire(for_step=True), guard.acquire()
+    assert refused(guard) == 30
+    clock.advance(29)
+    call.settle()
+    clock.advance(500)
+    assert guard.view().status == "half_open"
+    step.settle()
+    assert guard.view().status == "closed"
+    fail(guard)
+    clock.advance(1)
+    guard.acquire(for_step=True)
+    clock.advance(601)
+    assert refused(guard) == 1  # it never reported
+
+
 def test_what_is_called_inside_a_call_is_part_of_it() -> None:
     clock = Clock()
     guard, other = make(clock, failures=2, open_for=10), make(clock)
