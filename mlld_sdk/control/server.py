@@ -95,7 +95,7 @@ class RuntimeView(Protocol):
         """Return how it is, and what is wrong."""
 
     def wait(self, timeout: float | timedelta | None) -> object:
-        """Wait for its end; gives how it ended, in words if asked for its text, or `None`."""
+        """Wait for its end and return how it ended, or `None` when it has not."""
 
     def pause(self, path: str, reason: str = "") -> None:
         """Stop what is at a place and keep it stopped."""

@@ -2,17 +2,24 @@
 
 import asyncio
 import contextlib
+import contextvars
 import threading
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from mlld_sdk.base.durations import LONGEST_WAIT, Duration, seconds
 from mlld_sdk.runtime.end import EndNotice, RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.supervision.tree import ShutdownReport
 
+T = TypeVar("T")
+
 
 class Startable(Protocol):
     """A runtime, as far as it is started, stopped and waited for."""
+
+    name: str
 
     def start(self) -> object:
         """Start the tree."""
@@ -36,7 +43,7 @@ class AsyncRuntime:
         self._notice = notice
 
     async def start(self) -> None:
-        """Start the tree, as `Runtime.start` does, in a thread.
+        """Start the tree, as `Runtime.start` does, in a thread of its own.
 
         A task that is cancelled meanwhile leaves nothing running: what had begun is stopped as soon as it has started.
         """
@@ -48,7 +55,7 @@ class AsyncRuntime:
                 self.sync.stop(drain=False)
 
         try:
-            await asyncio.to_thread(start)
+            await self._apart(start, "start")
         except asyncio.CancelledError:
             if not first.acquire(blocking=False):
                 with contextlib.suppress(RuntimeNotRunning):
@@ -56,8 +63,8 @@ class AsyncRuntime:
             raise
 
     async def stop(self, timeout: float | timedelta | None = None, *, drain: bool = True) -> ShutdownReport:
-        """Stop, as `Runtime.stop` does, in a thread; a task that is cancelled does not call the stop off."""
-        return await asyncio.to_thread(self.sync.stop, timeout, drain=drain)
+        """Stop, as `Runtime.stop` does, in a thread of its own; a task that is cancelled does not call the stop off."""
+        return await self._apart(lambda: self.sync.stop(timeout, drain=drain), "stop")
 
     async def wait(self, timeout: Duration | None) -> RuntimeEnd | None:
         """Wait for the end, as `Runtime.wait` does, without a thread."""
@@ -83,3 +90,26 @@ class AsyncRuntime:
         finally:
             withdraw()
             over.cancel()
+
+    async def _apart(self, work: Callable[[], T], what: str) -> T:
+        """Do something in a thread of its own: those of the loop may all be taken by waits that only this ends."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(settled: Callable[[], None]) -> None:
+            if not done.done():
+                settled()
+
+        def run() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - it is raised where this is awaited
+                settled = partial(done.set_exception, error)
+            else:
+                settled = partial(done.set_result, result)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
+                loop.call_soon_threadsafe(settle, settled)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(run,), name=f"{self.sync.name}-{what}").start()
+        return await done

@@ -159,7 +159,6 @@ class SqliteStore:
     def status(self) -> StoreStatus:
         """Return how the file is doing."""
         fault = self._fault
-        sizes = [Path(name) for name in self._names]
         return StoreStatus(
             path=str(self._path),
             degraded=fault.code if fault else None,
@@ -167,7 +166,7 @@ class SqliteStore:
             queued=self._writer.queued,
             commits=self._writer.commits,
             writes=self._writer.writes,
-            bytes=sum(file.stat().st_size for file in sizes if file.exists()),
+            bytes=sum(map(_size_of, self._names)),
         )
 
     # -- for the writer, on its thread --------------------------------------------------------------------------------
@@ -289,3 +288,10 @@ class SqliteStore:
         if not keep:
             reader.connection.close()
         self._readers.release()
+
+
+def _size_of(name: str) -> int:
+    try:
+        return os.stat(name).st_size
+    except FileNotFoundError:  # the log goes when the last process closes the journal
+        return 0

@@ -652,3 +652,46 @@ def test_a_thousand_that_wait_are_all_told(tmp_path: Path) -> None:  # R-4
     with Runtime(fragile(), store=tmp_path / "s.db", durability="normal") as runtime:
         errors = asyncio.run(main())
         assert {type(error) for error in errors} == {RuntimeGaveUp}
+
+
+def test_a_look_at_the_runtime_while_its_journal_is_being_closed_finds_no_file_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Runtime(fragile(), store=tmp_path / "s.db") as runtime:
+        runtime["slow"].run("quick").result(60)
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # as it was the moment before
+    assert runtime.verdict().word == "ended"
+
+
+def test_a_stop_needs_none_of_the_threads_of_the_loop() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        async with Runtime(fragile(), drain_timeout=0.1) as runtime:
+            run = await runtime.agent("slow").aio.run("long")
+            asks = [asyncio.ensure_future(asyncio.to_thread(run.result, None)) for _ in range(2)]
+            await asyncio.sleep(0)
+            eventually(lambda: runtime.journal.status().waiting == 2)
+            await asyncio.wait_for(runtime.aio.stop(), 60)
+            for error in await asyncio.gather(*asks, return_exceptions=True):
+                assert isinstance(error, JournalClosed)
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_while_it_stops_does_not_call_the_stop_off() -> None:
+    async def main() -> None:
+        stop = asyncio.create_task(runtime.aio.stop())
+        await asyncio.to_thread(lambda: eventually(lambda: runtime["slow"].status().state == "draining"))
+        stop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stop
+
+    runtime = Runtime(fragile(), drain_timeout=60.0).start()
+    run = runtime["slow"].run("long")
+    eventually(lambda: run.state == "running")
+    asyncio.run(main())
+    Slow.gate.set()
+    end = runtime.wait(60)
+    assert end is not None
+    assert end.how == "stopped"
