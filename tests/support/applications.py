@@ -16,7 +16,6 @@ import httpx
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from mlld_sdk.control.client import running
 from mlld_sdk.web import health
 from tests.support.eventually import eventually
 
@@ -88,16 +87,8 @@ class Uvicorn:
 
 
 @contextmanager
-def uvicorn(folder: Path, *words: str, name: str = "web", workers: int = 1, already: int = 0) -> Iterator[Uvicorn]:
-    """Serve `app:app` of a folder, and stop in order; all workers have started when the block begins.
-
-    Args:
-        folder: Where it runs.
-        *words: Options of uvicorn.
-        name: What its runtime is called.
-        workers: How many processes serve.
-        already: Processes of that name that there are besides.
-    """
+def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
+    """Serve `app:app` of a folder, and stop in order; all workers have started when the block begins."""
     log = folder / "server.log"
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--workers", str(workers), *words]
     with log.open("wb") as file:
@@ -106,7 +97,7 @@ def uvicorn(folder: Path, *words: str, name: str = "web", workers: int = 1, alre
         )
     try:
         server = Uvicorn(process, log)
-        eventually(lambda: len(running(name)) == workers + already)
+        eventually(lambda: server.said().count("Application startup complete") == workers)
         yield server
     finally:
         process.send_signal(signal.SIGTERM)

@@ -166,7 +166,7 @@ def test_every_worker_is_seen_by_the_command_line_and_by_one_scrape(folder: Path
 def test_a_scrape_leaves_out_a_service_of_the_same_name_with_runs_of_its_own(folder: Path) -> None:
     (folder / "other").mkdir()
     (folder / "other" / "app.py").write_text(APP)
-    with uvicorn(folder) as server, uvicorn(folder / "other", workers=1, name="web", already=1):
+    with uvicorn(folder) as server, uvicorn(folder / "other"):
         [mine] = samples(server.get("/metrics").text, "mlld_process_up")
         assert mine == str(server.process.pid)
 
