@@ -232,6 +232,10 @@ def _run_text(found: dict[str, Any]) -> str:
     changed = render.ago(run["updated"])
     lines = [f"{run['id']}   {run['kind']}   {run['state']}   attempt {run['attempt']}   changed {changed}"]
     lines += [f"  died: {reason}" for reason in run["deaths"]]
+    if run.get("suspected"):
+        lines.append(f"  processes that died, of this run or of another: {run['suspected']}")
+    if run.get("quarantine"):
+        lines.append("  in quarantine: it runs only while no other run in quarantine does")
     error = (outcome or {}).get("error")
     if error:
         kind = f"{error['type']}: " if error.get("type") else ""

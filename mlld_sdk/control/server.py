@@ -471,6 +471,8 @@ def _run_row(run: RunRecord) -> dict[str, Any]:
         **_fields(run, "id", "kind", "state", "created", "updated", "attempt"),
         "owner": run.owner.name if run.owner else None,
         "deaths": [death.reason for death in run.deaths],
+        "suspected": len(run.suspected),
+        "quarantine": run.quarantine > 0,
         "parked": run.parked.message if run.parked else None,
     }
 

@@ -114,12 +114,12 @@ def shares(lost: Sequence[Lost], wall: float) -> list[Share]:
     A run that waits on purpose did nothing. If one run did something, it was that one. If several did, any of them may
     have been it, unless one was on trial.
     """
-    active = [one for one in lost if one.in_flight or one.run.resting is None or wall >= one.run.resting]
-    on_trial = [one.run for one in active if one.run.quarantine]
+    active = {one.run.id for one in lost if one.in_flight or one.run.resting is None or wall >= one.run.resting}
+    on_trial = [one.run for one in lost if one.run.id in active and one.run.quarantine]
     proven = len(on_trial) == 1 and any(death.alone for death in on_trial[0].deaths)
 
     def share(one: Lost) -> Share:
-        if one not in active:
+        if one.run.id not in active:
             return "none"
         if len(active) == 1:
             return "alone"

@@ -36,23 +36,21 @@ class Manager:
         return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONFAULTHANDLER": ""})
 
     def keep_running(self, *agents: str, at_most: int = 20) -> None:
-        """Run the services, each again when it dies, until they end by themselves."""
-        running = {agent: self.start(agent) for agent in agents}
+        """Run a service for each of these agents, each again when it dies, until they end by themselves."""
+        running = [(agent, self.start(agent)) for agent in agents]
         try:
             while running:
-                eventually(lambda: any(one.poll() is not None for one in running.values()), within=120)
-                for agent, one in list(running.items()):
-                    if one.poll() is None:
-                        continue
-                    del running[agent]
-                    if one.returncode != 0:
-                        self.deaths.append(one.returncode)
+                eventually(lambda: any(service.poll() is not None for _, service in running), within=120)
+                for agent, service in [one for one in running if one[1].poll() is not None]:
+                    running.remove((agent, service))
+                    if service.returncode != 0:
+                        self.deaths.append(service.returncode)
                         assert len(self.deaths) <= at_most, self.said()
-                        running[agent] = self.start(agent)
+                        running.append((agent, self.start(agent)))
         finally:
-            for one in running.values():
-                one.kill()
-                one.wait()
+            for _, service in running:
+                service.kill()
+                service.wait()
 
     def said(self) -> list[str]:
         log = self.folder / "said.log"
@@ -123,6 +121,17 @@ def test_two_services_on_one_store_try_suspects_one_at_a_time_between_them(manag
     }
     assert {state for name, state in states.items() if "boom" not in name} == {"finished"}
     assert all(manager.journal.run(name).deaths == () for name in states if "boom" not in name)
+
+
+def test_two_services_that_share_the_runs_of_one_agent_find_the_one_that_kills(manager: Manager) -> None:  # J-43, J-44
+    names = [f"run{n}x" for n in range(6)]
+    for name in names:
+        manager.submit(name, seconds=0.7)
+    manager.submit("boom", kind="boom")
+    manager.keep_running("worker", "worker")
+    assert manager.states() == {**dict.fromkeys(names, "finished"), "boom": "parked"}
+    assert all(manager.journal.run(name).deaths == () for name in names)
+    assert manager.deaths == [-signal.SIGSEGV] * 5
 
 
 def test_a_service_that_is_killed_once_takes_everything_up_again_at_once(manager: Manager) -> None:  # J-44
