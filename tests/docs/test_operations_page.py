@@ -1,4 +1,4 @@
-"""The page about operating a service: each clause is cited by a test, and every citation exists."""
+"""The pages about operating and deploying a service: each clause is cited by a test, and every citation exists."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "operations.md").read_text()
 TESTS = ("process/runtime/test_*.py", "process/telemetry/test_metrics.py")
 
 
-@pytest.mark.parametrize("letter", ["R"])
-def test_every_clause_is_cited_by_a_test_and_every_citation_exists(letter: str) -> None:
-    written = re.findall(rf"^- \*\*({letter}-\d+)\*\*", PAGE, re.MULTILINE)
+@pytest.mark.parametrize(("page", "letter"), [("operations", "R"), ("deploying", "D")])
+def test_every_clause_is_cited_by_a_test_and_every_citation_exists(page: str, letter: str) -> None:
+    written = re.findall(rf"^- \*\*({letter}-\d+)\*\*", (ROOT / "docs" / f"{page}.md").read_text(), re.MULTILINE)
     assert len(written) == len(set(written))
     comments = [
         comment
