@@ -23,7 +23,7 @@ OLDEST_MLLD = (2, 0, 5)
 """The oldest mlld the bridge works with."""
 
 _PACKAGE_NAMES = frozenset({"mlld", "mlldx"})
-_CACHE_ROOT = re.compile(r'DEFAULT_CACHE_ROOT = [\w.]+\.join\((?:"(?P<literal>[^"]+)"|(?P<name>\w+)), "checkpoints"\)')
+_CACHE_ROOT = re.compile(rb'DEFAULT_CACHE_ROOT = [\w.]+\.join\((?:"(?P<literal>[^"]+)"|(?P<name>\w+)), "checkpoints"\)')
 _INSTALL = "install it with `npm install -g mlld`, or point MLLD_PACKAGE at the directory that holds its package.json"
 
 
@@ -136,15 +136,15 @@ def cache_place(argv: Sequence[str], package: str | PathLike[str] | None = None)
 
 @functools.lru_cache(maxsize=16)
 def _place_said_by(program: Path, _changed: int) -> str | None:
-    text = program.read_text("utf-8", "replace")
-    found = _CACHE_ROOT.search(text)
+    code = program.read_bytes()
+    found = _CACHE_ROOT.search(code)
     if found is None:
         return None
     folder = found["literal"]
     if folder is None:
-        named = re.search(rf'\b{found["name"]} = "([^"]+)"', text)
+        named = re.search(rb"\b" + found["name"] + rb' = "([^"]+)"', code)
         folder = None if named is None else named[1]
-    return None if folder is None else os.path.join(folder, "checkpoints")
+    return None if folder is None else os.path.join(folder.decode(), "checkpoints")
 
 
 def cli_behind(program: Path) -> Path | None:

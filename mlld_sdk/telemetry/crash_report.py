@@ -69,7 +69,7 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
         last_step: When it last finished a step, wall-clock seconds.
         last_message: What its actor was handling, as its class describes messages.
         queued: Messages that waited for it and were refused.
-        checkpoint: When it last kept an answer in the cache of finished model calls, wall-clock seconds.
+        checkpoint: When it last asked a model, calls served from the cache aside, wall-clock seconds.
     """
 
     crash_id: str

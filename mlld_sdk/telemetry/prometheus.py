@@ -14,7 +14,8 @@
 | `mlld_oldest_waiting_seconds` | `path` | how long the oldest run that waits for an agent has waited, or 0 |
 | `mlld_request_seconds` | `path`, `method` | histogram of requests to engines, failed ones included |
 | `mlld_child_rss_bytes` | `path` | memory of the engines of an agent or pool |
-| `mlld_checkpoint_age_seconds` | `path` | since an answer was last kept in the cache |
+| `mlld_model_unanswered_total` | `path` | calls of `llm` functions without an answer, commands that failed in one |
+| `mlld_checkpoint_age_seconds` | `path` | since a model was last asked, calls served from the cache aside |
 | `mlld_checkpoint_bytes` | `path` | size of the cache on disk |
 | `mlld_runtime_state` | `path`, `state` | 1 for what the whole tree is: `running`, `gave_up`, `ended` |
 
@@ -39,7 +40,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ExtraMissing, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.spans import SpanFailed, SpanStopped
-from mlld_sdk.engines.events import CheckpointMissedEvent
+from mlld_sdk.engines.events import CheckpointMissedEvent, ModelUnansweredEvent
 from mlld_sdk.supervision.events import ChildExited, ChildStarted, ChildStartFailedEvent, SupervisorGaveUp
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.telemetry.bus import Bus
@@ -162,6 +163,7 @@ class RuntimeMetrics:
             *((GaugeMetricFamily, *gauge) for gauge in self._gauges(nodes, counts.kept)),
             (CounterMetricFamily, "mlld_agent_restarts", "Automatic restarts", counts.restarts, "reason"),
             (CounterMetricFamily, "mlld_give_up", "How often a supervisor gave up", counts.gave_up),
+            (CounterMetricFamily, "mlld_model_unanswered", "Model calls without an answer", counts.unanswered),
         ):
             family = kind(name, text, labels=["path", *labels])
             for key, value in rows.items():
@@ -213,7 +215,7 @@ class RuntimeMetrics:
             memory[engine.engine.rpartition("-")[0],] += rss_of(engine.pid)
         yield "mlld_child_rss_bytes", "Memory of engines", memory
         ages = {key: max(0.0, now - at) for key, at in kept.items()}
-        yield "mlld_checkpoint_age_seconds", "Since an answer was last kept", ages
+        yield "mlld_checkpoint_age_seconds", "Since a model was last asked", ages
         folders = [(path, requests.cache_folder) for path, requests in list(services.requests.items())]
         sizes = {(path,): float(_size_of(folder)) for path, folder in folders if folder is not None}
         yield "mlld_checkpoint_bytes", "Size of the cache on disk", sizes
@@ -251,6 +253,7 @@ class _Counts:
         SpanStopped,
         SpanFailed,
         CheckpointMissedEvent,
+        ModelUnansweredEvent,
     )
 
     def __init__(self) -> None:
@@ -258,9 +261,11 @@ class _Counts:
         self.restarts: Recent[Key, int] = Recent(PATHS)
         self.gave_up: Recent[Key, int] = Recent(PATHS)
         self.requests: Recent[Key, _Histogram] = Recent(PATHS)
+        self.unanswered: Recent[Key, int] = Recent(PATHS)
         self.kept: Recent[Key, float] = Recent(PATHS)
         self._why: Recent[Key, str] = Recent(PATHS)
-        self._all: list[Recent[Key, Any]] = [self.restarts, self.gave_up, self.requests, self.kept, self._why]
+        counts: list[Recent[Key, Any]] = [self.restarts, self.gave_up, self.requests, self.unanswered]
+        self._all: list[Recent[Key, Any]] = [*counts, self.kept, self._why]
 
     def of(self, paths: set[str]) -> "_Counts":
         """Copy what is known of these paths and forget the others."""
@@ -287,6 +292,8 @@ class _Counts:
                     key = (event.fields["agent"], event.name)
                     histogram = self.requests[key] = self.requests.get(key) or _Histogram()
                     histogram.add(event.seconds)
+                case ModelUnansweredEvent():
+                    self.unanswered[event.agent,] = self.unanswered.get((event.agent,), 0) + 1
                 case CheckpointMissedEvent():
                     self.kept[event.agent,] = event.at
 

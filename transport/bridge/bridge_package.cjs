@@ -122,11 +122,18 @@ async function loadPackage(directory, taps) {
   };
 }
 
+/** What stands in a program behind the first place that begins a word with `mark`. */
+function textBehind(code, mark) {
+  let at = code.indexOf(mark);
+  while (at > 0 && /\w/.test(String.fromCharCode(code[at - 1]))) at = code.indexOf(mark, at + 1);
+  return at < 0 ? '' : code.toString('latin1', at + mark.length, at + mark.length + 200);
+}
+
 /** Where the package keeps its caches unless told, as its own command line and live engine do: it says so, or its version does. */
 function defaultCheckpointRoot(entry, version) {
-  const code = fs.readFileSync(entry, 'utf8');
-  const said = /DEFAULT_CACHE_ROOT = [\w.]+\.join\((?:"([^"]+)"|(\w+)), "checkpoints"\)/.exec(code);
-  const folder = said?.[1] ?? (said && new RegExp(`\\b${said[2]} = "([^"]+)"`).exec(code)?.[1]);
+  const code = fs.readFileSync(entry); // megabytes: searched as they are
+  const said = /\.join\((?:"([^"]+)"|(\w+)), "checkpoints"\)/.exec(textBehind(code, 'DEFAULT_CACHE_ROOT = '));
+  const folder = said?.[1] ?? (said && /^"([^"]+)"/.exec(textBehind(code, `${said[2]} = `))?.[1]);
   if (folder) return path.join(folder, 'checkpoints');
   const [major, minor, patch] = version.split('.').map((part) => Number.parseInt(part, 10));
   const moved = major > 2 || (major === 2 && (minor > 0 || patch > 5));

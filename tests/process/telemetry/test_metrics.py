@@ -23,6 +23,7 @@ NAMES = {
     "mlld_agent_restarts",
     "mlld_supervisor_budget_ratio",
     "mlld_give_up",
+    "mlld_model_unanswered",
     "mlld_mailbox_depth",
     "mlld_breaker_state",
     "mlld_breaker_waiting",
@@ -50,6 +51,7 @@ class Worker(Agent):
 @pytest.fixture
 def tree(tmp_path: Path) -> Any:
     (tmp_path / "ask.mld").write_text('exe llm @ask(n) = sh { echo "answer $n" }\nshow @ask("one")\n')
+    (tmp_path / "silent.mld").write_text('exe llm @ask(n) = sh { exit 1 }\nshow @ask("one")\n')
     return one_for_one(
         child(Worker, name="worker", working_dir=str(tmp_path)),
         child(Plain, name="plain", breaker=circuit_breaker(failures=3)),
@@ -97,6 +99,8 @@ def test_metrics_tell_states_restarts_requests_engines_and_caches(runtime: Runti
     assert scrape.value("mlld_request_seconds_sum", path="root/worker", method="execute") > 0.0
     eventually(lambda: scrape.value("mlld_checkpoint_age_seconds", path="root/worker") is not None)
     assert scrape.value("mlld_checkpoint_bytes", path="root/worker") > 10
+    runtime["worker"].execute("silent.mld")
+    eventually(lambda: scrape.value("mlld_model_unanswered_total", path="root/worker") == 1.0)
     assert prometheus_client.generate_latest(scrape.registry)
 
 
