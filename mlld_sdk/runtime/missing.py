@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from mlld_sdk.base.env import Env
+from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.journal import Journal
 from mlld_sdk.supervision.verdict import MOST_CONCERNS, Concern
 
@@ -47,6 +48,20 @@ def named(runs: Iterable[str], more: bool) -> str:
     return f"{', '.join(runs)}{' and more' if more else ''}"
 
 
+class AgentMissed(Event, frozen=True, kw_only=True, tag="agent.missed"):
+    """Runs have waited for `MISSING_GRACE` for an agent that is not in the tree; told once, until it is there.
+
+    Attributes:
+        agent: Its path.
+        runs: Ids of those runs, at most `MOST_NAMED`.
+        more: Whether there are more.
+    """
+
+    agent: str
+    runs: tuple[str, ...]
+    more: bool
+
+
 class MissingAgents:
     """Looks now and then which agents are missing, and remembers since when.
 
@@ -54,13 +69,16 @@ class MissingAgents:
         journal: Where the runs are.
         serves: Tells whether an agent of this tree has a path.
         env: Clocks.
+        sink: Takes events.
     """
 
-    def __init__(self, journal: Journal, serves: Callable[[str], bool], env: Env) -> None:
+    def __init__(self, journal: Journal, serves: Callable[[str], bool], env: Env, sink: Sink = discard) -> None:
         self._journal = journal
         self._serves = serves
         self._env = env
+        self._sink = sink
         self._found: dict[str, MissingAgent] = {}
+        self._told: set[str] = set()
 
     def look(self, kinds: Iterable[str]) -> None:
         """Look at the kinds that have unfinished runs; at most `MOST_CONCERNS` that are missing are kept.
@@ -80,10 +98,14 @@ class MissingAgents:
             if len(found) == MOST_CONCERNS:
                 break
         self._found = found
+        late = {one.agent for one in found.values() if one.since <= now - MISSING_GRACE}
+        for one in (found[agent] for agent in sorted(late - self._told)):
+            self._sink(AgentMissed(at=self._env.wall(), agent=one.agent, runs=one.runs, more=one.more))
+        self._told = late
 
     def all(self) -> list[MissingAgent]:
-        """List what was seen at the last look, by path."""
-        return list(self._found.values())
+        """List what was seen at the last look and is not in the tree by now, by path."""
+        return [one for one in self._found.values() if not self._serves(one.agent)]
 
     def concerns(self) -> list[Concern]:
         """List those for which nobody has come for a while."""

@@ -217,7 +217,7 @@ class Runtime:
             context = TreeContext(system, self.bus.emit, self.breakers)
             services = Services(system, journal, self._budget, self.env, self.bus, self._state_dir(), context)
             services.publish()
-            self._missing = MissingAgents(journal, self._serves, self.env)
+            self._missing = MissingAgents(journal, self._serves, self.env, self.bus.emit)
             self._backlogs = context.backlog = Backlogs(journal, self.env)
             self._services = services
             self._ending.share(services)

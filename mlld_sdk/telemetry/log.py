@@ -21,6 +21,7 @@ DEBUG: Final = {
     "span.failed",
 }
 WARNING: Final = {
+    "agent.missed",
     "breaker.opened",
     "callback.failed",
     "child.exited",

@@ -391,16 +391,19 @@ def test_options_change_while_the_agent_works(tmp_path: Path) -> None:
     assert [name_of(event) for event in seen].count("engine.started") == 1
 
 
-def scripted(folder: Path, **options: Any) -> Any:
+def scripted(folder: Path, engine: str = "embedded", **options: Any) -> Any:
     """An agent that runs `one.mld`, which says so, and may be told to run `two.mld`."""
     for name in ("one", "two", "three"):
         (folder / f"{name}.mld").write_text(f'show "{name}"\n')
-    options = {"script": "one.mld", **options}
-    return child(Agent, name="agent", engine="embedded", working_dir=folder, **options)
+    options = {"script": "one.mld", **engine_options(engine), **options}
+    return child(Agent, name="agent", working_dir=folder, **options)
 
 
-def test_options_given_to_a_working_agent_last_through_the_death_of_its_engine(tmp_path: Path) -> None:  # A-36, SUP-76
-    with running(one_for_one(scripted(tmp_path)), tmp_path) as (runtime, _):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_options_given_to_a_working_agent_last_through_the_death_of_its_engine(
+    engine: str, tmp_path: Path
+) -> None:  # A-36, SUP-76
+    with running(one_for_one(scripted(tmp_path, engine)), tmp_path) as (runtime, _):
         agent = runtime["agent"]
         agent.configure(script="two.mld")
         agent.configure(timeout=33.0)

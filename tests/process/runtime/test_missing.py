@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, child, dynamic, one_for_one
+from mlld_sdk.base.events import name_of
 from mlld_sdk.cli.doctor import check_runtimes
 from mlld_sdk.control.client import Remote
 from mlld_sdk.control.protocol import AskTree
@@ -86,6 +87,7 @@ def test_the_runs_of_an_agent_started_by_name_survive_the_kill_of_the_service(tm
     with running(TREE, tmp_path) as (runtime, _):
         eventually(runtime.missing)
         runtime.place("stories").supervisor().start_child(story("S1", tmp_path))
+        assert "no agent" not in runtime.tree()
         (tmp_path / "go").touch()
         assert runtime.run("first").result(60) == ["the first begun", "the first ended"]
         assert runtime.run("next").result(60) == ["the next begun", "the next ended"]
@@ -100,7 +102,7 @@ def test_an_agent_that_is_not_started_again_is_missed_with_its_runs(
     kill_a_service_with_two_runs(tmp_path)
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
     clock = FakeClock()
-    with running(TREE, tmp_path, env=clock.env, control=True) as (runtime, _):
+    with running(TREE, tmp_path, env=clock.env, control=True) as (runtime, seen):
         (missing,) = eventually(runtime.missing)
         assert (missing.agent, sorted(missing.runs), missing.more) == ("root/stories/S1", ["first", "next"], False)
         assert "no agent root/stories/S1 is in this tree, and runs wait for it: " in runtime.tree()
@@ -111,6 +113,8 @@ def test_an_agent_that_is_not_started_again_is_missed_with_its_runs(
         (concern,) = verdict.concerns
         assert concern.path == "root/stories/S1"
         assert all(word in concern.why for word in ("first", "next", "no such agent is in this tree"))
+        missed: list[Any] = eventually(lambda: [event for event in seen if name_of(event) == "agent.missed"])
+        assert [(event.agent, event.runs) for event in missed] == [("root/stories/S1", missing.runs)]
         said = command_line(tmp_path, "tree")
         assert (said.status, said.out.count("root/stories/S1")) == (3, 2)  # in the verdict and in the tree
         with Remote("root") as remote:
