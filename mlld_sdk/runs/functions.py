@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from mlld_sdk.runs.errors import StepIsAsync
@@ -12,6 +13,8 @@ def is_async(function: Callable[..., Any]) -> bool:
     """Return whether it is known before the call that what it returns is to be awaited."""
     while isinstance(function, functools.partial):
         function = function.func
+    if type(function) is FunctionType and not function.__dict__:  # the usual case; marks are attributes
+        return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 

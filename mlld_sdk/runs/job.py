@@ -387,7 +387,8 @@ class Job:
         on_engine: bool = False,
         accept: Acceptance | None = None,
     ) -> Any:
-        guard = self._breakers.of(breaker)
+        guard = self._breakers.own if breaker is None else self._breakers.of(breaker)
+        once = self._step_once if guard is None else self._guarded
         truth("idempotent", repeatable)
         if retry is not None:
             check_class("retry", retry, Retry)
@@ -396,13 +397,13 @@ class Job:
             self.check()
             step = _Step(name, self._positions.next(), asked, retry, on_engine, accept, guard)
             if retry is None:
-                return self._step_once(step, self._again if repeatable else ONCE, act)
+                return once(step, self._again if repeatable else ONCE, act)
             most = max(retry.attempts, self._attempts) if repeatable else retry.attempts
             policy = StepPolicy(on_interrupt="retry" if repeatable else "fail", max_attempts=most)
             while True:
                 self._wait_for_turn(step.position, retry)
                 with contextlib.suppress(RetryStep):
-                    return self._step_once(step, policy, act)
+                    return once(step, policy, act)
         finally:
             self._turn.release()
 
@@ -442,18 +443,18 @@ class Job:
             pause = retry.pause(failed.attempts, f"{self.run_id}/{position}")
             self._sleep_through(self._noted(failed.ended + pause), pause)
 
-    def _step_once(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
-        if step.guard is None:
-            return self._begin(step, policy, act)
+    def _guarded(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
+        """Do what `_step_once` does when the breaker of the step lets it through."""
+        assert step.guard is not None
         try:
             step.permit = permit = self._permit(step, step.guard)
         except BreakerOpen as refused:
-            return self._begin(step, policy, partial(_refuse, refused))
+            return self._step_once(step, policy, partial(_refuse, refused))
         if permit is None:
-            return self._begin(step, policy, act)
+            return self._step_once(step, policy, act)
         with self.shared.holding(permit), step.guard.breaker.inside():
             self.check()
-            return self._begin(step, policy, act)
+            return self._step_once(step, policy, act)
 
     def _permit(self, step: "_Step", guard: StepGuard) -> Permit | None:
         """Ask the breaker of a step to let it through, and wait until it does; `None` if the step will not act.
@@ -490,7 +491,7 @@ class Job:
                         if turn.wait(seconds):
                             break
 
-    def _begin(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
+    def _step_once(self, step: "_Step", policy: StepPolicy, act: Callable[[], Any]) -> Any:
         decision = self._sealing(self._lease.begin_step, step.position, step.name, step.asked, policy)
         match decision:
             case Replay(value=value):
