@@ -116,7 +116,7 @@ class NotSupported(ChildError):
 
     code = "NOT_SUPPORTED"
     message = "a {kind} supervisor does not know `{request}`"
-    hint = "a static supervisor knows its children by name, a dynamic one by reference"
+    hint = "a static supervisor knows its children by name; a dynamic one forgets what is stopped: start it again"
     kind: str
     request: str
 

@@ -45,7 +45,7 @@ from mlld_sdk.runtime.runs import Runs
 from mlld_sdk.runtime.signals import SignalQueue, caught_signals
 from mlld_sdk.runtime.systemd import SystemdNotifier
 from mlld_sdk.supervision.breaker import Breakers
-from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable
+from mlld_sdk.supervision.errors import ChildNotFound, ChildUnavailable, NotSupported
 from mlld_sdk.supervision.execution.tree_context import TreeContext
 from mlld_sdk.supervision.snapshot import NodeView, walk
 from mlld_sdk.supervision.spec import ChildSpec, DynamicSpec, SupervisorSpec
@@ -471,8 +471,15 @@ class Runtime:
         Args:
             path: The place, or its name if that is unique.
             reason: Why; shown in the tree.
+
+        Raises:
+            NotSupported: It stands under a dynamic supervisor, which would forget it: end it with `terminate_child`,
+                and start it again when it is wanted.
         """
         supervisor, name = self._above(self._find(path)[0])
+        state = self._alive().context.states.get(supervisor.ref)
+        if state is not None and not state.keeps:
+            raise NotSupported(name, "dynamic", "pause")
         supervisor.terminate_child(name, reason or UNSAID)
 
     def resume(self, path: str) -> None:

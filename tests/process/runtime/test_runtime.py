@@ -21,7 +21,7 @@ from mlld_sdk.base.events import name_of
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import RunNotFound
 from mlld_sdk.runtime.end import RuntimeNotRunning
-from mlld_sdk.supervision.errors import ChildNotFound
+from mlld_sdk.supervision.errors import ChildNotFound, NotSupported
 from mlld_sdk.supervision.tree import Place
 from tests.support.agents import THINK, Thinker, calls, running
 from tests.support.eventually import eventually
@@ -224,6 +224,15 @@ def test_agents_come_and_go_under_a_dynamic_supervisor(tmp_path: Path) -> None:
         sessions.terminate_child(ref)
         with pytest.raises(ChildNotFound):
             runtime[ref.path]
+
+
+def test_what_is_not_kept_when_it_is_stopped_is_neither_paused_nor_restarted(tmp_path: Path) -> None:  # SUP-60
+    with running(one_for_one(dynamic(name="crowd")), tmp_path) as (runtime, _):
+        ref = runtime.place("crowd").supervisor().start_child(child(Quiet, name="S1", restart="permanent"))
+        for operate in (runtime.pause, runtime.restart):
+            with pytest.raises(NotSupported, match="dynamic supervisor"):
+                operate("S1", "to see")
+        assert runtime.place("S1").ref() is ref
 
 
 class Quiet(Actor):
