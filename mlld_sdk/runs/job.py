@@ -36,9 +36,9 @@ from mlld_sdk.runs.functions import called, is_async
 from mlld_sdk.runs.retry import Retry
 from mlld_sdk.runs.state import JobState, RunServices
 from mlld_sdk.scripts import results
-from mlld_sdk.scripts.answers import warn_of_cut
+from mlld_sdk.scripts.answers import warn_of_cut, warn_of_unanswered
 from mlld_sdk.scripts.params import RunOptions
-from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.scripts.types import ExecuteResult, Unanswered
 from mlld_sdk.supervision.breaker import Breaker, Permit
 from mlld_sdk.supervision.errors import BreakerOpen
 
@@ -166,6 +166,8 @@ class Job:
         stored = self._on_engine(name, asked, repeatable, request, retry, accept, breaker)
         if "output" in stored.get("truncations", ()):
             warn_of_cut()
+        if "unanswered" in stored:
+            warn_of_unanswered(results.read_all(Unanswered, stored["unanswered"]))
         return str(stored["output"])
 
     def step(

@@ -23,6 +23,7 @@ from tests.support.agents import ENGINES, THINK, engine_options
 
 LOOP = "loop(99999, 20ms) until @state.exit [\n  continue\n]\n"
 LONG = {"t": "x" * 9000}
+OUTAGE = 'exe llm @ask(q) = sh { exit 22 }\nshow `[@ask("one")]`\n'
 EACH: dict[str, str] = {}
 """Stands for a payload that differs for each owner, so that none is served what another has paid for."""
 
@@ -204,7 +205,13 @@ QUESTIONS: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]] = 
     "long": (("execute", "long.mld", LONG), {}, ("answered",)),
     "long and strict": (("execute", "long.mld", LONG), {"strict": True}, ()),
     "long text": (("process", "show @payload.t"), {"payload": LONG}, ("answered",)),
+    "outage": (("process", OUTAGE), {}, ("answered", "[]\n")),
+    "outage that fails": (("process", OUTAGE), {"on_command_failure": "fail"}, ("refused",)),
 }
+
+
+WARNED_OF = ("long text", "outage")
+"""Questions whose answers come with a warning, which threads share."""
 
 
 def prepared(directory: Path) -> Path:
@@ -215,7 +222,7 @@ def prepared(directory: Path) -> Path:
 
 def ask_all_questions(groups: list[Group], cuts: bool) -> None:
     for name, (args, options, expected) in QUESTIONS.items():
-        first = assert_equal(all_outcomes(groups, *args, at_once=name != "long text", **options))
+        first = assert_equal(all_outcomes(groups, *args, at_once=name not in WARNED_OF, **options))
         assert first[: len(expected)] == expected, name
         if name == "long":
             assert first[3] is cuts
@@ -223,6 +230,10 @@ def ask_all_questions(groups: list[Group], cuts: bool) -> None:
             assert first[:2] == (("refused", "TruncatedResult") if cuts else ("answered", LONG["t"] + "\n"))
         if name == "long text":
             assert first[2] == (["TruncationWarning"] if cuts else [])
+        if name == "outage":
+            assert first[2] == ([] if cuts else ["UnansweredWarning"])
+        if name == "outage that fails" and not cuts:
+            assert first == ("refused", "CommandFailed", "COMMAND_FAILED")
 
 
 @pytest.mark.timeout(180)  # on the real engine, which starts anew after most failures
