@@ -146,6 +146,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             heap_snapshot_near_limit=snapshots,
         )
 
+    def where_paths_begin(self) -> str | None:
+        """Return where relative paths of scripts begin; `None`: where the host is at the moment."""
+        return os.path.abspath(self.working_dir or os.curdir)
+
     def find_program(self) -> object:
         """Find what runs the engines, to tell by it later whether those that are there are still of use.
 

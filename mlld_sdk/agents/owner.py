@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -205,7 +204,7 @@ class EngineOwner(Actor):
             source,
             kind=kind,
             name=self.name,
-            working_dir=os.path.abspath(options.working_dir or os.curdir),
+            working_dir=options.where_paths_begin(),
             caching=options.caching(lambda: self.services.cache_root(self.name)),
             defaults=options.defaults,
             timeout=options.timeout,

@@ -92,6 +92,10 @@ class SupervisedClientOptions(EngineOptions, frozen=True, kw_only=True):
         """Find the program that runs the engines; called at each start of one, since clients start nothing before."""
         return self._command_with(mebibytes(self.heap), self.heap_snapshot_near_limit)
 
+    def where_paths_begin(self) -> str | None:
+        """Return the working directory, if one was given."""
+        return self.working_dir
+
     def find_program(self) -> object:
         """Return these options: the program is looked for when an engine is started, and its lack fails the call."""
         return self

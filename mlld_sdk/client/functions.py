@@ -1,53 +1,86 @@
-"""The client's calls as plain functions, on one client for the whole program that is made when first needed.
+"""The client's calls as plain functions, on one supervised client for the whole program, made when first needed.
 
 They take what the methods of `Client` take. Which engine they use is decided like for any client: `MLLD_ENGINE`, else
 the `mlld` on PATH.
 """
 
 import inspect
+import os
+import pkgutil
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from mlld_sdk.client.client import Client
+from mlld_sdk.client.requests import ClientRequests
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SUPERVISED: Final = "mlld_sdk.runtime.default_client:DefaultClient"
+"""What is made when a client is first needed, by name, since it lies above this room."""
+
+
+class Closes(Protocol):
+    """A client, as far as its end is concerned."""
+
+    def close(self, timeout: float | timedelta = 0.0) -> int:
+        """End the engines."""
+
+
 _lock = threading.Lock()
-_client: Client | None = None
+_client: ClientRequests | None = None
+_end: Closes | None = None  # the same client
+_inherited: object = None  # the client of the process this one was forked from, which is not to be taken apart here
 
 
-def default_client() -> Client:
-    """Return the client these functions use, making it if there is none."""
-    global _client
+def default_client() -> ClientRequests:
+    """Return the client these functions use, making it if there is none: a supervised one, in a runtime of its own."""
     with _lock:
         if _client is None:
-            _client = Client()
+            _put(pkgutil.resolve_name(SUPERVISED)())
+        assert _client is not None
         return _client
 
 
 def set_default_client(client: Client | None) -> None:
     """Make these functions use that client from now on, and close the one before. `None`: a new one when needed."""
-    global _client
     with _lock:
-        before, _client = _client, client
+        before = _end
+        _put(client)
     if before is not None and before is not client:
         before.close()
 
 
 def close(timeout: float | timedelta = 0.0) -> int:
     """End the default client's engines, if it has any; does what `Client.close` does. The next call makes a new one."""
-    global _client
-    client = _client
+    client = _end
     if client is None:
         return 0
     cut_off = client.close(timeout)
     with _lock:
-        _client = None if _client is client else _client
+        if _end is client:
+            _put(None)
     return cut_off
+
+
+def _put(client: Any) -> None:  # noqa: ANN401 - a client of either kind
+    global _client, _end
+    _client = _end = client
+
+
+def _after_fork() -> None:
+    """Leave a supervised client to the parent, whose threads are not here; the next call makes one for the child."""
+    global _lock, _inherited
+    _lock = threading.Lock()
+    if not isinstance(_client, Client):
+        _inherited = _client
+        _put(None)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _on_default(method: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:

@@ -11,6 +11,7 @@ from mlld_sdk.base.lazy import exports
 
 if TYPE_CHECKING:
     from mlld_sdk.runtime.aio import AsyncRuntime as AsyncRuntime
+    from mlld_sdk.runtime.default_client import default_runtime as default_runtime
     from mlld_sdk.runtime.end import RuntimeEnd as RuntimeEnd
     from mlld_sdk.runtime.runtime import Runtime as Runtime
 else:
