@@ -175,7 +175,8 @@ class ClientHandle(Named, ClientRequests):
 
     def __init__(self, services: Services, name: str) -> None:
         super().__init__(services, name)
-        self.reach = self.reach_other = partial(self._found, services.requests_of)
+        self.reach: Callable[[], EngineRequests] = partial(self._found, services.requests_of)
+        self.reach_other: Callable[[], EngineRequests] = self.reach
 
     @cached_property
     def aio(self) -> "AsyncClientHandle":

@@ -114,7 +114,7 @@ class ClientRequests(HandleRequests):
         self, reach: Callable[[], EngineRequests], reach_other: Callable[[], EngineRequests] | None = None
     ) -> None:
         super().__init__(reach)
-        self.reach_other = reach_other or reach
+        self.reach_other: Callable[[], EngineRequests] = reach_other or reach
 
     def analyze(self, filepath: AnyPath, *, timeout: Timeout = DEFAULT) -> AnalyzeResult:
         """Return what a module defines, imports and needs, without running it. A bad one is `valid=False`, no error."""
