@@ -483,11 +483,12 @@ class Job:
             while True:
                 turn.clear()
                 self._check_awake()
+                asked = env.wall()  # before: the clock of a test may be moved at any moment
                 try:
                     return breaker.acquire(for_step=True)
                 except BreakerOpen as refused:
                     left = max(refused.retry_after, SHORTEST_WAIT)
-                until = self._noted(env.wall() + left)
+                until = self._noted(asked + left)
                 with contextlib.closing(self.shared.naps(until, left, turn.set)) as naps:
                     for seconds in naps:
                         if turn.wait(seconds):

@@ -19,6 +19,7 @@ from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import BreakerOpened, ChildExited
 from mlld_sdk.telemetry.prometheus import export_metrics
+from mlld_sdk.testing import FakeClock
 from tests.support.agents import AgentFails, running
 from tests.support.eventually import eventually
 
@@ -355,6 +356,24 @@ def test_branches_of_one_run_wait_and_go_as_steps_of_many_runs_do(tmp_path: Path
         assert "(3 waiting)" in runtime.tree()
         guard.reset()
         assert run.result(60) == [0, 1, 2]
+
+
+def test_a_waiting_run_is_woken_at_the_moment_its_breaker_half_opens(tmp_path: Path) -> None:
+    clock, provider = FakeClock(), Provider()
+    kind: Any = type("It", (Asks,), {"provider": provider})
+    policy = circuit_breaker("model", failures=1, open_for=30.0)
+    tree = one_for_one(child(kind, name="it", breaker=policy, concurrency=3))
+    with running(tree, tmp_path, env=clock.env, drain_timeout=0) as (runtime, seen):
+        failed(runtime)
+        provider.error = None
+        runs = [runtime["it"].run(number) for number in range(2)]
+        assert {wait.retry_after for wait in waiting(runtime, 2)} == {30.0}
+        clock.advance(29.0)
+        assert {wait.retry_after for wait in waiting(runtime, 2)} == {1.0}
+        assert len(provider.calls) == 1
+        clock.advance(1.0)
+        assert [run.result(60) for run in runs] == [0, 1]
+        assert len([event for event in seen if isinstance(event, StepHeld)]) == 2
 
 
 def test_a_bad_probe_opens_it_again_and_the_others_wait_on(tmp_path: Path) -> None:
