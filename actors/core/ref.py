@@ -20,6 +20,7 @@ from mlld_sdk.actors.core.info import ActorInfo, Address
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.actors.core.protocols import AnyCell, System
 from mlld_sdk.actors.core.system_messages import EndInTurn, EndNow, SystemRequest
+from mlld_sdk.base.durations import seconds
 
 A = TypeVar("A", bound=pykka.Actor)
 
@@ -390,7 +391,7 @@ class ActorRef(pykka.ActorRef[A], Generic[A]):
         """
         if fenced:
             stop_if_fenced()
-        cell = self.cell
+        timeout, cell = seconds(timeout), self.cell
         done: Future[Reason] = Future(cell)
         if cell.reason is not None:
             done.try_set(cell.reason)

@@ -33,9 +33,8 @@ from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.actors.core.zombies import Zombie, Zombies
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
-from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Event, Sink, discard
-from mlld_sdk.base.options import path_part
+from mlld_sdk.base.options import check_callable, check_class, path_part, whole
 from mlld_sdk.base.texts import text_of
 
 A = TypeVar("A", bound=pykka.Actor)
@@ -128,10 +127,9 @@ class ActorSystem:
         in_pykka_registry: bool = False,
     ) -> None:
         path_part("name", name)
-        if workers < 1 or max_workers < workers:
-            raise ConfigurationError(
-                f"workers={workers}, max_workers={max_workers}", hint="1 <= workers <= max_workers"
-            )
+        whole("max_workers", max_workers, least=whole("workers", workers, least=1))
+        check_class("env", env, Env)
+        check_callable("sink", sink)
         self.name = name
         self._closed = False
         self.env: Env = env or Env()

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.pubsub.outlet import Lagged, Resumed
+from mlld_sdk.base.options import whole
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Feed(Generic[T]):
 
     def __init__(self, source: str, limit: int) -> None:
         self._source = source
-        self._limit = limit
+        self._limit = whole("limit", limit, least=1)
         self._items: deque[T | Lagged | Resumed] = deque()
         self._lock = threading.Lock()
         self._arrival: Future[None] = Future()

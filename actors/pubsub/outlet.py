@@ -15,6 +15,7 @@ import msgspec
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.actors.core.services import offer, queued
 from mlld_sdk.actors.pubsub.events import SubscriberLagged, SubscriberResumed
+from mlld_sdk.base.options import whole
 
 LIMIT = 1_000
 """Messages a subscriber's mailbox may hold before a gap opens, unless it asks for another limit."""
@@ -39,6 +40,7 @@ class Outlet:
     __slots__ = ("_gap", "_lock", "limit", "missed", "ref", "source")
 
     def __init__(self, ref: ActorRef[Any], source: str, limit: int = LIMIT) -> None:
+        whole("limit", limit, least=1)
         self.ref = ref
         self.source = source
         self.limit = limit if ref.cell.mailbox.limit is None else min(limit, ref.cell.mailbox.limit)

@@ -10,6 +10,7 @@ from mlld_sdk.actors.core.future import Future
 from mlld_sdk.actors.core.services import Ref, Watches
 from mlld_sdk.actors.registry.errors import LockTimeout
 from mlld_sdk.actors.registry.registry_rows import KeyRow, Rows
+from mlld_sdk.base.durations import seconds
 
 
 class KeyLocks:
@@ -60,7 +61,7 @@ class KeyLock:
         self.owner = current_actor()
         self._held: KeyRow[Any] | None = None
         self._locks = locks
-        self._timeout = timeout
+        self._timeout = seconds(timeout)
 
     def __enter__(self) -> None:
         place = self._locks.enter(self)

@@ -37,7 +37,7 @@ from mlld_sdk.actors.core.services import Ref, offer
 from mlld_sdk.actors.stages.demand import Dealing, Window, deal_by_demand, deal_by_partition, deal_to_all, open_demand
 from mlld_sdk.actors.stages.errors import DemandExceeded
 from mlld_sdk.base.errors import ConfigurationError, InvalidOption
-from mlld_sdk.base.options import one_of
+from mlld_sdk.base.options import one_of, whole
 
 WhenProducerEnds = Literal["stop", "stop_if_abnormal", "stay"]
 
@@ -263,9 +263,9 @@ class _Receiving(_Stage):
             when_it_ends: End too (`stop`), only after an abnormal end (`stop_if_abnormal`), or go on (`stay`).
             manual: Ask for nothing by itself; `ask` does.
         """
-        least = most // 2 if least is None else least
-        if not 0 <= least < most:
-            raise ConfigurationError(f"most={most!r}, least={least!r}", hint="0 <= least < most")
+        least = whole("most", most, least=1) // 2 if least is None else least
+        if whole("least", least) >= most:
+            raise InvalidOption("least", least, f"less than most ({most})")
         one_of("when_it_ends", when_it_ends, *get_args(WhenProducerEnds))
         if producer in self._upstream.sources:
             raise ConfigurationError(f"{self.actor_ref} is subscribed to {producer} already")

@@ -36,6 +36,7 @@ from mlld_sdk.actors.statem.errors import UndeclaredTransition, UnhandledEvent
 from mlld_sdk.actors.statem.events import StateChanged
 from mlld_sdk.actors.statem.graph import Graph, graph_from
 from mlld_sdk.actors.statem.rules import Declaration, State, declaration_of
+from mlld_sdk.base.durations import seconds
 
 BURST = 64
 """Queued events handled in one go before the scheduler gets its turn."""
@@ -240,17 +241,17 @@ def next_event(content: object, *, kind: Kind = "internal") -> engine.NextEvent:
 
 def state_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds (or at `at` of the machine's clock) unless the state changes before."""
-    return engine.SetTimer(engine.STATE_TIMEOUT, delay, content, at)
+    return engine.SetTimer(engine.STATE_TIMEOUT, seconds(delay, "delay"), content, at)
 
 
 def event_timeout(delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds unless any event comes before."""
-    return engine.SetTimer(engine.EVENT_TIMEOUT, delay, content, at)
+    return engine.SetTimer(engine.EVENT_TIMEOUT, seconds(delay, "delay"), content, at)
 
 
 def timeout(name: str, delay: float = 0.0, content: object = None, *, at: float | None = None) -> engine.SetTimer:
     """Get a timeout after `delay` seconds whatever happens; the same name again starts it afresh."""
-    return engine.SetTimer(TimerKey("timeout", name), delay, content, at)
+    return engine.SetTimer(TimerKey("timeout", name), seconds(delay, "delay"), content, at)
 
 
 def cancel_state_timeout() -> engine.CancelTimer:

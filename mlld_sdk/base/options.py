@@ -95,8 +95,6 @@ def text(option: str, value: object, *, most: float = inf, empty: bool = False) 
         least = 0 if empty else 1
         size = "" if most == inf else f" of {least} to {most:g} characters"
         raise InvalidOption(option, value, f"text{size}" if size or empty else "a text that is not empty")
-    if fit(value) != value:
-        raise InvalidOption(option, value, "text without halves of surrogate pairs")
     return value
 
 

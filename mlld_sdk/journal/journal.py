@@ -12,7 +12,8 @@ from mlld_sdk.base.durations import LONGEST_WAIT, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.base.events import Sink, discard
-from mlld_sdk.base.options import check_callable, check_class, one_of, text, whole
+from mlld_sdk.base.options import check_callable, check_class, one_of, text, truth, whole
+from mlld_sdk.base.texts import fit
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.core import JournalCore, outcome_record
 from mlld_sdk.journal.errors import JournalClosed, JournalError, WaitTimeout
@@ -162,6 +163,8 @@ class Journal:
         for name, given in (("kind", kind), ("run_id", run_id), ("key", key)):
             if given is not None:
                 text(name, given, most=500)
+                if fit(given) != given:
+                    raise InvalidOption(name, given, "text without halves of surrogate pairs")
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidOption("priority", priority, "a whole number; higher goes first")
         raw = self._core.encode(input, "the input")
@@ -247,6 +250,7 @@ class Journal:
             run_id: The run.
             rerun_interrupted: Also let steps run again that were interrupted, though their policy says no.
         """
+        truth("rerun_interrupted", rerun_interrupted)
         return self._core.write("retry", lambda tx: writes.retry(tx, run_id, rerun_interrupted, self.env.wall()))
 
     def resolve_step(self, run_id: str, position: str, value: Any = None) -> StepRecord:
@@ -263,6 +267,7 @@ class Journal:
 
     def find(self, kind: str, key: str) -> RunRecord | None:
         """Find a run by its idempotency key."""
+        text("key", key)
         return self._core.read(lambda tx: tx.run_by_key(kind, key))
 
     def find_all(self, key: str, *, limit: int = 10) -> list[RunRecord]:
@@ -283,7 +288,11 @@ class Journal:
 
         With `newest_first` the other way round; then `before` the last id of a page gives the next page.
         """
-        return self._core.read(lambda tx: tx.runs(kind, tuple(states), after, before, limit, newest_first=newest_first))
+        wanted = tuple(states)
+        for state in wanted:
+            one_of("states", state, *get_args(RunState))
+        whole("limit", limit)
+        return self._core.read(lambda tx: tx.runs(kind, wanted, after, before, limit, newest_first=newest_first))
 
     def has_claimable(self, kind: str) -> bool:
         """Return whether a run of a kind waits for an owner, or has one that is late; claims nothing."""
@@ -438,6 +447,8 @@ class Journal:
 
     def events(self, *, run_id: str = "", after: int = 0, limit: int = 100) -> list[EventRecord]:
         """List events of the common stream or of a run, from the number behind `after`."""
+        whole("after", after)
+        whole("limit", limit)
         return self._core.read(lambda tx: tx.events(run_id, after, limit))
 
     def last_event(self, run_id: str = "") -> int:

@@ -27,7 +27,7 @@ from mlld_sdk.agents.supervised_client import ClientHandle, SupervisedClient
 from mlld_sdk.base.durations import Deadline, Duration, now, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InvalidOption, MlldError
-from mlld_sdk.base.options import check_class, one_of, path_part, truth, whole
+from mlld_sdk.base.options import check_class, one_of, path_part, text, truth, whole
 from mlld_sdk.control.protocol import socket_path
 from mlld_sdk.control.server import ControlServer
 from mlld_sdk.engines.quota import EngineQuota
@@ -476,6 +476,7 @@ class Runtime:
             NotSupported: It stands under a dynamic supervisor, which would forget it: end it with `terminate_child`,
                 and start it again when it is wanted.
         """
+        text("reason", reason, empty=True)
         supervisor, name = self._above(self._find(path)[0])
         state = self._alive().context.states.get(supervisor.ref)
         if state is not None and not state.keeps:

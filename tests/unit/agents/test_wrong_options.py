@@ -26,7 +26,9 @@ from mlld_sdk import (
     one_for_one,
     wedge,
 )
-from mlld_sdk.actors import ActorSystem
+from mlld_sdk.actors import Actor, ActorSystem, PubSub, Registry, await_many, yield_many
+from mlld_sdk.actors.statem import event_timeout, state_timeout
+from mlld_sdk.actors.statem import timeout as named_timeout
 from mlld_sdk.actors.tasks.task_supervisor import Tasks
 from mlld_sdk.base.errors import InvalidOption, UnknownOption
 from mlld_sdk.engines import EngineLimits
@@ -347,7 +349,16 @@ TREE = one_for_one()
         (lambda **o: Bus().attach("k", print, **o), "backlog", "x"),
         (lambda **o: Bus().attach("k", **o), "handler", 3),
         (lambda **o: Bus().attach_inline("k", **o), "handler", 3),
-        (lambda **o: ActorSystem(**o), "name", "a/b"),
+        (ActorSystem, "name", "a/b"),
+        (ActorSystem, "workers", 0),
+        (ActorSystem, "workers", "x"),
+        (ActorSystem, "max_workers", 0),
+        (ActorSystem, "env", 3),
+        (ActorSystem, "sink", 3),
+        (lambda **o: Runtime(TREE, **o), "on_end", 3),
+        (state_timeout, "delay", "5s"),
+        (event_timeout, "delay", -1),
+        (lambda **o: named_timeout("t", **o), "delay", "5s"),
     ],
 )
 def test_a_wrong_value_is_refused_where_it_is_given(make: Callable[..., object], option: str, value: object) -> None:
@@ -411,6 +422,13 @@ def test_a_wrong_argument_of_a_call_is_refused_before_anything_is_written_or_sen
             (lambda: pool.resize(0), "size"),
             (lambda: pool.resize("4"), "size"),
             (lambda: pool.resize(1, -1), "overflow"),
+            (lambda: agent.find(3), "key"),
+            (lambda: run.notes("x"), "after"),
+            (lambda: run.retry(rerun_interrupted="yes"), "rerun_interrupted"),
+            (lambda: runtime.journal.runs(limit="x"), "limit"),
+            (lambda: runtime.journal.runs(states=["done"]), "states"),
+            (lambda: runtime.wait("5s"), "timeout"),
+            (lambda: runtime.pause("a", 3), "reason"),
             (lambda: runtime.drain("5s"), "timeout"),
             (lambda: runtime.stop("5s"), "timeout"),
             (lambda: runtime.journal.claim(run.id, "me", ttl=0), "ttl"),
@@ -478,6 +496,24 @@ def test_a_wrong_argument_of_a_step_fails_the_run_by_name_and_writes_no_step(kin
             assert run.steps() == [], (number, option)
 
 
+class Echo(Actor):
+    def on_receive(self, message: Any) -> Any:
+        return message
+
+
+def test_actors_topics_and_locks_refuse_wrong_times_and_counts() -> None:
+    with ActorSystem() as system:
+        ref, topics = system.start(Echo), PubSub(system, "topics")
+        for option, call in (
+            ("limit", lambda: topics.listen("news", limit=0)),
+            ("limit", lambda: topics.listen("news", limit="x")),
+            ("timeout", lambda: topics.listen("news").take(timeout="5s")),
+            ("timeout", lambda: Registry(system, "names", keys="unique").lock("k", timeout="5s")),
+            ("timeout", lambda: ref.shutdown("5s")),
+        ):
+            refused(option, call)
+
+
 def test_tasks_refuse_wrong_times_and_counts() -> None:
     with ActorSystem() as system:
         tasks = Tasks.start(system)
@@ -487,6 +523,8 @@ def test_tasks_refuse_wrong_times_and_counts() -> None:
             ("function", lambda: tasks.async_(3)),
             ("restart", lambda: tasks.start_child(print, restart="always")),
             ("timeout", lambda: tasks.async_(int).result(timeout="5s")),
+            ("timeout", lambda: yield_many([tasks.async_(int)], timeout="5s")),
+            ("timeout", lambda: await_many([tasks.async_(int)], timeout="5s")),
             ("timeout", lambda: tasks.async_stream([1], str, timeout="5s")),
             ("on_timeout", lambda: tasks.async_stream([1], str, on_timeout="x")),
             ("max_concurrency", lambda: tasks.async_stream([1], str, max_concurrency=0)),
