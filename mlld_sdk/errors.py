@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from mlld_sdk.supervision.reasons import EscalateFailure as EscalateFailure
     from mlld_sdk.supervision.reasons import StopAgent as StopAgent
     from mlld_sdk.telemetry.bus import AlreadyAttached as AlreadyAttached
+    from mlld_sdk.transport.errors import AnswerUnreadable as AnswerUnreadable
     from mlld_sdk.transport.errors import CallCancelled as CallCancelled
     from mlld_sdk.transport.errors import CallTimeout as CallTimeout
     from mlld_sdk.transport.errors import CommandFailed as CommandFailed

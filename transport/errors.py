@@ -15,6 +15,7 @@ InfrastructureError
 ├── EngineSilent              ENGINE_SILENT              started, and does not answer
 ├── EngineBabbling            ENGINE_BABBLING            what it writes is not the protocol
 ├── EngineOverloaded          BACKPRESSURE               the engine does not read, or too much is in flight
+├── AnswerUnreadable          ANSWER_UNREADABLE          the engine has answered, and nobody can read what
 ├── EngineAborted             ABORTED                    the engine gave the request up without being asked to
 └── CallTimeout               TIMEOUT                    the deadline passed; also a `TimeoutError`
 TaskError
@@ -125,6 +126,13 @@ class EngineOverloaded(InfrastructureError):
     """The request was refused at once: the engine does not read its pipe, or too many requests are in flight."""
 
     code = "BACKPRESSURE"
+
+
+class AnswerUnreadable(InfrastructureError):
+    """The engine's answer is no JSON that can be read: bytes that are no UTF-8, a number too long, too many levels."""
+
+    code = "ANSWER_UNREADABLE"
+    hint = "the script ran; let it write such values to a file, or look at what it prints"
 
 
 class EngineAborted(InfrastructureError):

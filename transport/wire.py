@@ -12,12 +12,15 @@ message with noise glued in front of it is salvaged.
 import json
 import math
 import re
+from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mlld_sdk.transport.errors import UnserialisableParams
+from mlld_sdk.base.texts import text_of
+from mlld_sdk.transport.errors import AnswerUnreadable, UnserialisableParams
 from mlld_sdk.transport.truncation import Cut, find_cuts
 
 T = TypeVar("T")
@@ -27,9 +30,14 @@ _DEBUG = b'"type":"debug:'
 _DEBUG_EVENT = re.compile(rb'\{"event":\{(?:"(?:id|requestId)":(?:"(?:[^"\\]|\\.)*"|[^,"{\[]*),)*"type":"debug:')
 _MESSAGE_START = re.compile(rb'\{\s*"(?:event|result|id)"\s*:')
 _SALVAGE_TRIES = 16
+_SALVAGE_WINDOW = 1 << 20
+"""Bytes at either end of a line in which the start of a message is looked for."""
+_SALVAGE_BYTES = 64 << 20
+"""Bytes that are read at most to find out which start is one."""
 _ANSWER_START = re.compile(rb'\{"(?:result":\{"id":(\d{1,16})[,}]|id":(\d{1,16}),"(?:result|error)":)')
 _TOO_DEEP = {"code": "TOO_DEEP", "message": "the answer is nested deeper than can be read"}
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_UNREADABLE = {"code": AnswerUnreadable.code, "message": "the answer is no JSON", "hint": AnswerUnreadable.hint}
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class EngineEvent(msgspec.Struct, gc=False):
@@ -145,7 +153,7 @@ class EngineReply(msgspec.Struct, gc=False):
             envelope = decoder.decode(self.line)
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:  # a lone surrogate
+        except _UNDECODABLE:  # a lone surrogate, or worse
             return msgspec.convert(self.payload, as_)
         return envelope.result
 
@@ -177,10 +185,14 @@ def _result_decoder(as_: Any) -> msgspec.json.Decoder[Any] | None:
 
 
 def _plain(line: bytes) -> Any:
+    """Decode a line; raises `AnswerUnreadable` if nothing here can."""
     try:
         return msgspec.json.decode(line)
-    except msgspec.DecodeError:  # a lone surrogate: the engine escapes it, msgspec refuses it, `json` does not
-        return json.loads(line)
+    except _UNDECODABLE:  # a lone surrogate: the engine escapes it, msgspec refuses it, `json` does not
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise AnswerUnreadable(f"the engine's answer cannot be read: {text_of(error, 200)}") from None
 
 
 def decode_block(block: bytes) -> Decoded:
@@ -243,25 +255,29 @@ def _head(line: bytes) -> Head | None:
     try:
         head = _heads.decode(line)
     except RecursionError:
-        return _too_deep(line)
+        return _failure_for(line, _TOO_DEEP)
     except _UNDECODABLE:
-        if b"\\u" not in line:
+        surrogates = b"\\u" in line
+        if not surrogates and _ANSWER_START.match(line) is None:
             return None
         try:
-            head = _head_of(json.loads(line))
+            message = json.loads(line)
+            if not surrogates:  # it says NaN or Infinity, which are no JSON
+                return _failure_for(line, _UNREADABLE)
+            head = _head_of(message)
         except RecursionError:
-            return _too_deep(line)
+            return _failure_for(line, _TOO_DEEP)
         except ValueError:
             return None
     return head if head.is_message else None
 
 
-def _too_deep(line: bytes) -> Head | None:
+def _failure_for(line: bytes, error: dict[str, str]) -> Head | None:
     """Turn an answer that no decoder here can follow into its request's failure, so that it ends."""
     start = _ANSWER_START.match(line)
     if start is None or not line.endswith(b"}"):
         return None
-    return Head(result=ResultHead(int(start[1] or start[2]), _TOO_DEEP))
+    return Head(result=ResultHead(int(start[1] or start[2]), error))
 
 
 def _head_of(message: Any) -> Head:
@@ -282,10 +298,20 @@ def _head_of(message: Any) -> Head:
 
 
 def _glued(line: bytes) -> tuple[bytes, Head] | None:
-    """Find the message behind text that was printed without a newline."""
-    starts = [match.start() for match in _MESSAGE_START.finditer(line)]
-    # What looks like the start of one may be a part of it, of which there are many, or of what was printed before.
-    for start in dict.fromkeys([*starts[:_SALVAGE_TRIES], *starts[-_SALVAGE_TRIES:]]):
+    """Find the message behind text that was printed without a newline.
+
+    What looks like the start of one may be a part of it, of which there are many, or of what was printed before. How
+    much is looked at has bounds, since a script may print anything of any length meanwhile.
+    """
+    begin, end = _SALVAGE_WINDOW, max(0, len(line) - _SALVAGE_WINDOW)
+    first = [match.start() for match in islice(_MESSAGE_START.finditer(line, 0, begin), _SALVAGE_TRIES)]
+    last = [match.start() for match in deque(_MESSAGE_START.finditer(line, end), _SALVAGE_TRIES)]
+    budget = len(line) + _SALVAGE_BYTES
+    for start in dict.fromkeys([*first, *last]):
+        length = len(line) - start
+        if length > budget:
+            continue
+        budget -= length
         message = line[start:]
         head = _head(message) if start else None
         if head is not None:

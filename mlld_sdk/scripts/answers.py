@@ -10,6 +10,7 @@ from mlld_sdk.base.errors import InfrastructureError
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.stream import EventHistory
 from mlld_sdk.scripts.types import ExecuteResult, Unanswered
+from mlld_sdk.transport.errors import AnswerUnreadable
 from mlld_sdk.transport.truncation import find_cuts
 from mlld_sdk.transport.wire import EngineReply
 
@@ -46,7 +47,7 @@ class UnansweredWarning(UserWarning):
 
 class _Text(msgspec.Struct, gc=False):
     output: Any = msgspec.UNSET
-    value: Any = ""
+    value: Any = msgspec.UNSET
     unanswered: Any = None
 
 
@@ -61,6 +62,8 @@ def output_of(reply: EngineReply, *, may_be_cut: bool, strict: bool) -> str:
     try:
         text = reply.decode(_Text)
         output = text.value if text.output is msgspec.UNSET else text.output
+        if output is msgspec.UNSET:
+            raise _without_output()
         if text.unanswered:
             warn_of_unanswered(results.read_all(Unanswered, text.unanswered))
     except msgspec.ValidationError:
@@ -95,6 +98,8 @@ def result_of(reply: EngineReply, history: EventHistory, *, may_be_cut: bool, st
         TruncatedResult: Something was cut, and `strict`. Otherwise the result is marked.
     """
     payload = mapping(reply.payload, "the run")
+    if payload.keys().isdisjoint(("output", "value")):
+        raise _without_output()
     result = results.execute_result(payload, history.state_writes(), history.denials(), history.effects())
     result.events_dropped = history.dropped
     if may_be_cut:
@@ -130,6 +135,10 @@ def wrong_answer(method: str, payload: Any) -> InfrastructureError:
         f"the engine answered {method} with {type(payload).__name__}, which is no answer to that",
         code="TRANSPORT_ERROR",
     )
+
+
+def _without_output() -> AnswerUnreadable:
+    return AnswerUnreadable("the engine's answer to the run has no output", hint="is this program an mlld engine?")
 
 
 def _values_of(result: ExecuteResult, payload: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlld_sdk.transport.errors import UnserialisableParams
+from mlld_sdk.scripts.answers import output_of, result_of
+from mlld_sdk.scripts.stream import EventHistory
+from mlld_sdk.transport import wire
+from mlld_sdk.transport.errors import AnswerUnreadable, UnserialisableParams
 from mlld_sdk.transport.wire import EngineReply, cancel_line, decode_block, encode_request, failure_of
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("*.jsonl"))
@@ -312,3 +315,57 @@ def test_an_answer_nobody_can_read_for_depth_fails_its_request(start: bytes) -> 
 
 def test_a_bottomless_text_that_is_no_answer_stays_noise() -> None:  # T-31
     assert decode_block(b'{"v":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n").heads == []
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity"])
+@pytest.mark.parametrize("start", [b'{"result":{"id":7,"output":"x","v":', b'{"id":7,"result":{"v":'])
+def test_an_answer_with_numbers_that_are_no_json_fails_its_request(start: bytes, number: bytes) -> None:  # T-8
+    decoded = decode_block(start + number + b"}}\n")
+    assert [head.request_id for head in decoded.heads] == [7]
+    assert (failure_of(decoded.heads[0]) or {})["code"] == "ANSWER_UNREADABLE"
+    assert decode_block(b'{"v":' + number + b"}\n").heads == []
+
+
+@pytest.mark.parametrize("value", [b'"\xff\xfe"', b"9" * 100_000], ids=["no UTF-8", "a number too long"])
+def test_a_part_of_an_answer_that_cannot_be_read_is_an_error_of_its_own(value: bytes) -> None:  # T-8
+    (line,) = decode_block(b'{"result":{"id":7,"output":' + value + b"}}\n").lines
+    with pytest.raises(AnswerUnreadable):
+        _ = EngineReply(line).payload
+    with pytest.raises(AnswerUnreadable):
+        output_of(EngineReply(line), may_be_cut=False, strict=False)
+    (head,) = decode_block(b'{"event":{"id":7,"type":"effect","effect":' + value + b"}}\n").heads
+    assert head.event is not None
+    head.event.line = b'{"event":{"id":7,"type":"effect","effect":' + value + b"}}"
+    with pytest.raises(AnswerUnreadable):
+        _ = head.event.body
+
+
+@pytest.mark.parametrize("line", [b'{"result":{"id":7}}', b'{"id":7,"result":{}}', b'{"result":{"id":7,"exports":[]}}'])
+def test_the_answer_to_a_run_that_has_no_output_is_no_success(line: bytes) -> None:  # T-8
+    assert len(decode_block(line + b"\n").heads) == 1
+    with pytest.raises(AnswerUnreadable, match="no output"):
+        output_of(EngineReply(line), may_be_cut=False, strict=False)
+    with pytest.raises(AnswerUnreadable, match="no output"):
+        result_of(EngineReply(line), EventHistory(10), may_be_cut=False, strict=False)
+
+
+PIECES = [b'{"id":', b'{"id":1,"v":[1,2,3]},', b'{"event":{"id":1,"a":', b'{"result":{"id":1,"x":[']
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_what_is_read_of_a_long_line_of_noise_has_bounds(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:  # T-32
+    read: list[int] = []
+    head_of = wire._head
+    monkeypatch.setattr(wire, "_head", lambda line: read.append(len(line)) or head_of(line))
+    line = b"noise " + piece * (10_000_000 // len(piece))
+    decoded = decode_block(line + b"\n")
+    assert (len(decoded.noise), decoded.heads) == (1, [])
+    assert sum(read) <= 3 * len(line) + wire._SALVAGE_BYTES
+    assert len(read) <= 2 * wire._SALVAGE_TRIES + 1
+
+
+def test_a_message_is_salvaged_behind_and_in_front_of_much() -> None:  # T-32
+    small, large = b'{"result":{"id":7,"output":"x"}}', b'{"result":{"id":7,"output":"%s"}}' % (b"y" * 3_000_000)
+    for noise, message in ((b"n" * 3_000_000, small), (b"n" * 1_000, large)):
+        decoded = decode_block(noise + message + b"\n")
+        assert (decoded.noise, decoded.lines) == ([noise], [message])
