@@ -20,6 +20,7 @@ from mlld_sdk import (
     Runtime,
     child,
     circuit_breaker,
+    dynamic,
     one_for_all,
     one_for_one,
     wedge,
@@ -470,6 +471,21 @@ def test_an_agent_is_in_its_groups_again_after_the_death_of_its_engine(tmp_path:
         run.cancel()
         runtime.pause("agent", "to see")
         assert groups.members("thinkers") == []
+
+
+def test_options_given_last_under_a_dynamic_supervisor_as_long_as_the_child_is_there(tmp_path: Path) -> None:
+    with running(one_for_one(dynamic(name="crowd")), tmp_path) as (runtime, _):
+        crowd = runtime.place("crowd").supervisor()
+        spec = child(scripted(tmp_path), restart="permanent")
+        first = crowd.start_child(spec)
+        agent = runtime["agent"]
+        agent.configure(script="two.mld")
+        Chaos(runtime).kill_actor("agent")
+        eventually(lambda: agent.ref not in (None, first))
+        assert agent.run().result(60) == "two\n"
+        crowd.terminate_child(agent.ref)
+        crowd.start_child(spec)
+        assert agent.run().result(60) == "one\n"
 
 
 def test_another_declaration_replaces_what_was_given(tmp_path: Path) -> None:  # A-36, SUP-76

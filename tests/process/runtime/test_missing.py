@@ -20,6 +20,7 @@ from mlld_sdk.testing import FakeClock
 from tests.support.agents import running
 from tests.support.command_line import command_line
 from tests.support.eventually import eventually
+from tests.support.trees import is_up
 
 TREE = one_for_one(dynamic(name="stories"))
 
@@ -94,6 +95,21 @@ def test_the_runs_of_an_agent_started_by_name_survive_the_kill_of_the_service(tm
         assert runtime.agent("S1").name == "root/stories/S1"
         assert lines(tmp_path).count("the first begun") == 1  # not once more
         eventually(lambda: runtime.missing() == [])
+
+
+def test_the_runs_of_an_agent_started_by_name_survive_the_end_of_its_supervisor(tmp_path: Path) -> None:
+    with running(TREE, tmp_path) as (runtime, _):
+        runtime.place("stories").supervisor().start_child(story("S1", tmp_path))
+        run = runtime["stories/S1"].run("the first")
+        eventually(lambda: lines(tmp_path) == ["the first begun"])
+        first = runtime.place("stories").ref()
+        first.kill("to see")
+        eventually(lambda: is_up(runtime._running(), "stories") and runtime.place("stories").ref() is not first)
+        eventually(runtime.missing)
+        runtime.place("stories").supervisor().start_child(story("S1", tmp_path))
+        (tmp_path / "go").touch()
+        assert run.result(60) == ["the first begun", "the first ended"]
+        assert lines(tmp_path).count("the first begun") == 1
 
 
 def test_an_agent_that_is_not_started_again_is_missed_with_its_runs(
