@@ -165,8 +165,12 @@ class AsyncJob:
         await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_until(moment)))
 
     async def _sleep(self, until: float, most: float) -> None:
-        bell = asyncio.Event()
-        ring = partial(asyncio.get_running_loop().call_soon_threadsafe, bell.set)
+        bell, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def ring() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing sleeps there any more
+                loop.call_soon_threadsafe(bell.set)
+
         with contextlib.closing(self._job.shared.naps(until, most, ring)) as naps:
             for seconds in naps:
                 with contextlib.suppress(TimeoutError):

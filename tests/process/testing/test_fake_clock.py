@@ -17,6 +17,7 @@ from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.journal import Retention
 from mlld_sdk.journal.events import StepFailedEvent, StepFinished
 from mlld_sdk.runs.errors import RunFailed
+from mlld_sdk.runs.events import StepHeld
 from mlld_sdk.supervision.breaker import Breaker
 from mlld_sdk.supervision.errors import BreakerOpen
 from mlld_sdk.supervision.events import ChildStarted
@@ -391,3 +392,57 @@ def test_a_wait_that_begins_and_ends_while_the_clock_is_moved_is_neither_lost_no
     thread.join()
     assert seen == sorted(seen)
     assert not clock._watchers
+
+
+def test_a_step_that_waits_for_its_breaker_goes_on_when_the_clock_says_so() -> None:
+    clock, up = FakeClock(), threading.Event()
+
+    class Asks(Agent):
+        engine = "embedded"
+
+        def run(self, job: Job, payload: Any) -> Any:
+            def ask() -> str:
+                if not up.is_set():
+                    raise ConnectionError("no route to the model")
+                return "answered"
+
+            guard = circuit_breaker("model", failures=1, open_for=3600.0, counts=lambda error: error is not None)
+            return job.step("ask", ask, breaker=guard, retry=Retry(attempts=2, delay=0))
+
+    with standing(clock, child(Asks, name="a")) as (runtime, events):
+        run = runtime["a"].run()
+        events.next(StepHeld, run_id=run.id)
+        up.set()
+        clock.advance(timedelta(hours=1))
+        assert run.result(timeout=SOON) == "answered"
+
+
+def test_draining_waits_for_real_processes_in_real_time(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with standing(clock, child(Agent, name="a", engine="embedded", working_dir=tmp_path)) as (runtime, _):
+        agent = runtime["a"]
+        busy = agent.process_async("run sh { while [ ! -e go ]; do sleep 0.02; done }")
+        eventually(lambda: agent.status().engines.busy == 1)
+        drained = threading.Thread(target=agent.drain, args=(SOON,))
+        drained.start()
+        eventually(lambda: agent.status().state == "draining")
+        (tmp_path / "go").touch()
+        drained.join(SOON)
+        assert agent.status().state == "drained"
+        busy.result(timeout=SOON)
+
+
+def test_a_clock_that_is_moved_while_runs_end_disturbs_neither() -> None:
+    clock, over = FakeClock(), threading.Event()
+
+    def mover() -> None:
+        while not over.wait(0.001):
+            clock.advance(1)
+
+    thread = threading.Thread(target=mover)
+    with standing(clock, child(AsyncSleeper, name="a"), child(Sleeper, name="b")) as (runtime, _):
+        thread.start()
+        runs = [runtime[name].run(number % 4) for number in range(20) for name in ("a", "b")]
+        assert {run.result(timeout=SOON) for run in runs} == {"awake"}
+        over.set()
+        thread.join()
