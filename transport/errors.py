@@ -198,6 +198,6 @@ class CommandFailed(ScriptError):
         self.hint = "the model was not to be had; try again later, with retry= in a step"
         status = unanswered.get("returncode")
         self.returncode = status if isinstance(status, int) else None
-        self.function = str(unanswered.get("function") or "")
-        self.command = str(unanswered.get("command") or "")
-        self.said = str(unanswered.get("said") or "")
+        self.function: str = str(unanswered.get("function") or "")
+        self.command: str = str(unanswered.get("command") or "")
+        self.said: str = str(unanswered.get("said") or "")

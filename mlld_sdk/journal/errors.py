@@ -198,7 +198,7 @@ class RunKeyAmbiguous(JournalRefusal):
     agents: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self.named = ", ".join(self.agents)
+        self.named: str = ", ".join(self.agents)
         super().__post_init__()
 
 
