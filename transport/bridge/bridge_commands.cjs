@@ -70,7 +70,7 @@ function watchProcesses() {
     if (seen) {
       for (const pipe of ['stdout', 'stderr']) {
         child[pipe]?.on('data', (piece) => {
-          seen[pipe] = (seen[pipe] + piece).slice(-TAIL_LENGTH);
+          seen[pipe] = (seen[pipe] + piece.slice(-TAIL_LENGTH)).slice(-TAIL_LENGTH);
         });
       }
       child.once('exit', (code, signal) => {
