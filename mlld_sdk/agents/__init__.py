@@ -1,4 +1,4 @@
-"""Agents and pools as a program declares and uses them.
+"""Agents, pools and supervised clients as a program declares and uses them.
 
 Their options, the actors that own engines and take runs from the journal, and the handles that programs hold. The
 runtime starts them in a tree; what works on a single run lies below, in `runs`, and the way to an engine in

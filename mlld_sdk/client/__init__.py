@@ -1,7 +1,8 @@
 """The client for programs without a runtime: handles, module-level functions and their twins for coroutines.
 
 A `Client` starts engines and asks them; what it calls and how it answers is that of mlld's own Python SDK. Nothing here
-knows of actors or runs. Programs come in, and the examples; agents have the same calls on their own handles.
+knows of actors or runs: what supervises a client lies above and is named by text. Programs come in, and the
+examples; agents have the same calls on their own handles.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,8 @@
 
 `runtime` starts and stops everything that the agents share, finds what is in its tree, and runs until a signal comes,
 with `signals` and `systemd`; `end` tells how it ended, `aio` is the same for coroutines, and `keeper` keeps its history
-in the journal. Programs, the command line and the demonstrations come in by `Runtime`.
+in the journal. `default_client` supervises the client of the plain functions. Programs, the command line and the
+demonstrations come in by `Runtime`.
 """
 
 from typing import TYPE_CHECKING

@@ -31,11 +31,11 @@ from mlld_sdk import (
     rest_for_one,
     wedge,
 )
-from mlld_sdk.agents import Checkout
-from mlld_sdk.client import ExecuteHandle, ProcessHandle, labeled
-from mlld_sdk.errors import RuntimeGaveUp, StepFailed
+from mlld_sdk.agents import Checkout, ClientHandle
+from mlld_sdk.client import ExecuteHandle, ProcessHandle, close, labeled, process
+from mlld_sdk.errors import ClientGaveUp, RuntimeGaveUp, StepFailed
 from mlld_sdk.journal import Journal, Retention
-from mlld_sdk.runtime import RuntimeEnd
+from mlld_sdk.runtime import RuntimeEnd, default_runtime
 from mlld_sdk.supervision import ChildSpec, RestartLimit, ShutdownReport, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
 from mlld_sdk.web import current, health, lifespan
@@ -127,6 +127,20 @@ def clients() -> None:
             assert_type(client.execute("x.mld", timeout=None), ExecuteResult)
         except MlldError as error:
             assert_type(error.hint, str | None)
+        assert_type(client.close(timeout=5.0), int)
+    assert_type(child(Client, name="scripts", engine="embedded"), ChildSpec)
+    with Runtime(one_for_one(child(Client, name="scripts"))) as runtime:
+        scripts: ClientHandle = runtime["scripts"]
+        assert_type(scripts.process("show 1"), str)
+        assert_type(scripts.close(), int)
+        assert_type(scripts.wait_until_up(1.0), bool)
+        assert_type(runtime.stop().cut_off, dict[str, int])
+    try:
+        assert_type(process("show 1"), str)
+    except ClientGaveUp as error:
+        assert_type((error.client, error.why), tuple[str, str])
+        assert_type(close(), int)
+    assert_type(default_runtime(), Runtime)
 
 
 def web() -> None:
@@ -153,6 +167,7 @@ async def service() -> None:
     async with AsyncClient(engine="embedded") as client:
         assert_type(await client.process("show 1"), str)
         assert_type(await client.execute("x.mld"), ExecuteResult)
+        assert_type(await client.close(timeout=5.0), int)
 
 
 if __name__ == "__main__":
