@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from mlld_sdk.scripts.answers import TruncatedResult as TruncatedResult
     from mlld_sdk.scripts.answers import TruncationWarning as TruncationWarning
     from mlld_sdk.scripts.answers import UnansweredWarning as UnansweredWarning
+    from mlld_sdk.supervision.errors import BreakerNotFound as BreakerNotFound
     from mlld_sdk.supervision.errors import BreakerOpen as BreakerOpen
     from mlld_sdk.supervision.errors import ChildAlreadyPresent as ChildAlreadyPresent
     from mlld_sdk.supervision.errors import ChildAlreadyStarted as ChildAlreadyStarted

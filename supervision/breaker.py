@@ -37,7 +37,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_callable, checked, number, one_of, whole
-from mlld_sdk.supervision.errors import BreakerOpen
+from mlld_sdk.supervision.errors import BreakerNotFound, BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 
 T = TypeVar("T")
@@ -546,7 +546,11 @@ class Breakers:
             raise InvalidOption("breaker", name, "declared with the same settings wherever this name is used")
 
     def __getitem__(self, name: str) -> Breaker:
-        return self._known[name]
+        """Find a breaker by its name; raises `BreakerNotFound`."""
+        known = self._known.get(name)
+        if known is None:
+            raise BreakerNotFound(name)
+        return known
 
     def find(self, name: str) -> Breaker | None:
         """Find the breaker of that name, if it was ever asked for."""

@@ -181,3 +181,17 @@ class BreakerOpen(InfrastructureError):
     hint = "retry in {retry_after:.1f} s"
     breaker: str
     retry_after: float
+
+
+@dataclass(eq=False, repr=False)
+class BreakerNotFound(ConfigurationError, KeyError):
+    """The tree has no circuit breaker of that name, or not yet.
+
+    Attributes:
+        breaker: The name.
+    """
+
+    code = "BREAKER_NOT_FOUND"
+    message = "there is no circuit breaker `{breaker}`"
+    hint = "it is there from the start of a child that is declared with it, or from the first step that names it"
+    breaker: str

@@ -19,6 +19,7 @@ DEBUG: Final = {
     "span.started",
     "span.stopped",
     "span.failed",
+    "step.held",
 }
 WARNING: Final = {
     "agent.missed",

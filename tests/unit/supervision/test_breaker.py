@@ -15,6 +15,7 @@ from mlld_sdk.base.errors import MlldError, TaskError
 from mlld_sdk.base.events import name_of
 from mlld_sdk.supervision import Breaker, BreakerOpen, Breakers, InvalidOption, circuit_breaker
 from mlld_sdk.supervision.breaker import Permit
+from mlld_sdk.supervision.errors import BreakerNotFound
 from tests.support.supervision import Clock, Recorder
 
 
@@ -314,6 +315,11 @@ def test_those_that_wait_are_told_of_every_change_that_may_let_them_through() ->
         assert told == ["half_open", "closed"]
     guard.trip()
     assert told == ["half_open", "closed"]
+
+
+def test_a_breaker_that_is_not_there_is_named() -> None:
+    with pytest.raises(BreakerNotFound, match="there is no circuit breaker `model`"):
+        Breakers()["model"]
 
 
 def test_breakers_of_one_name_may_differ_in_what_is_made_of_them() -> None:
