@@ -32,7 +32,7 @@ class RuntimeGaveUp(RuntimeNotRunning):
 
     code = "RUNTIME_GAVE_UP"
     message = "runtime `{runtime}` {said}"
-    hint = "mend the cause, stop this runtime and start another one: it goes on with the unfinished runs of the store"
+    hint = "mend the cause, stop this runtime and start another one; on the same store it goes on with the runs"
     runtime: str
     at: float
     why: str

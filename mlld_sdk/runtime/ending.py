@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.agents.services import Services
 from mlld_sdk.base.env import Env
-from mlld_sdk.runtime.end import EndNotice, RuntimeEnd
+from mlld_sdk.runtime.end import EndNotice, RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.supervision.tree import Tree
 
 ON_END = 5.0
@@ -54,6 +54,14 @@ class RuntimeEnding:
         if self.stopping:
             return RuntimeEnd(runtime=self._name, how="stopped", at=self._env.wall(), why="it was told to")
         return RuntimeEnd(runtime=self._name, how="ended", at=self._env.wall(), why="the tree was done")
+
+    def refusal(self) -> RuntimeNotRunning:
+        """Make the error of somebody who asks for what is going or gone."""
+        end = self.notice.end or self.judged()
+        if end.gave_up or self.notice.end is not None:
+            return end.error()
+        doing = "is being stopped" if self.stopping else "is ending"
+        return RuntimeNotRunning(f"runtime {self._name!r} {doing}", hint="make another one when it has ended")
 
     def not_started(self, error: BaseException) -> None:
         """Take note of a start that failed."""

@@ -555,7 +555,7 @@ class Runtime:
         if len(found) == 1:
             return found[0][0], found[0][1].start
         if tree.context.ends:  # what is going is not listed any more
-            raise (self._ending.notice.end or self._ending.judged()).error()
+            raise self._ending.refusal()
         raise ChildNotFound(name, [path for path, _ in found[:10]])
 
     def _serves(self, path: str) -> bool:
