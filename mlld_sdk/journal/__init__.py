@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.options import Retention as Retention
     from mlld_sdk.journal.options import StepPolicy as StepPolicy
     from mlld_sdk.journal.positions import Positions as Positions
+    from mlld_sdk.journal.records import Backlog as Backlog
     from mlld_sdk.journal.records import DeadLetter as DeadLetter
     from mlld_sdk.journal.records import Death as Death
     from mlld_sdk.journal.records import ErrorRecord as ErrorRecord

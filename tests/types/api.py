@@ -34,7 +34,7 @@ from mlld_sdk import (
 from mlld_sdk.agents import Checkout, ClientHandle
 from mlld_sdk.client import ExecuteHandle, ProcessHandle, close, labeled, process
 from mlld_sdk.errors import ClientGaveUp, RuntimeGaveUp, StepFailed
-from mlld_sdk.journal import Journal, Retention
+from mlld_sdk.journal import Backlog, Journal, Retention
 from mlld_sdk.runtime import RuntimeEnd, default_runtime
 from mlld_sdk.supervision import ChildSpec, RestartLimit, ShutdownReport, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
@@ -113,6 +113,7 @@ def agents() -> None:
             assert_type(engine, Checkout)
             assert_type(engine.process("show 1"), str)
         assert_type(runtime.journal, Journal)
+        assert_type(runtime.journal.backlogs(), dict[str, Backlog])
         assert_type(runtime.tree(), str)
         assert_type(runtime.wait(1.0), RuntimeEnd | None)
 
