@@ -214,7 +214,7 @@ class Services:
         ):
             self.refuse_if_over()
             pool, requests = self._engine_pools.get(name), self.requests.get(name)
-            # A leased engine that died takes its agent down; the pool's own costs no request but the one on it.
+            # A leased engine that died takes its agent down; one of a pool costs the request on it, and no other.
             if not (pool and requests and pool.see_off(deadline.left, leased=requests.health.ends_owner)):
                 return True
             if deadline.left <= 0:

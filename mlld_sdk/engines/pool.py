@@ -184,7 +184,7 @@ class EnginePool:
         self._wears = self._recycle != Recycle()
         self.made_of: object = None  # what its owner knows its engines by
         self.lock = threading.Lock()
-        self._left = threading.Condition(self.lock)  # told of engines that are no longer idle or leased
+        self._left = threading.Condition(self.lock)  # told of engines that have gone or were given back
         self._onlookers = 0
         self._idle: list[PooledEngine] = []
         self._busy: set[PooledEngine] = set()
@@ -269,20 +269,24 @@ class EnginePool:
             )
 
     def see_off(self, timeout: float, *, leased: bool) -> bool:
-        """Wait until engines that have died, or are about to, are put away; returns whether there was any.
+        """Wait until it is known here which engines have died or are about to; returns whether there was any.
 
         Args:
             timeout: Seconds to wait.
-            leased: Wait for those that are leased, too, until they are given back.
+            leased: Wait for those that are leased until they are given back, too.
         """
+
+        def is_there(pooled: PooledEngine) -> bool:
+            return pooled in self._idle or (pooled in self._busy and (leased or not pooled.gone))
+
         deadline = Deadline(timeout)
         with self.lock:
-            engines = [*self._idle, *(self._busy if leased else ())]
+            engines = [*self._idle, *filter(is_there, self._busy)]
         dying = [pooled for pooled in engines if pooled.engine.is_dying]
         with self.lock:
             self._onlookers += 1
             try:
-                while any(pooled in self._busy or pooled in self._idle for pooled in dying) and deadline.left > 0:
+                while any(map(is_there, dying)) and deadline.left > 0:
                     self._left.wait(deadline.left)
             finally:
                 self._onlookers -= 1

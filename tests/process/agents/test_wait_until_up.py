@@ -86,3 +86,13 @@ def test_the_wait_is_in_vain_when_the_supervisor_has_given_up(tmp_path: Path) ->
         with pytest.raises(EngineDied):
             it.process("run sh { kill -9 $PPID }")
         assert not it.wait_until_up(0.05)
+
+
+def test_an_engine_that_is_killed_while_it_is_put_away_is_lent_to_nobody_after_the_wait(tmp_path: Path) -> None:
+    with Runtime(one_for_one(child(Pool, name="it", size=1, engine="embedded"))) as runtime:
+        it = runtime["it"]
+        for _ in range(TRIALS):
+            with it.checkout() as engine:  # as in the moment between an answer and the end of its lease
+                os.kill(int(engine.process(WHO)), signal.SIGKILL)
+                assert it.wait_until_up(60)
+            assert it.process('show "up"', timeout=60) == "up\n"
