@@ -1,5 +1,8 @@
 """Agents: actors that own engines and work on durable runs."""
 
+import inspect
+from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, ClassVar
 
 import msgspec
@@ -10,7 +13,8 @@ from mlld_sdk.agents.options import AgentOptions
 from mlld_sdk.agents.owner import Configure, EngineOwner, OwnerStatus
 from mlld_sdk.agents.services import LOOK
 from mlld_sdk.agents.workload import Workload
-from mlld_sdk.base.errors import ConfigurationError
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption
+from mlld_sdk.base.options import check_callable
 from mlld_sdk.runs.job import Job
 
 
@@ -38,6 +42,20 @@ class Agent(EngineOwner):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.workload: Workload = Workload(self, self.options, self.run if self.run is not None else self._run_script)
+
+    @classmethod
+    def check_child_arguments(cls, kwargs: Mapping[str, Any]) -> None:
+        """Refuse wrong options, and a `run` that cannot be called with a job and a payload."""
+        super().check_child_arguments(kwargs)
+        code = inspect.getattr_static(cls, "run")
+        if isinstance(code, FunctionType):
+            signature = inspect.signature(code)
+            try:
+                signature.bind(None, None, None)
+            except TypeError:
+                raise InvalidOption("run", f"run{signature}", "a method run(self, job, payload)") from None
+        elif code is not None and not hasattr(code, "__get__"):
+            check_callable("run", code)
 
     def on_start(self) -> None:
         """Take over the pool of this name, and look for runs that were left behind."""

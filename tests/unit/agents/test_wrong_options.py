@@ -194,6 +194,21 @@ def test_a_wrong_class_attribute_is_refused_where_the_child_is_declared() -> Non
     refused("concurrency", lambda: one_for_one(Wrong))
 
 
+@pytest.mark.parametrize("run", [lambda self: 1, lambda self, job: 1, lambda self, job, payload, more: 1, 3, "run"])
+def test_a_run_that_cannot_be_called_with_a_job_and_a_payload_is_refused(run: Any) -> None:
+    refused("run", lambda: child(type("Mine", (Agent,), {"run": run})))
+
+
+def test_a_run_may_have_any_form_that_can_be_called_with_them() -> None:
+    class Other:
+        def __call__(self, job: Job, payload: Any) -> None: ...
+
+    async def coroutine(self: Any, job: AsyncJob, payload: Any = None) -> None: ...
+
+    for run in (lambda self, *args: 1, lambda self, job, payload, more=1: 1, Other(), staticmethod(print), coroutine):
+        assert child(type("Mine", (Agent,), {"run": run})).name == "mine"
+
+
 def test_an_argument_that_a_class_takes_itself_is_its_own_affair() -> None:
     assert child(Takes, timeout="3", flavour="sweet").kwargs == {"timeout": "3", "flavour": "sweet"}
     assert child(OwnInit, mine=3, concurrency=2).kwargs == {"mine": 3, "concurrency": 2}
