@@ -10,6 +10,7 @@ from mlld_sdk.base.lazy import exports
 
 if TYPE_CHECKING:
     from mlld_sdk.web.probes import health as health
+    from mlld_sdk.web.probes import health_routes as health_routes
     from mlld_sdk.web.serving import current as current
     from mlld_sdk.web.serving import lifespan as lifespan
 else:

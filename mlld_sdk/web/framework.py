@@ -13,6 +13,5 @@ try:
     from starlette.responses import JSONResponse as JSONResponse
     from starlette.responses import Response as Response
     from starlette.routing import Route as Route
-    from starlette.routing import Router as Router
 except ImportError as error:
     raise ExtraMissing("mlld_sdk.web", "starlette", "web") from error

@@ -21,21 +21,21 @@ from mlld_sdk.web.framework import CapacityLimiter, create_task_group, run_sync
 PATIENCE: Final = 2.0
 """Seconds in which another process has to begin each answer; one that does not counts as down in this scrape."""
 
-AT_ONCE: Final = 16
-"""Processes that are asked at the same time."""
-
 Told = Mapping[int, list[MetricFamily] | None]
 """What each process has told, by its id; `None` when it did not answer."""
 
 
-async def metrics_text(runtime: Runtime) -> bytes:
+async def metrics_text(runtime: Runtime, threads: CapacityLimiter) -> bytes:
     """Write down the metrics of every process that runs a runtime of this name on this store.
+
+    Args:
+        runtime: The runtime in this process.
+        threads: How many threads may ask at once.
 
     Raises:
         ExtraMissing: prometheus-client is not installed.
     """
     client = require_client()
-    threads = CapacityLimiter(AT_ONCE)
     mine = os.getpid()
     told: dict[int, list[MetricFamily] | None] = {}
 
@@ -68,7 +68,7 @@ def _ask(process: RuntimeProcess, store: str | None) -> list[MetricFamily] | str
             if remote.ask(AskWho())["store"] != store:
                 return "another store"
             return msgspec.convert(remote.ask(AskMetrics())["families"], list[MetricFamily])
-    except MlldError:
+    except (MlldError, msgspec.MsgspecError):  # the latter from a process of another version
         return None
 
 

@@ -1,25 +1,26 @@
 """What orchestrators and Prometheus ask a web application: does it live, does it take work, what has it done."""
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from mlld_sdk.base.errors import ExtraMissing, MlldError
-from mlld_sdk.runtime.end import RuntimeEnd, moment
+from mlld_sdk.base.errors import ConfigurationError, ExtraMissing, MlldError
+from mlld_sdk.runtime.end import moment
 from mlld_sdk.runtime.runtime import Runtime
 from mlld_sdk.web.framework import (
     JSONResponse,
     Request,
     Response,
     Route,
-    Router,
     move_on_after,
     run_sync,
 )
 from mlld_sdk.web.metrics import metrics_text
-from mlld_sdk.web.serving import looks_of, runtime_of
+from mlld_sdk.web.serving import LOOKS, SCRAPES, limit_of, runtime_of
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+
+T = TypeVar("T")
 
 UNREADY: Final = ("gave_up", "wedged")
 """Verdicts with which an application should get no more requests. With the others it takes work: what is broken is
@@ -38,23 +39,36 @@ def health() -> "APIRouter":
     app.include_router(health())
     ```
 
-    - `/healthz`, for a liveness probe: 200 while the runtime runs. 503 when its tree has ended, with when and why:
-      only a new process helps.
+    - `/healthz`, for a liveness probe: 200 while the runtime runs. 503 when its tree has ended, with when, why and the
+      verdict: only a new process helps.
     - `/readyz`, for a readiness probe: 200 while it takes work. 503 when it does not, with the reasons: it has ended, a
       place was given up or is wedged, or the journal takes no writes.
     - `/metrics`, for Prometheus (extra `prometheus`): of every process of the runtime when all have `control=True`.
 
-    None of them sends a message to an actor. It is a router of FastAPI where that is installed, else one of Starlette:
-    `Starlette(routes=[*health().routes])`.
-    """
-    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    if find_spec("fastapi") is None:
-        return Router(routes)  # type: ignore[return-value]
-    from fastapi import APIRouter
+    None of them sends a message to an actor. Prefixes and dependencies are those of any router.
 
+    Raises:
+        ConfigurationError: FastAPI is not installed.
+    """
+    try:
+        from fastapi import APIRouter
+    except ImportError as error:
+        raise ConfigurationError(
+            "health() makes a router of FastAPI, which is not installed", hint="for Starlette there is health_routes()"
+        ) from error
     router = APIRouter()
-    router.routes += routes
+    for path, answer in _answers().items():
+        router.add_api_route(path, answer, methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
     return router
+
+
+def health_routes() -> list[Route]:
+    """Make the same as `health` as routes of Starlette: `Starlette(routes=[*health_routes()])`."""
+    return [Route(path, answer) for path, answer in _answers().items()]
+
+
+def _answers() -> dict[str, Callable[[Request], Awaitable[Response]]]:
+    return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
 
 
 NOT_STARTED: Final = {"status": "not started", "why": "this application has no lifespan of mlld_sdk.web"}
@@ -66,9 +80,12 @@ async def healthz(request: Request) -> Response:
     if runtime is None:
         return JSONResponse(NOT_STARTED, 503)
     end = runtime.wait(0)
-    if end is not None:
-        return JSONResponse(_ended(end), 503)
-    return JSONResponse({"status": "running"})
+    if end is None:
+        return JSONResponse({"status": "running"})
+    said = {"status": end.how.replace("_", " "), "at": moment(end.at), "why": end.why}
+    with move_on_after(PATIENCE):
+        said["verdict"] = str(await _looked(request, runtime.verdict))
+    return JSONResponse(said, 503)
 
 
 async def readyz(request: Request) -> Response:
@@ -77,7 +94,7 @@ async def readyz(request: Request) -> Response:
     if runtime is None:
         return JSONResponse(NOT_STARTED, 503)
     with move_on_after(PATIENCE):
-        found = await run_sync(readiness, runtime, limiter=looks_of(request), abandon_on_cancel=True)
+        found = await _looked(request, lambda: readiness(runtime))
         return JSONResponse(found, 503 if found["reasons"] else 200)
     why = f"the journal has not answered within {PATIENCE:g} s"
     return JSONResponse({"status": "not ready", "reasons": [{"path": "journal", "why": why}]}, 503)
@@ -89,7 +106,7 @@ async def metrics(request: Request) -> Response:
     if runtime is None:
         return JSONResponse(NOT_STARTED, 503)
     try:
-        return Response(await metrics_text(runtime), media_type=TEXT)
+        return Response(await metrics_text(runtime, limit_of(request, SCRAPES)), media_type=TEXT)
     except ExtraMissing as error:
         return JSONResponse({"code": error.code, "message": error.message, "hint": error.hint}, 501)
 
@@ -109,5 +126,6 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
     return {"status": "not ready" if reasons else "ready", "verdict": verdict.word, "reasons": reasons}
 
 
-def _ended(end: RuntimeEnd) -> dict[str, str]:
-    return {"status": end.how.replace("_", " "), "at": moment(end.at), "why": end.why}
+async def _looked(request: Request, look: Callable[[], T]) -> T:
+    """Look in a thread, of which there are few: one that hangs is left behind when the time is over."""
+    return await run_sync(look, limiter=limit_of(request, LOOKS), abandon_on_cancel=True)

@@ -26,8 +26,14 @@ KEY: Final = "mlld_runtime"
 LOOKS: Final = "mlld_looks"
 """Under which the state has the limit of looks at the runtime."""
 
-AT_ONCE: Final = 2
+SCRAPES: Final = "mlld_scrapes"
+"""Under which the state has the limit of questions to the processes of the runtime."""
+
+LOOKS_AT_ONCE: Final = 2
 """Looks at once, for which there are threads: handlers that keep all other threads busy keep no probe waiting."""
+
+SCRAPES_AT_ONCE: Final = 16
+"""Processes that are asked for their metrics at once, each from a thread."""
 
 UNAVAILABLE: Final = "the agents behind this service do not run"
 """What a client is told; why is told to those who look at `/healthz` and the log."""
@@ -71,7 +77,11 @@ def lifespan(
         async with runtime:
             watch = asyncio.create_task(_exit_after(runtime)) if exit_on_give_up else None
             try:
-                yield {KEY: runtime, LOOKS: CapacityLimiter(AT_ONCE)}
+                yield {
+                    KEY: runtime,
+                    LOOKS: CapacityLimiter(LOOKS_AT_ONCE),
+                    SCRAPES: CapacityLimiter(SCRAPES_AT_ONCE),
+                }
             finally:
                 if watch is not None:
                     watch.cancel()
@@ -91,9 +101,9 @@ def runtime_of(connection: HTTPConnection) -> Runtime | None:
     return found if isinstance(found, Runtime) else None
 
 
-def looks_of(connection: HTTPConnection) -> CapacityLimiter:
-    """Return the limit of looks at the runtime of the application."""
-    found: CapacityLimiter = getattr(connection.state, LOOKS)
+def limit_of(connection: HTTPConnection, what: str) -> CapacityLimiter:
+    """Return the limit of `LOOKS` or `SCRAPES` of the application; only where there is a runtime."""
+    found: CapacityLimiter = getattr(connection.state, what)
     return found
 
 

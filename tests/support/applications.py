@@ -90,7 +90,8 @@ class Uvicorn:
 def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
     """Serve `app:app` of a folder, and stop in order; all workers have started when the block begins."""
     log = folder / "server.log"
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--workers", str(workers), *words]
+    patience = ("--timeout-worker-healthcheck", "300")  # a worker that is slow on a busy machine is not to be killed
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--workers", str(workers), *patience, *words]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT

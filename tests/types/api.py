@@ -38,7 +38,7 @@ from mlld_sdk.journal import Backlog, Journal, Retention
 from mlld_sdk.runtime import RuntimeEnd, default_runtime
 from mlld_sdk.supervision import ChildSpec, RestartLimit, ShutdownReport, SupervisorSpec
 from mlld_sdk.types import AnalyzeResult
-from mlld_sdk.web import current, health, lifespan
+from mlld_sdk.web import current, health, health_routes, lifespan
 
 
 def add(a: int, b: int) -> int:
@@ -153,7 +153,7 @@ def web() -> None:
     def word(runtime: Annotated[Runtime, Depends(current)]) -> str:
         return runtime.verdict().word
 
-    Starlette(lifespan=lifespan(tree), routes=[*health().routes])
+    Starlette(lifespan=lifespan(tree), routes=[*health_routes()])
 
 
 async def service() -> None:

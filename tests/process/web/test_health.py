@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import anyio
 import httpx
 import pytest
-from fastapi import Depends
+from fastapi import Depends, FastAPI, HTTPException
 
 from mlld_sdk import Agent, Runtime, budget, child, one_for_one
 from mlld_sdk.errors import JournalFull
 from mlld_sdk.supervision.verdict import Concern, Verdict
-from mlld_sdk.web import current, lifespan
+from mlld_sdk.web import current, health, lifespan
 from tests.support.applications import application, served
 from tests.support.eventually import eventually
 
@@ -100,6 +100,7 @@ def test_a_root_that_gave_up_is_dead_and_says_when_and_why() -> None:
         assert dead.json()["status"] == "gave up"
         assert dead.json()["at"].endswith("UTC")
         assert "for the test" in dead.json()["why"]
+        assert dead.json()["verdict"].startswith("GAVE UP")
         unready = await client.get("/readyz")
         assert unready.status_code == 503
         assert unready.json()["reasons"][0]["path"] == "root"
@@ -177,17 +178,40 @@ def test_without_the_extra_for_metrics_the_answer_says_how_to_get_it(monkeypatch
     probed(one_for_one(child(Echo, name="echo")), visit)
 
 
-def test_without_fastapi_the_probes_are_a_router_of_starlette() -> None:
+def test_what_is_said_of_a_router_of_fastapi_holds_for_the_probes() -> None:
+    def refuse() -> None:
+        raise HTTPException(401)
+
+    app = FastAPI(lifespan=lifespan(one_for_one(child(Echo, name="echo"))))
+    app.include_router(health(), prefix="/internal", dependencies=[Depends(refuse)])
+    app.include_router(health(), prefix="/open")
+
+    async def visit(client: httpx.AsyncClient) -> None:
+        for probe in ("healthz", "readyz", "metrics"):
+            assert (await client.get(f"/internal/{probe}")).status_code == 401
+            assert (await client.get(f"/open/{probe}")).status_code == 200
+            assert (await client.head(f"/open/{probe}")).status_code == 200
+        assert (await client.get("/openapi.json")).json()["paths"] == {}
+
+    served(app, visit)
+
+
+def test_without_fastapi_the_probes_are_routes_of_starlette() -> None:
     program = """
 import sys
 sys.modules["fastapi"] = None
 from starlette.applications import Starlette
-from mlld_sdk.web import health
-app = Starlette(routes=[*health().routes])
+from mlld_sdk.errors import ConfigurationError
+from mlld_sdk.web import health, health_routes
+app = Starlette(routes=[*health_routes()])
 print([route.path for route in app.routes])
+try:
+    health()
+except ConfigurationError as error:
+    print(error.hint)
 """
     said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said == "['/healthz', '/readyz', '/metrics']\n"
+    assert said == "['/healthz', '/readyz', '/metrics']\nfor Starlette there is health_routes()\n"
 
 
 def test_handlers_that_hold_all_threads_hold_up_no_probe() -> None:

@@ -23,7 +23,7 @@ from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.base.errors import InvalidOption
 from mlld_sdk.errors import StartFailed
 from mlld_sdk.runtime.options import RuntimeOptions
-from mlld_sdk.web import current, health, lifespan
+from mlld_sdk.web import current, health_routes, lifespan
 from mlld_sdk.web.serving import KEY
 from tests.support.applications import application, served
 
@@ -106,7 +106,7 @@ def test_a_websocket_and_a_mounted_application_find_it_too() -> None:
         return runtime.verdict().word
 
     outer = Starlette(
-        routes=[Route("/tree", word), Mount("/inner", inner), *health().routes],
+        routes=[Route("/tree", word), Mount("/inner", inner), *health_routes()],
         lifespan=lifespan(one_for_one(child(Echo, name="echo"))),
     )
 

@@ -140,7 +140,7 @@ def test_runs_go_on_in_another_worker_when_one_is_killed_and_none_is_lost_or_dou
 
 
 def test_every_worker_is_seen_by_the_command_line_and_by_one_scrape(folder: Path) -> None:
-    with uvicorn(folder, "--timeout-worker-healthcheck", "300", workers=3) as server:
+    with uvicorn(folder, workers=3) as server:
         pids = {one.pid for one in running("web")}
         told = json.loads(command_line(folder, "tree", "--json").out)["processes"]
         assert {one["pid"]: one["verdict"]["word"] for one in told} == dict.fromkeys(pids, "healthy")
