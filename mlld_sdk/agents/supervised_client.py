@@ -1,5 +1,6 @@
 """Clients as children of a tree: `child(Client, name="scripts")`, found as `runtime["scripts"]`."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Concatenate, Final, Literal, ParamSpec, TypeVa
 import msgspec
 
 from mlld_sdk.actors.core.errors import AskTimeout
-from mlld_sdk.agents.duty import TakeWork
+from mlld_sdk.agents.duty import Drain, TakeWork
 from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
 from mlld_sdk.agents.owner import EngineOwner
@@ -189,7 +190,8 @@ class ClientHandle(Named, ClientRequests):
         with suppress(AgentUnavailable, ClientGaveUp):
             if limit:
                 with suppress(AskTimeout):
-                    self.drain(limit)
+                    if not self._ask(Drain(), limit):
+                        return 0  # another close came in between, and has ended them
             cut_off: int = self._ask(CloseEngines())
             return cut_off
         return 0
@@ -225,8 +227,17 @@ class ClientHandle(Named, ClientRequests):
                 return find(self.name)
             except AgentUnavailable:
                 deadline = deadline or Deadline(RESTART_PATIENCE)
-                if not (self.comes_soon() and self.wait_until_up(deadline.left)):
+                if _on_a_loop() or not (self.comes_soon() and self.wait_until_up(deadline.left)):
                     raise
+
+
+def _on_a_loop() -> bool:
+    """Whether this thread runs an event loop, which must not wait here: the coroutines do, by their own means."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _when_up(
@@ -236,9 +247,15 @@ def _when_up(
 
     @wraps(method)
     async def call(self: "AsyncClientHandle", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not self.sync.is_up() and self.sync.comes_soon():
-            await self.wait_until_up(RESTART_PATIENCE)
-        return await method(self, *args, **kwargs)
+        deadline = Deadline(RESTART_PATIENCE)
+        while True:
+            if not self.sync.is_up() and self.sync.comes_soon():
+                await self.wait_until_up(deadline.left)
+            try:
+                return await method(self, *args, **kwargs)
+            except AgentUnavailable:  # it went just now, and nothing was sent
+                if deadline.is_over or not self.sync.comes_soon():
+                    raise
 
     return call
 

@@ -169,6 +169,35 @@ def test_closing_it_ends_its_engines_and_leaves_it_in_the_tree(isolation: str, t
         assert runtime.snapshot().children[0].incarnation == 1
 
 
+def test_a_second_close_is_immediate_and_the_first_leaves_what_came_after_it_alone(tmp_path: Path) -> None:  # C-83
+    with Runtime(one_for_one(child(Client, name="it", engine="embedded", timeout=None))) as runtime:
+        client = runtime["it"]
+        handle = client.process_async(WORK.format(tmp_path))
+        eventually((tmp_path / "begun").exists)
+        first = Later(lambda: client.close(timeout=600))
+        eventually(lambda: client.status().state == "draining")
+        assert client.close() == 1
+        assert isinstance(handle.exception(60), EngineClosed)
+        assert first.result() == 0
+        pid = client.process(WHO)
+        assert client.process(WHO) == pid
+
+
+def test_coroutines_wait_for_a_client_that_is_restarted_and_block_no_loop() -> None:  # C-81
+    async def ask() -> list[str]:
+        said = []
+        for _ in range(5):
+            with pytest.raises(EngineDied):
+                await client.aio.process(DIES)
+            said += await asyncio.gather(*(client.aio.process('show "up"') for _ in range(5)))
+        return said
+
+    spec = child(Client, name="it", engine="embedded", timeout=60, backoff=Backoff(0.05))
+    with Runtime(one_for_one(spec, **LIMITS)) as runtime:
+        client = runtime["it"]
+        assert asyncio.run(ask()) == ["up\n"] * 25
+
+
 def test_it_shares_the_budget_of_engines_with_others(isolation: str) -> None:  # C-80
     spec = child(Client, name="it", engine="embedded", isolation=isolation, warm=0, timeout=60)
     with Runtime(one_for_one(spec, child(Agent, name="agent", engine="embedded")), max_engines=1) as runtime:
