@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from mlld_sdk.actors.core.context import context
-from mlld_sdk.base.durations import Deadline, pause
+from mlld_sdk.base.durations import pause
 
 TICK: Final = 0.005
 """Seconds between two looks of the watcher at a pool that has work waiting."""
@@ -283,20 +283,8 @@ class Scheduler:
                     return
         self._bell.acquire()
 
-    def close(self, timeout: float) -> list[str]:
-        """End all threads; names those that did not end in time."""
-        threads = self.tell_to_end()
-        deadline = Deadline(timeout)
-        left: list[str] = []
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(deadline.left)
-                if thread.is_alive():
-                    left.append(thread.name)
-        return left
-
     def tell_to_end(self) -> list[threading.Thread]:
-        """Tell all threads to end, after what they are doing, and return them."""
+        """Tell all threads to end, after what they are doing, and return those that do not call this."""
         with self._lock:
             self._closed = True
             threads: list[threading.Thread] = list(self._threads)
@@ -309,7 +297,7 @@ class Scheduler:
                     self._watching = True
                     self._bell.release()
         self._queue.put(None)
-        return threads
+        return [thread for thread in threads if thread is not threading.current_thread()]
 
 
 class OwnThread(threading.Thread):

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 import msgspec
@@ -31,7 +32,7 @@ from mlld_sdk.actors.core.scheduler import Runnable, Scheduler
 from mlld_sdk.actors.core.start import ActorFactory, Starting, kill_late_start
 from mlld_sdk.actors.core.timers import Timer, Timers
 from mlld_sdk.actors.core.zombies import Zombie, Zombies
-from mlld_sdk.base.durations import Deadline
+from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.base.options import check_callable, check_class, path_part, whole
@@ -44,6 +45,9 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 LEAST_GRACE: Final = 0.2
 """Seconds that threads get at the end in any case."""
+
+PIECE: Final = 0.05
+"""Seconds a stop waits at a time."""
 
 FAREWELL: Final = 2.0
 """Seconds that code of killed actors gets at the end to come back, before it counts as left running."""
@@ -132,6 +136,7 @@ class ActorSystem:
         check_callable("sink", sink)
         self.name = name
         self._closed = False
+        self._patience = Deadline(None)
         self.env: Env = env or Env()
         self.id: str = f"{self.env.random.getrandbits(64):016x}"
         self.sink = sink
@@ -411,8 +416,12 @@ class ActorSystem:
                 killed.append(cell.path)
                 cell.kill(Killed("the system stopped"))
         grace = Deadline(max(LEAST_GRACE, deadline.left))
-        self.zombies.wait_until_gone(min(grace.left, FAREWELL))
-        threads = self.scheduler.close(max(LEAST_GRACE, grace.left))
+        self._await(self.zombies.wait_until_gone, min(grace.left, FAREWELL))
+        threads = [
+            thread.name
+            for thread in self.scheduler.tell_to_end()
+            if not self._await(partial(_joined, thread), max(LEAST_GRACE, grace.left))
+        ]
         self.timers.close(LEAST_GRACE)
         if not self.loop.close(max(LEAST_GRACE, grace.left)):
             threads.append(f"{self.name}-loop")
@@ -425,6 +434,18 @@ class ActorSystem:
             zombies=tuple(self.zombies.list()),
             threads=tuple(threads),
         )
+
+    def hurry(self) -> None:
+        """Have a stop, under way or to come, wait no longer for code that does not come back."""
+        self._patience.at = min(self._patience.at, now() + LEAST_GRACE)
+
+    def _await(self, happens: Callable[[float], bool], within: float) -> bool:
+        """Wait for something, in pieces so that `hurry` is heard; return whether it happened."""
+        end, patience = Deadline(within), self._patience
+        while not happens(min(end.left, patience.left, PIECE)):
+            if end.is_over or patience.is_over:
+                return False
+        return True
 
     def _end_roots(self, deadline: Deadline) -> None:
         """Ask the roots of all trees to end, newest first, each after the one before has ended.
@@ -449,6 +470,11 @@ class ActorSystem:
         self._closed = True
         for cell in self.directory.cells.values():
             cell.ending = cell.reason = FORKED
+
+
+def _joined(thread: threading.Thread, timeout: float) -> bool:
+    thread.join(timeout)
+    return not thread.is_alive()
 
 
 _default: ActorSystem | None = None

@@ -612,6 +612,7 @@ class Runtime:
     def _kill(self) -> None:
         """End everything now: engines first, then actors."""
         services, tree = self.services, self._running()
+        services.system.hurry()
         services.close()
         tree.root.kill("a second signal came")
 

@@ -20,6 +20,7 @@ import pykka
 import pytest
 
 from mlld_sdk.actors.core import scheduler as scheduler_module
+from mlld_sdk.actors.core import system as system_module
 from mlld_sdk.actors.core.actor import Actor, PykkaActor
 from mlld_sdk.actors.core.directives import NO_REPLY
 from mlld_sdk.actors.core.errors import (
@@ -34,7 +35,7 @@ from mlld_sdk.actors.core.errors import (
 from mlld_sdk.actors.core.events import ActorCallbackFailed, ActorExited, ResourceCloseFailed, ZombieEnded, ZombieLeft
 from mlld_sdk.actors.core.exits import KILLED, NORMAL, Crash, Killed
 from mlld_sdk.actors.core.scheduler import blocking
-from mlld_sdk.actors.core.system import LEAST_GRACE, ActorSystem, default_system
+from mlld_sdk.actors.core.system import ActorSystem, default_system
 from mlld_sdk.base.env import Env
 from tests.support.actors import Clock, Gate, Notices, Puppet, Sink, boom, notices_of, seen_by
 from tests.support.eventually import eventually
@@ -851,19 +852,37 @@ def test_a_full_mailbox_of_a_dead_actor_lets_nobody_wait(system: ActorSystem) ->
     gate.open.set()
 
 
-def test_a_stop_takes_no_longer_than_it_was_given_when_a_thread_does_not_come_back(sink: Sink) -> None:  # T-16
-    system, gate, given = ActorSystem("zombie", sink=sink), Gate(), []
+def test_a_stop_takes_no_longer_than_it_was_given_when_a_thread_does_not_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # T-16
+    system, gate, given = ActorSystem("zombie"), Gate(), []
+    monkeypatch.setattr(system_module, "FAREWELL", 0.5)
     ref = system.start(Puppet)
     ref.tell(gate)
     assert gate.entered.wait(60)
     ref.kill()
-    close = system.scheduler.close
-
-    def close_at_last(timeout: float) -> list[str]:
-        given.append(timeout)
+    wait = system._await
+    monkeypatch.setattr(system, "_await", lambda happens, within: given.append(within) or wait(happens, within))
+    try:
+        report = system.stop(0.5)
+    finally:
         gate.open.set()
-        return close(60)
+    assert report.zombies
+    assert given[0] <= 0.5
+    assert given[1] == system_module.LEAST_GRACE  # the wait before has used up the rest
 
-    system.scheduler.close = close_at_last  # type: ignore[method-assign]
-    system.stop(0.5)  # which the wait for the thread uses up
-    assert given == [LEAST_GRACE]
+
+def test_a_stop_that_is_to_hurry_waits_no_longer_for_what_does_not_come_back() -> None:  # T-16
+    system, gate = ActorSystem("zombie"), Gate()
+    ref = system.start(Puppet)
+    ref.tell(gate)
+    assert gate.entered.wait(60)
+    ref.kill()
+    reports: list[Any] = []
+    stopper = threading.Thread(target=lambda: reports.append(system.stop(3_600)))
+    stopper.start()
+    eventually(system.has_stopped)
+    system.hurry()
+    stopper.join(60)
+    gate.open.set()
+    assert [zombie.actor for zombie in reports[0].zombies] == [ref.path]
