@@ -23,6 +23,7 @@ from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.durations import seconds as as_seconds
 from mlld_sdk.base.errors import InfrastructureError, InvalidOption
 from mlld_sdk.base.options import check_callable, check_class, number, text, truth, whole
+from mlld_sdk.base.texts import fit
 from mlld_sdk.engines.cache_use import CacheUse
 from mlld_sdk.engines.requests import Asked, EngineRequests
 from mlld_sdk.journal import Failed, Fingerprint, Fresh, Positions, Replay, RunLease, StepPolicy
@@ -256,13 +257,13 @@ class Job:
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Report how far the run is, for operators, and as proof that it is not stuck."""
-        text("message", message, empty=True)
+        said = text("message", fit(message) if isinstance(message, str) else message, empty=True)
         if fraction is not None:
             number("fraction", fraction, 0, 1)
         self._progressed()
         at = self._services.env.wall()
         self._services.sink(
-            RunProgressed(at=at, run_id=self.run_id, agent=self._requests.name, message=message, fraction=fraction)
+            RunProgressed(at=at, run_id=self.run_id, agent=self._requests.name, message=said, fraction=fraction)
         )
 
     def note(self, name: str, data: object = None) -> None:
