@@ -257,7 +257,8 @@ class Job:
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Report how far the run is, for operators, and as proof that it is not stuck."""
-        said = text("message", fit(message) if isinstance(message, str) else message, empty=True)
+        given: object = message
+        said = text("message", fit(given) if isinstance(given, str) else given, empty=True)
         if fraction is not None:
             number("fraction", fraction, 0, 1)
         self._progressed()
