@@ -211,7 +211,7 @@ class EngineOwner(Actor):
             may_cut=may_cut(kind, options.command_args, options.environ),
             env=env,
             sink=self.services.sink,
-            command=(lambda: program) if isinstance(program, EngineCommand) else options.engine_command,
+            command=program if isinstance(program, EngineCommand) else options.engine_command,
         )
 
     def _stop_requests(self) -> None:

@@ -48,6 +48,9 @@ T = TypeVar("T")
 
 AnyPath = str | os.PathLike[str]
 
+NO_OPTIONS: Final[RunOptions] = {}
+"""Of those that have none; there may be thousands."""
+
 NOT_OF_LIVE: Final = CHECKPOINT_PARAMS | {"onCommandFailure"}
 """Wire names of the parameters live engines do not have."""
 
@@ -188,7 +191,7 @@ class EngineRequests:
         may_cut: Whether the engine may cut values, so that answers are searched for what is missing.
         max_events: Events of one request that are kept.
         sink: Takes the events.
-        command: Makes the command that starts its engines.
+        command: Starts its engines, or makes the command that does.
 
     Attributes:
         health: How the owner's engines fare.
@@ -212,7 +215,7 @@ class EngineRequests:
         max_events: int = MAX_EVENTS,
         env: Env | None = None,
         sink: Sink = discard,
-        command: Callable[[], EngineCommand] | None = None,
+        command: EngineCommand | Callable[[], EngineCommand] | None = None,
     ) -> None:
         self.source = source
         self.health = source.health
@@ -227,8 +230,8 @@ class EngineRequests:
         self.labels = {"agent": name} if name else {}  # in every span
         self._working_dir = working_dir
         self._command = command
-        self._caching: RunOptions = caching or {}
-        self._defaults: RunOptions = defaults or {}
+        self._caching = caching or NO_OPTIONS
+        self._defaults = defaults or NO_OPTIONS
         refuse_unseen(kind, self._defaults.get("on_command_failure"))
         self.on_events: OnEvents | None = self.tell_model_calls if name or sink is not discard else None
 
@@ -362,7 +365,7 @@ class EngineRequests:
         """Where below the working directory the engines keep their caches; `None` if it cannot be told."""
         if self.kind == "embedded" or self._command is None:
             return DEFAULT_ROOT
-        command = self._command()
+        command = self._command() if callable(self._command) else self._command
         return cache_place(command.argv, command.environ.get(BRIDGE_PACKAGE))
 
     @property
