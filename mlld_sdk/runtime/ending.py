@@ -5,9 +5,16 @@ from collections.abc import Callable
 
 from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.agents.services import Services
+from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
+from mlld_sdk.runs.errors import OwnerGone
 from mlld_sdk.runtime.end import EndNotice, RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.supervision.tree import Tree
+
+OWNERS_END = 1.0
+"""Seconds agents and pools get to end by themselves, and to say why to those who wait for their engines."""
+
+LOOK_AGAIN = 0.005
 
 ON_END = 5.0
 """Seconds a program that ends with its runtime waits for `on_end`."""
@@ -110,6 +117,7 @@ class RuntimeEnding:
     def _afterwards(self, services: Services, end: RuntimeEnd) -> None:
         """End the engines that were kept for successors, and call `on_end`."""
         try:
+            _await_owners(services)
             services.close()
         finally:
             if self._on_end is not None:
@@ -117,3 +125,13 @@ class RuntimeEnding:
                     self._on_end(end)
                 except BaseException as error:  # noqa: BLE001 - whatever it raises is not felt by anybody
                     services.system.callback_failed(error)
+
+
+def _await_owners(services: Services) -> None:
+    """See to it that what waits for an engine is told why by its agent or pool, whose end workers clean up after."""
+    deadline = Deadline(OWNERS_END)
+    for name, requests in list(services.requests.items()):
+        source = requests.source
+        while source.scope.over is None and not deadline.is_over:
+            pause(LOOK_AGAIN)
+        source.stop(source.scope.over or OwnerGone(f"{name} ended"))  # again, since that may be half done
