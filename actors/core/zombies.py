@@ -60,26 +60,26 @@ class Zombies:
         """
         with topology:
             thread = cell.runner.thread
-            if thread is None:
-                if cell.runner.task is not None:
-                    fenced.add(cell)
+            if thread is not None or cell.runner.task is not None:
+                fenced.add(cell)
+            if thread is None or thread == get_ident():
                 return
-            fenced.add(cell)
-            if thread == get_ident():
-                return
-        self._add(cell, thread)
+            self._list(cell, thread)
         self._lose_thread(thread)
+        self._tell_of(cell, _thread_name(thread))
 
     def add_coroutine(self, cell: Cell) -> None:
         """List a killed actor whose coroutine goes on, on this very thread, although it was cancelled."""
-        self._add(cell, None)
-
-    def _add(self, cell: Cell, thread: int | None) -> None:
         with topology:
-            self._since[cell] = (self._system.now(), thread)
-            self._none.clear()
-        name = threading.current_thread().name if thread is None else _thread_name(thread)
-        self._system.emit(lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=name))
+            self._list(cell, None)
+        self._tell_of(cell, threading.current_thread().name)
+
+    def _list(self, cell: Cell, thread: int | None) -> None:
+        self._since[cell] = (self._system.now(), thread)
+        self._none.clear()
+
+    def _tell_of(self, cell: Cell, thread: str) -> None:
+        self._system.emit(lambda at: ZombieLeft(at=at, actor=cell.path, epoch=cell.epoch, thread=thread))
 
     def ended(self, cell: Cell) -> None:
         """Take an actor off the list: its handler came back."""

@@ -216,6 +216,41 @@ def test_a_keyboard_interrupt_reaches_a_main_thread_that_waits_for_an_answer() -
     assert done.returncode == 0
 
 
+def test_ctrl_c_at_any_moment_of_a_managing_main_thread_hurts_no_supervisor() -> None:  # T-23
+    done = run(
+        """
+        import random, signal
+        from mlld_sdk.actors import current_actor
+        from mlld_sdk.supervision import Tree, child, dynamic, one_for_one
+
+        class Inline(Actor):
+            caller_runs = True
+            def on_receive(self, message):
+                os.kill(os.getpid(), signal.SIGINT)
+                self.sleep(0.2)
+
+        chance = random.Random(7)
+        with ActorSystem() as system, Tree.start(system, one_for_one(child(Says, name="a"), dynamic(name="d"))) as tree:
+            root, rooms = tree.root, tree["d"].supervisor()
+            for _ in range(60):
+                timer = threading.Timer(chance.uniform(0, 0.01), os.kill, (os.getpid(), signal.SIGINT))
+                try:
+                    timer.start()
+                    while True:
+                        tree.supervisor.count_children()
+                        rooms.terminate_child(rooms.start_child(child(Actor)))
+                except KeyboardInterrupt:
+                    assert current_actor() is None
+            inline = system.start(Inline)
+            try:
+                inline.call("interrupt", timeout=30)
+            except KeyboardInterrupt:
+                print(root.is_alive(), rooms.ref.is_alive(), inline.is_alive(), tree["a"].call("alive"), flush=True)
+        """
+    )
+    assert done.stdout.startswith("True True True alive"), done.stdout + done.stderr
+
+
 def test_an_interrupt_during_a_start_leaves_nothing_that_nobody_has() -> None:  # T-23
     done = run(
         """

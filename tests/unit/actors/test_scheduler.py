@@ -1,8 +1,5 @@
 """Workers, callers that run actors themselves, and what surrounds a run."""
 
-import os
-import random
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk.actors import current_actor
 from mlld_sdk.actors.core import scheduler as scheduler_module
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import ActorCrashed, DeadlockDetected, MailboxFull
@@ -45,30 +41,6 @@ def test_an_idle_actor_of_such_a_class_runs_in_its_callers_thread(system: ActorS
         assert not ref.is_alive()
 
     on_another_thread(test)
-
-
-def test_ctrl_c_while_it_works_for_the_main_thread_interrupts_the_caller_and_not_the_actor(system: ActorSystem) -> None:
-    ref = system.start(Inline)
-    with pytest.raises(KeyboardInterrupt):
-        ref.call(lambda me: (os.kill(os.getpid(), signal.SIGINT), me.sleep(0.2)), timeout=30)
-    assert current_actor() is None
-    assert ref.call("alive", timeout=10) == "alive"
-
-
-def test_ctrl_c_at_any_moment_of_a_managing_main_thread_hurts_no_supervisor(system: ActorSystem) -> None:
-    def manage(tree: Tree) -> None:
-        while True:
-            tree.supervisor.count_children()
-
-    chance = random.Random(7)
-    with Tree.start(system, one_for_one(child(Puppet, name="a"))) as tree:
-        for _ in range(25):
-            threading.Timer(chance.uniform(0.001, 0.02), os.kill, (os.getpid(), signal.SIGINT)).start()
-            with pytest.raises(KeyboardInterrupt):
-                manage(tree)
-            assert current_actor() is None
-        assert tree.running
-        assert tree["a"].call("alive") == "alive"
 
 
 def test_a_busy_one_is_waited_for_like_any_other(system: ActorSystem) -> None:
