@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mlld_sdk.base.errors import MlldError as MlldError
     from mlld_sdk.base.errors import TaskError as TaskError
     from mlld_sdk.base.errors import UnknownOption as UnknownOption
+    from mlld_sdk.base.folders import FolderNotPrivate as FolderNotPrivate
     from mlld_sdk.client.handles import RequestEnded as RequestEnded
     from mlld_sdk.control.protocol import ControlError as ControlError
     from mlld_sdk.control.protocol import Refused as Refused

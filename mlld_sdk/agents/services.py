@@ -17,6 +17,7 @@ from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError
 from mlld_sdk.base.events import Sink
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.engines.draining import ClosingSource
 from mlld_sdk.engines.pool import EnginePool
 from mlld_sdk.engines.quota import EngineQuota
@@ -262,9 +263,14 @@ class Services:
             ref.cast(LOOK)
 
     def cache_root(self, name: str) -> Path:
-        """Return where an isolated cache lies: a folder named so that no two agents share it."""
+        """Return where an isolated cache lies: a folder of this user's alone, named so that no two agents share it.
+
+        Raises:
+            FolderNotPrivate: Another user has made it, or could write into it.
+        """
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40]
-        return self.state_dir / "checkpoints" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        unique = f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        return private_folder(self.state_dir, "checkpoints", unique)
 
 
 def _admitted(requests: EngineRequests, source: ClosingSource) -> EngineRequests:

@@ -16,6 +16,7 @@ import msgspec
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
@@ -153,7 +154,7 @@ def check_socket_folder() -> Check:
     if not folder.exists():
         return Check("socket", "ok", f"{folder} will be made when a runtime starts")
     try:
-        protocol.private_folder(folder)
+        private_folder(folder)
     except (MlldError, OSError) as error:
         return Check("socket", "problem", str(error))
     return Check("socket", "ok", f"{folder} is private; {there} there")

@@ -235,21 +235,6 @@ def sockets() -> list[RuntimeProcess]:
     return sorted(RuntimeProcess(name, int(pid)) for name, _, pid in found if name and pid.isdecimal())
 
 
-def private_folder(folder: Path) -> None:
-    """Make a folder only this user can enter, or refuse one that another user has made.
-
-    Raises:
-        ControlError: It belongs to another user, or others may enter.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
-        raise ControlError(
-            f"{folder} is not private to this user",
-            hint="remove it, or set MLLD_OTP_RUNTIME_DIR to a folder of your own",
-        )
-
-
 def is_listening(path: Path) -> bool:
     """Return whether a process takes connections at a socket, even if it is too busy or stopped to answer."""
     with socket.socket(socket.AF_UNIX) as probe:

@@ -24,6 +24,7 @@ from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.base.texts import text_of
 from mlld_sdk.control import protocol as p
 from mlld_sdk.engines.pool import EnginePoolStatus
@@ -225,7 +226,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def _listen(path: Path) -> socket.socket:
-    p.private_folder(path.parent)
+    private_folder(path.parent)
     listener = socket.socket(socket.AF_UNIX)
     try:
         with _turn(path.parent):

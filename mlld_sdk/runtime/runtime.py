@@ -55,7 +55,9 @@ from mlld_sdk.supervision.tree import Place, ShutdownReport, Tree
 from mlld_sdk.supervision.verdict import Concern, Verdict
 from mlld_sdk.telemetry.bus import Bus
 from mlld_sdk.telemetry.history import History
+from mlld_sdk.transport.child import directory_prefix
 from mlld_sdk.transport.memory import kill_count
+from mlld_sdk.transport.processes import our_mark
 from mlld_sdk.transport.sweep import sweep_orphans
 
 KEEP: Final = Retention()
@@ -586,7 +588,8 @@ class Runtime:
     def _state_dir(self) -> Path:
         if self._store is not None:
             return self._store.absolute().with_name(f"{self._store.name}.d")
-        return Path(gettempdir(), f"mlld-otp-{os.getuid()}", f"{self.env.random.getrandbits(64):016x}")
+        name = directory_prefix(our_mark("")) + f"{self.env.random.getrandbits(64):016x}"  # `sweep_orphans` knows it
+        return Path(gettempdir(), name)
 
     def _make_rounds(self) -> None:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""

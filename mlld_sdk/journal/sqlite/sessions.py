@@ -12,6 +12,7 @@ import uuid
 import weakref
 from pathlib import Path
 
+from mlld_sdk.base.folders import own_folder
 from mlld_sdk.journal.errors import JournalReadOnly
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -25,13 +26,13 @@ class Session:
         inherited: Whether this process is a fork of the one that started it, and must leave everything alone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Start a session; its file appears locked or not at all."""
+    def __init__(self, folder: Path, owner: int) -> None:
+        """Start a session; its file appears locked or not at all. `owner` is whose journal it is."""
         self.name = uuid.uuid4().hex
         self.inherited = False
         self._path = folder / self.name
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            own_folder(folder, owner)
             _sweep(folder)
             fresh = folder / f".{self.name}"
             self._fd: int | None = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

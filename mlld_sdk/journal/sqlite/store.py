@@ -62,7 +62,7 @@ class SqliteStore:
             file = self._path.stat()
             self._identity: tuple[int, ...] = (file.st_dev, file.st_ino)
             self._sessions = self._path.with_name(f"{self._path.name}-sessions")
-            self._session = sessions.Session(self._sessions)
+            self._session = sessions.Session(self._sessions, file.st_uid)
         except BaseException:
             self._writing.connection.close()
             raise

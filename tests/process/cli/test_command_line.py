@@ -15,6 +15,7 @@ import pytest
 
 from mlld_sdk import Agent, Runtime, child, one_for_one
 from mlld_sdk.base.events import name_of
+from mlld_sdk.base.folders import FolderNotPrivate
 from mlld_sdk.cli.main import span
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
@@ -233,10 +234,11 @@ def test_the_socket_is_private(runtime: Runtime) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_others_may_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_others_may_write_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
-    socket_path("x").parent.mkdir(mode=0o755)
-    with pytest.raises(ControlError, match="not private"):
+    socket_path("x").parent.mkdir()
+    socket_path("x").parent.chmod(0o777)
+    with pytest.raises(FolderNotPrivate, match="not private"):
         Runtime(one_for_one(child(Agent, engine="embedded")), control=True).start()
 
 

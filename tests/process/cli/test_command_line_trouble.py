@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Pool, Retry, Runtime, child, one_for_one
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.cli.doctor import check_store
 from mlld_sdk.cli.main import main
 from mlld_sdk.control import client
@@ -24,7 +25,6 @@ from mlld_sdk.control.protocol import (
     AskTree,
     ControlError,
     Refused,
-    private_folder,
     send,
     socket_folder,
     socket_path,

@@ -61,13 +61,13 @@ def test_a_store_that_cannot_be_kept_is_a_problem(tmp_path: Path) -> None:
     assert "takes no files" in doctor.check_store(Path("/proc/state.db")).found
 
 
-def test_a_socket_folder_others_may_enter_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_folder_others_may_write_into_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path))
     assert doctor.check_socket_folder().finding == "ok"
     folder = tmp_path / f"mlld-otp-{os.getuid()}"
     folder.mkdir(mode=0o700)
     assert doctor.check_socket_folder().finding == "ok"
-    folder.chmod(0o755)
+    folder.chmod(0o777)
     assert doctor.check_socket_folder().finding == "problem"
 
 

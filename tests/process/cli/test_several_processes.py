@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from mlld_sdk import Agent, Runtime, child, one_for_one
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.control.protocol import (
     AskWho,
     ControlError,
     RuntimeProcess,
     is_listening,
-    private_folder,
     socket_folder,
     sockets,
 )
