@@ -30,7 +30,7 @@ def test_the_page_of_demos_tells_of_each() -> None:
 
 
 def without_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlld_sdk.supervision.breaker.admit", lambda policy, circuit, now: (circuit, True))
+    monkeypatch.setattr("mlld_sdk.supervision.breaker.admit", lambda policy, circuit, now, due: (circuit, True))
 
 
 def without_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
