@@ -47,6 +47,7 @@ class Backlogs:
             self._until = 0.0
             raise
         self._found, self._until = found, now() + STALE
+        self._limits = {path: limit for path, limit in self._limits.items() if path in found}
         return {kind for kind, backlog in found.items() if backlog.pending or backlog.running}
 
     def __call__(self, path: str, child: ActorRef[Any] | None) -> BacklogView | None:
