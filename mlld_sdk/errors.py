@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.errors import JournalClosed as JournalClosed
     from mlld_sdk.journal.errors import JournalCorrupt as JournalCorrupt
     from mlld_sdk.journal.errors import JournalError as JournalError
+    from mlld_sdk.journal.errors import JournalExposed as JournalExposed
     from mlld_sdk.journal.errors import JournalFull as JournalFull
     from mlld_sdk.journal.errors import JournalGone as JournalGone
     from mlld_sdk.journal.errors import JournalLocked as JournalLocked

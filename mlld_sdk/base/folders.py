@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,7 +42,7 @@ def private_folder(folder: Path, *inside: str) -> Path:
     at = folder
     for name in ("", *inside):
         at = at / name
-        fd = _own(at, [os.getuid()])
+        fd = _own(at)
         try:
             mode = stat.S_IMODE(os.fstat(fd).st_mode)
             if mode & _OTHERS_WRITE:
@@ -55,18 +54,8 @@ def private_folder(folder: Path, *inside: str) -> Path:
     return at
 
 
-def own_folder(folder: Path, owner: int) -> None:
-    """Make a folder for this user, or take the one that this user or `owner` has made, whoever may read or write it.
-
-    Raises:
-        FolderNotPrivate: It is somebody else's, or no folder but a link.
-        OSError: The system does not let it be made.
-    """
-    os.close(_own(folder, [os.getuid(), owner]))
-
-
-def _own(folder: Path, owners: Iterable[int]) -> int:
-    """Make a folder or take the one of these owners; returns it opened, so that what is looked at is what is meant."""
+def _own(folder: Path) -> int:
+    """Make a folder or take this user's own; returns it opened, so that what is looked at is what is meant."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
@@ -78,7 +67,7 @@ def _own(folder: Path, owners: Iterable[int]) -> int:
     except PermissionError:
         raise FolderNotPrivate(str(folder), "it may not be entered") from None
     owner = os.fstat(fd).st_uid
-    if owner not in owners:
+    if owner != os.getuid():
         os.close(fd)
         raise FolderNotPrivate(str(folder), f"it belongs to user {owner}")
     return fd

@@ -20,7 +20,10 @@ from mlld_sdk.base.folders import private_folder
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
+from mlld_sdk.journal.errors import JournalExposed
 from mlld_sdk.journal.sqlite import schema
+from mlld_sdk.journal.sqlite.access import check_access
+from mlld_sdk.journal.sqlite.faults import FAULTS
 from mlld_sdk.transport.processes import mark_of, processes
 
 Finding = Literal["ok", "warning", "problem"]
@@ -111,9 +114,16 @@ def check_store(path: Path) -> Check:
         return Check("store", "problem", f"{path} is a folder", "name a file in it")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         return Check("store", "problem", f"{path} may not be written", "check its owner and mode")
+    try:
+        exposed = check_access(path, path.with_name(f"{path.name}-sessions"), mend=False)
+    except JournalExposed as error:
+        return Check("store", "problem", error.message, error.hint or "")
     if path.exists() and path.stat().st_size and (wrong := _wrong_with(path)):
         return wrong
     free = shutil.disk_usage(folder).free
+    if exposed:
+        found, _, hint = exposed[0].rpartition(": ")
+        return Check("store", "warning", found, hint)
     hint = "make room: a journal that cannot be written stops taking runs"
     return _unless(free < 100 << 20, "store", f"{path} can be written, {free >> 20} MiB are free", hint)
 
@@ -137,7 +147,7 @@ def _wrong_with(path: Path) -> Check | None:
                 found = f"{path} has version {version}, this library knows up to {schema.CURRENT}"
                 return problem(found, "upgrade the library, or open a backup made before")
             (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.Error as error:
+    except FAULTS as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_INTERRUPT:  # too large to be read whole; what was read is all right
             return None

@@ -47,7 +47,7 @@ def audit(connection: sqlite3.Connection) -> list[Problem]:
     for where, look in looks.items():
         try:
             problems += look(connection)  # one by one: what is found before an error is kept
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             problems.append(Problem(where=where, what=str(error)))
     return problems[:_LIMIT]
 

@@ -1,7 +1,8 @@
 """What the journal can refuse and what can break under it.
 
 A `JournalError` is the store's failure: nothing is known about the task. A `JournalRefusal` is an answer: the same call
-gets the same one again. `NotAJournal` and `JournalTooNew` are about the path that was given.
+gets the same one again. `NotAJournal`, `JournalExposed` and `JournalTooNew` are about the path that was
+given.
 """
 
 from dataclasses import dataclass
@@ -137,6 +138,12 @@ class NotAJournal(ConfigurationError):
     """The path names a folder, or a file that is something else than a journal. It was left as it is."""
 
     code = "NOT_A_JOURNAL"
+
+
+class JournalExposed(ConfigurationError):
+    """Another user owns the journal's file or a part of it, or can change it: what it says cannot be relied upon."""
+
+    code = "JOURNAL_EXPOSED"
 
 
 class JournalTooNew(ConfigurationError):

@@ -198,6 +198,18 @@ class JournalRecovered(Event, frozen=True, kw_only=True, tag="journal.recovered"
     path: str
 
 
+class JournalExposedEvent(Event, frozen=True, kw_only=True, tag="journal.exposed"):
+    """A journal was opened that others could read until then, or whose folder they can write into.
+
+    Attributes:
+        path: The journal's file.
+        reason: What they can do, and what to do about it.
+    """
+
+    path: str
+    reason: str
+
+
 class JournalPruned(Event, frozen=True, kw_only=True, tag="journal.pruned"):
     """Retention removed ended runs.
 

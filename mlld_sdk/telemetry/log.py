@@ -31,6 +31,7 @@ WARNING: Final = {
     "child.wedged",
     "engine.callback_failed",
     "engine.polluted",
+    "journal.exposed",
     "journal.listener_failed",
     "mailbox.overflowed",
     "message.unhandled",

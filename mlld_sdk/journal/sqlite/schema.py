@@ -139,14 +139,7 @@ def upgrade(connection: sqlite3.Connection, version: int) -> None:
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     pragmas = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
-    try:
-        application, version = connection.execute(pragmas).fetchone()
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
-            raise
-        raise NotAJournal(
-            f"{path} is not a journal, nor any SQLite file", hint="name another file; this one is as it was"
-        ) from error
+    application, version = connection.execute(pragmas).fetchone()
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application != APPLICATION_ID and not (application == 0 and version == 0 and empty):
         raise NotAJournal(f"{path} is a SQLite file of something else", hint="name another file; it is as it was")

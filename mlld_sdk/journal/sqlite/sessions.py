@@ -12,7 +12,7 @@ import uuid
 import weakref
 from pathlib import Path
 
-from mlld_sdk.base.folders import own_folder
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.journal.errors import JournalReadOnly
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -26,13 +26,13 @@ class Session:
         inherited: Whether this process is a fork of the one that started it, and must leave everything alone.
     """
 
-    def __init__(self, folder: Path, owner: int) -> None:
-        """Start a session; its file appears locked or not at all. `owner` is whose journal it is."""
+    def __init__(self, folder: Path) -> None:
+        """Start a session; its file appears locked or not at all."""
         self.name = uuid.uuid4().hex
         self.inherited = False
         self._path = folder / self.name
         try:
-            own_folder(folder, owner)
+            private_folder(folder)
             _sweep(folder)
             fresh = folder / f".{self.name}"
             self._fd: int | None = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -56,9 +56,9 @@ class Session:
             self._fd = None
 
 
-def alive(folder: Path, name: str) -> bool:
+def alive(folder: Path, name: object) -> bool:
     """Return whether a session lives. Where locks do not work it counts as alive, and its leases have to run out."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # in a damaged row anything may stand
         return False
     try:
         fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)

@@ -13,12 +13,21 @@ from mlld_sdk.base.errors import ConfigurationError
 from mlld_sdk.base.events import Sink
 from mlld_sdk.base.options import one_of
 from mlld_sdk.journal.audit import audit
-from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalCorrupt, JournalError, JournalGone, not_text
-from mlld_sdk.journal.events import JournalDegraded, JournalMigrated, JournalRecovered
+from mlld_sdk.journal.errors import (
+    JournalBusy,
+    JournalClosed,
+    JournalCorrupt,
+    JournalError,
+    JournalGone,
+    NotAJournal,
+    not_text,
+)
+from mlld_sdk.journal.events import JournalDegraded, JournalExposedEvent, JournalMigrated, JournalRecovered
 from mlld_sdk.journal.options import Durability, JournalLimits
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema, sessions
-from mlld_sdk.journal.sqlite.faults import translate
+from mlld_sdk.journal.sqlite.access import check_access
+from mlld_sdk.journal.sqlite.faults import FAULTS, Fault, is_no_database, translate
 from mlld_sdk.journal.sqlite.writer import Writer
 from mlld_sdk.journal.store import Host, Problem, StoreStatus
 
@@ -56,13 +65,16 @@ class SqliteStore:
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
         self._closed = False
+        self._sessions = self._path.with_name(f"{self._path.name}-sessions")
         schema.create_file(self._path)
+        exposed = check_access(self._path, self._sessions, mend=True)
         self._writing = Tx(self._open())
         try:
+            for reason in exposed:
+                sink(JournalExposedEvent(at=env.wall(), path=str(self._path), reason=reason))
             file = self._path.stat()
             self._identity: tuple[int, ...] = (file.st_dev, file.st_ino)
-            self._sessions = self._path.with_name(f"{self._path.name}-sessions")
-            self._session = sessions.Session(self._sessions, file.st_uid)
+            self._session = sessions.Session(self._sessions)
         except BaseException:
             self._writing.connection.close()
             raise
@@ -115,7 +127,7 @@ class SqliteStore:
         try:
             reader.connection.execute("BEGIN")
             return work(reader)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             broken = True
             raise translate(error, self._path) from error
         except UnicodeEncodeError as error:
@@ -146,7 +158,7 @@ class SqliteStore:
                 os.fsync(file.fileno())
             partial.replace(target)
             schema.sync_folder(target.parent)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise translate(error, target) from error
         finally:
             partial.unlink(missing_ok=True)
@@ -188,7 +200,7 @@ class SqliteStore:
 
     def failed(self, error: BaseException) -> JournalError:
         """Name an error and tell of it once; the damaged and the gone stay refused until the file is opened again."""
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, Fault):
             named = translate(error, self._path)
         elif isinstance(error, JournalError):
             named = error
@@ -245,8 +257,13 @@ class SqliteStore:
             except BaseException as error:
                 if connection is not None:
                     connection.close()
-                if not isinstance(error, sqlite3.Error):
+                if not isinstance(error, Fault):
                     raise
+                if is_no_database(error) and not self._sessions.exists():  # which it has if it was a journal once
+                    raise NotAJournal(
+                        f"{self._path} is not a journal, nor any SQLite file",
+                        hint="name another file; this one is as it was",
+                    ) from error
                 named = translate(error, self._path)
                 if named.code != "JOURNAL_LOCKED" or now() > deadline:
                     raise named from error
@@ -271,7 +288,7 @@ class SqliteStore:
             return Tx(connection)
         except BaseException as error:
             self._readers.release()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, Fault):
                 raise translate(error, self._path) from error
             raise
 

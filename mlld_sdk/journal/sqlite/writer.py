@@ -2,7 +2,6 @@
 
 import math
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from operator import attrgetter
@@ -12,7 +11,7 @@ from mlld_sdk.base.durations import now
 from mlld_sdk.journal import crashpoints
 from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
 from mlld_sdk.journal.rows import Notes, PutStep, Tx
-from mlld_sdk.journal.sqlite.faults import fits_alone
+from mlld_sdk.journal.sqlite.faults import FAULTS, Fault, fits_alone
 from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, QueuedWrite, WriteBatch
 from mlld_sdk.journal.store import Host
 
@@ -175,7 +174,7 @@ class Writer:
             self._commit(tx, len(writes))
         except Exception as error:  # noqa: BLE001 - every waiting caller is told
             self._rollback(tx)
-            if len(writes) > 1 and (not isinstance(error, sqlite3.Error) or fits_alone(error)):
+            if len(writes) > 1 and (not isinstance(error, Fault) or fits_alone(error)):
                 for write in writes:
                     self._alone(write)
             else:
@@ -277,7 +276,7 @@ class Writer:
         before = tx.connection.total_changes
         try:
             write.result = write.work(tx)
-        except sqlite3.Error:
+        except FAULTS:
             raise
         except Exception as error:
             if tx.connection.total_changes != before:
@@ -289,12 +288,12 @@ class Writer:
         try:
             if tx.connection.in_transaction:
                 tx.connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._disk.failed(error)
 
     def _fail(self, writes: list[QueuedWrite], error: BaseException) -> None:
         self._batch.wake_all()
-        named = self._disk.failed(error) if isinstance(error, sqlite3.Error | OSError) else error
+        named = self._disk.failed(error) if isinstance(error, Fault | OSError) else error
         for write in writes:
             if write.state != WITHDRAWN:
                 write.error = named
@@ -333,7 +332,7 @@ class Writer:
                     host.changed_elsewhere()
                 self._version = version
         except Exception as error:  # noqa: BLE001 - told as an event; what was not done comes again, and so do callers
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, Fault | OSError):
                 self._disk.failed(error)
         pace = None if host is None else host.pace()
         self._due = math.inf if pace is None else now() + pace

@@ -242,10 +242,38 @@ def test_a_file_that_vanishes_while_open_is_noticed_and_stays_refused(path: Path
 )
 def test_a_file_of_something_else_is_refused_and_left_alone(path: Path, content: bytes) -> None:  # J-75
     path.write_bytes(content)
-    with pytest.raises((e.NotAJournal, e.JournalCorrupt), match=r"journal\.db"):
+    path.chmod(0o600)
+    with pytest.raises(e.NotAJournal, match=r"journal\.db"):
         quick(path)
     assert path.read_bytes() == content
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_journal_whose_head_is_overwritten_is_a_damaged_one(path: Path) -> None:  # J-63, J-75
+    filled(path)
+    with path.open("r+b") as file:
+        file.write(b"\0" * 100)
+    with pytest.raises(e.JournalCorrupt, match="damaged"):
+        quick(path)
+
+
+def test_names_that_are_no_text_any_more_are_damage_wherever_they_are_met(path: Path) -> None:  # J-63, J-67
+    run_id = filled(path)
+    whole = path.read_bytes()
+    assert whole.count(b"runs_by_turn") >= 2
+    path.write_bytes(whole.replace(b"INDEX runs_by_turn", b"INDEX runs_by\xf4turn"))
+    with pytest.raises(e.JournalCorrupt):
+        quick(path)
+    path.write_bytes(whole)
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("UPDATE steps SET position=CAST(x'f4f4' AS TEXT) WHERE position='5'")
+    raw.execute("UPDATE runs SET session=CAST(x'f4f4' AS TEXT), state='running' WHERE id=?", (run_id,))
+    raw.close()
+    with quick(path) as journal:
+        for use in (lambda: journal.steps(run_id), lambda: journal.claim_unfinished("a", "w")):
+            with pytest.raises(e.JournalCorrupt):
+                use()
+        assert journal.verify() != []
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(path: Path) -> None:  # J-75
@@ -253,6 +281,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(path: Path) -> N
     other.execute("CREATE TABLE precious (x)")
     other.commit()
     other.close()
+    path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(e.NotAJournal, match="something else"):
         quick(path)
@@ -304,6 +333,7 @@ def as_version_1(path: Path) -> None:
     old.execute("PRAGMA journal_mode=WAL")
     old.close()
     path.with_name("old").replace(path)
+    path.chmod(0o600)
 
 
 def test_a_file_of_version_1_is_brought_up_to_date_and_its_runs_go_on(path: Path) -> None:  # J-73
@@ -407,6 +437,7 @@ def test_flipped_bits_are_never_read_as_something_else(
     for at, bit in flips(len(data), seed):
         data[at] ^= bit
     path.write_bytes(data)
+    path.chmod(0o600)
     try:
         with quick(path, limits=QUICK) as journal:
             try:

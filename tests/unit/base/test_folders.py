@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.base.folders import FolderNotPrivate, own_folder, private_folder
+from mlld_sdk.base.folders import FolderNotPrivate, private_folder
 
 SOMEBODY = 65_534
 
@@ -52,16 +52,6 @@ def test_one_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         private_folder(tmp_path / "a")
     assert caught.value.code == "FOLDER_NOT_PRIVATE"
     assert caught.value.folder == str(tmp_path / "a")
-
-
-def test_one_of_the_owner_of_what_it_belongs_to_is_taken(tmp_path: Path) -> None:
-    if os.getuid():
-        pytest.skip("only root can be given what belongs to others")
-    (tmp_path / "a").mkdir()
-    os.chown(tmp_path / "a", SOMEBODY, SOMEBODY)
-    own_folder(tmp_path / "a", SOMEBODY)
-    with pytest.raises(FolderNotPrivate):
-        own_folder(tmp_path / "a", SOMEBODY - 1)
 
 
 def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
