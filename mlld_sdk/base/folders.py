@@ -54,6 +54,26 @@ def private_folder(folder: Path, *inside: str) -> Path:
     return at
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder in which another user may have put what is there; makes and changes nothing.
+
+    One that is not there is not refused, nor is one that others can only read.
+
+    Raises:
+        FolderNotPrivate: It is another user's, or others could write into it, or it is no folder but a link.
+    """
+    try:
+        found = folder.lstat()
+    except OSError:  # there is nothing that could be taken for one's own
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise FolderNotPrivate(str(folder), "it is a link or no folder")
+    if found.st_uid != os.getuid():
+        raise FolderNotPrivate(str(folder), f"it belongs to user {found.st_uid}")
+    if found.st_mode & _OTHERS_WRITE:
+        raise FolderNotPrivate(str(folder), "others may write into it")
+
+
 def _own(folder: Path) -> int:
     """Make a folder or take this user's own; returns it opened, so that what is looked at is what is meant."""
     try:

@@ -16,7 +16,6 @@ import msgspec
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.folders import private_folder
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
@@ -160,20 +159,23 @@ def _wrong_with(path: Path) -> Check | None:
 def check_socket_folder() -> Check:
     """Check whether the control socket may lie where it would, and which runtimes have one there."""
     folder = protocol.socket_folder()
-    there = ", ".join(map(str, running())) or "no runtime"
+    try:
+        there = ", ".join(map(str, running())) or "no runtime"
+    except MlldError as error:
+        return Check("socket", "problem", error.message, error.hint)
     if not folder.exists():
         return Check("socket", "ok", f"{folder} will be made when a runtime starts")
-    try:
-        private_folder(folder)
-    except (MlldError, OSError) as error:
-        return Check("socket", "problem", str(error))
-    return Check("socket", "ok", f"{folder} is private; {there} there")
+    return Check("socket", "ok", f"{folder} is this user's own; {there} there")
 
 
 def check_runtimes() -> list[Check]:
     """Ask each runtime of this user for agents that runs wait for and that it does not have."""
-    checks = []
-    for process in running():
+    checks: list[Check] = []
+    try:
+        processes = running()
+    except MlldError:  # the check of the folder says it
+        return checks
+    for process in processes:
         try:
             with Remote(process.name, pid=process.pid) as remote:
                 missing = remote.ask(protocol.AskMissing())["missing"]

@@ -1,14 +1,23 @@
 """The other side of the control socket: one runtime, asked from another process."""
 
 import contextlib
+import os
 import socket
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlld_sdk.base.durations import Deadline, pause
+from mlld_sdk.base.folders import refuse_foreign
 from mlld_sdk.control import protocol as p
 
 LOOK_TIMEOUT = 10.0
 """Seconds in which an answer to a question has to begin that makes the runtime do nothing."""
+
+CONNECT_AGAIN = 0.05
+"""Seconds until the next try when too many others want to connect at this moment."""
+
+OWN_FOLDER = "set MLLD_OTP_RUNTIME_DIR to a folder of your own"
 
 JUST_STOPPED = "it may just have stopped; its log says why"
 
@@ -21,7 +30,11 @@ def running(name: str | None = None, pid: int | None = None) -> list[p.RuntimePr
     Args:
         name: Only those of this name.
         pid: Only the one in this process.
+
+    Raises:
+        FolderNotPrivate: Another user may have put the sockets where they are.
     """
+    refuse_foreign(p.socket_folder())
     asked = [one for one in p.sockets() if name in (None, one.name) and pid in (None, one.pid)]
     return [one for one in asked if p.is_listening(one.path)]
 
@@ -35,6 +48,7 @@ def processes_of(name: str | None = None, pid: int | None = None) -> list[p.Runt
 
     Raises:
         ControlError: There is no such runtime, or there are some of several names.
+        FolderNotPrivate: Another user may have put the sockets where they are.
     """
     found = running(name, pid)
     if not found:
@@ -54,19 +68,24 @@ class Remote:
         patience: Seconds in which an answer has to begin, if not as many as are usual for what is asked.
 
     Raises:
-        ControlError: There is no such runtime, or more than one.
+        ControlError: There is no such runtime, more than one, or another user's process listens there.
+        FolderNotPrivate: Another user may have put the sockets where they are.
     """
 
     def __init__(self, name: str | None = None, *, pid: int | None = None, patience: float | None = None) -> None:
+        refuse_foreign(p.socket_folder())
         self._patience = patience
         process = _only_one(name, pid)
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(patience or LOOK_TIMEOUT)
         try:
-            self._connection.connect(str(process.path))
+            _connect(self._connection, process.path, patience or LOOK_TIMEOUT)
+            user = p.peer_of(self._connection)[1]
         except OSError as error:
             self._connection.close()
             raise p.ControlError(f"{process} does not answer at {process.path}: {error}", hint=JUST_STOPPED) from error
+        if user not in (None, os.getuid()):  # nothing is sent to it, and nothing it says is believed
+            self._connection.close()
+            raise p.ControlError(f"{process.path} belongs to another user (id {user})", hint=OWN_FOLDER)
 
     def ask(self, request: p.Request) -> Any:  # noqa: ANN401
         """Ask one thing.
@@ -106,6 +125,19 @@ class Remote:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _connect(connection: socket.socket, path: Path, within: float) -> None:
+    """Connect, and wait while as many others wait as the system lets wait."""
+    connection.settimeout(within)
+    deadline = Deadline(within)
+    while True:
+        try:
+            return connection.connect(str(path))
+        except BlockingIOError:
+            if deadline.is_over:
+                raise
+            pause(CONNECT_AGAIN)
 
 
 def _patience(request: p.Request) -> float:

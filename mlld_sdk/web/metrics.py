@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.folders import FolderNotPrivate
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.control.protocol import AskMetrics, AskWho, RuntimeProcess
 from mlld_sdk.runtime.runtime import Runtime
@@ -45,7 +46,7 @@ async def metrics_text(runtime: Runtime, threads: CapacityLimiter) -> bytes:
             told[process.pid] = found
 
     store = await run_sync(_store_of, runtime, limiter=threads)
-    listening = await run_sync(running, runtime.name, limiter=threads)
+    listening = await run_sync(_listening, runtime.name, limiter=threads)
     async with create_task_group() as asking:
         if any(one.pid == mine for one in listening):  # it can be asked itself, so those beside it are its like
             for process in listening:
@@ -54,6 +55,13 @@ async def metrics_text(runtime: Runtime, threads: CapacityLimiter) -> bytes:
         told[mine] = await run_sync(measure(runtime).families, limiter=threads)
     written: bytes = client.generate_latest(_Written(told))
     return written
+
+
+def _listening(name: str) -> list[RuntimeProcess]:
+    try:
+        return running(name)
+    except FolderNotPrivate:  # another user has the folder of the sockets, so none of ours is there
+        return []
 
 
 def _store_of(runtime: Runtime) -> str | None:

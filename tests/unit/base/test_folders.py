@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlld_sdk.base.folders import FolderNotPrivate, private_folder
+from mlld_sdk.base.folders import FolderNotPrivate, private_folder, refuse_foreign
 
 SOMEBODY = 65_534
 
@@ -65,3 +65,20 @@ def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         with pytest.raises(FolderNotPrivate, match="it is"):
             private_folder(tmp_path / name)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_looking_at_a_folder_refuses_what_another_user_may_have_put_there_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_foreign(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "read").mkdir(mode=0o755)
+    refuse_foreign(tmp_path / "read")
+    assert mode(tmp_path / "read") == 0o755
+    (tmp_path / "link").symlink_to("read")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    anothers(tmp_path / "theirs", monkeypatch)
+    for name in ("link", "open", "theirs"):
+        with pytest.raises(FolderNotPrivate):
+            refuse_foreign(tmp_path / name)
