@@ -1,21 +1,15 @@
 """What orchestrators and Prometheus ask a web application: does it live, does it take work, what has it done."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mlld_sdk.base.errors import ConfigurationError, ExtraMissing, MlldError
 from mlld_sdk.runtime.end import moment
 from mlld_sdk.runtime.runtime import Runtime
-from mlld_sdk.web.framework import (
-    JSONResponse,
-    Request,
-    Response,
-    Route,
-    move_on_after,
-    run_sync,
-)
+from mlld_sdk.web.framework import JSONResponse, Request, Response, Route, move_on_after
 from mlld_sdk.web.metrics import metrics_text
-from mlld_sdk.web.serving import LOOKS, SCRAPES, limit_of, runtime_of
+from mlld_sdk.web.serving import looks_of, runtime_of, scrapes_of
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -106,7 +100,7 @@ async def metrics(request: Request) -> Response:
     if runtime is None:
         return JSONResponse(NOT_STARTED, 503)
     try:
-        return Response(await metrics_text(runtime, limit_of(request, SCRAPES)), media_type=TEXT)
+        return Response(await metrics_text(runtime, scrapes_of(request)), media_type=TEXT)
     except ExtraMissing as error:
         return JSONResponse({"code": error.code, "message": error.message, "hint": error.hint}, 501)
 
@@ -127,5 +121,5 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
 
 
 async def _looked(request: Request, look: Callable[[], T]) -> T:
-    """Look in a thread, of which there are few: one that hangs is left behind when the time is over."""
-    return await run_sync(look, limiter=limit_of(request, LOOKS), abandon_on_cancel=True)
+    """Look in one of few threads; one that hangs is left behind when the time is over, and stays taken."""
+    return await asyncio.get_running_loop().run_in_executor(looks_of(request), look)

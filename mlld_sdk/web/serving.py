@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Final, Literal, Unpack
 
@@ -24,13 +25,13 @@ KEY: Final = "mlld_runtime"
 """Under which the runtime is in the state of every request."""
 
 LOOKS: Final = "mlld_looks"
-"""Under which the state has the limit of looks at the runtime."""
+"""Under which the state has the threads that look at the runtime."""
 
 SCRAPES: Final = "mlld_scrapes"
 """Under which the state has the limit of questions to the processes of the runtime."""
 
 LOOKS_AT_ONCE: Final = 2
-"""Looks at once, for which there are threads: handlers that keep all other threads busy keep no probe waiting."""
+"""Threads that look: handlers that keep all other threads busy keep no probe waiting."""
 
 SCRAPES_AT_ONCE: Final = 16
 """Processes that are asked for their metrics at once, each from a thread."""
@@ -76,13 +77,11 @@ def lifespan(
             measure(runtime)
         async with runtime:
             watch = asyncio.create_task(_exit_after(runtime)) if exit_on_give_up else None
+            looks = ThreadPoolExecutor(LOOKS_AT_ONCE, f"{runtime.name}-looks")
             try:
-                yield {
-                    KEY: runtime,
-                    LOOKS: CapacityLimiter(LOOKS_AT_ONCE),
-                    SCRAPES: CapacityLimiter(SCRAPES_AT_ONCE),
-                }
+                yield {KEY: runtime, LOOKS: looks, SCRAPES: CapacityLimiter(SCRAPES_AT_ONCE)}
             finally:
+                looks.shutdown(wait=False, cancel_futures=True)
                 if watch is not None:
                     watch.cancel()
 
@@ -101,9 +100,15 @@ def runtime_of(connection: HTTPConnection) -> Runtime | None:
     return found if isinstance(found, Runtime) else None
 
 
-def limit_of(connection: HTTPConnection, what: str) -> CapacityLimiter:
-    """Return the limit of `LOOKS` or `SCRAPES` of the application; only where there is a runtime."""
-    found: CapacityLimiter = getattr(connection.state, what)
+def looks_of(connection: HTTPConnection) -> ThreadPoolExecutor:
+    """Return the threads of the application that look at its runtime; only where there is one."""
+    found: ThreadPoolExecutor = getattr(connection.state, LOOKS)
+    return found
+
+
+def scrapes_of(connection: HTTPConnection) -> CapacityLimiter:
+    """Return the limit of the application for questions to other processes; only where there is a runtime."""
+    found: CapacityLimiter = getattr(connection.state, SCRAPES)
     return found
 
 

@@ -18,6 +18,7 @@ from mlld_sdk import Agent, Runtime, budget, child, one_for_one
 from mlld_sdk.errors import JournalFull
 from mlld_sdk.supervision.verdict import Concern, Verdict
 from mlld_sdk.web import current, health, lifespan
+from mlld_sdk.web.serving import LOOKS_AT_ONCE
 from tests.support.applications import application, served
 from tests.support.eventually import eventually
 
@@ -149,16 +150,22 @@ def test_a_journal_that_takes_no_writes_makes_it_unready_until_it_does(disk: Pat
 
 
 def test_a_look_that_hangs_is_an_answer_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = threading.Event()
+    over, looks = threading.Event(), []
+
+    def hangs() -> Verdict:
+        looks.append(threading.current_thread())
+        assert over.wait(60)
+        return Verdict("healthy", {}, ())
 
     async def visit(client: httpx.AsyncClient, runtime: Runtime) -> None:
         monkeypatch.setattr("mlld_sdk.web.probes.PATIENCE", 0.05)
-        monkeypatch.setattr(runtime, "verdict", lambda: over.wait(60) and Verdict("healthy", {}, ()))
-        for _ in range(4):
+        monkeypatch.setattr(runtime, "verdict", hangs)
+        for _ in range(LOOKS_AT_ONCE + 3):
             unready = await client.get("/readyz")
             assert unready.status_code == 503
             assert "has not answered" in unready.json()["reasons"][0]["why"]
         assert (await client.get("/healthz")).status_code == 200
+        assert len(looks) == LOOKS_AT_ONCE
         over.set()
 
     try:
