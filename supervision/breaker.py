@@ -37,6 +37,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import InvalidOption, TaskError
 from mlld_sdk.base.events import Sink, discard
 from mlld_sdk.base.options import check_callable, checked, number, one_of, whole
+from mlld_sdk.base.texts import text_of, text_of_error
 from mlld_sdk.supervision.errors import BreakerNotFound, BreakerOpen
 from mlld_sdk.supervision.events import BreakerClosed, BreakerHalfOpened, BreakerOpened
 
@@ -504,9 +505,8 @@ class Breaker:
 
 
 def _words(failure: object) -> str:
-    """Name a failure in one bounded line."""
-    text = f"{type(failure).__name__}: {failure}" if isinstance(failure, BaseException) else str(failure)
-    return text if len(text) <= 200 else text[:199] + "…"
+    """Name a failure in a bounded text."""
+    return text_of_error(failure, 200) if isinstance(failure, BaseException) else text_of(failure, 200)
 
 
 class Breakers:

@@ -8,6 +8,7 @@ from typing import Protocol
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink
+from mlld_sdk.base.texts import text_of_error
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.child import Child
 from mlld_sdk.transport.events import EngineCallbackFailed
@@ -99,7 +100,7 @@ class EngineCore:
 
     def report(self, where: str, error: BaseException) -> None:
         """Emit that a callback has raised."""
-        what = f"{type(error).__name__}: {error}"
+        what = text_of_error(error)
         self.sink(EngineCallbackFailed(at=self.env.wall(), engine=self.label, where=where, error=what))
 
     def abandon(self) -> None:

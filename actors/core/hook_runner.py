@@ -27,7 +27,7 @@ from mlld_sdk.actors.core.ref import Down
 from mlld_sdk.actors.core.scheduler import yield_processor
 from mlld_sdk.actors.core.system_messages import EndInTurn, IdleNow
 from mlld_sdk.actors.core.timers import Timer
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import text_of_error
 
 DIRECTIVES: Final = frozenset({Reply, NoReply, Stop, Continue, Idle, Ignore, CoroutineType})
 """Classes of return values that mean more than an answer."""
@@ -280,7 +280,7 @@ class HookRunner:
                         at=at,
                         actor=self.cell.path,
                         epoch=self.cell.epoch,
-                        error=f"{type(error).__name__}: {text_of(error)}",
+                        error=text_of_error(error),
                     )
                 )
             elif not reply.try_set_exception(error):

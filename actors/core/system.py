@@ -36,7 +36,7 @@ from mlld_sdk.base.durations import Deadline, now
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Event, Sink, discard
 from mlld_sdk.base.options import check_callable, check_class, path_part, whole
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import text_of_error
 
 A = TypeVar("A", bound=pykka.Actor)
 
@@ -89,7 +89,7 @@ class Release:
             try:
                 close()
             except BaseException as error:  # noqa: BLE001 - reported; the next one is closed all the same
-                self._failed(type(resource).__name__, f"{type(error).__name__}: {text_of(error)}")
+                self._failed(type(resource).__name__, text_of_error(error))
 
     def _failed(self, resource: str, error: str) -> None:
         cell = self.cell

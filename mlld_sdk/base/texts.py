@@ -31,6 +31,11 @@ def text_of(value: object, limit: int = LONGEST, *, say: Callable[[Any], str] = 
         return f"<{type(value).__name__} has no text: {type(error).__name__}>"
 
 
+def text_of_error(error: BaseException, limit: int = LONGEST) -> str:
+    """Name the class of an exception, and what it says."""
+    return f"{type(error).__name__}: {text_of(error, limit)}"
+
+
 def shorten(text: str, limit: int) -> str:
     """Cut a text to `limit` characters, keeping both ends and saying how much is missing."""
     if len(text) <= limit:

@@ -25,7 +25,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.folders import private_folder
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import text_of_error
 from mlld_sdk.control import protocol as p
 from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.journal import Journal
@@ -210,7 +210,7 @@ class ControlServer:
         except MlldError as error:
             return p.Answer(code=error.code, message=error.message, hint=error.hint)
         except Exception as error:  # noqa: BLE001 - a request that fails must not take the server down
-            return p.Answer(code="INTERNAL", message=f"{type(error).__name__}: {text_of(error)}")
+            return p.Answer(code="INTERNAL", message=text_of_error(error))
 
 
 _here: "weakref.WeakSet[ControlServer]" = weakref.WeakSet()

@@ -15,7 +15,7 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Sink
-from mlld_sdk.base.texts import shorten, text_of
+from mlld_sdk.base.texts import shorten, text_of_error
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import (
     JournalClosed,
@@ -264,7 +264,7 @@ class JournalCore:
         try:
             callback(argument)
         except Exception as error:  # noqa: BLE001 - it is told as an event
-            said = f"{type(error).__name__}: {text_of(error)}"
+            said = text_of_error(error)
             self._sink(ListenerFailed(at=self.env.wall(), run_id=run_id, error=said))
 
     # -- for the store ------------------------------------------------------------------------------------------------

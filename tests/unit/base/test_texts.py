@@ -10,8 +10,8 @@ from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.exits import Other, Reason, Shutdown, crash
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.texts import encoded, fit, fit_all, text_of
-from mlld_sdk.supervision import Tree, child, one_for_one
+from mlld_sdk.base.texts import encoded, fit, fit_all, text_of, text_of_error
+from mlld_sdk.supervision import Breaker, Tree, child, circuit_breaker, one_for_one
 from tests.support.actors import Puppet, Sink
 from tests.support.eventually import eventually
 
@@ -48,6 +48,18 @@ def test_anything_has_a_text_that_can_be_written(evil: type[Any]) -> None:
         assert len(text) <= 1_010
         assert msgspec.json.decode(msgspec.json.encode(text)) == text
     assert len(str(InvalidOption("option", evil(), "another")).encode()) < 500
+
+
+def test_an_exception_is_named_with_what_it_says(evil: type[Any]) -> None:
+    assert text_of_error(ValueError("a\ud83d")) == "ValueError: a\\ud83d"
+    error = Exception(evil())
+    assert text_of_error(error).startswith("Exception: ")
+    guard = Breaker(circuit_breaker(failures=1))
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - this very one
+        guard.call(raises(error))
+    assert raised.value is error
+    assert guard.view().status == "open"
+    assert msgspec.json.encode(guard.view())
 
 
 def test_a_text_that_can_be_written_stays_as_it_is() -> None:

@@ -97,6 +97,21 @@ def test_a_listener_that_raises_is_detached_and_told() -> None:
     assert [event.error for event in bench.told if isinstance(event, EngineCallbackFailed)] == ["SystemExit: mine"]
 
 
+def test_a_listener_whose_error_has_no_text_is_told_as_well() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise self
+
+    def raising(_: Any) -> None:
+        raise Mute
+
+    bench = Bench()
+    call = bench.admit(take=raising)
+    bench.hear(f'{{"event":{{"id":{call.id},"type":"a"}}}}', f'{{"result":{{"id":{call.id}}}}}')
+    assert [event.error[:5] for event in bench.told if isinstance(event, EngineCallbackFailed)] == ["Mute:"]
+    assert call.done()
+
+
 def test_errors_are_handed_over_and_outcomes_told() -> None:
     bench = Bench()
     good, bad = bench.admit(), bench.admit()
