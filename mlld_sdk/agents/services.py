@@ -134,12 +134,33 @@ class Services:
     def close_engine_pool(self, name: str) -> None:
         """End the engines of a name that is not coming back, idle or leased."""
         with self._lock:
-            pool = self._engine_pools.pop(name, None)
-            self._gated.pop(name, None)
-            self.step_breakers.pop(name, None)
+            pool = self._take_out(name)
         if pool is not None:
             pool.close()
             pool.kill_busy()
+
+    def forget_gone(self) -> None:
+        """End what was kept for the successors of those whose place is not in the tree any more."""
+        tree = self.tree
+        if tree is None or tree.context.ends:
+            return
+        for name, requests in list(self.requests.items()):
+            if requests.source.scope.over is None:
+                continue
+            pool = None
+            # A new one of this name is in the tree before it takes over the pool, for which it needs the lock.
+            with self._lock, suppress(ChildUnavailable):
+                if tree.spec(name) is None and self.requests.get(name) is requests:
+                    del self.requests[name]
+                    pool = self._take_out(name)
+            if pool is not None:
+                pool.close()
+                pool.kill_busy()
+
+    def _take_out(self, name: str) -> EnginePool | None:
+        self._gated.pop(name, None)
+        self.step_breakers.pop(name, None)
+        return self._engine_pools.pop(name, None)
 
     def engine_pools(self) -> dict[str, EnginePool]:
         """Return all engine pools by name."""

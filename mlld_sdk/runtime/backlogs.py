@@ -13,9 +13,13 @@ from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalError
 from mlld_sdk.journal.records import Backlog
 from mlld_sdk.supervision.execution.tree_context import BacklogView
+from mlld_sdk.telemetry.recent import Recent
 
 STALE: Final = 20.0
 """Seconds after which an answer of the journal says nothing any more; a look may wait behind one for a locked file."""
+
+PLACES: Final = 10_000
+"""Places of agents that are known as such while nothing runs there and no run waits for them."""
 
 _NOTHING: Final = Backlog()
 
@@ -33,7 +37,7 @@ class Backlogs:
         self._env = env
         self._found: dict[str, Backlog] = {}
         self._until = now() + STALE
-        self._limits: dict[str, float | None] = {}
+        self._limits: Recent[str, float | None] = Recent(PLACES)
 
     def look(self) -> set[str]:
         """Ask what there is to do; returns the kinds that have runs which have not come to rest.

@@ -598,6 +598,7 @@ class Runtime:
             self._budget.sleep_idle()
             kill_count.look()
             services.runs.settle_again()
+            services.forget_gone()
             try:
                 kinds = self._here(self._backlogs).look()
                 keeper.write_down()

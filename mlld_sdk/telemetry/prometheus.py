@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
@@ -138,10 +138,10 @@ class MetricFamily(msgspec.Struct, frozen=True):
 
 
 class RuntimeMetrics:
-    """A collector for one runtime; made by `export_metrics`."""
+    """A collector for one runtime, which it does not keep; made by `export_metrics`."""
 
     def __init__(self, runtime: MeasuredRuntime) -> None:
-        self._runtime = runtime
+        self._runtime = ref(runtime)
         self._counts = _Counts()
         runtime.bus.attach("prometheus", self._counts, events=_Counts.events)
         _measured[runtime] = self
@@ -154,13 +154,16 @@ class RuntimeMetrics:
         """Compute all metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+        runtime = self._runtime()
+        if runtime is None:
+            return
         try:
-            nodes = walk(self._runtime.snapshot())
+            nodes = walk(runtime.snapshot())
         except MlldError:  # it does not run: there is nothing to say
             return
         counts = self._counts.of({node.path for node in nodes})
         for kind, name, text, rows, *labels in (
-            *((GaugeMetricFamily, *gauge) for gauge in self._gauges(nodes, counts.kept)),
+            *((GaugeMetricFamily, *gauge) for gauge in self._gauges(runtime, nodes, counts.kept)),
             (CounterMetricFamily, "mlld_agent_restarts", "Automatic restarts", counts.restarts, "reason"),
             (CounterMetricFamily, "mlld_give_up", "How often a supervisor gave up", counts.gave_up),
             (CounterMetricFamily, "mlld_model_unanswered", "Model calls without an answer", counts.unanswered),
@@ -188,9 +191,12 @@ class RuntimeMetrics:
             for one in self.collect()
         ]
 
-    def _gauges(self, nodes: list[NodeView], kept: Mapping[Key, float]) -> Iterator[tuple[Any, ...]]:
+    @staticmethod
+    def _gauges(
+        runtime: MeasuredRuntime, nodes: list[NodeView], kept: Mapping[Key, float]
+    ) -> Iterator[tuple[Any, ...]]:
         """Yield name, text, values by labels, and the names of the labels besides `path`."""
-        services, now = self._runtime.services, self._runtime.env.wall()
+        services, now = runtime.services, runtime.env.wall()
         yield "mlld_runtime_state", "What the whole tree is", {(nodes[0].path, _state_of(nodes[0])): 1.0}, "state"
         yield "mlld_agent_state", "State of each child", {(n.path, n.state): 1.0 for n in nodes[1:]}, "state"
         yield "mlld_supervisor_budget_ratio", "Share of the restart limit that is used", _budgets(nodes)
@@ -211,19 +217,22 @@ class RuntimeMetrics:
         waits = {(path,): one.oldest for path, one in runs}
         yield "mlld_oldest_waiting_seconds", "For how long the oldest run that waits has waited", waits
         memory: Counter[Key] = Counter()
-        for engine in self._runtime.history.engines():
+        for engine in runtime.history.engines():
             memory[engine.engine.rpartition("-")[0],] += rss_of(engine.pid)
         yield "mlld_child_rss_bytes", "Memory of engines", memory
         ages = {key: max(0.0, now - at) for key, at in kept.items()}
         yield "mlld_checkpoint_age_seconds", "Since a model was last asked", ages
-        folders = [(path, requests.cache_folder) for path, requests in list(services.requests.items())]
+        owners = [(node.path, services.requests.get(node.path)) for node in nodes]
+        folders = [(path, requests.cache_folder) for path, requests in owners if requests is not None]
         sizes = {(path,): float(_size_of(folder)) for path, folder in folders if folder is not None}
         yield "mlld_checkpoint_bytes", "Size of the cache on disk", sizes
 
     def close(self) -> None:
         """Count no more; unregister it from the registry too."""
-        self._runtime.bus.detach("prometheus")
-        _measured.pop(self._runtime, None)
+        runtime = self._runtime()
+        if runtime is not None:
+            runtime.bus.detach("prometheus")
+            _measured.pop(runtime, None)
 
 
 _measured: "WeakKeyDictionary[Any, RuntimeMetrics]" = WeakKeyDictionary()

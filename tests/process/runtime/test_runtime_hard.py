@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import Agent, InfrastructureError, Job, Runtime, child, one_for_one
+from mlld_sdk import Agent, InfrastructureError, Job, Runtime, child, dynamic, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import StartFailed
 from mlld_sdk.base.env import Env
@@ -203,6 +203,18 @@ with Runtime(one_for_one(child(Slow, name="agent")), store="state.db") as runtim
         print(repr(error), flush=True)
     sys.stdin.readline()
 """
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_nothing_is_kept_for_the_successor_of_one_that_gets_none(end: str) -> None:
+    with Runtime(one_for_one(dynamic(name="crowd"))) as runtime:
+        ref = runtime.place("crowd").supervisor().start_child(child(Waits, name="guest", spares=1))
+        runtime["guest"].process("show `x`")
+        engines = [one.pid for one in runtime.history.engines()]
+        assert engines
+        getattr(ref, end)()
+        eventually(lambda: not runtime.services.engine_pools() and not runtime.services.requests)
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in engines))
 
 
 def test_an_owner_that_slept_through_its_lease_acts_no_more(  # A-8

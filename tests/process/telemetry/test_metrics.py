@@ -1,8 +1,10 @@
 """Metrics are computed from the tree and the events when they are asked for, and end with what they are about."""
 
 import ast
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +114,27 @@ def test_a_removed_child_takes_its_series_along(runtime: Runtime, events: Record
     path = events.next(ChildStarted, cause="restart").path
     eventually(lambda: scrape.value("mlld_agent_restarts_total", path=path, reason="crash") == 1.0)
     crowd.terminate_child(runtime.place(path).ref())
-    eventually(lambda: path not in scrape.paths())
+    worker = crowd.start_child(child(Worker, name="temporary"))
+    runtime["temporary"].process("show `x`")
+    eventually(lambda: "root/crowd/temporary" in scrape.paths())
+    worker.kill()
+    eventually(lambda: {path, "root/crowd/temporary"}.isdisjoint(scrape.paths()))
     assert "root/worker" in scrape.paths()
+
+
+def test_being_measured_keeps_no_runtime_that_nobody_has(tree: Any) -> None:
+    from mlld_sdk.telemetry.prometheus import measure
+
+    with Runtime(tree) as runtime:
+        measured = measure(runtime)
+        assert measure(runtime) is measured
+        assert list(measured.families())
+    kept = weakref.ref(runtime)
+    del runtime
+    gc.collect()
+    assert kept() is None
+    assert list(measured.collect()) == []
+    measured.close()
 
 
 def test_after_the_end_the_series_stay_and_say_that_it_gave_up(tmp_path: Path) -> None:  # R-6
