@@ -13,13 +13,9 @@ from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalError
 from mlld_sdk.journal.records import Backlog
 from mlld_sdk.supervision.execution.tree_context import BacklogView
-from mlld_sdk.telemetry.recent import Recent
 
 STALE: Final = 20.0
 """Seconds after which an answer of the journal says nothing any more; a look may wait behind one for a locked file."""
-
-PLACES: Final = 10_000
-"""Places of agents that are known as such while nothing runs there and no run waits for them."""
 
 _NOTHING: Final = Backlog()
 
@@ -37,7 +33,7 @@ class Backlogs:
         self._env = env
         self._found: dict[str, Backlog] = {}
         self._until = now() + STALE
-        self._limits: Recent[str, float | None] = Recent(PLACES)
+        self._limits: dict[str, float | None] = {}
 
     def look(self) -> set[str]:
         """Ask what there is to do; returns the kinds that have runs which have not come to rest.
@@ -51,7 +47,7 @@ class Backlogs:
             self._until = 0.0
             raise
         self._found, self._until = found, now() + STALE
-        self._limits = {path: limit for path, limit in self._limits.items() if path in found}
+        self._limits = {path: limit for path, limit in self._limits.copy().items() if path in found}
         return {kind for kind, backlog in found.items() if backlog.pending or backlog.running}
 
     def __call__(self, path: str, child: ActorRef[Any] | None) -> BacklogView | None:
