@@ -155,6 +155,7 @@ def slot_view(
     info = info_of(slot.child) if running else None
     others = () if info is None else tuple(sorted(info.step_breakers))
     zombies = context.system.zombies.ages(path) if spec.kind == "worker" else ()
+    backlog = context.backlog(path, slot.child if running else None) if spec.kind == "worker" else None
     return NodeView(
         path=path,
         name=path.rsplit("/", 1)[-1],
@@ -178,7 +179,7 @@ def slot_view(
         groups=spec.groups,
         configured=dict(slot.configured or {}),
         info=info,
-        backlog=None if over or spec.kind != "worker" else context.backlog(path, slot.child if running else None),
+        backlog=None if over and backlog is not None and not backlog.known else backlog,  # the journal may be closed
         zombies=len(zombies),
         haunted=max(zombies, default=0.0),
         over=over,

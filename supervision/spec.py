@@ -31,8 +31,8 @@ from msgspec.structs import force_setattr
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.names import Name
 from mlld_sdk.base.durations import Duration, seconds
-from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.options import check_class, checked, path_part, refuse_unknown, unknown, whole
+from mlld_sdk.base.errors import InvalidOption, UnknownOption
+from mlld_sdk.base.options import check_class, checked, path_part, unknown, whole
 from mlld_sdk.supervision.backoff import Backoff
 from mlld_sdk.supervision.breaker import BreakerPolicy
 from mlld_sdk.supervision.errors import DuplicateChild
@@ -347,17 +347,30 @@ def check_arguments(start: object, args: tuple[Any, ...], kwargs: Mapping[str, A
     if not inspect.isclass(start):
         return
     if (check := getattr(start, "check_child_arguments", None)) is not None:
-        check(kwargs)
+        try:
+            check(kwargs)
+        except UnknownOption as wrong:
+            raise _meant_for_child(wrong.option, wrong.value) or wrong from None
     accepted = _parameters_of(start)  # type: ignore[arg-type]
     if accepted is None:
         return
     swallows = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for option in kwargs:
-        close = difflib.get_close_matches(option, OPTIONS, 1, 0.8)
-        if option not in accepted and (close or not swallows):
-            raise unknown(option, kwargs[option], close or accepted, f"arguments of {start.__name__}")
+        if option in accepted:
+            continue
+        if slip := _meant_for_child(option, kwargs[option]):
+            raise slip
+        if not swallows:
+            raise unknown(option, kwargs[option], accepted, f"arguments of {start.__name__}")
     if len(args) > len(accepted) and not any(p.kind is p.VAR_POSITIONAL for p in accepted.values()):
         raise InvalidOption("args", args, f"at most the arguments of {start.__name__}: {', '.join(accepted)}")
+
+
+def _meant_for_child(option: str, value: object) -> UnknownOption | None:
+    """Make the error for a slip of what `child` takes for every class; `None` if the name is not like any of that."""
+    names = sorted(OPTIONS | {"name"})
+    close = difflib.get_close_matches(option, names, 1, 0.8)
+    return unknown(option, value, names, "options of every child") if close else None
 
 
 @functools.lru_cache(256)
@@ -404,9 +417,12 @@ class SupervisorOptions(RestartOptions, total=False):
     auto_shutdown: AutoShutdown
 
 
-def _fields(options: Mapping[str, Any], known: type) -> dict[str, Any]:
-    """Check options of a supervisor, and return them as fields of its spec."""
-    refuse_unknown(options, known)
+def _fields(options: Mapping[str, Any], known: type, *others: str) -> dict[str, Any]:
+    """Check options of a supervisor, which takes `others` besides, and return them as fields of its spec."""
+    names = [*others, *known.__annotations__]
+    for option, value in options.items():
+        if option not in names:
+            raise unknown(option, value, names)
     fields = dict(options)
     restarts, within, limit = fields.pop("max_restarts", 3), fields.pop("within", 5.0), fields.pop("limit", None)
     if limit is not None:
@@ -465,7 +481,7 @@ def dynamic(
     Raises:
         InvalidOption: An option has a wrong value.
     """
-    fields = _fields(options, RestartOptions)
+    fields = _fields(options, RestartOptions, "name", "max_children", "extra_args", "extra_kwargs")
     extra = extra_kwargs if extra_kwargs is not None else {}
     return DynamicSpec(name=name, max_children=max_children, extra_args=extra_args, extra_kwargs=extra, **fields)
 

@@ -71,8 +71,8 @@ class AskTimeout(ActorError, pykka.Timeout, TimeoutError):
     code = "ASK_TIMEOUT"
     hint = "the actor may be busy or its queue long; look at ref.info()"
 
-    def __init__(self, message: str, *, timeout: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, timeout: float | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.timeout = timeout
 
 

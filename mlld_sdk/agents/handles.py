@@ -4,7 +4,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from mlld_sdk.actors.core.errors import ActorDead
+from mlld_sdk.actors.core.errors import ActorDead, AskTimeout
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.duty import Drain, TakeWork
 from mlld_sdk.agents.options import LiveOptions
@@ -81,7 +81,12 @@ class Named(HandleRequests):
         Raises:
             AskTimeout: They have not, in that time; it goes on draining.
         """
-        self._ask(Drain(), seconds(timeout))
+        limit = seconds(timeout)
+        try:
+            self._ask(Drain(), limit)
+        except AskTimeout:
+            said = f"{self.name} has not ended what it has within {limit:g} s, and goes on draining"
+            raise AskTimeout(said, timeout=limit, hint="drain again to go on waiting, or resume it") from None
 
     def resume(self) -> bool:
         """Make it take work again after `drain`, and return whether it had been told not to."""
@@ -156,6 +161,7 @@ class AsyncNamed(AsyncRequests[N]):
 
     status = in_thread(Named.status)
     wait_until_up = in_thread(Named.wait_until_up)
+    configure = in_thread(Named.configure)
     drain = in_thread(Named.drain)
     resume = in_thread(Named.resume)
 

@@ -220,6 +220,7 @@ class AsyncPoolHandle(AsyncNamed[PoolHandle]):
     """A pool by its name, for asyncio."""
 
     run = in_thread(PoolHandle.run)
+    resize = in_thread(PoolHandle.resize)
 
 
 def _outcome(call: ExecuteHandle | Exception) -> ExecuteResult | Exception:

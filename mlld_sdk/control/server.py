@@ -434,7 +434,7 @@ def _drain(runtime: RuntimeView, path: str) -> None:
     found = runtime[path]
     if not isinstance(found, Named):
         raise ConfigurationError(
-            f"{path} has no engines", hint="agents and pools can be drained; `pause` stops any place"
+            f"{path} has no engines", hint="agents, pools and clients can be drained; `pause` stops any place"
         )
     found.drain(p.TIMEOUT - 5)
 

@@ -50,6 +50,10 @@ class Backlogs:
         self._limits = {path: limit for path, limit in self._limits.copy().items() if path in found}
         return {kind for kind, backlog in found.items() if backlog.pending or backlog.running}
 
+    def close(self) -> None:
+        """Know nothing any more: what there is to do is now the business of others."""
+        self._until = 0.0
+
     def __call__(self, path: str, child: ActorRef[Any] | None) -> BacklogView | None:
         """Tell what waits for a place; `None` if nothing can wait there."""
         found = self._found.get(path)

@@ -633,6 +633,7 @@ class Runtime:
         services.journal.close()
         if self._rounds is not None:
             self._rounds.join()
+        self._here(self._backlogs).close()
         if self._store is None:
             shutil.rmtree(services.state_dir, ignore_errors=True)  # caches of runs that are gone with it
         self.bus.close()

@@ -407,7 +407,7 @@ def test_options_given_to_a_working_agent_last_through_the_death_of_its_engine(
     with running(one_for_one(scripted(tmp_path, engine)), tmp_path) as (runtime, _):
         agent = runtime["agent"]
         agent.configure(script="two.mld")
-        agent.configure(timeout=33.0)
+        asyncio.run(agent.aio.configure(timeout=33.0))
         (tmp_path / "slow.mld").write_text(THINK.replace("${PAUSE:-0}", "60"))
         for _ in range(2):
             first = agent.ref

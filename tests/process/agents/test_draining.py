@@ -117,7 +117,7 @@ def test_what_was_drained_takes_requests_again_when_it_is_resumed(kind: str, tmp
         it = runtime["it"]
         works = Later(lambda: it.process(WORK.format(tmp_path), timeout=60))
         eventually(lambda: begun(tmp_path))
-        with pytest.raises(AskTimeout):
+        with pytest.raises(AskTimeout, match=r"root/it has not ended what it has within 0\.01 s, and goes on draining"):
             it.drain(0.01)
         assert refuses(it)
         assert it.status().state == "draining"

@@ -127,6 +127,18 @@ class OwnInit(Agent):
         self.mine = mine
 
 
+class Plain(Actor):
+    def __init__(self, host: str = "") -> None:
+        super().__init__()
+        self.host = host
+
+
+class Loose(Actor):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+
 class Takes(Agent):
     """Has an option of a name that an agent has too, and one that none has."""
 
@@ -184,6 +196,20 @@ def test_a_wrong_option_is_refused_where_the_child_is_declared(kind: Any, option
 )
 def test_each_kind_of_child_has_its_own_options(kind: Any, option: str, value: Any, words: str) -> None:
     assert words in str(refused(option, lambda: child(kind, name="a", **{option: value})))
+
+
+@pytest.mark.parametrize("kind", [Agent, OwnInit, Pool, Client, Plain, Loose])
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("restrat", "restart"), ("regster", "register"), ("bugdet", "budget"), ("bakoff", "backoff"), ("namme", "name")],
+)
+def test_a_misspelt_option_of_every_child_is_told_by_its_own_name(kind: Any, option: str, meant: str) -> None:  # A-60
+    told = refused(option, lambda: child(kind, **{option: "x"}))
+    assert f"did you mean `{meant}`? options of every child: " in told.allowed
+
+
+def test_a_misspelt_option_of_a_dynamic_supervisor_is_told_by_its_own_name() -> None:
+    assert "did you mean `max_children`?" in refused("max_childs", lambda: dynamic(max_childs=3)).allowed  # type: ignore[call-arg]
 
 
 def test_a_wrong_class_attribute_is_refused_where_the_child_is_declared() -> None:
