@@ -102,8 +102,8 @@ class RunLease:
             policy: What to do if the step was interrupted.
 
         Returns:
-            `Fresh(attempt)`: act, then call `finish_step` or `fail_step`. `Replay(value)`: do not act, go on with the
-            value. `Failed(error)`: the step has failed for good before.
+            `Fresh(attempt)`: act, then call `finish_step` or `fail_step`. `Replay(value=value)`: do not act, go on with
+            the value. `Failed(error)`: the step has failed for good before.
 
         Raises:
             StepMismatch: Something else is recorded at this position.
@@ -133,7 +133,7 @@ class RunLease:
                     return Failed(error=decision.error)
                 assert decision.result is not msgspec.UNSET
                 where = f"the result of step {position} ({name}) of run {self.run_id}"
-                return Replay(self._core.values.decode(decision.result, where))
+                return Replay(recorded=self._core.values.decode(decision.result, where))
             step = StepRecord(
                 run_id=self.run_id,
                 position=position,

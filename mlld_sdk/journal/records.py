@@ -273,15 +273,13 @@ Stored = RunRecord | StepRecord | InputRecord | OutcomeRecord | EventRecord
 R = TypeVar("R", bound=Stored)
 
 
-class Replay(msgspec.Struct, frozen=True, eq=False):
-    """The step was finished before; its effect must not be repeated.
+class Replay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The step was finished before; its effect must not be repeated. Match it as `Replay(value=value)`.
 
     Attributes:
         recorded: What it gave, as it was written; or the value itself, where it had to be read already.
         value: What it gave. A plain value is decoded each time it is asked for, and costs nothing if it is not.
     """
-
-    __match_args__ = ("value",)
 
     recorded: Any = msgspec.field(name="result")
 

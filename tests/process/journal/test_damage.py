@@ -344,7 +344,7 @@ def test_a_file_of_version_1_is_brought_up_to_date_and_its_runs_go_on(path: Path
         assert journal.verify() == []
         [lease] = journal.claim_unfinished("a", "w")
         assert lease.run_id == run_id
-        assert begin(journal, lease, "7") == Replay({"n": 7, "text": "y" * 200})
+        assert begin(journal, lease, "7") == Replay(recorded={"n": 7, "text": "y" * 200})
         lease.note("events are new")
         assert journal.submit("a", "urgent", priority=9).priority == 9
         assert [lease.run.priority for lease in journal.claim_unfinished("a", "w")] == [9]
@@ -448,6 +448,23 @@ def test_flipped_bits_are_never_read_as_something_else(
             assert read == good or journal.verify() != [], "damage was neither refused nor found"
     except (e.JournalError, e.NotAJournal, e.JournalTooNew):
         return  # refused at the door
+
+
+def test_a_damaged_name_that_is_no_text_any_more_is_named_like_other_damage(path: Path) -> None:  # J-63, J-67
+    filled(path)
+    whole = path.read_bytes()
+    begin_of_table = whole.index(b"CREATE TABLE runs")
+    refused = 0
+    for at in range(begin_of_table, begin_of_table + 40):
+        data = bytearray(whole)
+        data[at] ^= 0x80
+        path.write_bytes(data)
+        try:
+            with quick(path, limits=QUICK) as journal:
+                everything(journal)
+        except e.JournalError:
+            refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.6, 0.99])

@@ -17,6 +17,7 @@ import pytest
 from mlld_sdk.journal import Journal
 from tests.support.agents import ENGINES, THINK, calls, engine_options
 from tests.support.eventually import eventually
+from tests.support.victims import children, processes_in
 
 SERVICE = Path(__file__).parents[2] / "support" / "chaos_service.py"
 ROOT = Path(__file__).parents[3]
@@ -36,16 +37,8 @@ class Service:
     def done(self) -> bool:
         return self.process.poll() is not None
 
-    def engines(self) -> list[int]:
-        """List the children that are engines."""
-        found = []
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found += [int(pid) for pid in task.read_text().split()]
-        return found
-
     def kill_engine(self, dice: random.Random) -> bool:
-        engines = self.engines()
+        engines = children(self.process.pid)
         if engines:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(dice.choice(engines), signal.SIGKILL)
@@ -91,16 +84,6 @@ def effect_of(step: Any) -> str:
     """Name the line a step leaves in the log."""
     asked = json.loads(step.asked)
     return str(asked[2]["n"] if asked[0] == "execute" else asked[2][0])
-
-
-def processes_in(directory: Path) -> list[int]:
-    """List processes that work in the directory: what a service left behind."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").resolve() == directory and (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
 
 
 def bombard(

@@ -195,7 +195,7 @@ def test_finishing_returns_what_a_replay_will_return(journal: Journal) -> None: 
     assert first == {"pair": [1, 2], "text": "ü"}
     lease.release()
     again = journal.claim(run.id, "w")
-    assert begin(journal, again, "1") == Replay(first)
+    assert begin(journal, again, "1") == Replay(recorded=first)
     assert again.attempt == 2
 
 
@@ -211,7 +211,7 @@ def test_a_step_that_asks_for_something_else_is_refused_with_both_sides_named(jo
             lease.begin_step("1", name, journal.fingerprint(asked))
         said = str(caught.value)
         assert all(part in said for part in (run.id, "step 1", "fetch", '"old"', name, asked["url"], "cancel it")), said
-    assert lease.begin_step("1", "fetch", journal.fingerprint({"url": "old"})) == Replay(1)
+    assert lease.begin_step("1", "fetch", journal.fingerprint({"url": "old"})) == Replay(recorded=1)
 
 
 def test_a_step_without_an_answer_that_may_run_again_may_ask_for_something_else(journal: Journal) -> None:  # J-13
@@ -226,7 +226,7 @@ def test_a_step_without_an_answer_that_may_run_again_may_ask_for_something_else(
     lease.finish_step("1", "answer")
     lease.release()
     lease = journal.claim(run.id, "w")
-    assert lease.begin_step("1", "ask", journal.fingerprint("large model"), AGAIN) == Replay("answer")
+    assert lease.begin_step("1", "ask", journal.fingerprint("large model"), AGAIN) == Replay(recorded="answer")
 
 
 def test_an_interrupted_step_is_not_repeated_unasked(journal: Journal) -> None:  # J-14
@@ -353,7 +353,7 @@ def test_an_interrupted_step_can_be_settled_by_hand(world: World, journal: Journ
     with pytest.raises(StepNotOpen):
         journal.resolve_step(run.id, "2", "never begun")
     journal.retry(run.id)
-    assert begin(journal, journal.claim(run.id, "w"), "1", policy=FAIL) == Replay("by hand")
+    assert begin(journal, journal.claim(run.id, "w"), "1", policy=FAIL) == Replay(recorded="by hand")
     assert world.names().count("step.resolved") == 1
 
 
@@ -545,7 +545,7 @@ def test_a_stopped_run_can_be_retried_and_goes_on_from_what_it_finished(journal:
     assert journal.retry(run.id).state == "pending"
     assert journal.outcome(run.id) is None
     lease = journal.claim(run.id, "w")
-    assert begin(journal, lease, "1") == Replay("paid for")
+    assert begin(journal, lease, "1") == Replay(recorded="paid for")
     assert isinstance(begin(journal, lease, "2"), Fresh)  # a final failure may be tried again now
     with pytest.raises(StepInterrupted):
         begin(journal, lease, "3", policy=FAIL)
@@ -597,7 +597,7 @@ def test_a_lease_that_ran_out_can_be_taken_over_and_the_late_owner_is_fenced(wor
             write()
     assert (other.steps(run.id), other.run(run.id)) == before
     assert lease.lost is not None
-    assert begin(other, lease_2, "1") == Replay("kept")
+    assert begin(other, lease_2, "1") == Replay(recorded="kept")
     assert begin(other, lease_2, "2") == Fresh(attempt=2, after=before[0][1].error)
 
 
@@ -625,7 +625,7 @@ def test_a_lease_can_be_taken_over_at_once_when_its_journal_is_closed(world: Wor
     mine.close()
     assert other.run(run.id).deaths == ()  # given back in good order
     lease = other.claim(run.id, "other")
-    assert begin(other, lease, "1") == Replay(1)
+    assert begin(other, lease, "1") == Replay(recorded=1)
     with pytest.raises(StepInterrupted):
         begin(other, lease, "2", policy=FAIL)
 
@@ -655,7 +655,7 @@ def test_a_run_too_large_for_memory_is_replayed_step_by_step(world: World) -> No
     lease.release()
     lease = journal.claim(run.id, "w")
     for n in range(1, 41):
-        assert begin(journal, lease, str(n)) == Replay({"n": n})
+        assert begin(journal, lease, str(n)) == Replay(recorded={"n": n})
     assert begin(journal, lease, "41") == Fresh(attempt=1)
 
 

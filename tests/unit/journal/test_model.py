@@ -154,7 +154,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         begun = begin()
         run.used.add(position)
         if known is not None and known.state == "finished":
-            assert begun == Replay(known.value)
+            assert begun == Replay(recorded=known.value)
             return
         attempts = known.attempts + 1 if known is not None else 1
         assert isinstance(begun, Fresh)

@@ -242,8 +242,12 @@ def test_a_record_of_another_kind_is_not_mistaken() -> None:  # J-67
 def test_only_a_finished_plain_step_is_recalled_in_short() -> None:
     recalled = recall(pack(step()))
     assert recalled is not None
-    assert recalled == Replay({"x": 1}) != Replay({"x": 2})
+    assert recalled == Replay(recorded={"x": 1}) != Replay(recorded={"x": 2})
     assert repr(recalled) == "Replay({'x': 1})"
+    match recalled:
+        case Replay(value=value):
+            assert value == {"x": 1}
+    assert Replay.__match_args__ == ()  # by position it would be what is recorded, not yet decoded
     recalled.value["x"] = 2  # whoever changes what it was given does not change what is recorded
     assert recalled.value == {"x": 1}
     assert recall(pack(step(state="started", result=msgspec.UNSET))) is None
