@@ -5,6 +5,7 @@ ignores them, so the same is done to it by honest means: the cache on disk is ed
 is sent as text under a first line that tells the engine to serve what it has.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ class NoLiveCheckpoint(ConfigurationError):
 
 
 def apply_checkpoint_options(
-    kind: str, method: str, params: dict[str, Any], working_dir: Path, place: str | None = None
+    kind: str,
+    method: str,
+    params: dict[str, Any],
+    working_dir: Path,
+    place: Callable[[], str | None] = lambda: None,
 ) -> tuple[str, dict[str, Any]]:
     """Turn a request with checkpoint parameters into one this kind of engine understands.
 
-    For the live engine this edits the cache on disk first, and may turn `execute` into `process`. `place` is where it
-    keeps its caches below the working directory, if that is known.
+    For the live engine this edits the cache on disk first, and may turn `execute` into `process`. `place` tells
+    where it keeps its caches below the working directory, if that is known.
 
     Raises:
         NoLiveCheckpoint: The live engine has no means for what is asked.
@@ -42,7 +47,7 @@ def apply_checkpoint_options(
         raise NoLiveCheckpoint("script text without a file path has no cache", hint="give file_path")
     _refuse_what_live_cannot(asked)
     serves = bool(asked.get("checkpoint") or asked.get("resume") or asked.get("fork"))
-    caches = Checkpoints(working_dir, place=place)
+    caches = Checkpoints(working_dir, place=place())
     _edit_cache(caches, str(path), asked)
     if serves:
         caches.forget_nothing(str(path))  # the engine takes nothing for an answer
