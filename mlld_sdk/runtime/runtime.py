@@ -67,6 +67,9 @@ EXIT_CLEAN: Final = 0
 EXIT_GAVE_UP: Final = 1
 EXIT_FORCED: Final = 75
 
+LAST_ROUND: Final = 5.0
+"""Seconds a stop waits for a look around that is under way, at a disk that does not answer, say."""
+
 UNSAID: Final = "no reason was given"
 """Shown where a place was paused without a word."""
 
@@ -228,8 +231,9 @@ class Runtime:
                     system, self._spec, name=self.name, timeout=self._start_timeout, context=context
                 )
                 self._ending.watch(self._tree)
-                self._rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
-                self._rounds.start()
+                rounds = threading.Thread(target=self._make_rounds, name=f"{self.name}-rounds", daemon=True)
+                rounds.start()
+                self._rounds = rounds
                 if self._control:
                     self._server = ControlServer(self, socket_path(self.name))
             except BaseException as error:
@@ -595,19 +599,21 @@ class Runtime:
         """Wake agents that other processes have submitted runs for or died over; put engines to sleep."""
         services, keeper = self.services, self._here(self._keeper)
         for _ in self._times:
-            self._budget.sleep_idle()
-            kill_count.look()
-            services.runs.settle_again()
-            services.forget_gone()
             try:
+                self._budget.sleep_idle()
+                kill_count.look()
+                services.runs.settle_again()
+                services.forget_gone()
                 kinds = self._here(self._backlogs).look()
                 keeper.write_down()
                 services.journal.fail_overdue()
                 self._here(self._missing).look(kinds)
-            except MlldError:
-                continue  # the journal emits by itself that it is degraded
-            for kind in kinds:
-                services.poke(kind)
+                for kind in kinds:
+                    services.poke(kind)
+            except MlldError:  # the journal emits by itself that it is degraded
+                continue
+            except Exception as error:  # noqa: BLE001 - what fails in one round must not end all that come
+                services.system.callback_failed(error)
 
     def _stop_and_tell(self, signals: SignalQueue) -> None:
         self.stop()
@@ -632,7 +638,7 @@ class Runtime:
             self._here(self._keeper).write_down()
         services.journal.close()
         if self._rounds is not None:
-            self._rounds.join()
+            self._rounds.join(LAST_ROUND)
         self._here(self._backlogs).close()
         if self._store is None:
             shutil.rmtree(services.state_dir, ignore_errors=True)  # caches of runs that are gone with it

@@ -18,6 +18,7 @@ import pytest
 from mlld_sdk import Agent, InfrastructureError, Job, Runtime, child, dynamic, one_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import StartFailed
+from mlld_sdk.actors.core.events import ActorCallbackFailed
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.control.client import Remote as Client
@@ -25,6 +26,7 @@ from mlld_sdk.control.protocol import AskTree, ControlError, socket_path
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.errors import JournalClosed
 from mlld_sdk.runtime.signals import SignalQueue
+from mlld_sdk.transport.memory import kill_count
 from tests.support.agents import THINK, Thinker, calls, engine_pid, running
 from tests.support.eventually import eventually
 
@@ -203,6 +205,36 @@ with Runtime(one_for_one(child(Slow, name="agent")), store="state.db") as runtim
         print(repr(error), flush=True)
     sys.stdin.readline()
 """
+
+
+def test_a_round_that_fails_is_told_and_the_next_one_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails() -> None:
+        monkeypatch.setattr(kill_count, "look", lambda: None)
+        raise RuntimeError("once")
+
+    with Runtime(one_for_one(child(Waits, name="agent")), store=tmp_path / "s.db") as runtime:
+        with runtime.bus.recording() as events:
+            monkeypatch.setattr(kill_count, "look", fails)
+            eventually(lambda: any("once" in one.error for one in events if isinstance(one, ActorCallbackFailed)))
+        Waits.gate.set()
+        with Journal.open(tmp_path / "s.db") as beside:
+            run = beside.submit("root/agent", 1)
+            assert beside.wait(run.id, 60).state == "finished"
+
+
+def test_a_start_without_threads_for_its_rounds_says_so_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuses(thread: threading.Thread) -> None:
+        if thread.name.endswith("-rounds"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    runtime = Runtime(one_for_one(child(Waits, name="agent")))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        runtime.start()
+    assert runtime.bus.handlers() == []
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
