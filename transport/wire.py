@@ -58,8 +58,11 @@ class EngineEvent(msgspec.Struct, gc=False):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The event's fields as plain values (decoded anew on every use)."""
-        body: dict[str, Any] = _plain(self.line)["event"]
+        """The event's fields as plain values (decoded anew on every use); none if nobody can read them."""
+        try:
+            body: dict[str, Any] = _plain(self.line)["event"]
+        except (AnswerUnreadable, KeyError):
+            return {}
         return body
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from mlld_sdk.scripts import results
 from mlld_sdk.transport.wire import EngineEvent
 
 LOOK_UPS: Final = frozenset({"checkpoint:hit", "checkpoint:miss"})
@@ -24,6 +25,6 @@ class CacheUse:
         """Take events of the request."""
         for event in events:
             if event.type in LOOK_UPS:
-                key = (event.body.get("checkpoint") or {}).get("key")
+                key = results.as_object(event.body.get("checkpoint")).get("key")
                 if isinstance(key, str):
                     self.keys.add(key)

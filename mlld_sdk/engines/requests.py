@@ -437,8 +437,7 @@ class EngineRequests:
         if NOT_OF_LIVE.isdisjoint(params):
             return method, params
         refuse_unseen(self.kind, params.get("onCommandFailure"))
-        place = self._cache_place if self.kind == "live" else None
-        return apply_checkpoint_options(self.kind, method, params, self._directory, place)
+        return apply_checkpoint_options(self.kind, method, params, self._directory, lambda: self._cache_place)
 
     def seconds(self, options: RunOptions) -> float | None:
         """Return how long a request with these options may take."""
@@ -458,7 +457,7 @@ class EngineRequests:
                 call = results.read_object(Unanswered, results.as_object(event.body.get("unanswered")))
                 self.sink(ModelUnansweredEvent(at=self.env.wall(), agent=self.name, **asdict(call)))
             elif event.type in ("checkpoint:hit", "checkpoint:miss"):
-                entry = event.body.get("checkpoint") or {}
+                entry = results.as_object(event.body.get("checkpoint"))
                 kind = CheckpointHitEvent if event.type == "checkpoint:hit" else CheckpointMissedEvent
                 function, key = str(entry.get("fn", "")), str(entry.get("key", ""))
                 self.sink(kind(at=self.env.wall(), agent=self.name, function=function, key=key))

@@ -5,7 +5,6 @@ A source sends what it is given. What is sent, and what the outcome means, is up
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlld_sdk.base.durations import LONGEST_WAIT, now
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
 from mlld_sdk.base.future import LazyFuture
+from mlld_sdk.base.loops import from_any_thread, settle
 from mlld_sdk.engines import background
 from mlld_sdk.engines.pool import EngineLease, EnginePool, NoEngineFree
 from mlld_sdk.engines.quota import CancelScope
@@ -192,20 +192,10 @@ def end_in_loop(call: Call | WaitingCall) -> asyncio.Future[None]:
     """Make a future of the running event loop that is set when the call is over."""
     import asyncio
 
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-
-    def wake(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nothing waits any more
-            loop.call_soon_threadsafe(_let_go, over)
-
-    call.add_done_callback(wake)
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    wake = from_any_thread(partial(settle, over, None))
+    call.add_done_callback(lambda _: wake())
     return over
-
-
-def _let_go(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def cancelled_in_queue() -> CallCancelled:

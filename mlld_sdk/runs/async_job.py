@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
+from mlld_sdk.base.loops import from_any_thread
 from mlld_sdk.base.options import check_callable
 from mlld_sdk.runs.breakers import StepBreaker
 from mlld_sdk.runs.functions import is_async, is_awaitable
@@ -165,13 +166,8 @@ class AsyncJob:
         await self._sleep(*await self._bridge.aside(lambda: self._job.asleep_until(moment)))
 
     async def _sleep(self, until: float, most: float) -> None:
-        bell, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def ring() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing sleeps there any more
-                loop.call_soon_threadsafe(bell.set)
-
-        with contextlib.closing(self._job.shared.naps(until, most, ring)) as naps:
+        bell = asyncio.Event()
+        with contextlib.closing(self._job.shared.naps(until, most, from_any_thread(bell.set))) as naps:
             for seconds in naps:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(bell.wait(), seconds)

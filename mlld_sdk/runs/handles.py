@@ -1,13 +1,13 @@
 """Handles to runs: they name the work and not its owner, so they outlive process, actor and service."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from mlld_sdk.base.loops import from_any_thread, settle
 from mlld_sdk.journal import ErrorRecord, EventRecord, Journal, Outcome, RunRecord, StepRecord
 from mlld_sdk.journal.errors import RunParked
 from mlld_sdk.runs.errors import RunCancelled, RunFailed, WaitsForItself
@@ -107,18 +107,9 @@ class RunHandle:
 
     async def _settled(self) -> Any:
         await asyncio.to_thread(self._refuse_to_wait_for_oneself)
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[Outcome | None] = loop.create_future()
-
-        def settle(result: Outcome | None) -> None:
-            if not over.done():
-                over.set_result(result)
-
-        def tell(result: Outcome | None = None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
-                loop.call_soon_threadsafe(settle, result)
-
-        begin = partial(self._journal.on_outcome, self.id, tell, tell, inside=within_run.get())
+        over: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        tell = from_any_thread(partial(settle, over))
+        begin = partial(self._journal.on_outcome, self.id, tell, partial(tell, None), inside=within_run.get())
         registered = asyncio.ensure_future(asyncio.to_thread(begin))
         try:
             await asyncio.shield(registered)

@@ -1,7 +1,6 @@
 """Working on a run: claim to outcome, on a thread of its own, so that the agent's mailbox never waits for a script."""
 
 import asyncio
-import contextlib
 import inspect
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.actors.core.errors import ActorKilled
 from mlld_sdk.base.errors import InfrastructureError, MlldError
+from mlld_sdk.base.loops import from_any_thread
 from mlld_sdk.journal import RunLease
 from mlld_sdk.journal.errors import JournalError, JournalRefusal, LeaseLost
 from mlld_sdk.runs.async_job import AsyncJob, LoopBridge
@@ -87,14 +87,9 @@ class Work:
             return runner.run(self._awaited(LoopBridge(steps, runner.get_loop()), payload))
 
     async def _awaited(self, bridge: LoopBridge, payload: Any) -> Any:
-        loop, code = asyncio.get_running_loop(), asyncio.current_task()
+        code = asyncio.current_task()
         assert code is not None
-
-        def interrupt() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the code has ended
-                loop.call_soon_threadsafe(code.cancel)
-
-        self.job.shared.interrupting(interrupt)
+        self.job.shared.interrupting(from_any_thread(code.cancel))
         try:
             return await self._run(AsyncJob(self.job, bridge), payload)
         finally:

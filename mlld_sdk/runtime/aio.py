@@ -5,11 +5,13 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from typing import Protocol, TypeVar
 
 from mlld_sdk.base.durations import LONGEST_WAIT, Duration, seconds
+from mlld_sdk.base.loops import from_any_thread, settle
 from mlld_sdk.runtime.end import EndNotice, RuntimeEnd, RuntimeNotRunning
 from mlld_sdk.supervision.tree import ShutdownReport
 
@@ -71,18 +73,8 @@ class AsyncRuntime:
         end = self.sync.wait(0)
         if end is not None:
             return end
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[RuntimeEnd] = loop.create_future()
-
-        def settle(end: RuntimeEnd) -> None:
-            if not over.done():
-                over.set_result(end)
-
-        def tell(end: RuntimeEnd) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
-                loop.call_soon_threadsafe(settle, end)
-
-        withdraw = self._notice.listen(tell)
+        over: asyncio.Future[RuntimeEnd] = asyncio.get_running_loop().create_future()
+        withdraw = self._notice.listen(from_any_thread(partial(settle, over)))
         try:
             limit = seconds(timeout)
             await asyncio.wait([over], timeout=None if limit is None else min(limit, LONGEST_WAIT))
@@ -93,23 +85,15 @@ class AsyncRuntime:
 
     async def _apart(self, work: Callable[[], T], what: str) -> T:
         """Do something in a thread of its own: those of the loop may all be taken by waits that only this ends."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-
-        def settle(settled: Callable[[], None]) -> None:
-            if not done.done():
-                settled()
+        done: Future[T] = Future()
+        done.set_running_or_notify_cancel()  # whoever awaits it may go, but cannot call it off
 
         def run() -> None:
             try:
-                result = work()
+                done.set_result(work())
             except BaseException as error:  # noqa: BLE001 - it is raised where this is awaited
-                settled = partial(done.set_exception, error)
-            else:
-                settled = partial(done.set_result, result)
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the waiting
-                loop.call_soon_threadsafe(settle, settled)
+                done.set_exception(error)
 
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), name=f"{self.sync.name}-{what}").start()
-        return await done
+        return await asyncio.wrap_future(done)

@@ -15,6 +15,7 @@ import msgspec
 
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import InfrastructureError, MlldError
+from mlld_sdk.base.loops import from_any_thread
 from mlld_sdk.scripts import results
 from mlld_sdk.scripts.normalise import Normaliser
 from mlld_sdk.scripts.stream_events import (
@@ -86,8 +87,7 @@ class EventHistory:
     def _values(self, event_type: str, member: str, kind: type[T]) -> list[T]:
         values = []
         for event in list(self._kept or ()):
-            body = _body(event) if event.type == event_type else None
-            value = None if body is None else results.read(kind, body.get(member))
+            value = results.read(kind, event.body.get(member)) if event.type == event_type else None
             if value is not None:
                 values.append(value)
         return values
@@ -221,8 +221,8 @@ class RunLog(EventHistory):
             event = raw.popleft()
             self._raw_bytes -= len(event.line)
             self._read_bytes += len(event.line)
-            body = _body(event)
-            if body is None:
+            body = event.body
+            if not body:
                 self._tell(OtherEvent(type=event.type))
                 continue
             for told in self._normaliser.feed(body):
@@ -292,15 +292,8 @@ class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
             return self._took(event)
         import asyncio
 
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell() -> None:
-            try:
-                loop.call_soon_threadsafe(news.set)
-            except RuntimeError:  # the loop was closed while we listened
-                return
-
-        stop = self._log.listen(tell)
+        news = asyncio.Event()
+        stop = self._log.listen(from_any_thread(news.set))
         try:
             async with asyncio.timeout(within):
                 while (event := self._log.after(self._seq)) is None:
@@ -317,10 +310,3 @@ class ScriptEvents(Iterator[ScriptEvent], AsyncIterator[ScriptEvent]):
             self._seq = event.seq
             self._done = isinstance(event, LAST_EVENTS)
         return event
-
-
-def _body(event: EngineEvent) -> dict[str, Any] | None:
-    try:
-        return event.body
-    except (ValueError, KeyError, RecursionError):
-        return None

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from mlld_sdk.base.errors import InfrastructureError, InvalidRequest
+from mlld_sdk.engines.cache_use import CacheUse
+from mlld_sdk.engines.events import CheckpointHitEvent
 from mlld_sdk.engines.quota import CancelScope
 from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.sources import EngineHealth
 from mlld_sdk.scripts.answers import TruncatedResult, TruncationWarning
 from mlld_sdk.transport.errors import CallCancelled, EngineDied
 from mlld_sdk.transport.truncation import find_cuts
-from mlld_sdk.transport.wire import EngineReply
+from mlld_sdk.transport.wire import EngineEvent, EngineReply
+from tests.support.supervision import Recorder
 
 CUT = "x" * 2976 + " ... [truncated 5032 chars] ... " + "x" * 992
 
@@ -128,3 +131,15 @@ def test_the_gate_learns_of_failures_that_are_the_engines(error: Any, ends_owner
         with pytest.raises(type(error)):
             asking.process("x", None, None, {})
     assert gate.told == [told] if told in (None, "withdrawn") else isinstance(gate.told[0], told)
+
+
+@pytest.mark.parametrize("line", [b'{"event": {"type"', b'{"event":{"checkpoint":[1],"unanswered":"x"}}'])
+def test_an_event_about_a_model_call_that_nobody_can_read_keeps_no_other_from_being_told(line: bytes) -> None:
+    told, used = Recorder(), CacheUse()
+    requests = EngineRequests(FakeSource(), kind="bridge", name="root/agent", sink=told)  # type: ignore[arg-type]
+    sound = EngineEvent(type="checkpoint:hit", line=b'{"event":{"checkpoint":{"fn":"ask","key":"k"}}}')
+    events = [*(EngineEvent(type=kind, line=line) for kind in ("llm:unanswered", "checkpoint:miss")), sound]
+    requests.tell_model_calls(events)
+    used.push(events)
+    assert used.keys == {"k"}
+    assert [event.key for event in told.events if isinstance(event, CheckpointHitEvent)] == ["k"]
