@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mlld_sdk.base.texts import printable
 from mlld_sdk.supervision.breaker import BreakerView
 from mlld_sdk.supervision.decisions.slots import Slot
 from mlld_sdk.supervision.decisions.state import SupervisorState
@@ -241,7 +242,7 @@ def render(root: NodeView, *, width: int = 24, limit: int = 2_000) -> str:
 def _line(node: NodeView, lead: str, width: int) -> str:
     kind = node.kind if node.incarnation <= 1 else f"{node.kind} #{node.incarnation}"
     columns = f"{lead + node.name:<{width}} {kind:<16} {_state_of(node):<9}"
-    return f"{columns} {'   '.join(_remarks(node))}".rstrip()
+    return printable(f"{columns} {'   '.join(_remarks(node))}".rstrip())
 
 
 def _state_of(node: NodeView) -> str:

@@ -4,6 +4,7 @@ Whatever becomes part of a record, an event, a log line or an answer goes throug
 what only describes it.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,6 +15,12 @@ LONGEST: Final = 1_000
 
 DEEPEST: Final = 64
 """Levels of a value that are looked through for texts."""
+
+_STEERS: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters a terminal obeys or does not show: controls, marks of direction, what has no width; joiners aside."""
 
 
 def text_of(value: object, limit: int = LONGEST, *, say: Callable[[Any], str] = str) -> str:
@@ -49,6 +56,28 @@ def fit(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return a text that can be shown to a person: what would steer a terminal or hide is spelled out as in JSON.
+
+    Escape sequences, returns, and marks that turn the direction of what follows are shown and not obeyed, so that no
+    text can pass for what was printed before or after it. What is said in JSON stays the same JSON.
+
+    Args:
+        text: The text.
+        lines: Whether it is meant to have lines and columns; otherwise their ends are spelled out, too.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return _STEERS.sub(lambda found: found[0] if found[0] in kept else _spelled(found[0]), text)
+
+
+def _spelled(character: str) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    units = character.encode("utf-16-be", "surrogatepass")
+    return short or "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def fit_all(value: Any, depth: int = DEEPEST) -> Any:

@@ -5,6 +5,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 
 from mlld_sdk.base.durations import pause
 from mlld_sdk.base.errors import ConfigurationError, MlldError
+from mlld_sdk.base.texts import printable
 from mlld_sdk.cli import render
 from mlld_sdk.cli.settings import configuration
 from mlld_sdk.control import protocol as p
@@ -69,15 +71,15 @@ def _print_all(
 ) -> int:
     """Print what one process has answered, or what each of several has, and return the status: 1 if one has failed."""
     if len(found) == 1:
-        _print(options, found[0][1], text(found[0][1]))
+        _print(options, found[0][1], text)
         return status
     data, said = [], []
     for process, answer in found:
         failed = isinstance(answer, MlldError)
         shown = {"error": {"code": answer.code, "message": answer.message, "hint": answer.hint}} if failed else answer
         data.append({"runtime": process.name, "pid": process.pid, **shown})
-        said.append(f"{process}\n{answer.message if failed else text(answer)}")
-    _print(options, {"processes": data}, "\n\n".join(said))
+        said.append(f"{process}\n{printable(answer.message) if failed else text(render.for_people(answer))}")
+    _print(options, {"processes": data}, lambda _: "\n\n".join(said))
     return 1 if any("error" in one for one in data) else status
 
 
@@ -91,8 +93,13 @@ def _any_of(options: Namespace) -> Remote:
     return _remote(options)  # says that there are several
 
 
-def _print(options: Namespace, data: object, text: str) -> int:
-    print(msgspec.json.encode(data, enc_hook=str).decode() if options.json else text)
+def _print(options: Namespace, data: object, text: Callable[[Any], str]) -> int:
+    """Print an answer, as JSON or in words; whatever is in it, a terminal is shown it and does not obey it."""
+    if options.json:
+        said = printable(msgspec.json.encode(data, enc_hook=str).decode())
+    else:
+        said = printable(text(render.for_people(data)), lines=True)
+    print(said, flush=True)
     return 0
 
 
@@ -164,7 +171,7 @@ def events(options: Namespace) -> int:
         while True:
             found = remote.ask(p.AskEvents(after=after, wait=wait))
             for event in found["events"]:
-                print(json.dumps(event) if options.json else render.event_line(event), flush=True)
+                _print(options, event, render.event_line)
                 after = event["n"]
             if not options.follow:
                 return 0
@@ -186,44 +193,55 @@ def runs(options: Namespace) -> int:
 
 
 def _runs(options: Namespace, ask: Callable[[p.Request], Any]) -> int:
+    request: p.Request
+    say: Callable[[Any], str]
     match options.action:
         case "ls":
-            asked = p.AskRuns(
+            request = p.AskRuns(
                 states=tuple(options.state or ()), agent=options.agent, before=options.before, limit=options.limit
             )
-            found = ask(asked)
-            rows = [
-                (run["id"], run["kind"], run["state"], run["attempt"], render.ago(run["updated"]))
-                for run in found["runs"]
-            ]
-            text = render.table(("run", "agent", "state", "attempt", "changed"), rows)
-            if rows and len(rows) == options.limit:
-                text += f"\nthese are the newest {options.limit}; --before {rows[-1][0]} shows older ones"
+            say = partial(_runs_text, options.limit)
         case "show":
-            found = ask(p.AskRun(run_id=options.run))
-            text = _run_text(found)
+            request, say = p.AskRun(run_id=options.run), _run_text
         case "retry":
-            found = ask(p.RetryRun(run_id=options.run, rerun_interrupted=options.rerun_interrupted))
-            text = f"{options.run} is {found['run']['state']}"
+            request = p.RetryRun(run_id=options.run, rerun_interrupted=options.rerun_interrupted)
+            say = partial(_now_text, options.run)
         case "cancel":
-            found = ask(p.CancelRun(run_id=options.run, reason=options.reason))
-            text = f"{options.run} is {found['run']['state']}"
+            request = p.CancelRun(run_id=options.run, reason=options.reason)
+            say = partial(_now_text, options.run)
         case "resolve":
-            found = ask(p.ResolveStep(run_id=options.run, position=options.payload, value=_json(options.value)))
-            text = f"step {options.payload} of {options.run} is {found['step']['state']}; `runs retry` goes on"
+            request = p.ResolveStep(run_id=options.run, position=options.payload, value=_json(options.value))
+            say = partial(_resolved_text, options.run, options.payload)
         case _:
             payload = None if options.payload is None else _json(options.payload)
-            found = ask(p.SubmitRun(agent=options.run, payload=payload, key=options.key))
-            text = found["run_id"]
-    return _print(options, found, text)
+            request = p.SubmitRun(agent=options.run, payload=payload, key=options.key)
+            say = itemgetter("run_id")
+    return _print(options, ask(request), say)
+
+
+def _runs_text(limit: int, found: dict[str, Any]) -> str:
+    rows = [(run["id"], run["kind"], run["state"], run["attempt"], render.ago(run["updated"])) for run in found["runs"]]
+    text = render.table(("run", "agent", "state", "attempt", "changed"), rows)
+    if rows and len(rows) == limit:
+        text += f"\nthese are the newest {limit}; --before {rows[-1][0]} shows older ones"
+    return text
+
+
+def _now_text(run: str, found: dict[str, Any]) -> str:
+    return f"{run} is {found['run']['state']}"
+
+
+def _resolved_text(run: str, position: str, found: dict[str, Any]) -> str:
+    return f"step {position} of {run} is {found['step']['state']}; `runs retry` goes on"
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"{text!r} is no JSON: {error}", hint="""for example '{"topic": "safety"}', '"text"', 3 or null"""
+            f"{render.cut(repr(text), 200)} is no JSON: {error}",
+            hint="""for example '{"topic": "safety"}', '"text"', 3 or null""",
         ) from None
 
 
@@ -257,7 +275,7 @@ def operate(options: Namespace) -> int:
     if options.pid == ALL:
         return _print_all(options, _ask_all(options, request), itemgetter("text"))
     found = _ask(options, request)
-    return _print(options, found, found["text"])
+    return _print(options, found, itemgetter("text"))
 
 
 def checkpoint(options: Namespace) -> int:
@@ -269,15 +287,18 @@ def checkpoint(options: Namespace) -> int:
         case "ls" | "inspect":
             entries: Sequence[Any] = caches.list() if options.action == "ls" else caches.inspect(options.script)
             found: Any = [msgspec.to_builtins(one, enc_hook=str) for one in entries]
-            text = render.table(tuple(found[0]) if found else (), [tuple(one.values()) for one in found])
+            return _print(options, found, _entries_text)
         case "clean":
             only = options.only
             found = caches.clean(options.script) if only is None else caches.invalidate(options.script, only)
-            text = f"{found} entries gone"
+            return _print(options, found, lambda count: f"{count} entries gone")
         case _:
             found = caches.fork(options.script, options.only)
-            text = f"{found} entries copied"
-    return _print(options, found, text)
+            return _print(options, found, lambda count: f"{count} entries copied")
+
+
+def _entries_text(entries: list[dict[str, Any]]) -> str:
+    return render.table(tuple(entries[0]) if entries else (), [tuple(one.values()) for one in entries])
 
 
 def doctor(options: Namespace) -> int:
@@ -285,7 +306,7 @@ def doctor(options: Namespace) -> int:
     from mlld_sdk.cli.doctor import diagnose
 
     report = diagnose(configuration(command_line={"store": options.store})["store"])
-    _print(options, msgspec.to_builtins(report, enc_hook=str), str(report))
+    _print(options, msgspec.to_builtins(report, enc_hook=str), lambda _: str(report))
     return 0 if report.healthy else 1
 
 
@@ -293,13 +314,13 @@ def config(options: Namespace) -> int:
     """Print the effective settings, and where each of them comes from."""
     code = {} if options.file is None else _declared(Path(options.file))[1]
     found = configuration(code, {"store": options.store})
-    return _print(options, found, str(found))
+    return _print(options, found, str)
 
 
 def evaluate(options: Namespace) -> int:
     """Run a line of mlld on an agent's engine and print its output."""
     found = _ask(options, p.Evaluate(agent=options.agent, script=options.script))
-    return _print(options, found, found["output"].rstrip("\n"))
+    return _print(options, found, lambda told: str(told["output"]).rstrip("\n"))
 
 
 def demo(options: Namespace) -> int:
@@ -330,11 +351,11 @@ def run(options: Namespace) -> int:
     report = runtime.stop()
     if report.cut_off:
         requests = ", ".join(f"{count} of {path}" for path, count in report.cut_off.items())
-        print(f"mlld-otp: requests cut off by the stop: {requests}", file=sys.stderr)
+        render.complain(f"requests cut off by the stop: {requests}")
     if status == EXIT_FORCED:
         for what, paths in (("had to be killed", report.killed), ("could not be ended and still ran", report.left)):
             if paths:
-                print(f"mlld-otp: {what}: {', '.join(paths)}", file=sys.stderr)
+                render.complain(f"{what}: {', '.join(paths)}")
         if report.left:  # at its end the interpreter waits for some kinds of threads, however long they take
             sys.stdout.flush()
             sys.stderr.flush()

@@ -16,6 +16,7 @@ import msgspec
 from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.texts import printable
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
@@ -57,7 +58,7 @@ class Check(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{self.name:<9} {self.finding:<9} {self.found}{hint}"
+        return printable(f"{self.name:<9} {self.finding:<9} {self.found}{hint}")
 
 
 def _unless(bad: bool, name: str, found: str, hint: str) -> Check:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.cli import commands
+from mlld_sdk.cli.render import complain
 from mlld_sdk.cli.shell import Shell
 from mlld_sdk.demo import DEMOS
 
@@ -180,9 +181,9 @@ def _command(arguments: Sequence[str] | None) -> int:
     try:
         status: int = options.work(options)
     except MlldError as error:
-        print(f"mlld-otp: {error.message}", file=sys.stderr)
+        complain(error.message)
         if error.hint:
-            print(f"mlld-otp: {error.hint}", file=sys.stderr)
+            complain(error.hint)
         return 1
     return status
 

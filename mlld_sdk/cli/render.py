@@ -1,12 +1,39 @@
 """How the command line prints things: durations, ages, tables, crash reports. Plain text; prettier if rich is there."""
 
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from mlld_sdk.base.texts import printable
 from mlld_sdk.supervision.snapshot import duration, shorten
+
+LINES: Final = {"text", "output", "trace", "traceback", "stack"}
+"""Fields of answers that are meant to have lines."""
+
+AS_JSON: Final = "value"
+"""The field of answers that is shown as JSON, and therefore as it is."""
+
+
+def for_people(answer: Any, *, lines: bool = False) -> Any:
+    """Return an answer with all its texts fit to be shown; only those that are meant to have lines have any."""
+    if isinstance(answer, str):
+        return printable(answer, lines=lines)
+    if isinstance(answer, dict):
+        return {
+            printable(name): one if name == AS_JSON else for_people(one, lines=name in LINES)
+            for name, one in answer.items()
+        }
+    if isinstance(answer, list):
+        return [for_people(one) for one in answer]
+    return answer
+
+
+def complain(text: str) -> None:
+    """Print on stderr what went wrong; further lines of a text are indented, so that none passes for one of ours."""
+    print("mlld-otp:", printable(text, lines=True).replace("\n", "\n  "), file=sys.stderr)
 
 
 def ago(at: float) -> str:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mlld_sdk.cli.render import complain
+
 HELP: Final = """\
 Commands as on the command line, without `mlld-otp`:
   tree, top, why, events, crashes, runs, pause, resume, restart, drain, evaluate, ...
@@ -66,7 +68,7 @@ class Shell:
         try:
             words = shlex.split(line)
         except ValueError as error:
-            _complain(f"{error}: {line}")
+            complain(f"{error}: {line}")
             return
         match words:
             case ["help"]:
@@ -76,7 +78,7 @@ class Shell:
             case ["forget"]:
                 self._defined.clear()
             case ["run" | "shell" as verb, *rest] if "--help" not in rest:
-                _complain(f"`{verb}` does not work inside the shell")
+                complain(f"`{verb}` does not work inside the shell")
             case _:
                 self._run(words)
 
@@ -86,7 +88,7 @@ class Shell:
         name = defines and (defines[1] or script)
         before = [text for known, text in defined.items() if known != name]
         if name is not None and len(before) >= MOST_DEFINITIONS:
-            _complain(f"{len(before)} definitions are remembered for {agent} already; `forget` them")
+            complain(f"{len(before)} definitions are remembered for {agent} already; `forget` them")
         elif self._run(["evaluate", agent, "\n".join([*before, script])]) == 0 and name is not None:
             defined[name] = script
 
@@ -96,7 +98,3 @@ class Shell:
         with contextlib.suppress(SystemExit):
             return self._command([*words[:1], *(self._runtime if attaches else ()), *words[1:]])
         return 2
-
-
-def _complain(text: str) -> None:
-    print(f"mlld-otp: {text}", file=sys.stderr)

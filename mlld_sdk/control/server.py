@@ -25,7 +25,7 @@ from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import ConfigurationError, MlldError
 from mlld_sdk.base.events import Event
 from mlld_sdk.base.folders import private_folder
-from mlld_sdk.base.texts import text_of_error
+from mlld_sdk.base.texts import printable, text_of_error
 from mlld_sdk.control import protocol as p
 from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.journal import Journal
@@ -301,7 +301,7 @@ def _tree(runtime: RuntimeView, _: p.AskTree, __: int) -> Any:
         for one in verdict.concerns
         if one.path not in paths or one.word == "maintenance" or (end and one.path == runtime.name)
     ]
-    beside = [f"{one.path}: {one.why}" for one in named]
+    beside = [printable(f"{one.path}: {one.why}") for one in named]
     text = "\n".join([str(verdict), *beside, "", runtime.tree()])
     return {"verdict": verdict, "text": text, "tree": tree, "end": end, "missing": runtime.missing()}
 

@@ -16,6 +16,7 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.texts import printable
 from mlld_sdk.engines.kinds import COMMAND, KINDS, EngineKind, chosen, command_for
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineBabbling, ScriptError
@@ -70,9 +71,9 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         if not self.usable:
             hint = f"; {self.hint}" if self.hint else ""
-            return f"{self.engine:<9} unusable  {self.problem}{hint}"
+            return printable(f"{self.engine:<9} unusable  {self.problem}{hint}")
         version = f"mlld {self.mlld}" if self.mlld else "mlld of unknown version"
-        return f"{self.engine:<9} usable    {version}, ready in {self.ready_after or 0:.1f} s"
+        return printable(f"{self.engine:<9} usable    {version}, ready in {self.ready_after or 0:.1f} s")
 
 
 class EnginesReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import Event, Sink, discard
+from mlld_sdk.base.texts import printable
 from mlld_sdk.journal import Journal
 from mlld_sdk.supervision.verdict import MOST_CONCERNS, Concern
 
@@ -40,7 +41,7 @@ class MissingAgent(msgspec.Struct, frozen=True, kw_only=True):
     since: float
 
     def __str__(self) -> str:
-        return f"no agent {self.agent} is in this tree, and runs wait for it: {named(self.runs, self.more)}"
+        return printable(f"no agent {self.agent} is in this tree, and runs wait for it: {named(self.runs, self.more)}")
 
 
 def named(runs: Iterable[str], more: bool) -> str:

@@ -1,12 +1,14 @@
 """Events as log lines, by structlog. Nothing here configures logging: that is the program's choice."""
 
 import sys
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import msgspec
 import structlog
 
 from mlld_sdk.base.events import Event, name_of
+from mlld_sdk.base.texts import printable
 from mlld_sdk.telemetry.bus import Bus
 
 DEBUG: Final = {
@@ -92,15 +94,24 @@ def log_events(bus: Bus, logger: Any = None, *, key: str = "log", debug: bool = 
     bus.attach(key, write, besides=() if debug else DEBUG)
 
 
+class _Plain:
+    """Writes an event in one line that steers no terminal; tracebacks a program logs itself keep their lines."""
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+
+    def __call__(self, logger: Any, name: str, fields: MutableMapping[str, Any]) -> str:
+        lines = not fields.keys().isdisjoint(("exc_info", "exception", "stack"))
+        return printable(self._render(logger, name, fields), lines=lines)
+
+
 def stderr_logger(*, as_json: bool = False) -> Any:
     """Make a logger for a program that has none of its own: one line an event on stderr, for any settings of structlog.
 
     Args:
         as_json: Whether a line is a JSON object.
     """
-    form: Any = (
-        structlog.processors.JSONRenderer(default=str) if as_json else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    form: Any = structlog.processors.JSONRenderer(default=str) if as_json else _Plain()
     return structlog.wrap_logger(
         structlog.WriteLogger(sys.stderr),  # a line in one piece: others write to the same stream
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), form],

@@ -275,8 +275,11 @@ def test_an_oversized_or_broken_frame_ends_its_connection_only(runtime: Runtime)
 
 def test_another_user_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlld_sdk.control.protocol.peer_of", lambda connection: (1, os.getuid() + 1))
-    with Remote("root") as remote, pytest.raises(Exception, match="another user"):
-        remote.ask(AskTree())
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(socket_path("root")))
+        answer = protocol.decode_answer(protocol.receive(connection) or b"")
+    assert answer.code == "WRONG_USER"
+    assert "another user" in answer.message
 
 
 def test_what_an_operator_does_is_an_event(runtime: Runtime) -> None:

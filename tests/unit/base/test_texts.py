@@ -10,7 +10,7 @@ from mlld_sdk.actors.core.directives import Stop
 from mlld_sdk.actors.core.exits import Other, Reason, Shutdown, crash
 from mlld_sdk.actors.core.system import ActorSystem
 from mlld_sdk.base.errors import InvalidOption
-from mlld_sdk.base.texts import encoded, fit, fit_all, text_of, text_of_error
+from mlld_sdk.base.texts import encoded, fit, fit_all, printable, text_of, text_of_error
 from mlld_sdk.supervision import Breaker, Tree, child, circuit_breaker, one_for_one
 from tests.support.actors import Puppet, Sink
 from tests.support.eventually import eventually
@@ -122,3 +122,19 @@ def test_a_sink_that_exits_keeps_no_actor_from_dying() -> None:
         ref.cast("nobody handles this")
         ref.stop()
         assert not ref.is_alive()
+
+
+def test_what_a_terminal_would_obey_or_hide_is_spelled_out() -> None:
+    assert printable("plain, größer, 漢字, 👩\u200d💻") == "plain, größer, 漢字, 👩\u200d💻"
+    assert printable("\x1b[2J\x07\x9b1m\x7f") == r"\u001b[2J\u0007\u009b1m\u007f"
+    assert printable("a\r\nb\tc\u2028d") == r"a\r\nb\tc\u2028d"
+    assert printable("\u202egnp.exe \u2066\ufeff\U000e0041") == r"\u202egnp.exe \u2066\ufeff\udb40\udc41"
+    assert printable(HALF).isascii()
+    assert printable("a\r\nb\tc\x1b", lines=True) == "a\\r\nb\tc\\u001b"
+
+
+def test_json_that_is_made_printable_says_the_same() -> None:
+    value = {"\x1b]0;\x07": ["\x9b", "\u202e", "\U000e0041", "\x7f", "é\n"]}
+    said = printable(msgspec.json.encode(value).decode())
+    assert msgspec.json.decode(said) == value
+    assert said.isprintable()
