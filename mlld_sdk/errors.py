@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from mlld_sdk.journal.errors import JournalExposed as JournalExposed
     from mlld_sdk.journal.errors import JournalFull as JournalFull
     from mlld_sdk.journal.errors import JournalGone as JournalGone
+    from mlld_sdk.journal.errors import JournalIncomplete as JournalIncomplete
     from mlld_sdk.journal.errors import JournalLocked as JournalLocked
     from mlld_sdk.journal.errors import JournalReadOnly as JournalReadOnly
     from mlld_sdk.journal.errors import JournalRefusal as JournalRefusal

@@ -75,6 +75,12 @@ class JournalCorrupt(JournalError):
     hint = "restore a backup; verify() lists all that is damaged"
 
 
+class JournalIncomplete(JournalError):
+    """The file lacks writes that were confirmed: its `-wal` was deleted or cut, or it was replaced by an older one."""
+
+    code = "JOURNAL_INCOMPLETE"
+
+
 class RecordUnknown(JournalCorrupt):
     """A record is intact and yet not understood: a newer version wrote it, or its type is not registered here."""
 

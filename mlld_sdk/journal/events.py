@@ -210,6 +210,18 @@ class JournalExposedEvent(Event, frozen=True, kw_only=True, tag="journal.exposed
     reason: str
 
 
+class JournalRepaired(Event, frozen=True, kw_only=True, tag="journal.repaired"):
+    """Something was found to be wrong with the journal and was put right; nothing was lost.
+
+    Attributes:
+        path: The journal's file.
+        reason: What it was.
+    """
+
+    path: str
+    reason: str
+
+
 class JournalPruned(Event, frozen=True, kw_only=True, tag="journal.pruned"):
     """Retention removed ended runs.
 

@@ -35,6 +35,7 @@ WARNING: Final = {
     "engine.polluted",
     "journal.exposed",
     "journal.listener_failed",
+    "journal.repaired",
     "mailbox.overflowed",
     "message.unhandled",
     "model.unanswered",

@@ -12,7 +12,7 @@ from mlld_sdk.journal.options import Durability
 APPLICATION_ID = 0x6D6C6C64
 """`mlld` in ASCII; stands in the header of every journal file."""
 
-CURRENT = 3
+CURRENT = 4
 
 _TABLES_1 = """
 CREATE TABLE runs (
@@ -44,15 +44,20 @@ CREATE INDEX runs_by_turn ON runs (state, kind, quarantine, priority DESC, queue
 CREATE INDEX runs_in_quarantine ON runs (state, kind, quarantine) WHERE quarantine > 0
 """
 
-MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2, 3: _TABLES_3}
-"""What leads to each version from the one before. 1 had no priorities and no events, 2 no quarantine."""
+_TABLES_4 = """
+CREATE TABLE tally (n INTEGER NOT NULL);
+INSERT INTO tally VALUES (0)
+"""
+
+MIGRATIONS = {1: _TABLES_1, 2: _TABLES_2, 3: _TABLES_3, 4: _TABLES_4}
+"""What leads to each version from the one before. 1 had no priorities and no events, 2 no quarantine, 3 no tally."""
 
 _making = threading.Lock()
 """Held from making a file to closing it, and while opening one: see `create_file`."""
 
 
-def create_file(path: Path) -> None:
-    """Make an empty file that only its owner can read, unless there is a file already.
+def create_file(path: Path) -> bool:
+    """Make an empty file that only its owner can read, unless there is a file already; returns whether it did.
 
     A file that is there is not opened here: closing it again would drop the locks SQLite holds on it elsewhere in this
     process, as POSIX has it.
@@ -71,10 +76,11 @@ def create_file(path: Path) -> None:
         except FileExistsError:
             if not os.access(path, os.R_OK | os.W_OK):
                 raise JournalReadOnly(f"cannot open {path} for writing: permission denied") from None
-            return
+            return False
         except OSError as error:
             raise JournalReadOnly(f"cannot make {path}: {error.strerror}") from error
     sync_folder(path.parent)
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -135,6 +141,17 @@ def upgrade(connection: sqlite3.Connection, version: int) -> None:
     for step in range(version + 1, CURRENT + 1):
         for statement in MIGRATIONS[step].split(";"):
             connection.execute(statement)
+
+
+def tally(connection: sqlite3.Connection) -> int:
+    """Return how many commits have counted themselves: see `sessions`."""
+    return int(connection.execute("SELECT coalesce(max(n), 0) FROM tally").fetchone()[0])
+
+
+def count_commit(connection: sqlite3.Connection) -> int:
+    """Let the transaction at hand count itself; returns its number."""
+    connection.execute("UPDATE tally SET n=n+1")
+    return tally(connection)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -19,10 +19,17 @@ from mlld_sdk.journal.errors import (
     JournalCorrupt,
     JournalError,
     JournalGone,
+    JournalIncomplete,
     NotAJournal,
     not_text,
 )
-from mlld_sdk.journal.events import JournalDegraded, JournalExposedEvent, JournalMigrated, JournalRecovered
+from mlld_sdk.journal.events import (
+    JournalDegraded,
+    JournalExposedEvent,
+    JournalMigrated,
+    JournalRecovered,
+    JournalRepaired,
+)
 from mlld_sdk.journal.options import Durability, JournalLimits
 from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema, sessions
@@ -37,7 +44,10 @@ _READERS: Final = 16
 """Reading connections at most; further readers wait."""
 
 _CHECK_EVERY_S: Final = 0.05
-"""Between two looks whether the file is where it was. A commit after a longer pause is checked before it counts."""
+"""Between two looks whether the file is where it was. A commit after a longer pause is checked before it counts.
+
+So long, too, between two commits that count themselves.
+"""
 
 _OPEN_RETRY_S: Final = 0.02
 """Between two tries to open a file that another process is just making. SQLite cannot wait there by itself."""
@@ -61,20 +71,26 @@ class SqliteStore:
         self._fault: JournalError | None = None
         self._names = (str(self._path), f"{self._path}-wal")
         self._check_at = 0.0
+        self._count_at = 0.0
+        self._counted = 0
         self._idle: list[Tx] = []
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
         self._closed = False
         self._sessions = self._path.with_name(f"{self._path.name}-sessions")
-        schema.create_file(self._path)
+        fresh = schema.create_file(self._path)
         exposed = check_access(self._path, self._sessions, mend=True)
-        self._writing = Tx(self._open())
+        known = 0 if fresh else sessions.last_count(self._sessions)  # before the file is read, as others may write
+        connection, count = self._open()
+        self._writing = Tx(connection)
         try:
+            self._refuse_if_incomplete(count, known)
+            self._changes = self._writing.connection.total_changes
             for reason in exposed:
                 sink(JournalExposedEvent(at=env.wall(), path=str(self._path), reason=reason))
             file = self._path.stat()
             self._identity: tuple[int, ...] = (file.st_dev, file.st_ino)
-            self._session = sessions.Session(self._sessions)
+            self._session = sessions.Session(self._sessions, self._names[1], count, durable=durability == "full")
         except BaseException:
             self._writing.connection.close()
             raise
@@ -102,7 +118,10 @@ class SqliteStore:
             idle, self._idle = self._idle, []
         for reader in idle:
             reader.connection.close()
-        self._session.end()
+        if isinstance(self._fault, _FINAL) or os.path.exists(self._names[1]):
+            self._session.drop()  # its count is of use still
+        else:
+            self._session.end()
         if not in_time:
             raise JournalBusy(
                 f"{self._path} could not be closed within {self._limits.write_timeout:g} s",
@@ -111,7 +130,7 @@ class SqliteStore:
 
     def alive(self, session: str) -> bool:
         """Return whether a session lives, in any process."""
-        return session == self._session.name or sessions.alive(self._sessions, session)
+        return session == self._session.name or sessions.alive(self._sessions, self._names[1], session)
 
     def write(self, session: str, work: Callable[[Tx], T], timeout: float) -> T:
         """Run a transaction in the next group; returns when it is durable."""
@@ -189,11 +208,22 @@ class SqliteStore:
             raise self._fault
         return self._writing
 
+    def committing(self, tx: Tx) -> None:
+        """Let a transaction that changes something count itself, now and then."""
+        self._counted = 0
+        if now() >= self._count_at and tx.connection.total_changes != self._changes:
+            self._counted = schema.count_commit(tx.connection)
+
     def committed(self) -> None:
-        """Check, now and then, that what was written can be found again under the file's name."""
+        """Check, now and then, that what was written can be found again under the file's name, and note its count."""
         if now() >= self._check_at:
             self._check_at = now() + _CHECK_EVERY_S
             self._check_names()
+            self._check_session()
+        if self._counted:
+            self._count_at = now() + _CHECK_EVERY_S
+            self._session.note(self._counted)
+        self._changes = self._writing.connection.total_changes
         if self._fault is not None:
             self._fault = None
             self._sink(JournalRecovered(at=self._env.wall(), path=str(self._path)))
@@ -236,6 +266,12 @@ class SqliteStore:
                 )
             )
 
+    def _check_session(self) -> None:
+        """Make the session's file again if somebody has removed it; others cannot take its runs in between."""
+        if self._session.restore():
+            reason = f"{self._sessions} was removed while it was in use, and is made again"
+            self._sink(JournalRepaired(at=self._env.wall(), path=str(self._path), reason=reason))
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _refuse_if_closed(self) -> None:
@@ -247,13 +283,23 @@ class SqliteStore:
                 hint="open the journal again in the child",
             )
 
-    def _open(self) -> sqlite3.Connection:
+    def _refuse_if_incomplete(self, count: int, known: int) -> None:
+        if count < known:
+            raise JournalIncomplete(
+                f"{self._path} lacks writes that were confirmed: it knows of {count} counts, and there were {known}",
+                hint=f"put its -wal back if it was moved away, or restore a backup; to go on with what is left, remove "
+                f"{self._sessions}: then steps that were finished may run again",
+            )
+
+    def _open(self) -> tuple[sqlite3.Connection, int]:
+        """Connect; returns how many commits have counted themselves, too."""
         deadline = now() + self._limits.write_timeout / 2
         while True:
             connection = None
             try:
                 connection = schema.connect(self._path, self._durability, self._limits.write_timeout / 2)
                 before = schema.prepare(connection, self._path)
+                count = schema.tally(connection)
             except BaseException as error:
                 if connection is not None:
                     connection.close()
@@ -272,7 +318,7 @@ class SqliteStore:
                 if 0 < before < schema.CURRENT:
                     at = self._env.wall()
                     self._sink(JournalMigrated(at=at, path=str(self._path), before=before, after=schema.CURRENT))
-                return connection
+                return connection, count
 
     def _take_reader(self) -> Tx:
         if self._closed or self._session.inherited:

@@ -27,6 +27,9 @@ class Disk(Protocol):
     def writable(self) -> Tx:
         """Return the transaction of the writing connection, or raise what the file is refused with."""
 
+    def committing(self, tx: Tx) -> None:
+        """Add to a transaction that is about to be committed what the file needs for itself."""
+
     def committed(self) -> None:
         """Check after a commit that the file is still the one that was opened; raises if not."""
 
@@ -251,6 +254,7 @@ class Writer:
     def _commit(self, tx: Tx, writes: int) -> None:
         if crashpoints.armed:
             crashpoints.reach("commit.before")
+        self._disk.committing(tx)
         tx.connection.execute("COMMIT")
         if crashpoints.armed:
             crashpoints.reach("commit.after")
