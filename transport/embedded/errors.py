@@ -75,6 +75,12 @@ aborted = partial(ScriptFailure, "StreamExecution aborted", "ABORTED")
 """The request was cancelled, timed out, or the engine is going down."""
 
 
+def outside_project(path: str, root: str) -> ScriptFailure:
+    """Return the failure of a path that leaves the project of a script that has to stay in it."""
+    message = f"{path} is outside the project {root}, where a request with allowAbsolutePaths: false has to stay"
+    return ScriptFailure(message, "PATH_OUTSIDE_PROJECT", "PathOutsideProject")
+
+
 def output_failure(reason: str) -> ScriptFailure:
     """Return the failure of writing something somewhere."""
     message = f"Output error (unknown): Failed to process output: {reason}"

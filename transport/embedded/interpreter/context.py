@@ -102,8 +102,11 @@ class ScriptContext:
         return text_of(self.evaluate(node, scope))
 
     def path(self, node: syntax.Template, scope: Scope) -> str:
-        """Return a path as an absolute one; `@base` is the project root, the rest is relative to the script."""
-        return os.path.normpath(os.path.join(self.run.folder, self.text(node, scope)))
+        """Return a path as an absolute one; `@base` is the project root, the rest is relative to the script.
+
+        One that leaves the project fails where the request asks for that.
+        """
+        return self.run.admit(os.path.normpath(os.path.join(self.run.folder, self.text(node, scope))))
 
     def lookup(self, name: str, scope: Scope) -> Value | None:
         """Find a variable, or what the host provides under that name."""

@@ -91,7 +91,7 @@ class Modules:
     def _text(self, source: str) -> str:
         if source.startswith("@"):
             raise UnsupportedConstruct(f"import from '{source}'", 1)
-        path = os.path.normpath(os.path.join(self._run.folder, source))
+        path = self._run.admit(os.path.normpath(os.path.join(self._run.folder, source)))
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 return file.read()

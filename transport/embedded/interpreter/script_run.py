@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mlld_sdk.transport.embedded import clock
-from mlld_sdk.transport.embedded.errors import ScriptFailure
+from mlld_sdk.transport.embedded.errors import ScriptFailure, outside_project
 from mlld_sdk.transport.embedded.interpreter.document import tidy
 from mlld_sdk.transport.embedded.interpreter.fair_lock import FairLock
 from mlld_sdk.transport.embedded.interpreter.processes import ShellProcess
@@ -64,6 +64,8 @@ class ScriptRequest(NamedTuple):
         modules: Texts and objects that can be imported by name.
         module_label: Label of what is imported from them, or None.
         plan: What is asked of the checkpoint cache.
+        confined: Whether files outside the script's project are refused; the real engine takes the option that asks
+            for it and refuses none.
         unanswered: Calls of `llm` functions without an answer: `tell` of them, `fail` when a command in one does; the
             real engine does neither, and keeps what they gave.
     """
@@ -76,6 +78,7 @@ class ScriptRequest(NamedTuple):
     modules: dict[str, Any]
     module_label: str | None
     plan: CachePlan = CachePlan()
+    confined: bool = False
     unanswered: Literal["", "tell", "fail"] = ""
 
 
@@ -94,6 +97,15 @@ def project_root(folder: str) -> str:
                 break
             at = parent
     return folder
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Return whether what a path leads to, whether it is there or not, lies in a folder."""
+    try:
+        inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    except (OSError, ValueError):  # a path with a NUL leads nowhere
+        return False
+    return os.path.commonpath([inner, outer]) == outer
 
 
 class ScriptRun:
@@ -129,6 +141,12 @@ class ScriptRun:
         self._children: set[ShellProcess] = set()
         self._children_lock = threading.Lock()
         self._steps = 0
+
+    def admit(self, path: str) -> str:
+        """Return a path if its file may be read and written, else fail; where links lead is what counts."""
+        if self.request.confined and not _lies_in(path, self.root):
+            raise outside_project(path, self.root)
+        return path
 
     def abort(self, error: ScriptFailure) -> None:
         """Stop the script: it raises `error` at its next step, and its children die now."""

@@ -393,7 +393,10 @@ class StatementParser:
     def _import_source(self) -> str:
         scan = self._scan
         if scan.peek() == "<":
-            return "".join(str(part) for part in self._texts.file_read().path.parts)
+            parts = self._texts.file_read().path.parts
+            if not all(isinstance(part, str) for part in parts):
+                raise UnsupportedConstruct("a variable in the path of an import", scan.line())
+            return "".join(map(str, parts))
         start = scan.pos
         if scan.at_quote():
             text = self._texts.quoted()

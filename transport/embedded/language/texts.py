@@ -69,7 +69,7 @@ class TextParser:
             elif char == "@" and following in LETTERS:
                 parts.append(self._hole(quoting))
                 parts += self._boundary()
-            elif char == "<" and (quoting.newlines or not _ends_in_text(parts)) and (read := self._file_read_in_text()):
+            elif char == "<" and (read := self._file_read_in_text(quoting, parts)):
                 parts.append(read)
             else:
                 parts.append(scan.read(_PLAIN))
@@ -118,14 +118,18 @@ class TextParser:
             scan.pos += 1
         return ""
 
-    def _file_read_in_text(self) -> FileRead | None:
+    def _file_read_in_text(self, quoting: Quoting, before: list[Any]) -> FileRead | None:
         """Read `<path>` inside a text if it looks like a file name, as `<b>` does not."""
+        if not quoting.newlines and _ends_in_text(before):
+            return None
         text, start = self._scan.text, self._scan.pos + 1
         close = text.find(">", start)
         inner = text[start:close] if close >= 0 else ""
         if not inner or "\n" in inner or "<" in inner or " " in inner.strip():
             return None
-        if inner[0] in "!/ " or inner[-1] == "/" or not FILE_MARKS & set(inner):
+        if inner[0] in "! " or inner[-1] == "/" or not FILE_MARKS & set(inner):
+            return None
+        if inner[0] == "/" and not (quoting.newlines and "." in inner):  # it ends a tag
             return None
         return self.file_read()
 
@@ -141,6 +145,8 @@ class TextParser:
                 raise scan.error("Unclosed file name. Expected closing >", start)
             if char == "#":
                 raise scan.error("Sections of files are not part of this subset")
+            if char == "*":
+                raise UnsupportedConstruct("a pattern of file names", scan.line())
             if char == "@" and scan.peek(1) in LETTERS:
                 parts.append(self._path_hole())
             else:

@@ -156,6 +156,11 @@ def timeout_of(params: Any, *, extended: bool, execute: bool) -> float | None:
     return raw / 1000 if 1 <= raw <= MAX_TIMEOUT_MS else 0.0
 
 
+def confined(params: Any) -> bool:
+    """Return whether the script has to stay in its project (XP-37)."""
+    return isinstance(params, dict) and params.get("allowAbsolutePaths") is False
+
+
 def unanswered(params: Any) -> Literal["tell", "fail"]:
     """Read what is to come of a command that fails in an `llm` function (XP-32).
 

@@ -178,7 +178,11 @@ class ScriptRunner:
             self._parsed[path] = (wanted.script, script)
         parse_ms = (clock.now() - begin) * 1000
         if self._extended:
-            wanted = wanted._replace(plan=params.cache_plan(given, wanted.path), unanswered=params.unanswered(given))
+            wanted = wanted._replace(
+                plan=params.cache_plan(given, wanted.path),
+                confined=params.confined(given),
+                unanswered=params.unanswered(given),
+            )
         elif isinstance(given, dict) and params.ON_COMMAND_FAILURE in given:
             raise invalid_request(f"this engine takes no {params.ON_COMMAND_FAILURE}")
         return wanted, parse_ms, script, cached

@@ -147,6 +147,7 @@ class EmbeddedServer:
             return
         from mlld_sdk.transport.embedded.server.signing import write_signed
 
+        run.admit(os.path.normpath(os.path.join(run.folder, path)))
         written = write_signed(run.folder, path, given["content"], run.request.path or "")
         self._answers.result(request_id, written)
 
