@@ -25,8 +25,8 @@ class RunOptions(TypedDict, total=False):
         dynamic_module_source: Taints what is imported from them with `src:<value>`.
         dynamic_module_mode: How their text is parsed, `strict` or `markdown`.
         mode: How the script is parsed, `strict` or `markdown`; without it the engine goes by the file's suffix.
-        allow_absolute_paths: `False` keeps what scripts read and write in the project, on the embedded engine alone: mlld
-            2.0.5 takes the option and ignores it.
+        allow_absolute_paths: `False` keeps what scripts read and write in the project, on the embedded engine alone:
+            mlld 2.0.5 takes the option and ignores it.
         mcp_servers: Commands of MCP servers by the name under which scripts import their tools.
         trace: Level of the runtime trace: `off`, `handle`, `effects` or `verbose` (engines from 2.1.0 on).
         trace_memory: Adds memory samples to it.
