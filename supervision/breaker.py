@@ -255,6 +255,11 @@ def tripped(circuit: Circuit, cause: str) -> Circuit:
     return Circuit("open", circuit.period + 1, openings=circuit.openings, cause=cause)
 
 
+def _by_hand(circuit: Circuit) -> bool:
+    """Return whether only `reset` opens the way again."""
+    return circuit.status == "open" and circuit.until is None
+
+
 def _without(probes: tuple[float, ...], due: float) -> tuple[float, ...]:
     """Take one probe out, the one that is due then if it is known."""
     at = probes.index(due) if due in probes else 0
@@ -380,7 +385,7 @@ class Breaker:
                 return Permit(self, circuit.period, due, of_step=for_step)
             self._refused += 1
             wait = retry_after(self.policy, circuit, now)
-        raise BreakerOpen(self.name, wait)
+        raise BreakerOpen(self.name, wait, by_hand=_by_hand(circuit))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` if the breaker lets it through, and report how it went.
@@ -478,7 +483,7 @@ class Breaker:
             name=self.name,
             status=circuit.status,
             retry_after=0.0 if admit(self.policy, circuit, now)[1] else retry_after(self.policy, circuit, now),
-            by_hand=circuit.status == "open" and circuit.until is None,
+            by_hand=_by_hand(circuit),
             cause=circuit.cause,
             failures=len(circuit.failed_at),
             openings=circuit.openings,

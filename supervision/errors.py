@@ -174,13 +174,18 @@ class BreakerOpen(InfrastructureError):
     Attributes:
         breaker: Name of the breaker.
         retry_after: Seconds until it is worth trying again.
+        by_hand: Whether it was tripped by hand, and stays open until somebody resets it.
     """
 
     code = "BREAKER_OPEN"
     message = "circuit breaker `{breaker}` is open"
-    hint = "retry in {retry_after:.1f} s"
     breaker: str
     retry_after: float
+    by_hand: bool = False
+
+    def __post_init__(self) -> None:
+        self.hint = "it was tripped by hand; reset it" if self.by_hand else "retry in {retry_after:.1f} s"
+        super().__post_init__()
 
 
 @dataclass(eq=False, repr=False)

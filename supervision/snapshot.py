@@ -293,7 +293,7 @@ def _not_as_declared(node: NodeView) -> list[str]:
 
 
 def _breaker_words(node: NodeView, breaker: BreakerView, name: str) -> str:
-    wait = f" {breaker.retry_after:.1f}s" if breaker.retry_after else ""
+    wait = " by hand" if breaker.by_hand else f" {breaker.retry_after:.1f}s" if breaker.retry_after else ""
     waiting = 0 if node.info is None else node.info.step_breakers.get(breaker.name, 0)
     return f"{name} {breaker.status.replace('_', '-')}{wait}" + (f" ({waiting} waiting)" if waiting else "")
 

@@ -260,7 +260,7 @@ class Services:
                 breaker = tree.breaker(name)
         view = None if breaker is None else breaker.view()
         if view is not None and view.retry_after:
-            raise BreakerOpen(view.name, view.retry_after)
+            raise BreakerOpen(view.name, view.retry_after, by_hand=view.by_hand)
         raise self.absent(name)
 
     def absent(self, name: str) -> MlldError:

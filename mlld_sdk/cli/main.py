@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         ("pause", "stop a place and keep it stopped"),
         ("resume", "start again what was paused"),
         ("restart", "stop a place in order and start it again"),
-        ("drain", "let an agent or pool finish its work and take no more"),
+        ("drain", "let an agent, pool or client finish its work and take no more"),
     ):
         one = verb(name, commands.operate, text)
         one.add_argument("path")

@@ -66,6 +66,11 @@ def test_the_printout_shows_the_whole_tree_at_a_glance() -> None:
     assert [one.name for one in walk(root)] == ["root", "planner", "workers", "w1", "w2", "w3", "ingest"]
 
 
+def test_a_breaker_that_was_tripped_by_hand_names_no_time_at_which_it_would_open_the_way() -> None:
+    tripped = BreakerView(name="b", status="open", retry_after=300, by_hand=True)
+    assert render(node("root", breaker=tripped)).endswith("breaker open by hand")
+
+
 @pytest.mark.parametrize(
     ("backlog", "said"),
     [
