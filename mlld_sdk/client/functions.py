@@ -59,11 +59,17 @@ def close(timeout: float | timedelta = 0.0) -> int:
     client = _end
     if client is None:
         return 0
-    cut_off = client.close(timeout)
+    try:
+        return client.close(timeout)
+    finally:
+        let_go(client)
+
+
+def let_go(client: object) -> None:
+    """Use that client no more, if it is still the default one: the next call makes a new one."""
     with _lock:
         if _end is client:
             _put(None)
-    return cut_off
 
 
 def _put(client: Any) -> None:  # noqa: ANN401 - a client of either kind

@@ -44,6 +44,7 @@ class DefaultClient(ClientHandle):
     def close(self, timeout: float | timedelta = 0.0) -> int:
         """End the engines, as `Client.close` does, and the runtime with them: this handle is of no use after that."""
         cut_off = super().close(timeout)
+        functions.let_go(self)  # before the runtime ends: who calls meanwhile is no concern of its
         self.runtime.stop(drain=False)
         return cut_off
 

@@ -107,7 +107,7 @@ class TreeContext:
         if state.keeps or path not in self.ended:
             self.ended[path] = state if state.keeps else msgspec.structs.replace(state, slots=before.slots)
             if len(self.ended) > ENDED and not self.ends:
-                self.ended.pop(next(iter(self.ended)), None)
+                self.ended.pop(list(self.ended)[0], None)  # noqa: RUF015 - others add to it meanwhile
         if gone and path == self.name and self.over_since is None:
             self.over_since = self.system.env.now()
 

@@ -101,6 +101,22 @@ def test_closing_ends_its_engines_and_whoever_waits_at_once() -> None:  # C-14, 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("default")]
 
 
+def test_a_call_while_its_runtime_ends_is_answered_by_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:  # C-75
+    functions.process(WHO)
+    first, answers = default_runtime(), []
+    stop = first.stop
+
+    def stops(**options: Any) -> Any:
+        report = stop(**options)
+        answers.append(functions.process("show `meanwhile`"))
+        return report
+
+    monkeypatch.setattr(first, "stop", stops)
+    functions.close()
+    assert answers == ["meanwhile\n"]
+    assert default_runtime() is not first
+
+
 def test_a_client_of_ones_own_is_used_as_it_is() -> None:  # C-75
     functions.process('show "supervised"')
     mine = Client(engine="embedded")
