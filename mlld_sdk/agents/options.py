@@ -91,7 +91,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: A change needs another engine, or a value is wrong.
         """
-        live = LiveOptions.__annotations__
+        live = [name for name in LiveOptions.__annotations__ if name in self.__struct_fields__]
         for name in changes:
             if name not in live:
                 if name not in self.__struct_fields__:

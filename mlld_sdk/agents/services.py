@@ -49,7 +49,7 @@ class AgentUnavailable(InfrastructureError):
 
     code = "AGENT_UNAVAILABLE"
     message = "{agent} is not running"
-    hint = "ask again in a moment, or submit a run: it waits until the agent is back"
+    hint = "ask again in a moment; a run that is submitted to an agent waits until it is back"
     agent: str
 
 
@@ -228,13 +228,18 @@ class Services:
             return False
         return self.whereis(name) is not None
 
-    def wait_until_up(self, name: str, timeout: float) -> bool:
-        """Wait until `is_up` with no engine that died and was not put away; return whether that was so in time."""
+    def wait_until_up(self, name: str, timeout: float, *, or_else: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until `is_up` with no engine that died and was not put away; return whether that was so in time.
+
+        The wait is in vain as soon as `or_else` holds.
+        """
         deadline = Deadline(timeout)
         while self.tree is not None and self.context.wait_for(
-            lambda: self.over is not None or self.is_up(name), deadline.left
+            lambda: self.over is not None or self.is_up(name) or or_else(), deadline.left
         ):
             self.refuse_if_over()
+            if not self.is_up(name) and or_else():
+                break
             pool, requests = self._engine_pools.get(name), self.requests.get(name)
             # A leased engine that died takes its agent down; one of a pool costs the request on it, and no other.
             if not (pool and requests and pool.see_off(deadline.left, leased=requests.health.ends_owner)):

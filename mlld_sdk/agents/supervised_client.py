@@ -220,6 +220,26 @@ class ClientHandle(Named, ClientRequests):
             return False
         return True
 
+    def comes(self, timeout: float) -> bool:
+        """Wait until one works under this name, and return whether that was so in time.
+
+        Raises:
+            ClientGaveUp: None will before somebody restarts it. That is said as soon as it is so.
+        """
+        if self._services.wait_until_up(self.name, timeout, or_else=self._is_down):
+            return True
+        self.comes_soon()
+        return False
+
+    def _is_down(self) -> bool:
+        tree = self._services.tree
+        try:
+            return tree is None or tree.ref(self.name) is None
+        except ChildUnavailable as error:
+            return error.state == "failed"
+        except ChildNotFound:
+            return True
+
     def _found(self, find: Callable[[str], EngineRequests]) -> EngineRequests:
         deadline: Deadline | None = None
         while True:
@@ -227,7 +247,7 @@ class ClientHandle(Named, ClientRequests):
                 return find(self.name)
             except AgentUnavailable:
                 deadline = deadline or Deadline(RESTART_PATIENCE)
-                if _on_a_loop() or not (self.comes_soon() and self.wait_until_up(deadline.left)):
+                if _on_a_loop() or not (self.comes_soon() and self.comes(deadline.left)):
                     raise
 
 
@@ -250,7 +270,7 @@ def _when_up(
         deadline = Deadline(RESTART_PATIENCE)
         while True:
             if not self.sync.is_up() and self.sync.comes_soon():
-                await self.wait_until_up(deadline.left)
+                await self.comes(deadline.left)
             try:
                 return await method(self, *args, **kwargs)
             except AgentUnavailable:  # it went just now, and nothing was sent
@@ -273,3 +293,4 @@ class AsyncClientHandle(AsyncNamed[ClientHandle]):
     verify = in_thread(ClientRequests.verify)
     sign_content = in_thread(ClientRequests.sign_content)
     close = in_thread(ClientHandle.close)
+    comes = in_thread(ClientHandle.comes)

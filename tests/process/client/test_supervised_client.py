@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, AsyncClient, Client, Runtime, child, one_for_one
-from mlld_sdk.agents import ClientHandle
+from mlld_sdk.agents import ClientHandle, supervised_client
 from mlld_sdk.agents.supervised_client import AsyncClientHandle, ClientGaveUp
-from mlld_sdk.base.errors import InvalidOption, UnknownOption
+from mlld_sdk.base.errors import ConfigurationError, InvalidOption, UnknownOption
 from mlld_sdk.base.events import name_of
 from mlld_sdk.supervision import Backoff, budget
 from mlld_sdk.testing import leak_check
@@ -153,6 +153,23 @@ def test_a_client_whose_limit_is_used_up_says_so_until_it_is_resumed() -> None: 
         assert client.process('show "anew"') == "anew\n"
 
 
+@pytest.mark.parametrize("how", ["thread", "coroutine"])
+def test_a_call_that_waits_for_a_restart_is_told_when_none_will_come(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C-82
+    spec = child(Client, name="it", engine="embedded", budget=budget(0, 60, then="stop"))
+    monkeypatch.setattr(supervised_client, "RESTART_PATIENCE", 1.0)
+    with Runtime(one_for_one(spec)) as runtime:
+        client = runtime["it"]
+        with pytest.raises(EngineDied):
+            client.process(DIES)
+        eventually(lambda: runtime.verdict().word == "gave_up")
+        looks, look = iter([True]), ClientHandle.comes_soon  # at the first look it was about to be restarted
+        monkeypatch.setattr(ClientHandle, "comes_soon", lambda self: next(looks, None) or look(self))
+        with pytest.raises(ClientGaveUp):
+            client.process("show `x`") if how == "thread" else asyncio.run(client.aio.process("show `x`"))
+
+
 def test_closing_it_ends_its_engines_and_leaves_it_in_the_tree(isolation: str, tmp_path: Path) -> None:  # C-83
     spec = child(Client, name="it", engine="embedded", isolation=isolation, timeout=None)
     with Runtime(one_for_one(spec)) as runtime:
@@ -204,6 +221,15 @@ def test_it_shares_the_budget_of_engines_with_others(isolation: str) -> None:  #
         for _ in range(3):
             assert runtime["it"].process('show "mine"') == "mine\n"
             assert runtime["agent"].process('show "yours"') == "yours\n"
+
+
+def test_only_what_a_client_has_is_named_when_it_is_to_be_changed() -> None:
+    with Runtime(one_for_one(child(Client, name="it", engine="embedded"))) as runtime:
+        client = runtime["it"]
+        with pytest.raises(UnknownOption, match="there are: timeout, hibernate_after"):
+            client.configure(script="a.mld")
+        with pytest.raises(ConfigurationError, match=r"strict cannot be changed.*these can: hibernate_after, timeout;"):
+            client.configure(strict=True)  # type: ignore[call-arg]
 
 
 def test_options_that_clients_alone_have_are_heeded(tmp_path: Path) -> None:  # C-80
