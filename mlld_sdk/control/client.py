@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.folders import refuse_foreign
 from mlld_sdk.control import protocol as p
@@ -92,15 +94,16 @@ class Remote:
 
         Raises:
             Refused: The runtime says no; `code` and `hint` are its own.
-            ControlError: The connection broke, or no answer came: after `LOOK_TIMEOUT` if the runtime was only to be
-                looked at, after a little more than `protocol.TIMEOUT` if it was to do something.
+            ControlError: The request cannot be sent, the connection broke, the answer makes no sense, or none came:
+                after `LOOK_TIMEOUT` if the runtime was only to be looked at, after a little more than
+                `protocol.TIMEOUT` if it was to do something. An answer that has begun may take as long again.
         """
         limit = self._patience or _patience(request)
         self._connection.settimeout(limit)
         try:
             with contextlib.suppress(BrokenPipeError):  # it wants no more, and may have said why
                 p.send(self._connection, request)
-            body = p.receive(self._connection)
+            body = p.receive(self._connection, limit)
         except TimeoutError as error:
             pid = p.peer_of(self._connection)[0]
             raise p.ControlError(
@@ -111,7 +114,13 @@ class Remote:
             raise p.ControlError(f"the runtime has broken the connection: {error}", hint=JUST_STOPPED) from error
         if body is None:
             raise p.ControlError("the runtime has ended the connection", hint=JUST_STOPPED)
-        answer = p.decode_answer(body)
+        try:
+            answer = p.decode_answer(body)
+        except RecursionError:
+            raise p.ControlError("the runtime's answer is nested too deeply to be read here", code="TOO_DEEP") from None
+        except msgspec.MsgspecError as error:
+            hint = "are both of the same version?"
+            raise p.ControlError(f"the runtime's answer makes no sense: {error}", hint=hint) from None
         if answer.code is not None:
             raise p.Refused(answer.message, code=answer.code, hint=answer.hint)
         return answer.data

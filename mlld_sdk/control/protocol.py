@@ -10,14 +10,15 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from mlld_sdk.base.durations import Deadline
 from mlld_sdk.base.errors import InfrastructureError, MlldError
-from mlld_sdk.base.texts import encoded, text_of
+from mlld_sdk.base.texts import encoded, text_of, text_of_error
 
 MAX_FRAME: Final = 8 << 20
 """Bytes of one request or answer; a longer one ends the connection."""
 
 TIMEOUT: Final = 30.0
-"""Seconds a request may take from its first byte to its answer, unless it waits for news."""
+"""Seconds a frame may take from its first byte to its last; a request may take as long from there to its answer."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask"):
@@ -258,31 +259,59 @@ def peer_of(connection: socket.socket) -> tuple[int | None, int | None]:
 
 
 def send(connection: socket.socket, message: Request | Answer) -> None:
-    """Write one frame."""
-    body = _encode(message)
+    """Write one frame.
+
+    Raises:
+        ControlError: The message cannot be written as one; nothing was sent.
+    """
+    connection.sendall(frame(message))
+
+
+def frame(message: Request | Answer) -> bytes:
+    """Return a message as it is sent.
+
+    Raises:
+        ControlError: It is too large (`TOO_LARGE`), nested too deeply (`TOO_DEEP`), or no JSON for another reason.
+    """
+    what = "the answer" if isinstance(message, Answer) else "the request"
+    try:
+        body = _encode(message)
+    except RecursionError:
+        raise ControlError(f"{what} is nested too deeply", code="TOO_DEEP", hint="nest it less deeply") from None
+    except Exception as error:  # noqa: BLE001 - values of users are in it
+        raise ControlError(f"{what} cannot be written as JSON: {text_of_error(error)}", code="UNWRITABLE") from None
     if len(body) > MAX_FRAME:
-        body = _encode(Answer(code="TOO_LARGE", message=f"the answer has {len(body)} bytes, allowed are {MAX_FRAME}"))
-    connection.sendall(_LENGTH.pack(len(body)) + body)
+        raise ControlError(f"{what} has {len(body)} bytes, allowed are {MAX_FRAME}", code="TOO_LARGE")
+    return _LENGTH.pack(len(body)) + body
 
 
-def receive(connection: socket.socket) -> bytes | None:
+def receive(connection: socket.socket, within: float = TIMEOUT) -> bytes | None:
     """Read one frame; `None` when the other side has ended the connection.
+
+    Args:
+        connection: Waits for the first byte as long as its own timeout says, which is another one afterwards.
+        within: Seconds from the first byte to the last.
 
     Raises:
         ControlError: The frame is too long, or ends in the middle.
+        TimeoutError: It did not begin, or did not end, in time.
     """
     first = connection.recv(1)
     if not first:
         return None
-    (length,) = _LENGTH.unpack(first + _exactly(connection, _LENGTH.size - 1))
+    deadline = Deadline(within)
+    (length,) = _LENGTH.unpack(first + _exactly(connection, _LENGTH.size - 1, deadline))
     if length > MAX_FRAME:
         raise ControlError(f"a frame of {length} bytes was announced, allowed are {MAX_FRAME}")
-    return _exactly(connection, length)
+    return _exactly(connection, length, deadline)
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def _exactly(connection: socket.socket, count: int, deadline: Deadline) -> bytes:
     found = bytearray()
     while len(found) < count:
+        if not (left := deadline.left):
+            raise TimeoutError("the frame did not end in time")
+        connection.settimeout(left)
         piece = connection.recv(min(count - len(found), 1 << 16))
         if not piece:
             raise ControlError("the connection ended in the middle of a frame")

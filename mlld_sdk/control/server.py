@@ -27,6 +27,7 @@ from mlld_sdk.base.events import Event
 from mlld_sdk.base.folders import private_folder
 from mlld_sdk.base.texts import printable, text_of_error
 from mlld_sdk.control import protocol as p
+from mlld_sdk.control.places import ClientPlaces
 from mlld_sdk.engines.pool import EnginePoolStatus
 from mlld_sdk.journal import Journal
 from mlld_sdk.journal.records import RunRecord, StepRecord
@@ -39,7 +40,15 @@ from mlld_sdk.telemetry.prometheus import metrics_of
 from mlld_sdk.transport.processes import rss_of
 
 CONNECTIONS = 32
-"""Clients at once; one more waits until another has gone, and is refused after `protocol.TIMEOUT`."""
+"""Clients at once. For one more, one without a request at work makes room; if all have one, it waits `TIMEOUT`."""
+
+SLOW = 24
+"""Requests at once that wait for news or operate something; the other places are for those that only look."""
+
+BUSY = p.Answer(
+    code="BUSY", message="too many clients are at work at this moment", hint="end some that follow events, or try later"
+)
+"""What one more is told."""
 
 LONGEST_WAIT = 30.0
 
@@ -130,9 +139,8 @@ class ControlServer:
     def __init__(self, runtime: RuntimeView, path: Path) -> None:
         self.path = path
         self._runtime = runtime
-        self._places = threading.BoundedSemaphore(CONNECTIONS)
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self._places = ClientPlaces(CONNECTIONS)
+        self._slow = threading.BoundedSemaphore(SLOW)
         self._closing = threading.Event()
         self._listener = _listen(path)
         self._inode = path.stat().st_ino
@@ -142,7 +150,7 @@ class ControlServer:
 
     def abandon(self) -> None:
         """Close what a fork has copied, and change nothing for the process that listens."""
-        for copied in (self._listener, *self._open):
+        for copied in (self._listener, *self._places.clients()):
             copied.close()
 
     def close(self) -> None:
@@ -151,11 +159,7 @@ class ControlServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:
-            connections = list(self._open)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._places.close()
         self._thread.join(5)
         with contextlib.suppress(OSError):
             if self.path.stat().st_ino == self._inode:  # a successor's socket is not ours to remove
@@ -168,12 +172,10 @@ class ControlServer:
             except OSError:  # closed; or no file or memory is left, which may pass
                 self._closing.wait(ACCEPT_AGAIN)
                 continue
-            connection.settimeout(p.TIMEOUT)
-            if not self._places.acquire(timeout=p.TIMEOUT):
-                connection.close()
+            if not self._places.take(connection, p.TIMEOUT):
+                with contextlib.suppress(OSError), connection:
+                    p.send(connection, BUSY)
                 continue
-            with self._lock:
-                self._open.add(connection)
             server = threading.Thread(target=self._serve, args=(connection,), name="control-client", daemon=True)
             try:
                 server.start()
@@ -182,35 +184,62 @@ class ControlServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection:
-                user = p.peer_of(connection)[1]
-                if user not in (None, os.getuid()):
-                    p.send(connection, p.Answer(code="WRONG_USER", message="this runtime belongs to another user"))
-                    return
-                while (body := p.receive(connection)) is not None:
-                    p.send(connection, self._answer(body, user or os.getuid()))
+            user = p.peer_of(connection)[1]
+            if user not in (None, os.getuid()):
+                p.send(connection, p.Answer(code="WRONG_USER", message="this runtime belongs to another user"))
+                return
+            while self._serve_one(connection, user or os.getuid()):
+                pass
         except (OSError, p.ControlError):
             return  # the client is gone, too slow, or talks nonsense: nothing here depends on it
         finally:
             self._forget(connection)
 
+    def _serve_one(self, connection: socket.socket, user: int) -> bool:
+        """Answer one request; `False` when there is none any more, or the client has made room for another."""
+        connection.settimeout(p.TIMEOUT)
+        body = p.receive(connection, p.TIMEOUT)
+        if body is None or not self._places.work(connection):
+            return False
+        try:
+            answer = _framed(self._answer(body, user))
+        finally:
+            self._places.rest(connection)
+        connection.settimeout(p.TIMEOUT)
+        connection.sendall(answer)
+        return True
+
     def _forget(self, connection: socket.socket) -> None:
+        self._places.leave(connection)
         connection.close()
-        with self._lock:
-            self._open.discard(connection)
-        self._places.release()
 
     def _answer(self, body: bytes, user: int) -> p.Answer:
         try:
             request = _decode_request(body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             return p.Answer(code="MALFORMED", message=f"no such request: {error}", hint="are both of the same version?")
+        slow = isinstance(request, p.Operate | p.Evaluate) or (isinstance(request, p.AskEvents) and request.wait > 0)
+        if slow and not self._slow.acquire(blocking=False):
+            return BUSY
         try:
             return p.Answer(data=_WORK[type(request)](self._runtime, request, user))
         except MlldError as error:
             return p.Answer(code=error.code, message=error.message, hint=error.hint)
+        except RecursionError:
+            return p.Answer(code="TOO_DEEP", message="what was sent is nested too deeply", hint="nest it less deeply")
         except Exception as error:  # noqa: BLE001 - a request that fails must not take the server down
             return p.Answer(code="INTERNAL", message=text_of_error(error))
+        finally:
+            if slow:
+                self._slow.release()
+
+
+def _framed(answer: p.Answer) -> bytes:
+    """Return an answer as it is sent, or why it cannot be."""
+    try:
+        return p.frame(answer)
+    except p.ControlError as error:
+        return p.frame(p.Answer(code=error.code, message=error.message, hint=error.hint))
 
 
 _here: "weakref.WeakSet[ControlServer]" = weakref.WeakSet()
@@ -364,7 +393,7 @@ def _why(runtime: RuntimeView, ask: p.AskWhy, _: int) -> Any:
 
 def _events(runtime: RuntimeView, ask: p.AskEvents, _: int) -> Any:
     history = runtime.history
-    after = ask.after if ask.after >= 0 else max(0, history.last + ask.after)
+    after = min(ask.after, history.last) if ask.after >= 0 else max(0, history.last + ask.after)
     found = history.events(after)
     if not found and ask.wait > 0:
         found = history.wait(after, min(ask.wait, LONGEST_WAIT, p.TIMEOUT - 5))
