@@ -1,6 +1,6 @@
 """A running tree: starting and stopping it, looking at it, and finding what runs in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -264,13 +264,15 @@ class Tree:
             return None
         return None if slot is None else slot.spec
 
-    def named(self, name: str) -> list[tuple[str, ChildSpec]]:
+    def named(self, name: Hashable) -> list[tuple[str, ChildSpec]]:
         """List paths and specs of the places that go by a name, living or not.
 
         A place of this very path is meant alone. Else it is those with this name as the last part of their path, which
         costs a look at each supervisor, whatever the number of its children; and if there are none, those that are
-        registered under this name, or under this key of another name service.
+        registered under this name, or under this key of another name service. Such a key need not be a text.
         """
+        if not isinstance(name, str):
+            return self._registered(name, list(self.context.states.values()))
         path = self[name].path
         with suppress(ChildNotFound, ChildUnavailable):
             slot = self._slot(path)
@@ -279,7 +281,7 @@ class Tree:
         found = [(state.path_of(slot), slot.spec) for state in states if (slot := state.find(name)) is not None]
         return found or self._registered(name, states)
 
-    def _registered(self, name: str, states: Sequence[SupervisorState]) -> list[tuple[str, ChildSpec]]:
+    def _registered(self, name: Hashable, states: Sequence[SupervisorState]) -> list[tuple[str, ChildSpec]]:
         """List the places whose children are registered under a name."""
         holder = self.context.system.directory.names.whereis_name(name)
         if holder is not None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -358,8 +358,10 @@ class Runtime:
         if os.getpid() == self._process:
             await self.aio.stop(drain=kind is None)
 
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+    def __getitem__(self, name: Hashable) -> Any:  # noqa: ANN401
         """Find an agent, a pool or any other place in the tree, by its path or by its name if that is unique.
+
+        A key under which a registry has it is a name, too, and need not be a text.
 
         Returns:
             An `AgentHandle`, a `PoolHandle`, a `ClientHandle`, or a `Place` for other actors.
@@ -378,21 +380,21 @@ class Runtime:
             return AgentHandle(services, path)
         return self._running()[path]
 
-    def agent(self, name: str) -> AgentHandle:
+    def agent(self, name: Hashable) -> AgentHandle:
         """Find an agent, as `runtime[name]` does, with the type of its handle."""
         found = self[name]
         if not isinstance(found, AgentHandle):
             raise ConfigurationError(f"{name} is no agent", hint="runs go to agents; runtime[name] finds any place")
         return found
 
-    def pool(self, name: str) -> PoolHandle:
+    def pool(self, name: Hashable) -> PoolHandle:
         """Find a pool, as `runtime[name]` does, with the type of its handle."""
         found = self[name]
         if not isinstance(found, PoolHandle):
             raise ConfigurationError(f"{name} is no pool", hint="runtime[name] finds any place")
         return found
 
-    def place(self, name: str) -> Place:
+    def place(self, name: Hashable) -> Place:
         """Find a place in the tree, by its path, or by its name if that is unique; the root has the runtime's."""
         tree = self._alive()
         return tree[self.name if name == self.name else self._find(name)[0]]
@@ -554,7 +556,7 @@ class Runtime:
                 if slot.child is not None:
                     todo.append(slot.child)
 
-    def _find(self, name: str) -> tuple[str, Any]:
+    def _find(self, name: Hashable) -> tuple[str, Any]:
         """Return the path of a place, given by its path or its name, and what is started there."""
         tree = self._alive()
         found = tree.named(name)
@@ -562,7 +564,7 @@ class Runtime:
             return found[0][0], found[0][1].start
         if tree.context.ends:  # what is going is not listed any more
             raise self._ending.refusal()
-        raise ChildNotFound(name, [path for path, _ in found[:10]])
+        raise ChildNotFound(str(name), [path for path, _ in found[:10]])
 
     def _serves(self, path: str) -> bool:
         """Return whether an agent of this tree has a path, running or not."""

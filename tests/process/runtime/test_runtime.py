@@ -255,14 +255,17 @@ def test_what_is_registered_takes_runs_and_requests_and_is_found_by_its_names(tm
         guests = runtime.place("guests").supervisor()
         guests.start_child(child(Fetcher, name="by-name", register="second", **embedded))
         guests.start_child(child(Fetcher, name="by-via", register=desks.via("third"), **embedded))
-        for name, path in (
+        guests.start_child(child(Fetcher, name="by-pair", register=desks.via(("desk", 4)), **embedded))
+        names: list[tuple[Any, str]] = [
             ("static", "root/static"),
             ("known", "root/static"),
             ("by-name", "root/guests/by-name"),
             ("second", "root/guests/by-name"),
             ("by-via", "root/guests/by-via"),
             ("third", "root/guests/by-via"),
-        ):
+            (("desk", 4), "root/guests/by-pair"),
+        ]
+        for name, path in names:
             agent = runtime.agent(name)
             assert (agent.name, agent.ref.path) == (path, path)  # type: ignore[union-attr]
             assert agent.process('show "here"').strip() == "here"
