@@ -4,6 +4,7 @@ import os
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 
+from mlld_sdk.base.secrets import redacted
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.events import EnginePolluted
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing
@@ -106,7 +107,7 @@ class Channel:
         if decoded.noise:
             lines = [line[:_NOISE_KEPT] for line in decoded.noise]
             if not stats.noise_lines:
-                first = lines[0].decode("utf-8", "replace")
+                first = redacted(lines[0].decode("utf-8", "replace"))
                 core.sink(EnginePolluted(at=core.env.wall(), engine=core.label, pid=self._child.pid, line=first))
             stats.noise_lines += len(lines)
             kept = core.limits.noise_lines

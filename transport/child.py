@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mlld_sdk.base.secrets import keep_secret
 from mlld_sdk.transport.command import READ_FD, WRITE_FD, EngineCommand
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound, SpawnRefused, WorkingDirectoryMissing
 from mlld_sdk.transport.memory import kill_count
 from mlld_sdk.transport.processes import MARKER, Birth, Mark, our_mark
+from mlld_sdk.transport.surroundings import inherited
 
 _HAS_PIDFD = hasattr(os, "pidfd_open")
 
@@ -95,9 +97,10 @@ class Child:
                 (theirs if reads else ours).append(write)
                 os.set_blocking(ours[-1], False)
             answers, requests, words = theirs
-            added = {**command.environ, "TMPDIR": directory, MARKER: str(mark)}
+            environ = {**inherited(command.inherit), **command.environ, "TMPDIR": directory, MARKER: str(mark)}
             if command.private_fds:
-                added |= {READ_FD: str(requests), WRITE_FD: str(answers)}
+                environ |= {READ_FD: str(requests), WRITE_FD: str(answers)}
+            keep_secret(environ)
             process = subprocess.Popen(
                 command.argv,
                 stdin=subprocess.DEVNULL if command.private_fds else requests,
@@ -105,7 +108,7 @@ class Child:
                 stderr=words,
                 pass_fds=(requests, answers) if command.private_fds else (),
                 cwd=command.cwd,
-                env={**os.environb, **{os.fsencode(name): os.fsencode(value) for name, value in added.items()}},
+                env=environ,
                 start_new_session=True,
             )
         finally:

@@ -12,8 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 
+from mlld_sdk.base.secrets import keep_secret
 from mlld_sdk.transport.errors import CommandNotExecutable, CommandNotFound
 from mlld_sdk.transport.mlld_package import MlldPackageNotFound, cli_behind, find_package
+from mlld_sdk.transport.surroundings import Inheritance, check_inheritance, inherited
 
 READ_FD = "MLLD_ENGINE_REQUEST_FD"
 """Environment name of the descriptor number a program with private descriptors reads requests from."""
@@ -40,7 +42,8 @@ class EngineCommand:
     Attributes:
         argv: Program (absolute path) and arguments.
         cwd: Directory to run in; `None` is the directory of the host.
-        environ: Added to the host's environment.
+        environ: Added to what is inherited of the host's environment.
+        inherit: What that is: all of it, a minimal one, or the variables named.
         private_fds: The protocol runs over two descriptors whose numbers the program finds under `READ_FD` and
             `WRITE_FD`. Its stdin is empty then, and stdout and stderr are captured text.
         extended: It speaks the extended protocol: nothing is cut and its error codes can be believed.
@@ -51,6 +54,7 @@ class EngineCommand:
     argv: tuple[str, ...]
     cwd: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+    inherit: Inheritance = "all"
     private_fds: bool = False
     extended: bool = False
     wrapped: bool = False
@@ -62,6 +66,8 @@ class EngineCommand:
             _refuse_unpassable(f"the argument {word!r:.80}", word)
         if self.cwd is not None:
             _refuse_unpassable(f"the working directory {self.cwd!r:.80}", self.cwd)
+        check_inheritance("inherit_env", self.inherit)
+        keep_secret(self.environ)
         for name, value in self.environ.items():
             _refuse_unpassable(f"the name of the environment variable {name!r}", name, also=b"=")
             _refuse_unpassable(f"the environment variable {name!r}", value)
@@ -85,6 +91,7 @@ def resolve(
     heap: int | None = None,
     heap_snapshot_near_limit: int | None = None,
     survive: bool = True,
+    inherit_env: Inheritance = "all",
 ) -> EngineCommand:
     """Find the program and make the command that starts it as `... live --stdio`.
 
@@ -100,6 +107,7 @@ def resolve(
         heap_snapshot_near_limit: Let node write up to that many heap snapshots near the limit.
         survive: Let the engine outlive a failing script (`--unhandled-rejections=warn`), so that its error can be
             answered and the engine be ended in order.
+        inherit_env: What the engine gets of this process's environment.
 
     Raises:
         CommandNotFound: No such program; the hint says how to get mlld and how to do without.
@@ -118,13 +126,14 @@ def resolve(
         cli, node = cli_behind(program), shutil.which("node", path=environ.get("PATH"))
         if cli is None or node is None:
             if flags:
-                before = environ.get("NODE_OPTIONS", os.environ.get("NODE_OPTIONS", ""))
+                before = environ.get("NODE_OPTIONS", inherited(inherit_env).get("NODE_OPTIONS", ""))
                 environ["NODE_OPTIONS"] = " ".join([before, *flags]).strip()
-            return EngineCommand(argv=(str(program), *rest), cwd=directory, environ=environ, wrapped=True)
+            argv = (str(program), *rest)
+            return EngineCommand(argv=argv, cwd=directory, environ=environ, inherit=inherit_env, wrapped=True)
         argv = (node, *flags, str(cli), *rest)
     else:
         argv = (str(program), *rest)
-    return EngineCommand(argv=argv, cwd=directory, environ=environ)
+    return EngineCommand(argv=argv, cwd=directory, environ=environ, inherit=inherit_env)
 
 
 def _node_flags(heap: int | None, snapshots: int | None, survive: bool = False) -> tuple[str, ...]:
@@ -164,6 +173,7 @@ def bridge_command(
     environ: Mapping[str, str] | None = None,
     heap: int | None = None,
     heap_snapshot_near_limit: int | None = None,
+    inherit_env: Inheritance = "all",
 ) -> EngineCommand:
     """Make the command that starts the bridge on the installed mlld package.
 
@@ -190,6 +200,7 @@ def bridge_command(
             BRIDGE_PACKAGE: str(found.directory),
             "MLLD_OTP_BRIDGE_VERSION": _own_version(),
         },
+        inherit=inherit_env,
         private_fds=True,
         extended=True,
         label="bridge",
@@ -197,7 +208,10 @@ def bridge_command(
 
 
 def embedded_command(
-    *args: str, cwd: str | PathLike[str] | None = None, environ: Mapping[str, str] | None = None
+    *args: str,
+    cwd: str | PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    inherit_env: Inheritance = "all",
 ) -> EngineCommand:
     """Make the command for the embedded engine, which needs neither node nor a network; `args` are its switches.
 
@@ -208,6 +222,7 @@ def embedded_command(
         argv=(sys.executable, "-S", "-E", "-P", "-X", "utf8", "-c", _EMBEDDED, root, *args, "live", "--stdio"),
         cwd=None if cwd is None else str(cwd),
         environ=dict(environ or {}),
+        inherit=inherit_env,
         extended=True,
         label="embedded",
     )

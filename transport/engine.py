@@ -16,6 +16,7 @@ from mlld_sdk.base.durations import FOREVER, Deadline, Duration, seconds
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Sink, discard
+from mlld_sdk.base.secrets import redacted
 from mlld_sdk.transport import outcomes
 from mlld_sdk.transport.call import Call, OnEvents
 from mlld_sdk.transport.call_table import CallTable
@@ -116,7 +117,7 @@ class Engine:
         core = EngineCore(child, name, limits or EngineLimits(), reactor, env, sink, exclusive=exclusive)
         engine = cls(core, retire_when_tainted=retire_when_tainted)
         _engines.add(engine)
-        sink(EngineStarted(at=env.wall(), engine=engine.label, pid=child.pid, command=" ".join(command.argv)))
+        sink(EngineStarted(at=env.wall(), engine=engine.label, pid=child.pid, command=redacted(" ".join(command.argv))))
         reactor.inhabitants.add(engine)
         reactor.watch_read(child.words, engine._channel.read_stderr)
         engine._reader.watch()

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlld_sdk.base.errors import ConfigurationError, InfrastructureError, MlldError, TaskError
+from mlld_sdk.base.secrets import redacted
 from mlld_sdk.transport.exits import EngineExit
 
 
@@ -200,4 +201,4 @@ class CommandFailed(ScriptError):
         self.returncode = status if isinstance(status, int) else None
         self.function: str = str(unanswered.get("function") or "")
         self.command: str = str(unanswered.get("command") or "")
-        self.said: str = str(unanswered.get("said") or "")
+        self.said: str = redacted(str(unanswered.get("said") or ""))

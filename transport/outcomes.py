@@ -3,6 +3,7 @@
 from typing import Any
 
 from mlld_sdk.base.errors import MlldError
+from mlld_sdk.base.secrets import redacted
 from mlld_sdk.transport.call import Call
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.errors import (
@@ -62,7 +63,7 @@ def reported(said: dict[str, Any], call: Call, *, trusted: bool) -> MlldError:
 def _script_error(said: dict[str, Any], code: str | None) -> ScriptError:
     def text(key: str) -> str | None:
         value = said.get(key)
-        return None if value is None else str(value)
+        return None if value is None else redacted(str(value))
 
     unanswered = said.get("unanswered")
     if said.get("code") == CommandFailed.code and isinstance(unanswered, dict):

@@ -8,6 +8,7 @@ from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 
+from mlld_sdk.base.secrets import LONGEST, redacted
 from mlld_sdk.transport.reactor import Reactor
 
 _CHUNK = 65536
@@ -197,12 +198,13 @@ class Tail:
 
     def feed(self, data: bytes) -> None:
         """Take a piece; forget what is too old."""
-        self._kept = (self._kept + data)[-self._limit :] if self._limit else b""
+        self._kept = (self._kept + data)[-self._limit - LONGEST :] if self._limit else b""
 
     @property
     def text(self) -> str:
-        """What is kept."""
-        return self._kept.decode("utf-8", "replace")
+        """What is kept, with secrets hidden in it."""
+        text = redacted(self._kept.decode("utf-8", "replace"))  # before it is cut, maybe in the middle of a secret
+        return text.encode("utf-8", "replace")[-self._limit :].decode("utf-8", "replace") if self._limit else ""
 
 
 class Seat:

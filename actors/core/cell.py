@@ -34,7 +34,7 @@ from mlld_sdk.actors.core.ref import ActorRef, Down, Exit, Monitor
 from mlld_sdk.actors.core.system_messages import EndNow, Notice
 from mlld_sdk.actors.core.timers import Timer
 from mlld_sdk.base.events import Event
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.texts import text_of_failure
 
 _LONGEST_RING: Final = 10_000
 """A search for a ring of waiting actors gives up after this many."""
@@ -126,7 +126,7 @@ class Cell:
 
     def _in_words(self, hook: str, *args: Any) -> str:
         try:
-            return text_of(getattr(self.actor, hook)(*args), 2_000)
+            return text_of_failure(getattr(self.actor, hook)(*args), 2_000)
         except BaseException as error:  # noqa: BLE001 - a report must not fail
             return f"<{hook} raised {type(error).__name__}>"
 

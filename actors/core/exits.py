@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mlld_sdk.base.texts import fit, portable, text_of
+from mlld_sdk.base.secrets import redacted
+from mlld_sdk.base.texts import fit, portable, text_of, text_of_failure
 
 TRACE_LIMIT = 8_000
 """A crash keeps at most this many characters of its traceback: the end, where the cause is."""
@@ -152,7 +153,7 @@ def crash(error: BaseException) -> Crash:
     """Write an exception down: type, message and formatted trace, with no reference to any frame."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Crash(name, text_of(error), _trace_of(error))
+    return Crash(name, text_of_failure(error), redacted(_trace_of(error)))
 
 
 def _trace_of(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import WorkingDirectoryMissing
+from mlld_sdk.transport.surroundings import check_inheritance
 
 
 class LiveOptions(TypedDict, total=False):
@@ -43,6 +44,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         command_args: Arguments before `live --stdio`; for the embedded engine, its switches.
         working_dir: Where engines run and relative script paths start; `None` is the host's directory.
         environ: Added to the engines' environment.
+        inherit_env: What engines get of the host's environment: `"all"`, a `"minimal"` one, or the variables named.
         checkpoint: Serve finished model calls from mlld's cache when a script is run again. `"isolated"`: from a cache
             that belongs to this name alone.
         resume: Serve finished calls but for those named: `"@fn"`, `"@fn:2"`, `'@fn("prefix")'`, a checkpoint's name.
@@ -63,6 +65,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     command_args: tuple[str, ...] = ()
     working_dir: str | None = None
     environ: Mapping[str, str] = {}
+    inherit_env: Literal["all", "minimal"] | tuple[str, ...] = "all"
     checkpoint: bool | Literal["isolated"] = False
     resume: bool | str = False
     fresh: bool = False
@@ -142,6 +145,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
             self.command_args,
             cwd=self.working_dir,
             environ=self.environ,
+            inherit_env=self.inherit_env,
             heap=heap,
             heap_snapshot_near_limit=snapshots,
         )
@@ -183,6 +187,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Refuse values out of range, or that do not go together."""
         self._at_least(0, "spares", "max_waiting")
+        check_inheritance("inherit_env", self.inherit_env)
         for name in ("timeout", "hibernate_after"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -208,7 +208,7 @@ class EngineOwner(Actor):
             caching=options.caching(lambda: self.services.cache_root(self.name)),
             defaults=options.defaults,
             timeout=options.timeout,
-            may_cut=may_cut(kind, options.command_args, options.environ),
+            may_cut=may_cut(kind, options.command_args, options.environ, options.inherit_env),
             env=env,
             sink=self.services.sink,
             command=program if isinstance(program, EngineCommand) else options.engine_command,

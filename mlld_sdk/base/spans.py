@@ -17,7 +17,8 @@ import msgspec
 from mlld_sdk.base.env import Env
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.base.events import Event, Sink
-from mlld_sdk.base.texts import text_of
+from mlld_sdk.base.secrets import redacted
+from mlld_sdk.base.texts import text_of_failure
 
 _numbers = itertools.count(1)
 
@@ -129,8 +130,8 @@ class Span:
                     seconds=self._env.now() - self._began,
                     kind=kind,
                     code=known.code if known else kind,
-                    reason=text_of(known.message if known else error),
-                    trace="" if known else "".join(traceback.format_exception(error))[-TRACE_LIMIT:],
+                    reason=text_of_failure(known.message if known else error),
+                    trace="" if known else redacted("".join(traceback.format_exception(error)))[-TRACE_LIMIT:],
                 )
             )
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from mlld_sdk.base.secrets import LONGEST as LONGEST_SECRET
+from mlld_sdk.base.secrets import redacted
+
 LONGEST: Final = 1_000
 """Characters that are kept of a text unless somebody asks for more."""
 
@@ -38,9 +41,14 @@ def text_of(value: object, limit: int = LONGEST, *, say: Callable[[Any], str] = 
         return f"<{type(value).__name__} has no text: {type(error).__name__}>"
 
 
+def text_of_failure(error: object, limit: int = LONGEST) -> str:
+    """Return what an exception says, or another failure, as `text_of` does, with secrets hidden in it."""
+    return redacted(text_of(error, limit + LONGEST_SECRET))[:limit]
+
+
 def text_of_error(error: BaseException, limit: int = LONGEST) -> str:
-    """Name the class of an exception, and what it says."""
-    return f"{type(error).__name__}: {text_of(error, limit)}"
+    """Name the class of an exception, and what it says, with secrets hidden in it."""
+    return f"{type(error).__name__}: {text_of_failure(error, limit)}"
 
 
 def shorten(text: str, limit: int) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import repeat
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Literal, Self
 
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.env import Env
@@ -36,6 +36,7 @@ from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import EngineClosed
 from mlld_sdk.transport.limits import EngineLimits
+from mlld_sdk.transport.surroundings import check_inheritance
 
 CALL_TIMEOUT: Final = 30.0
 """Seconds a call of a client may take unless it says otherwise."""
@@ -67,6 +68,7 @@ class Client(ClientRequests):
         strict: Raise `TruncatedResult` when the engine cut something out of a result, instead of marking the result.
         max_events: Events of one run that are kept for a slow reader, and for the result.
         environ: Environment variables added for the engine.
+        inherit_env: What it gets of the host's environment: `"all"`, a `"minimal"` one, or the variables named.
         limits: Bounds and graces of the transport.
         env: Clock and randomness.
         sink: Takes the events: of engines, and of requests as spans.
@@ -95,11 +97,13 @@ class Client(ClientRequests):
         strict: bool = False,
         max_events: int = MAX_EVENTS,
         environ: Mapping[str, str] | None = None,
+        inherit_env: Literal["all", "minimal"] | Sequence[str] = "all",
         limits: EngineLimits | None = None,
         env: Env | None = None,
         sink: Sink = discard,
     ) -> None:
         _check(command, command_args, working_dir, environ)
+        check_inheritance("inherit_env", inherit_env)
         truth("strict", strict)
         check_callable("sink", sink)
         check_class("env", env, Env)
@@ -129,6 +133,7 @@ class Client(ClientRequests):
             self.command_args,
             cwd=self.working_dir,
             environ=environ,
+            inherit_env=inherit_env,
             heap=mebibytes(heap),
             heap_snapshot_near_limit=heap_snapshot_near_limit,
         )
@@ -152,7 +157,7 @@ class Client(ClientRequests):
             working_dir=self.working_dir,
             timeout=self.timeout,
             strict=strict,
-            may_cut=may_cut(kind, self.command_args, environ),
+            may_cut=may_cut(kind, self.command_args, environ, inherit_env),
             max_events=max_events,
             env=env,
             sink=sink,

@@ -32,6 +32,7 @@ class ClientOptions(TypedDict, total=False):
     strict: bool
     max_events: int
     environ: Mapping[str, str] | None
+    inherit_env: Literal["all", "minimal"] | Sequence[str]
     limits: EngineLimits | None
     env: Env | None
     sink: Sink

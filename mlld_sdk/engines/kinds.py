@@ -7,6 +7,7 @@ from typing import Final, Literal, cast
 from mlld_sdk.base.errors import ConfigurationError, InvalidOption, InvalidRequest
 from mlld_sdk.base.options import one_of
 from mlld_sdk.transport.command import EngineCommand, bridge_command, embedded_command, resolve
+from mlld_sdk.transport.surroundings import Inheritance, inherited
 
 EngineKind = Literal["live", "bridge", "embedded"]
 
@@ -59,10 +60,12 @@ def refuse_what_does_not_fit(engine: EngineKind, command: str, limits_heap: bool
         raise InvalidRequest("heap and heap_snapshot_near_limit are for engines that run on Node")
 
 
-def may_cut(engine: EngineKind, args: Sequence[str], environ: Mapping[str, str]) -> bool:
+def may_cut(
+    engine: EngineKind, args: Sequence[str], environ: Mapping[str, str], inherit_env: Inheritance = "all"
+) -> bool:
     """Return whether this engine may cut values: the live one does, and the embedded one when it imitates that."""
     if engine == "embedded":
-        return bool(args or environ.get(IMITATES, os.environ.get(IMITATES)))
+        return bool(args or environ.get(IMITATES, inherited(inherit_env).get(IMITATES)))
     return engine == "live"
 
 
@@ -75,6 +78,7 @@ def command_for(
     environ: Mapping[str, str] | None = None,
     heap: int | None = None,
     heap_snapshot_near_limit: int | None = None,
+    inherit_env: Inheritance = "all",
 ) -> EngineCommand:
     """Make the command that starts this engine; the options are those of `Client`.
 
@@ -83,6 +87,14 @@ def command_for(
     """
     refuse_what_does_not_fit(engine, command, heap is not None or heap_snapshot_near_limit is not None)
     if engine == "embedded":
-        return embedded_command(*args, cwd=cwd, environ=environ)
+        return embedded_command(*args, cwd=cwd, environ=environ, inherit_env=inherit_env)
     find = bridge_command if engine == "bridge" else resolve
-    return find(command, args, cwd=cwd, environ=environ, heap=heap, heap_snapshot_near_limit=heap_snapshot_near_limit)
+    return find(
+        command,
+        args,
+        cwd=cwd,
+        environ=environ,
+        heap=heap,
+        heap_snapshot_near_limit=heap_snapshot_near_limit,
+        inherit_env=inherit_env,
+    )

@@ -7,7 +7,8 @@ from zlib import crc32
 import msgspec
 
 from mlld_sdk.base.errors import MlldError
-from mlld_sdk.base.texts import encoded, fit, shorten, text_of
+from mlld_sdk.base.secrets import redacted
+from mlld_sdk.base.texts import encoded, fit, shorten, text_of_failure
 from mlld_sdk.journal.errors import JournalCorrupt, RecordUnknown
 from mlld_sdk.journal.options import StepPolicy
 
@@ -50,10 +51,10 @@ class ErrorRecord(_Record, frozen=True, kw_only=True, omit_defaults=True):
         known = error if isinstance(error, MlldError) else None
         return cls(
             code=known.code if known else "EXCEPTION",
-            message=shorten(text_of(known.message if known else error, 64 * limit), limit),
-            hint=known.hint and text_of(known.hint) if known else None,
+            message=shorten(text_of_failure(known.message if known else error, 64 * limit), limit),
+            hint=known.hint and text_of_failure(known.hint) if known else None,
             type=type(error).__name__,
-            traceback=fit(shorten(text, limit)),
+            traceback=fit(shorten(redacted(text), limit)),
         )
 
 

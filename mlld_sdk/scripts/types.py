@@ -7,6 +7,8 @@ dataclasses. What this library adds stands behind upstream's fields and always h
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlld_sdk.base.secrets import redacted
+
 
 @dataclass
 class StateWrite:
@@ -110,13 +112,16 @@ class Unanswered:
         function: The function, without `@`; empty where the engine does not say.
         command: The program that failed, without its arguments; empty if none did and there was simply no answer.
         returncode: Its exit status; negative: killed by that signal. `None` if no command failed.
-        said: The last line it printed: to stderr, or else to stdout.
+        said: The last line it printed, to stderr or else to stdout, with secrets of its environment hidden.
     """
 
     function: str = ""
     command: str = ""
     returncode: int | None = None
     said: str = ""
+
+    def __post_init__(self) -> None:
+        self.said = redacted(self.said)
 
 
 @dataclass

@@ -89,6 +89,7 @@ def trees() -> SupervisorSpec:
         breaker=circuit_breaker(failures=3, open_for=10.0),
         groups=("reviewers",),
         wedge=wedge(120.0, times=2, ladder=[{"environ": {"MODEL": "large"}}]),
+        inherit_env="minimal",
     )
     assert_type(worker, ChildSpec)
     group = one_for_all(child(AsyncReviewer), rest_for_one(child(Pool, name="pool", size=2)), name="group")
