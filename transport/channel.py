@@ -4,7 +4,7 @@ import os
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 
-from mlld_sdk.base.secrets import redacted
+from mlld_sdk.base.secrets import LONGEST, redacted
 from mlld_sdk.transport.core import EngineCore
 from mlld_sdk.transport.events import EnginePolluted
 from mlld_sdk.transport.pipes import LineBuffer, LineTooLong, Outgoing
@@ -105,10 +105,15 @@ class Channel:
         stats.debug_dropped += decoded.dropped
         stats.salvaged += decoded.salvaged
         if decoded.noise:
-            lines = [line[:_NOISE_KEPT] for line in decoded.noise]
             if not stats.noise_lines:
-                first = redacted(lines[0].decode("utf-8", "replace"))
+                first = _shown(decoded.noise[0]).decode("utf-8", "replace")
                 core.sink(EnginePolluted(at=core.env.wall(), engine=core.label, pid=self._child.pid, line=first))
-            stats.noise_lines += len(lines)
+            stats.noise_lines += len(decoded.noise)
             kept = core.limits.noise_lines
-            self.noise = [*self.noise, *lines][-kept:] if kept else ()
+            self.noise = [*self.noise, *map(_shown, decoded.noise[-kept:])][-kept:] if kept else ()
+
+
+def _shown(line: bytes) -> bytes:
+    """Return what is kept of a line that is no protocol: its beginning, with secrets hidden in it."""
+    text = redacted(line[: _NOISE_KEPT + LONGEST].decode("utf-8", "surrogateescape"))
+    return text.encode("utf-8", "surrogateescape")[:_NOISE_KEPT]
