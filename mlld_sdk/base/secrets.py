@@ -5,6 +5,7 @@ An engine's environment tells them when it is started; from then on they are hid
 stays as it is.
 """
 
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -59,3 +60,12 @@ def redacted(text: str) -> str:
         if value in text:
             text = text.replace(value, HIDDEN)
     return text
+
+
+def _forked() -> None:
+    """Take a lock of one's own: a thread of the parent may have held the other one."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
