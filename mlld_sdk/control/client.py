@@ -3,21 +3,18 @@
 import contextlib
 import os
 import socket
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from mlld_sdk.base.durations import Deadline, pause
 from mlld_sdk.base.folders import refuse_foreign
 from mlld_sdk.control import protocol as p
 
 LOOK_TIMEOUT = 10.0
 """Seconds in which an answer to a question has to begin that makes the runtime do nothing."""
-
-CONNECT_AGAIN = 0.05
-"""Seconds until the next try when too many others want to connect at this moment."""
 
 OWN_FOLDER = "set MLLD_OTP_RUNTIME_DIR to a folder of your own"
 
@@ -79,9 +76,14 @@ class Remote:
         self._patience = patience
         process = _only_one(name, pid)
         self._connection = socket.socket(socket.AF_UNIX)
+        limit = patience or LOOK_TIMEOUT
         try:
-            _connect(self._connection, process.path, patience or LOOK_TIMEOUT)
+            _connect(self._connection, process.path, limit)
             user = p.peer_of(self._connection)[1]
+        except BlockingIOError as error:
+            self._connection.close()
+            what = f"{process} has not taken a connection for {limit:g} s: many others wait at {process.path}"
+            raise p.ControlError(what, hint="see which processes these are (`lsof`, `ss -xp`)") from error
         except OSError as error:
             self._connection.close()
             raise p.ControlError(f"{process} does not answer at {process.path}: {error}", hint=JUST_STOPPED) from error
@@ -137,16 +139,10 @@ class Remote:
 
 
 def _connect(connection: socket.socket, path: Path, within: float) -> None:
-    """Connect, and wait while as many others wait as the system lets wait."""
-    connection.settimeout(within)
-    deadline = Deadline(within)
-    while True:
-        try:
-            return connection.connect(str(path))
-        except BlockingIOError:
-            if deadline.is_over:
-                raise
-            pause(CONNECT_AGAIN)
+    """Connect. While too many others want to, it waits for its turn in the system's queue, which a retry would lose."""
+    seconds, rest = divmod(within, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
+    connection.connect(str(path))
 
 
 def _patience(request: p.Request) -> float:

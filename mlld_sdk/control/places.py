@@ -6,7 +6,7 @@ import threading
 
 from mlld_sdk.base.durations import Deadline, now
 
-GRACE = 1.0
+GRACE = 0.5
 """Seconds a client may hold a place without a whole request, also when others wait for one."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Runtime, child, one_for_one
+from mlld_sdk.base.folders import private_folder
 from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.control.protocol import AskEvents, AskTree, AskWho, ControlError, Operate, Refused, socket_path, sockets
@@ -123,10 +124,21 @@ def crowd(count: int = CONNECTIONS) -> Iterator[list[socket.socket]]:
 
 
 def test_an_operator_gets_in_beside_clients_that_drip(runtime: Runtime, tmp_path: Path) -> None:
-    with crowd() as clients, dripping(*clients):
+    with crowd(2 * CONNECTIONS + 1) as clients, dripping(*clients):  # as many again wait outside
         for _ in range(3):
             said = command_line(tmp_path, "tree")
             assert said.status == 0, said.err
+
+
+def test_a_process_at_which_too_many_wait_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLLD_OTP_RUNTIME_DIR", str(tmp_path / "rt"))
+    private_folder(socket_path("service").parent)
+    with socket.socket(socket.AF_UNIX) as deaf, contextlib.ExitStack() as opened:
+        deaf.bind(str(socket_path("service")))
+        deaf.listen(0)
+        opened.enter_context(connected())
+        with pytest.raises(ControlError, match="many others wait"):
+            Remote("service", patience=0.2)
 
 
 def test_an_operator_gets_in_beside_clients_that_are_silent_or_do_not_read(runtime: Runtime, tmp_path: Path) -> None:
