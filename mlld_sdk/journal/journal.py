@@ -304,21 +304,29 @@ class Journal:
 
         return self._core.read(work)
 
-    def unattended(self, kind: str, *, limit: int = 100) -> list[str]:
-        """List the ids of runs of a kind that wait for an owner or were left by one, in turn; claims nothing.
+    def unattended(self, kinds: Iterable[str], *, most: int = 100, limit: int = 100) -> dict[str, list[str]]:
+        """List the ids of runs that wait for an owner or were left by one, in turn, by kind; claims nothing.
 
-        Empty while a living owner, in any process, works on a run of that kind: then somebody has the others before
-        them.
+        A kind is left out while a living owner, in any process, works on a run of it: then somebody has the others
+        before them.
+
+        Args:
+            kinds: The kinds to look at, in this order.
+            most: How many kinds to find.
+            limit: How many runs of each.
         """
         now = self.env.now()
 
-        def work(tx: Tx) -> list[str]:
+        def work(tx: Tx) -> dict[str, list[str]]:
             dead = [session for session in tx.sessions() if not self._store.alive(session)]
-            return (
-                []
-                if tx.is_attended(kind, now, dead)
-                else [run_id for run_id, _ in tx.claimable(kind, now, dead, limit, trial=True)]
-            )
+            attended, found = tx.attended(now, dead), dict[str, list[str]]()
+            for kind in kinds:
+                if len(found) == most:
+                    break
+                runs = [] if kind in attended else tx.claimable(kind, now, dead, limit, trial=True)
+                if runs:
+                    found[kind] = [run_id for run_id, _ in runs]
+            return found
 
         return self._core.read(work)
 

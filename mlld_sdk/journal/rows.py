@@ -272,11 +272,11 @@ class Tx:
         sql = "SELECT id FROM runs WHERE state='pending' AND quarantine>0"
         return [row[0] for row in self._execute(sql)]
 
-    def is_attended(self, kind: str, now: float, dead: Collection[str]) -> bool:
-        """Return whether a run of a kind is running with an owner that is neither late nor of a dead session."""
+    def attended(self, now: float, dead: Collection[str]) -> set[str]:
+        """Name the kinds of which a run is running with an owner that is neither late nor of a dead session."""
         not_dead = f"AND session NOT IN ({_marks(dead)})" if dead else ""
-        sql = f"SELECT 1 FROM runs WHERE state='running' AND kind=? AND until>? {not_dead} LIMIT 1"  # noqa: S608 - only question marks are put in
-        return self._execute(sql, (kind, now, *dead)).fetchone() is not None
+        sql = f"SELECT DISTINCT kind FROM runs WHERE state='running' AND until>? {not_dead}"  # noqa: S608 - only question marks are put in
+        return {row[0] for row in self._execute(sql, (now, *dead))}
 
     def overdue(self, kind: str | None, wall: float, limit: int) -> list[tuple[str, str]]:
         """List id and kind of pending runs whose deadline has passed."""

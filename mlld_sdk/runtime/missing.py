@@ -89,15 +89,13 @@ class MissingAgents:
         """
         found: dict[str, MissingAgent] = {}
         now = self._env.now()
-        for kind in sorted(kind for kind in kinds if not self._serves(kind)):
-            runs = self._journal.unattended(kind, limit=MOST_NAMED + 1)
-            if runs:
-                before = self._found.get(kind)
-                since = now if before is None else before.since
-                more = len(runs) > MOST_NAMED
-                found[kind] = MissingAgent(agent=kind, runs=tuple(runs[:MOST_NAMED]), more=more, since=since)
-            if len(found) == MOST_CONCERNS:
-                break
+        elsewhere = sorted(kind for kind in kinds if not self._serves(kind))
+        waits = self._journal.unattended(elsewhere, most=MOST_CONCERNS, limit=MOST_NAMED + 1) if elsewhere else {}
+        for kind, runs in waits.items():
+            before = self._found.get(kind)
+            since = now if before is None else before.since
+            more = len(runs) > MOST_NAMED
+            found[kind] = MissingAgent(agent=kind, runs=tuple(runs[:MOST_NAMED]), more=more, since=since)
         self._found = found
         late = {one.agent for one in found.values() if one.since <= now - MISSING_GRACE}
         for one in (found[agent] for agent in sorted(late - self._told)):

@@ -56,7 +56,7 @@ def test_a_second_opener_takes_no_run_of_a_living_process_whose_folder_was_remov
             with pytest.raises(e.LeaseHeld):
                 second.claim(run.id, "thief")
             assert second.claim_unfinished("a", "thief") == []
-            assert second.unattended("a") == []
+            assert second.unattended(["a"]) == {}
             shutil.rmtree(sessions_of(path), ignore_errors=True)
         owner.kill()
         owner.wait(60)

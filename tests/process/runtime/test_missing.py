@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from mlld_sdk import Agent, Job, child, dynamic, one_for_one
+from mlld_sdk.base.env import Env
 from mlld_sdk.base.events import name_of
 from mlld_sdk.cli.doctor import check_runtimes
 from mlld_sdk.control.client import Remote
 from mlld_sdk.control.protocol import AskTree
 from mlld_sdk.journal import Journal
+from mlld_sdk.journal.rows import Tx
 from mlld_sdk.runtime.missing import MISSING_GRACE, MissingAgent, MissingAgents
 from mlld_sdk.supervision.spec import ChildSpec
 from mlld_sdk.testing import FakeClock
@@ -192,3 +194,27 @@ def test_many_runs_are_not_all_named(tmp_path: Path) -> None:  # A-35
         (missing,) = agents.all()
         assert isinstance(missing, MissingAgent)
         assert str(missing).endswith("run-0, run-1, run-2, run-3, run-4 and more")
+
+
+def test_agents_of_others_are_looked_for_in_one_question_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions, sessions = 0, Tx.sessions
+
+    def counted(tx: Tx) -> set[str]:
+        nonlocal questions
+        questions += 1
+        return sessions(tx)
+
+    with Journal.open(tmp_path / "s.db") as mine, Journal.open(tmp_path / "s.db") as others:
+        for number in range(40):
+            runs = [mine.submit(f"other/{number:02}", text) for text in ("first", "second")]
+            if number < 10:
+                others.claim(runs[0].id, "somebody")
+        looks = MissingAgents(mine, lambda _: False, Env())
+        kinds = set(mine.backlogs())
+        monkeypatch.setattr(Tx, "sessions", counted)
+        looks.look(kinds)
+        assert questions == 1
+        assert [one.agent for one in looks.all()] == [f"other/{number:02}" for number in range(10, 40)]
+        assert {len(one.runs) for one in looks.all()} == {2}
