@@ -5,6 +5,7 @@ An engine's environment tells them when it is started; from then on they are hid
 stays as it is.
 """
 
+import functools
 import os
 import re
 import threading
@@ -31,6 +32,7 @@ _values: dict[str, None] = {}
 _longest_first: tuple[str, ...] = ()
 
 
+@functools.lru_cache(4096)
 def is_secret(name: str) -> bool:
     """Return whether a variable of this name holds a secret, as `*_KEY`, `*_TOKEN`, `*_SECRET` and `*PASSWORD` do."""
     return _NAMES.search(name) is not None

@@ -13,6 +13,7 @@ import pytest
 from mlld_sdk import Agent, Runtime, child, one_for_one
 from mlld_sdk.errors import StartFailed
 from mlld_sdk.transport.sweep import sweep_orphans
+from tests.support.agents import engine_options
 
 SCRIPT = 'exe llm @ask(t) = sh { echo "a secret answer to $t" }\nshow @ask("x")\n'
 
@@ -62,10 +63,14 @@ def is_closed(path: Path, top: Path) -> bool:
     )
 
 
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("bridge", marks=pytest.mark.real)])
 @pytest.mark.parametrize("store", [None, "runs.db"])
-def test_answers_lie_in_folders_others_may_not_enter(store: str | None, tmp_path: Path, place: Path) -> None:
-    with asks(tmp_path, store=store and tmp_path / store) as runtime:
-        runtime["a"].run(None).result(timeout=20)
+def test_answers_lie_in_folders_others_may_not_enter(
+    store: str | None, engine: str, tmp_path: Path, place: Path
+) -> None:
+    asking = child(Asks, name="a", working_dir=tmp_path, **engine_options(engine))
+    with Runtime(one_for_one(asking), store=store and tmp_path / store) as runtime:
+        runtime["a"].run(None).result(timeout=60)
         top = place if store is None else tmp_path
         (answer,) = answers(top)
         assert is_closed(answer, top)
