@@ -221,6 +221,11 @@ class Services:
                 return requests
         return self._find_requests(name)
 
+    def refuse_all(self, why: Callable[[], MlldError]) -> None:
+        """Refuse everything from now on, without ending anything: a fork of a process owns nothing of its parent's."""
+        self.over = why
+        self._gated.clear()
+
     def is_up(self, name: str) -> bool:
         """Return whether an incarnation works under this name and is not about to end."""
         requests = self.requests.get(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, get_args
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -225,6 +226,7 @@ class Runtime:
             self._missing = MissingAgents(journal, self._serves, self.env, self.bus.emit)
             self._backlogs = context.backlog = Backlogs(journal, self.env)
             self._services = services
+            _started[self] = services
             self._ending.share(services)
             try:
                 self._tree = services.tree = Tree.start(
@@ -650,3 +652,15 @@ class Runtime:
 
 def _makes(start: object, kind: type) -> bool:
     return isinstance(start, type) and issubclass(start, kind)
+
+
+_started: WeakKeyDictionary[Runtime, Services] = WeakKeyDictionary()
+
+
+def _after_fork() -> None:
+    for runtime, services in _started.items():
+        services.refuse_all(partial(RuntimeForked, runtime.name, os.getppid()))
+    _started.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

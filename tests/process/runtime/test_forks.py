@@ -1,11 +1,13 @@
 """A runtime belongs to the process that made it: in a fork of that process it is refused, and harms nothing there."""
 
+import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlld_sdk import Agent, Runtime, child, one_for_one
+from mlld_sdk import Agent, Client, Runtime, child, one_for_one
 
 
 class Echo(Agent):
@@ -15,7 +17,7 @@ class Echo(Agent):
         return payload
 
 
-TREE = one_for_one(child(Echo, name="echo"))
+TREE = one_for_one(child(Echo, name="echo"), child(Client, name="scripts", engine="embedded"))
 
 
 def in_a_fork(act: Callable[[], object]) -> str:
@@ -50,6 +52,10 @@ def test_a_runtime_that_runs_is_refused_in_a_fork_and_does_not_call_itself_healt
         for look in (runtime.verdict, runtime.tree, runtime.snapshot, runtime.agents, runtime.stop, runtime.drain):
             assert "RuntimeForked" in in_a_fork(look)
         assert "RuntimeForked" in in_a_fork(lambda: runtime["echo"])
+        echo, scripts, found = runtime.agent("echo"), runtime["scripts"], runtime.agent("echo").process
+        found('show "up"')
+        for ask in (found, echo.run, scripts.process, lambda it: asyncio.run(scripts.aio.process(it))):
+            assert "RuntimeForked" in in_a_fork(partial(ask, 'show "x"'))
         assert in_a_fork(lambda: runtime.__exit__(None, None, None)) == "None"
         assert runtime.verdict().word == "healthy"
         assert runtime.agent("echo").run(2).result(timeout=60) == 2
