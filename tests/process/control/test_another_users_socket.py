@@ -19,7 +19,7 @@ from mlld_sdk import Agent, Runtime, child, one_for_one
 from mlld_sdk.base.folders import FolderNotPrivate, private_folder
 from mlld_sdk.cli.doctor import check_runtimes, check_socket_folder
 from mlld_sdk.control.client import Remote, running
-from mlld_sdk.control.protocol import socket_folder, sockets
+from mlld_sdk.control.protocol import socket_folder, socket_path, sockets
 from mlld_sdk.web.metrics import metrics_text
 from tests.support.command_line import command_line
 
@@ -42,6 +42,20 @@ while True:
     print(heard, flush=True)
     if heard == b"end":
         break
+"""
+
+VISIT = f"""
+import os, socket, sys
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(60)
+client.connect(sys.argv[1])
+said = b""
+while piece := client.recv(1 << 16):
+    said += piece
+print(said[4:].decode())
 """
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
@@ -158,3 +172,14 @@ def test_a_folder_others_may_write_into_is_not_trusted_by_a_client_either(
                 look()
         socket_folder().chmod(0o700)
         assert len(sockets()) == 1
+
+
+@as_root
+def test_another_user_who_gets_as_far_as_the_socket_is_sent_away_without_having_asked(public: Path) -> None:
+    with Runtime(one_for_one(child(Agent, name="a", engine="embedded")), control=True):
+        socket_folder().chmod(0o755)
+        socket_path("root").chmod(0o777)
+        visit = [sys.executable, "-c", VISIT, str(socket_path("root"))]
+        said = subprocess.run(visit, capture_output=True, text=True, timeout=120, check=True).stdout
+        assert "WRONG_USER" in said
+        assert "another user" in said
