@@ -130,6 +130,14 @@ def test_scripts_that_stay_in_the_project_are_not_hindered(what: str, make_clien
     assert "INSIDE" in came_of(client, project, INSIDE[what](project), allow_absolute_paths=False)
 
 
+def test_the_script_itself_may_lie_anywhere_and_stays_where_it_lies(make_client: Make, project: Project) -> None:
+    script = project.outside / "script.mld"
+    script.write_text(read("note.txt"))
+    client = make_client(working_dir=project.root)
+    for file in (script, "../outside/script.mld"):
+        assert client.execute(file, allow_absolute_paths=False).output == "SECRET\n"
+
+
 def test_the_host_writes_no_file_outside_for_a_script_that_has_to_stay_inside(project: Project) -> None:
     (project.root / "wait.mld").write_text("run sh { sleep 60 }\n")
     with Client(engine="embedded", working_dir=project.root) as client:
