@@ -204,10 +204,10 @@ def _breaker_view(context: TreeContext, name: str) -> BreakerView:
 
 
 def kind_of(start: object) -> str:
-    """Name what a spec starts."""
+    """Name what a spec starts; a class that stands for another one names that in `stands_for`."""
     if isinstance(start, SupervisorSpec | DynamicSpec):
         return start.strategy
-    return str(getattr(start, "__name__", start))
+    return str(getattr(start, "stands_for", getattr(start, "__name__", start)))
 
 
 def walk(node: NodeView) -> "list[NodeView]":

@@ -119,6 +119,7 @@ class SupervisedClient(EngineOwner):
     With `exclusive` an engine that dies costs its own call, as in a pool, and a row of deaths ends the client.
     """
 
+    stands_for: ClassVar[str] = "Client"
     Options: ClassVar[type[SupervisedClientOptions]] = SupervisedClientOptions
     options: SupervisedClientOptions
 

@@ -54,7 +54,7 @@ def test_a_client_in_a_tree_has_the_calls_of_a_client(engine: str, isolation: st
 
         assert asyncio.run(ask()) == ("async\n", "begun\n", [])
         assert "scripts" in runtime.tree()
-        assert "SupervisedClient" in runtime.tree()
+        assert [place.kind for place in runtime.snapshot().children] == ["Client"]  # as it was declared
         assert runtime.verdict().word == "healthy"
 
 
