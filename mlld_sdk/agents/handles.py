@@ -23,7 +23,7 @@ ANSWER_TIMEOUT: Final = 5.0
 
 
 class Named(HandleRequests):
-    """What handles to agents and pools have in common.
+    """What handles to agents, pools and clients have in common.
 
     Attributes:
         name: Path in the tree.

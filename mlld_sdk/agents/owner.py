@@ -1,4 +1,4 @@
-"""What agents and pools share: an actor that owns a pool of engines and answers for it."""
+"""What agents, pools and supervised clients share: an actor that owns a pool of engines and answers for it."""
 
 import difflib
 import inspect
@@ -31,7 +31,7 @@ FAILURES_IN_A_ROW: Final = 5
 
 
 class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent or pool is doing.
+    """What an agent, a pool or a supervised client is doing.
 
     Attributes:
         name: Its path in the tree.

@@ -67,7 +67,7 @@ class Services:
         env: Clocks and chance.
         sink: Takes events.
         state_dir: Where isolated caches lie.
-        requests: The way to the engines of each agent and pool that lives, by path.
+        requests: The way to the engines of each agent, pool and client, by path; until its place is gone.
         context: What the supervisors of the tree share; known before the tree has started.
         tree: The supervision tree; set once it has started.
         over: Makes the error of those that still want something, once the runtime has ended.

@@ -24,6 +24,7 @@ from mlld_sdk.journal.errors import JournalExposed
 from mlld_sdk.journal.sqlite import schema
 from mlld_sdk.journal.sqlite.access import check_access
 from mlld_sdk.journal.sqlite.faults import FAULTS
+from mlld_sdk.runtime.missing import named
 from mlld_sdk.transport.processes import mark_of, processes
 
 Finding = Literal["ok", "warning", "problem"]
@@ -183,7 +184,7 @@ def check_runtimes() -> list[Check]:
         except MlldError as error:
             checks.append(Check("runtime", "warning", str(error)))
             continue
-        agents = [f"{one['agent']} ({', '.join(one['runs'])}{' and more' if one['more'] else ''})" for one in missing]
+        agents = [f"{one['agent']} ({named(one['runs'], one['more'])})" for one in missing]
         hint = "start them under these names again, or cancel the runs"
         found = f"{process}: runs wait for agents that are not there: {', '.join(agents)}" if agents else str(process)
         checks.append(_unless(bool(agents), "runtime", found if agents else f"{process} lacks no agent", hint))

@@ -7,7 +7,7 @@ class CheckpointLookup(Event, frozen=True, kw_only=True):
     """Base of what happens when a model call is looked up in the cache.
 
     Attributes:
-        agent: Path of the agent or pool whose script made it.
+        agent: Path of whose script made it: an agent, a pool or a client in a tree.
         function: Name of the function.
         key: Its key in the cache.
     """
@@ -29,7 +29,7 @@ class ModelUnansweredEvent(Event, frozen=True, kw_only=True, tag="model.unanswer
     """A call of an `llm` function gave no answer: a command in it failed, or it came to nothing.
 
     Attributes:
-        agent: Path of the agent or pool whose script made it; empty for a client.
+        agent: Path of whose script made it: an agent, a pool or a client in a tree; empty for other clients.
         function: The function, without `@`; empty where the engine does not say.
         command: The program that failed, without its arguments; empty if none did.
         returncode: Its exit status; negative: killed by that signal. `None` if no command failed.

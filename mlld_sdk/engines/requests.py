@@ -182,7 +182,7 @@ class EngineRequests:
     Args:
         source: Where requests get their engines.
         kind: `live`, `bridge` or `embedded`.
-        name: Path of the agent or pool, for events; empty for a client.
+        name: Path of the owner in its tree, for events; empty for a client that is in none.
         working_dir: Where relative paths of scripts start; `None`: wherever the process is at the moment.
         caching: Checkpoint options of every request that can have them and does not say otherwise.
         defaults: Other options of every request that does not say otherwise.

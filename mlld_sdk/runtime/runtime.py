@@ -297,7 +297,7 @@ class Runtime:
         return AsyncRuntime(self, self._ending.notice)
 
     def drain(self, timeout: float | timedelta = 10.0) -> bool:
-        """Have all agents and pools take no more work, wait for what is under way, and return whether it ended in time.
+        """Have all that own engines take no more work, wait for what is under way, and return whether it ended in time.
 
         New requests are refused as `Draining`, but for those that the code of a run makes, so that the run can end.
         """
