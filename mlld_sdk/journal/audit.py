@@ -9,7 +9,7 @@ import msgspec
 
 from mlld_sdk.journal.errors import JournalCorrupt
 from mlld_sdk.journal.records import EventRecord, InputRecord, OutcomeRecord, RunRecord, unpack
-from mlld_sdk.journal.rows import read_row, read_step
+from mlld_sdk.journal.rows import RUN_COLUMNS, columns_of, read_row, read_step
 from mlld_sdk.journal.store import Problem
 
 _LIMIT: Final = 1000
@@ -59,21 +59,17 @@ def _pages(connection: sqlite3.Connection) -> Iterator[Problem]:
 
 
 def _runs(connection: sqlite3.Connection) -> Iterator[Problem]:
-    sql = "SELECT id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, quarantine"
-    for *columns, due, body in connection.execute(f"{sql}, due, body FROM runs"):
+    for *columns, due, body in connection.execute(f"SELECT {RUN_COLUMNS}, body FROM runs"):  # noqa: S608 - fixed names
         where = f"run {columns[0]}"
         try:
             run = unpack(RunRecord, body, where)
         except JournalCorrupt as error:
             yield Problem(where=where, what=error.message)
             continue
-        owner = run.owner
-        said = [run.id, run.kind, run.key, run.state, run.epoch, owner and owner.session, owner and owner.until]
-        said += [run.queued, run.priority, run.deadline, run.updated, run.quarantine]
-        if said != columns or due not in (run.due, run.queued):  # an older version had no `due`
+        if columns_of(run)[:-1] != tuple(columns) or due not in (run.due, run.queued):  # an older version had no `due`
             yield Problem(where=where, what="the record and its row disagree")
-        if (run.state == "running") != (owner is not None):
-            yield Problem(where=where, what=f"it is {run.state} {'with' if owner else 'without'} an owner")
+        if (run.state == "running") != (run.owner is not None):
+            yield Problem(where=where, what=f"it is {run.state} {'with' if run.owner else 'without'} an owner")
 
 
 def _steps(connection: sqlite3.Connection) -> Iterator[Problem]:

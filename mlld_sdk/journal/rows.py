@@ -53,15 +53,17 @@ SELECT kind, state, count(*), sum(due <= ?), min(CASE WHEN due <= ? THEN due END
 WHERE state IN ('pending', 'running', 'parked') GROUP BY state, kind
 """
 
-_PUT_RUN = """
-INSERT INTO runs
-    (id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, quarantine, due, body)
+RUN_COLUMNS = "id, kind, key, state, epoch, session, until, queued, priority, deadline, updated, quarantine, due"
+"""What a row of a run repeats of its record, in the order of `columns_of`."""
+
+_PUT_RUN = f"""
+INSERT INTO runs ({RUN_COLUMNS}, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     state=excluded.state, epoch=excluded.epoch, session=excluded.session, until=excluded.until, queued=excluded.queued,
     priority=excluded.priority, deadline=excluded.deadline, updated=excluded.updated, quarantine=excluded.quarantine,
     due=excluded.due, body=excluded.body
-"""
+"""  # noqa: S608 - fixed names
 
 _PUT_STEP = """
 INSERT INTO steps (run, position, state, body) VALUES (?, ?, ?, ?)
@@ -290,11 +292,7 @@ class Tx:
 
     def put_run(self, record: RunRecord) -> None:
         """Write or replace a run."""
-        owner = record.owner
-        held = (owner.session, owner.until) if owner else (None, None)
-        named = (record.id, record.kind, record.key, record.state, record.epoch, *held)
-        turn = (record.queued, record.priority, record.deadline, record.updated, record.quarantine, record.due)
-        self._execute(_PUT_RUN, (*named, *turn, pack(record)))
+        self._execute(_PUT_RUN, (*columns_of(record), pack(record)))
 
     def put_input(self, record: InputRecord) -> None:
         """Write what a run was asked."""
@@ -370,6 +368,14 @@ class PutStep(NamedTuple):
 
 def _marks(values: Collection[str]) -> str:
     return ",".join("?" * len(values))
+
+
+def columns_of(record: RunRecord) -> tuple[object, ...]:
+    """Return what the row of a run repeats of it."""
+    owner = record.owner
+    held = (owner.session, owner.until) if owner else (None, None)
+    named = (record.id, record.kind, record.key, record.state, record.epoch, *held)
+    return (*named, record.queued, record.priority, record.deadline, record.updated, record.quarantine, record.due)
 
 
 def read_row(kind: type[R], body: bytes, where: str, **columns: object) -> R:

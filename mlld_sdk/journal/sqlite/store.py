@@ -1,9 +1,10 @@
 """The journal's file: SQLite with a write-ahead log, one writer thread, readers of their own."""
 
+import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -35,6 +36,7 @@ from mlld_sdk.journal.rows import Tx
 from mlld_sdk.journal.sqlite import schema, sessions
 from mlld_sdk.journal.sqlite.access import check_access
 from mlld_sdk.journal.sqlite.faults import FAULTS, Fault, is_no_database, translate
+from mlld_sdk.journal.sqlite.upkeep import IndexAudit
 from mlld_sdk.journal.sqlite.writer import Writer
 from mlld_sdk.journal.store import Host, Problem, StoreStatus
 
@@ -73,6 +75,7 @@ class SqliteStore:
         self._check_at = 0.0
         self._count_at = 0.0
         self._counted = 0
+        self._audit = IndexAudit(str(self._path), env.wall)
         self._idle: list[Tx] = []
         self._readers = threading.BoundedSemaphore(_READERS)
         self._lock = threading.Lock()
@@ -227,6 +230,17 @@ class SqliteStore:
         if self._fault is not None:
             self._fault = None
             self._sink(JournalRecovered(at=self._env.wall(), path=str(self._path)))
+
+    def chores(self) -> Iterable[Callable[[Tx], object]]:
+        """Look whether the session's file is there and the indices lead to all runs; returns the repair that is due."""
+        if self._audit.due_in():
+            return ()
+        self._check_session()
+        return self._audit.look(self.writable().connection)
+
+    def pace(self) -> float:
+        """Return the seconds until the next look; a file that is damaged or gone for good is not looked at any more."""
+        return math.inf if isinstance(self._fault, _FINAL) else self._audit.due_in()
 
     def failed(self, error: BaseException) -> JournalError:
         """Name an error and tell of it once; the damaged and the gone stay refused until the file is opened again."""

@@ -3,13 +3,20 @@
 import math
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from mlld_sdk.base.durations import now
 from mlld_sdk.journal import crashpoints
-from mlld_sdk.journal.errors import JournalBusy, JournalClosed, JournalError, JournalLocked, JournalUncertain
+from mlld_sdk.journal.errors import (
+    JournalBusy,
+    JournalClosed,
+    JournalCorrupt,
+    JournalError,
+    JournalLocked,
+    JournalUncertain,
+)
 from mlld_sdk.journal.rows import Notes, PutStep, Tx
 from mlld_sdk.journal.sqlite.faults import FAULTS, Fault, fits_alone
 from mlld_sdk.journal.sqlite.write_queue import GONE, PATIENCE_S, QUEUED, TAKEN, WITHDRAWN, QueuedWrite, WriteBatch
@@ -32,6 +39,12 @@ class Disk(Protocol):
 
     def committed(self) -> None:
         """Check after a commit that the file is still the one that was opened; raises if not."""
+
+    def chores(self) -> Iterable[Callable[[Tx], object]]:
+        """Look after the file, if that is due; returns what has to be written for it."""
+
+    def pace(self) -> float:
+        """Return the seconds until that is due."""
 
     def failed(self, error: BaseException) -> JournalError:
         """Take note that writes fail, and name the error."""
@@ -330,13 +343,20 @@ class Writer:
         try:
             if chores:
                 self._transact([QueuedWrite(chore) for chore in chores])
+            mended = [] if self._closing else [QueuedWrite(chore) for chore in self._disk.chores()]
+            if mended:
+                self._transact(mended)
+                for one in mended:
+                    if one.error is not None:
+                        raise one.error
+                self._version = -1  # as if another process had written: what was hidden is to be seen
             version = self._disk.writable().connection.execute("PRAGMA data_version").fetchone()[0]
             if version != self._version:
                 if host is not None:
                     host.changed_elsewhere()
                 self._version = version
         except Exception as error:  # noqa: BLE001 - told as an event; what was not done comes again, and so do callers
-            if isinstance(error, Fault | OSError):
+            if isinstance(error, Fault | OSError | JournalCorrupt):
                 self._disk.failed(error)
         pace = None if host is None else host.pace()
-        self._due = math.inf if pace is None else now() + pace
+        self._due = now() + min(math.inf if pace is None else pace, self._disk.pace())
