@@ -130,7 +130,7 @@ class EngineOwner(Actor):
             )
         kept = kept_options(me)
         if kept:
-            self.options = self.options.changed(kept)
+            self.options = self.options.having(kept)
         health = EngineHealth(ends_owner=self.ends_with_its_engine)
         health.on_failure = lambda error: me.cast(EngineFailed(crash(error)))
         self._kind = self.options.kind
@@ -140,10 +140,14 @@ class EngineOwner(Actor):
         if self.options.eager and not self.services.stopping:
             self.engine_pool.warm()
 
+    @property
+    def made_of(self) -> object:
+        """What decides whether the engines of an earlier incarnation are still those that are wanted."""
+        return (self._program, self.options.capacity, self.options.spares, self.options.recycle)
+
     def find_engines(self, health: EngineHealth) -> None:
         """Take over the pool of this name, or make it, and a way to its engines."""
-        made_of = (self._program, self.options.capacity, self.options.spares, self.options.recycle)
-        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, made_of)
+        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, self.made_of)
         self.engine_pool.idle_after = self.options.hibernate_after
         self.requests = self.new_requests(health, shared=self.options.shares)
         if self.services.stopping:

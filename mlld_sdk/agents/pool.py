@@ -26,6 +26,7 @@ from mlld_sdk.engines.requests import EngineRequests
 from mlld_sdk.engines.sources import LeasedEngines, OneEngine
 from mlld_sdk.scripts.params import RunOptions
 from mlld_sdk.scripts.types import ExecuteResult
+from mlld_sdk.supervision.supervisor import keep_options
 
 T = TypeVar("T")
 
@@ -89,9 +90,11 @@ class Pool(EngineOwner):
         """Follow changes of size."""
         match message:
             case Resize(size=size, overflow=overflow):
-                more = {} if overflow is None else {"overflow": overflow}
-                self.options = self.options.having({"size": size, **more})
+                changes = {"size": size, **({} if overflow is None else {"overflow": overflow})}
+                self.options = self.options.having(changes)
                 self.engine_pool.resize(size, overflow)
+                self.engine_pool.made_of = self.made_of
+                keep_options(self.actor_ref, changes)
             case _:
                 return super().on_receive(message)
         return None
@@ -207,7 +210,7 @@ class PoolHandle(Named):
                     call.cancel()
 
     def resize(self, size: int, overflow: int | None = None) -> None:
-        """Change how many engines may work at once; those at work are let finish.
+        """Change how many engines may work at once; those at work are let finish. It lasts as long as `configure`.
 
         Args:
             size: As in the declaration.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlld_sdk import InfrastructureError, Pool, child, one_for_one
+from mlld_sdk import InfrastructureError, Pool, child, one_for_one, rest_for_one
 from mlld_sdk.actors.core.actor import Actor
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.errors import TaskError
@@ -72,6 +72,22 @@ def test_a_new_size_leaves_the_overflow_alone(tmp_path: Path) -> None:  # P-6
         held = [pool.checkout() for _ in range(3)]
         for checkout in held:
             checkout.checkin()
+
+
+def test_a_new_size_lasts_through_a_crash_and_a_restart_with_the_siblings(tmp_path: Path) -> None:  # P-6, A-36
+    pools = [child(Pool, name=name, engine="embedded", size=1) for name in ("other", "pool")]
+    with running(rest_for_one(*pools, max_restarts=9), tmp_path) as (runtime, _):
+        pool = runtime.pool("pool")
+        pool.resize(3)
+        for number, name in enumerate(("pool", "other"), 2):
+            runtime.place(name).ref().kill("to see what stays")
+            eventually(lambda number=number: runtime.snapshot().children[1].incarnation == number)
+            assert pool.wait_until_up(60)
+            assert pool.status().engines.size == 3
+            assert "configured size=3" in runtime.tree()
+        runtime.restart("pool")
+        assert pool.wait_until_up(60)
+        assert pool.status().engines.size == 1
 
 
 def test_a_drained_pool_waits_for_its_engines_and_is_back_after_a_restart(
