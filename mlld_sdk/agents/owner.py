@@ -67,6 +67,11 @@ class AskStatus:
     """Ask for an `OwnerStatus`."""
 
 
+def made_of(program: object, options: EngineOptions) -> object:
+    """Return what decides whether the engines of an earlier incarnation are still those that are wanted."""
+    return (program, options.capacity, options.spares, options.recycle)
+
+
 class EngineOwner(Actor):
     """An actor with engines. Subclasses define what is done with them.
 
@@ -140,14 +145,11 @@ class EngineOwner(Actor):
         if self.options.eager and not self.services.stopping:
             self.engine_pool.warm()
 
-    @property
-    def made_of(self) -> object:
-        """What decides whether the engines of an earlier incarnation are still those that are wanted."""
-        return (self._program, self.options.capacity, self.options.spares, self.options.recycle)
-
     def find_engines(self, health: EngineHealth) -> None:
         """Take over the pool of this name, or make it, and a way to its engines."""
-        self.engine_pool = self.services.engine_pool(self.name, self._make_engine_pool, self.made_of)
+        self.engine_pool = self.services.engine_pool(
+            self.name, self._make_engine_pool, made_of(self._program, self.options)
+        )
         self.engine_pool.idle_after = self.options.hibernate_after
         self.requests = self.new_requests(health, shared=self.options.shares)
         if self.services.stopping:

@@ -12,7 +12,7 @@ from mlld_sdk.actors.core.actor import current_actor
 from mlld_sdk.actors.core.ref import ActorRef
 from mlld_sdk.agents.handles import AsyncNamed, Named
 from mlld_sdk.agents.options import EngineOptions
-from mlld_sdk.agents.owner import EngineOwner
+from mlld_sdk.agents.owner import EngineOwner, made_of
 from mlld_sdk.agents.services import AgentUnavailable
 from mlld_sdk.base.durations import seconds
 from mlld_sdk.base.errors import ConfigurationError
@@ -93,7 +93,7 @@ class Pool(EngineOwner):
                 changes = {"size": size, **({} if overflow is None else {"overflow": overflow})}
                 self.options = self.options.having(changes)
                 self.engine_pool.resize(size, overflow)
-                self.engine_pool.made_of = self.made_of
+                self.engine_pool.made_of = made_of(self._program, self.options)
                 keep_options(self.actor_ref, changes)
             case _:
                 return super().on_receive(message)
