@@ -25,7 +25,11 @@ def cited(patterns: tuple[str, ...], letter: str) -> set[str]:
     ("page", "letter", "tests"),
     [
         (JOURNAL, "J", ("journal/test_*.py",)),
-        (CHECKPOINTS, "C", ("engines/test_checkpoints.py", "engines/test_unanswered.py")),
+        (
+            CHECKPOINTS,
+            "C",
+            ("engines/test_checkpoints.py", "engines/test_unanswered.py", "agents/test_isolated_caches.py"),
+        ),
     ],
 )
 def test_every_clause_is_cited_by_a_test_and_every_citation_exists(

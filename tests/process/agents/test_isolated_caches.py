@@ -67,7 +67,7 @@ def is_closed(path: Path, top: Path) -> bool:
 @pytest.mark.parametrize("store", [None, "runs.db"])
 def test_answers_lie_in_folders_others_may_not_enter(
     store: str | None, engine: str, tmp_path: Path, place: Path
-) -> None:
+) -> None:  # C-10
     asking = child(Asks, name="a", working_dir=tmp_path, **engine_options(engine))
     with Runtime(one_for_one(asking), store=store and tmp_path / store) as runtime:
         runtime["a"].run(None).result(timeout=60)
@@ -77,13 +77,13 @@ def test_answers_lie_in_folders_others_may_not_enter(
     assert bool(answers(place)) is False
 
 
-def test_answers_an_earlier_release_has_left_readable_are_closed(tmp_path: Path) -> None:
+def test_answers_an_earlier_release_has_left_readable_are_closed(tmp_path: Path) -> None:  # C-10
     (tmp_path / "runs.db.d" / "checkpoints").mkdir(parents=True, mode=0o755)
     with asks(tmp_path, store=tmp_path / "runs.db"):
         assert (tmp_path / "runs.db.d").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_another_user_could_write_into_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_another_user_could_write_into_is_refused_by_name(tmp_path: Path) -> None:  # C-10
     (tmp_path / "runs.db.d").mkdir()
     (tmp_path / "runs.db.d").chmod(0o777)
     with pytest.raises(StartFailed, match=r"runs\.db\.d is not private to this user: others may write into it"):
@@ -97,7 +97,7 @@ def test_a_runtime_without_a_store_leaves_control_as_it_is(tmp_path: Path) -> No
             other["a"].run(None).result(timeout=20)
 
 
-def test_what_a_killed_runtime_without_a_store_has_left_is_swept(tmp_path: Path, place: Path) -> None:
+def test_what_a_killed_runtime_without_a_store_has_left_is_swept(tmp_path: Path, place: Path) -> None:  # C-10
     environ = {**os.environ, "TMPDIR": str(place)}
     killed = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=environ, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
