@@ -1,6 +1,7 @@
 """What holds for every test: it leaves no thread and no child process behind, and a slow machine is no failure."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,3 +17,9 @@ settings.load_profile("any machine")
 def leaves_nothing_behind() -> Iterator[None]:
     with leak_check(files=False):
         yield
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with a short name, because control sockets lie in it and their paths may have a hundred letters."""
+    return tmp_path_factory.mktemp("t")

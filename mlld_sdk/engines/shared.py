@@ -107,6 +107,8 @@ class SharedEngines:
         self.health = health or EngineHealth()
         self._pool = pool
         self._keeps = keeps
+        # Who ends with the engine is to know of its death before anybody is told that another may be had.
+        self._calls_directly = keeps and not self.health.ends_owner
         self._retires_failed = retires_failed
         self._reaps = reaps
         self._lock = threading.Lock()
@@ -142,7 +144,7 @@ class SharedEngines:
         at, call = self._current, None
         engine: CallHost | None = None
         try:
-            if self._keeps and at is not None and at.engine.alive and "mcpServers" not in params:
+            if self._calls_directly and at is not None and at.engine.alive and "mcpServers" not in params:
                 engine = at.engine
                 return at.engine.call(method, params, timeout=timeout, on_events=on_events)
             call = self.submit(method, params, timeout, on_events)
