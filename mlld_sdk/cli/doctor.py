@@ -21,7 +21,7 @@ from mlld_sdk.control import protocol
 from mlld_sdk.control.client import Remote, running
 from mlld_sdk.engines.check import EnginesReport, check_engines
 from mlld_sdk.journal.errors import JournalExposed
-from mlld_sdk.journal.sqlite import schema
+from mlld_sdk.journal.sqlite import schema, sessions
 from mlld_sdk.journal.sqlite.access import check_access
 from mlld_sdk.journal.sqlite.faults import FAULTS
 from mlld_sdk.runtime.missing import named
@@ -136,6 +136,7 @@ def _wrong_with(path: Path) -> Check | None:
         return Check("store", "problem", found, hint)
 
     deadline = Deadline(STORE_SECONDS)
+    known = sessions.last_count(path.with_name(f"{path.name}-sessions"))  # before the file, as others may write
     try:
         address = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=1.0)) as database:
@@ -147,6 +148,9 @@ def _wrong_with(path: Path) -> Check | None:
             if version > schema.CURRENT:
                 found = f"{path} has version {version}, this library knows up to {schema.CURRENT}"
                 return problem(found, "upgrade the library, or open a backup made before")
+            if version == schema.CURRENT and schema.tally(database) < known:
+                found = f"{path} lacks writes that were confirmed"
+                return problem(found, "put its -wal back, or restore a backup: see JOURNAL_INCOMPLETE")
             (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except FAULTS as error:
         code = getattr(error, "sqlite_errorcode", None)

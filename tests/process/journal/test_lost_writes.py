@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlld_sdk.cli.doctor import check_store
 from mlld_sdk.journal import errors as e
 from tests.support.journal import python, quick
 
@@ -95,7 +96,9 @@ def test_a_log_that_is_lost_after_a_crash_is_noticed_and_can_be_put_back(
 
 
 def test_one_may_go_on_with_what_is_left(path: Path) -> None:  # J-69
+    assert check_store(path).finding == "ok"
     log_of(path).unlink()
+    assert "lacks writes" in check_store(path).found
     with pytest.raises(e.JournalIncomplete):
         quick(path)
     shutil.rmtree(sessions_of(path))
