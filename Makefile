@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE := $(BIN)/python -m compileall -q mlld_sdk actors supervision transport
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format bench docs clean
+.PHONY: help demo test test-long chaos lint format bench docs clean
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -40,6 +40,11 @@ test: $(STAMP)  ## everything but the long runs, in four to five minutes; real m
 
 test-long: $(STAMP)  ## the long chaos runs
 	$(BIN)/python -m pytest -m long --timeout 3600
+
+MINUTES ?= 10
+chaos: $(STAMP)  ## break everything for MINUTES (10), and print what was tried and what was lost, doubled or wrong
+	$(COMPILE)
+	nice -n 10 $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(STAMP)  ## formatting, lint, the arrows between rooms, types, and what is written by scripts
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from mlld_sdk.base.texts import shorten, text_of_error
 from mlld_sdk.journal import crashpoints, writes
 from mlld_sdk.journal.errors import (
     JournalClosed,
+    JournalCorrupt,
     JournalError,
     JournalRefusal,
     LeaseLost,
@@ -360,7 +361,12 @@ def outcome_record(tx: Tx, run_id: str) -> OutcomeRecord | None:
     run = writes.found(tx, run_id)
     if run.state == "parked":
         return writes.parked_outcome(run)
-    return tx.outcome(run_id) if run.state in ENDED else None
+    if run.state not in ENDED:
+        return None
+    outcome = tx.outcome(run_id)
+    if outcome is None:
+        raise JournalCorrupt(f"the outcome of run {run_id}, which has {run.state}, is not there")
+    return outcome
 
 
 def _renew(lease: HeldLease, now: float, tx: Tx) -> None:

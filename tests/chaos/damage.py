@@ -125,7 +125,7 @@ def try_one(path: Path, tried: Counter[str], found: dict[str, list[str]], seed: 
         return
     tried["something refused"] += bool(reader.refused)
     tried["found by verify"] += bool(verified)
-    tried["served right"] += not reader.refused
+    tried["served right"] += not (reader.refused or reader.missing or reader.doubled)
     found["wrong"] += [f"{what} ({seed})" for what in reader.wrong]
     tried["steps vanished, found by verify"] += len(reader.doubled) if verified else 0
     found["doubled"] += [f"{what} ({seed})" for what in reader.doubled if not verified]

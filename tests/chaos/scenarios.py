@@ -30,7 +30,8 @@ SETTLING = 120.0
 LEASE = 4.0
 ROOM = 200_000
 """Bytes the ledger may grow by while no file may grow larger than the journal is."""
-DISK = 4 * 1024 * 1024
+DISK = 64 * 1024 * 1024
+"""Bytes of the small disk: the journal and its log need a part of them, and the rest is filled."""
 MOST_DESCRIPTORS, MOST_MEMORY = 8, 48 * 1024 * 1024
 """By how much a soak may grow from its second third to its last."""
 
@@ -261,7 +262,7 @@ def filled(trial: Trial, disk: Path) -> None:
             worker.must_live(while_what="there was room on its disk")
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
                 while True:
-                    file.write(bytes(4096))
+                    file.write(bytes(65536))
             trial.tried["disks filled"] += 1
             trial.pause(0.3, 1.5)
             if trial.dice.random() < 0.3:

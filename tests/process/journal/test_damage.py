@@ -615,6 +615,20 @@ def test_a_damaged_run_is_set_aside_and_does_not_stand_in_the_way(path: Path) ->
     assert [name_of(event) for event in told].count("run.damaged") == 1
 
 
+def test_the_outcome_of_a_run_that_has_ended_is_never_taken_for_one_that_is_still_to_come(path: Path) -> None:  # J-67
+    filled(path)
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("UPDATE outcomes SET run='somebody else'")
+    raw.close()
+    with quick(path) as journal:
+        [ended] = [run.id for run in journal.runs() if run.state == "finished"]
+        with pytest.raises(e.JournalCorrupt, match=f"outcome of run {ended}"):
+            journal.outcome(ended)
+        with pytest.raises(e.JournalCorrupt):
+            journal.wait(ended, 60.0)
+        assert journal.verify() != []
+
+
 def test_a_record_of_a_newer_version_is_refused_as_unknown(path: Path) -> None:  # J-67
     from zlib import crc32
 
