@@ -13,6 +13,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -83,6 +84,7 @@ def main() -> int:
     parser.add_argument("--into", type=Path, default=None, help="a page that shows the table, between its marks")
     chosen = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what it has started is ended first
     began = time.monotonic()
     rows, kept = run(chosen.only or list(SCENARIOS), chosen.minutes * 60, seed)
     took = (time.monotonic() - began) / 60

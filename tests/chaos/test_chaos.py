@@ -1,6 +1,8 @@
 """Each scenario of a chaos run for a few seconds, so that it cannot rot; the whole for minutes with `-m long`."""
 
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from tests.chaos.__main__ import write_into
 from tests.chaos.ledger import Ledger, judge, result, steps, value
 from tests.chaos.scenarios import ROOT, SCENARIOS, CannotBeTried, Trial
 from tests.chaos.table import Row, complaints, table
-from tests.support.victims import processes_in
+from tests.support.engines import is_alive
+from tests.support.eventually import eventually
+from tests.support.victims import children, processes_in
 
 PAGE = ROOT / "docs" / "reliability.md"
 
@@ -42,6 +46,22 @@ def test_a_chaos_run_of_ten_minutes() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_chaos_run_has_started_ends_with_it(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--minutes", "1", "--only", "engines killed and frozen"]
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) as run:
+        try:
+            [folder] = eventually(lambda: list(tmp_path.glob("mlld-chaos-*")))
+            [worker] = eventually(lambda: children(run.pid))
+            eventually(lambda: processes_in(folder))  # engines
+        finally:
+            run.send_signal(number)
+    eventually(lambda: not is_alive(worker))
+    eventually(lambda: not processes_in(folder))
+    assert folder.exists() == (number == signal.SIGKILL)
 
 
 @pytest.fixture

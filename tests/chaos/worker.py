@@ -11,6 +11,7 @@ interrupted step acted, and says so, or has it done again.
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -137,6 +138,7 @@ def obey(client: Client) -> None:
             client.stopping.set()
         elif ref is not None:
             ref.kill("chaos")
+    os.kill(os.getpid(), signal.SIGKILL)  # who started this is gone
 
 
 def main() -> None:
