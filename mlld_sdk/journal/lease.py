@@ -9,7 +9,7 @@ import msgspec
 
 from mlld_sdk.journal import rules, writes
 from mlld_sdk.journal.core import JournalCore
-from mlld_sdk.journal.errors import JournalError, LeaseLost, LimitExceeded, StepNotOpen
+from mlld_sdk.journal.errors import JournalCorrupt, JournalError, LeaseLost, LimitExceeded, StepNotOpen
 from mlld_sdk.journal.options import StepPolicy
 from mlld_sdk.journal.positions import checked
 from mlld_sdk.journal.records import (
@@ -118,7 +118,13 @@ class RunLease:
         recorded = self._recorded
         if recorded and (packed := recorded.pop(position, None)) is not None:  # atomic: one caller gets it
             known = recall(packed)
-            if known is not None and known.fingerprint == asked.digest and known.name == name:
+            if (
+                known is not None
+                and known.fingerprint == asked.digest
+                and known.name == name
+                and known.position == position
+                and known.run_id == self.run_id
+            ):
                 return known
             return self._begin(position, self._unpack(position, packed), name, asked, policy)
         return self._begin(position, self._take(checked(position)), name, asked, policy)
@@ -347,12 +353,16 @@ class RunLease:
         return None if recorded_all else self._core.read(lambda tx: tx.step(self.run_id, position))
 
     def _unpack(self, position: str, packed: bytes) -> StepRecord:
+        where = f"step {position} of run {self.run_id}"
         try:
-            return unpack(StepRecord, packed, f"step {position} of run {self.run_id}")
+            step = unpack(StepRecord, packed, where)
+            if (step.run_id, step.position) != (self.run_id, position):
+                raise JournalCorrupt(f"{where} disagrees with its row")
         except JournalError:
             assert self._recorded is not None
             self._recorded[position] = packed  # or, asked again, it would look like a step never begun
             raise
+        return step
 
     def _put_back(self, position: str, known: StepRecord | None) -> None:
         with self._lock:

@@ -301,6 +301,8 @@ class Recalled(Replay, frozen=True, kw_only=True, eq=False, gc=False):
     """A replay straight from a record, with what has to be compared first: resuming must be fast."""
 
     recorded: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="result")
+    run_id: str
+    position: str
     name: str
     fingerprint: str
     state: str

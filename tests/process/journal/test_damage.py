@@ -629,6 +629,24 @@ def test_the_outcome_of_a_run_that_has_ended_is_never_taken_for_one_that_is_stil
         assert journal.verify() != []
 
 
+def test_a_step_of_another_run_or_position_is_never_taken_for_the_one_asked_for(path: Path) -> None:  # J-67
+    filled(path)
+    with quick(path) as journal:
+        [lease] = journal.claim_unfinished("a", "w")
+        lease.release()
+        [other] = [run.id for run in journal.runs() if run.state == "finished"]
+        raw = sqlite3.connect(path, isolation_level=None)
+        swap = "UPDATE steps SET body=(SELECT body FROM steps WHERE run=? AND position='1') WHERE run=? AND position=?"
+        raw.execute(swap, (lease.run_id, lease.run_id, "2"))
+        raw.execute(swap, (other, lease.run_id, "1"))
+        raw.close()
+        [lease] = journal.claim_unfinished("a", "w")
+        for position in ("1", "2", "1"):
+            with pytest.raises(e.JournalCorrupt, match="disagrees"):
+                lease.begin_step(position, "step", journal.fingerprint("step", "1"))
+        assert isinstance(begin(journal, lease, "3"), Replay)
+
+
 def test_a_record_of_a_newer_version_is_refused_as_unknown(path: Path) -> None:  # J-67
     from zlib import crc32
 
