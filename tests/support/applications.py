@@ -90,7 +90,8 @@ class Uvicorn:
 def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
     """Serve `app:app` of a folder, and stop in order; all workers have started when the block begins."""
     log = folder / "server.log"
-    patience = ("--timeout-worker-healthcheck", "300")  # a worker that is slow on a busy machine is not to be killed
+    # A worker that is slow on a busy machine is not to be killed; but uvicorn waits as long for one that is dead.
+    patience = ("--timeout-worker-healthcheck", "15")
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--workers", str(workers), *patience, *words]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -102,4 +103,9 @@ def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its workers end with it
+            process.wait()
+            raise
