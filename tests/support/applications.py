@@ -95,7 +95,12 @@ def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0", "--workers", str(workers), *patience, *words]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         server = Uvicorn(process, log)
@@ -106,6 +111,6 @@ def uvicorn(folder: Path, *words: str, workers: int = 1) -> Iterator[Uvicorn]:
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
-            process.kill()  # its workers end with it
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
