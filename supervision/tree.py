@@ -162,23 +162,24 @@ class Tree:
         for option in ("backoff", "budget", "breaker", "wedge", "register"):
             if getattr(top, option) is not None:
                 raise InvalidOption(option, getattr(top, option), "left out: a root is not restarted")
-        token = booting.set(boot)
+        root: Ref | None = None
         try:
-            root = system.start(start, args, kwargs, label=name, timeout=limit)
-        finally:
-            booting.reset(token)
-        try:
+            token = booting.set(boot)
+            try:
+                root = system.start(start, args, kwargs, label=name, timeout=limit)
+            finally:
+                booting.reset(token)
             monitor = root.monitor(lambda down: boot.ready.try_set_exception(_not_started(name, down)))
             try:
                 boot.ready.get(timeout=limit)
             finally:
                 monitor.cancel()
+            return cls(boot, root)
         except BaseException as error:
-            if root.reason is None:  # it takes too long, or a signal came: nobody has a handle on the tree
+            if root is not None and root.reason is None:  # too late, or a signal came: nobody has a handle on the tree
                 late = isinstance(error, AskTimeout)
                 root.cell.kill(Killed("the tree did not start in time" if late else "its start was interrupted"))
             raise
-        return cls(boot, root)
 
     def __enter__(self) -> Self:
         return self

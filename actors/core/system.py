@@ -205,25 +205,30 @@ class ActorSystem:
         if context.on_loop and traits_of(actor_class).starts:
             raise ActorError("a blocking start on the event loop's thread", hint="await system.start_soon(...)")
         cell = self.create(actor_class, args, kwargs, name, parent, label)
+        try:
+            return cast("ActorRef[A]", self._when_up(cell, timeout))
+        except BaseException:
+            if cell.reason is None:  # a signal came: nobody has a reference to it
+                cell.kill(Killed("its start was interrupted"))
+            raise
+
+    def _when_up(self, cell: Cell, timeout: float | None) -> Any:
+        """Start a created actor and wait until it is up."""
         if not cell.traits.starts:
             if not cell.open():
                 raise cell.start_failure()
-            return cast("ActorRef[A]", cell.ref)
-        started: Future[ActorRef[A]] = Future(cell)
+            return cell.ref
+        started: Future[ActorRef[Any]] = Future(cell)
         cell.tell_when_started(started)
         if cell.traits.caller_runs and not context.own_only:
             cell.runner.run()
         else:
             cell.mailbox.schedule(cell.runner)
         try:
-            return cast("ActorRef[A]", started.get(timeout=timeout))
+            return started.get(timeout=timeout)
         except AskTimeout:
             kill_late_start(cell, timeout)
-            return cast("ActorRef[A]", started.get(timeout=timeout))
-        except BaseException:
-            if cell.reason is None:  # a signal came: nobody has a reference to it
-                cell.kill(Killed("its start was interrupted"))
-            raise
+            return started.get(timeout=timeout)
 
     def start_soon(
         self,
