@@ -158,7 +158,8 @@ def _wrong_with(path: Path) -> Check | None:
             return None
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return problem(f"{path} is held by another process", "find it with lsof; a service cannot write meanwhile")
-        return problem(f"{path} cannot be read: {error}")
+        damaged = code is None or code & 0xFF == sqlite3.SQLITE_CORRUPT  # no code: a text that is none
+        return problem(f"{path} {'is damaged' if damaged else 'cannot be read'}: {error}")
     return None if said == "ok" else problem(f"{path} is damaged: {said.splitlines()[-1]}")
 
 
