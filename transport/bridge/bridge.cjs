@@ -375,6 +375,10 @@ function timeout(value) {
 
 // ---- methods the package does not export: asked of the package's own `live --stdio`, started when first needed ---------
 
+// What only reads is asked once more when the engine behind ended before it answered: what a script leaves behind is
+// killed when its engine is given back, and that engine may be among it.
+const READS = new Set(['fs:status', 'sig:verify']);
+
 class Delegate {
   constructor(cli) {
     this.cli = cli;
@@ -382,12 +386,12 @@ class Delegate {
     this.nextId = 1;
   }
 
-  ask(method, params) {
+  ask(method, params, again = READS.has(method)) {
     const child = this.child ?? this.start();
     clearTimeout(this.idle);
     return new Promise((resolve, reject) => {
       const id = this.nextId++;
-      this.waiting.set(id, { resolve, reject, method });
+      this.waiting.set(id, { resolve, reject, method, again: again && (() => this.ask(method, params, false).then(resolve, reject)) });
       child.stdin.write(`${JSON.stringify({ method, id, params })}\n`);
     });
   }
@@ -425,7 +429,10 @@ class Delegate {
     this.child = undefined;
     const lost = [...this.waiting.values()];
     this.waiting.clear();
-    for (const { reject, method } of lost) reject(new Refusal('ENGINE_UNAVAILABLE', `The live engine that serves '${method}' ended (${how}); try again`));
+    for (const { reject, method, again } of lost) {
+      if (again) again();
+      else reject(new Refusal('ENGINE_UNAVAILABLE', `The live engine that serves '${method}' ended (${how}); try again`));
+    }
   }
 }
 

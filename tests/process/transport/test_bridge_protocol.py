@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from mlld_sdk.transport.command import READ_FD, WRITE_FD
 from mlld_sdk.transport.engine import Engine
 from tests.support.eventually import eventually
 from tests.support.raw_engine import RawEngine, command_of, needs_real, started
+from tests.support.victims import children
 
 PROGRAM = Path(bridge.__file__).with_name("bridge.cjs")
 
@@ -319,6 +321,25 @@ class TestReal:
         [status] = bridge.ask("fs:status", {"basePath": str(tmp_path)}).value
         assert status["relativePath"] == "note.txt"
         assert bridge.ask("sig:verify", {}).error["code"] == "RUNTIME_ERROR"
+
+    def test_what_only_reads_is_asked_again_when_the_package_behind_ends_meanwhile(
+        self, own: RawEngine, tmp_path: Path
+    ) -> None:  # XP-38
+        (tmp_path / "package.json").write_text("{}")
+
+        def killed_while(method: str, params: dict[str, Any]) -> Any:
+            assert own.ask("fs:status", {"basePath": str(tmp_path)}).value == []
+            (behind,) = children(own.process.pid)
+            os.kill(behind, signal.SIGSTOP)
+            sent = own.send(method, params)
+            own.ask("hello")  # it has come to the bridge
+            os.kill(behind, signal.SIGKILL)
+            return own.answer(sent)
+
+        assert killed_while("fs:status", {"basePath": str(tmp_path)}).value == []
+        (tmp_path / "note.txt").write_text("hello\n")
+        refused = killed_while("sig:sign", {"path": "note.txt", "identity": "user:a", "basePath": str(tmp_path)})
+        assert refused.error["code"] == "ENGINE_UNAVAILABLE"
 
     def test_a_status_too_long_for_the_live_engine_is_an_error_not_a_part(
         self, bridge: RawEngine, tmp_path: Path
