@@ -162,9 +162,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.engine_command()
 
-    def starter(self, name: str, env: Env, sink: Sink) -> Callable[[], Engine]:
-        """Return what starts an engine."""
-        command = self.engine_command()
+    def starter(self, program: object, name: str, env: Env, sink: Sink) -> Callable[[], Engine]:
+        """Return what starts an engine of the program that `find_program` has found."""
+        command = program if isinstance(program, EngineCommand) else self.engine_command()
         return lambda: Engine.start(command, exclusive=True, label=name, env=env, sink=sink)
 
     def shared_source(self, pool: EnginePool, scope: CancelScope, health: EngineHealth) -> SharedEngines:

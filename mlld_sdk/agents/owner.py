@@ -227,7 +227,7 @@ class EngineOwner(Actor):
         services, options = self.services, self.options
         size, overflow = options.capacity
         return EnginePool(
-            options.starter(self.name, services.env, services.sink),
+            options.starter(self._program, self.name, services.env, services.sink),
             size=size,
             overflow=overflow,
             spares=options.spares,

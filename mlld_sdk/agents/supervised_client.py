@@ -101,8 +101,8 @@ class SupervisedClientOptions(EngineOptions, frozen=True, kw_only=True):
         """Return these options: the program is looked for when an engine is started, and its lack fails the call."""
         return self
 
-    def starter(self, name: str, env: Env, sink: Sink) -> Callable[[], Engine]:
-        """Return what starts an engine."""
+    def starter(self, program: object, name: str, env: Env, sink: Sink) -> Callable[[], Engine]:  # noqa: ARG002
+        """Return what starts an engine, which looks for the program each time."""
         return lambda: Engine.start(
             self.engine_command(), exclusive=True, label=name, limits=self.limits, env=env, sink=sink
         )

@@ -1,12 +1,9 @@
 """The page about agents, runs and pools: each clause is cited by a test, and every citation exists."""
 
-import re
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "agents.md").read_text()
+from tests.support.clauses import check_clauses
+
 TESTS = (
     "process/agents/test_*.py",
     "process/runs/test_*.py",
@@ -21,12 +18,4 @@ TESTS = (
 
 @pytest.mark.parametrize("letter", ["A", "P"])
 def test_every_clause_is_cited_by_a_test_and_every_citation_exists(letter: str) -> None:
-    written = re.findall(rf"^- \*\*({letter}-\d+)\*\*", PAGE, re.MULTILINE)
-    assert len(written) == len(set(written))
-    comments = [
-        comment
-        for pattern in TESTS
-        for file in (ROOT / "tests").glob(pattern)
-        for comment in re.findall(r"#(.*)", file.read_text())
-    ]
-    assert set(written) == {clause for text in comments for clause in re.findall(rf"\b{letter}-\d+\b", text)}
+    check_clauses("agents.md", letter, TESTS)
