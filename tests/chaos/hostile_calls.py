@@ -18,21 +18,13 @@ from typing import Any
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.transport.engine import Engine
 from mlld_sdk.transport.errors import (
-    CallCancelled,
     CallTimeout,
-    EngineClosed,
-    EngineDied,
-    EngineOverloaded,
-    ScriptError,
 )
 from mlld_sdk.transport.limits import EngineLimits
-from mlld_sdk.transport.processes import mark_of, processes
 from mlld_sdk.transport.reactor import shared_reactor
-from tests.support.engines import do, hostile, open_descriptors
+from tests.support.engines import HABITS, KNOWN, do, hostile, open_descriptors, ours
 from tests.support.eventually import eventually
 
-KNOWN = (CallCancelled, CallTimeout, EngineClosed, EngineDied, EngineOverloaded, ScriptError)
-HABITS: list[tuple[str, ...]] = [(), ("fragile",), ("dialect21",), ("mute",), ("stubborn",), ("dribble",), ("dies",)]
 LIMITS = EngineLimits(cancel_grace=0.05, term_grace=0.05, in_flight=64)
 LONGEST = 3.0
 
@@ -126,12 +118,6 @@ class Callers:
     def count(self, what: str) -> None:
         with self.lock:
             self.tried[what] += 1
-
-
-def ours() -> list[int]:
-    """List every living process that descends from an engine of this process."""
-    marks = [(entry.pid, mark_of(entry.pid)) for entry in processes() if not entry.is_dead]
-    return [pid for pid, mark in marks if mark is not None and mark.host == os.getpid() and pid != os.getpid()]
 
 
 def main() -> None:

@@ -10,9 +10,20 @@ from typing import Any
 from mlld_sdk.base.events import Event
 from mlld_sdk.transport.command import EngineCommand
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.processes import process
+from mlld_sdk.transport.errors import (
+    CallCancelled,
+    CallTimeout,
+    EngineClosed,
+    EngineDied,
+    EngineOverloaded,
+    ScriptError,
+)
+from mlld_sdk.transport.processes import mark_of, process, processes
 
 HOSTILE = Path(__file__).with_name("hostile.py")
+HABITS: list[tuple[str, ...]] = [(), ("fragile",), ("dialect21",), ("mute",), ("stubborn",), ("dribble",), ("dies",)]
+KNOWN = (CallCancelled, CallTimeout, EngineClosed, EngineDied, EngineOverloaded, ScriptError)
+"""What a call to a hostile engine may end with; anything else is an error nobody has named."""
 
 
 def hostile(*habits: str, **more: Any) -> EngineCommand:
@@ -41,6 +52,12 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     entry = process(pid)
     return entry is not None and not entry.is_dead
+
+
+def ours() -> list[int]:
+    """List every living process that descends from an engine of this process."""
+    marks = [(entry.pid, mark_of(entry.pid)) for entry in processes() if not entry.is_dead]
+    return [pid for pid, mark in marks if mark is not None and mark.host == os.getpid() and pid != os.getpid()]
 
 
 def open_descriptors() -> int:

@@ -1,6 +1,5 @@
 """Everything at once: engines that misbehave, callers that cancel, somebody who kills. No call may be left hanging."""
 
-import os
 import random
 import signal
 import threading
@@ -10,30 +9,13 @@ import pytest
 
 from mlld_sdk.base.errors import MlldError
 from mlld_sdk.transport.engine import Engine
-from mlld_sdk.transport.errors import (
-    CallCancelled,
-    CallTimeout,
-    EngineClosed,
-    EngineDied,
-    EngineOverloaded,
-    ScriptError,
-)
 from mlld_sdk.transport.events import EngineCallbackFailed, EngineExited, EngineStarted, RequestFinished
 from mlld_sdk.transport.limits import EngineLimits
-from mlld_sdk.transport.processes import mark_of, processes
 from mlld_sdk.transport.reactor import shared_reactor
-from tests.support.engines import Recorder, do, hostile, open_descriptors
+from tests.support.engines import HABITS, KNOWN, Recorder, do, hostile, open_descriptors, ours
 from tests.support.eventually import eventually
 
-KNOWN = (CallCancelled, CallTimeout, EngineClosed, EngineDied, EngineOverloaded, ScriptError)
-HABITS: list[tuple[str, ...]] = [(), ("fragile",), ("dialect21",), ("mute",), ("stubborn",), ("dribble",), ("dies",)]
 LIMITS = EngineLimits(cancel_grace=0.05, term_grace=0.05, in_flight=64)
-
-
-def ours() -> list[int]:
-    """Every living process that descends from an engine of this process."""
-    marks = [(entry.pid, mark_of(entry.pid)) for entry in processes() if not entry.is_dead]
-    return [pid for pid, mark in marks if mark is not None and mark.host == os.getpid() and pid != os.getpid()]
 
 
 def a_request(chance: random.Random) -> dict[str, Any]:
